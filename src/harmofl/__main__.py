@@ -1,0 +1,5 @@
+"""`python -m harmofl` is the command `harmofl`."""
+
+from harmofl.cli import main
+
+main()

@@ -1,0 +1,207 @@
+"""Amplitude normalization: give every image one amplitude spectrum and let it keep its phase.
+
+Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 2-4. https://arxiv.org/abs/2112.10775
+
+The spectrum of a real image is Hermitian, so everything here works on its half, F of shape (..., H, W//2 + 1).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from harmofl.errors import ConfigError, ShapeError
+
+Band = float | Literal["off"]
+
+
+def check_band(band: Band) -> None:
+    """Raise ConfigError unless `band` is "off" or a number in [0, 1]."""
+    if band != "off" and not (isinstance(band, int | float) and 0 <= band <= 1):
+        raise ConfigError(f'band must be "off" or a number from 0 to 1, got {band!r}; 1 is the paper\'s')
+
+
+def amplitude(x: Tensor) -> Tensor:
+    """A(x) = |F(x)|, the amplitude spectrum per channel (Eq 2).
+
+    Args:
+        x: (..., H, W) real images.
+
+    Returns:
+        The half spectrum (..., H, W//2 + 1), at least float32, at least 0. Its bin [0, 0] is |sum of the pixels|.
+    """
+    return torch.fft.rfft2(_spectral(x)).abs()
+
+
+def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0) -> Tensor:
+    """Psi(x) = F^-1(A, P(x)): the images with the amplitude A and their own phase P(x) (Eq 4).
+
+    A bin too small to have a phase (rounding noise, as in a constant image) gets phase 0, as atan2(0, 0) does.
+
+    Args:
+        x: (N, C, H, W) images, any real dtype; left as they are.
+        A: (C, H, W) amplitude of real images, or its half spectrum (C, H, W//2 + 1).
+        band: 1 replaces the whole amplitude (the paper); 0 < L < 1 the frequencies of at most
+            b = floor(L min(H, W)) cycles per image; 0 the mean level alone (the released code); "off" nothing.
+
+    Returns:
+        Images of the shape and dtype of x; they may leave [0, 1].
+
+    Raises:
+        ShapeError: if A does not fit x.
+        ConfigError: if `band` is neither "off" nor a number in [0, 1].
+    """
+    check_band(band)
+    if band == "off":
+        return x
+    A = _half(A, x)
+    if band == 0:
+        return _with_mean_level(_spectral(x), A).to(x.dtype)
+    F = torch.fft.rfft2(_spectral(x))
+    phasor = _phasor(F, x)
+    G = A * phasor if band == 1 else torch.where(_window(float(band), x), A * phasor, F)
+    return torch.fft.irfft2(G, s=x.shape[-2:]).to(x.dtype)
+
+
+def _spectral(x: Tensor) -> Tensor:
+    """Half precision cannot hold a spectrum: the sum of a 384 x 384 image overflows float16."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _half(A: Tensor, x: Tensor) -> Tensor:
+    """The half spectrum of A, checked against x."""
+    C, H, W = x.shape[-3:]
+    if tuple(A.shape) not in ((C, H, W), (C, H, W // 2 + 1)):
+        raise ShapeError(
+            f"the amplitude must be ({C}, {H}, {W}) or its half ({C}, {H}, {W // 2 + 1}) for images of "
+            f"{C}x{H}x{W}, got {tuple(A.shape)}; resize the images to the size the amplitude was learnt on"
+        )
+    return A[..., : W // 2 + 1].to(device=x.device, dtype=_spectral(x).dtype)
+
+
+def _with_mean_level(x: Tensor, A: Tensor) -> Tensor:
+    """Replacing the zero-frequency bin alone moves the mean of each image and channel to +-A[0, 0] / (H W)."""
+    H, W = x.shape[-2:]
+    mean = x.mean(dim=(-2, -1), keepdim=True)
+    level = (A[:, :1, :1] / (H * W)).expand_as(mean)
+    return x + (torch.where(mean < 0, -level, level) - mean)
+
+
+def _phasor(F: Tensor, x: Tensor) -> Tensor:
+    """exp(i P): F / |F|, and 1 where |F| is below the rounding error of the transform."""
+    H, W = x.shape[-2:]
+    noise = torch.finfo(F.dtype).eps * math.log2(max(H * W, 2))
+    norm = torch.linalg.vector_norm(_spectral(x.detach()), dim=(-2, -1), keepdim=True)
+    return torch.where(F.abs() > noise * norm, torch.sgn(F), 1)
+
+
+def _window(L: float, x: Tensor) -> Tensor:
+    """The released low-frequency square: |f_y| <= b and |f_x| <= b in cycles per image, b = floor(L min(H, W))."""
+    H, W = x.shape[-2:]
+    b = math.floor(min(H, W) * L)
+    f_y = torch.fft.fftfreq(H, d=1 / H, device=x.device).abs().round()
+    f_x = torch.arange(W // 2 + 1, device=x.device)
+    return (f_y[:, None] <= b) & (f_x <= b)
+
+
+class AmplitudeNorm(nn.Module):
+    """The first layer of a network: learns the running amplitude of its images, then gives it to every image.
+
+    A_k = (1 - v) A_{k-1} + v mean_m A(x_m), A_0 = 0, divided by 1 - (1 - v)^k        (Eq 3, bias corrected)
+    Psi(x_m) = F^-1(A_k, P(x_m))                                                      (Eq 4)
+
+    While training and not frozen, each batch first updates A; in evaluation, once frozen, and inside `held()`,
+    nothing moves. Before the first batch images pass through unchanged. The state (`amplitude`, a half spectrum of
+    shape (C, H, W//2 + 1), `width` W, `count` k and `frozen`) is in `state_dict`; all but A stay on the CPU.
+
+    Args:
+        band: which frequencies are normalized, see `with_amplitude`.
+        decay: v, the weight of the newest batch, in (0, 1]; the paper's 0.1.
+
+    Raises:
+        ConfigError: if `band` or `decay` is out of range.
+        ShapeError: when called with images of another size than the amplitude was learnt on.
+    """
+
+    amplitude: Tensor
+    width: Tensor
+    count: Tensor
+    frozen: Tensor
+
+    def __init__(self, band: Band = 1.0, decay: float = 0.1) -> None:
+        super().__init__()
+        check_band(band)
+        if not 0 < decay <= 1:
+            raise ConfigError(f"decay must be above 0 and at most 1, got {decay}; the paper's is 0.1")
+        self.band, self.decay, self._held = band, decay, False
+        self.register_buffer("amplitude", torch.zeros(0))
+        self.register_buffer("width", torch.tensor(0))
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("frozen", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), see the class."""
+        if self.band == "off":
+            return x
+        if self.training and not self.frozen and not self._held:
+            self._learn(x)
+        if not self.count:
+            return x
+        self._check_size(x)
+        return with_amplitude(x, self.amplitude, self.band)
+
+    def freeze(self) -> None:
+        """Keep the amplitude from now on; the server does so after averaging the sites' after round 1."""
+        self.frozen.fill_(True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, training batches do not update the amplitude: for the second pass over a batch."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+
+    @torch.no_grad()
+    def _learn(self, x: Tensor) -> None:
+        batch_mean = amplitude(x).mean(dim=0)
+        if not self.count:
+            self.amplitude = torch.zeros_like(batch_mean)
+            self.width.fill_(x.shape[-1])
+        self._check_size(x)
+        self.count += 1
+        rate = self.decay / (
+            1 - (1 - self.decay) ** int(self.count)
+        )  # of the bias-corrected average; 1 at k = 1
+        self.amplitude = torch.lerp(self.amplitude, batch_mean, rate)
+
+    def _check_size(self, x: Tensor) -> None:
+        learnt = (*self.amplitude.shape[:2], int(self.width))
+        if tuple(x.shape[-3:]) != learnt:
+            raise ShapeError(
+                f"images must be {'x'.join(map(str, learnt))} (C x H x W) as those the amplitude was learnt on, got "
+                f"{'x'.join(map(str, x.shape[-3:]))}; resize the images, or start with a new AmplitudeNorm"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AmplitudeNorm":
+        """Move with the model, but keep the flags on the CPU (no device round trip) and the amplitude >= float32."""
+        kept = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        self.width, self.count, self.frozen = kept["width"], kept["count"], kept["frozen"]
+        if self.amplitude.dtype in (torch.float16, torch.bfloat16):
+            self.amplitude = kept["amplitude"].to(self.amplitude.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """Take the size of the amplitude that is loaded."""
+        loaded = state_dict.get(prefix + "amplitude")
+        if loaded is not None and loaded.shape != self.amplitude.shape:
+            self.amplitude = self.amplitude.new_zeros(loaded.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        return f"band={self.band}, decay={self.decay}, size={tuple(self.amplitude.shape)}, frozen={bool(self.frozen)}"

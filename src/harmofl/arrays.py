@@ -1,0 +1,76 @@
+"""Arithmetic on named tensors: what travels between sites and server."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from harmofl.errors import ShapeError
+
+Arrays = Mapping[str, Tensor]
+"""state_dict name -> CPU tensor."""
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the module's state_dict on the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
+
+
+def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor]:
+    """sum_i p_i a_i for every name, p = weights / sum(weights).
+
+    Integers (counters) are averaged and rounded, booleans decided by the majority, so that no entry changes its dtype.
+
+    Raises:
+        ShapeError: if the entries differ in names or shapes.
+        ValueError: if there is nothing to average, or the weights do not sum to more than 0.
+    """
+    total = float(sum(weights))
+    if not arrays or total <= 0:
+        raise ValueError(
+            f"a mean needs at least one entry and positive weights, got {len(arrays)} and {total}"
+        )
+    shares = [w / total for w in weights]
+    for other in arrays[1:]:
+        _check_alike(arrays[0], other)
+    return {name: _mean([entry[name] for entry in arrays], shares) for name in arrays[0]}
+
+
+def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    dtype = tensors[0].dtype
+    wide = dtype if dtype.is_floating_point else torch.float64
+    total = tensors[0].to(wide) * shares[0]
+    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
+        total.add_(tensor.to(wide), alpha=share)
+    if dtype == torch.bool:
+        return total >= 0.5
+    return total if dtype.is_floating_point else total.round().to(dtype)
+
+
+def _check_alike(a: Arrays, b: Arrays) -> None:
+    if a.keys() != b.keys():
+        raise ShapeError(
+            f"all updates must have the same entries; only some have {sorted(a.keys() ^ b.keys())[0]!r}"
+        )
+    for name in a:
+        if a[name].shape != b[name].shape:
+            raise ShapeError(
+                f"{name} must have one shape at all sites, got {tuple(a[name].shape)} and {tuple(b[name].shape)}; "
+                "train every site with the same network and image size"
+            )
+
+
+def difference(a: Arrays, b: Arrays) -> dict[str, Tensor]:
+    """a - b for every name of a."""
+    return {name: value - b[name] for name, value in a.items()}
+
+
+def norm(a: Arrays) -> float:
+    """||a||_2 over all floating-point entries together, in float64."""
+    squares = [value.double().square().sum() for value in a.values() if value.dtype.is_floating_point]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def num_bytes(a: Arrays) -> int:
+    """Bytes the tensors take as they are sent."""
+    return sum(value.numel() * value.element_size() for value in a.values())

@@ -1,0 +1,24 @@
+"""What a network is fed: the one type shared by sites, methods and evaluation."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Task = Literal["classification", "segmentation"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and what is to be predicted from them.
+
+    Args:
+        images: (N, C, H, W) float32 in [0, 1].
+        targets: int64; (N,) class indices for classification, (N, H, W) label maps for segmentation.
+    """
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)

@@ -1,0 +1,211 @@
+"""An experiment as text: a TOML file, options of the command line, and the defaults of the task.
+
+[run]         name, seed, device, threads, checkpoint_every
+[data]        folder, size, channels, cache
+[method]      name, and the method's hyperparameters
+[network]     name, norm, options
+[training]    rounds, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, augment
+[evaluation]  batch_size, test_every_round
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harmofl.batch import Task
+from harmofl.errors import ConfigError
+from harmofl.methods import make_method
+from harmofl.models import Normalization
+
+Section = dict[str, Any]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunTable(_Table):
+    """Where and how the run is carried out."""
+
+    name: str = Field("run", min_length=1)
+    seed: int = Field(0, ge=0)
+    device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
+    threads: int = Field(0, ge=0, description="0: as many as this process may use")
+    checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
+
+
+class DataTable(_Table):
+    """Which images, and how they are decoded."""
+
+    folder: Path
+    size: tuple[int, int] | None = None
+    channels: int | None = Field(None, ge=1)
+    cache: Path | None = None
+
+
+class NetworkTable(_Table):
+    """Which network; `name` is densenet, unet or a dotted name of any torch or MONAI network."""
+
+    name: str | None = None
+    norm: Normalization = "batch-stats"
+    options: Section = Field(default_factory=dict)
+
+
+class TrainingTable(_Table):
+    """How every site trains."""
+
+    rounds: int = Field(100, ge=1)
+    epochs: int = Field(1, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    optimizer: Literal["sgd", "adam"] | None = None
+    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
+    loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
+    augment: Literal["none", "flips"] = "none"
+
+
+class EvaluationTable(_Table):
+    """How models are scored."""
+
+    batch_size: int = Field(32, ge=1)
+    test_every_round: bool = False
+
+
+class Experiment(_Table):
+    """Everything that decides a run's result."""
+
+    data: DataTable
+    run: RunTable = RunTable()  # type: ignore[call-arg]
+    method: Section = Field(default_factory=lambda: {"name": "harmofl"})
+    network: NetworkTable = NetworkTable()
+    training: TrainingTable = TrainingTable()  # type: ignore[call-arg]
+    evaluation: EvaluationTable = EvaluationTable()  # type: ignore[call-arg]
+
+
+TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
+    "classification": {
+        "network": {"name": "densenet"},
+        "training": {"batch_size": 32, "optimizer": "sgd", "lr": 1e-3, "loss": "cross-entropy"},
+    },
+    "segmentation": {
+        "network": {"name": "unet"},
+        "training": {"batch_size": 16, "optimizer": "adam", "lr": 1e-4, "loss": "dice-ce"},
+    },
+}
+"""The paper's settings of the histology and the prostate experiment (batch size: for smaller sites than Camelyon17)."""
+
+
+def load_experiment(path: Path | None, changes: Mapping[str, Any]) -> Experiment:
+    """Read an experiment from TOML (or start from nothing) and apply changes by dotted key.
+
+    Args:
+        path: the TOML file, or None.
+        changes: such as {"training.lr": 0.01}; a key without a dot is a hyperparameter of the method.
+
+    Raises:
+        ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range.
+    """
+    tables = _read(path) if path else {}
+    tables.pop("versions", None)
+    for key, value in changes.items():
+        section, _, rest = (key if "." in key else f"method.{key}").partition(".")
+        _put(tables.setdefault(section, {}), rest, value)
+    return validated(tables, str(path) if path else "the command line")
+
+
+def validated(tables: Mapping[str, Any], where: str) -> Experiment:
+    """The experiment in these tables, every value checked."""
+    try:
+        experiment = Experiment.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, where)) from None
+    options = {"name": "harmofl", **experiment.method}
+    try:
+        make_method(options.pop("name"), options)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return experiment
+
+
+def resolved(experiment: Experiment, task: Task) -> Experiment:
+    """The experiment with nothing left open: the task's defaults, the number of threads, the method's defaults."""
+    tables = experiment.model_dump()
+    for section, defaults in TASK_DEFAULTS[task].items():
+        for key, value in defaults.items():
+            if tables[section][key] is None:
+                tables[section][key] = value
+    tables["run"]["threads"] = tables["run"]["threads"] or available_cores()
+    tables["data"]["folder"] = Path(tables["data"]["folder"]).resolve()
+    options = {"name": "harmofl", **tables["method"]}
+    name = options.pop("name")
+    tables["method"] = {"name": name, **vars(make_method(name, options))}
+    return Experiment.model_validate(tables)
+
+
+def to_toml(experiment: Experiment, versions: Mapping[str, str]) -> str:
+    """The experiment as TOML, with a table of versions that `load_experiment` ignores."""
+    tables = experiment.model_dump(mode="json", exclude_none=True)
+    return tomli_w.dumps({**tables, "versions": dict(versions)})
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`key=value` options of the command line; values as TOML, or else as text.
+
+    Raises:
+        ConfigError: for one without "=".
+    """
+    parsed = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set takes key=value, such as training.lr=0.01, got {setting!r}")
+        parsed[key.strip()] = _value(text.strip())
+    return parsed
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read(path: Path) -> Section:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration; see configs/ for examples") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: must be a TOML file, but {error}") from None
+
+
+def _put(table: Section, dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    table[last] = deepcopy(value)
+
+
+def _one_line(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        model: Any = Experiment
+        for part in first["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        return f"{where}: unknown key {key!r}; known here are {', '.join(model.model_fields)}"
+    if first["type"] == "missing":
+        return f"{where}: {key} is missing; give it there or with --set {key}=..."
+    return f"{where}: {key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"

@@ -1,0 +1,23 @@
+"""Sites' data: reading, checking, splitting, decoding and importing medical images of several hospitals."""
+
+from harmofl.data.check import Problem, find_problems
+from harmofl.data.importing import import_federation
+from harmofl.data.manifest import SPLITS, FederationInfo, Record
+from harmofl.data.site import Federation, Site, Split, open_federation
+from harmofl.data.summary import describe
+from harmofl.data.transforms import augment
+
+__all__ = [
+    "SPLITS",
+    "Federation",
+    "FederationInfo",
+    "Problem",
+    "Record",
+    "Site",
+    "Split",
+    "augment",
+    "describe",
+    "find_problems",
+    "import_federation",
+    "open_federation",
+]

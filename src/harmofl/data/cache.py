@@ -1,0 +1,90 @@
+"""Decoded sites kept in a folder, so that the next opening maps them into memory and decodes nothing."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from harmofl.data.assembly import Arrays, Built
+from harmofl.data.files import SiteFiles
+from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.data.store import FileRows
+from harmofl.errors import StorageError
+
+_VERSION = 1  # raise it when decoding changes
+
+
+def cached(
+    cache: Path,
+    site: SiteFiles,
+    info: FederationInfo,
+    build: Callable[[Callable[[str], FileRows]], Built],
+) -> Built:
+    """Return the site's arrays, memory-mapped read-only, from the cache or else by `build`.
+
+    The entry is found by a hash of the records, the files' sizes and times, and how they are decoded; it is
+    written beside and renamed, so that an interruption leaves no half of it.
+
+    Raises:
+        StorageError: if the cache folder cannot be written.
+    """
+    entry = cache / _key(site, info)
+    if (arrays := _load(entry)) is not None:
+        return arrays, []
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="partial-", ignore_cleanup_errors=True) as name:
+            partial = Path(name)
+            arrays, problems = build(lambda rows: FileRows(partial / f"{rows}.npy"))
+            if not problems:
+                _publish(partial, entry, arrays)
+            return arrays, problems
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(
+            f"{cache}: cannot keep decoded images ({reason}); free space or go without a cache"
+        ) from error
+
+
+def _publish(partial: Path, entry: Path, arrays: dict[str, Arrays]) -> None:
+    """Complete the entry and give it its name, unless another process was first; its files stay mapped."""
+    cases = {split: parts[2] for split, parts in arrays.items()}
+    (partial / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    if _load(entry) is None:
+        shutil.rmtree(entry, ignore_errors=True)
+        partial.replace(entry)
+
+
+def _load(entry: Path) -> dict[str, Arrays] | None:
+    """Map an entry into memory, or return None if it is missing or damaged."""
+    try:
+        cases = json.loads((entry / "cases.json").read_text(encoding="utf-8"))
+        return {split: (*_arrays(entry, split), tuple(cases[split])) for split in SPLITS}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _arrays(entry: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    images = np.load(entry / f"{split}-images.npy", mmap_mode="r")
+    return images, np.load(entry / f"{split}-targets.npy", mmap_mode="r")
+
+
+def _key(site: SiteFiles, info: FederationInfo) -> str:
+    """Hash everything that the decoded arrays depend on."""
+    names = {record.image for record in site.records}
+    if info.task == "segmentation":
+        names |= {record.target for record in site.records}
+    stats = [(name, (site.folder / name).stat()) for name in sorted(names)]
+    source = {
+        "version": _VERSION,
+        "folder": str(site.folder.resolve()),
+        "records": [asdict(record) for record in site.records],
+        "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+        "decoding": [info.task, info.classes, info.channels, info.size, info.slices],
+    }
+    return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]

@@ -1,0 +1,81 @@
+"""From one record of a manifest to the images and targets that training sees."""
+
+from pathlib import Path
+
+import numpy as np
+
+from harmofl.data.files import is_volume
+from harmofl.data.images import read_image, read_mask, resize, with_channels
+from harmofl.data.manifest import FederationInfo, Record
+from harmofl.data.volumes import neighbourhoods
+from harmofl.errors import DataError
+
+BINARY = 2
+
+
+def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Decode an image, or all used slices of a volume, with what is to be predicted.
+
+    Args:
+        folder: the site's folder.
+        record: the row to decode.
+        info: task, classes, channels, size (None keeps the file's) and which slices.
+
+    Returns:
+        (S, C, H, W) uint8 or float32 images, and (S,) int64 classes or (S, H, W) uint8 label maps.
+
+    Raises:
+        DataError: saying what does not hold, without the names of site and image.
+    """
+    planes = read_image(folder / record.image)
+    if info.task == "classification":
+        images = _finish(planes, record, info)
+        return images, np.full(len(images), info.classes.index(record.target), dtype=np.int64)
+    mask = _read_target(folder, record, info)
+    _same_shape(planes, mask, record)
+    images, targets = _finish(planes, record, info), resize(mask, info.size or mask.shape[1:], nearest=True)
+    if info.slices == "foreground" and is_volume(record.image):
+        used = mask.any(axis=(1, 2))
+        return images[used], targets[used]
+    return images, targets
+
+
+def _finish(planes: np.ndarray, record: Record, info: FederationInfo) -> np.ndarray:
+    """Resize and arrange the channels: (P, H, W) to (S, C, H, W)."""
+    size = info.size or planes.shape[1:]
+    if is_volume(record.image):
+        return neighbourhoods(resize(planes, size), info.channels)
+    return resize(with_channels(planes, info.channels), size)[None]
+
+
+def _read_target(folder: Path, record: Record, info: FederationInfo) -> np.ndarray:
+    try:
+        return to_labels(read_mask(folder / record.target), len(info.classes))
+    except DataError as error:
+        raise DataError(f"mask {record.target}: {error}") from None
+
+
+def to_labels(mask: np.ndarray, count: int) -> np.ndarray:
+    """Check a mask's values and return them as uint8 labels 0..count-1; with two classes 255 is 1.
+
+    Raises:
+        DataError: naming the first value that is not allowed.
+    """
+    values = np.unique(mask)
+    binary = count == BINARY and values[-1] == 255
+    allowed = (0, 255) if binary else range(count)
+    if odd := [value for value in values.tolist() if value not in allowed]:
+        names = "0 and 1 (or 0 and 255)" if count == BINARY else f"0..{count - 1}"
+        raise DataError(f"labels must be {names}, got {odd[0]}; mend the mask or the list of classes")
+    return (mask == 255).astype(np.uint8) if binary else mask.astype(np.uint8)
+
+
+def _same_shape(planes: np.ndarray, mask: np.ndarray, record: Record) -> None:
+    name, fix = Path(record.target).name, "give each image its own mask"
+    if is_volume(record.image) != is_volume(record.target):
+        raise DataError(f"mask {name} and its image must both be volumes or both photographs; {fix}")
+    if is_volume(record.image) and len(mask) != len(planes):
+        raise DataError(f"mask {name} has {len(mask)} slices, image has {len(planes)}; {fix}")
+    if mask.shape[1:] != planes.shape[1:]:
+        got, want = ("x".join(map(str, array.shape[1:])) for array in (mask, planes))
+        raise DataError(f"mask {name} is {got} (height x width), image is {want}; {fix}")

@@ -1,0 +1,103 @@
+"""Reading a plain folder of sites: class folders, or images/ beside masks/, with or without metadata.csv."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harmofl.batch import Task
+from harmofl.data.files import FederationFiles, SiteFiles, image_files, subfolders
+from harmofl.data.inference import infer_info
+from harmofl.data.listing import SiteFolder, list_site, mask_folder
+from harmofl.data.metadata import Row, read_metadata
+from harmofl.data.splits import split_patients
+from harmofl.errors import DataError
+
+UNDERSTOOD = (
+    "a federation is federation.toml with <site>/manifest.csv, or folders <site>/<class>/ of images, or "
+    "<site>/images/ with <site>/masks/ (or labels/) of the same file names"
+)
+
+
+def read_folders(
+    root: Path,
+    *,
+    seed: int,
+    fractions: tuple[float, float, float],
+    split_column: str | None = None,
+    patient_column: str | None = None,
+) -> FederationFiles:
+    """List the sites and images of a plain folder; arguments and errors as of `layout.read_layout`."""
+    rows = read_metadata(root, split_column=split_column, patient_column=patient_column)
+    tasks = _find_sites(root, rows)
+    task = _one_task(root, tasks)
+    by_site = _rows_by_site(root, rows, [folder.resolve().name for folder in tasks])
+    sites = [list_site(SiteFolder(folder, task, by_site.get(folder.resolve().name))) for folder in tasks]
+    if rows is None or not any(row.split for row in rows):
+        sites = [_with_splits(site, task, fractions, seed) for site in sites]
+    return FederationFiles(infer_info(root.resolve().name, task, sites), tuple(sites))
+
+
+def _find_sites(root: Path, rows: Sequence[Row] | None) -> dict[Path, Task]:
+    """Return the sites' folders, sorted; the root itself if it holds images and masks."""
+    alone = mask_folder(root) and (root / "images").is_dir()
+    labelled = any(row.label for row in rows or ())
+    folders = [root] if alone else subfolders(root)
+    tasks = {folder: task for folder in folders if (task := _task(folder, labelled))}
+    if not tasks:
+        raise DataError(f"{root}: no site found; {UNDERSTOOD}")
+    return tasks
+
+
+def _task(folder: Path, labelled: bool) -> Task | None:
+    """Tell what a site's folder is for, or None if it holds files but no images."""
+    if (folder / "images").is_dir() and mask_folder(folder):
+        return "segmentation"
+    if (folder / "images").is_dir() and not labelled:
+        raise DataError(
+            f"{folder}: has images/ but no masks/ or labels/; add the masks, or use class folders"
+        )
+    classes = any(image_files(inner) for inner in subfolders(folder))
+    if classes or (labelled and image_files(folder)):
+        return "classification"
+    empty = not any(path.is_file() for path in folder.rglob("*"))
+    return "classification" if empty else None
+
+
+def _one_task(root: Path, tasks: dict[Path, Task]) -> Task:
+    (first, task), *others = tasks.items()
+    for folder, other in others:
+        if other != task:
+            raise DataError(
+                f"{root}: all sites must have one task, but {first.name} is {task} and {folder.name} is "
+                f"{other}; keep the sites of each task in a folder of their own"
+            )
+    return task
+
+
+def _rows_by_site(root: Path, rows: Sequence[Row] | None, names: Sequence[str]) -> dict[str, tuple[Row, ...]]:
+    if rows is None:
+        return {}
+    if len(names) == 1:
+        rows = [replace(row, site=row.site or names[0]) for row in rows]
+    for row in rows:
+        if row.site not in names:
+            place, got = (
+                f"{root / 'metadata.csv'}:{row.line}",
+                repr(row.site) if row.site else "no such column",
+            )
+            raise DataError(
+                f"{place}: site must be a folder here ({', '.join(names)}), got {got}; mend the row"
+            )
+    return {name: tuple(row for row in rows if row.site == name) for name in names}
+
+
+def _with_splits(site: SiteFiles, task: Task, fractions: tuple[float, float, float], seed: int) -> SiteFiles:
+    """Split the site's patients by seed; a site without images is left for the check to report."""
+    if not site.records:
+        return site
+    labels = [record.target for record in site.records] if task == "classification" else None
+    try:
+        split = split_patients([r.patient for r in site.records], labels, fractions, seed=seed)
+    except DataError as error:
+        raise DataError(f"{site.name}: {error}") from None
+    return replace(site, records=tuple(replace(r, split=split[r.patient]) for r in site.records))

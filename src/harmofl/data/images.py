@@ -1,0 +1,153 @@
+"""Reading one image or mask file: PNG, JPEG and TIFF here, NIfTI through `volumes`."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from harmofl.data import volumes
+from harmofl.data.files import is_volume, suffix_of
+from harmofl.errors import DataError
+
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    zlib.error,
+    struct.error,
+    Image.DecompressionBombError,
+)
+_GREY = ("1", "L", "LA", "La")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself without being decoded: (H, W), colour or not, 16 bit or not."""
+
+    size: tuple[int, int]
+    colour: bool
+    deep: bool
+
+
+def read_header(path: Path) -> Header:
+    """Read a file's header.
+
+    Raises:
+        DataError: if the file is missing or not an image.
+    """
+    with _reading(path):
+        if is_volume(path.name):
+            return Header(volumes.slice_size(path), colour=False, deep=False)
+        with Image.open(path) as image:
+            deep = image.mode.startswith("I")
+            return Header((image.height, image.width), not deep and image.mode not in _GREY, deep)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a photograph as (1, H, W) or (3, H, W), or a volume as (S, H, W), one plane a slice.
+
+    Returns:
+        uint8, where v stands for v/255, or float32 in [0, 1] for 16-bit grey photographs.
+
+    Raises:
+        DataError: if the file is missing, truncated or of an unsupported kind, without naming it.
+    """
+    with _reading(path):
+        return volumes.read_volume(path) if is_volume(path.name) else _read_photograph(path)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a mask as it is stored, (1, H, W) or (S, H, W) whole numbers.
+
+    Raises:
+        DataError: if the file is missing or truncated, in colour or holds other than whole numbers.
+    """
+    with _reading(path):
+        return volumes.read_labels(path) if is_volume(path.name) else _read_flat_mask(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    if not path.is_file():
+        raise DataError("file is missing; restore it or delete its row")
+    if not suffix_of(path.name):
+        raise DataError("must be PNG, JPEG, TIFF or NIfTI; convert it or delete its row")
+    try:
+        yield
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        reason = (
+            str(error).splitlines()[0].replace(str(path), path.name) if str(error) else type(error).__name__
+        )
+        raise DataError(f"cannot be read ({reason}); restore it or delete its row") from None
+
+
+def _read_photograph(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        _one_page(image)
+        if image.mode.startswith("I"):
+            return _deep_grey(np.asarray(image))
+        if image.mode == "F":
+            raise DataError("pixels must be 8 or 16 bit, got 32-bit floats; convert the file")
+        if image.mode in _GREY:
+            return np.array(image.convert("L"))[None]
+        return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), 2, 0))
+
+
+def _one_page(image: Image.Image) -> None:
+    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    if pages > 1:
+        raise DataError(f"must be one image, got a TIFF of {pages} pages; split it into files or use NIfTI")
+
+
+def _deep_grey(pixels: np.ndarray) -> np.ndarray:
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise DataError(f"pixels must be 8 or 16 bit, got {pixels.min()}..{pixels.max()}; convert the file")
+    return (pixels.astype(np.float32) / np.float32(65535))[None]
+
+
+def _read_flat_mask(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        _one_page(image)
+        mask = np.asarray(image)
+    if mask.ndim == 3:
+        if mask.shape[2] in (3, 4) and (mask[..., :1] == mask[..., :3]).all():
+            mask = mask[..., 0]
+        else:
+            raise DataError("a mask must be grey with one number a pixel, got colours; convert it")
+    if not np.issubdtype(mask.dtype, np.integer) and mask.dtype != bool:
+        raise DataError(f"a mask must hold whole numbers, got {mask.dtype}; convert it")
+    return np.array(mask, dtype=np.uint8 if mask.dtype == bool else mask.dtype)[None]
+
+
+def with_channels(planes: np.ndarray, channels: int) -> np.ndarray:
+    """Turn a photograph of 1 or 3 planes into `channels` planes: grey repeated, colour by Pillow's L.
+
+    Raises:
+        DataError: if `channels` is neither 1 nor 3.
+    """
+    if channels not in (1, 3):
+        raise DataError(f"a photograph has 1 or 3 channels, {channels} were asked for; choose 1 or 3")
+    if len(planes) == channels:
+        return planes
+    if channels == 3:
+        return np.repeat(planes, 3, axis=0)
+    return np.array(Image.fromarray(np.ascontiguousarray(np.moveaxis(planes, 0, 2))).convert("L"))[None]
+
+
+def resize(planes: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
+    """Resize every (H, W) plane of (P, H, W) uint8 or float32 to `size`, bilinear unless `nearest`."""
+    if planes.shape[1:] == size:
+        return planes
+    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    height, width = size
+    resized = [np.asarray(Image.fromarray(plane).resize((width, height), how)) for plane in planes]
+    stacked = np.stack(resized)
+    return np.clip(stacked, 0, 1) if stacked.dtype == np.float32 else stacked

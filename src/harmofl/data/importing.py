@@ -1,0 +1,114 @@
+"""Copying a plain folder of sites into a federation with a manifest a site."""
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from harmofl.data.assembly import Progress
+from harmofl.data.check import problems_of
+from harmofl.data.files import FederationFiles, SiteFiles
+from harmofl.data.layout import read_layout, settle
+from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
+from harmofl.data.problem import refuse
+from harmofl.data.splits import FRACTIONS
+from harmofl.errors import DataError, StorageError
+
+
+def import_federation(
+    source: Path,
+    target: Path,
+    *,
+    name: str | None = None,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    split_column: str | None = None,
+    patient_column: str | None = None,
+    origin: str = "",
+    licence: str = "",
+    progress: Progress | None = None,
+) -> FederationInfo:
+    """Check a folder of sites and copy it, files unchanged, into a federation of its own.
+
+    Nothing is at `target` until all of it is.
+
+    Args:
+        source: a plain folder of sites, as `open_federation` takes it.
+        target: the folder to make; it must not exist.
+        name: of the federation; the target's name if not given.
+        size: (H, W) written down as the size that images are resized to when opened.
+        channels: written down in place of what the files suggest.
+        seed: of the patient-level split, if metadata.csv gives none.
+        fractions: train, val and test shares of that split.
+        split_column: column of metadata.csv that tells the split, if not "split".
+        patient_column: column of metadata.csv that tells the patient, if not "patient" or "group".
+        origin: where the data came from.
+        licence: under which licence.
+        progress: told the site, how many images are checked and how many there are.
+
+    Returns:
+        what was written to federation.toml.
+
+    Raises:
+        DataError: if the target exists, or for the first file, label or split that does not hold.
+        ConfigError: if size, channels or fractions are out of range.
+        StorageError: if the target cannot be written.
+    """
+    if target.exists():
+        raise DataError(f"{target}: exists already; choose another folder to import to")
+    files = read_layout(
+        source, seed=seed, fractions=fractions, split_column=split_column, patient_column=patient_column
+    )
+    files = settle(files, size, channels)
+    refuse(problems_of(files, progress), source)
+    name = name or target.resolve().name
+    info = replace(
+        files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence
+    )
+    _write(replace(files, info=info), target)
+    return info
+
+
+def _write(files: FederationFiles, target: Path) -> None:
+    """Write the federation beside the target and rename it."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as beside:
+            partial = Path(beside) / target.name
+            partial.mkdir()
+            write_info(partial, files.info)
+            for site in files.sites:
+                _copy_site(site, partial / site.name, masks=files.info.task == "segmentation")
+            partial.rename(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        fix = "free space or choose another folder"
+        raise StorageError(f"{target}: could not be written ({reason}); {fix}") from error
+
+
+def _copy_site(site: SiteFiles, folder: Path, *, masks: bool) -> None:
+    """Copy a site's images to images/ and its masks to masks/, and write its manifest."""
+    records = [_placed(record, masks=masks) for record in site.records]
+    copies: dict[str, str] = {}
+    for old, new in zip(site.records, records, strict=True):
+        pairs = [(old.image, new.image), (old.target, new.target)] if masks else [(old.image, new.image)]
+        for source, place in pairs:
+            if copies.setdefault(place, source) != source:
+                raise DataError(
+                    f"{site.name}/{source}: {copies[place]} would be copied to the same {place}; rename one"
+                )
+    for place, source in copies.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(site.folder / source, folder / place)
+    write_manifest(folder, records)
+
+
+def _placed(record: Record, *, masks: bool) -> Record:
+    """Return the record with its image under images/ and its mask under masks/."""
+    image = f"images/{record.image.removeprefix('images/')}"
+    if not masks:
+        return replace(record, image=image)
+    inner = record.target.removeprefix("masks/").removeprefix("labels/")
+    return replace(record, image=image, target=f"masks/{inner}")

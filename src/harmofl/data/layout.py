@@ -1,0 +1,91 @@
+"""Reading a folder into the records of a federation, whichever of the two layouts it has."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from harmofl.data.files import FederationFiles, SiteFiles, subfolders
+from harmofl.data.folders import UNDERSTOOD, read_folders
+from harmofl.data.images import read_header
+from harmofl.data.manifest import read_info, read_manifest
+from harmofl.data.splits import FRACTIONS
+from harmofl.errors import ConfigError, DataError
+
+
+def read_layout(
+    folder: Path,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    split_column: str | None = None,
+    patient_column: str | None = None,
+) -> FederationFiles:
+    """Find the sites of a federation and list their images; nothing but masks is decoded.
+
+    Args:
+        folder: holds federation.toml and a manifest.csv per site, or is a plain folder of sites.
+        seed: of the split of a plain folder whose metadata.csv gives none.
+        fractions: train, val and test shares of that split.
+        split_column: column of metadata.csv that tells the split, if not "split".
+        patient_column: column of metadata.csv that tells the patient, if not "patient" or "group".
+
+    Raises:
+        DataError: if no site is found or a table is malformed.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: must be a folder of sites, but there is no such folder; check the path")
+    if (folder / "federation.toml").is_file():
+        return _read_manifests(folder)
+    return read_folders(
+        folder, seed=seed, fractions=fractions, split_column=split_column, patient_column=patient_column
+    )
+
+
+def _read_manifests(folder: Path) -> FederationFiles:
+    info = read_info(folder)
+    folders = [path for path in subfolders(folder) if (path / "manifest.csv").is_file()]
+    if not folders:
+        raise DataError(f"{folder}: no site found; {UNDERSTOOD}")
+    sites = (SiteFiles(path.name, path, tuple(read_manifest(path))) for path in folders)
+    return FederationFiles(info, tuple(sites))
+
+
+def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int | None) -> FederationFiles:
+    """Let the caller's size and channels, if given, take the place of the federation's own.
+
+    Raises:
+        ConfigError: if they are out of range.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ConfigError(f"size must be two positive numbers of pixels (height, width), got {size}")
+    if channels is not None and (channels < 1 or channels % 2 == 0):
+        raise ConfigError(f"channels must be 1 or 3 (odd for volumes), got {channels}")
+    info = files.info
+    info = replace(info, size=size or info.size, channels=channels or info.channels)
+    return replace(files, info=info)
+
+
+def common_size(files: FederationFiles) -> tuple[int, int] | None:
+    """Return the (H, W) that all readable images share, or None if none can be read.
+
+    Raises:
+        DataError: if two images differ, naming both.
+    """
+    first: tuple[str, tuple[int, int]] | None = None
+    for site in files.sites:
+        for record in site.records:
+            try:
+                size = read_header(site.folder / record.image).size
+            except DataError:
+                continue  # reported when it is decoded
+            name = f"{site.name}/{record.image}"
+            first = first or (name, size)
+            if size != first[1]:
+                raise DataError(
+                    f"{first[0]} is {_text(first[1])} (height x width) but {name} is {_text(size)}; "
+                    "images must have one size: pass a size to resize them to"
+                )
+    return first[1] if first else None
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,176 @@
+"""The two text files that describe a federation on disk: `federation.toml` and each site's `manifest.csv`.
+
+<federation>/federation.toml              task, classes, channels, image size, origin and licence of the data
+<federation>/<site>/manifest.csv          one row an image: image,target,patient,case,split
+<federation>/<site>/images/... masks/...  the files; target = a mask file, or a class name
+"""
+
+import csv
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from harmofl.batch import Task
+from harmofl.errors import DataError
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("image", "target", "patient", "case", "split")
+MOST_CLASSES = 255
+"""Label maps are kept in 8 bits, where 255 may stand for the foreground."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a manifest: an image (or a volume) and what belongs to it.
+
+    Args:
+        image: path of the image file, relative to the site's folder.
+        target: path of the mask, relative to the site's folder, or the name of the class (classification).
+        patient: whoever the image was taken of; all images of one patient are on one side of the split.
+        case: what a segmentation score is computed over; slices or tiles of one case are scored together.
+        split: "train", "val" or "test".
+    """
+
+    image: str
+    target: str
+    patient: str
+    case: str
+    split: str
+
+
+@dataclass(frozen=True)
+class FederationInfo:
+    """What holds for every site of a federation.
+
+    Args:
+        name: what the federation is called in tables and reports.
+        task: "classification" or "segmentation".
+        classes: class names in the order of their index; for segmentation the first is the background.
+        channels: image channels after decoding, 1 or 3 (or 2k+1 neighbouring slices of a volume).
+        size: (H, W) in pixels that every image is resized to, or None to keep the size of the files.
+        slices: which slices of a volume are used: "all", or "foreground" for those with a non-empty mask.
+        origin: where the data came from.
+        licence: under which licence.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int] | None = None
+    slices: str = "all"
+    origin: str = ""
+    licence: str = ""
+
+
+def write_info(folder: Path, info: FederationInfo) -> None:
+    """Write `federation.toml` into the federation's folder."""
+    table = {key: value for key, value in asdict(info).items() if value is not None}
+    (folder / "federation.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
+def read_info(folder: Path) -> FederationInfo:
+    """Read `federation.toml`.
+
+    Raises:
+        DataError: if a key is unknown, missing, or has a value that is not allowed.
+    """
+    path = folder / "federation.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; import the data or check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: must be TOML, but {error}; mend it or import the data again") from None
+    _check_keys(path, table)
+    for key, value in table.items():
+        wanted, holds = _RULES[key]
+        if not holds(value):
+            raise DataError(f"{path}: {key} must be {wanted}, got {value!r}; mend it")
+    table["classes"] = tuple(table["classes"])
+    table["size"] = tuple(table["size"]) if "size" in table else None
+    return FederationInfo(**{"name": folder.resolve().name, **table})
+
+
+def _check_keys(path: Path, table: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(table) - set(_RULES)):
+        known = ", ".join(sorted(_RULES))
+        raise DataError(f"{path}: unknown key {unknown[0]!r}; known keys are {known}")
+    for key in ("task", "classes", "channels"):
+        if key not in table:
+            raise DataError(f"{path}: the key {key!r} is missing; add it or import the data again")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _are_classes(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and all(isinstance(name, str) and name for name in value)
+        and 2 <= len(set(value)) == len(value) <= MOST_CLASSES
+    )
+
+
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("a text", _is_text),
+    "task": ("classification or segmentation", lambda v: v in ("classification", "segmentation")),
+    "classes": (f"a list of 2 to {MOST_CLASSES} different names", _are_classes),
+    "channels": ("1 or 3 (odd for volumes)", lambda v: _is_positive(v) and v % 2 == 1),
+    "size": (
+        "[height, width] in pixels",
+        lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_positive, v)),
+    ),
+    "slices": ("all or foreground", lambda v: v in ("all", "foreground")),
+    "origin": ("a text", _is_text),
+    "licence": ("a text", _is_text),
+}
+
+
+def write_manifest(site_folder: Path, records: Iterable[Record]) -> None:
+    """Write a site's `manifest.csv`, in the order given."""
+    site_folder.mkdir(parents=True, exist_ok=True)
+    with (site_folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([[getattr(record, column) for column in COLUMNS] for record in records])
+
+
+def read_manifest(site_folder: Path) -> Sequence[Record]:
+    """Read a site's `manifest.csv`; the column `case` may be missing or empty and is then the patient.
+
+    Raises:
+        DataError: naming the file, the line and the value that does not fit.
+    """
+    path = site_folder / "manifest.csv"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if missing := [c for c in COLUMNS if c not in columns and c != "case"]:
+                raise DataError(f"{path}: column {missing[0]!r} is missing; it needs {','.join(COLUMNS)}")
+            return [_record(f"{path}:{reader.line_num}", row) for row in reader]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; import the data or check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: must be a UTF-8 table with commas, but {error}; save it again") from None
+
+
+def _record(place: str, row: Mapping[str, str | None]) -> Record:
+    values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+    values["case"] = values["case"] or values["patient"]
+    for column, value in values.items():
+        if not value:
+            raise DataError(f"{place}: {column} is empty; fill it in or delete the row")
+    if values["split"] not in SPLITS:
+        raise DataError(f"{place}: split must be train, val or test, got {values['split']!r}; mend the row")
+    return Record(**values)

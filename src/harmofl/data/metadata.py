@@ -1,0 +1,90 @@
+"""`metadata.csv`: an optional table at the root of a folder of sites that gives groups, splits and labels."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harmofl.data.manifest import SPLITS
+from harmofl.errors import DataError
+
+_PATIENT_COLUMNS = ("patient", "group")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of metadata.csv; what the table does not tell is "".
+
+    `file` is relative to the site's folder or to its images/.
+    """
+
+    line: int
+    site: str
+    file: str
+    label: str
+    patient: str
+    split: str
+
+
+@dataclass(frozen=True)
+class _Columns:
+    site: str | None
+    label: str | None
+    patient: str | None
+    split: str | None
+
+
+def read_metadata(
+    root: Path, *, split_column: str | None = None, patient_column: str | None = None
+) -> tuple[Row, ...] | None:
+    """Read `root/metadata.csv`, or return None if there is none.
+
+    Args:
+        root: the folder of sites.
+        split_column: the column that tells train, val or test; "split" if it is there and none is given.
+        patient_column: the column that tells the patient; "patient" or "group" if none is given.
+
+    Raises:
+        DataError: if a column is missing or a value is not allowed, naming the line.
+    """
+    path = root / "metadata.csv"
+    if not path.is_file():
+        if wanted := split_column or patient_column:
+            raise DataError(f"{root}: column {wanted!r} was asked for but there is no metadata.csv; add one")
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = _columns(path, reader.fieldnames or (), split_column, patient_column)
+            return tuple(_row(path, reader.line_num, values, columns) for values in reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: must be a UTF-8 table with commas, but {error}; save it again") from None
+
+
+def _columns(path: Path, names: Sequence[str], split: str | None, patient: str | None) -> _Columns:
+    """Settle which column tells what."""
+    for wanted in ("file", split, patient):
+        if wanted is not None and wanted not in names:
+            raise DataError(f"{path}: column {wanted!r} is missing; the columns are {', '.join(names)}")
+
+    def first(*candidates: str) -> str | None:
+        return next((name for name in candidates if name in names), None)
+
+    return _Columns(
+        first("site"), first("label"), patient or first(*_PATIENT_COLUMNS), split or first("split")
+    )
+
+
+def _row(path: Path, line: int, values: dict[str, str | None], columns: _Columns) -> Row:
+    def value(column: str | None) -> str:
+        if column is None:
+            return ""
+        text = (values.get(column) or "").strip()
+        if not text:
+            raise DataError(f"{path}:{line}: {column} is empty; fill it in or delete the row")
+        return text
+
+    split = value(columns.split)
+    if columns.split and split not in SPLITS:
+        raise DataError(f"{path}:{line}: {columns.split} must be train, val or test, got {split!r}")
+    return Row(line, value(columns.site), value("file"), value(columns.label), value(columns.patient), split)

@@ -1,0 +1,41 @@
+"""One thing that is wrong, or odd, with a federation's data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harmofl.errors import DataError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What was found and where.
+
+    Args:
+        severity: "error" if training must not start, else "warning".
+        site: the site's name, or "" for the whole federation.
+        file: the file relative to the site's folder, or "" for the whole site.
+        message: one line: what must hold, what was got and what to do.
+    """
+
+    severity: Literal["error", "warning"]
+    site: str
+    file: str
+    message: str
+
+    def __str__(self) -> str:
+        where = "/".join(part for part in (self.site, self.file) if part)
+        return f"{where}: {self.message}" if where else self.message
+
+
+def refuse(problems: Sequence[Problem], folder: Path) -> None:
+    """Raise the first error among `problems`, saying how many more there are.
+
+    Raises:
+        DataError: if any problem is an error.
+    """
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more; run `harmofl data check {folder}` for all)"
+        raise DataError(f"{errors[0]}{more if len(errors) > 1 else ''}")

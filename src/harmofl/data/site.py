@@ -1,0 +1,133 @@
+"""A hospital's data as training sees it, three splits of decoded images, and the federation of hospitals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harmofl.batch import Batch, Task
+from harmofl.data.assembly import Arrays, Built, Progress, assemble
+from harmofl.data.cache import cached
+from harmofl.data.files import SiteFiles
+from harmofl.data.layout import common_size, read_layout, settle
+from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.data.problem import refuse
+from harmofl.data.store import MemoryRows
+from harmofl.data.structure import structure_problems
+
+
+@dataclass(frozen=True)
+class Split:
+    """One side of a site's data, decoded.
+
+    Args:
+        images: (N, C, H, W) uint8, where v stands for v/255, or float32 in [0, 1]; may be memory-mapped.
+        targets: (N,) int64 class indices, or (N, H, W) uint8 label maps.
+        cases: N names of what a segmentation score is computed over; slices of one volume share theirs.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    cases: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Sequence[int] | np.ndarray) -> Batch:
+        """Gather the images at `index`, in that order, into memory of their own.
+
+        Args:
+            index: positions in this split; repetitions are allowed.
+
+        Returns:
+            (B, C, H, W) float32 images in [0, 1] with int64 targets, on the CPU.
+        """
+        rows = np.asarray(index, dtype=np.int64)
+        images = np.array(self.images[rows], dtype=np.float32)
+        if self.images.dtype == np.uint8:
+            images /= np.float32(255)
+        targets = np.array(self.targets[rows], dtype=np.int64)
+        return Batch(torch.from_numpy(images), torch.from_numpy(targets))
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hospital: what it is called, what it is asked to learn and its three splits."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+
+    def split(self, name: str) -> Split:
+        """Return the split called "train", "val" or "test".
+
+        Raises:
+            KeyError: for any other name.
+        """
+        if name not in SPLITS:
+            raise KeyError(f"a split is called train, val or test, got {name!r}")
+        split: Split = getattr(self, name)
+        return split
+
+
+@dataclass(frozen=True)
+class Federation:
+    """All sites, sorted by name, and what holds for every one of them."""
+
+    info: FederationInfo
+    sites: tuple[Site, ...]
+
+
+def open_federation(
+    folder: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Federation:
+    """Check and decode all sites of a federation.
+
+    Args:
+        folder: holds federation.toml and a manifest.csv per site (see `manifest`), or is a plain folder of
+            sites (see `folders`), or of the images/ and masks/ of a single one.
+        size: (H, W) to resize images to, in place of what federation.toml says; without either, all images
+            must have one size.
+        channels: 1 or 3, odd for volumes, in place of what federation.toml says or the files suggest.
+        seed: of the patient-level split of a plain folder whose metadata.csv gives none.
+        cache: folder that keeps decoded images, memory-mapped, for the next time; else they are in RAM.
+        progress: told the site, how many images are done and how many there are.
+
+    Returns:
+        the sites sorted by name; `info` has the size and channels that the images really have.
+
+    Raises:
+        DataError: for the first file, label or split that does not hold, with the number of others.
+        ConfigError: if size or channels are out of range.
+        StorageError: if the cache cannot be written.
+    """
+    files = settle(read_layout(folder, seed=seed), size, channels)
+    info = files.info
+    refuse([problem for site in files.sites for problem in structure_problems(site, info)], folder)
+    info = replace(info, size=info.size or common_size(files))
+    built = [(site.name, _decode(site, info, cache, progress)) for site in files.sites]
+    refuse([problem for _, (_, problems) in built for problem in problems], folder)
+    sites = (_site(name, info, arrays) for name, (arrays, _) in built)
+    return Federation(info, tuple(sites))
+
+
+def _decode(site: SiteFiles, info: FederationInfo, cache: Path | None, progress: Progress | None) -> Built:
+    if cache is None:
+        return assemble(site, info, lambda _: MemoryRows(), progress)
+    return cached(cache, site, info, lambda rows: assemble(site, info, rows, progress))
+
+
+def _site(name: str, info: FederationInfo, arrays: dict[str, Arrays]) -> Site:
+    train, val, test = (Split(*arrays[split]) for split in SPLITS)
+    return Site(name, info.task, info.classes, train, val, test)

@@ -1,0 +1,90 @@
+"""A seeded split into train, val and test that never parts the images of one patient."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harmofl.data.manifest import SPLITS
+from harmofl.errors import ConfigError, DataError
+
+FRACTIONS = (0.7, 0.1, 0.2)
+
+
+def split_patients(
+    patients: Sequence[str],
+    labels: Sequence[str] | None,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    *,
+    seed: int,
+) -> dict[str, str]:
+    """Assign every patient to train, val or test.
+
+    The outcome depends on which patients and labels there are and on the seed, not on their order. Each split
+    gets at least one patient and otherwise its fraction, rounded. Patients of one majority label are spread
+    over the splits as evenly as their number allows.
+
+    Args:
+        patients: the patient of each image; repetitions are expected.
+        labels: the class of each image, or None if there is nothing to stratify by.
+        fractions: shares of train, val and test: positive, summing to 1.
+        seed: of the random order.
+
+    Returns:
+        patient → "train", "val" or "test".
+
+    Raises:
+        ConfigError: if the fractions are not three positive numbers that sum to 1.
+        DataError: if there are fewer than 3 patients.
+    """
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ConfigError(f"fractions must be three positive numbers that sum to 1, got {fractions}")
+    order = _ordered(_majority(patients, labels), np.random.default_rng(seed))
+    if len(order) < len(SPLITS):
+        raise DataError(
+            f"a split needs at least 3 patients, got {len(order)}; add images or give a split column"
+        )
+    return _spread(order, _quotas(len(order), fractions))
+
+
+def _majority(patients: Sequence[str], labels: Sequence[str] | None) -> dict[str, str]:
+    """Return each patient's commonest label; of equally common ones the first in the alphabet."""
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for patient, label in zip(patients, labels or [""] * len(patients), strict=True):
+        votes[patient][label] += 1
+    return {who: min(count, key=lambda label: (-count[label], label)) for who, count in votes.items()}
+
+
+def _ordered(majority: Mapping[str, str], rng: np.random.Generator) -> list[str]:
+    """Return the patients label by label, in random order within a label."""
+    order: list[str] = []
+    for label in sorted(set(majority.values())):
+        group = sorted(patient for patient in majority if majority[patient] == label)
+        order += [group[i] for i in rng.permutation(len(group))]
+    return order
+
+
+def _quotas(count: int, fractions: Sequence[float]) -> list[int]:
+    """Share `count` out by largest remainder, at least one each."""
+    ideal = [count * fraction for fraction in fractions]
+    quotas = [max(1, int(share)) for share in ideal]
+    while sum(quotas) != count:
+        step = 1 if sum(quotas) < count else -1
+        open_splits = [i for i in range(len(quotas)) if quotas[i] + step >= 1]
+        quotas[max(open_splits, key=lambda i: step * (ideal[i] - quotas[i]))] += step
+    return quotas
+
+
+def _spread(order: Sequence[str], quotas: Sequence[int]) -> dict[str, str]:
+    """Walk along `order`, always giving to the split that is furthest behind its share."""
+    given = [0] * len(quotas)
+    split = {}
+    for position, patient in enumerate(order, start=1):
+        behind = [
+            quota * position / len(order) - got if got < quota else -np.inf
+            for quota, got in zip(quotas, given, strict=True)
+        ]
+        chosen = int(np.argmax(behind))
+        given[chosen] += 1
+        split[patient] = SPLITS[chosen]
+    return split

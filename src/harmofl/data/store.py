@@ -1,0 +1,76 @@
+"""Arrays that grow along their first axis: in memory, or in a .npy file that is memory-mapped at the end."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.lib import format as npy
+
+
+class Rows(Protocol):
+    """An array that grows along its first axis."""
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows at the end; all must have one shape and type."""
+
+    def finish(self) -> np.ndarray:
+        """Return all rows as one array; at least one must have been appended."""
+
+
+class MemoryRows:
+    """Rows kept in memory."""
+
+    def __init__(self) -> None:
+        self._chunks: list[np.ndarray] = []
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows at the end."""
+        self._chunks.append(rows)
+
+    def finish(self) -> np.ndarray:
+        """Return all rows as one array."""
+        array = np.concatenate(self._chunks)
+        self._chunks.clear()
+        return array
+
+
+class FileRows:
+    """Rows appended to a .npy file, so that no more than some of them are in memory at a time."""
+
+    def __init__(self, path: Path, buffer: int = 1 << 25) -> None:
+        self._path = path
+        self._buffer = buffer
+        self._pending: list[np.ndarray] = []
+        self._pending_bytes = 0
+        self._count = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows at the end; they are written once there are `buffer` bytes of them."""
+        self._pending.append(rows)
+        self._pending_bytes += rows.nbytes
+        if self._pending_bytes >= self._buffer:
+            self._flush()
+
+    def finish(self) -> np.ndarray:
+        """Write the number of rows into the file and return it memory-mapped."""
+        self._write_header(self._flush(), "r+b")
+        array: np.ndarray = np.load(self._path, mmap_mode="r")
+        return array
+
+    def _flush(self) -> np.ndarray:
+        """Write what is pending and return it; afterwards no rows are pending, but their shape is."""
+        rows = np.concatenate(self._pending)
+        if not self._count:
+            self._write_header(rows, "wb")
+        with self._path.open("ab") as file:
+            file.write(np.ascontiguousarray(rows).data)
+        self._count += len(rows)
+        self._pending, self._pending_bytes = [rows[:0].copy()], 0
+        return rows
+
+    def _write_header(self, like: np.ndarray, mode: str) -> None:
+        """Write the .npy header; numpy pads it so that its length does not depend on the number of rows."""
+        shape = (self._count, *like.shape[1:])
+        header = {"descr": npy.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
+        with self._path.open(mode) as file:
+            npy.write_array_header_1_0(file, header)

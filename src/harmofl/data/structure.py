@@ -1,0 +1,69 @@
+"""What can be told to be wrong with a site from its records alone, before any image is decoded."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from harmofl.data.files import SiteFiles
+from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.data.problem import Problem
+
+
+def structure_problems(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
+    """Yield the errors in a site's records: emptiness, duplicates, patients, paths, files and labels."""
+    if not site.records:
+        fix = "add images, or rows to its table, or remove the folder"
+        yield Problem("error", site.name, "", f"a site must have images, got none; {fix}")
+        return
+    yield from _empty_splits(site)
+    yield from _duplicates(site)
+    yield from _parted_patients(site)
+    yield from _paths(site, info)
+    if info.task == "classification":
+        yield from _unknown_labels(site, info)
+
+
+def _empty_splits(site: SiteFiles) -> Iterator[Problem]:
+    used = {record.split for record in site.records}
+    for split in SPLITS:
+        if split not in used:
+            message = f"train, val and test must each have images, got none in {split}; move some there"
+            yield Problem("error", site.name, "", message)
+
+
+def _duplicates(site: SiteFiles) -> Iterator[Problem]:
+    for image, count in Counter(record.image for record in site.records).items():
+        if count > 1:
+            message = f"an image must have one row, got {count}; delete the others"
+            yield Problem("error", site.name, image, message)
+
+
+def _parted_patients(site: SiteFiles) -> Iterator[Problem]:
+    splits = defaultdict(set)
+    for record in site.records:
+        splits[record.patient].add(record.split)
+    for patient, found in splits.items():
+        if len(found) > 1:
+            where = " and ".join(split for split in SPLITS if split in found)
+            message = f"patient {patient!r} must be in one split, got {where}; mend the column split"
+            yield Problem("error", site.name, "", message)
+
+
+def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
+    for record in site.records:
+        for file in (record.image, record.target) if info.task == "segmentation" else (record.image,):
+            path = PurePosixPath(file)
+            if path.is_absolute() or ".." in path.parts:
+                message = "a file must be inside its site's folder; move it there and mend its row"
+                yield Problem("error", site.name, file, message)
+            elif not (site.folder / path).is_file():
+                message = "file is missing; restore it or delete its row"
+                yield Problem("error", site.name, file, message)
+
+
+def _unknown_labels(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
+    for record in site.records:
+        if record.target not in info.classes:
+            names = ", ".join(info.classes)
+            message = f"label must be one of {names}, got {record.target!r}; mend the row or the classes"
+            yield Problem("error", site.name, record.image, message)

@@ -1,0 +1,29 @@
+"""A table of what a federation holds, for `harmofl data show`."""
+
+import numpy as np
+
+from harmofl.data.manifest import SPLITS
+from harmofl.data.site import Federation, Site
+
+
+def describe(federation: Federation) -> list[dict[str, str]]:
+    """Return one row a site and split: images, cases, size, and in how many images each class occurs."""
+    return [_row(site, name) for site in federation.sites for name in SPLITS]
+
+
+def _row(site: Site, name: str) -> dict[str, str]:
+    split = site.split(name)
+    channels, height, width = split.images.shape[1:]
+    row = {
+        "site": site.name,
+        "split": name,
+        "images": str(len(split)),
+        "cases": str(len(set(split.cases))),
+        "size": f"{channels}x{height}x{width}",
+    }
+    return row | {label: str(_occurrences(split.targets, k)) for k, label in enumerate(site.classes)}
+
+
+def _occurrences(targets: np.ndarray, k: int) -> int:
+    hits = targets == k
+    return int(np.count_nonzero(hits.reshape(len(targets), -1).any(axis=1)))

@@ -1,0 +1,64 @@
+"""Random flips and quarter turns, drawn first and applied after, so that they can be replayed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harmofl.batch import Batch
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What is done to each of N images: first flipped left to right, then top to bottom, then turned.
+
+    Args:
+        across: (N,) bool, flipped left to right.
+        down: (N,) bool, flipped top to bottom.
+        turns: (N,) int64 in 0..3, quarter turns against the clock.
+    """
+
+    across: np.ndarray
+    down: np.ndarray
+    turns: np.ndarray
+
+
+def draw_moves(count: int, rng: np.random.Generator, *, turn: bool) -> Moves:
+    """Draw the moves of `count` images; without `turn` none is turned."""
+    across, down = rng.integers(2, size=(2, count)).astype(bool)
+    turns = rng.integers(4, size=count) if turn else np.zeros(count, dtype=np.int64)
+    return Moves(across, down, turns)
+
+
+def apply_moves(batch: Batch, moves: Moves) -> Batch:
+    """Return a new batch with each image moved, and its label map alike."""
+    targets = batch.targets.clone() if batch.targets.ndim == 1 else _moved(batch.targets, moves)
+    return Batch(_moved(batch.images, moves), targets)
+
+
+def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Flip every image at random, and turn it if it is square; label maps follow their images.
+
+    Args:
+        batch: images and targets of one training step; left as it is.
+        rng: the only source of randomness.
+
+    Returns:
+        a new batch of the same shapes and types.
+    """
+    height, width = batch.images.shape[-2:]
+    return apply_moves(batch, draw_moves(len(batch), rng, turn=height == width))
+
+
+def _moved(planes: Tensor, moves: Moves) -> Tensor:
+    """Move (N, ..., H, W) planes."""
+    moved = planes.clone()
+    for chosen, axis in ((moves.across, -1), (moves.down, -2)):
+        rows = torch.from_numpy(np.flatnonzero(chosen))
+        moved[rows] = moved[rows].flip(axis)
+    for quarter in (1, 2, 3):
+        rows = torch.from_numpy(np.flatnonzero(moves.turns == quarter))
+        if len(rows):
+            moved[rows] = torch.rot90(moved[rows], quarter, (-2, -1))
+    return moved

@@ -1,0 +1,91 @@
+"""NIfTI volumes as stacks of slices: canonical orientation, 8 bit, and 2.5-D neighbourhoods.
+
+A volume is turned to the nearest canonical orientation (first axis to the right, second to the front, third
+upwards); a slice is taken along the last axis, its rows running to the right, its columns to the front.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harmofl.errors import DataError
+
+CLIP_QUANTILE = 0.99
+
+
+def slice_size(path: Path) -> tuple[int, int]:
+    """Return (H, W) of a volume's slices from its header alone."""
+    image = _load(path)
+    axes = _nibabel().orientations.io_orientation(image.affine)[:, 0]
+    shape = dict(zip(axes, image.shape, strict=False))
+    return int(shape[0]), int(shape[1])
+
+
+def read_volume(path: Path) -> np.ndarray:
+    """Read an image volume as (S, H, W) uint8: clipped at the 0.99 quantile, then from minimum to maximum.
+
+    Raises:
+        DataError: if it is not 3-D, has no voxels, or holds voxels that are not finite.
+    """
+    voxels = _voxels(path)
+    low, high = float(voxels.min()), float(np.quantile(voxels, CLIP_QUANTILE))
+    scale = 255 / (high - low) if high > low else 0.0
+    grey: np.ndarray = np.rint((np.clip(voxels, low, high) - low) * scale).astype(np.uint8)
+    return grey
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a label volume as (S, H, W) int64.
+
+    Raises:
+        DataError: as `read_volume`, or if a label is not a whole number.
+    """
+    voxels = _voxels(path)
+    labels: np.ndarray = np.rint(voxels).astype(np.int64)
+    if (odd := voxels[labels != voxels]).size:
+        raise DataError(f"a mask must hold whole numbers, got {odd[0]:g}; convert it")
+    return labels
+
+
+def neighbourhoods(slices: np.ndarray, channels: int) -> np.ndarray:
+    """Give every slice its neighbours as channels: (S, H, W) to (S, 2k+1, H, W), edges replicated.
+
+    Raises:
+        DataError: if `channels` is even.
+    """
+    if channels % 2 == 0:
+        raise DataError(f"a volume needs an odd number of channels, got {channels}; choose 1, 3, 5, ...")
+    steps = np.arange(channels) - channels // 2
+    at = np.arange(len(slices))[:, None] + steps
+    neighbours: np.ndarray = slices[np.clip(at, 0, len(slices) - 1)]
+    return neighbours
+
+
+def _nibabel() -> Any:
+    import nibabel  # slow to import, and only volumes need it
+
+    return nibabel
+
+
+def _load(path: Path) -> Any:
+    nib = _nibabel()
+    try:
+        image = nib.load(path)
+    except nib.filebasedimages.ImageFileError as error:
+        raise ValueError(str(error)) from None
+    if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
+        image = image.slicer[:, :, :, *([0] * (len(image.shape) - 3))]
+    if len(image.shape) != 3:
+        raise DataError(f"a volume must have 3 axes, got shape {image.shape}; split it into 3-D volumes")
+    if 0 in image.shape:
+        raise DataError(f"a volume must have voxels, got shape {image.shape}; delete its row")
+    return image
+
+
+def _voxels(path: Path) -> np.ndarray:
+    """Return (S, H, W) finite float32 in canonical orientation."""
+    voxels: np.ndarray = _nibabel().as_closest_canonical(_load(path)).get_fdata(dtype=np.float32)
+    if bad := int(np.count_nonzero(~np.isfinite(voxels))):
+        raise DataError(f"voxels must be finite, got {bad} that are NaN or infinite; mend the volume")
+    return np.moveaxis(voxels, 2, 0)

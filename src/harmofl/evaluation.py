@@ -1,0 +1,50 @@
+"""Score a model on one split of a site."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harmofl.batch import Task
+from harmofl.data.site import Site
+from harmofl.local import batch_indices
+from harmofl.metrics import classification_scores, segmentation_scores
+from harmofl.seeding import rng
+
+
+def score(outputs: np.ndarray, site: Site, split: str) -> dict[str, float]:
+    """Every metric of the site's task, from the outputs of `predict`; see `harmofl.metrics`."""
+    data = site.split(split)
+    if site.task == "classification":
+        return classification_scores(outputs, np.asarray(data.targets))
+    return segmentation_scores(outputs, np.asarray(data.targets), data.cases, len(site.classes))
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, site: Site, split: str, *, batch_size: int, device: torch.device) -> np.ndarray:
+    """What the model says of one split of a site.
+
+    Args:
+        model: with its weights loaded; left in evaluation mode.
+        site: the site.
+        split: "train", "val" or "test".
+        batch_size: images a batch. Where a network normalizes with batch statistics, an image's output depends on
+            its batch mates; the order is therefore shuffled once and for all, by site and split.
+        device: where the model runs.
+
+    Returns:
+        In the order of the split: class probabilities (N, K) float32, or label maps (N, H, W) uint8.
+    """
+    model.to(device).eval()
+    data = site.split(split)
+    order = rng(0, "evaluation", site.name, split).permutation(len(data))
+    outputs = [
+        _answer(model(data.batch(index).images.to(device)), site.task)
+        for index in batch_indices(order, batch_size)
+    ]
+    return np.concatenate(outputs)[np.argsort(order)]
+
+
+def _answer(logits: Tensor, task: Task) -> np.ndarray:
+    if task == "classification":
+        return logits.float().softmax(dim=1).cpu().numpy()
+    return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()

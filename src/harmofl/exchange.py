@@ -1,0 +1,68 @@
+"""All that crosses the wire between server and sites, or persists from round to round."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harmofl.arrays import Arrays, num_bytes
+
+ClientState = Mapping[str, Arrays]
+"""What a site keeps for itself from round to round: optimizer moments, weights it does not share, control variates."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The server's whole memory: saving it is enough to resume.
+
+    Args:
+        round: rounds finished; 0 before training.
+        weights: the global model's state dict.
+        extras: what a method adds, such as a server optimizer's moments.
+    """
+
+    round: int
+    weights: Arrays
+    extras: Mapping[str, Arrays] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Server -> site, at the start of a round.
+
+    Args:
+        round: the round that begins, from 1.
+        weights: the global model's state dict, whole, so that a site that joins late or lost its state has all.
+        extras: what a method adds, such as SCAFFOLD's global control variate.
+    """
+
+    round: int
+    weights: Arrays
+    extras: Mapping[str, Arrays] = field(default_factory=dict)
+
+    def num_bytes(self) -> int:
+        """Bytes of everything inside."""
+        return num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """Site -> server, at the end of a round.
+
+    Args:
+        site: the site's name.
+        weights: the shared entries of the site's state dict.
+        num_samples: n_i, training images of the site.
+        num_steps: tau_i, optimizer steps taken this round.
+        loss: mean training loss over those steps, before each step.
+        extras: what a method adds.
+    """
+
+    site: str
+    weights: Arrays
+    num_samples: int
+    num_steps: int
+    loss: float
+    extras: Mapping[str, Arrays] = field(default_factory=dict)
+
+    def num_bytes(self) -> int:
+        """Bytes of everything inside."""
+        return num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))

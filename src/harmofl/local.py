@@ -1,0 +1,190 @@
+"""One site's share of one round: load, train, report. The same code under every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harmofl.arrays import Arrays, state_of
+from harmofl.batch import Batch
+from harmofl.errors import TrainingError
+from harmofl.exchange import Broadcast, ClientState, ClientUpdate
+from harmofl.seeding import rng, torch_seed
+
+if TYPE_CHECKING:
+    from harmofl.data.site import Site
+    from harmofl.method import Method
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a site trains; the same at every site.
+
+    Args:
+        model: the module that weights are loaded into, from `Method.model`; one per worker, reused by every site.
+        loss: (logits, targets) -> scalar.
+        optimizer: parameters -> a torch optimizer; its state stays at the site from round to round.
+        epochs: E, passes over the site's training images a round, at least 1.
+        batch_size: images a step, at least 1; a single image left over joins the batch before it.
+        augment: (batch, generator) -> batch, or None.
+        seed: of the order of the images, of augmentation and of dropout, with round and site.
+        device: where the steps are taken.
+    """
+
+    model: nn.Module
+    loss: Loss
+    optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+    epochs: int = 1
+    batch_size: int = 16
+    augment: Callable[[Batch, np.random.Generator], Batch] | None = None
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+
+
+@dataclass
+class LocalRun:
+    """What a method sees at a site during one round; the only object that changes, and it ends with the round.
+
+    Args:
+        site: the site and its images.
+        training: how it trains.
+        broadcast: what the server sent.
+        state: what the site kept from its last round.
+        model: with the global weights and the site's own ones loaded, on the training device, in training mode.
+        optimizer: with the site's moments loaded.
+        num_steps: steps taken so far this round.
+    """
+
+    site: Site
+    training: Training
+    broadcast: Broadcast
+    state: ClientState
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    num_steps: int = 0
+
+    @property
+    def network(self) -> nn.Module:
+        """The model without what the method puts before it."""
+        return self.model.get_submodule("network")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of the network on images that have passed what comes before it."""
+        return self.training.loss(self.network(batch.images), batch.targets)
+
+    def batches(self) -> Iterator[Batch]:
+        """The round's training batches, in an order and augmentation set by (seed, round, site) alone."""
+        for epoch in range(self.training.epochs):
+            random = rng(self.training.seed, "batches", self.broadcast.round, self.site.name, epoch)
+            for index in batch_indices(random.permutation(len(self.site.train)), self.training.batch_size):
+                batch = self.site.train.batch(index)
+                yield self.to_device(self.training.augment(batch, random) if self.training.augment else batch)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on the training device."""
+        to = self.training.device
+        return Batch(batch.images.to(to, non_blocking=True), batch.targets.to(to, non_blocking=True))
+
+
+def batch_indices(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut the order into batches; a single index left over joins the batch before it.
+
+    Batch statistics of one image are degenerate, and undefined where a feature map is one pixel.
+    """
+    cuts = list(range(batch_size, len(order), batch_size))
+    if cuts and batch_size > 1 and len(order) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+def run_client(
+    method: Method, site: Site, broadcast: Broadcast, state: ClientState, training: Training
+) -> tuple[ClientUpdate, ClientState]:
+    """Train one site for one round.
+
+    Args:
+        method: the federated learning method.
+        site: the site and its images.
+        broadcast: what the server sent for this round.
+        state: what this function returned for the site's last round; empty at first.
+        training: how every site trains.
+
+    Returns:
+        What goes to the server, and what stays at the site for its next round.
+
+    Raises:
+        TrainingError: if the loss of a step is not finite, naming site, round and step.
+    """
+    with torch_seed(training.seed, "site", broadcast.round, site.name, device=training.device):
+        run = _begin(site, broadcast, state, training)
+        method.prepare(run)
+        losses = []
+        for batch in run.batches():
+            losses.append(method.local_step(run, batch))
+            run.num_steps += 1
+        loss = _mean_loss(losses, run)
+        extras, kept = method.report(run)
+    weights = state_of(run.model)
+    shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}
+    update = ClientUpdate(site.name, shared, len(site.train), run.num_steps, loss, extras)
+    own = {
+        name: value
+        for name, value in weights.items()
+        if name not in shared and not torch.equal(value, broadcast.weights[name])
+    }
+    return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
+
+
+def site_weights(weights: Arrays, state: ClientState) -> dict[str, Tensor]:
+    """The model a site uses: the global weights, and over them those it keeps for itself."""
+    return {**weights, **state.get("weights", {})}
+
+
+def _begin(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> LocalRun:
+    model = training.model.to(training.device).train()
+    model.load_state_dict(site_weights(broadcast.weights, state))
+    optimizer = training.optimizer(model.parameters())
+    load_optimizer_arrays(model, optimizer, state.get("optimizer", {}))
+    return LocalRun(site, training, broadcast, state, model, optimizer)
+
+
+def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
+    values = torch.stack(losses).float().cpu()
+    if not values.isfinite().all():
+        step = int((~values.isfinite()).nonzero()[0]) + 1
+        raise TrainingError(
+            f"{run.site.name}: the loss must be finite, got {float(values[step - 1])} in round "
+            f"{run.broadcast.round}, step {step}; lower training.lr, or look at this site's images with "
+            "`harmofl data check`"
+        )
+    return float(values.mean())
+
+
+def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors, `<key>:<parameter name>`."""
+    named = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{key}:{named[parameter]}": value.detach().to("cpu", copy=True)
+        for parameter, entries in optimizer.state.items()
+        for key, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
+    """Undo `optimizer_arrays`."""
+    named = dict(model.named_parameters())
+    for entry, value in arrays.items():
+        key, name = entry.split(":", 1)
+        parameter = named[name]
+        moment = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        optimizer.state[parameter][key] = moment.copy_(
+            value
+        ).detach()  # strides of the parameter: the same bits

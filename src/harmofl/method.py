@@ -1,0 +1,39 @@
+"""What a runtime asks of a federated learning method: the only thing it knows about one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from harmofl.arrays import Arrays
+from harmofl.batch import Batch
+from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.local import LocalRun
+
+
+class Method(Protocol):
+    """A frozen bag of hyperparameters with these functions; whatever changes is passed in and returned."""
+
+    def model(self, network: nn.Module) -> nn.Module:
+        """The model that is trained: has the submodule `network`, and what the method puts before it."""
+
+    def start(self, weights: Arrays) -> ServerState:
+        """At the server, once: the state before round 1."""
+
+    def broadcast(self, server: ServerState) -> Broadcast:
+        """At the server: what every site of the next round receives."""
+
+    def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
+        """At the server: the state after the round; `updates` come sorted by site."""
+
+    def is_shared(self, model: nn.Module, name: str) -> bool:
+        """At a site: whether the state_dict entry `name` is sent; what is not is kept there."""
+
+    def prepare(self, run: LocalRun) -> None:
+        """At a site, before the round's first step."""
+
+    def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
+        """At a site: one optimizer step; returns the batch's loss before it, a detached scalar."""
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """At a site, after the last step: extras for the server, and what the method keeps at the site."""

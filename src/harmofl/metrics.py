@@ -1,0 +1,163 @@
+"""Scores of a whole split, from the predictions of all its images, and their summary over sites.
+
+All scores lie in [0, 1] and higher is better; NaN means undefined.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmofl.batch import Task
+from harmofl.errors import ShapeError
+
+MAIN_METRIC: Final[dict[Task, str]] = {"classification": "balanced_accuracy", "segmentation": "dice"}
+
+Floats = NDArray[np.floating[Any]]
+Labels = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A score over the sites; sites whose score is NaN are left out.
+
+    Args:
+        mean: every site counts the same; NaN without sites.
+        worst: the lowest score; NaN without sites.
+        worst_site: where it is, the first of equals; empty without sites.
+        std: standard deviation across sites, divided by their number less one; NaN below two sites.
+    """
+
+    mean: float
+    worst: float
+    worst_site: str
+    std: float
+
+
+def summarize(scores: Mapping[str, float]) -> Summary:
+    """Summary of one score, higher better, of each site; see `Summary`."""
+    known = {site: float(score) for site, score in scores.items() if not math.isnan(score)}
+    if not known:
+        return Summary(math.nan, math.nan, "", math.nan)
+    worst = min(known, key=lambda site: known[site])
+    values = np.array(list(known.values()))
+    std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return Summary(float(values.mean()), known[worst], worst, std)
+
+
+def classification_scores(probabilities: Floats, targets: Labels) -> dict[str, float]:
+    """Accuracy, balanced accuracy and area under the ROC curve.
+
+    The predicted class is the most probable, the first of equals. Balanced accuracy is the mean recall of
+    the classes that occur in `targets`. `auc` is the chance that a random image of a class gets a higher
+    probability of it than a random image of another class, ties counting half: for two classes that of
+    class 1, for more the mean over the classes that occur. It is NaN where only one class occurs or a
+    probability is not finite.
+
+    Args:
+        probabilities: (N, K), N >= 1, K >= 2.
+        targets: (N,) in [0, K).
+
+    Returns:
+        accuracy, balanced_accuracy, auc.
+
+    Raises:
+        ShapeError: the shapes do not fit each other or there is no image.
+    """
+    if probabilities.ndim != 2 or targets.shape != probabilities.shape[:1] or not len(targets):
+        got = f"{probabilities.shape} and {targets.shape}"
+        raise ShapeError(f"probabilities and targets must be (N, K) and (N,) with N >= 1, got {got}")
+    correct = probabilities.argmax(axis=1) == targets
+    recalls = [correct[targets == k].mean() for k in np.unique(targets)]
+    return {
+        "accuracy": float(correct.mean()),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "auc": _auc(probabilities, targets),
+    }
+
+
+def _auc(probabilities: Floats, targets: Labels) -> float:
+    from sklearn.metrics import roc_auc_score  # slow to import; only evaluation needs it
+
+    present = np.unique(targets)
+    if len(present) < 2 or not np.isfinite(probabilities).all():
+        return math.nan
+    classes = present if probabilities.shape[1] > 2 else [1]
+    return float(np.mean([roc_auc_score(targets == k, probabilities[:, k]) for k in classes]))
+
+
+def segmentation_scores(
+    predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
+) -> dict[str, float]:
+    """Overlap of predicted and true label maps.
+
+    With P and T the pixels of a class in all slices of one case,
+
+        dice = 2 |P & T| / (|P| + |T|),    iou = |P & T| / (|P| + |T| - |P & T|),
+
+    both 1 where P and T are empty, 0 where one of them is; the mean is over the foreground classes 1..K-1
+    of a case, then over cases. `slice_dice_released` is the figure of HarmoFL's released code, for
+    comparison only: 2 |P & T| / (|P| + |T| + 1e-5) of single slices, where an empty class scores 0, over
+    all classes INCLUDING background, which flatters small structures.
+
+    Args:
+        predictions: (N, H, W) label maps, N >= 1.
+        targets: (N, H, W) label maps in [0, K).
+        cases: N names; slices with the same name belong to one patient.
+        classes: K >= 2, background included.
+
+    Returns:
+        dice, iou, slice_dice_released.
+
+    Raises:
+        ShapeError: the shapes do not fit each other, or there is no slice or no foreground class.
+    """
+    overlap, total = _counts(predictions, targets, cases, classes)
+    case_overlap, case_total = (_pool(counts, cases)[:, 1:] for counts in (overlap, total))
+    return {
+        "dice": float(_ratio(2 * case_overlap, case_total).mean()),
+        "iou": float(_ratio(case_overlap, case_total - case_overlap).mean()),
+        "slice_dice_released": float((2 * overlap / (total + 1e-5)).mean()),
+    }
+
+
+def dice_per_case(
+    predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
+) -> dict[str, float]:
+    """Foreground Dice of each case, in order of first appearance; see `segmentation_scores`."""
+    overlap, total = (_pool(counts, cases)[:, 1:] for counts in _counts(predictions, targets, cases, classes))
+    dice = _ratio(2 * overlap, total).mean(axis=1)
+    return dict(zip(dict.fromkeys(cases), dice.tolist(), strict=True))
+
+
+def _counts(
+    predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """|P & T| and |P| + |T| of every slice and class, (N, K) each."""
+    if predictions.ndim != 3 or predictions.shape != targets.shape or not len(targets) or classes < 2:
+        got = f"{predictions.shape}, {targets.shape} and {classes} classes"
+        raise ShapeError(f"label maps must be twice (N, H, W), N >= 1, with 2 classes or more, got {got}")
+    if len(cases) != len(targets):
+        raise ShapeError(f"every slice needs the name of its case: {len(targets)} slices, {len(cases)} names")
+    overlap, total = [], []
+    for k in range(classes):
+        p, t = predictions == k, targets == k
+        overlap.append((p & t).sum(axis=(1, 2)))
+        total.append(p.sum(axis=(1, 2)) + t.sum(axis=(1, 2)))
+    return np.stack(overlap, axis=1), np.stack(total, axis=1)
+
+
+def _pool(counts: NDArray[np.int64], cases: Sequence[str]) -> NDArray[np.int64]:
+    """Sum the rows of each case: (N, K) -> (cases, K), in order of first appearance."""
+    position = {case: index for index, case in enumerate(dict.fromkeys(cases))}
+    pooled = np.zeros((len(position), counts.shape[1]), dtype=np.int64)
+    np.add.at(pooled, [position[case] for case in cases], counts)
+    return pooled
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Part / whole, and 1 where there is nothing to find and nothing was found."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)

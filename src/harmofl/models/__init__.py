@@ -1,0 +1,145 @@
+"""Networks: the two that were released, and a door for any other torch network.
+
+Every network maps images (N, C, H, W) to logits, (N, K) for classification or (N, K, H, W) for segmentation.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+import torch
+from torch import nn
+
+from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.models.densenet import DenseNet
+from harmofl.models.normalization import NORMALIZATIONS, Normalization, normalization, replace_normalization
+from harmofl.models.unet import UNet
+
+__all__ = [
+    "NETWORKS",
+    "NORMALIZATIONS",
+    "DenseNet",
+    "Normalization",
+    "UNet",
+    "build_network",
+    "normalization",
+    "replace_normalization",
+]
+
+NETWORKS: Final[dict[str, Callable[..., nn.Module]]] = {"densenet": DenseNet, "unet": UNet}
+
+# Names under which a network may take its channels and classes; the first that its signature has is used
+# (`channels` comes last: MONAI's U-Net means the widths of its levels by it and has `in_channels` as well).
+_CHANNELS: Final = ("in_channels", "in_chans", "n_channels", "channels")
+_CLASSES: Final = ("num_classes", "n_classes", "classes", "out_channels")
+
+
+def build_network(
+    name: str,
+    *,
+    channels: int,
+    classes: int,
+    norm: Normalization,
+    seed: int,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
+    """Build a network on the CPU, the same one for the same arguments.
+
+    Args:
+        name: a key of `NETWORKS`, or the dotted name of a class or function that returns a torch module,
+            such as "monai.networks.nets.UNet". It is imported and called with the channels and classes
+            under whichever usual names its signature has (in_channels, in_chans, n_channels, channels;
+            num_classes, n_classes, classes, out_channels) and with `spatial_dims=2` if it takes that.
+        channels: of the images, >= 1.
+        classes: >= 1; for segmentation including background.
+        norm: normalization regime; in a foreign network it takes the place of every BatchNorm layer.
+        seed: of the initial weights; torch's global random state is as before afterwards.
+        options: further keyword arguments of the network.
+
+    Returns:
+        The network in training mode.
+
+    Raises:
+        ConfigError: the name is unknown or cannot be imported, an option is unknown or refused, the
+            regime is unknown.
+    """
+    if norm not in NORMALIZATIONS:
+        raise ConfigError(f"network.norm must be one of {', '.join(NORMALIZATIONS)}, got {norm!r}")
+    factory = NETWORKS[name] if name in NETWORKS else _import(name)
+    given = {"norm": norm} if name in NETWORKS else {}
+    arguments = _arguments(name, factory, channels, classes, given, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = _call(name, factory, arguments)
+    return network if name in NETWORKS else replace_normalization(network, norm)
+
+
+def _import(name: str) -> Callable[..., nn.Module]:
+    """The class or function of a dotted name."""
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ConfigError(f"network.name must be {', '.join(NETWORKS)} or a dotted name, got {name!r}")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+        inspect.signature(factory)  # a TypeError or ValueError unless it can be called by keyword
+    except Exception as error:
+        raise ConfigError(f"network.name: cannot use {name!r}: {_one_line(error)}") from error
+    return cast("Callable[..., nn.Module]", factory)
+
+
+def _arguments(
+    name: str,
+    factory: Callable[..., nn.Module],
+    channels: int,
+    classes: int,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Keyword arguments for `factory`; options that it does not take or that are set already are refused."""
+    taken = inspect.signature(factory).parameters
+    fixed = {_parameter(name, taken, options, _CHANNELS): channels}
+    fixed |= {_parameter(name, taken, options, _CLASSES): classes, **given}
+    free = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    for option in options:
+        if option in fixed and options[option] != fixed[option]:
+            raise ConfigError(
+                f"network.options: {option} is {fixed[option]!r} by other settings; leave it out"
+            )
+        if option not in taken and not free:
+            known = ", ".join(p for p in taken if p not in fixed)
+            raise ConfigError(f"network.options: {name} has no option {option!r}; it has {known}")
+    planar = {"spatial_dims": 2} if "spatial_dims" in taken else {}
+    return {**planar, **options, **fixed}
+
+
+def _parameter(
+    name: str, taken: Mapping[str, Any], options: Mapping[str, Any], usual: tuple[str, ...]
+) -> str:
+    """The first usual parameter name that the network takes, or that an option spells out for `**kwargs`."""
+    for parameter in usual:
+        if parameter in taken:
+            return parameter
+    for parameter in usual:
+        if parameter in options:
+            return parameter
+    raise ConfigError(
+        f"network.name: {name} takes none of {', '.join(usual)}; wrap it in a function that does"
+    )
+
+
+def _call(name: str, factory: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    try:
+        network = factory(**arguments)
+    except HarmoFLError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"network.options: {name} refused {arguments}: {_one_line(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"network.name: {name} must return a torch module, got {type(network).__name__}")
+    return network
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

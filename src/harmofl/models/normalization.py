@@ -1,0 +1,121 @@
+"""How a network normalizes its feature maps: one setting, the same for every method compared.
+
+Every regime computes y = (x - mean) / sqrt(var + 1e-5), with mean and variance per channel, and differs in
+which values they are taken over and whether a learned scale and shift follow:
+
+| regime        | mean and variance over                                                 | scale and shift |
+|---------------|------------------------------------------------------------------------|-----------------|
+| `batch-stats` | the batch at hand, in training and in evaluation                         | no              |
+| `batch`       | the batch in training; averages kept while training in evaluation        | yes             |
+| `group`       | each image by itself, over a group of channels                           | yes             |
+| `instance`    | each image and channel by itself                                         | yes             |
+
+`batch-stats` is what the authors of HarmoFL released: an image's output depends on the images it is
+evaluated with. `batch` averages its statistics across sites, where they may fit no site's images. Both
+need more than one value per channel: a single image whose map has shrunk to one pixel is refused by torch.
+`group` and `instance` do not depend on the batch at all.
+
+Sources: Ioffe and Szegedy 2015 (batch), Wu and He 2018 (group), Ulyanov et al. 2016 (instance).
+"""
+
+from typing import Final, Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from harmofl.errors import ConfigError
+
+Normalization = Literal["batch-stats", "batch", "group", "instance"]
+NORMALIZATIONS: Final[tuple[Normalization, ...]] = get_args(Normalization)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalization with scale and shift, for maps of any number of dimensions.
+
+    A map of one value has no variance: torch refuses it in training and would return zero, which erases
+    the feature. Here such a map keeps its value and only gets the scale and shift.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize `input`, (N, C, ...), to the same shape."""
+        if input.shape[2:].numel() > 1:
+            return functional.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+        shape = (1, -1) + (1,) * (input.dim() - 2)
+        return input * self.weight.view(shape) + self.bias.view(shape)
+
+
+def normalization(
+    regime: Normalization, channels: int, *, batch_norm: type[_BatchNorm] = nn.BatchNorm2d
+) -> nn.Module:
+    """One normalization layer.
+
+    Args:
+        regime: one of `NORMALIZATIONS`; see the table at the top of this file.
+        channels: channels of the map it is for, >= 1.
+        batch_norm: torch class for the two batch regimes; another one for (N, C) or (N, C, D, H, W).
+
+    Returns:
+        A layer (N, C, H, W) -> (N, C, H, W). It draws no random numbers: scale 1 and shift 0.
+
+    Raises:
+        ConfigError: `regime` is unknown.
+    """
+    if regime == "batch-stats":
+        return batch_norm(channels, affine=False, track_running_stats=False)
+    if regime == "batch":
+        return batch_norm(channels)
+    if regime == "group":
+        return nn.GroupNorm(_groups(channels), channels)
+    if regime == "instance":
+        return InstanceNorm(channels)
+    raise ConfigError(f"network.norm must be one of {', '.join(NORMALIZATIONS)}, got {regime!r}")
+
+
+def replace_normalization(network: nn.Module, regime: Normalization) -> nn.Module:
+    """Put a regime's layer in the place of every BatchNorm layer of any network, in place.
+
+    New layers start at scale 1 and shift 0. Under `batch`, layers that already keep running statistics
+    and have scale and shift stay as they are. Layers of other kinds and batch normalization that a
+    network does in its own `forward`, without a layer, are left alone.
+
+    Args:
+        network: any torch module; a layer that it uses twice is still one layer afterwards.
+        regime: one of `NORMALIZATIONS`.
+
+    Returns:
+        The network; another module only if the network itself is a BatchNorm layer.
+
+    Raises:
+        ConfigError: `regime` is unknown.
+    """
+    old = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    new = {layer: _replacement(layer, regime) for layer in old}
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, _BatchNorm):
+                parent._modules[name] = new[child]
+    return new[network] if isinstance(network, _BatchNorm) else network
+
+
+def holds_nothing(layer: nn.Module) -> bool:
+    """Whether a layer is `batch-stats`: no parameter and no memory, each channel by itself."""
+    return isinstance(layer, _BatchNorm) and not layer.affine and not layer.track_running_stats
+
+
+def _groups(channels: int) -> int:
+    """Largest number of equal groups, at most 8, that leaves at least two channels in each."""
+    return max(g for g in range(1, 9) if g == 1 or (channels % g == 0 and channels // g >= 2))
+
+
+def _replacement(layer: _BatchNorm, regime: Normalization) -> nn.Module:
+    """The layer of a regime for the place of `layer`, in its mode and on its device."""
+    if regime == "batch" and layer.affine and layer.track_running_stats:
+        return layer
+    same = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm3d)
+    kind = type(layer) if same else nn.BatchNorm2d
+    new = normalization(regime, layer.num_features, batch_norm=kind).train(layer.training)
+    return new if layer.weight is None else new.to(layer.weight)

@@ -1,0 +1,178 @@
+"""Read run folders, checking every file as it comes in."""
+
+import math
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from harmofl.errors import RunError
+from harmofl.report.samples import SiteSamples, read_samples
+
+T = TypeVar("T")
+
+
+def _nan_for_none(value: object) -> object:
+    return math.nan if value is None else value
+
+
+def _only_numbers(metrics: object) -> object:
+    if not isinstance(metrics, dict):
+        return metrics
+    return {name: value for name, value in metrics.items() if value is None or isinstance(value, int | float)}
+
+
+Number = Annotated[float, BeforeValidator(_nan_for_none)]
+Scores = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_numbers)]]  # site -> metric -> value
+
+
+@dataclass(frozen=True)
+class Round:
+    """One line of rounds.jsonl; a number that was not recorded is NaN."""
+
+    round: int
+    seconds: Number = math.nan
+    bytes_up: Number = math.nan
+    bytes_down: Number = math.nan
+    train_loss: dict[str, Number] = field(default_factory=dict)
+    val: Scores = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json of a finished run."""
+
+    name: str
+    method: str
+    task: Literal["segmentation", "classification"]
+    classes: list[str]
+    main_metric: str
+    chosen_round: int
+    rounds: int
+    test: Scores
+    val: Scores = field(default_factory=dict)
+    num_images: dict[str, dict[str, int]] = field(default_factory=dict)
+    seconds_per_round: Number = math.nan
+    num_params: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder; `result` is None while the run is not finished."""
+
+    folder: Path
+    label: str
+    config: dict[str, Any]
+    rounds: tuple[Round, ...]
+    result: Result | None
+    samples: dict[str, SiteSamples]
+
+    @property
+    def main_metric(self) -> str:
+        """The metric runs are compared by; guessed from the rounds while there is no result."""
+        if self.result:
+            return self.result.main_metric
+        names = [name for line in self.rounds for scores in line.val.values() for name in scores]
+        known = [name for name in ("dice", "balanced_accuracy") if name in names]
+        return (known + names + ["score"])[0]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every site the run names, in the order of its result or of its first round."""
+        named: list[str] = [*self.result.test] if self.result else []
+        for line in self.rounds:
+            named += [*line.val, *line.train_loss]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def progress(self) -> str:
+        """How far the run got, in words."""
+        table = self.config.get("run")
+        planned = table.get("rounds") if isinstance(table, dict) else None
+        done = len(self.rounds)
+        return f"{done} of {planned} rounds" if planned else f"{done} round{'' if done == 1 else 's'}"
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read every folder once and label the runs so that no two labels are equal.
+
+    Raises:
+        RunError: no folder was given, or one lacks a file or holds one that cannot be read.
+    """
+    unique = list({Path(folder).resolve(): Path(folder) for folder in folders})
+    if not unique:
+        raise RunError("a report needs at least one run folder, got none; name one that training wrote")
+    return _label([_load_run(folder) for folder in unique])
+
+
+def _load_run(folder: Path) -> Run:
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}; give a folder that training wrote")
+    config = _read_config(folder / "config.toml")
+    rounds = tuple(_read_rounds(folder / "rounds.jsonl"))
+    path = folder / "result.json"
+    result = _parse(TypeAdapter(Result), _read(path), str(path)) if path.exists() else None
+    method = result.method if result else _method_name(config)
+    return Run(folder, method or folder.name, config, rounds, result, read_samples(folder / "samples.npz"))
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise RunError(
+            f"{path} is missing; give a folder with config.toml and rounds.jsonl, as training writes"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path} cannot be read ({reason}); restore the file or train again") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is not valid TOML ({error}); restore the file or train again") from error
+
+
+def _read_rounds(path: Path) -> Iterable[Round]:
+    adapter = TypeAdapter(Round)
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if line.strip():
+            yield _parse(adapter, line, f"{path} line {number}")
+
+
+def _parse(adapter: TypeAdapter[T], text: str, where: str) -> T:
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        reason = f"{place}: {first['msg']}" if place else first["msg"]
+        raise RunError(f"{where} is not what training writes ({reason}); restore it or retrain") from error
+
+
+def _method_name(config: dict[str, Any]) -> str:
+    method = config.get("method", "")
+    return str(method.get("name", "") if isinstance(method, dict) else method)
+
+
+def _label(runs: list[Run]) -> list[Run]:
+    labels = [run.label for run in runs]
+    shared = [run for run in runs if labels.count(run.label) > 1]
+    return [_told_apart(run, shared) if run in shared else run for run in runs]
+
+
+def _told_apart(run: Run, others: list[Run]) -> Run:
+    return replace(run, label=f"{run.label} ({_shortest(run, others)})")
+
+
+def _shortest(run: Run, others: list[Run]) -> str:
+    """The fewest trailing folder names that no other of these runs ends with."""
+    parts = run.folder.parts
+    tails = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
+    ends = [f"/{other.folder.as_posix()}" for other in others if other is not run]
+    return next((tail for tail in tails if not any(end.endswith(f"/{tail}") for end in ends)), parts[-1])

@@ -1,0 +1,55 @@
+"""What came out, in one sentence a person can repeat."""
+
+import math
+
+from harmofl.report.load import Result, Run
+from harmofl.report.scores import Group, mean, metric_words, number, site_values
+
+
+def outcome(group: Group) -> str:
+    """One sentence: the best run, its lead, its worst site and how its model was chosen."""
+    scored = [(mean(_test(group, result)), run, result) for run, result in _done(group)]
+    ranked = sorted((entry for entry in scored if math.isfinite(entry[0])), key=lambda entry: -entry[0])
+    if not ranked:
+        return _nothing_yet(group)
+    best, run, result = ranked[0]
+    rival = (ranked[1][0], ranked[1][1].label) if len(ranked) > 1 else None
+    return f"{_lead(group, run.label, best, rival)}{_worst(group, result)}, and {_chosen(result)}."
+
+
+def _done(group: Group) -> list[tuple[Run, Result]]:
+    return [(run, run.result) for run in group.runs if run.result]
+
+
+def _test(group: Group, result: Result) -> list[float]:
+    return site_values(result.test, group.sites, group.metric)
+
+
+def _nothing_yet(group: Group) -> str:
+    if group.finished:
+        return f"No finished run has a test {metric_words(group.metric)} at every site."
+    states = ", ".join(f"{run.label} has done {run.progress}" for run in group.runs)
+    return f"Nothing to compare yet: {states}."
+
+
+def _lead(group: Group, label: str, best: float, rival: tuple[float, str] | None) -> str:
+    score = f"mean test {metric_words(group.metric)}"
+    where = f"over {len(group.sites)} site{'' if len(group.sites) == 1 else 's'}"
+    if rival is None:
+        return f"{label} reaches a {score} of {number(best)} {where}"
+    value, name = rival
+    if number(value) == number(best):
+        return f"{label} and {name} share the best {score}, {number(best)} {where}; for {label}"
+    return f"{label} has the best {score}, {number(best)} {where}, {number(best - value)} above {name}"
+
+
+def _worst(group: Group, result: Result) -> str:
+    if len(group.sites) < 2:
+        return ""
+    values = _test(group, result)
+    lowest = min(values)
+    return f"; its worst site is {group.sites[values.index(lowest)]} with {number(lowest)}"
+
+
+def _chosen(result: Result) -> str:
+    return f"its model was chosen by validation at round {result.chosen_round} of {result.rounds}"

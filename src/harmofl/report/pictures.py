@@ -1,0 +1,151 @@
+"""The sample images of every site: what the network saw, what is true, what each run predicted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harmofl.report.load import Run
+from harmofl.report.pixels import class_colour, data_uri, outlined, to_bytes
+from harmofl.report.samples import Array, SiteSamples
+from harmofl.report.scores import Group
+
+BUDGET = 3_500_000  # characters of pictures on one page
+LIMITS = ((4, 256), (4, 192), (3, 192), (2, 160), (2, 128), (1, 112), (1, 64))  # cases per site, pixels
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture and its caption; a tile without a picture is words only."""
+
+    caption: str
+    alt: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sample image as all runs that have it see it."""
+
+    name: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The cases of one site."""
+
+    site: str
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One index into one run's samples of one site."""
+
+    run: Run
+    site: str
+    index: int
+
+    @property
+    def arrays(self) -> SiteSamples:
+        return self.run.samples[self.site]
+
+    @property
+    def case(self) -> str:
+        return str(self.arrays.cases[self.index])
+
+    @property
+    def where(self) -> str:
+        return f"{self.case} of site {self.site}"
+
+    @property
+    def image(self) -> Array:
+        image: Array = self.arrays.images[self.index]
+        return image
+
+    @property
+    def is_mask(self) -> bool:
+        return self.arrays.targets.ndim == 3
+
+
+def galleries(groups: Sequence[Group]) -> list[list[Gallery]]:
+    """The sample images of every group, as many and as large as the page can hold; at worst none."""
+    for cases, side in LIMITS:
+        made = [[_gallery(group, site, cases, side) for site in _sampled_sites(group)] for group in groups]
+        if sum(_weight(gallery) for group in made for gallery in group) <= BUDGET:
+            return made
+    return [[] for _ in groups]
+
+
+def class_key(group: Group) -> list[tuple[str, str]]:
+    """The name and the outline colour of every class; empty where there are no masks."""
+    masks = [run for run in group.runs for arrays in run.samples.values() if arrays.targets.ndim == 3]
+    named = next((run.result.classes for run in masks if run.result), [])
+    return [(name, class_colour(label)) for label, name in enumerate(named) if label > 0]
+
+
+def has_normalized(group: Group) -> bool:
+    """Whether any run kept images after amplitude normalization."""
+    return any(arrays.normalized is not None for run in group.runs for arrays in run.samples.values())
+
+
+def _sampled_sites(group: Group) -> list[str]:
+    sampled = dict.fromkeys(site for run in group.runs for site in run.samples)
+    known = [site for site in group.sites if site in sampled]
+    return list(dict.fromkeys([*known, *sampled]))
+
+
+def _weight(gallery: Gallery) -> int:
+    return sum(len(tile.source) for case in gallery.cases for tile in case.tiles)
+
+
+def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
+    """Samples of several runs that are the same image are one case."""
+    found: dict[tuple[str, bytes, bytes], list[_Sample]] = {}
+    for run in group.runs:
+        for index in range(min(cases, len(run.samples[site].images) if site in run.samples else 0)):
+            sample = _Sample(run, site, index)
+            key = (sample.case, sample.image.tobytes(), sample.arrays.targets[index].tobytes())
+            found.setdefault(key, []).append(sample)
+    made = [Case(samples[0].case, tuple(_tiles(samples, side))) for samples in found.values()]
+    return Gallery(site, tuple(made))
+
+
+def _tiles(samples: Sequence[_Sample], side: int) -> Iterator[Tile]:
+    first = samples[0]
+    truth = "" if first.is_mask else f", truth: {_class_name(first, first.arrays.targets)}"
+    yield Tile(f"Image{truth}", f"{first.where}, the image as loaded", data_uri(to_bytes(first.image, side)))
+    if first.is_mask:
+        yield _mask_tile(first, first.arrays.targets, "Truth", "the true outline", side)
+    for sample in samples:
+        yield from _run_tiles(sample, side)
+
+
+def _run_tiles(sample: _Sample, side: int) -> Iterator[Tile]:
+    label, arrays = sample.run.label, sample.arrays
+    verdict = "" if sample.is_mask else f", {_verdict(sample)}"
+    if arrays.normalized is not None:
+        alt = f"{sample.where}, after amplitude normalization by {label}"
+        pixels = to_bytes(arrays.normalized[sample.index], side)
+        yield Tile(f"{label}: normalized{verdict}", alt, data_uri(pixels))
+    elif verdict:
+        yield Tile(f"{label}{verdict}")
+    if sample.is_mask:
+        said = f"the outline predicted by {label}"
+        yield _mask_tile(sample, arrays.predictions, f"{label}: prediction", said, side)
+
+
+def _mask_tile(sample: _Sample, labels: Array, caption: str, said: str, side: int) -> Tile:
+    pixels = outlined(sample.image, labels[sample.index], side)
+    return Tile(caption, f"{sample.where}, {said}", data_uri(pixels))
+
+
+def _verdict(sample: _Sample) -> str:
+    arrays = sample.arrays
+    right = arrays.predictions[sample.index] == arrays.targets[sample.index]
+    return f"predicted: {_class_name(sample, arrays.predictions)} ({'correct' if right else 'wrong'})"
+
+
+def _class_name(sample: _Sample, labels: Array) -> str:
+    label = int(labels[sample.index])
+    names = sample.run.result.classes if sample.run.result else []
+    return names[label] if 0 <= label < len(names) else f"class {label}"

@@ -1,0 +1,76 @@
+"""Arrays to PNG data URIs, and the outlines of masks over an image."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from harmofl.report.samples import Array
+
+CLASS_COLOURS = ("#f0e442", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#0072b2", "#e69f00")  # Okabe-Ito
+_OUTLINE = 2  # pixels
+
+
+def to_bytes(image: Array, side: int) -> Array:
+    """A (C, H, W) image as (H, W) or (H, W, 3) bytes whose longer side is about `side` pixels.
+
+    Three channels are colour; of any other number the middle one is shown as grey. Values are cut to [0, 1].
+    """
+    shown = np.moveaxis(image, 0, -1) if len(image) == 3 else image[len(image) // 2]
+    scaled = (np.clip(np.nan_to_num(shown), 0, 1) * 255).round().astype(np.uint8)
+    return _resize(scaled, side, Image.Resampling.BOX)
+
+
+def outlined(image: Array, labels: Array, side: int) -> Array:
+    """`to_bytes` of the image with an outline around every labelled region."""
+    shown = to_bytes(image, side)
+    colour = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
+    resized = _resize(labels.astype(np.uint8), side, Image.Resampling.NEAREST)
+    drawn = colour.copy()
+    drawn[_edge(resized, 1) & (resized == 0)] //= 3  # a dark rim, so that the line shows on any tissue
+    edge = _edge(resized, _OUTLINE) & (resized > 0)
+    palette = np.array([_rgb(class_colour(label)) for label in range(256)], dtype=np.uint8)
+    drawn[edge] = palette[resized[edge]]
+    return drawn
+
+
+def class_colour(label: int) -> str:
+    """The colour of a class; class 0 is background and has no outline."""
+    return CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)]
+
+
+def data_uri(pixels: Array) -> str:
+    """A PNG of the pixels, to be the source of an image."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(
+        buffer, format="PNG", compress_level=4
+    )  # as small as the default, and faster
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _resize(pixels: Array, side: int, shrink: Image.Resampling) -> Array:
+    """Shrink to `side`, or enlarge by the largest whole factor that keeps within it."""
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    if longest <= side:
+        factor = side // longest
+        return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    size = (max(1, round(width * side / longest)), max(1, round(height * side / longest)))
+    return np.asarray(Image.fromarray(pixels).resize(size, shrink))
+
+
+def _edge(labels: Array, reach: int) -> Array:
+    """Where a pixel at most `reach` above, below, left or right has another label."""
+    height, width = labels.shape
+    padded = np.pad(labels, reach, mode="edge")
+    edge = np.zeros(labels.shape, dtype=bool)
+    for step in range(1, reach + 1):
+        for down, right in ((step, 0), (-step, 0), (0, step), (0, -step)):
+            top, left = reach + down, reach + right
+            edge |= padded[top : top + height, left : left + width] != labels
+    return edge
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))

@@ -1,0 +1,144 @@
+"""Which runs may be compared, and the tables that compare them."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harmofl.report.load import Run, Scores
+
+DASH = "\N{EN DASH}"
+NAMES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "auc": "AUC",
+    "f1": "F1",
+    "hd95": "HD95",
+    "slice_dice_released": "Slice Dice (as released)",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared with one another: same main metric, same sites."""
+
+    metric: str
+    sites: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs that have a result."""
+        return tuple(run for run in self.runs if run.result)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number as it is printed."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a table; `note` stands in for the cells of a run that has none."""
+
+    label: str
+    index: int
+    cells: tuple[Cell, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of runs against sites."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put runs together that share the main metric and the sites, in the order given."""
+    found: dict[tuple[str, frozenset[str]], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.main_metric, frozenset(run.sites)), []).append(run)
+    return [Group(metric, members[0].sites, tuple(members)) for (metric, _), members in found.items()]
+
+
+def metric_name(metric: str) -> str:
+    """A metric as a person would write it."""
+    words = metric_words(metric)
+    return words[:1].upper() + words[1:]
+
+
+def metric_words(metric: str) -> str:
+    """A metric as it stands inside a sentence."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def site_values(scores: Scores, sites: Sequence[str], metric: str) -> list[float]:
+    """One value per site, NaN where there is none."""
+    return [scores.get(site, {}).get(metric, math.nan) for site in sites]
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; NaN when a value is missing, so that only like is compared with like."""
+    return statistics.fmean(values) if values else math.nan
+
+
+def number(value: float) -> str:
+    """Three decimals, or an en dash for what is not a number."""
+    return f"{value:.3f}" if math.isfinite(value) else DASH
+
+
+def score_table(group: Group, metric: str, *, mark_best: bool = False) -> Table:
+    """Every run's test scores per site with their mean, worst and spread."""
+    return _table(group, metric, f"{metric_name(metric)} on test images", part="test", mark_best=mark_best)
+
+
+def validation_table(group: Group) -> Table:
+    """The main metric on validation images, at the round each model was chosen."""
+    title = f"{metric_name(group.metric)} on validation images, at the chosen round"
+    return _table(group, group.metric, title, part="val")
+
+
+def further_metrics(group: Group) -> list[str]:
+    """The metrics of the test scores besides the main one."""
+    results = [run.result for run in group.finished if run.result]
+    names = [name for result in results for scores in result.test.values() for name in scores]
+    return [name for name in dict.fromkeys(names) if name != group.metric]
+
+
+def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool = False) -> Table:
+    values: dict[int, list[float]] = {}
+    for index, run in enumerate(group.runs):
+        if run.result:
+            scores = run.result.test if part == "test" else run.result.val
+            values[index] = _with_summary(site_values(scores, group.sites, metric))
+    best = _best_texts(list(values.values())) if mark_best and len(values) > 1 else []
+    rows = [_row(run, index, values.get(index), best) for index, run in enumerate(group.runs)]
+    return Table(title, (*group.sites, "Mean", "Worst", "Std"), tuple(rows))
+
+
+def _with_summary(values: list[float]) -> list[float]:
+    whole = all(math.isfinite(value) for value in values)
+    worst = min(values) if whole and values else math.nan
+    spread = statistics.stdev(values) if whole and len(values) > 1 else math.nan
+    return [*values, mean(values), worst, spread]
+
+
+def _best_texts(rows: list[list[float]]) -> list[str]:
+    """The largest number of every column but the last, which is the spread."""
+    columns = list(zip(*rows, strict=True))[:-1]
+    return [number(max((v for v in column if math.isfinite(v)), default=math.nan)) for column in columns]
+
+
+def _row(run: Run, index: int, values: list[float] | None, best: list[str]) -> Row:
+    if values is None:
+        return Row(run.label, index, note=f"not finished: {run.progress}")
+    texts = [number(value) for value in values]
+    marks = [*best, *[""] * (len(texts) - len(best))]
+    cells = [Cell(text, text == mark != DASH) for text, mark in zip(texts, marks, strict=True)]
+    return Row(run.label, index, tuple(cells))

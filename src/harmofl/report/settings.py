@@ -1,0 +1,48 @@
+"""The configuration of the runs as tables of keys and values, and where the runs differ."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harmofl.report.load import Run
+from harmofl.report.scores import DASH
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of config.toml."""
+
+    name: str
+    pairs: Pairs
+
+
+def sections(config: Mapping[str, Any]) -> list[Section]:
+    """Every table of a configuration; keys outside any table come first."""
+    loose = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
+    tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    named = ([("general", loose)] if loose else []) + list(tables.items())
+    return [Section(name, tuple(_flatten(table))) for name, table in named]
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The settings that are not the same in all runs, with each run's value."""
+    flat = [dict(_flatten(run.config)) for run in runs]
+    keys = dict.fromkeys(key for pairs in flat for key in pairs)
+    rows = [(key, [pairs.get(key, DASH) for pairs in flat]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(_text(part) for part in value) if isinstance(value, list) else str(value)

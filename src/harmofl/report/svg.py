@@ -1,0 +1,94 @@
+"""A matplotlib chart as inline SVG that takes its colours from the page."""
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+Inches = tuple[float, float]  # width, height
+Margins = tuple[float, float, float, float]
+INK, LINE = "#010203", "#040506"  # stand-ins, replaced by the page's own colours
+SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#070809")  # Okabe-Ito
+DASHES = ("", "6 2", "2 2", "8 2 2 2")
+_VARIABLES = {
+    INK: "currentColor",
+    LINE: "var(--line)",
+    **{colour: f"var(--s{index})" for index, colour in enumerate(SERIES)},
+}
+_STYLE: Any = {  # Any: newer stubs of matplotlib want every key to be a literal
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def draw(
+    ident: str, title: str, size: Inches, paint: Callable[[Axes], None], margins: Margins | None = None
+) -> Markup:
+    """Paint one pair of axes and return it as an SVG element.
+
+    Args:
+        ident: prefix of every id in the picture; unique on the page.
+        title: what the chart says, for those who cannot see it.
+        size: width and height in inches.
+        paint: draws on the axes.
+        margins: inches to the left, below, to the right and above; None measures the labels, which is slower.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser picks the font
+        figure = Figure(figsize=size, layout=None if margins else "constrained")
+        FigureCanvasSVG(figure)
+        paint(figure.add_axes(_within(size, margins)) if margins else figure.add_subplot())
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
+    return Markup(_inline(buffer.getvalue(), ident, title))
+
+
+def _within(size: Inches, margins: Margins) -> tuple[float, float, float, float]:
+    (width, height), (left, below, right, above) = size, margins
+    return left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height
+
+
+def _inline(document: str, ident: str, title: str) -> str:
+    body = document[document.index("<svg") :]
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", body)
+    body = re.sub(r"font(-family)?: [^;\"]*", _page_font, body)
+    body = re.sub(r'\bid="', f'id="{ident}-', body)
+    body = re.sub(r'href="#', f'href="#{ident}-', body)
+    body = body.replace("url(#", f"url(#{ident}-")
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    name = f'<title id="{ident}-title">{escape(title)}</title>'
+    head = f'<svg class="chart" role="img" aria-labelledby="{ident}-title"'
+    return re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{name}", body, count=1).strip()
+
+
+def _page_font(match: re.Match[str]) -> str:
+    size = re.search(r"[\d.]+px", match[0])
+    return f"font-size: {size[0]}" if size else "font-family: inherit"

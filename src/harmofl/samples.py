@@ -1,0 +1,52 @@
+"""Example images of every site with truth and prediction, for the report."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harmofl.amplitude import AmplitudeNorm
+from harmofl.data.site import Site
+from harmofl.files import write_atomic
+
+SAMPLES_PER_SITE = 3
+
+
+def save_samples(
+    path: Path, sites: Sequence[Site], predictions: Mapping[str, np.ndarray], normalize: AmplitudeNorm | None
+) -> None:
+    """Write a few test images of each site.
+
+    Args:
+        path: of the .npz file; per site `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and
+            `<site>/predictions` (K, H, W) uint8 or (K,) int64, `<site>/cases` (K,), and `<site>/normalized` like
+            `images` if the model has an amplitude normalization that does anything.
+        sites: all sites.
+        predictions: by site, what `harmofl.evaluation.predict` gave for the test split.
+        normalize: the model's amplitude normalization, in evaluation mode, if it has one.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for site in sites:
+        for name, value in _of_site(site, predictions[site.name], normalize).items():
+            arrays[f"{site.name}/{name}"] = value
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def _of_site(site: Site, predictions: np.ndarray, normalize: AmplitudeNorm | None) -> dict[str, np.ndarray]:
+    index = np.unique(np.linspace(0, len(site.test) - 1, SAMPLES_PER_SITE).round().astype(int))
+    batch = site.test.batch(index)
+    answers = predictions[index]
+    found = {
+        "images": batch.images.numpy(),
+        "targets": np.asarray(site.test.targets)[index],
+        "predictions": answers.argmax(axis=1) if site.task == "classification" else answers,
+        "cases": np.array([site.test.cases[i] for i in index]),
+    }
+    if normalize is not None and normalize.band != "off":
+        with torch.inference_mode():
+            found["normalized"] = normalize(batch.images.to(normalize.amplitude.device)).cpu().numpy()
+    return found

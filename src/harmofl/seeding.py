@@ -1,0 +1,31 @@
+"""Randomness without a global state: every draw comes from (seed, what it is for, round, site, ...).
+
+Nothing random is therefore kept between rounds, and a resumed run draws what an undisturbed one would have drawn.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derived_seed(seed: int, *keys: str | int) -> int:
+    """A 63-bit seed that depends on `seed` and every key, the same on every machine."""
+    text = "\x1f".join(map(str, (seed, *keys)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def rng(seed: int, *keys: str | int) -> np.random.Generator:
+    """A NumPy generator of its own for these keys."""
+    return np.random.default_rng(derived_seed(seed, *keys))
+
+
+@contextmanager
+def torch_seed(seed: int, *keys: str | int, device: torch.device | None = None) -> Iterator[None]:
+    """Within, torch's own generators (dropout, initialization) start from these keys; outside they are untouched."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derived_seed(seed, *keys))
+        yield

@@ -1,0 +1,110 @@
+"""What a person sees of a run in a terminal: a live bar, and a table at the end."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from harmofl.config import Experiment
+from harmofl.data.site import Federation
+from harmofl.experiment import Watch
+from harmofl.journal import RoundRecord
+from harmofl.metrics import MAIN_METRIC, summarize
+
+
+class Terminal(Watch):
+    """A bar that moves with every site of every round; where there is no terminal, a line now and then.
+
+    Args:
+        console: where to write; the standard error stream if not given.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("reading", total=None, said="")
+        self._metric = ""
+        self._rounds = 0
+
+    def __enter__(self) -> "Terminal":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def opening(self, site: str, done: int, total: int) -> None:
+        """Show which site is being read."""
+        self._progress.update(self._bar, completed=done, total=total, said=site)
+
+    def started(self, experiment: Experiment, federation: Federation, first_round: int) -> None:
+        """Begin a new bar: one tick a site and round."""
+        self._rounds, count = experiment.training.rounds, len(federation.sites)
+        self._metric = MAIN_METRIC[federation.info.task]
+        name = experiment.method["name"]
+        self.console.print(
+            f"{name}: {count} sites, {self._rounds} rounds, {experiment.network.name} "
+            f"({experiment.network.norm}), {experiment.run.threads} threads"
+        )
+        self._progress.reset(
+            self._bar,
+            description=name,
+            total=self._rounds * count,
+            completed=(first_round - 1) * count,
+            said="",
+        )
+
+    def site_done(self, site: str) -> None:
+        """One tick."""
+        self._progress.update(self._bar, advance=1)
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Say how validation went."""
+        summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})
+        said = (
+            f"validation {self._metric} {summary.mean:.3f}, worst {summary.worst:.3f} ({summary.worst_site})"
+        )
+        self._progress.update(self._bar, said=said)
+        if not self.console.is_terminal and record.round % max(1, self._rounds // 10) == 0:
+            self.console.print(f"round {record.round}/{self._rounds}: {said}", soft_wrap=True)
+
+
+def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Test scores per site, a row a run."""
+    first = results[0]
+    metric, sites = first["main_metric"], list(first["test"])
+    table = Table(title=f"test {metric}, model of the best validation round")
+    for column in ("method", *sites, "mean", "worst", "std", "round", "s/round"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for result in results:
+        scores = [f"{result['test'][site][metric]:.3f}" for site in sites]
+        summary = result["summary"]
+        overall = [_number(summary[key]) for key in ("mean", "worst", "std")]
+        timing = [str(result["chosen_round"]), f"{result['seconds_per_round']:.1f}"]
+        table.add_row(result["method"], *scores, *overall, *timing)
+    return table
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,68 @@
+"""Small federations written to disk for the tests of reading them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from PIL import Image
+
+from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
+
+SPLIT_OF = ("train", "train", "train", "val", "test", "test")
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def photograph(seed: int, size: tuple[int, int] = (8, 8)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, size=(*size, 3), dtype=np.uint8)
+
+
+def mask(seed: int, size: tuple[int, int] = (8, 8)) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, 2, size=size, dtype=np.uint8) * 255
+    pixels[0, 0] = 255
+    return pixels
+
+
+def save_volume(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)
+
+
+def write_masks(root: Path, sites: Sequence[str] = ("a", "b"), images: int = 6) -> Path:
+    for s, site in enumerate(sites):
+        for i in range(images):
+            save(root / site / "images" / f"p{i}.png", photograph(100 * s + i))
+            save(root / site / "masks" / f"p{i}.png", mask(100 * s + i))
+    return root
+
+
+def write_classes(root: Path, sites: Sequence[str] = ("a", "b"), images: int = 6) -> Path:
+    for s, site in enumerate(sites):
+        for k, label in enumerate(("cat", "dog")):
+            for i in range(images):
+                save(root / site / label / f"{label}{i}.png", photograph(100 * s + 10 * k + i))
+    return root
+
+
+def write_metadata(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def records_of(images: int = 6) -> list[Record]:
+    return [
+        Record(f"images/p{i}.png", f"masks/p{i}.png", f"p{i}", f"p{i}", SPLIT_OF[i]) for i in range(images)
+    ]
+
+
+def write_tree(root: Path, records: Sequence[Record] | None = None, **info: object) -> Path:
+    """Write one site "a" with a manifest, its splits 3, 1 and 2 images."""
+    write_masks(root, ("a",))
+    table = {"name": "t", "task": "segmentation", "classes": ("background", "foreground"), "channels": 3}
+    write_info(root, FederationInfo(**{**table, **info}))  # type: ignore[arg-type]
+    write_manifest(root / "a", records_of() if records is None else records)
+    return root

@@ -1,0 +1,100 @@
+import errno
+import os
+
+import numpy as np
+import pytest
+from folders_on_disk import mask, photograph, save, write_classes, write_tree
+
+from harmofl.data import SPLITS, open_federation
+from harmofl.data.store import FileRows
+from harmofl.errors import DataError, StorageError
+
+
+def same(one, other):
+    for a, b in zip(one.sites, other.sites, strict=True):
+        for name in SPLITS:
+            x, y = a.split(name), b.split(name)
+            np.testing.assert_array_equal(x.images, y.images)
+            np.testing.assert_array_equal(x.targets, y.targets)
+            assert x.images.dtype == y.images.dtype
+            assert x.targets.dtype == y.targets.dtype
+            assert x.cases == y.cases
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def start():
+        monkeypatch.setattr("harmofl.data.assembly.decode_record", lambda *_: pytest.fail("decoded again"))
+
+    return start
+
+
+@pytest.mark.parametrize("write", [write_tree, write_classes])
+def test_second_opening_maps_and_is_equal(tmp_path, write, no_decoding):
+    folder, cache = write(tmp_path / "f"), tmp_path / "cache"
+    plain = open_federation(folder)
+    first = open_federation(folder, cache=cache)
+    no_decoding()
+    second = open_federation(folder, cache=cache)
+    same(plain, first)
+    same(plain, second)
+    assert isinstance(second.sites[0].train.images, np.memmap)
+    assert not second.sites[0].train.images.flags.writeable
+    assert second.sites[0].train.batch([0]).images.dtype.is_floating_point
+    assert len(list(cache.iterdir())) == len(plain.sites)
+
+
+def test_other_sizes_and_changed_files_are_decoded_anew(tmp_path):
+    folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
+    open_federation(folder, cache=cache)
+    assert open_federation(folder, size=(4, 4), cache=cache).sites[0].train.images.shape[2:] == (4, 4)
+    assert open_federation(folder, channels=1, cache=cache).sites[0].train.images.shape[1] == 1
+    save(folder / "a/images/p0.png", photograph(99))
+    os.utime(folder / "a/images/p0.png", (1, 1))
+    image = open_federation(folder, cache=cache).sites[0].train.images[0]
+    np.testing.assert_array_equal(image, np.moveaxis(photograph(99), 2, 0))
+
+
+@pytest.mark.parametrize("damage", ["train-images.npy", "cases.json"])
+def test_damaged_entry_is_made_again(tmp_path, damage):
+    folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
+    open_federation(folder, cache=cache)
+    (entry,) = cache.iterdir()
+    (entry / damage).write_bytes(b"half")
+    same(open_federation(folder, cache=cache), open_federation(folder))
+
+
+def test_errors_leave_nothing_in_the_cache(tmp_path):
+    folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
+    save(folder / "a/masks/p5.png", mask(5, (9, 9)))
+    with pytest.raises(DataError, match="mask p5"):
+        open_federation(folder, cache=cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
+    monkeypatch.setattr(FileRows, "append", full)
+    with pytest.raises(
+        StorageError, match=r"cache: cannot keep decoded images \(No space left on device\); free"
+    ):
+        open_federation(folder, cache=cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_cache_that_is_a_file(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(StorageError, match="cannot keep decoded images"):
+        open_federation(write_tree(tmp_path / "f"), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("buffer", [1, 100, 1 << 25])
+def test_file_rows_grow_past_header_digits(tmp_path, buffer):
+    rows = FileRows(tmp_path / "x.npy", buffer)
+    chunk = np.arange(12, dtype=np.uint8).reshape(4, 3)
+    for _ in range(300):
+        rows.append(chunk)
+    np.testing.assert_array_equal(rows.finish(), np.tile(chunk, (300, 1)))

@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import numpy as np
+from folders_on_disk import (
+    mask,
+    photograph,
+    records_of,
+    save,
+    write_classes,
+    write_masks,
+    write_metadata,
+    write_tree,
+)
+
+from harmofl.data import find_problems
+from harmofl.data.manifest import write_manifest
+
+
+def texts(folder, severity, **options):
+    return [str(p) for p in find_problems(folder, **options) if p.severity == severity]
+
+
+def test_sound_data_has_only_the_few_cases(tmp_path):
+    assert texts(write_tree(tmp_path), "error") == []
+    assert texts(tmp_path, "warning") == ["a: test has only 2 cases; a score over fewer than 5 says little"]
+
+
+def test_all_errors_are_listed_before_warnings(tmp_path):
+    write_tree(tmp_path, [*records_of(), records_of()[0]])
+    (tmp_path / "a/images/p1.png").unlink()
+    (tmp_path / "a/masks/p2.png").write_bytes(b"")
+    save(tmp_path / "a/masks/p3.png", mask(3, (9, 9)))
+    problems = find_problems(tmp_path)
+    assert [p.severity for p in problems] == ["error"] * 4 + ["warning"] * (len(problems) - 4)
+    assert [p.file for p in problems[:4]] == [f"images/p{i}.png" for i in range(4)]
+    assert all(p.site == "a" and "\n" not in p.message for p in problems)
+
+
+def test_a_layout_that_cannot_be_read_is_one_error(tmp_path):
+    (problem,) = find_problems(tmp_path)
+    assert problem.severity == "error"
+    assert "no site found" in problem.message
+
+
+def test_classes_absent_at_a_site_and_in_train(tmp_path):
+    write_classes(tmp_path)
+    for i in range(6):
+        (tmp_path / f"b/dog/dog{i}.png").unlink()
+    rows = [
+        {"site": path.parts[-3], "file": "/".join(path.parts[-2:]), "split": "val" if i % 3 else "test"}
+        for i, path in enumerate(sorted(tmp_path.glob("a/dog/*.png")))
+    ]
+    for site in "ab":
+        splits = ("train", "train", "train", "val", "test", "test")
+        rows += [{"site": site, "file": f"cat/cat{i}.png", "split": s} for i, s in enumerate(splits)]
+    write_metadata(tmp_path, rows)
+    warnings = texts(tmp_path, "warning")
+    assert "a: class 'dog' is absent in train; the site cannot learn it by itself" in warnings
+    assert "b: class 'dog' is absent at this site" in warnings
+
+
+def test_empty_masks_are_counted(tmp_path):
+    write_tree(tmp_path)
+    for i in (0, 3):
+        save(tmp_path / f"a/masks/p{i}.png", np.zeros((8, 8), np.uint8))
+    expected = "a: 2 of 6 masks are empty; check that nothing is to be seen there"
+    assert expected in texts(tmp_path, "warning")
+
+
+def test_constant_images(tmp_path):
+    write_tree(tmp_path)
+    save(tmp_path / "a/images/p2.png", np.full((8, 8, 3), 9, np.uint8))
+    assert "a/images/p2.png: all pixels are equal; check the file" in texts(tmp_path, "warning")
+
+
+def test_copies_across_splits_and_sites(tmp_path):
+    write_masks(tmp_path, images=3)
+    rows = [
+        {"site": site, "file": f"p{i}.png", "split": split}
+        for site in "ab"
+        for i, split in enumerate(("train", "val", "test"))
+    ]
+    write_metadata(tmp_path, rows)
+    save(tmp_path / "b/images/p2.png", photograph(0))
+    expected = "b/images/p2.png: is in test and a copy of a/images/p0.png in train; remove one of them"
+    assert expected in texts(tmp_path, "warning")
+
+
+def test_copies_within_a_split_are_fine(tmp_path):
+    write_tree(tmp_path)
+    save(tmp_path / "a/images/p1.png", photograph(0))
+    assert not [text for text in texts(tmp_path, "warning") if "copy" in text]
+
+
+def test_images_that_metadata_does_not_list(tmp_path):
+    write_masks(tmp_path, ("a",), images=5)
+    rows = [{"file": f"p{i}.png", "split": s} for i, s in enumerate(("train", "val", "test"))]
+    write_metadata(tmp_path, rows)
+    expected = "a/images/p3.png: 2 images have no row in metadata.csv and are not used"
+    assert expected in texts(tmp_path, "warning")
+
+
+def test_progress_reaches_the_end(tmp_path):
+    told = []
+    find_problems(write_tree(tmp_path), progress=lambda *step: told.append(step))
+    assert told[-1] == ("a", 6, 6)
+
+
+def test_an_unknown_label_is_reported_once(tmp_path):
+    records = [replace(r, target="cat" if i else "bird") for i, r in enumerate(records_of())]
+    write_tree(tmp_path, records, task="classification", classes=("cat", "dog"))
+    write_manifest(tmp_path / "a", records)
+    assert len(texts(tmp_path, "error")) == 1

@@ -1,0 +1,327 @@
+import ast
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import harmofl.report
+from harmofl.errors import RunError, StorageError
+from harmofl.report import write_report
+
+SITES = ("A", "B", "C", "D")
+PAIR = ("A", "B")
+VOID = {"meta", "link", "img", "br", "hr"}
+CONFIG = """\
+[run]
+name = "demo-{method}"
+seed = 3
+rounds = 5
+[method]
+name = "{method}"
+band = [1, 2]
+[training]
+learning_rate = 0.001
+[training.decay]
+factor = 0.5
+[versions]
+torch = "2.6.0"
+"""
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element that opens must close, in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.images, self.words = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.note(tag, dict(attrs))
+
+    def handle_startendtag(self, tag, attrs):
+        self.note(tag, dict(attrs))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def note(self, tag, attrs):
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs[name] for name in ("src", "href", "xlink:href") if name in attrs]
+        self.images += [attrs] if tag == "img" else []
+
+
+def write_run(folder, method="harmofl", sites=PAIR, *, rounds=5, base=0.8, metric="dice", finished=True):
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(CONFIG.format(method=method), encoding="utf-8")
+    lines = [round_line(number, sites, metric, base) for number in range(1, rounds + 1)]
+    (folder / "rounds.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if finished:
+        write_result(folder, method, sites, metric, base)
+    return folder
+
+
+def round_line(number, sites, metric, base):
+    val = {site: {metric: base - 0.1 / number} for site in sites}
+    loss = {site: 1 / number for site in sites}
+    numbers = {"round": number, "seconds": 2.0, "bytes_up": 31_000_000, "bytes_down": 30_000_000}
+    return json.dumps({**numbers, "train_loss": loss, "val": val, "best": number == 4})
+
+
+def write_result(folder, method, sites, metric, base):
+    masks = metric == "dice"
+    scores = {site: {metric: base - 0.05 * place, "iou": 0.5} for place, site in enumerate(sites)}
+    result = {
+        "name": f"demo-{method}",
+        "method": method,
+        "task": "segmentation" if masks else "classification",
+        "classes": ["background", "nucleus"] if masks else ["nevus", "melanoma"],
+        "main_metric": metric,
+        "chosen_round": 4,
+        "rounds": 5,
+        "num_images": {site: {"train": 61, "val": 9, "test": 17} for site in sites},
+        "val": scores,
+        "test": scores,
+        "seconds_per_round": 2.1,
+        "num_params": 123456,
+    }
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def write_samples(folder, sites=PAIR, *, masks=True, size=24, count=2, channels=3, normalized=True):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for site in sites:
+        images = rng.random((count, channels, size, size), dtype=np.float32)
+        labels = np.zeros((count, size, size), np.uint8)
+        labels[:, 6:14, 6:14] = 1
+        arrays[f"{site}/images"] = images
+        arrays[f"{site}/targets"] = labels if masks else np.arange(count)
+        arrays[f"{site}/predictions"] = np.roll(labels, 2, axis=1) if masks else np.ones(count, np.int64)
+        arrays[f"{site}/cases"] = np.array([f"case {index}" for index in range(count)])
+        if normalized:
+            arrays[f"{site}/normalized"] = images * 2 - 0.5
+    np.savez_compressed(folder / "samples.npz", **arrays)
+
+
+def page_of(out, *folders):
+    text = write_report(folders, out / "report.html").read_text(encoding="utf-8")
+    return Page(text)
+
+
+def edit_result(folder, **changes):
+    path = folder / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+def test_comparison_says_who_is_best_and_shows_every_number(tmp_path):
+    first = write_run(tmp_path / "one", "harmofl", SITES, base=0.85)
+    second = write_run(tmp_path / "two", "fedavg", SITES, base=0.81)
+    page = page_of(tmp_path, first, second)
+    assert (
+        "harmofl has the best mean test Dice, 0.775 over 4 sites, 0.040 above fedavg; "
+        "its worst site is D with 0.700, and its model was chosen by validation at round 4 of 5."
+    ) in page.text
+    for site in SITES:
+        assert f"Site {site}" in page.text
+    for number in ("0.850", "0.800", "0.750", "0.700", "0.810", "0.760", "0.710", "0.660"):
+        assert number in page.text
+    for said in ("0.065", "IoU", "31.0 MB", "30.0 MB", "305.0 MB", "123,456", "61", "decay.factor", "2.6.0"):
+        assert said in page.text
+
+
+def test_page_is_self_contained_well_formed_and_the_same_when_written_again(tmp_path):
+    runs = [write_run(tmp_path / name, name) for name in ("harmofl", "fedavg")]
+    for run in runs:
+        write_samples(run)
+    out = write_report(runs, tmp_path / "deep" / "report.html")
+    text = out.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(link.startswith(("#", "data:")) for link in page.links)
+    assert not re.search(r"https?://|@import|<script", text)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert all(image["alt"] for image in page.images)
+    assert text.count('role="img"') == 2 + 1 + len(PAIR)
+    assert out.stat().st_size < 5_000_000
+    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+    assert write_report(runs, out).read_text(encoding="utf-8") == text
+
+
+def test_unfinished_run_says_how_far_it_got(tmp_path):
+    done = write_run(tmp_path / "one")
+    page = page_of(tmp_path, done, write_run(tmp_path / "two", "fedavg", rounds=2, finished=False))
+    assert "not finished: 2 of 5 rounds" in page.text
+    assert "harmofl reaches a mean test Dice" in page.text
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_only_unfinished_run_has_no_outcome_yet(tmp_path, rounds):
+    page = page_of(tmp_path, write_run(tmp_path / "one", sites=("A",), rounds=rounds, finished=False))
+    assert f"Nothing to compare yet: harmofl has done {rounds} of 5 rounds." in page.text
+
+
+def test_segmentation_samples_show_image_normalized_truth_and_prediction(tmp_path):
+    runs = [write_run(tmp_path / name, name) for name in ("harmofl", "fedavg")]
+    write_samples(runs[0])
+    write_samples(runs[1], normalized=False)
+    page = page_of(tmp_path, *runs)
+    for caption in ("Image", "Truth", "harmofl: normalized", "harmofl: prediction", "fedavg: prediction"):
+        assert caption in page.text
+    assert "before normalization" in page.text
+    assert "fedavg: normalized" not in page.text
+    assert len(page.images) == len(PAIR) * 2 * 5  # the two runs share images and truths
+
+
+def test_outline_follows_the_mask_in_the_colour_of_its_class(tmp_path):
+    run = write_run(tmp_path / "one", sites=("A",))
+    write_samples(run, ("A",), size=256, count=1, normalized=False, channels=1)
+    truth = page_of(tmp_path, run).images[1]["src"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(truth.partition(",")[2]))))
+    yellow = (pixels == (0xF0, 0xE4, 0x42)).all(axis=-1)
+    assert yellow[6:8, 6:14].all() and yellow[6:14, 12:14].all()
+    assert not yellow[8:12, 8:12].any() and yellow.sum() == 8 * 8 - 4 * 4
+
+
+def test_classification_names_true_and_predicted_class(tmp_path):
+    run = write_run(tmp_path / "one", metric="balanced_accuracy")
+    other = write_run(tmp_path / "two", "fedavg", base=0.7, metric="balanced_accuracy")
+    write_samples(run, masks=False)
+    write_samples(other, masks=False, normalized=False)
+    text = page_of(tmp_path, run, other).text
+    assert "best mean test balanced accuracy, 0.775 over 2 sites" in text
+    assert "Image, truth: nevus" in text
+    assert "harmofl: normalized, predicted: melanoma (correct)" in text
+    assert "fedavg, predicted: melanoma (wrong)" in text
+
+
+def test_runs_that_cannot_be_compared_get_an_outcome_each(tmp_path):
+    masks = write_run(tmp_path / "one")
+    classes = write_run(tmp_path / "two", "fedavg", ("X",), metric="balanced_accuracy")
+    text = page_of(tmp_path, masks, classes).text
+    assert "harmofl reaches a mean test Dice" in text
+    assert "fedavg reaches a mean test balanced accuracy" in text
+
+
+def test_names_are_escaped(tmp_path):
+    site = '<b>&"x" $a$ 北京'
+    run = write_run(tmp_path / "one", "<i>&", (site, "B"))
+    write_samples(run, (site,))
+    out = write_report([run], tmp_path / "report.html")
+    text = out.read_text(encoding="utf-8")
+    assert "<b>" not in text and "<i>" not in text
+    assert f"Site {site}" in Page(text).text
+
+
+def test_one_method_twice_is_told_apart_by_folder(tmp_path):
+    runs = [write_run(tmp_path / folder, sites=("A",)) for folder in ("seed1", "seed2", "again/seed2")]
+    text = page_of(tmp_path, *runs, runs[0]).text
+    assert "Comparison of 3 runs" in text
+    assert "harmofl (seed1)" in text and "harmofl (again/seed2)" in text
+    assert "share the best mean test Dice" in text
+
+
+def test_missing_values_are_en_dashes_and_do_not_rank(tmp_path):
+    run, other = write_run(tmp_path / "one", base=0.9), write_run(tmp_path / "two", "fedavg", base=0.5)
+    scores = {site: {"dice": 0.9} for site in PAIR} | {"B": {"dice": None}}
+    edit_result(run, test=scores, num_params=None, seconds_per_round=None)
+    text = page_of(tmp_path, run, other).text
+    assert "harmofl 0.900 - - - -" in text.replace("\N{EN DASH}", "-")
+    assert "fedavg reaches a mean test Dice" in text
+    assert not re.search(r"\bnan\b|\bNone\b", text)
+
+
+def test_too_many_samples_are_made_fewer_and_smaller(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "one", sites=("A",))
+    write_samples(run, ("A",), size=120, count=4)
+    whole = page_of(tmp_path, run).images
+    monkeypatch.setattr("harmofl.report.pictures.BUDGET", 100_000)
+    fewer = page_of(tmp_path, run).images
+    assert 0 < len(fewer) < len(whole)
+    assert sum(len(image["src"]) for image in fewer) <= 100_000
+
+
+def test_samples_beyond_any_budget_are_left_out_with_a_word(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "one", sites=("A",))
+    write_samples(run, ("A",))
+    monkeypatch.setattr("harmofl.report.pictures.BUDGET", 10)
+    page = page_of(tmp_path, run)
+    assert page.images == [] and "make a report of fewer runs" in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("rounds.jsonl", None, "missing"),
+        ("config.toml", None, "missing"),
+        ("config.toml", "run = [", "not valid TOML"),
+        ("rounds.jsonl", '{"round": 1}\n{"round":', "line 2"),
+        ("rounds.jsonl", '{"round": "first"}', "round"),
+        ("rounds.jsonl", b"\xff\xfe", "cannot be read"),
+        ("result.json", "{", "Invalid JSON"),
+        ("result.json", "[]", "not what training writes"),
+        ("result.json", "{}", "name"),
+        ("samples.npz", "no archive", "cannot be read"),
+    ],
+)
+def test_damaged_run_names_the_file_in_one_line(tmp_path, name, content, reason):
+    path = write_run(tmp_path / "one") / name
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RunError) as caught:
+        write_report([path.parent], tmp_path / "report.html")
+    message = str(caught.value)
+    assert str(path) in message and reason in message and "\n" not in message
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_samples_that_do_not_fit_one_another_are_refused(tmp_path):
+    run = write_run(tmp_path / "one", sites=("A",))
+    write_samples(run, ("A",))
+    with np.load(run / "samples.npz") as arrays:
+        damaged = {**arrays, "A/targets": arrays["A/targets"][:1]}
+    np.savez(run / "samples.npz", **damaged)
+    with pytest.raises(RunError, match="do not fit"):
+        write_report([run], tmp_path / "report.html")
+
+
+def test_no_run_or_no_such_run(tmp_path):
+    with pytest.raises(RunError, match="at least one"):
+        write_report([], tmp_path / "report.html")
+    with pytest.raises(RunError, match="no run folder"):
+        write_report([tmp_path / "absent"], tmp_path / "report.html")
+
+
+def test_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    run = write_run(tmp_path / "one", sites=("A",))
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(StorageError, match=r"report\.html"):
+        write_report([run], tmp_path / "report.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "report.html"]
+
+
+def test_importing_the_report_does_not_import_the_drawing():
+    tree = ast.parse(Path(harmofl.report.__file__).read_text(encoding="utf-8"))
+    imported = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert imported == {"collections.abc", "pathlib", "harmofl.errors"}
+
+
+def test_template_is_part_of_the_package():
+    assert (Path(harmofl.report.__file__).parent / "report.html").is_file()
