@@ -70,9 +70,7 @@ def carry_out(jobs: list[Job], data: Path, out: Path, workers: int) -> None:
 
 def _run(job: Job, data: Path, out: Path) -> Job:
     with (out / f"{job.name}.log").open("a") as log:
-        subprocess.run(
-            job.command(data, out), stdout=log, stderr=log, check=True, env={**os.environ, **MALLOC}
-        )
+        subprocess.run(job.command(data, out), stdout=log, stderr=log, check=True, env={**os.environ, **MALLOC})
     return job
 
 
@@ -132,13 +130,9 @@ def _cell(values: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("run", "table"))
-    parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder that holds both data sets"
-    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds both data sets")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="where the run folders go")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     args = parser.parse_args()

@@ -25,3 +25,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if not (SHARED / marker.args[0]).exists():
                 reason = f"needs ../shared/{marker.args[0]} beside the checkout, which is not there"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small synthetic sites for segmentation, 32 x 32 pixels."""
+    from harmofl.data.synthetic import write_federation
+
+    folder = tmp_path_factory.mktemp("federation") / "tissue"
+    write_federation(folder, sites=2, images=10, size=32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of HarmoFL over three rounds that nothing disturbed."""
+    from experiments import small
+
+    from harmofl import run
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    run(small(federation), folder)
+    return folder

@@ -53,9 +53,7 @@ def test_special_images(L: float) -> None:
         [torch.zeros(1, 6, 5), torch.full((1, 6, 5), 0.7), torch.eye(6, 5)[None], -torch.ones(1, 6, 5)]
     ).double()
     full = torch.cat([A, A[:, [0, 5, 4, 3, 2, 1]].flip(-1)[..., :2]], dim=-1)  # A(-f) = A(f) for real images
-    np.testing.assert_allclose(
-        with_amplitude(special, A, L), naive(special.numpy(), full.numpy(), L), atol=1e-12
-    )
+    np.testing.assert_allclose(with_amplitude(special, A, L), naive(special.numpy(), full.numpy(), L), atol=1e-12)
     assert with_amplitude(special, A, L).isfinite().all()
 
 

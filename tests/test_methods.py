@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from toys import SIZES, adam, assert_same, sgd, toy_network, toy_site, toy_sites, toy_training, train
 from torch import nn
+from toys import SIZES, adam, assert_same, sgd, toy_network, toy_site, toy_sites, toy_training, train
 
 from harmofl.arrays import state_of
 from harmofl.errors import ConfigError, TrainingError
@@ -100,9 +100,7 @@ def test_update_tells_what_was_done(name) -> None:
 def test_a_loss_that_is_not_finite_names_the_site(name) -> None:
     method = METHODS[name]()
     training = toy_training(method, loss=lambda logits, targets: logits.sum() * float("nan"))
-    with pytest.raises(
-        TrainingError, match=r"b: the loss must be finite, got nan in round 1, step 1; .*lower"
-    ):
+    with pytest.raises(TrainingError, match=r"b: the loss must be finite, got nan in round 1, step 1; .*lower"):
         train(method, training, rounds=1, sites=toy_sites()[1:])
 
 
@@ -234,7 +232,7 @@ def test_a_site_that_joins_late_gets_the_amplitude() -> None:
     method = HarmoFL()
     training = toy_training(method)
     server, *_ = train(method, training, rounds=1)
-    update, state = run_client(method, toy_site("late", 6, 0.5), method.broadcast(server), {}, training)
+    update, _ = run_client(method, toy_site("late", 6, 0.5), method.broadcast(server), {}, training)
     assert "amplitude_norm.amplitude" not in update.weights
     assert int(training.model.amplitude_norm.count) == int(server.weights["amplitude_norm.count"])
 

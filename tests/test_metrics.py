@@ -96,9 +96,7 @@ def test_slices_of_a_case_may_be_apart() -> None:
     assert scores == pytest.approx(segmentation_scores(MAPS, TRUTH, CASES, 2))
 
 
-@pytest.mark.parametrize(
-    "predicted,true,want", [(EMPTY, EMPTY, 1), (EMPTY, EMPTY + 1, 0), (EMPTY + 1, EMPTY, 0)]
-)
+@pytest.mark.parametrize("predicted,true,want", [(EMPTY, EMPTY, 1), (EMPTY, EMPTY + 1, 0), (EMPTY + 1, EMPTY, 0)])
 def test_empty_masks(predicted: np.ndarray, true: np.ndarray, want: float) -> None:
     scores = segmentation_scores(predicted, true, ["a"], 2)
     assert scores["dice"] == scores["iou"] == want

@@ -1,4 +1,4 @@
-"""Small things of the real shape: unequal sites, a last batch of one, odd sizes, nested BatchNorm, integer buffers."""
+"""Small things of the real shape: unequal sites, a last batch of one, odd sizes, nested BatchNorm."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,10 +32,7 @@ def toy_site(name: str, count: int, level: float) -> Site:
 
 
 def toy_sites() -> list[Site]:
-    return [
-        toy_site(name, count, level)
-        for (name, count), level in zip(SIZES.items(), (0, 0.2, 0.4), strict=True)
-    ]
+    return [toy_site(name, count, level) for (name, count), level in zip(SIZES.items(), (0, 0.2, 0.4), strict=True)]
 
 
 def toy_network(seed: int = 0, dropout: float = 0.0) -> nn.Module:

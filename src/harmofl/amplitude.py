@@ -33,7 +33,8 @@ def amplitude(x: Tensor) -> Tensor:
     Returns:
         The half spectrum (..., H, W//2 + 1), at least float32, at least 0. Its bin [0, 0] is |sum of the pixels|.
     """
-    return torch.fft.rfft2(_spectral(x)).abs()
+    spectrum: Tensor = torch.fft.rfft2(_spectral(x))
+    return spectrum.abs()
 
 
 def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0) -> Tensor:
@@ -63,7 +64,8 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0) -> Tensor:
     F = torch.fft.rfft2(_spectral(x))
     phasor = _phasor(F, x)
     G = A * phasor if band == 1 else torch.where(_window(float(band), x), A * phasor, F)
-    return torch.fft.irfft2(G, s=x.shape[-2:]).to(x.dtype)
+    result: Tensor = torch.fft.irfft2(G, s=x.shape[-2:])
+    return result.to(x.dtype)
 
 
 def _spectral(x: Tensor) -> Tensor:
@@ -104,7 +106,8 @@ def _window(L: float, x: Tensor) -> Tensor:
     b = math.floor(min(H, W) * L)
     f_y = torch.fft.fftfreq(H, d=1 / H, device=x.device).abs().round()
     f_x = torch.arange(W // 2 + 1, device=x.device)
-    return (f_y[:, None] <= b) & (f_x <= b)
+    inside: Tensor = (f_y[:, None] <= b) & (f_x <= b)
+    return inside
 
 
 class AmplitudeNorm(nn.Module):
@@ -174,9 +177,7 @@ class AmplitudeNorm(nn.Module):
             self.width.fill_(x.shape[-1])
         self._check_size(x)
         self.count += 1
-        rate = self.decay / (
-            1 - (1 - self.decay) ** int(self.count)
-        )  # of the bias-corrected average; 1 at k = 1
+        rate = self.decay / (1 - (1 - self.decay) ** int(self.count))  # of the bias-corrected average; 1 at k = 1
         self.amplitude = torch.lerp(self.amplitude, batch_mean, rate)
 
     def _check_size(self, x: Tensor) -> None:
@@ -190,7 +191,7 @@ class AmplitudeNorm(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AmplitudeNorm":
         """Move with the model, but keep the flags on the CPU (no device round trip) and the amplitude >= float32."""
         kept = dict(self.named_buffers())
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.width, self.count, self.frozen = kept["width"], kept["count"], kept["frozen"]
         if self.amplitude.dtype in (torch.float16, torch.bfloat16):
             self.amplitude = kept["amplitude"].to(self.amplitude.device)
@@ -201,7 +202,8 @@ class AmplitudeNorm(nn.Module):
         loaded = state_dict.get(prefix + "amplitude")
         if loaded is not None and loaded.shape != self.amplitude.shape:
             self.amplitude = self.amplitude.new_zeros(loaded.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
+        """What `print(model)` shows."""
         return f"band={self.band}, decay={self.decay}, size={tuple(self.amplitude.shape)}, frozen={bool(self.frozen)}"

@@ -27,9 +27,7 @@ def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor
     """
     total = float(sum(weights))
     if not arrays or total <= 0:
-        raise ValueError(
-            f"a mean needs at least one entry and positive weights, got {len(arrays)} and {total}"
-        )
+        raise ValueError(f"a mean needs at least one entry and positive weights, got {len(arrays)} and {total}")
     shares = [w / total for w in weights]
     for other in arrays[1:]:
         _check_alike(arrays[0], other)
@@ -49,9 +47,7 @@ def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 
 def _check_alike(a: Arrays, b: Arrays) -> None:
     if a.keys() != b.keys():
-        raise ShapeError(
-            f"all updates must have the same entries; only some have {sorted(a.keys() ^ b.keys())[0]!r}"
-        )
+        raise ShapeError(f"all updates must have the same entries; only some have {sorted(a.keys() ^ b.keys())[0]!r}")
     for name in a:
         if a[name].shape != b[name].shape:
             raise ShapeError(
@@ -61,7 +57,7 @@ def _check_alike(a: Arrays, b: Arrays) -> None:
 
 
 def difference(a: Arrays, b: Arrays) -> dict[str, Tensor]:
-    """a - b for every name of a."""
+    """A - b for every name of a."""
     return {name: value - b[name] for name, value in a.items()}
 
 

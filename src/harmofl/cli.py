@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +29,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived fro
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="The folder of the federation: a folder per site.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")] = None,
     method: Annotated[str | None, typer.Option(help="Which method; `harmofl methods` lists them.")] = None,
     rounds: Annotated[int | None, typer.Option(help="How many rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random is derived from it.")] = None,
@@ -38,18 +37,13 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME by default.")] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"
-        ),
+        typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")
-    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")] = None,
 ) -> None:
     """Train a federation on one machine and report how its model does at every site.
 
     Examples:
-
         harmofl run --data hospitals/ --method harmofl --rounds 50
 
         harmofl run configs/demo.toml --set method.alpha=0.1 --seed 1
@@ -65,26 +59,29 @@ def run(
         given is not None for given in (config, data, method, rounds, seed, size, out, setting)
     ):
         raise ConfigError("--resume takes the run as it was begun; leave all other options out")
-    console = Console()
-    with Terminal() as terminal:
-        if resume is not None:
-            folder = resume
-            result = experiment.resume(folder, terminal)
-        else:
-            given: dict[str, Any] = {
-                "data.folder": None if data is None else str(data),
-                "method.name": method,
-                "training.rounds": rounds,
-                "run.seed": seed,
-                "data.size": None if size is None else _size(size),
-            }
-            changes = {key: value for key, value in given.items() if value is not None}
-            changes |= configuration.parse_settings(setting or [])
-            chosen = configuration.load_experiment(config, changes)
-            folder = out or _default_folder(chosen)
-            terminal.folder = folder
-            result = experiment.run(chosen, folder, terminal)
+    if resume is not None:
+        folder = resume
+        start = partial(experiment.resume, folder)
+    else:
+        given: dict[str, Any] = {
+            "data.folder": None if data is None else str(data),
+            "method.name": method,
+            "training.rounds": rounds,
+            "run.seed": seed,
+            "data.size": None if size is None else _size(size),
+        }
+        changes = {key: value for key, value in given.items() if value is not None}
+        chosen = configuration.load_experiment(config, changes | configuration.parse_settings(setting or []))
+        folder = out or _default_folder(chosen)
+        start = partial(experiment.run, chosen, folder)
+    try:
+        with Terminal() as terminal:
+            result = start(terminal)
+    except KeyboardInterrupt:
+        print(f"harmofl: interrupted; go on with `harmofl run --resume {folder}`", file=sys.stderr)
+        raise typer.Exit(130) from None
     report = write_report([folder], folder / "report.html")
+    console = Console()
     console.print(result_table([result]))
     console.print(f"run folder {folder}, report {report}", soft_wrap=True)
 
@@ -97,7 +94,6 @@ def report(
     """Put one or more runs into one HTML file that needs no network.
 
     Example:
-
         harmofl report runs/harmofl runs/fedavg --out comparison.html
     """
     from harmofl.report import write_report
@@ -107,16 +103,13 @@ def report(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path("runs/demo"),
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 12,
     seed: Seed = 0,
 ) -> None:
     """Train HarmoFL and FedAvg on a synthetic federation of four hospitals and compare them.
 
     Example:
-
         harmofl demo --out runs/demo
     """
     from harmofl.demo import run_demo
@@ -129,7 +122,6 @@ def methods() -> None:
     """List the methods with their hyperparameters and defaults.
 
     Example:
-
         harmofl methods
     """
     from dataclasses import fields
@@ -159,7 +151,6 @@ def synth(
     """Make a synthetic federation: the same anatomy, other stains and scanners at every site.
 
     Example:
-
         harmofl data synth --to hospitals --kind cells --task segmentation --sites 4
     """
     from harmofl.data.synthetic import write_federation
@@ -184,23 +175,16 @@ def import_(
     source: Annotated[Path, typer.Argument(help="A folder per site: class folders, or images/ and masks/.")],
     to: Annotated[Path, typer.Option(help="The federation folder to make.")],
     size: Size = None,
-    channels: Annotated[
-        int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")
-    ] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")] = None,
     seed: Seed = 0,
-    patient_column: Annotated[
-        str | None, typer.Option(help="Column of metadata.csv that names the patient.")
-    ] = None,
-    split_column: Annotated[
-        str | None, typer.Option(help="Column of metadata.csv that says train, val, test.")
-    ] = None,
+    patient_column: Annotated[str | None, typer.Option(help="Column of metadata.csv that names the patient.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column of metadata.csv that says train, val, test.")] = None,
     origin: Annotated[str, typer.Option(help="Where the data came from.")] = "",
     licence: Annotated[str, typer.Option(help="Under which licence.")] = "",
 ) -> None:
     """Copy a folder of sites into a federation with a manifest, split by patient.
 
     Example:
-
         harmofl data import scans/ --to hospitals --size 256x256 --licence "CC BY 4.0"
     """
     from harmofl.data.importing import import_federation
@@ -229,7 +213,6 @@ def check(
     """Read every file and list what training would stumble over. Ends with 2 if there are errors.
 
     Example:
-
         harmofl data check hospitals
     """
     from harmofl.data.check import find_problems
@@ -252,7 +235,6 @@ def show(
     """Show how many images, patients and classes every site has.
 
     Example:
-
         harmofl data show hospitals
     """
     from harmofl.data import describe, open_federation
@@ -310,5 +292,5 @@ def main() -> None:
         print(f"harmofl: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("harmofl: interrupted; go on with `harmofl run --resume RUN`", file=sys.stderr)
+        print("harmofl: interrupted", file=sys.stderr)
         sys.exit(130)

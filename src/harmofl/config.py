@@ -114,6 +114,7 @@ def load_experiment(path: Path | None, changes: Mapping[str, Any]) -> Experiment
     """
     tables = _read(path) if path else {}
     tables.pop("versions", None)
+    tables.setdefault("data", {})
     for key, value in changes.items():
         section, _, rest = (key if "." in key else f"method.{key}").partition(".")
         _put(tables.setdefault(section, {}), rest, value)

@@ -38,8 +38,7 @@ def predict(model: nn.Module, site: Site, split: str, *, batch_size: int, device
     data = site.split(split)
     order = rng(0, "evaluation", site.name, split).permutation(len(data))
     outputs = [
-        _answer(model(data.batch(index).images.to(device)), site.task)
-        for index in batch_indices(order, batch_size)
+        _answer(model(data.batch(index).images.to(device)), site.task) for index in batch_indices(order, batch_size)
     ]
     return np.concatenate(outputs)[np.argsort(order)]
 

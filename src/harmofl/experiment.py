@@ -2,40 +2,31 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from harmofl.arrays import Arrays, state_of
-from harmofl.config import Experiment, TrainingTable, load_experiment, resolved, to_toml
+from harmofl.amplitude import AmplitudeNorm
+from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
-from harmofl.data.site import Federation, Site, open_federation
-from harmofl.data.transforms import augment
-from harmofl.errors import ConfigError
-from harmofl.evaluation import predict, score
-from harmofl.journal import Checkpoint, Journal, RoundRecord, Scores
-from harmofl.local import Training
-from harmofl.losses import LOSSES
-from harmofl.method import Method
-from harmofl.methods import make_method
-from harmofl.metrics import MAIN_METRIC, Summary, summarize
-from harmofl.models import build_network
+from harmofl.data.site import Federation
+from harmofl.evaluation import score
+from harmofl.journal import Checkpoint, Journal, RoundRecord
+from harmofl.metrics import MAIN_METRIC
 from harmofl.runtimes.simulation import run_round
 from harmofl.samples import save_samples
+from harmofl.trial import Trial
 
 
 class Watch:
     """What somebody who watches a run is told; override what is of interest."""
 
     def opening(self, site: str, done: int, total: int) -> None:
-        """`done` of `total` files of a site have been read."""
+        """`done` of `total` images of a site have been read."""
 
     def started(self, experiment: Experiment, federation: Federation, first_round: int) -> None:
         """Training begins with round `first_round`."""
@@ -45,9 +36,6 @@ class Watch:
 
     def round_done(self, record: RoundRecord) -> None:
         """A round has been trained, aggregated, validated and recorded."""
-
-    def finished(self, result: Mapping[str, Any]) -> None:
-        """The chosen model has been tested."""
 
 
 def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dict[str, Any]:
@@ -64,18 +52,17 @@ def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dic
     Raises:
         HarmoFLError: one line for a person, see `harmofl.errors`; a run that has begun can be resumed.
     """
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        Journal.create(folder, "", {})  # refuses before the data is read
+    Journal.refuse_used(folder)
     watch = watch or Watch()
-    trial = _Trial.set_up(experiment, watch)
-    config = to_toml(trial.experiment, _versions())
-    journal = Journal.create(folder, config, trial.card())
-    server = trial.method.start(state_of(trial.training.model))
-    return _train(trial, journal, Checkpoint(server, {}, 0, float("-inf")), watch)
+    trial = Trial.prepare(experiment, watch.opening)
+    journal = Journal.create(folder, to_toml(trial.experiment, _versions()), trial.card())
+    return _train(trial, journal, Checkpoint(trial.start(), {}, 0, float("-inf")), watch)
 
 
 def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     """Go on with a run after its last checkpoint; ends with the same weights to the bit as an undisturbed run.
+
+    A finished run is left as it is and its result returned.
 
     Raises:
         RunError: if there is no run in the folder, or its checkpoint is damaged.
@@ -84,74 +71,13 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     journal = Journal.open(folder)
     if journal.result_path.exists():
         return journal.result()
-    trial = _Trial.set_up(load_experiment(journal.config_path, {}), watch)
-    checkpoint = journal.load()
-    if checkpoint is None:
-        server = trial.method.start(state_of(trial.training.model))
-        checkpoint = Checkpoint(server, {}, 0, float("-inf"))
+    trial = Trial.prepare(load_experiment(journal.config_path, {}), watch.opening)
+    checkpoint = journal.load() or Checkpoint(trial.start(), {}, 0, float("-inf"))
     journal.rewind(checkpoint.server.round)
     return _train(trial, journal, checkpoint, watch)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """An experiment with its images, method and model at hand."""
-
-    experiment: Experiment
-    federation: Federation
-    method: Method
-    training: Training
-
-    @classmethod
-    def set_up(cls, experiment: Experiment, watch: Watch) -> "_Trial":
-        data = experiment.data
-        federation = open_federation(
-            data.folder,
-            size=data.size,
-            channels=data.channels,
-            seed=experiment.run.seed,
-            cache=data.cache,
-            progress=watch.opening,
-        )
-        experiment = resolved(experiment, federation.info.task)
-        torch.set_num_threads(experiment.run.threads)
-        options = dict(experiment.method)
-        method = make_method(options.pop("name"), options)
-        return cls(experiment, federation, method, _training(experiment, federation, method))
-
-    def card(self) -> dict[str, Any]:
-        """What somebody needs to use the model."""
-        info, site = self.federation.info, self.federation.sites[0]
-        return {
-            "task": info.task,
-            "classes": list(info.classes),
-            "channels": site.train.images.shape[1],
-            "size": list(site.train.images.shape[2:]),
-            "network": self.experiment.network.model_dump(),
-            "method": dict(self.experiment.method),
-            "sites": [site.name for site in self.federation.sites],
-        }
-
-    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
-        """Every site's scores under the global weights and, over them, those it keeps for itself."""
-        return {
-            site.name: score(self.predict(site, split, {**weights, **own.get(site.name, {})}), site, split)
-            for site in self.federation.sites
-        }
-
-    def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
-        """Outputs for one split of a site."""
-        self.training.model.load_state_dict(weights)
-        batch_size = self.experiment.evaluation.batch_size
-        return predict(self.training.model, site, split, batch_size=batch_size, device=self.training.device)
-
-    def main(self, scores: Scores) -> Summary:
-        """Mean, worst and spread of the main metric over the sites."""
-        metric = MAIN_METRIC[self.federation.info.task]
-        return summarize({site: values[metric] for site, values in scores.items()})
-
-
-def _train(trial: _Trial, journal: Journal, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
+def _train(trial: Trial, journal: Journal, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
     total, every = trial.experiment.training.rounds, trial.experiment.run.checkpoint_every
     watch.started(trial.experiment, trial.federation, checkpoint.server.round + 1)
     while checkpoint.server.round < total:
@@ -160,14 +86,10 @@ def _train(trial: _Trial, journal: Journal, checkpoint: Checkpoint, watch: Watch
         if record.round % every == 0 or record.round == total:
             journal.save(checkpoint)
         watch.round_done(record)
-    result = _finish(trial, journal, checkpoint)
-    watch.finished(result)
-    return result
+    return _finish(trial, journal, checkpoint)
 
 
-def _round(
-    trial: _Trial, journal: Journal, before: Checkpoint, watch: Watch
-) -> tuple[Checkpoint, RoundRecord]:
+def _round(trial: Trial, journal: Journal, before: Checkpoint, watch: Watch) -> tuple[Checkpoint, RoundRecord]:
     """Train, aggregate, validate; keep the model if it is the best so far."""
     begin = time.perf_counter()
     server, states, updates = run_round(
@@ -175,11 +97,12 @@ def _round(
     )
     own = {site: state["weights"] for site, state in states.items() if state.get("weights")}
     val = trial.scores(server.weights, own, "val")
-    mean = trial.main(val).mean
+    mean = trial.summary(val).mean
     best = mean > before.best_score
     if best:
         journal.save_model(server.weights, own)
     seconds = time.perf_counter() - begin
+    every = trial.experiment.evaluation.test_every_round
     record = RoundRecord(
         round=server.round,
         seconds=round(seconds, 4),
@@ -188,26 +111,26 @@ def _round(
         bytes_down=len(updates) * trial.method.broadcast(before.server).num_bytes(),
         val=val,
         best=best,
-        test=trial.scores(server.weights, own, "test")
-        if trial.experiment.evaluation.test_every_round
-        else None,
+        test=trial.scores(server.weights, own, "test") if every else None,
     )
     chosen = (server.round, mean) if best else (before.best_round, before.best_score)
     return Checkpoint(server, states, *chosen), record
 
 
-def _finish(trial: _Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Test the chosen model, once."""
+def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Test the chosen model, once, and write the result."""
     weights, own = journal.load_model()
-    predictions = {
-        site.name: trial.predict(site, "test", {**weights, **own.get(site.name, {})})
-        for site in trial.federation.sites
-    }
-    test = {site.name: score(predictions[site.name], site, "test") for site in trial.federation.sites}
+    sites = trial.federation.sites
+    outputs = {s.name: trial.predict(s, "test", {**weights, **own.get(s.name, {})}) for s in sites}
+    test = {site.name: score(outputs[site.name], site, "test") for site in sites}
     normalize = getattr(trial.training.model, "amplitude_norm", None)
-    save_samples(journal.folder / "samples.npz", trial.federation.sites, predictions, normalize)
+    save_samples(
+        journal.folder / "samples.npz",
+        sites,
+        outputs,
+        normalize if isinstance(normalize, AmplitudeNorm) else None,
+    )
     records = journal.records()
-    chosen = records[checkpoint.best_round - 1]
     result = {
         "name": trial.experiment.run.name,
         "method": trial.experiment.method["name"],
@@ -216,56 +139,17 @@ def _finish(trial: _Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str
         "main_metric": MAIN_METRIC[trial.federation.info.task],
         "chosen_round": checkpoint.best_round,
         "rounds": len(records),
-        "num_images": {
-            site.name: {split: len(site.split(split)) for split in SPLITS} for site in trial.federation.sites
-        },
-        "val": chosen["val"],
+        "num_images": {site.name: {split: len(site.split(split)) for split in SPLITS} for site in sites},
+        "val": records[checkpoint.best_round - 1]["val"],
         "test": test,
-        "summary": asdict(trial.main(test)),
+        "summary": asdict(trial.summary(test)),
         "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
         "num_params": sum(p.numel() for p in trial.training.model.parameters()),
     }
     journal.finish(result)
-    return result
+    return journal.result()
 
 
-def _training(experiment: Experiment, federation: Federation, method: Method) -> Training:
-    network, table = experiment.network, experiment.training
-    built = build_network(
-        network.name or "",
-        channels=federation.sites[0].train.images.shape[1],
-        classes=len(federation.info.classes),
-        norm=network.norm,
-        seed=experiment.run.seed,
-        options=network.options,
-    )
-    return Training(
-        model=method.model(built).to(memory_format=torch.channels_last),  # faster convolutions on CPU and GPU
-        loss=LOSSES[table.loss or ""],
-        optimizer=_optimizer(table),
-        epochs=table.epochs,
-        batch_size=table.batch_size or 0,
-        augment=augment if table.augment == "flips" else None,
-        seed=experiment.run.seed,
-        device=_device(experiment.run.device),
-    )
-
-
-def _optimizer(table: TrainingTable) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
-    options = {"lr": table.lr, "weight_decay": table.weight_decay}
-    if table.optimizer == "sgd":
-        return partial(torch.optim.SGD, momentum=table.momentum, **options)
-    return partial(torch.optim.Adam, **options)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"run.device is {name}, but torch sees no CUDA device here; use cpu or auto")
-    return torch.device(name)
-
-
-def _versions() -> dict[str, str]:
+def _versions() -> Mapping[str, str]:
     packages = ("harmofl", "torch", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

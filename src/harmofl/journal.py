@@ -9,6 +9,7 @@ samples.npz        example images with truth and prediction, for the report
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -85,6 +86,15 @@ class Journal:
         self._state = folder / "checkpoint" / "state.safetensors"
         self._model = folder / "model"
 
+    @staticmethod
+    def refuse_used(folder: Path) -> None:
+        """Raise RunError unless the folder is new or empty."""
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise RunError(
+                f"{folder}: the run folder must be new or empty; choose another --out, go on with "
+                f"`harmofl run --resume {folder}`, or delete it"
+            )
+
     @classmethod
     def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> "Journal":
         """Start a run folder.
@@ -93,16 +103,12 @@ class Journal:
             RunError: if the folder exists and is not empty.
             StorageError: if it cannot be written.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(
-                f"{folder}: the run folder must be new or empty; choose another --out, go on with "
-                f"`harmofl run --resume {folder}`, or delete it"
-            )
+        cls.refuse_used(folder)
         journal = cls(folder)
         with storing(folder):
             for part in (folder / "checkpoint", journal._model):
                 part.mkdir(parents=True, exist_ok=True)
-        write_atomic(journal._model / "model.json", json.dumps(model_card, indent=2).encode())
+        write_atomic(journal._model / "model.json", _json(model_card, indent=2).encode())
         write_atomic(journal.config_path, config.encode())
         return journal
 
@@ -115,16 +121,14 @@ class Journal:
         """
         journal = cls(folder)
         if not journal.config_path.is_file():
-            raise RunError(
-                f"{folder}: no run here (config.toml is missing); --resume takes the folder of a run"
-            )
+            raise RunError(f"{folder}: no run here (config.toml is missing); --resume takes the folder of a run")
         return journal
 
     def append(self, record: RoundRecord) -> None:
         """Add one round, on the disk before this returns."""
         row = {key: value for key, value in asdict(record).items() if value is not None}
         with storing(self._rounds), self._rounds.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_json(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -164,8 +168,8 @@ class Journal:
         groups: dict[tuple[str, ...], dict[str, Tensor]] = {}
         for key, value in arrays.items():
             depth = 3 if key.startswith("sites/") else 2
-            *group, name = key.split("/", depth)
-            groups.setdefault(tuple(group), {})[name] = value
+            *path, name = key.split("/", depth)
+            groups.setdefault(tuple(path), {})[name] = value
         states: dict[str, dict[str, Arrays]] = {}
         for group, entries in groups.items():
             if group[0] == "sites":
@@ -196,7 +200,7 @@ class Journal:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
-        write_atomic(self.result_path, json.dumps(result, indent=2).encode())
+        write_atomic(self.result_path, _json(result, indent=2).encode())
 
 
 def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
@@ -223,9 +227,18 @@ def _read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"{path}: could not be read ({error}); delete the run folder and start it again"
-        ) from None
+        raise RunError(f"{path}: could not be read ({error}); delete the run folder and start it again") from None
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: what is not a number is null."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _round_of(row: str) -> int:

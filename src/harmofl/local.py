@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harmofl.data.site import Site
     from harmofl.method import Method
 
+CPU = torch.device("cpu")
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -45,7 +46,7 @@ class Training:
     batch_size: int = 16
     augment: Callable[[Batch, np.random.Generator], Batch] | None = None
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
 
 @dataclass
@@ -169,7 +170,7 @@ def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
 
 def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as named tensors, `<key>:<parameter name>`."""
-    named = {parameter: name for name, parameter in model.named_parameters()}
+    named: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{key}:{named[parameter]}": value.detach().to("cpu", copy=True)
         for parameter, entries in optimizer.state.items()
@@ -185,6 +186,4 @@ def load_optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer, ar
         key, name = entry.split(":", 1)
         parameter = named[name]
         moment = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-        optimizer.state[parameter][key] = moment.copy_(
-            value
-        ).detach()  # strides of the parameter: the same bits
+        optimizer.state[parameter][key] = moment.copy_(value).detach()  # strides of the parameter: the same bits

@@ -89,9 +89,7 @@ def _auc(probabilities: Floats, targets: Labels) -> float:
     return float(np.mean([roc_auc_score(targets == k, probabilities[:, k]) for k in classes]))
 
 
-def segmentation_scores(
-    predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
-) -> dict[str, float]:
+def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[str], classes: int) -> dict[str, float]:
     """Overlap of predicted and true label maps.
 
     With P and T the pixels of a class in all slices of one case,
@@ -124,9 +122,7 @@ def segmentation_scores(
     }
 
 
-def dice_per_case(
-    predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
-) -> dict[str, float]:
+def dice_per_case(predictions: Labels, targets: Labels, cases: Sequence[str], classes: int) -> dict[str, float]:
     """Foreground Dice of each case, in order of first appearance; see `segmentation_scores`."""
     overlap, total = (_pool(counts, cases)[:, 1:] for counts in _counts(predictions, targets, cases, classes))
     dice = _ratio(2 * overlap, total).mean(axis=1)

@@ -56,14 +56,15 @@ def _climbed(params: list[nn.Parameter], alpha: float) -> Iterator[None]:
     gradients = [p.grad for p in params if p.grad is not None]
     with torch.no_grad():
         before = [p.clone() for p in params]
-        torch._foreach_add_(params, climb(gradients, alpha)) if params else None
-    for p in params:
-        p.grad = None
+        for p, delta in zip(params, climb(gradients, alpha), strict=True):
+            p.add_(delta)
+            p.grad = None
     try:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_(params, before) if params else None
+            for p, value in zip(params, before, strict=True):
+                p.copy_(value)
 
 
 def climb(gradients: list[Tensor], alpha: float) -> list[Tensor]:

@@ -1,11 +1,11 @@
 """What a person sees of a run in a terminal: a live bar, and a table at the end."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -82,29 +82,29 @@ class Terminal(Watch):
     def round_done(self, record: RoundRecord) -> None:
         """Say how validation went."""
         summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})
-        said = (
-            f"validation {self._metric} {summary.mean:.3f}, worst {summary.worst:.3f} ({summary.worst_site})"
-        )
+        said = f"validation {self._metric} {summary.mean:.3f}, worst {summary.worst:.3f} ({summary.worst_site})"
         self._progress.update(self._bar, said=said)
         if not self.console.is_terminal and record.round % max(1, self._rounds // 10) == 0:
             self.console.print(f"round {record.round}/{self._rounds}: {said}", soft_wrap=True)
 
 
 def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Test scores per site, a row a run."""
-    first = results[0]
-    metric, sites = first["main_metric"], list(first["test"])
-    table = Table(title=f"test {metric}, model of the best validation round")
-    for column in ("method", *sites, "mean", "worst", "std", "round", "s/round"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    """Test scores: a row a site, a column a run."""
+    metric, sites = results[0]["main_metric"], list(results[0]["test"])
+    table = Table(title=f"test {metric} of the model with the best mean validation score")
+    table.add_column("site")
     for result in results:
-        scores = [f"{result['test'][site][metric]:.3f}" for site in sites]
-        summary = result["summary"]
-        overall = [_number(summary[key]) for key in ("mean", "worst", "std")]
-        timing = [str(result["chosen_round"]), f"{result['seconds_per_round']:.1f}"]
-        table.add_row(result["method"], *scores, *overall, *timing)
+        table.add_column(result["method"], justify="right")
+    for site in sites:
+        table.add_row(escape(site), *(_number(result["test"][site][metric]) for result in results))
+    table.add_section()
+    for title, key in (("mean", "mean"), ("worst site", "worst"), ("std across sites", "std")):
+        table.add_row(title, *(_number(result["summary"][key]) for result in results))
+    table.add_section()
+    table.add_row("chosen round", *(f"{result['chosen_round']} of {result['rounds']}" for result in results))
+    table.add_row("seconds a round", *(f"{result['seconds_per_round']:.2f}" for result in results))
     return table
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -54,9 +54,7 @@ def write_metadata(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def records_of(images: int = 6) -> list[Record]:
-    return [
-        Record(f"images/p{i}.png", f"masks/p{i}.png", f"p{i}", f"p{i}", SPLIT_OF[i]) for i in range(images)
-    ]
+    return [Record(f"images/p{i}.png", f"masks/p{i}.png", f"p{i}", f"p{i}", SPLIT_OF[i]) for i in range(images)]
 
 
 def write_tree(root: Path, records: Sequence[Record] | None = None, **info: object) -> Path:

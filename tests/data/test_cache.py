@@ -78,9 +78,7 @@ def test_full_disk(tmp_path, monkeypatch):
 
     folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
     monkeypatch.setattr(FileRows, "append", full)
-    with pytest.raises(
-        StorageError, match=r"cache: cannot keep decoded images \(No space left on device\); free"
-    ):
+    with pytest.raises(StorageError, match=r"cache: cannot keep decoded images \(No space left on device\); free"):
         open_federation(folder, cache=cache)
     assert list(cache.iterdir()) == []
 

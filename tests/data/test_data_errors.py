@@ -67,9 +67,7 @@ def test_label_outside_two_classes(tmp_path, value):
     pixels[3, 3] = value
     save(tmp_path / "a/masks/p0.png", pixels)
     message = refused(tmp_path)
-    assert (
-        f"a/images/p0.png: mask masks/p0.png: labels must be 0 and 1 (or 0 and 255), got {value}" in message
-    )
+    assert f"a/images/p0.png: mask masks/p0.png: labels must be 0 and 1 (or 0 and 255), got {value}" in message
 
 
 def test_odd_label_does_not_make_hundreds_of_classes(tmp_path):

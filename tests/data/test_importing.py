@@ -105,10 +105,7 @@ def test_two_images_for_one_place_are_refused(tmp_path):
     names = ["x.png", "images/x.png", "y.png"]
     for i, name in enumerate(names):
         save(source / "a" / name, photograph(i))
-    rows = [
-        {"file": name, "label": "uv"[i % 2], "patient": str(i), "split": SPLITS[i]}
-        for i, name in enumerate(names)
-    ]
+    rows = [{"file": name, "label": "uv"[i % 2], "patient": str(i), "split": SPLITS[i]} for i, name in enumerate(names)]
     write_metadata(source, rows)
     with pytest.raises(DataError, match="would be copied to the same"):
         import_federation(source, tmp_path / "target")

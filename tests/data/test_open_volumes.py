@@ -144,10 +144,7 @@ def test_photograph_as_mask_of_a_volume(tmp_path):
     write_volumes(tmp_path)
     records = [
         Record("images/v0.nii.gz", "masks/p0.png", "v0", "v0", "train"),
-        *(
-            Record(f"images/p{i}.png", f"masks/p{i}.png", f"p{i}", f"p{i}", s)
-            for i, s in ((1, "val"), (2, "test"))
-        ),
+        *(Record(f"images/p{i}.png", f"masks/p{i}.png", f"p{i}", f"p{i}", s) for i, s in ((1, "val"), (2, "test"))),
     ]
     write_manifest(tmp_path / "a", records)
     with pytest.raises(DataError, match=r"p0\.png and its image must both be volumes or both photographs"):

@@ -18,9 +18,7 @@ class Toy(nn.Sequential):
     def __init__(self, in_chans: int, n_classes: int, width: int = 4) -> None:
         if width < 1:
             raise ValueError("width must be\npositive")
-        super().__init__(
-            nn.Conv2d(in_chans, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.LazyLinear(n_classes)
-        )
+        super().__init__(nn.Conv2d(in_chans, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.LazyLinear(n_classes))
 
 
 def any_options(**options: Any) -> nn.Module:

@@ -34,9 +34,7 @@ def check(network: nn.Module, loss_function, file: Path, atol: float) -> None:
     assert loss.item() == pytest.approx(arrays["loss"].item(), abs=1e-6)
     for name, parameter in zip(names, network.parameters(), strict=True):
         want = arrays[f"g:{name}"]
-        torch.testing.assert_close(
-            parameter.grad, want, rtol=1e-5, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(parameter.grad, want, rtol=1e-5, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ CONFIG = """\
 [run]
 name = "demo-{method}"
 seed = 3
-rounds = 5
 [method]
 name = "{method}"
 band = [1, 2]
 [training]
+rounds = 5
 learning_rate = 0.001
 [training.decay]
 factor = 0.5
@@ -265,14 +265,20 @@ def test_samples_beyond_any_budget_are_left_out_with_a_word(tmp_path, monkeypatc
     assert page.images == [] and "make a report of fewer runs" in page.text
 
 
+def test_a_record_that_a_kill_cut_short_is_left_out(tmp_path):
+    run = write_run(tmp_path / "one", sites=("A",), rounds=2, finished=False)
+    with (run / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 3, "sec')
+    assert "harmofl has done 2 of 5 rounds" in page_of(tmp_path, run).text
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("rounds.jsonl", None, "missing"),
         ("config.toml", None, "missing"),
         ("config.toml", "run = [", "not valid TOML"),
-        ("rounds.jsonl", '{"round": 1}\n{"round":', "line 2"),
-        ("rounds.jsonl", '{"round": "first"}', "round"),
+        ("rounds.jsonl", '{"round": 1}\n{"round":\n', "line 2"),
+        ("rounds.jsonl", '{"round": "first"}\n', "round"),
         ("rounds.jsonl", b"\xff\xfe", "cannot be read"),
         ("result.json", "{", "Invalid JSON"),
         ("result.json", "[]", "not what training writes"),

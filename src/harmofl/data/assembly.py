@@ -33,9 +33,7 @@ class _Part:
             self.cases += [case] * len(images)
 
 
-def assemble(
-    site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows], progress: Progress | None
-) -> Built:
+def assemble(site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows], progress: Progress | None) -> Built:
     """Decode a site.
 
     Args:

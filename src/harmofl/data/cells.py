@@ -157,9 +157,7 @@ def render(scene: CellsScene, style: CellsStyle, rng: np.random.Generator) -> By
 # ------------------------------------------------------------------------------------------- the anatomy
 
 
-def draw_scene(
-    size: int, tumor: bool, patient: np.random.Generator, image: np.random.Generator
-) -> CellsScene:
+def draw_scene(size: int, tumor: bool, patient: np.random.Generator, image: np.random.Generator) -> CellsScene:
     """Tissue of one field of view: glands with a lumen in a fibrous stroma, and their nuclei.
 
     Tumour nuclei are larger, more irregular, denser, darker and have prominent nucleoli; glands are more

@@ -64,9 +64,7 @@ def _size_problems(files: FederationFiles) -> Iterator[Problem]:
             yield Problem("error", "", "", str(error))
 
 
-def _inspect(
-    site: SiteFiles, info: FederationInfo, progress: Progress | None
-) -> tuple[list[Seen], list[Problem]]:
+def _inspect(site: SiteFiles, info: FederationInfo, progress: Progress | None) -> tuple[list[Seen], list[Problem]]:
     """Decode every record whose files and label are there; the others are the structure's to report."""
     seen, errors = [], []
     for done, record in enumerate(site.records, start=1):

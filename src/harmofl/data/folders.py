@@ -53,9 +53,7 @@ def _task(folder: Path, labelled: bool) -> Task | None:
     if (folder / "images").is_dir() and mask_folder(folder):
         return "segmentation"
     if (folder / "images").is_dir() and not labelled:
-        raise DataError(
-            f"{folder}: has images/ but no masks/ or labels/; add the masks, or use class folders"
-        )
+        raise DataError(f"{folder}: has images/ but no masks/ or labels/; add the masks, or use class folders")
     classes = any(image_files(inner) for inner in subfolders(folder))
     if classes or (labelled and image_files(folder)):
         return "classification"
@@ -85,9 +83,7 @@ def _rows_by_site(root: Path, rows: Sequence[Row] | None, names: Sequence[str]) 
                 f"{root / 'metadata.csv'}:{row.line}",
                 repr(row.site) if row.site else "no such column",
             )
-            raise DataError(
-                f"{place}: site must be a folder here ({', '.join(names)}), got {got}; mend the row"
-            )
+            raise DataError(f"{place}: site must be a folder here ({', '.join(names)}), got {got}; mend the row")
     return {name: tuple(row for row in rows if row.site == name) for name in names}
 
 

@@ -83,9 +83,7 @@ def _reading(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except _UNREADABLE as error:
-        reason = (
-            str(error).splitlines()[0].replace(str(path), path.name) if str(error) else type(error).__name__
-        )
+        reason = str(error).splitlines()[0].replace(str(path), path.name) if str(error) else type(error).__name__
         raise DataError(f"cannot be read ({reason}); restore it or delete its row") from None
 
 

@@ -64,9 +64,7 @@ def import_federation(
     files = settle(files, size, channels)
     refuse(problems_of(files, progress), source)
     name = name or target.resolve().name
-    info = replace(
-        files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence
-    )
+    info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
     _write(replace(files, info=info), target)
     return info
 

@@ -70,9 +70,7 @@ def _columns(path: Path, names: Sequence[str], split: str | None, patient: str |
     def first(*candidates: str) -> str | None:
         return next((name for name in candidates if name in names), None)
 
-    return _Columns(
-        first("site"), first("label"), patient or first(*_PATIENT_COLUMNS), split or first("split")
-    )
+    return _Columns(first("site"), first("label"), patient or first(*_PATIENT_COLUMNS), split or first("split"))
 
 
 def _row(path: Path, line: int, values: dict[str, str | None], columns: _Columns) -> Row:

@@ -112,9 +112,7 @@ def tissue_signals(style: MriStyle) -> Floats:
 def bias_field(size: int, style: MriStyle) -> Floats:
     """The coil's sensitivity exp(sum_ij k_ij x^i y^j - mean), a smooth (size, size) factor about 1."""
     y, x = _grid(size)
-    exponent = sum(
-        (k * x**i * y**j for k, (i, j) in zip(style.bias, BIAS_TERMS, strict=True)), np.zeros_like(x)
-    )
+    exponent = sum((k * x**i * y**j for k, (i, j) in zip(style.bias, BIAS_TERMS, strict=True)), np.zeros_like(x))
     field: Floats = np.exp(exponent - exponent.mean())
     return field
 

@@ -41,9 +41,7 @@ def split_patients(
         raise ConfigError(f"fractions must be three positive numbers that sum to 1, got {fractions}")
     order = _ordered(_majority(patients, labels), np.random.default_rng(seed))
     if len(order) < len(SPLITS):
-        raise DataError(
-            f"a split needs at least 3 patients, got {len(order)}; add images or give a split column"
-        )
+        raise DataError(f"a split needs at least 3 patients, got {len(order)}; add images or give a split column")
     return _spread(order, _quotas(len(order), fractions))
 
 

@@ -129,9 +129,7 @@ def write_federation(
         write_info(folder, info)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(
-            f"{folder}: could not be written ({reason}); free space or choose another folder"
-        ) from None
+        raise StorageError(f"{folder}: could not be written ({reason}); free space or choose another folder") from None
     return info
 
 

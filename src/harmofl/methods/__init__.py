@@ -9,6 +9,8 @@ from harmofl.methods.fedavg import FedAvg
 from harmofl.methods.fedsam import FedSAM
 from harmofl.methods.harmofl import HarmoFL
 
+__all__ = ["METHODS", "FedAvg", "FedSAM", "HarmoFL", "make_method"]
+
 METHODS: Mapping[str, type[FedAvg]] = {
     "fedavg": FedAvg,
     "fedsam": FedSAM,

@@ -46,7 +46,7 @@ class FedAvg:
         return Broadcast(server.round + 1, server.weights, server.extras)
 
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
-        """w = sum_i p_i w_i over the sites of this round; what no site sends stays as it is."""
+        """W = sum_i p_i w_i over the sites of this round; what no site sends stays as it is."""
         shares = [float(u.num_samples) if self.weighting == "samples" else 1.0 for u in updates]
         averaged = mean([u.weights for u in updates], shares)
         return replace(server, round=server.round + 1, weights={**server.weights, **averaged})

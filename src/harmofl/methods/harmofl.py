@@ -43,9 +43,7 @@ class HarmoFL(FedSAM):
 
     def model(self, network: nn.Module) -> nn.Module:
         """Psi, then the network."""
-        return nn.Sequential(
-            OrderedDict(amplitude_norm=AmplitudeNorm(self.band, self.decay), network=network)
-        )
+        return nn.Sequential(OrderedDict(amplitude_norm=AmplitudeNorm(self.band, self.decay), network=network))
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """The weights always; the amplitude as long as the site is learning it."""

@@ -104,9 +104,7 @@ def _arguments(
     free = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     for option in options:
         if option in fixed and options[option] != fixed[option]:
-            raise ConfigError(
-                f"network.options: {option} is {fixed[option]!r} by other settings; leave it out"
-            )
+            raise ConfigError(f"network.options: {option} is {fixed[option]!r} by other settings; leave it out")
         if option not in taken and not free:
             known = ", ".join(p for p in taken if p not in fixed)
             raise ConfigError(f"network.options: {name} has no option {option!r}; it has {known}")
@@ -114,9 +112,7 @@ def _arguments(
     return {**planar, **options, **fixed}
 
 
-def _parameter(
-    name: str, taken: Mapping[str, Any], options: Mapping[str, Any], usual: tuple[str, ...]
-) -> str:
+def _parameter(name: str, taken: Mapping[str, Any], options: Mapping[str, Any], usual: tuple[str, ...]) -> str:
     """The first usual parameter name that the network takes, or that an option spells out for `**kwargs`."""
     for parameter in usual:
         if parameter in taken:
@@ -124,9 +120,7 @@ def _parameter(
     for parameter in usual:
         if parameter in options:
             return parameter
-    raise ConfigError(
-        f"network.name: {name} takes none of {', '.join(usual)}; wrap it in a function that does"
-    )
+    raise ConfigError(f"network.name: {name} takes none of {', '.join(usual)}; wrap it in a function that does")
 
 
 def _call(name: str, factory: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:

@@ -91,9 +91,7 @@ class DenseNet(nn.Module):
         if images.dim() != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < SMALLEST:
             need = f"(N, {self.channels}, H, W) images with H, W >= {SMALLEST}"
             raise ShapeError(f"DenseNet needs {need}, got {tuple(images.shape)}")
-        x = functional.max_pool2d(
-            _read(self.first_norm, self.first(images)), kernel_size=3, stride=2, padding=1
-        )
+        x = functional.max_pool2d(_read(self.first_norm, self.first(images)), kernel_size=3, stride=2, padding=1)
         return _read(self.last_norm, self.stages(x)).mean(dim=(2, 3))
 
     def _initialize(self) -> None:

@@ -48,9 +48,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         return input * self.weight.view(shape) + self.bias.view(shape)
 
 
-def normalization(
-    regime: Normalization, channels: int, *, batch_norm: type[_BatchNorm] = nn.BatchNorm2d
-) -> nn.Module:
+def normalization(regime: Normalization, channels: int, *, batch_norm: type[_BatchNorm] = nn.BatchNorm2d) -> nn.Module:
     """One normalization layer.
 
     Args:

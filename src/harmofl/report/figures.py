@@ -87,12 +87,8 @@ def _curves(group: Group, value: Value, *, mark: bool = False) -> list[Curve]:
     return curves
 
 
-def _chart(
-    ident: str, title: str, size: tuple[float, float], curves: Sequence[Curve], span: Span = None
-) -> Markup:
-    return draw(
-        ident, _describe(title, curves), size, lambda axes: _paint_curves(axes, title, curves, span), MARGINS
-    )
+def _chart(ident: str, title: str, size: tuple[float, float], curves: Sequence[Curve], span: Span = None) -> Markup:
+    return draw(ident, _describe(title, curves), size, lambda axes: _paint_curves(axes, title, curves, span), MARGINS)
 
 
 def _describe(title: str, curves: Sequence[Curve]) -> str:

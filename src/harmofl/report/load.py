@@ -90,7 +90,7 @@ class Run:
     @property
     def progress(self) -> str:
         """How far the run got, in words."""
-        table = self.config.get("run")
+        table = self.config.get("training")
         planned = table.get("rounds") if isinstance(table, dict) else None
         done = len(self.rounds)
         return f"{done} of {planned} rounds" if planned else f"{done} round{'' if done == 1 else 's'}"
@@ -121,9 +121,7 @@ def _load_run(folder: Path) -> Run:
 
 def _read(path: Path) -> str:
     if not path.is_file():
-        raise RunError(
-            f"{path} is missing; give a folder with config.toml and rounds.jsonl, as training writes"
-        )
+        raise RunError(f"{path} is missing; give a folder with config.toml and rounds.jsonl, as training writes")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -140,7 +138,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_rounds(path: Path) -> Iterable[Round]:
     adapter = TypeAdapter(Round)
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    text = _read(path) if path.exists() else ""
+    whole, _, _ = text.rpartition("\n")  # a last line without its end was cut short by a kill
+    for number, line in enumerate(whole.splitlines(), start=1):
         if line.strip():
             yield _parse(adapter, line, f"{path} line {number}")
 

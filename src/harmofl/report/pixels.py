@@ -43,9 +43,7 @@ def class_colour(label: int) -> str:
 def data_uri(pixels: Array) -> str:
     """A PNG of the pixels, to be the source of an image."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(
-        buffer, format="PNG", compress_level=4
-    )  # as small as the default, and faster
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=4)  # as small as the default, and faster
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

@@ -1,0 +1,141 @@
+"""An experiment made ready: its images decoded, its method, network and optimizer built."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harmofl.arrays import Arrays, state_of
+from harmofl.config import Experiment, TrainingTable, resolved
+from harmofl.data.site import Federation, Site, open_federation
+from harmofl.data.transforms import augment
+from harmofl.errors import ConfigError
+from harmofl.evaluation import predict, score
+from harmofl.exchange import ServerState
+from harmofl.journal import Scores
+from harmofl.local import Training
+from harmofl.losses import LOSSES
+from harmofl.method import Method
+from harmofl.methods import make_method
+from harmofl.metrics import MAIN_METRIC, Summary, summarize
+from harmofl.models import build_network
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment with everything at hand that its rounds need.
+
+    Args:
+        experiment: resolved, nothing left open.
+        federation: the sites and their images.
+        method: the federated learning method.
+        training: how every site trains.
+    """
+
+    experiment: Experiment
+    federation: Federation
+    method: Method
+    training: Training
+
+    @classmethod
+    def prepare(cls, experiment: Experiment, opening: Callable[[str, int, int], None]) -> "Trial":
+        """Read the images, fill in the task's defaults, build method and model.
+
+        Raises:
+            HarmoFLError: one line about the first thing that does not hold.
+        """
+        data = experiment.data
+        federation = open_federation(
+            data.folder,
+            size=data.size,
+            channels=data.channels,
+            seed=experiment.run.seed,
+            cache=data.cache,
+            progress=opening,
+        )
+        experiment = resolved(experiment, federation.info.task)
+        torch.set_num_threads(experiment.run.threads)
+        options = dict(experiment.method)
+        method = make_method(options.pop("name"), options)
+        return cls(experiment, federation, method, _training(experiment, federation, method))
+
+    def start(self) -> ServerState:
+        """The server's state before round 1; from the seed alone."""
+        return self.method.start(state_of(_training(self.experiment, self.federation, self.method).model))
+
+    def card(self) -> dict[str, Any]:
+        """What somebody needs to know to use the model."""
+        info, images = self.federation.info, self.federation.sites[0].train.images
+        return {
+            "task": info.task,
+            "classes": list(info.classes),
+            "channels": images.shape[1],
+            "size": list(images.shape[2:]),
+            "network": self.experiment.network.model_dump(),
+            "method": dict(self.experiment.method),
+            "sites": [site.name for site in self.federation.sites],
+        }
+
+    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
+        """Every site's scores under the global weights and, over them, those it keeps for itself."""
+        return {
+            site.name: score(self.predict(site, split, {**weights, **own.get(site.name, {})}), site, split)
+            for site in self.federation.sites
+        }
+
+    def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
+        """Outputs for one split of a site, see `harmofl.evaluation.predict`."""
+        self.training.model.load_state_dict(weights)
+        batch_size = self.experiment.evaluation.batch_size
+        return predict(self.training.model, site, split, batch_size=batch_size, device=self.training.device)
+
+    def summary(self, scores: Scores) -> Summary:
+        """Mean, worst and spread of the main metric over the sites."""
+        metric = MAIN_METRIC[self.federation.info.task]
+        return summarize({site: values[metric] for site, values in scores.items()})
+
+
+def _training(experiment: Experiment, federation: Federation, method: Method) -> Training:
+    table = experiment.training
+    model = method.model(_network(experiment, federation))
+    return Training(
+        model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # faster convolutions
+        loss=LOSSES[table.loss or ""],
+        optimizer=_optimizer(table),
+        epochs=table.epochs,
+        batch_size=table.batch_size or 0,
+        augment=augment if table.augment == "flips" else None,
+        seed=experiment.run.seed,
+        device=_device(experiment.run.device),
+    )
+
+
+def _network(experiment: Experiment, federation: Federation) -> nn.Module:
+    table = experiment.network
+    return build_network(
+        table.name or "",
+        channels=federation.sites[0].train.images.shape[1],
+        classes=len(federation.info.classes),
+        norm=table.norm,
+        seed=experiment.run.seed,
+        options=table.options,
+    )
+
+
+def _optimizer(table: TrainingTable) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
+    lr, decay = table.lr or 0.0, table.weight_decay
+    if table.optimizer == "sgd":
+        return partial(torch.optim.SGD, lr=lr, weight_decay=decay, momentum=table.momentum)
+    return partial(torch.optim.Adam, lr=lr, weight_decay=decay)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"run.device is {name}, but torch sees no CUDA device here; use cpu or auto")
+    return torch.device(name)

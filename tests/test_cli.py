@@ -1,0 +1,163 @@
+import io
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harmofl.cli import main
+
+QUICK = ["--set", "network.options.features=2", "--set", "run.threads=1", "--set", "training.batch_size=4"]
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def harmofl(*words: str | Path, cwd: Path | None = None) -> Done:
+    """The command in this process, for speed; `test_the_command_is_installed` starts it as a user does."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["harmofl", *map(str, words)])
+        if cwd:
+            patch.chdir(cwd)
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def refused(*words: str | Path) -> str:
+    """What a user error prints: one line on the error stream, exit code 2."""
+    done = harmofl(*words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("harmofl: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def cli_run(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = harmofl("run", "--data", federation, "--rounds", 1, "--out", folder, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "site-1" in done.stdout
+    assert "report.html" in done.stdout
+    assert "validation dice" in done.stderr
+    return folder
+
+
+def test_run_writes_run_folder_and_report(cli_run: Path) -> None:
+    assert (cli_run / "result.json").exists()
+    assert "site-2" in (cli_run / "report.html").read_text()
+
+
+def test_resume_of_a_finished_run_prints_it_again(cli_run: Path) -> None:
+    done = harmofl("run", "--resume", cli_run)
+    assert done.returncode == 0
+    assert "site-1" in done.stdout
+
+
+def test_report_of_several_runs(cli_run: Path, finished_run: Path, tmp_path: Path) -> None:
+    done = harmofl("report", cli_run, finished_run, "--out", tmp_path / "both.html")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "both.html").stat().st_size > 10_000
+
+
+def test_default_run_folder_is_named_after_data_method_and_seed(federation: Path, tmp_path: Path) -> None:
+    done = harmofl("run", "--data", federation, "--rounds", 1, "--method", "fedavg", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "tissue-fedavg-seed0" / "result.json").exists()
+
+
+def test_the_command_is_installed() -> None:
+    command = Path(sys.executable).parent / "harmofl"
+    done = subprocess.run([command, "run", "--rounds", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("harmofl: the command line: data.folder is missing")
+    assert done.stderr.count("\n") == 1
+
+
+def test_methods_lists_every_method() -> None:
+    from harmofl.methods import METHODS
+
+    shown = harmofl("methods").stdout
+    assert all(name in shown for name in METHODS)
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "report", "demo", "methods", "data synth", "data import", "data check", "data show"]
+)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    shown = harmofl(*command.split(), "--help")
+    assert shown.returncode == 0
+    assert re.search(rf"harmofl {command} ?", shown.stdout.split("Example", 1)[1])
+
+
+def test_synth_import_check_show(tmp_path: Path) -> None:
+    made = harmofl("data", "synth", "--to", tmp_path / "a", "--sites", 2, "--images", 8, "--size", 32, "--kind", "mri")
+    assert made.returncode == 0, made.stderr
+    plain = tmp_path / "plain"
+    for site in ("site-1", "site-2"):
+        for part in ("images", "masks"):
+            (plain / site).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / site / part).rename(plain / site / part)
+    taken = harmofl("data", "import", plain, "--to", tmp_path / "b", "--licence", "CC0")
+    assert taken.returncode == 0, taken.stderr
+    assert 'licence = "CC0"' in (tmp_path / "b" / "federation.toml").read_text()
+    checked = harmofl("data", "check", tmp_path / "b")
+    assert checked.returncode == 0, checked.stdout
+    assert "0 errors" in checked.stdout
+    shown = harmofl("data", "show", tmp_path / "b")
+    assert "site-2" in shown.stdout
+
+
+def test_check_ends_with_2_and_lists_every_problem(tmp_path: Path) -> None:
+    harmofl("data", "synth", "--to", tmp_path / "a", "--sites", 1, "--images", 8, "--size", 32)
+    for path in sorted((tmp_path / "a" / "site-1" / "images").iterdir())[:2]:
+        path.write_bytes(b"")
+    checked = harmofl("data", "check", tmp_path / "a")
+    assert checked.returncode == 2
+    assert "2 errors" in checked.stdout
+    assert "(and 1 more; run `harmofl data check" in refused("run", "--data", tmp_path / "a", "--out", tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Path) -> None:
+    assert "data.folder is missing" in refused("run")
+    assert "no such configuration" in refused("run", tmp_path / "no.toml")
+    assert "unknown key 'training.rate'" in refused("run", "--data", federation, "--set", "training.rate=1")
+    assert "must be new or empty" in refused("run", "--data", federation, "--out", cli_run)
+    assert "no run here" in refused("run", "--resume", tmp_path)
+    assert "leave all other options out" in refused("run", "--resume", cli_run, "--rounds", 3)
+    assert "--size takes HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "big")
+    assert str(tmp_path / "nowhere") in refused("run", "--data", tmp_path / "nowhere")
+    assert "method must be one of" in refused("run", "--data", federation, "--method", "fedex")
+
+
+def test_interrupting_says_how_to_go_on(federation: Path, tmp_path: Path) -> None:
+    """Ctrl-C during training, as the terminal sends it."""
+    import signal
+    import time
+
+    folder = tmp_path / "run"
+    words = ["run", "--data", federation, "--rounds", 500, "--out", folder, *QUICK]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harmofl", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if (folder / "checkpoint" / "state.safetensors").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"harmofl run --resume {folder}" in said
+    assert "Traceback" not in said

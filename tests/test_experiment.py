@@ -1,0 +1,238 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from experiments import small
+from toys import assert_same
+
+from harmofl import resume, run
+from harmofl.errors import RunError, StorageError
+from harmofl.journal import Checkpoint, Journal
+
+TESTS = Path(__file__).parent
+
+
+def same_end(a: Path, b: Path) -> None:
+    """Both runs end with the same weights, site states and scores, to the bit."""
+    one, two = Journal(a).load(), Journal(b).load()
+    assert isinstance(one, Checkpoint)
+    assert isinstance(two, Checkpoint)
+    assert_same(one.server.weights, two.server.weights)
+    assert one.states.keys() == two.states.keys()
+    for site, state in one.states.items():
+        assert state.keys() == two.states[site].keys()
+        for group, arrays in state.items():
+            assert_same(arrays, two.states[site][group])
+    assert_same(Journal(a).load_model()[0], Journal(b).load_model()[0])
+    for key in ("test", "val", "chosen_round"):
+        assert Journal(a).result()[key] == Journal(b).result()[key]
+    assert [r["val"] for r in Journal(a).records()] == [r["val"] for r in Journal(b).records()]
+
+
+def test_run_folder_has_what_is_promised(finished_run: Path) -> None:
+    names = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
+    assert names == {
+        "config.toml",
+        "rounds.jsonl",
+        "result.json",
+        "samples.npz",
+        "checkpoint/state.safetensors",
+        "model/model.json",
+        "model/model.safetensors",
+    }
+
+
+def test_result_is_the_chosen_round(finished_run: Path) -> None:
+    records, result = Journal(finished_run).records(), Journal(finished_run).result()
+    means = [np.mean([scores["dice"] for scores in record["val"].values()]) for record in records]
+    assert result["chosen_round"] == 1 + int(np.argmax(means))
+    assert result["val"] == records[result["chosen_round"] - 1]["val"]
+    dice = [scores["dice"] for scores in result["test"].values()]
+    assert result["summary"]["mean"] == pytest.approx(np.mean(dice))
+    assert result["summary"]["std"] == pytest.approx(np.std(dice, ddof=1))
+    assert all("test" not in record for record in records)
+
+
+def test_samples_show_what_the_report_needs(finished_run: Path) -> None:
+    samples = np.load(finished_run / "samples.npz", allow_pickle=False)
+    for site in ("site-1", "site-2"):
+        shapes = {name: samples[f"{site}/{name}"].shape for name in ("images", "normalized", "targets", "predictions")}
+        count = shapes["images"][0]
+        assert shapes == {
+            "images": (count, 3, 32, 32),
+            "normalized": (count, 3, 32, 32),
+            "targets": (count, 32, 32),
+            "predictions": (count, 32, 32),
+        }
+
+
+def test_config_runs_again_to_the_same_bits(finished_run: Path, federation: Path, tmp_path: Path) -> None:
+    from harmofl import load_experiment
+
+    run(load_experiment(finished_run / "config.toml", {}), tmp_path / "again")
+    same_end(finished_run, tmp_path / "again")
+
+
+def test_seed_decides_the_result(finished_run: Path, federation: Path, tmp_path: Path) -> None:
+    run(small(federation, run__seed=1), tmp_path / "other")
+    weights = [Journal(folder).load().server.weights for folder in (finished_run, tmp_path / "other")]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_test_scores_every_round_only_if_asked(federation: Path, tmp_path: Path) -> None:
+    run(small(federation, evaluation__test_every_round=True, training__rounds=1), tmp_path / "run")
+    assert "dice" in Journal(tmp_path / "run").records()[0]["test"]["site-1"]
+
+
+KILL = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from experiments import small
+from harmofl import experiment, files, journal, local
+from harmofl.methods import HarmoFL
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+count = 0
+def killing(function, at):
+    def wrapper(*args, **kwargs):
+        global count
+        count += 1
+        if count == at:
+            die()
+        return function(*args, **kwargs)
+    return wrapper
+
+def half_written(path, content):
+    if path.name == "state.safetensors":
+        global count
+        count += 1
+        if count == 2:
+            path.with_name("." + path.name + ".tmp").write_bytes(content[: len(content) // 2])
+            die()
+    files.write_atomic(path, content)
+
+{patch}
+experiment.run(small(Path({data!r})), Path({out!r}))
+"""
+MOMENTS = {
+    "before the first checkpoint": "journal.Journal.append = killing(journal.Journal.append, 1)",
+    "between rounds": "journal.Journal.append = killing(journal.Journal.append, 2)",
+    "during training": "HarmoFL.local_step = killing(HarmoFL.local_step, 6)",
+    "during aggregation": "HarmoFL.aggregate = killing(HarmoFL.aggregate, 2)",
+    "during the checkpoint write": "journal.write_atomic = half_written",
+    "after the checkpoint": "experiment.Watch.round_done = killing(experiment.Watch.round_done, 2)",
+    "before the result": "experiment.save_samples = killing(experiment.save_samples, 1)",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_resume_after_kill_ends_with_the_same_bits(
+    moment: str, federation: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    script = KILL.format(tests=str(TESTS), patch=MOMENTS[moment], data=str(federation), out=str(folder))
+    died = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert not (folder / "result.json").exists()
+    resume(folder)
+    same_end(finished_run, folder)
+
+
+def test_resume_after_a_torn_record(federation: Path, finished_run: Path, tmp_path: Path) -> None:
+    """As if the power went while round 3 was recorded."""
+    folder = tmp_path / "run"
+    run(small(federation, training__rounds=2), folder)
+    (folder / "result.json").unlink()
+    config = (folder / "config.toml").read_text().replace("rounds = 2", "rounds = 3")
+    (folder / "config.toml").write_text(config)
+    with (folder / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 3, "seco')
+    resume(folder)
+    same_end(finished_run, folder)
+
+
+def test_checkpoints_may_be_further_apart(federation: Path, finished_run: Path, tmp_path: Path) -> None:
+    run(small(federation, run__checkpoint_every=2), tmp_path / "run")
+    same_end(finished_run, tmp_path / "run")
+
+
+def test_resume_of_a_finished_run_changes_nothing(finished_run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    assert resume(finished_run) == Journal(finished_run).result()
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
+def test_a_used_folder_is_refused_before_anything_is_read(finished_run: Path) -> None:
+    with pytest.raises(RunError, match=r"must be new or empty; choose another --out, go on with"):
+        run(small(Path("nowhere")), finished_run)
+
+
+def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run here"):
+        resume(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(federation: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(small(federation, training__rounds=1), folder)
+    (folder / "result.json").unlink()
+    (folder / "checkpoint" / "state.safetensors").write_bytes(b"broken")
+    with pytest.raises(RunError, match=r"state\.safetensors: could not be read"):
+        resume(folder)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(federation: Path, tmp_path: Path) -> None:
+    """A limit on the size of files, set after two checkpoints, stands for a disk that fills."""
+    folder = tmp_path / "run"
+    script = f"""
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {str(TESTS)!r})
+from experiments import small
+from harmofl import experiment
+from harmofl.errors import StorageError
+
+class Fill(experiment.Watch):
+    def round_done(self, record):
+        if record.round == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    experiment.run(small(Path({str(federation)!r})), Path({str(folder)!r}), Fill())
+except StorageError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+    full = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert full.returncode == 1, full.stderr
+    assert full.stdout.count("\n") == 1
+    assert "could not be written (File too large)" in full.stdout
+    assert Journal(folder).load().server.round == 2
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_an_unwritable_folder_is_one_line(federation: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="could not be written"):
+        run(small(federation), tmp_path / "file" / "run")
+
+
+def test_results_are_strict_json(finished_run: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads((finished_run / "result.json").read_text(), parse_constant=refuse)
+
+
+def test_memory_mapped_images_give_the_same_bits(federation: Path, finished_run: Path, tmp_path: Path) -> None:
+    run(small(federation, data__cache=str(tmp_path / "cache")), tmp_path / "run")
+    assert any((tmp_path / "cache").rglob("*.npy"))
+    same_end(finished_run, tmp_path / "run")
