@@ -5,7 +5,7 @@
 
 `run` first trains FedAvg and HarmoFL once under every normalization regime and keeps the one with the best mean
 validation score of the two; then it trains every method over three seeds in that regime, and one seed in
-`batch-stats`. It goes on where it was stopped; nothing is chosen on test scores.
+`batch-stats`; at last every site alone with and without the whole amplitude normalized. It goes on where it was stopped; nothing is chosen on test scores.
 """
 
 import argparse
@@ -26,6 +26,8 @@ METHODS = {
     "HarmoFL, band 0.1": ["method.name=harmofl", "method.band=0.1"],
     "HarmoFL, band 0 (as released)": ["method.name=harmofl", "method.band=0.0"],
 }
+AMPLITUDE_ONLY = "whole amplitude, no perturbation"
+VARIANTS = {**METHODS, AMPLITUDE_ONLY: ["method.name=harmofl", "method.band=1.0", "method.alpha=0.0"]}
 PROBES = ("FedAvg", "HarmoFL, band 1 (as published)")
 REGIMES = ("batch-stats", "batch", "group", "instance")
 DATASETS = ("bloodcells", "nuclei")
@@ -42,18 +44,21 @@ class Job:
     method: str
     norm: str
     seed: int
+    site: str = ""
 
     @property
     def name(self) -> str:
-        short = "-".join(part.split("=")[1] for part in METHODS[self.method])
-        return f"{self.dataset}-{short}-{self.norm}-{self.seed}"
+        short = "-".join(part.split("=")[1] for part in VARIANTS[self.method])
+        alone = f"-alone-{self.site}" if self.site else ""
+        return f"{self.dataset}-{short}-{self.norm}-{self.seed}{alone}"
 
     def command(self, data: Path, out: Path) -> list[str]:
         start = [sys.executable, "-m", "harmofl", "run"]
         folder = out / self.name
         if (folder / "config.toml").exists():
             return [*start, "--resume", str(folder)]
-        settings = [*METHODS[self.method], f"network.norm={self.norm}", f"data.folder={data / self.dataset}"]
+        settings = [*VARIANTS[self.method], f"network.norm={self.norm}", f"data.folder={data / self.dataset}"]
+        settings += [f'data.sites=["{self.site}"]'] if self.site else []
         changes = [word for setting in settings for word in ("--set", setting)]
         config = Path(__file__).parent.parent / "configs" / f"{self.dataset}.toml"
         return [*start, str(config), "--seed", str(self.seed), "--out", str(folder), *changes]
@@ -99,6 +104,25 @@ def main_jobs(dataset: str, norm: str) -> list[Job]:
     return every + [Job(dataset, method, "batch-stats", 0) for method in METHODS]
 
 
+def alone_jobs(dataset: str, norm: str, data: Path) -> list[Job]:
+    """Every site for itself, so without any shift between sites: what normalizing its amplitude costs it."""
+    sites = sorted(path.name for path in (data / dataset).iterdir() if path.is_dir())
+    return [Job(dataset, m, norm, seed, site) for site in sites for m in ("FedAvg", AMPLITUDE_ONLY) for seed in SEEDS]
+
+
+def alone_table(dataset: str, norm: str, data: Path, out: Path) -> str:
+    """Test score at the one site it was trained on: mean (standard deviation over seeds)."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for job in alone_jobs(dataset, norm, data):
+        if found := result(job, out):
+            scores.setdefault(job.method, {}).setdefault(job.site, []).append(found["summary"]["mean"])
+    sites = list(next(iter(scores.values()), {}))
+    rows = [
+        f"| {m} | " + " | ".join(_cell(np.array(v)) for v in by_site.values()) + " |" for m, by_site in scores.items()
+    ]
+    return "\n".join(["| trained alone | " + " | ".join(sites) + " |", "|---|" + "---|" * len(sites), *rows])
+
+
 def regime_table(dataset: str, out: Path) -> str:
     lines = ["| regime | " + " | ".join(PROBES) + " | mean |", "|---|" + "---|" * (len(PROBES) + 1)]
     for norm in REGIMES:
@@ -140,12 +164,15 @@ def main() -> None:
         carry_out([job for d in DATASETS for job in probe_jobs(d)], args.data, args.out, args.workers)
         jobs = [job for d in DATASETS for job in main_jobs(d, chosen_regime(d, args.out))]
         carry_out(sorted(jobs, key=lambda job: job.seed), args.data, args.out, args.workers)
+        jobs = [job for d in DATASETS for job in alone_jobs(d, chosen_regime(d, args.out), args.data)]
+        carry_out(jobs, args.data, args.out, args.workers)
     for dataset in DATASETS:
         norm = chosen_regime(dataset, args.out)
         print(f"\n## {dataset}\n\nValidation by regime:\n\n{regime_table(dataset, args.out)}\n")
         print(f"Test, {norm}:\n\n{score_table(dataset, norm, SEEDS, args.out)}\n")
         if norm != "batch-stats":
-            print(f"Test, batch-stats:\n\n{score_table(dataset, 'batch-stats', SEEDS[:1], args.out)}")
+            print(f"Test, batch-stats:\n\n{score_table(dataset, 'batch-stats', SEEDS[:1], args.out)}\n")
+        print(f"Each site for itself, {norm}:\n\n{alone_table(dataset, norm, args.data, args.out)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from experiments import small
 from toys import assert_same
 
 from harmofl import resume, run
-from harmofl.errors import RunError, StorageError
+from harmofl.errors import ConfigError, RunError, StorageError
 from harmofl.journal import Checkpoint, Journal
 
 TESTS = Path(__file__).parent
@@ -230,6 +230,14 @@ def test_results_are_strict_json(finished_run: Path) -> None:
         raise AssertionError(constant)
 
     json.loads((finished_run / "result.json").read_text(), parse_constant=refuse)
+
+
+def test_only_some_sites_take_part(federation: Path, tmp_path: Path) -> None:
+    result = run(small(federation, data__sites=["site-2"], training__rounds=1), tmp_path / "run")
+    assert list(result["test"]) == ["site-2"]
+    assert result["summary"]["std"] is None
+    with pytest.raises(ConfigError, match=r"data\.sites must name sites of the federation \(site-1, site-2\)"):
+        run(small(federation, data__sites=["site-3"]), tmp_path / "other")
 
 
 def test_memory_mapped_images_give_the_same_bits(federation: Path, finished_run: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """An experiment as text: a TOML file, options of the command line, and the defaults of the task.
 
 [run]         name, seed, device, threads, checkpoint_every
-[data]        folder, size, channels, cache
+[data]        folder, size, channels, sites, cache
 [method]      name, and the method's hyperparameters
 [network]     name, norm, options
 [training]    rounds, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, augment
@@ -46,6 +46,7 @@ class DataTable(_Table):
     folder: Path
     size: tuple[int, int] | None = None
     channels: int | None = Field(None, ge=1)
+    sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these take part")
     cache: Path | None = None
 
 

@@ -1,7 +1,7 @@
 """An experiment made ready: its images decoded, its method, network and optimizer built."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,8 @@ class Trial:
             cache=data.cache,
             progress=opening,
         )
+        if data.sites is not None:
+            federation = replace(federation, sites=_chosen(federation, data.sites))
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
         options = dict(experiment.method)
@@ -97,6 +99,13 @@ class Trial:
         """Mean, worst and spread of the main metric over the sites."""
         metric = MAIN_METRIC[self.federation.info.task]
         return summarize({site: values[metric] for site, values in scores.items()})
+
+
+def _chosen(federation: Federation, names: tuple[str, ...]) -> tuple[Site, ...]:
+    there = {site.name: site for site in federation.sites}
+    if missing := [name for name in names if name not in there]:
+        raise ConfigError(f"data.sites must name sites of the federation ({', '.join(there)}), got {missing[0]!r}")
+    return tuple(there[name] for name in sorted(set(names)))
 
 
 def _training(experiment: Experiment, federation: Federation, method: Method) -> Training:
