@@ -5,7 +5,8 @@
 
 `run` first trains FedAvg and HarmoFL once under every normalization regime and keeps the one with the best mean
 validation score of the two; then it trains every method over three seeds in that regime, and one seed in
-`batch-stats`; at last every site alone with and without the whole amplitude normalized. It goes on where it was stopped; nothing is chosen on test scores.
+`batch-stats`; at last every site alone with and without the whole amplitude normalized. It goes on where it was
+stopped; nothing is chosen on test scores.
 """
 
 import argparse
