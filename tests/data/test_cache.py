@@ -6,7 +6,7 @@ import pytest
 from folders_on_disk import mask, photograph, save, write_classes, write_tree
 
 from harmofl.data import SPLITS, open_federation
-from harmofl.data.store import FileRows
+from harmofl.data.decoding.store import FileRows
 from harmofl.errors import DataError, StorageError
 
 
@@ -24,7 +24,7 @@ def same(one, other):
 @pytest.fixture
 def no_decoding(monkeypatch):
     def start():
-        monkeypatch.setattr("harmofl.data.assembly.decode_record", lambda *_: pytest.fail("decoded again"))
+        monkeypatch.setattr("harmofl.data.decoding.assembly.decode_record", lambda *_: pytest.fail("decoded again"))
 
     return start
 

@@ -4,9 +4,9 @@ import pytest
 from folders_on_disk import save_volume, write_tree
 
 from harmofl.data import open_federation
-from harmofl.data.images import read_header
+from harmofl.data.decoding.images import read_header
+from harmofl.data.decoding.volumes import CLIP_QUANTILE, neighbourhoods, read_volume
 from harmofl.data.manifest import Record, write_manifest
-from harmofl.data.volumes import CLIP_QUANTILE, neighbourhoods, read_volume
 from harmofl.errors import DataError
 
 SHAPE = (6, 5, 4)

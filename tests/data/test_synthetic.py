@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from harmofl.batch import Task
-from harmofl.data import cells, mri
 from harmofl.data.manifest import read_info, read_manifest
-from harmofl.data.phantoms import Bytes, Floats, smooth_noise, spread
+from harmofl.data.phantoms import cells, mri
+from harmofl.data.phantoms.common import Bytes, Floats, smooth_noise, spread
 from harmofl.data.synthetic import (
     CLASSES,
     Kind,

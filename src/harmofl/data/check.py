@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from harmofl.data.assembly import Progress
-from harmofl.data.files import FederationFiles, SiteFiles
-from harmofl.data.layout import common_size, read_layout, settle
+from harmofl.data.checking.oddities import Seen, copies, look, site_oddities
+from harmofl.data.checking.problem import Problem
+from harmofl.data.checking.structure import structure_problems
+from harmofl.data.decoding.assembly import Progress
+from harmofl.data.layout.files import FederationFiles, SiteFiles
+from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import FederationInfo, Record
-from harmofl.data.oddities import Seen, copies, look, site_oddities
-from harmofl.data.problem import Problem
-from harmofl.data.structure import structure_problems
 from harmofl.errors import DataError
 
 __all__ = ["Problem", "find_problems"]

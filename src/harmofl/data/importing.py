@@ -5,12 +5,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.data.assembly import Progress
 from harmofl.data.check import problems_of
-from harmofl.data.files import FederationFiles, SiteFiles
-from harmofl.data.layout import read_layout, settle
+from harmofl.data.checking.problem import refuse
+from harmofl.data.decoding.assembly import Progress
+from harmofl.data.layout.files import FederationFiles, SiteFiles
+from harmofl.data.layout.reading import read_layout, settle
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
-from harmofl.data.problem import refuse
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import DataError, StorageError
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from harmofl.batch import Batch, Task
-from harmofl.data.assembly import Arrays, Built, Progress, assemble
-from harmofl.data.cache import cached
-from harmofl.data.files import SiteFiles
-from harmofl.data.layout import common_size, read_layout, settle
+from harmofl.data.checking.problem import refuse
+from harmofl.data.checking.structure import structure_problems
+from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble
+from harmofl.data.decoding.cache import cached
+from harmofl.data.decoding.store import MemoryRows
+from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.data.problem import refuse
-from harmofl.data.store import MemoryRows
-from harmofl.data.structure import structure_problems
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def open_federation(
 
     Args:
         folder: holds federation.toml and a manifest.csv per site (see `manifest`), or is a plain folder of
-            sites (see `folders`), or of the images/ and masks/ of a single one.
+            sites (see `layout.folders`), or of the images/ and masks/ of a single one.
         size: (H, W) to resize images to, in place of what federation.toml says; without either, all images
             must have one size.
         channels: 1 or 3, odd for volumes, in place of what federation.toml says or the files suggest.

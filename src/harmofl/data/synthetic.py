@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from harmofl.batch import Task
-from harmofl.data import cells, mri
-from harmofl.data.cells import CellsStyle
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
-from harmofl.data.mri import MriStyle
-from harmofl.data.phantoms import Bytes
+from harmofl.data.phantoms import cells, mri
+from harmofl.data.phantoms.cells import CellsStyle
+from harmofl.data.phantoms.common import Bytes
+from harmofl.data.phantoms.mri import MriStyle
 from harmofl.data.splits import split_patients
 from harmofl.errors import DataError, StorageError
 from harmofl.seeding import derived_seed, rng

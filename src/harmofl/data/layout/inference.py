@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harmofl.batch import Task
-from harmofl.data.files import SiteFiles
-from harmofl.data.images import read_header, read_mask
+from harmofl.data.decoding.images import read_header, read_mask
+from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.data.files import FederationFiles, SiteFiles, subfolders
-from harmofl.data.folders import UNDERSTOOD, read_folders
-from harmofl.data.images import read_header
+from harmofl.data.decoding.images import read_header
+from harmofl.data.layout.files import FederationFiles, SiteFiles, subfolders
+from harmofl.data.layout.folders import UNDERSTOOD, read_folders
 from harmofl.data.manifest import read_info, read_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harmofl.data.decoding import decode_record
-from harmofl.data.files import SiteFiles
-from harmofl.data.images import read_header
+from harmofl.data.checking.problem import Problem
+from harmofl.data.decoding.images import read_header
+from harmofl.data.decoding.records import decode_record
+from harmofl.data.decoding.store import Rows
+from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.data.problem import Problem
-from harmofl.data.store import Rows
 from harmofl.errors import DataError
 
 Progress = Callable[[str, int, int], None]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.data.assembly import Arrays, Built
-from harmofl.data.files import SiteFiles
+from harmofl.data.decoding.assembly import Arrays, Built
+from harmofl.data.decoding.store import FileRows
+from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.data.store import FileRows
 from harmofl.errors import StorageError
 
 _VERSION = 1  # raise it when decoding changes

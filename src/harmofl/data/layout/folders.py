@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmofl.batch import Task
-from harmofl.data.files import FederationFiles, SiteFiles, image_files, subfolders
-from harmofl.data.inference import infer_info
-from harmofl.data.listing import SiteFolder, list_site, mask_folder
-from harmofl.data.metadata import Row, read_metadata
+from harmofl.data.layout.files import FederationFiles, SiteFiles, image_files, subfolders
+from harmofl.data.layout.inference import infer_info
+from harmofl.data.layout.listing import SiteFolder, list_site, mask_folder
+from harmofl.data.layout.metadata import Row, read_metadata
 from harmofl.data.splits import split_patients
 from harmofl.errors import DataError
 

@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from harmofl.data.files import SiteFiles
+from harmofl.data.checking.problem import Problem
+from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.data.problem import Problem
 
 
 def structure_problems(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:

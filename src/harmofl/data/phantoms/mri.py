@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from harmofl.data.phantoms import Bytes, Floats, Mask, smooth_noise, soft_step, spread, to_bytes
+from harmofl.data.phantoms.common import Bytes, Floats, Mask, smooth_noise, soft_step, spread, to_bytes
 
 TISSUES = {
     "air": (0.0, 1000.0, 100.0),

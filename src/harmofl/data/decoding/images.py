@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harmofl.data import volumes
-from harmofl.data.files import is_volume, suffix_of
+from harmofl.data.decoding import volumes
+from harmofl.data.layout.files import is_volume, suffix_of
 from harmofl.errors import DataError
 
 _UNREADABLE = (

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harmofl.data.decoding import decode_record
-from harmofl.data.files import SiteFiles
+from harmofl.data.checking.problem import Problem
+from harmofl.data.decoding.records import decode_record
+from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
-from harmofl.data.problem import Problem
 
 FEW_CASES = 5
 """With fewer test cases than this a score says next to nothing."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.batch import Task
-from harmofl.data.files import SiteFiles, image_files, is_volume, stem_of, subfolders, suffix_of
+from harmofl.data.layout.files import SiteFiles, image_files, is_volume, stem_of, subfolders, suffix_of
+from harmofl.data.layout.metadata import Row
 from harmofl.data.manifest import Record
-from harmofl.data.metadata import Row
 from harmofl.errors import DataError
 
 MASK_FOLDERS = ("masks", "labels")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.data.files import is_volume
-from harmofl.data.images import read_image, read_mask, resize, with_channels
+from harmofl.data.decoding.images import read_image, read_mask, resize, with_channels
+from harmofl.data.decoding.volumes import neighbourhoods
+from harmofl.data.layout.files import is_volume
 from harmofl.data.manifest import FederationInfo, Record
-from harmofl.data.volumes import neighbourhoods
 from harmofl.errors import DataError
 
 BINARY = 2

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
-from harmofl.data.phantoms import Bytes, Floats, Indices, Mask, smooth_noise, soft_step, spread, to_bytes
+from harmofl.data.phantoms.common import Bytes, Floats, Indices, Mask, smooth_noise, soft_step, spread, to_bytes
 
 HAEMATOXYLIN = (0.65, 0.70, 0.29)
 """Optical density of haematoxylin in red, green and blue (Ruifrok and Johnston 2001), about unit length."""

@@ -1,0 +1,1 @@
+"""What can be wrong or odd with a federation's data."""
