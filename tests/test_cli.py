@@ -130,6 +130,18 @@ def test_check_ends_with_2_and_lists_every_problem(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_a_class_absent_at_a_site_is_said_and_allowed(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    harmofl("data", "synth", "--to", folder, "--sites", 2, "--images", 8, "--size", 32, "--task", "classification")
+    manifest = folder / "site-2" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",tumor,", ",normal,"))
+    options = ["--set", "network.options.blocks=[1]", "--set", "training.batch_size=4", "--set", "run.threads=1"]
+    done = harmofl("run", "--data", folder, "--rounds", 1, "--out", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stderr
+    assert "warning: site-2: no training image shows class 'tumor'" in done.stderr
+    assert done.stderr.count("warning") == 1
+
+
 def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Path) -> None:
     assert "data.folder is missing" in refused("run")
     assert "no such configuration" in refused("run", tmp_path / "no.toml")

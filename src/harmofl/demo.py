@@ -18,7 +18,7 @@ METHODS = ("harmofl", "fedavg")
 def demo_experiment(data: Path, method: str, rounds: int, seed: int) -> Experiment:
     """Nucleus segmentation with a small U-Net, a few minutes on two cores."""
     tables = {
-        "run": {"name": f"demo-{method}", "seed": seed},
+        "run": {"name": f"demo-{method}", "seed": seed, "threads": 1},
         "data": {"folder": data},
         "method": {"name": method},
         "network": {"options": {"features": 8}},

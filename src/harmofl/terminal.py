@@ -18,6 +18,7 @@ from rich.table import Table
 
 from harmofl.config import Experiment
 from harmofl.data.site import Federation
+from harmofl.data.summary import absent_classes
 from harmofl.experiment import Watch
 from harmofl.journal import RoundRecord
 from harmofl.metrics import MAIN_METRIC, summarize
@@ -67,6 +68,8 @@ class Terminal(Watch):
             f"{name}: {count} sites, {self._rounds} rounds, {experiment.network.name} "
             f"({experiment.network.norm}), {experiment.run.threads} threads"
         )
+        for line in absent_classes(federation):
+            self.console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
         self._progress.reset(
             self._bar,
             description=name,

@@ -19,6 +19,7 @@ from harmofl.exchange import ServerState
 from harmofl.journal import Scores
 from harmofl.local import Training
 from harmofl.losses import LOSSES
+from harmofl.memory import keep_freed_memory
 from harmofl.method import Method
 from harmofl.methods import make_method
 from harmofl.metrics import MAIN_METRIC, Summary, summarize
@@ -61,6 +62,7 @@ class Trial:
             federation = replace(federation, sites=_chosen(federation, data.sites))
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
+        keep_freed_memory()
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
         return cls(experiment, federation, method, _training(experiment, federation, method))

@@ -1,4 +1,4 @@
-"""A table of what a federation holds, for `harmofl data show`."""
+"""What a federation holds: a table for `harmofl data show`, and the classes that a site lacks."""
 
 import numpy as np
 
@@ -27,3 +27,14 @@ def _row(site: Site, name: str) -> dict[str, str]:
 def _occurrences(targets: np.ndarray, k: int) -> int:
     hits = targets == k
     return int(np.count_nonzero(hits.reshape(len(targets), -1).any(axis=1)))
+
+
+def absent_classes(federation: Federation) -> list[str]:
+    """One line for every class that no training image of a site shows; allowed, but a user should know."""
+    return [
+        f"{site.name}: no training image shows class {label!r}, so the site cannot teach it; "
+        "see `harmofl data show`, and leave the site out with data.sites if that is not meant"
+        for site in federation.sites
+        for k, label in enumerate(site.classes)
+        if not _occurrences(site.train.targets, k)
+    ]

@@ -1,0 +1,71 @@
+"""Real images from several sites, where they are beside the checkout."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harmofl import amplitude, load_experiment, open_federation, run, with_amplitude
+from harmofl.data.site import Site
+
+
+def spectra(site: Site, count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and the mean amplitude spectra of two halves of a site, in dB, (2, C, H, W//2 + 1)."""
+    images = site.train.batch(range(min(count, len(site.train)))).images
+    return images, decibels(images)
+
+
+def decibels(images: torch.Tensor) -> torch.Tensor:
+    halves = [amplitude(images[start::2]).mean(dim=0) for start in (0, 1)]
+    return 20 * torch.stack(halves).clamp_min(1e-3).log10()
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().mean())
+
+
+@pytest.mark.shared("data/bloodcells")
+def test_sites_differ_in_amplitude_and_no_longer_after_normalization(shared_path: Path) -> None:
+    federation = open_federation(shared_path / "data" / "bloodcells", size=(48, 48))
+    found = [spectra(site) for site in federation.sites]
+    within = max(distance(*halves) for _, halves in found)
+    between = min(distance(found[i][1][0], found[j][1][0]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert between > 2 * within
+    A = torch.stack([amplitude(images).mean(dim=0) for images, _ in found]).mean(dim=0)
+    after = [decibels(with_amplitude(images, A)) for images, _ in found]
+    assert max(distance(after[i][0], after[j][0]) for i, j in ((0, 1), (0, 2), (1, 2))) < 0.01
+
+
+@pytest.mark.shared("data/bloodcells")
+def test_blood_cells_are_learnt(shared_path: Path, tmp_path: Path) -> None:
+    """Four classes, balanced accuracy by chance 0.25."""
+    settings = {
+        "data.folder": str(shared_path / "data" / "bloodcells"),
+        "data.size": [32, 32],
+        "method.name": "fedavg",
+        "run.threads": 1,
+        "network.options": {"growth": 8, "blocks": [2, 2], "initial": 16},
+        "training.rounds": 4,
+        "training.lr": 0.05,
+        "training.augment": "flips",
+    }
+    result = run(load_experiment(None, settings), tmp_path / "run")
+    assert list(result["test"]) == ["A_pbc_barcelona", "B_bccd", "C_jtsc_tecom"]
+    assert result["num_images"]["A_pbc_barcelona"] == {"train": 560, "val": 80, "test": 160}
+    assert result["summary"]["mean"] > 0.4
+
+
+@pytest.mark.shared("data/nuclei")
+def test_nuclei_are_segmented(shared_path: Path, tmp_path: Path) -> None:
+    """HarmoFL over six sites; an empty prediction scores below 0.1."""
+    settings = {
+        "data.folder": str(shared_path / "data" / "nuclei"),
+        "data.size": [32, 32],
+        "run.threads": 1,
+        "network.options": {"features": 4},
+        "training.rounds": 3,
+        "training.lr": 0.004,
+    }
+    result = run(load_experiment(None, settings), tmp_path / "run")
+    assert len(result["test"]) == 6
+    assert result["summary"]["mean"] > 0.2
