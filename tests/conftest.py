@@ -15,8 +15,9 @@ def shared_path() -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Bit-for-bit comparisons need a stated thread count."""
+    """Bit-for-bit comparisons need a stated thread count, and a test the same numbers every time."""
     torch.set_num_threads(1)
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -84,14 +84,13 @@ def test_equals_the_released_operator_at_odd_sizes(shared_path, L: str) -> None:
 def test_layer_equals_the_released_layer_where_that_learns(shared_path) -> None:
     """The released layer keeps the first batch's amplitude (decay truncated to 0) and replaces the DC bin."""
     z = np.load(shared_path / "reference/amplitude_released.npz")
-    layer = AmplitudeNorm(band=0)
+    layer = AmplitudeNorm(band=0, decay=0)
     first = layer(torch.from_numpy(z["images"][:2]))
     np.testing.assert_allclose(first, z["round1_batch1_out"], atol=1e-5)
     W = z["images"].shape[-1]
     np.testing.assert_allclose(
         layer.amplitude, z["running_amplitude_after_batch1"][..., : W // 2 + 1], atol=1e-4, rtol=1e-5
     )
-    layer.freeze()
     np.testing.assert_allclose(layer(torch.from_numpy(z["images"][2:])), z["round1_batch2_out"], atol=1e-5)
 
 
@@ -197,6 +196,38 @@ def test_half_model_keeps_the_amplitude_in_float32() -> None:
     assert layer.amplitude.isfinite().all()
 
 
+@pytest.mark.parametrize("band", [1.0, 0.3, 0])
+def test_evaluation_normalizes_with_what_was_learnt(band: float) -> None:
+    layer = AmplitudeNorm(band=band)
+    layer(torch.rand(4, 3, 8, 8))
+    layer.eval()
+    x = torch.rand(2, 3, 8, 8) * 3
+    assert torch.equal(layer(x), with_amplitude(x, layer.amplitude, band))
+    assert not torch.allclose(layer(x), x, atol=0.1)
+
+
+@pytest.mark.parametrize("decay", [1e-17, 1e-12])
+def test_a_tiny_decay_is_the_plain_mean(decay: float) -> None:
+    """v -> 0 of the bias-corrected average: every batch counts the same."""
+    layer = AmplitudeNorm(decay=decay)
+    for level in (1.0, 2.0, 6.0):
+        layer(torch.full((1, 1, 2, 2), level))
+    assert float(layer.amplitude[0, 0, 0]) == pytest.approx(12)
+
+
+def test_integer_images_come_back_as_numbers_that_do_not_wrap() -> None:
+    x = torch.full((1, 1, 2, 2), 200, dtype=torch.uint8)
+    assert with_amplitude(x, torch.full((1, 2, 2), 2000.0), 0).unique().tolist() == [500.0]
+    with pytest.raises(ShapeError, match="floating-point"):
+        AmplitudeNorm()(x)
+
+
+def test_flags_stay_on_the_cpu() -> None:
+    with torch.device("meta"):
+        layer = AmplitudeNorm()
+    assert {layer.count.device.type, layer.frozen.device.type, layer.width.device.type} == {"cpu"}
+
+
 def test_off_passes_images_through() -> None:
     x = torch.rand(2, 3, 8, 8)
     assert AmplitudeNorm(band="off")(x) is x
@@ -210,16 +241,18 @@ def test_another_image_size_is_refused(size: tuple[int, ...], training: bool) ->
     layer.train(training)
     with pytest.raises(ShapeError, match=r"resize the images"):
         layer(torch.rand(2, *size))
+    with pytest.raises(ShapeError, match=r"images must be \(N, C, H, W\)"):
+        layer(torch.rand(3, 8, 8))
     assert int(layer.count) == 1
 
 
-@pytest.mark.parametrize("band", [-0.1, 1.5, "low", float("nan")])
+@pytest.mark.parametrize("band", [-0.1, 1.5, "low", float("nan"), True])
 def test_bands_out_of_range_are_refused(band: float) -> None:
     with pytest.raises(ConfigError, match="band must be"):
         AmplitudeNorm(band=band)
 
 
-@pytest.mark.parametrize("decay", [0, -1, 1.1, float("nan")])
+@pytest.mark.parametrize("decay", [-1, 1.1, float("nan"), "a", True])
 def test_decays_out_of_range_are_refused(decay: float) -> None:
     with pytest.raises(ConfigError, match="decay must be"):
         AmplitudeNorm(decay=decay)

@@ -10,6 +10,8 @@ import pytest
 
 from harmofl.cli import main
 
+ROOT = Path(__file__).parent.parent
+
 QUICK = ["--set", "network.options.features=2", "--set", "run.threads=1", "--set", "training.batch_size=4"]
 
 
@@ -98,7 +100,9 @@ def test_methods_lists_every_method() -> None:
 def test_every_command_has_help_with_an_example(command: str) -> None:
     shown = harmofl(*command.split(), "--help")
     assert shown.returncode == 0
-    assert re.search(rf"harmofl {command} ?", shown.stdout.split("Example", 1)[1])
+    example = shown.stdout.split("Example", 1)[1]
+    assert re.search(rf"harmofl {command} ?", example)
+    assert all((ROOT / config).exists() for config in re.findall(r"configs/\w+\.toml", example))
 
 
 def test_synth_import_check_show(tmp_path: Path) -> None:
@@ -152,6 +156,15 @@ def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Pat
     assert "--size takes HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "big")
     assert str(tmp_path / "nowhere") in refused("run", "--data", tmp_path / "nowhere")
     assert "method must be one of" in refused("run", "--data", federation, "--method", "fedex")
+    assert "--size takes HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "3²")
+    assert "run.seed" in refused("run", "--data", federation, "--seed", 10**23)
+    assert "run.name" in refused("run", "--data", federation, "--set", "run.name=../x")
+    assert "must not be true or false" in refused("run", "--data", federation, "--set", "training.rounds=true")
+    assert "data is a table" in refused("run", "--set", "data=3")
+    assert "must be a table" in refused("run", "--set", "training.lr=1", "--set", "training.lr.x=1")
+    (tmp_path / "scalar.toml").write_text("training = 3\n")
+    assert "must be a table" in refused("run", tmp_path / "scalar.toml", "--rounds", 1)
+    assert "must be a TOML file" in refused("run", tmp_path / "scalar.toml" / "x")
 
 
 def test_interrupting_says_how_to_go_on(federation: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from experiments import small
+from PIL import Image
+from safetensors.torch import save_file
 from toys import assert_same
 
 from harmofl import resume, run
 from harmofl.errors import ConfigError, RunError, StorageError
+from harmofl.exchange import ServerState
 from harmofl.journal import Checkpoint, Journal
 
 TESTS = Path(__file__).parent
@@ -116,7 +120,7 @@ def half_written(path, content):
         global count
         count += 1
         if count == 2:
-            path.with_name("." + path.name + ".tmp").write_bytes(content[: len(content) // 2])
+            path.with_name(f".{{path.name}}.tmp").write_bytes(content[: len(content) // 2])
             die()
     files.write_atomic(path, content)
 
@@ -124,6 +128,7 @@ def half_written(path, content):
 experiment.run(small(Path({data!r})), Path({out!r}))
 """
 MOMENTS = {
+    "while the folder is made": "journal.write_atomic = killing(journal.write_atomic, 2)",
     "before the first checkpoint": "journal.Journal.append = killing(journal.Journal.append, 1)",
     "between rounds": "journal.Journal.append = killing(journal.Journal.append, 2)",
     "during training": "HarmoFL.local_step = killing(HarmoFL.local_step, 6)",
@@ -143,7 +148,11 @@ def test_resume_after_kill_ends_with_the_same_bits(
     died = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not (folder / "result.json").exists()
-    resume(folder)
+    if folder.exists():
+        resume(folder)
+    else:
+        run(small(federation), folder)
+    assert not list(folder.rglob("*.tmp"))
     same_end(finished_run, folder)
 
 
@@ -181,12 +190,84 @@ def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
+def unfinished(federation: Path, folder: Path) -> Journal:
+    """As if killed after its first round."""
+    run(small(federation, training__rounds=1), folder)
+    (folder / "result.json").unlink()
+    return Journal(folder)
+
+
+def test_resume_refuses_other_images(federation: Path, tmp_path: Path) -> None:
+    shutil.copytree(federation, tmp_path / "data")
+    unfinished(tmp_path / "data", tmp_path / "run")
+    image = next((tmp_path / "data" / "site-1" / "images").iterdir())
+    Image.eval(Image.open(image), lambda v: 255 - v).save(image)
+    with pytest.raises(RunError, match="images must be those that the run began with"):
+        resume(tmp_path / "run")
+
+
+def test_resume_refuses_another_configuration(federation: Path, tmp_path: Path) -> None:
+    journal = unfinished(federation, tmp_path / "run")
+    config = journal.config_path.read_text()
+    journal.config_path.write_text(config.replace("features = 2", "features = 3"))
+    with pytest.raises(RunError, match="configuration and images must be those"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", "[1]\n", '{"round": 1}\n{"round": 1}\n'])
+def test_missing_or_damaged_records_are_named(text: str, federation: Path, tmp_path: Path) -> None:
+    journal = unfinished(federation, tmp_path / "run")
+    (journal.folder / "rounds.jsonl").write_text(text)
+    with pytest.raises(RunError, match=r"rounds\.jsonl: must have"):
+        resume(tmp_path / "run")
+
+
+def test_two_at_a_time_are_refused(federation: Path, tmp_path: Path) -> None:
+    journal = unfinished(federation, tmp_path / "run")
+    with journal.locked(), pytest.raises(RunError, match="another process is training into it"):
+        resume(tmp_path / "run")
+
+
+def test_the_model_of_a_round_that_is_run_again_does_not_stay(tmp_path: Path) -> None:
+    """Round 2 was the best when it was killed before its checkpoint, and is not the second time."""
+    journal = Journal.create(tmp_path / "run", "", {})
+    journal.save_model(1, {"w": torch.tensor([1.0])}, {})
+    journal.save(Checkpoint(ServerState(1, {"w": torch.tensor([1.0])}), {}, 1, 0.5))
+    journal.save_model(2, {"w": torch.tensor([2.0])}, {})
+    journal.settle(1)
+    assert journal.load_model()[0]["w"].item() == 1
+    assert [path.name for path in sorted((tmp_path / "run" / "model").iterdir())] == ["model.json", "model.safetensors"]
+
+
+def test_a_checkpoint_holds_all_of_the_state(tmp_path: Path) -> None:
+    """Extras that share memory with the weights, empty groups, weights that sites keep."""
+    w = torch.arange(3.0)
+    state = ServerState(1, {"a.b": w, "n": torch.tensor(3)}, {"previous": {"a.b": w}, "empty": {}})
+    kept = {"site 1": {"optimizer": {"step:a.b": torch.tensor(1.0)}, "weights": {}}, "ß[x]": {"weights": {"n": w}}}
+    journal = Journal.create(tmp_path / "run", "", {})
+    journal.save(Checkpoint(state, kept, 1, float("-inf")))
+    back = journal.load()
+    assert (back.server.round, back.best_round, back.best_score) == (1, 1, float("-inf"))
+    assert_same(back.server.weights, state.weights)
+    assert back.server.extras.keys() == state.extras.keys()
+    assert_same(back.server.extras["previous"], {"a.b": w})
+    assert back.states.keys() == kept.keys()
+    for site, groups in kept.items():
+        assert back.states[site].keys() == groups.keys()
+        for group, arrays in groups.items():
+            assert_same(back.states[site][group], arrays)
+
+
 def test_a_damaged_checkpoint_is_named(federation: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(small(federation, training__rounds=1), folder)
     (folder / "result.json").unlink()
-    (folder / "checkpoint" / "state.safetensors").write_bytes(b"broken")
+    state = folder / "checkpoint" / "state.safetensors"
+    state.write_bytes(b"broken")
     with pytest.raises(RunError, match=r"state\.safetensors: could not be read"):
+        resume(folder)
+    save_file({"w": torch.zeros(1)}, state)
+    with pytest.raises(RunError, match="is not the checkpoint of a run"):
         resume(folder)
 
 

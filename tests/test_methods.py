@@ -2,18 +2,23 @@
 
 import copy
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from toys import SIZES, adam, assert_same, sgd, toy_network, toy_site, toy_sites, toy_training, train
 
+from harmofl.amplitude import amplitude, with_amplitude
 from harmofl.arrays import state_of
-from harmofl.errors import ConfigError, TrainingError
+from harmofl.data.site import Site, Split
+from harmofl.errors import ConfigError, ShapeError, TrainingError
 from harmofl.exchange import Broadcast
 from harmofl.local import run_client
 from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.runtimes.simulation import run_round
+from harmofl.seeding import rng
 
 everyone = pytest.mark.parametrize("name", METHODS)
 
@@ -128,8 +133,6 @@ def test_one_site_is_plain_training_to_the_bit() -> None:
     model = method.model(toy_network())
     optimizer = sgd(model.parameters())
     for round_number in (1, 2, 3):
-        from harmofl.seeding import rng
-
         order = rng(0, "batches", round_number, "a", 0).permutation(9)
         for index in (order[:4], order[4:]):
             batch = site.train.batch(index)
@@ -186,6 +189,112 @@ def test_harmofl_without_band_is_fedsam_to_the_bit(optimizer) -> None:
     assert_same(sam.weights, network)
 
 
+def test_harmofl_without_climb_is_fedavg_on_normalized_images() -> None:
+    """After round 1: alpha = 0 equals FedAvg at sites that store Psi(x), up to the rounding of another FFT batch."""
+    method = HarmoFL(alpha=0)
+    training = toy_training(method)
+    server, states, _ = train(method, training, rounds=1)
+    after, *_ = run_round(method, server, toy_sites(), states, training)
+    A = server.weights["amplitude_norm.amplitude"]
+    plain = FedAvg()
+    network = {name: value for name, value in server.weights.items() if name.startswith("network.")}
+    stored = [
+        replace(site, train=replace(site.train, images=with_amplitude(torch.from_numpy(site.train.images), A).numpy()))
+        for site in toy_sites()
+    ]
+    same, *_ = run_round(plain, replace(plain.start(network), round=1), stored, states, toy_training(plain))
+    torch.testing.assert_close(dict(same.weights), {name: after.weights[name] for name in network})
+
+
+def test_harmofl_step_by_hand() -> None:
+    """One pixel, f(x) = w x, loss = mean f^2 over the batch, alpha = 0.5, lr = 0.1, one site, one batch of 4.
+
+    Images 1, 1, 3, 3: A_1 = mean |F| = 2, so Psi(x) = 2 for all. At w = 1 the gradient is 2 w 2^2 = 8, so
+    delta = 0.5 * 8 / 8 = 0.5; at 1.5 it is 12; w = 1 - 0.1 * 12 = -0.2. Without Psi: mean x^2 = 5, 10, 15, -0.5.
+    """
+
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.w * x
+
+    split = Split(np.array([1, 1, 3, 3], np.float32).reshape(4, 1, 1, 1), np.zeros(4, np.int64), tuple("abcd"))
+    site = Site("a", "classification", ("no", "yes"), split, split, split)
+    for method, expected in ((HarmoFL(alpha=0.5), -0.2), (FedSAM(alpha=0.5), -0.5)):
+        training = toy_training(
+            method,
+            Scale(),
+            loss=lambda output, _: (output**2).mean(),
+            optimizer=lambda params: torch.optim.SGD(params, lr=0.1),
+        )
+        server, *_ = train(method, training, rounds=1, sites=[site])
+        assert server.weights["network.w"].item() == pytest.approx(expected)
+
+
+def test_released_preset_keeps_the_first_batch_and_moves_the_level_alone() -> None:
+    method = METHODS["harmofl-released"]()
+    assert (method.band, method.decay) == (0.0, 0.0)
+    _, _, updates = train(method, toy_training(method), rounds=1)
+    site = toy_sites()[0]
+    first = rng(0, "batches", 1, "a", 0).permutation(len(site.train))[:4]
+    expected = amplitude(site.train.batch(first).images).mean(dim=0)
+    torch.testing.assert_close(updates[0].weights["amplitude_norm.amplitude"], expected)
+
+
+def test_images_of_another_width_are_refused_at_the_server() -> None:
+    """8 and 9 columns have half spectra of one shape."""
+    method = HarmoFL()
+    server, _, updates = train(method, toy_training(method), rounds=1)
+    wider = replace(updates[0], weights={**updates[0].weights, "amplitude_norm.width": torch.tensor(6)})
+    with pytest.raises(ShapeError, match="one width at all sites"):
+        method.aggregate(server, [wider, *updates[1:]])
+
+
+@everyone
+def test_an_update_that_is_not_finite_names_its_site(name) -> None:
+    """The loss before the last step is fine, the gradient of that step is not."""
+
+    class Sqrt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.w.abs().sqrt() * 0
+
+    method = METHODS[name]()
+    training = toy_training(method, Sqrt(), loss=lambda output, _: output.sum())
+    with pytest.raises(TrainingError, match=r"a: network\.w must be finite after round 1"):
+        train(method, training, rounds=1, sites=[toy_site("a", 4, 0)])
+
+
+def test_dropout_differs_between_rounds_and_sites() -> None:
+    class Mask(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(self.w + 1, training=self.training)
+
+    method = FedAvg()
+    training = toy_training(
+        method, Mask(), loss=lambda o, _: o.sum(), optimizer=lambda params: torch.optim.SGD(params, lr=1.0)
+    )
+    site = toy_site("a", 4, 0)
+    start = state_of(training.model)
+    masks = [
+        run_client(method, replace(site, name=where), Broadcast(number, start), {}, training)[0].weights["network.w"]
+        for number, where in ((1, "a"), (1, "a"), (2, "a"), (1, "b"))
+    ]
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+    assert not torch.equal(masks[0], masks[3])
+
+
 def test_harmofl_averages_the_amplitudes_once_and_freezes_them() -> None:
     method = HarmoFL()
     training = toy_training(method)
@@ -240,13 +349,14 @@ def test_a_site_that_joins_late_gets_the_amplitude() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("fedavgg", {}, "method must be one of fedavg, fedsam, harmofl, got 'fedavgg'"),
+        ("fedavgg", {}, "method must be one of fedavg, fedsam, harmofl, harmofl-released, got 'fedavgg'"),
         ("fedavg", {"alpha": 1}, "fedavg has no hyperparameter 'alpha'; it has weighting"),
         ("fedavg", {"weighting": "size"}, "weighting must be uniform or samples"),
         ("fedsam", {"alpha": -1}, "alpha must be"),
         ("fedsam", {"alpha": "off"}, "method.alpha must be a number"),
         ("harmofl", {"band": 2}, "band must be"),
-        ("harmofl", {"decay": 0}, "decay must be"),
+        ("harmofl", {"decay": -1}, "decay must be"),
+        ([1], {}, "method must be one of"),
     ],
 )
 def test_bad_hyperparameters_are_named(name, options, message) -> None:

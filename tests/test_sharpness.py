@@ -117,7 +117,52 @@ def test_bfloat16_norm_is_taken_in_float32() -> None:
         assert float(p.detach().float().norm()) == pytest.approx(1, rel=0.01)
 
 
-@pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])
+def test_float16_norm_does_not_overflow() -> None:
+    p = nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    p.grad = torch.full((4,), 6e4, dtype=torch.float16)
+    with perturbed([p], 1.0):
+        assert p.tolist() == pytest.approx([0.5] * 4, rel=1e-3)
+
+
+def test_a_climb_that_would_overflow_moves_nothing() -> None:
+    p = nn.Parameter(torch.ones(1))
+    p.grad = torch.tensor([1e-40])
+    with perturbed([p], 1.0):
+        assert p.item() == 1
+
+
+def test_shared_parameters_count_once() -> None:
+    p = nn.Parameter(torch.zeros(1))
+    p.grad = torch.ones(1)
+    with perturbed([p, p], 0.05):
+        assert p.item() == pytest.approx(0.05)
+
+
+def test_a_buffer_that_the_module_replaces_is_restored() -> None:
+    class Average(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(1))
+            self.w = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.mean = 0.9 * self.mean + 1
+            return x * self.w
+
+    model = Average()
+    model(torch.ones(1)).sum().backward()
+    with perturbed(model, 0.1):
+        model(torch.ones(1)).sum().backward()
+    assert model.mean.item() == 1
+
+
+@pytest.mark.parametrize("target", [nn.Parameter(torch.ones(2)), [("name", nn.Parameter(torch.ones(2)))]])
+def test_what_is_neither_model_nor_parameters_is_refused(target) -> None:
+    with pytest.raises(ConfigError, match="perturbed takes a model or its parameters"), perturbed(target, 0.1):
+        pass
+
+
+@pytest.mark.parametrize("alpha", ["a", -0.1, float("nan"), float("inf")])
 def test_alpha_out_of_range_is_refused(alpha: float) -> None:
     with pytest.raises(ConfigError, match="alpha must be"), perturbed([], alpha):
         pass

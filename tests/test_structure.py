@@ -12,32 +12,58 @@ import harmofl
 from harmofl.methods import METHODS
 
 SOURCE = Path(harmofl.__file__).parent
-LAYERS = ["arrays", "exchange", "local", "methods", "runtimes", "experiment", "cli"]
+LAYERS = [
+    *("errors", "checks", "batch", "seeding", "memory", "files"),
+    *("arrays", "amplitude", "exchange", "sharpness"),
+    *("data", "models", "losses", "metrics"),
+    *("local", "method", "methods", "runtimes"),
+    *("evaluation", "samples", "journal", "config", "trial", "experiment"),
+    *("report", "terminal", "demo", "__init__", "cli", "__main__"),
+]
+"""Every module or package of the source; each imports only what stands before it."""
+
+
+class Imports(ast.NodeVisitor):
+    """What a file imports anywhere in it, but for types alone."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if "TYPE_CHECKING" not in ast.dump(node.test):
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        names = {f"{node.module}.{alias.name}" for alias in node.names}
+        self.found |= {name for name in names if node.module == "harmofl"} or {node.module or ""}
 
 
 def imports_of(path: Path) -> set[str]:
-    """Modules of this package that a file imports when it is imported itself, types excepted."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
+    visitor = Imports()
+    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return visitor.found
 
 
-def layer_of(module: str) -> int | None:
-    part = module.removeprefix("harmofl.").split(".")[0]
-    return LAYERS.index(part) if module.startswith("harmofl.") and part in LAYERS else None
+def layer_of(module: str) -> int:
+    part = module.split(".")[1] if "." in module else "__init__"
+    return LAYERS.index(part if part in LAYERS else "__init__")
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} == set(
+        LAYERS
+    )
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_point_down(path: Path) -> None:
-    """arrays <- exchange <- local <- methods <- runtimes <- experiment <- cli."""
+    """arrays <- exchange <- local <- methods <- runtimes <- experiment <- cli, and everything between."""
     own = layer_of("harmofl." + ".".join(path.relative_to(SOURCE).with_suffix("").parts))
-    if own is not None:
-        above = {module for module in imports_of(path) if (layer := layer_of(module)) is not None and layer > own}
-        assert not above
+    used = {module for module in imports_of(path) if module.startswith("harmofl")}
+    assert not {module for module in used if layer_of(module) > own}
 
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "methods").glob("*.py")), ids=lambda path: path.stem)

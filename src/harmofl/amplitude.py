@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from harmofl.checks import is_number
 from harmofl.errors import ConfigError, ShapeError
 
 Band = float | Literal["off"]
@@ -20,7 +21,7 @@ Band = float | Literal["off"]
 
 def check_band(band: Band) -> None:
     """Raise ConfigError unless `band` is "off" or a number in [0, 1]."""
-    if band != "off" and not (isinstance(band, int | float) and 0 <= band <= 1):
+    if band != "off" and not (is_number(band) and 0 <= band <= 1):
         raise ConfigError(f'band must be "off" or a number from 0 to 1, got {band!r}; 1 is the paper\'s')
 
 
@@ -43,13 +44,13 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0) -> Tensor:
     A bin too small to have a phase (rounding noise, as in a constant image) gets phase 0, as atan2(0, 0) does.
 
     Args:
-        x: (N, C, H, W) images, any real dtype; left as they are.
+        x: (N, C, H, W) images; left as they are.
         A: (C, H, W) amplitude of real images, or its half spectrum (C, H, W//2 + 1).
         band: 1 replaces the whole amplitude (the paper); 0 < L < 1 the frequencies of at most
             b = floor(L min(H, W)) cycles per image; 0 the mean level alone (the released code); "off" nothing.
 
     Returns:
-        Images of the shape and dtype of x; they may leave [0, 1].
+        Images of the shape of x and its dtype (float32 if that is an integer); they may leave [0, 1].
 
     Raises:
         ShapeError: if A does not fit x.
@@ -60,17 +61,21 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0) -> Tensor:
         return x
     A = _half(A, x)
     if band == 0:
-        return _with_mean_level(_spectral(x), A).to(x.dtype)
+        return _like(_with_mean_level(_spectral(x), A), x)
     F = torch.fft.rfft2(_spectral(x))
     phasor = _phasor(F, x)
     G = A * phasor if band == 1 else torch.where(_window(float(band), x), A * phasor, F)
     result: Tensor = torch.fft.irfft2(G, s=x.shape[-2:])
-    return result.to(x.dtype)
+    return _like(result, x)
 
 
 def _spectral(x: Tensor) -> Tensor:
     """Half precision cannot hold a spectrum: the sum of a 384 x 384 image overflows float16."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def _like(result: Tensor, x: Tensor) -> Tensor:
+    return result.to(x.dtype) if x.is_floating_point() else result
 
 
 def _half(A: Tensor, x: Tensor) -> Tensor:
@@ -122,7 +127,8 @@ class AmplitudeNorm(nn.Module):
 
     Args:
         band: which frequencies are normalized, see `with_amplitude`.
-        decay: v, the weight of the newest batch, in (0, 1]; the paper's 0.1.
+        decay: v, the weight of the newest batch, in [0, 1]; the paper's 0.1. With 0 the first batch's amplitude
+            stays for ever, as in the released code, which truncates 0.1 to 0.
 
     Raises:
         ConfigError: if `band` or `decay` is out of range.
@@ -137,18 +143,20 @@ class AmplitudeNorm(nn.Module):
     def __init__(self, band: Band = 1.0, decay: float = 0.1) -> None:
         super().__init__()
         check_band(band)
-        if not 0 < decay <= 1:
-            raise ConfigError(f"decay must be above 0 and at most 1, got {decay}; the paper's is 0.1")
+        if not is_number(decay) or not 0 <= decay <= 1:
+            raise ConfigError(f"decay must be a number from 0 to 1, got {decay!r}; the paper's is 0.1")
         self.band, self.decay, self._held = band, decay, False
         self.register_buffer("amplitude", torch.zeros(0))
-        self.register_buffer("width", torch.tensor(0))
-        self.register_buffer("count", torch.tensor(0))
-        self.register_buffer("frozen", torch.tensor(False))
+        self.register_buffer("width", torch.tensor(0, device="cpu"))
+        self.register_buffer("count", torch.tensor(0, device="cpu"))
+        self.register_buffer("frozen", torch.tensor(False, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), see the class."""
         if self.band == "off":
             return x
+        if x.dim() != 4 or not x.is_floating_point():
+            raise ShapeError(f"images must be (N, C, H, W) of a floating-point type, got {tuple(x.shape)} {x.dtype}")
         if self.training and not self.frozen and not self._held:
             self._learn(x)
         if not self.count:
@@ -177,8 +185,13 @@ class AmplitudeNorm(nn.Module):
             self.width.fill_(x.shape[-1])
         self._check_size(x)
         self.count += 1
-        rate = self.decay / (1 - (1 - self.decay) ** int(self.count))  # of the bias-corrected average; 1 at k = 1
-        self.amplitude = torch.lerp(self.amplitude, batch_mean, rate)
+        self.amplitude = torch.lerp(self.amplitude, batch_mean.to(self.amplitude), self._rate(int(self.count)))
+
+    def _rate(self, k: int) -> float:
+        """The step of the bias-corrected average, v / (1 - (1 - v)^k); 1 at k = 1."""
+        if k == 1 or self.decay in (0, 1):
+            return float(k == 1 or self.decay)
+        return self.decay / -math.expm1(k * math.log1p(-self.decay))
 
     def _check_size(self, x: Tensor) -> None:
         learnt = (*self.amplitude.shape[:2], int(self.width))

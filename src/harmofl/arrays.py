@@ -19,7 +19,8 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor]:
     """sum_i p_i a_i for every name, p = weights / sum(weights).
 
-    Integers (counters) are averaged and rounded, booleans decided by the majority, so that no entry changes its dtype.
+    Summed in float64, so that what is the same everywhere stays the same to the bit. No entry changes its dtype:
+    integers (counters) are rounded, booleans true where more than half of the weight is.
 
     Raises:
         ShapeError: if the entries differ in names or shapes.
@@ -36,13 +37,13 @@ def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor
 
 def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     dtype = tensors[0].dtype
-    wide = dtype if dtype.is_floating_point else torch.float64
-    total = tensors[0].to(wide) * shares[0]
-    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    total = torch.zeros_like(tensors[0], dtype=wide)
+    for tensor, share in zip(tensors, shares, strict=True):
         total.add_(tensor.to(wide), alpha=share)
     if dtype == torch.bool:
-        return total >= 0.5
-    return total if dtype.is_floating_point else total.round().to(dtype)
+        return total > 0.5
+    return total.to(dtype) if dtype.is_floating_point or dtype.is_complex else total.round().to(dtype)
 
 
 def _check_alike(a: Arrays, b: Arrays) -> None:
@@ -54,17 +55,6 @@ def _check_alike(a: Arrays, b: Arrays) -> None:
                 f"{name} must have one shape at all sites, got {tuple(a[name].shape)} and {tuple(b[name].shape)}; "
                 "train every site with the same network and image size"
             )
-
-
-def difference(a: Arrays, b: Arrays) -> dict[str, Tensor]:
-    """A - b for every name of a."""
-    return {name: value - b[name] for name, value in a.items()}
-
-
-def norm(a: Arrays) -> float:
-    """||a||_2 over all floating-point entries together, in float64."""
-    squares = [value.double().square().sum() for value in a.values() if value.dtype.is_floating_point]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
 def num_bytes(a: Arrays) -> int:

@@ -46,7 +46,7 @@ def run(
     Examples:
         harmofl run --data hospitals/ --method harmofl --rounds 50
 
-        harmofl run configs/demo.toml --set method.alpha=0.1 --seed 1
+        harmofl run configs/nuclei.toml --data nuclei --set method.alpha=0.1 --seed 1
 
         harmofl run --resume runs/demo
     """
@@ -78,7 +78,9 @@ def run(
         with Terminal() as terminal:
             result = start(terminal)
     except KeyboardInterrupt:
-        print(f"harmofl: interrupted; go on with `harmofl run --resume {folder}`", file=sys.stderr)
+        begun = (folder / "config.toml").exists()
+        hint = f"; go on with `harmofl run --resume {folder}`" if begun else " before training began"
+        print(f"harmofl: interrupted{hint}", file=sys.stderr)
         raise typer.Exit(130) from None
     report = write_report([folder], folder / "report.html")
     console = Console()
@@ -104,7 +106,7 @@ def report(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path("runs/demo"),
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 12,
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 20,
     seed: Seed = 0,
 ) -> None:
     """Train HarmoFL and FedAvg on a synthetic federation of four hospitals and compare them.
@@ -252,12 +254,13 @@ def show(
 
 def _default_folder(chosen: Any) -> Path:
     name = chosen.run.name if chosen.run.name != "run" else chosen.data.folder.resolve().name
-    return Path("runs") / f"{name}-{chosen.method.get('name', 'harmofl')}-seed{chosen.run.seed}"
+    return Path("runs") / f"{name}-{chosen.method['name']}-seed{chosen.run.seed}"
 
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and (width or height).isdigit() and int(height) and int(width or height)):
+    numbers = [part.isascii() and part.isdigit() and int(part) > 0 for part in (height, width or height)]
+    if not all(numbers):
         raise ConfigError(f"--size takes HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
     return int(height), int(width or height)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from harmofl.batch import Task
 from harmofl.errors import ConfigError
@@ -29,14 +29,22 @@ Section = dict[str, Any]
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flags_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """true is not 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
 
 class RunTable(_Table):
     """Where and how the run is carried out."""
 
-    name: str = Field("run", min_length=1)
-    seed: int = Field(0, ge=0)
+    name: str = Field("run", pattern=r"^[^/\\]+$")
+    seed: int = Field(0, ge=0, lt=2**63)
     device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
-    threads: int = Field(0, ge=0, description="0: as many as this process may use")
+    threads: int = Field(0, ge=0, le=1024, description="0: as many as this process may use")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
 
 
@@ -69,7 +77,7 @@ class TrainingTable(_Table):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
     loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
-    augment: Literal["none", "flips"] = "none"
+    augment: Literal["none", "flips"] = Field("none", description="flips: and quarter turns of square images")
 
 
 class EvaluationTable(_Table):
@@ -84,10 +92,15 @@ class Experiment(_Table):
 
     data: DataTable
     run: RunTable = RunTable()  # type: ignore[call-arg]
-    method: Section = Field(default_factory=lambda: {"name": "harmofl"})
+    method: Section = Field(default_factory=dict, validate_default=True)
     network: NetworkTable = NetworkTable()
     training: TrainingTable = TrainingTable()  # type: ignore[call-arg]
     evaluation: EvaluationTable = EvaluationTable()  # type: ignore[call-arg]
+
+    @field_validator("method")
+    @classmethod
+    def _named(cls, value: Section) -> Section:
+        return {"name": "harmofl", **value}
 
 
 TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
@@ -101,6 +114,16 @@ TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
     },
 }
 """The paper's settings of the histology and the prostate experiment (batch size: for smaller sites than Camelyon17)."""
+
+
+_EXAMPLES = {
+    "data": "data.folder=hospitals",
+    "run": "run.seed=1",
+    "method": "method.name=fedavg",
+    "network": "network.name=unet",
+    "training": "training.lr=0.01",
+    "evaluation": "evaluation.batch_size=8",
+}
 
 
 def load_experiment(path: Path | None, changes: Mapping[str, Any]) -> Experiment:
@@ -117,8 +140,9 @@ def load_experiment(path: Path | None, changes: Mapping[str, Any]) -> Experiment
     tables.pop("versions", None)
     tables.setdefault("data", {})
     for key, value in changes.items():
-        section, _, rest = (key if "." in key else f"method.{key}").partition(".")
-        _put(tables.setdefault(section, {}), rest, value)
+        if key in Experiment.model_fields:
+            raise ConfigError(f"{key} is a table; set one of its values, such as {_EXAMPLES[key]}")
+        _put(tables, key if "." in key else f"method.{key}", value)
     return validated(tables, str(path) if path else "the command line")
 
 
@@ -128,7 +152,7 @@ def validated(tables: Mapping[str, Any], where: str) -> Experiment:
         experiment = Experiment.model_validate(tables)
     except ValidationError as error:
         raise ConfigError(_one_line(error, where)) from None
-    options = {"name": "harmofl", **experiment.method}
+    options = dict(experiment.method)
     try:
         make_method(options.pop("name"), options)
     except ConfigError as error:
@@ -144,8 +168,9 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
             if tables[section][key] is None:
                 tables[section][key] = value
     tables["run"]["threads"] = tables["run"]["threads"] or available_cores()
-    tables["data"]["folder"] = Path(tables["data"]["folder"]).resolve()
-    options = {"name": "harmofl", **tables["method"]}
+    for key in ("folder", "cache"):
+        tables["data"][key] = tables["data"][key] and Path(tables["data"][key]).resolve()
+    options = dict(tables["method"])
     name = options.pop("name")
     tables["method"] = {"name": name, **vars(make_method(name, options))}
     return Experiment.model_validate(tables)
@@ -189,7 +214,7 @@ def _read(path: Path) -> Section:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration; see configs/ for examples") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: must be a TOML file, but {error}") from None
 
 
@@ -197,6 +222,8 @@ def _put(table: Section, dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{dotted}: {parent} must be a table to set a value in it, got {table!r}")
     table[last] = deepcopy(value)
 
 

@@ -19,7 +19,7 @@ def score(outputs: np.ndarray, site: Site, split: str) -> dict[str, float]:
     return segmentation_scores(outputs, np.asarray(data.targets), data.cases, len(site.classes))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(model: nn.Module, site: Site, split: str, *, batch_size: int, device: torch.device) -> np.ndarray:
     """What the model says of one split of a site.
 
@@ -29,12 +29,12 @@ def predict(model: nn.Module, site: Site, split: str, *, batch_size: int, device
         split: "train", "val" or "test".
         batch_size: images a batch. Where a network normalizes with batch statistics, an image's output depends on
             its batch mates; the order is therefore shuffled once and for all, by site and split.
-        device: where the model runs.
+        device: where the model is.
 
     Returns:
         In the order of the split: class probabilities (N, K) float32, or label maps (N, H, W) uint8.
     """
-    model.to(device).eval()
+    model.eval()
     data = site.split(split)
     order = rng(0, "evaluation", site.name, split).permutation(len(data))
     outputs = [

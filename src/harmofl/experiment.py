@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from harmofl.amplitude import AmplitudeNorm
+from harmofl.arrays import Arrays
 from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation
+from harmofl.errors import RunError
 from harmofl.evaluation import score
 from harmofl.journal import Checkpoint, Journal, RoundRecord
 from harmofl.metrics import MAIN_METRIC
@@ -56,7 +58,8 @@ def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dic
     watch = watch or Watch()
     trial = Trial.prepare(experiment, watch.opening)
     journal = Journal.create(folder, to_toml(trial.experiment, _versions()), trial.card())
-    return _train(trial, journal, Checkpoint(trial.start(), {}, 0, float("-inf")), watch)
+    with journal.locked():
+        return _train(trial, journal, Checkpoint(trial.start(), {}, 0, float("-inf")), watch)
 
 
 def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
@@ -67,13 +70,24 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     Raises:
         RunError: if there is no run in the folder, or its checkpoint is damaged.
     """
-    watch = watch or Watch()
     journal = Journal.open(folder)
-    if journal.result_path.exists():
-        return journal.result()
+    with journal.locked():
+        return journal.result() if journal.result_path.exists() else _go_on(journal, watch or Watch())
+
+
+def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
     trial = Trial.prepare(load_experiment(journal.config_path, {}), watch.opening)
-    checkpoint = journal.load() or Checkpoint(trial.start(), {}, 0, float("-inf"))
+    if journal.card() != trial.card():
+        raise RunError(
+            f"{journal.folder}: configuration and images must be those that the run began with, but are not; restore "
+            "them or start a new run"
+        )
+    start = trial.start()
+    checkpoint = journal.load() or Checkpoint(start, {}, 0, float("-inf"))
+    if not _fits(checkpoint.server.weights, start.weights):
+        raise RunError(f"{journal.folder}: the checkpoint is of another network; start a new run")
     journal.rewind(checkpoint.server.round)
+    journal.settle(checkpoint.best_round)
     return _train(trial, journal, checkpoint, watch)
 
 
@@ -100,7 +114,7 @@ def _round(trial: Trial, journal: Journal, before: Checkpoint, watch: Watch) -> 
     mean = trial.summary(val).mean
     best = mean > before.best_score
     if best:
-        journal.save_model(server.weights, own)
+        journal.save_model(server.round, server.weights, own)
     seconds = time.perf_counter() - begin
     every = trial.experiment.evaluation.test_every_round
     record = RoundRecord(
@@ -131,6 +145,8 @@ def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str,
         normalize if isinstance(normalize, AmplitudeNorm) else None,
     )
     records = journal.records()
+    if len(records) != checkpoint.server.round:
+        raise RunError(f"{journal.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
     result = {
         "name": trial.experiment.run.name,
         "method": trial.experiment.method["name"],
@@ -148,6 +164,13 @@ def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str,
     }
     journal.finish(result)
     return journal.result()
+
+
+def _fits(weights: Arrays, start: Arrays) -> bool:
+    """Whether the names are the same, and the shapes too but for an amplitude that was yet to be learnt."""
+    return weights.keys() == start.keys() and all(
+        not start[name].numel() or weights[name].shape == start[name].shape for name in weights
+    )
 
 
 def _versions() -> Mapping[str, str]:

@@ -26,7 +26,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         StorageError: if the disk is full or not writable; the file then has its old content.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.tmp")  # one name, so that what a kill leaves is overwritten
     with storing(path):
         try:
             with beside.open("wb") as file:
@@ -34,5 +34,17 @@ def write_atomic(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
+            _flush_folder(path.parent)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put a rename on the disk, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

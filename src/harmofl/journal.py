@@ -11,9 +11,12 @@ samples.npz        example images with truth and prediction, for the report
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import safetensors.torch
@@ -24,6 +27,12 @@ from harmofl.arrays import Arrays
 from harmofl.errors import RunError
 from harmofl.exchange import ClientState, ServerState
 from harmofl.files import storing, write_atomic
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 Scores = Mapping[str, Mapping[str, float]]
 """site -> metric -> value."""
@@ -97,20 +106,23 @@ class Journal:
 
     @classmethod
     def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> "Journal":
-        """Start a run folder.
+        """Start a run folder, all of it or nothing.
 
         Raises:
             RunError: if the folder exists and is not empty.
             StorageError: if it cannot be written.
         """
         cls.refuse_used(folder)
-        journal = cls(folder)
+        beside = cls(folder.with_name(f".{folder.name}.tmp"))
         with storing(folder):
-            for part in (folder / "checkpoint", journal._model):
-                part.mkdir(parents=True, exist_ok=True)
-        write_atomic(journal._model / "model.json", _json(model_card, indent=2).encode())
-        write_atomic(journal.config_path, config.encode())
-        return journal
+            shutil.rmtree(beside.folder, ignore_errors=True)
+            for part in (beside._state.parent, beside._model):
+                part.mkdir(parents=True)
+        write_atomic(beside._model / "model.json", _json(model_card, indent=2).encode())
+        write_atomic(beside.config_path, config.encode())
+        with storing(folder):
+            beside.folder.replace(folder)
+        return cls(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "Journal":
@@ -124,6 +136,10 @@ class Journal:
             raise RunError(f"{folder}: no run here (config.toml is missing); --resume takes the folder of a run")
         return journal
 
+    def card(self) -> dict[str, Any]:
+        """What `create` was given to describe the model."""
+        return _read_json(self._model / "model.json")
+
     def append(self, record: RoundRecord) -> None:
         """Add one round, on the disk before this returns."""
         row = {key: value for key, value in asdict(record).items() if value is not None}
@@ -133,28 +149,58 @@ class Journal:
             os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """All rounds recorded so far."""
-        return [json.loads(row) for row in self._rounds.read_text(encoding="utf-8").splitlines()]
+        """All rounds recorded so far.
+
+        Raises:
+            RunError: if the file is damaged or lacks rounds.
+        """
+        rows = [row for row in self._lines() if row.strip()]
+        if [_round_of(row) for row in rows] != list(range(1, len(rows) + 1)):
+            raise RunError(f"{self._rounds}: must have one line for every round from 1 on; restore it or start again")
+        return [json.loads(row) for row in rows]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process trains into this folder.
+
+        Raises:
+            RunError: if one does.
+        """
+        if fcntl is None:  # no such locks on Windows
+            yield
+            return
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise RunError(f"{self.folder}: another process is training into it; wait until it has ended") from None
+        finally:
+            os.close(handle)
 
     def rewind(self, last: int) -> None:
         """Drop records after round `last`, and a line that a kill cut short: those rounds are run again."""
-        rows = self._rounds.read_text(encoding="utf-8").splitlines() if self._rounds.exists() else []
-        kept = [row for row in rows[:last] if _round_of(row) <= last]
+        kept = [row for row in self._lines() if _round_of(row) <= last]
         write_atomic(self._rounds, "".join(row + "\n" for row in kept).encode())
 
+    def _lines(self) -> list[str]:
+        return self._rounds.read_text(encoding="utf-8", errors="replace").splitlines() if self._rounds.exists() else []
+
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint."""
+        """Replace the checkpoint, and then let the best model take its place in `model/`."""
         arrays: dict[str, Tensor] = {}
-        _flatten(arrays, "server", {"weights": checkpoint.server.weights})
-        _flatten(arrays, "extras", checkpoint.server.extras)
+        groups = _flatten(arrays, "server", {"weights": checkpoint.server.weights})
+        groups += _flatten(arrays, "extras", checkpoint.server.extras)
         for site, state in checkpoint.states.items():
-            _flatten(arrays, f"sites/{site}", state)
+            groups += _flatten(arrays, f"sites/{site}", state)
         about = {
             "round": str(checkpoint.server.round),
             "best_round": str(checkpoint.best_round),
             "best_score": repr(checkpoint.best_score),
+            "groups": json.dumps(groups),
         }
         write_atomic(self._state, safetensors.torch.save(arrays, about))
+        self.settle(checkpoint.best_round)
 
     def load(self) -> Checkpoint | None:
         """The last checkpoint, or None if the run was stopped before its first.
@@ -165,61 +211,85 @@ class Journal:
         if not self._state.exists():
             return None
         arrays, about = _read_arrays(self._state)
-        groups: dict[tuple[str, ...], dict[str, Tensor]] = {}
-        for key, value in arrays.items():
-            depth = 3 if key.startswith("sites/") else 2
-            *path, name = key.split("/", depth)
-            groups.setdefault(tuple(path), {})[name] = value
-        states: dict[str, dict[str, Arrays]] = {}
-        for group, entries in groups.items():
-            if group[0] == "sites":
-                states.setdefault(group[1], {})[group[2]] = entries
-        extras = {group[1]: entries for group, entries in groups.items() if group[0] == "extras"}
-        server = ServerState(int(about["round"]), groups["server", "weights"], extras)
-        return Checkpoint(server, states, int(about["best_round"]), float(about["best_score"]))
+        try:
+            return _unflatten(arrays, about)
+        except (KeyError, ValueError, StopIteration):
+            raise RunError(f"{self._state}: is not the checkpoint of a run; start the run again") from None
 
-    def save_model(self, weights: Arrays, own: Mapping[str, Arrays]) -> None:
-        """Replace the best model: the global weights and, where sites keep some of their own, those."""
+    def save_model(self, round_number: int, weights: Arrays, own: Mapping[str, Arrays]) -> None:
+        """Keep the model of a round that is the best so far, until the checkpoint that says so is written.
+
+        Args:
+            round_number: the round.
+            weights: the global weights.
+            own: by site, the weights that it keeps for itself; few methods have any.
+        """
         arrays: dict[str, Tensor] = {}
         _flatten(arrays, "global", {"weights": weights})
         _flatten(arrays, "sites", own)
-        write_atomic(self._model / "model.safetensors", safetensors.torch.save(arrays))
+        write_atomic(self._waiting(round_number), safetensors.torch.save(arrays))
+
+    def settle(self, best_round: int) -> None:
+        """Make the model of `best_round` the best model, if it is not yet, and drop those of rounds to be run again."""
+        if self._waiting(best_round).exists():
+            with storing(self._model):
+                self._waiting(best_round).replace(self._model / "model.safetensors")
+        for left in self._model.glob("round-*.safetensors"):
+            left.unlink()
+
+    def _waiting(self, round_number: int) -> Path:
+        return self._model / f"round-{round_number}.safetensors"
 
     def load_model(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-        """The best model's global weights, and the weights that each site keeps for itself.
+        """The best model's global weights, and by site the weights that it keeps for itself.
 
         Raises:
             RunError: if there is none, or it is damaged.
         """
-        return read_model(self._model / "model.safetensors")
+        arrays, _ = _read_arrays(self._model / "model.safetensors")
+        weights, own = {}, dict[str, dict[str, Tensor]]()
+        for key, value in arrays.items():
+            kind, _, rest = key.partition("/")
+            group, _, name = rest.partition("/")
+            if kind == "global":
+                weights[name] = value
+            else:
+                own.setdefault(group, {})[name] = value
+        return weights, own
 
     def result(self) -> dict[str, Any]:
         """The result of a finished run."""
-        found: dict[str, Any] = json.loads(self.result_path.read_text(encoding="utf-8"))
-        return found
+        return _read_json(self.result_path)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
         write_atomic(self.result_path, _json(result, indent=2).encode())
 
 
-def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """Global weights and per-site weights of a `model.safetensors`."""
-    arrays, _ = _read_arrays(path)
-    weights, own = {}, dict[str, dict[str, Tensor]]()
-    for key, value in arrays.items():
-        kind, group, name = key.split("/", 2)
-        if kind == "global":
-            weights[name] = value
-        else:
-            own.setdefault(group, {})[name] = value
-    return weights, own
-
-
-def _flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> None:
+def _flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> list[str]:
+    """Add `prefix/group/name` entries; return the groups, of which some may be empty."""
+    seen = {value.data_ptr() for value in into.values()}
     for group, arrays in groups.items():
         for name, value in arrays.items():
-            into[f"{prefix}/{group}/{name}"] = value.contiguous()
+            alone = value.clone() if value.data_ptr() in seen else value  # the format refuses shared memory
+            into[f"{prefix}/{group}/{name}"] = alone.contiguous()
+            seen.add(value.data_ptr())
+    return [f"{prefix}/{group}" for group in groups]
+
+
+def _unflatten(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkpoint:
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in json.loads(about["groups"])}
+    for key, value in arrays.items():
+        group = next(group for group in groups if key.startswith(f"{group}/"))
+        groups[group][key.removeprefix(f"{group}/")] = value
+    states: dict[str, dict[str, Arrays]] = {}
+    for group, entries in groups.items():
+        if group.startswith("sites/"):
+            _, site, kept = group.split("/", 2)
+            states.setdefault(site, {})[kept] = entries
+    extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
+    server = ServerState(int(about["round"]), groups["server/weights"], extras)
+    return Checkpoint(server, states, int(about["best_round"]), float(about["best_score"]))
 
 
 def _read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -241,8 +311,16 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: could not be read ({error}); delete the run folder and start it again") from None
+    return found
+
+
 def _round_of(row: str) -> int:
     try:
         return int(json.loads(row)["round"])
-    except ValueError:
+    except (ValueError, TypeError, KeyError):
         return 1 << 62

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harmofl.arrays import Arrays, state_of
 from harmofl.batch import Batch
-from harmofl.errors import TrainingError
+from harmofl.errors import ConfigError, TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
 from harmofl.seeding import rng, torch_seed
 
@@ -121,7 +121,7 @@ def run_client(
         What goes to the server, and what stays at the site for its next round.
 
     Raises:
-        TrainingError: if the loss of a step is not finite, naming site, round and step.
+        TrainingError: if the loss of a step or a weight after the last one is not finite, naming site and round.
     """
     with torch_seed(training.seed, "site", broadcast.round, site.name, device=training.device):
         run = _begin(site, broadcast, state, training)
@@ -134,6 +134,7 @@ def run_client(
         extras, kept = method.report(run)
     weights = state_of(run.model)
     shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}
+    _check_finite(shared, run)
     update = ClientUpdate(site.name, shared, len(site.train), run.num_steps, loss, extras)
     own = {
         name: value
@@ -168,15 +169,31 @@ def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
     return float(values.mean())
 
 
+def _check_finite(weights: Arrays, run: LocalRun) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise TrainingError(
+                f"{run.site.name}: {name} must be finite after round {run.broadcast.round}, but is not; lower "
+                "training.lr, or look at this site's images with `harmofl data check`"
+            )
+
+
 def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors, `<key>:<parameter name>`."""
+    """The optimizer's state as named tensors, `<key>:<parameter name>`.
+
+    Raises:
+        ConfigError: if it keeps anything but tensors, which could not be sent or saved.
+    """
     named: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{key}:{named[parameter]}": value.detach().to("cpu", copy=True)
-        for parameter, entries in optimizer.state.items()
-        for key, value in entries.items()
-        if isinstance(value, Tensor)
-    }
+    arrays = {}
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                arrays[f"{key}:{named[parameter]}"] = value.detach().to("cpu", copy=True)
+            elif value is not None:
+                kind = type(optimizer).__name__
+                raise ConfigError(f"an optimizer's state must be tensors, but {kind} keeps {key!r}; use SGD or Adam")
+    return arrays
 
 
 def load_optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
@@ -185,5 +202,5 @@ def load_optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer, ar
     for entry, value in arrays.items():
         key, name = entry.split(":", 1)
         parameter = named[name]
-        moment = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-        optimizer.state[parameter][key] = moment.copy_(value).detach()  # strides of the parameter: the same bits
+        like = value if key == "step" else parameter  # a moment has its parameter's strides, for the same bits
+        optimizer.state[parameter][key] = torch.empty_like(like).copy_(value).detach()

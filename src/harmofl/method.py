@@ -36,4 +36,7 @@ class Method(Protocol):
         """At a site: one optimizer step; returns the batch's loss before it, a detached scalar."""
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
-        """At a site, after the last step: extras for the server, and what the method keeps at the site."""
+        """At a site, after the last step: extras for the server, and what the method keeps at the site.
+
+        The groups `optimizer` and `weights` of what is kept are `run_client`'s own.
+        """

@@ -24,8 +24,11 @@ def rng(seed: int, *keys: str | int) -> np.random.Generator:
 
 @contextmanager
 def torch_seed(seed: int, *keys: str | int, device: torch.device | None = None) -> Iterator[None]:
-    """Within, torch's own generators (dropout, initialization) start from these keys; outside they are untouched."""
+    """Within, torch's generators of the CPU and of `device` start from these keys; afterwards they are as before."""
     devices = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derived_seed(seed, *keys))
+        torch.default_generator.manual_seed(derived_seed(seed, *keys))
+        for cuda in devices:
+            with torch.cuda.device(cuda):
+                torch.cuda.manual_seed(derived_seed(seed, *keys))
         yield

@@ -5,11 +5,13 @@ Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 6-7; Foret et al., "Sharpness-Aware M
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from harmofl.amplitude import AmplitudeNorm
+from harmofl.checks import is_number
 from harmofl.errors import ConfigError
 
 
@@ -33,33 +35,40 @@ def perturbed(target: nn.Module | Iterable[nn.Parameter], alpha: float) -> Itera
         alpha: length of the climb, at least 0; the paper's 0.05.
 
     Raises:
-        ConfigError: if alpha is negative or not finite.
+        ConfigError: if alpha is negative or not finite, or `target` is neither.
     """
     check_alpha(alpha)
     model = target if isinstance(target, nn.Module) else None
-    params = [p for p in (model.parameters() if model else target) if p.grad is not None]  # type: ignore[union-attr]
     with ExitStack() as stack:
         if model is not None:
             stack.enter_context(_still(model))
-        stack.enter_context(_climbed(params, alpha))
+        stack.enter_context(_climbed(_with_gradient(target), alpha))
         yield
+
+
+def _with_gradient(target: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters that have a gradient, shared ones once."""
+    params = list(target.parameters() if isinstance(target, nn.Module) else target)
+    if isinstance(target, Tensor) or not all(isinstance(p, Tensor) for p in params):
+        raise ConfigError(f"perturbed takes a model or its parameters, got {type(target).__name__}; try the model")
+    return [p for p in dict.fromkeys(params) if p.grad is not None]
 
 
 def check_alpha(alpha: float) -> None:
     """Raise ConfigError unless alpha is a finite number of at least 0."""
-    if not 0 <= alpha < float("inf"):
-        raise ConfigError(f"alpha must be a finite number of at least 0, got {alpha}; the paper's is 0.05")
+    if not is_number(alpha) or not 0 <= alpha < float("inf"):
+        raise ConfigError(f"alpha must be a finite number of at least 0, got {alpha!r}; the paper's is 0.05")
 
 
 @contextmanager
 def _climbed(params: list[nn.Parameter], alpha: float) -> Iterator[None]:
-    gradients = [p.grad for p in params if p.grad is not None]
-    with torch.no_grad():
-        before = [p.clone() for p in params]
-        for p, delta in zip(params, climb(gradients, alpha), strict=True):
-            p.add_(delta)
-            p.grad = None
+    before = [p.detach().clone() for p in params]
+    deltas = climb([p.grad for p in params if p.grad is not None], alpha)
     try:
+        with torch.no_grad():
+            for p, delta in zip(params, deltas, strict=True):
+                p.add_(delta)
+                p.grad = None
         yield
     finally:
         with torch.no_grad():
@@ -67,21 +76,29 @@ def _climbed(params: list[nn.Parameter], alpha: float) -> Iterator[None]:
                 p.copy_(value)
 
 
+@torch.no_grad()
 def climb(gradients: list[Tensor], alpha: float) -> list[Tensor]:
-    """delta = alpha g / ||g||_2 with one norm over all tensors (Eq 6); zeros where that norm is 0 or not finite."""
+    """delta = alpha g / ||g||_2 with one norm over all tensors, taken at least in float32 (Eq 6).
+
+    Zeros where alpha / ||g|| is not a finite number: for a zero gradient and for one that is not finite.
+    """
     if not gradients:
         return []
-    wide = torch.promote_types(gradients[0].dtype, torch.float32)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).to(wide))
-    usable = torch.isfinite(norm) & (norm > 0)
+    wide = reduce(torch.promote_types, (g.dtype for g in gradients), torch.float32)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, dtype=wide)))
+    usable = torch.isfinite(norm) & torch.isfinite(alpha / norm)
     scale = torch.where(usable, alpha / norm, 0)
-    return [torch.where(usable, g * scale.to(g.dtype), 0) for g in gradients]
+    return [torch.where(usable, g * scale, 0).to(g.dtype) for g in gradients]
 
 
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
     """No buffer of the model moves, and no AmplitudeNorm learns."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    before = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     with ExitStack() as stack:
         for module in model.modules():
             if isinstance(module, AmplitudeNorm):
@@ -90,5 +107,5 @@ def _still(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             with torch.no_grad():
-                for buffer, value in before:
-                    buffer.copy_(value)
+                for module, name, buffer, value in before:
+                    setattr(module, name, buffer.copy_(value))

@@ -1,23 +1,25 @@
 """An experiment made ready: its images decoded, its method, network and optimizer built."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harmofl.arrays import Arrays, state_of
+from harmofl.batch import Batch
 from harmofl.config import Experiment, TrainingTable, resolved
 from harmofl.data.site import Federation, Site, open_federation
 from harmofl.data.transforms import augment
-from harmofl.errors import ConfigError
+from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.evaluation import predict, score
 from harmofl.exchange import ServerState
 from harmofl.journal import Scores
-from harmofl.local import Training
+from harmofl.local import Training, batch_indices
 from harmofl.losses import LOSSES
 from harmofl.memory import keep_freed_memory
 from harmofl.method import Method
@@ -49,7 +51,7 @@ class Trial:
         Raises:
             HarmoFLError: one line about the first thing that does not hold.
         """
-        data = experiment.data
+        data, device = experiment.data, _device(experiment.run.device)
         federation = open_federation(
             data.folder,
             size=data.size,
@@ -65,11 +67,13 @@ class Trial:
         keep_freed_memory()
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
-        return cls(experiment, federation, method, _training(experiment, federation, method))
+        training = replace(_training(experiment, federation, method), device=device)
+        _try_out(training.model, federation, training, experiment.evaluation.batch_size)
+        return cls(experiment, federation, method, training)
 
     def start(self) -> ServerState:
-        """The server's state before round 1; from the seed alone."""
-        return self.method.start(state_of(_training(self.experiment, self.federation, self.method).model))
+        """The server's state before round 1; to be asked for before anything is trained."""
+        return self.method.start(state_of(self.training.model))
 
     def card(self) -> dict[str, Any]:
         """What somebody needs to know to use the model."""
@@ -82,6 +86,7 @@ class Trial:
             "network": self.experiment.network.model_dump(),
             "method": dict(self.experiment.method),
             "sites": [site.name for site in self.federation.sites],
+            "fingerprint": self.federation.fingerprint(),
         }
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
@@ -95,6 +100,7 @@ class Trial:
         """Outputs for one split of a site, see `harmofl.evaluation.predict`."""
         self.training.model.load_state_dict(weights)
         batch_size = self.experiment.evaluation.batch_size
+        self.training.model.to(self.training.device)
         return predict(self.training.model, site, split, batch_size=batch_size, device=self.training.device)
 
     def summary(self, scores: Scores) -> Summary:
@@ -121,7 +127,6 @@ def _training(experiment: Experiment, federation: Federation, method: Method) ->
         batch_size=table.batch_size or 0,
         augment=augment if table.augment == "flips" else None,
         seed=experiment.run.seed,
-        device=_device(experiment.run.device),
     )
 
 
@@ -147,6 +152,49 @@ def _optimizer(table: TrainingTable) -> Callable[[Iterator[nn.Parameter]], torch
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"run.device is {name}, but torch sees no CUDA device here; use cpu or auto")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"run.device is {name}, which torch cannot use here; set it to cpu or auto") from None
     return torch.device(name)
+
+
+def _try_out(model: nn.Module, federation: Federation, training: Training, evaluation: int) -> None:
+    """Pass the smallest batches that will occur through a copy of the model, so that a misfit shows before training.
+
+    Raises:
+        ConfigError: if the network cannot take the images, or its output is not what the loss needs.
+    """
+    copy = deepcopy(model).to(training.device)
+    for training_mode, splits, size in ((True, ("train",), training.batch_size), (False, ("val", "test"), evaluation)):
+        site, split = min(
+            ((site, site.split(name)) for site in federation.sites for name in splits),
+            key=lambda pair: _smallest(len(pair[1]), size),
+        )
+        batch = split.batch(range(_smallest(len(split), size)))
+        try:
+            training.optimizer(copy.parameters())
+            with torch.no_grad():
+                logits = copy.train(training_mode)(batch.images.to(training.device))
+            problem = _misfit(logits, len(site.classes), batch)
+        except HarmoFLError as error:
+            problem = str(error)
+        except Exception as error:
+            problem = " ".join(str(error).split())
+        if problem:
+            shape = "x".join(map(str, batch.images.shape))
+            raise ConfigError(
+                f"{site.name}: the network must take a batch of {shape} images, but: {problem}; set data.size, "
+                "another network.norm or batch size, or give the site more images"
+            )
+
+
+def _smallest(count: int, batch_size: int) -> int:
+    return min(len(index) for index in batch_indices(np.arange(count), batch_size))
+
+
+def _misfit(logits: object, classes: int, batch: Batch) -> str:
+    expected = (len(batch), classes, *batch.targets.shape[1:])
+    if not isinstance(logits, Tensor):
+        return f"its output must be a tensor, got {type(logits).__name__}"
+    return "" if logits.shape == expected else f"its output must be {expected}, got {tuple(logits.shape)}"

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 from PIL import Image
 
+from harmofl.data import find_problems, open_federation
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
+from harmofl.errors import DataError
 
 SPLIT_OF = ("train", "train", "train", "val", "test", "test")
 
@@ -64,3 +67,15 @@ def write_tree(root: Path, records: Sequence[Record] | None = None, **info: obje
     write_info(root, FederationInfo(**{**table, **info}))  # type: ignore[arg-type]
     write_manifest(root / "a", records_of() if records is None else records)
     return root
+
+
+def refused(folder: Path, **options: object) -> str:
+    """Open a federation that must be refused, and return the one line that says why."""
+    with pytest.raises(DataError) as error:
+        open_federation(folder, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def texts(folder: Path, severity: str, **options: object) -> list[str]:
+    return [str(p) for p in find_problems(folder, **options) if p.severity == severity]  # type: ignore[arg-type]

@@ -1,23 +1,11 @@
 from dataclasses import replace
 
+import folders_on_disk as disk
 import numpy as np
-from folders_on_disk import (
-    mask,
-    photograph,
-    records_of,
-    save,
-    write_classes,
-    write_masks,
-    write_metadata,
-    write_tree,
-)
+from folders_on_disk import save, texts, write_tree
 
 from harmofl.data import find_problems
 from harmofl.data.manifest import write_manifest
-
-
-def texts(folder, severity, **options):
-    return [str(p) for p in find_problems(folder, **options) if p.severity == severity]
 
 
 def test_sound_data_has_only_the_few_cases(tmp_path):
@@ -26,10 +14,10 @@ def test_sound_data_has_only_the_few_cases(tmp_path):
 
 
 def test_all_errors_are_listed_before_warnings(tmp_path):
-    write_tree(tmp_path, [*records_of(), records_of()[0]])
+    write_tree(tmp_path, [*disk.records_of(), disk.records_of()[0]])
     (tmp_path / "a/images/p1.png").unlink()
     (tmp_path / "a/masks/p2.png").write_bytes(b"")
-    save(tmp_path / "a/masks/p3.png", mask(3, (9, 9)))
+    save(tmp_path / "a/masks/p3.png", disk.mask(3, (9, 9)))
     problems = find_problems(tmp_path)
     assert [p.severity for p in problems] == ["error"] * 4 + ["warning"] * (len(problems) - 4)
     assert [p.file for p in problems[:4]] == [f"images/p{i}.png" for i in range(4)]
@@ -43,7 +31,7 @@ def test_a_layout_that_cannot_be_read_is_one_error(tmp_path):
 
 
 def test_classes_absent_at_a_site_and_in_train(tmp_path):
-    write_classes(tmp_path)
+    disk.write_classes(tmp_path)
     for i in range(6):
         (tmp_path / f"b/dog/dog{i}.png").unlink()
     rows = [
@@ -53,7 +41,7 @@ def test_classes_absent_at_a_site_and_in_train(tmp_path):
     for site in "ab":
         splits = ("train", "train", "train", "val", "test", "test")
         rows += [{"site": site, "file": f"cat/cat{i}.png", "split": s} for i, s in enumerate(splits)]
-    write_metadata(tmp_path, rows)
+    disk.write_metadata(tmp_path, rows)
     warnings = texts(tmp_path, "warning")
     assert "a: class 'dog' is absent in train; the site cannot learn it by itself" in warnings
     assert "b: class 'dog' is absent at this site" in warnings
@@ -74,28 +62,28 @@ def test_constant_images(tmp_path):
 
 
 def test_copies_across_splits_and_sites(tmp_path):
-    write_masks(tmp_path, images=3)
+    disk.write_masks(tmp_path, images=3)
     rows = [
         {"site": site, "file": f"p{i}.png", "split": split}
         for site in "ab"
         for i, split in enumerate(("train", "val", "test"))
     ]
-    write_metadata(tmp_path, rows)
-    save(tmp_path / "b/images/p2.png", photograph(0))
+    disk.write_metadata(tmp_path, rows)
+    save(tmp_path / "b/images/p2.png", disk.photograph(0))
     expected = "b/images/p2.png: is in test and a copy of a/images/p0.png in train; remove one of them"
     assert expected in texts(tmp_path, "warning")
 
 
 def test_copies_within_a_split_are_fine(tmp_path):
     write_tree(tmp_path)
-    save(tmp_path / "a/images/p1.png", photograph(0))
+    save(tmp_path / "a/images/p1.png", disk.photograph(0))
     assert not [text for text in texts(tmp_path, "warning") if "copy" in text]
 
 
 def test_images_that_metadata_does_not_list(tmp_path):
-    write_masks(tmp_path, ("a",), images=5)
+    disk.write_masks(tmp_path, ("a",), images=5)
     rows = [{"file": f"p{i}.png", "split": s} for i, s in enumerate(("train", "val", "test"))]
-    write_metadata(tmp_path, rows)
+    disk.write_metadata(tmp_path, rows)
     expected = "a/images/p3.png: 2 images have no row in metadata.csv and are not used"
     assert expected in texts(tmp_path, "warning")
 
@@ -107,7 +95,47 @@ def test_progress_reaches_the_end(tmp_path):
 
 
 def test_an_unknown_label_is_reported_once(tmp_path):
-    records = [replace(r, target="cat" if i else "bird") for i, r in enumerate(records_of())]
+    records = [replace(r, target="cat" if i else "bird") for i, r in enumerate(disk.records_of())]
     write_tree(tmp_path, records, task="classification", classes=("cat", "dog"))
     write_manifest(tmp_path / "a", records)
     assert len(texts(tmp_path, "error")) == 1
+
+
+def test_files_that_are_not_used(tmp_path):
+    disk.write_masks(tmp_path, ("a",))
+    (tmp_path / "a/masks/p9.png").write_bytes((tmp_path / "a/masks/p1.png").read_bytes())
+    (tmp_path / "a/images/p7.png").symlink_to(tmp_path / "gone.png")
+    for name in ("p7.bmp", "p8.DCM"):
+        (tmp_path / "a/images" / name).write_bytes(b"x")
+    save(tmp_path / "a/images/deep/x.png", disk.photograph(9))
+    save(tmp_path / "b/train/cat/x.png", disk.photograph(8))
+    (tmp_path / "c").symlink_to(tmp_path / "gone")
+    (tmp_path / "a/notes.txt").write_text("x")
+    found = [text for text in texts(tmp_path, "warning") if "not used" in text]
+    assert [text.split("; ")[0] for text in found] == [
+        "a/images/deep/x.png: is not used: no images are looked for in that folder",
+        "a/images/p7.bmp: and 1 more are not used: this suffix is not read",
+        "a/images/p7.png: is not used: a link to nothing",
+        "a/masks/p9.png: is not used: a mask without an image of its name, or a second one of that name",
+        "b/train/cat/x.png: is not used: no images are looked for in that folder",
+        "c: is not used: a link to nothing",
+    ]
+
+
+def test_a_file_that_the_manifest_does_not_name(tmp_path):
+    write_tree(tmp_path, disk.records_of(6))
+    save(tmp_path / "a/images/x.png", disk.photograph(9))
+    assert "a/images/x.png: is not used: no row of manifest.csv names it; add one or delete it" in texts(
+        tmp_path, "warning"
+    )
+
+
+def test_a_patient_in_train_here_and_in_test_there(tmp_path):
+    disk.write_masks(tmp_path, images=3)
+    splits = {"a": ("train", "val", "test"), "b": ("test", "val", "train")}
+    disk.write_metadata(
+        tmp_path,
+        [{"site": s, "file": f"p{i}.png", "patient": f"z{i}", "split": splits[s][i]} for s in "ab" for i in range(3)],
+    )
+    (found,) = [text for text in texts(tmp_path, "warning") if "patients" in text]
+    assert found.startswith("2 patients are in train at one site and in test at another, such as 'z0' at a and b; ")

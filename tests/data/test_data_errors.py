@@ -6,6 +6,7 @@ from folders_on_disk import (
     mask,
     photograph,
     records_of,
+    refused,
     save,
     write_classes,
     write_masks,
@@ -17,13 +18,6 @@ from PIL import Image
 from harmofl.data import find_problems, open_federation
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest, write_info, write_manifest
 from harmofl.errors import ConfigError, DataError
-
-
-def refused(folder, **options):
-    with pytest.raises(DataError) as error:
-        open_federation(folder, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_missing_image_and_mask(tmp_path):

@@ -359,7 +359,7 @@ def test_names_of_many_sites_sort_as_numbers(tmp_path: Path) -> None:
         ({"task": "regression"}, "task must be classification or segmentation, got 'regression'"),
         ({"sites": 0}, "sites must be at least 1, got 0"),
         ({"sites": -1}, "sites must be at least 1, got -1"),
-        ({"images": 5}, "images must be at least 6 per site, two for each split, got [5, 5, 5, 5]"),
+        ({"images": 5}, "images must be at least 6 per site, two for each split, got 5"),
         ({"images": [6, 6, 6, 2]}, "images must be at least 6 per site"),
         ({"images": [6, 6]}, "images must be one number or one per site, got 2 for 4 sites"),
         ({"size": 31}, "size must be at least 32 pixels, got 31"),

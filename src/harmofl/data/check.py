@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from harmofl.data.checking.oddities import Seen, copies, look, site_oddities
+from harmofl.data.checking.leftovers import left_out
+from harmofl.data.checking.oddities import Seen, copies, look, shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.structure import structure_problems
 from harmofl.data.decoding.assembly import Progress
-from harmofl.data.layout.files import FederationFiles, SiteFiles
+from harmofl.data.layout.files import FederationFiles, SiteFiles, is_file, written
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.errors import DataError
@@ -34,12 +35,14 @@ def find_problems(
 
     Raises:
         ConfigError: if size or channels are out of range.
+        DataError: if the folder's name is not UTF-8, so that no problem could be reported with it.
     """
+    written(folder)
     try:
         files = read_layout(folder, seed=seed)
     except DataError as error:
         return [Problem("error", "", "", str(error))]
-    return problems_of(settle(files, size, channels), progress)
+    return [*problems_of(settle(files, size, channels), progress), *left_out(folder, files)]
 
 
 def problems_of(files: FederationFiles, progress: Progress | None = None) -> list[Problem]:
@@ -53,6 +56,7 @@ def problems_of(files: FederationFiles, progress: Progress | None = None) -> lis
         problems += site_oddities(site, files.info, inspected)
         seen += inspected
     problems += copies(seen)
+    problems += shared_patients(files)
     return sorted(problems, key=lambda problem: problem.severity != "error")
 
 
@@ -79,5 +83,5 @@ def _inspect(site: SiteFiles, info: FederationInfo, progress: Progress | None) -
 
 
 def _decodable(site: SiteFiles, record: Record, info: FederationInfo) -> bool:
-    target = record.target in info.classes or (site.folder / record.target).is_file()
-    return target and (site.folder / record.image).is_file()
+    target = record.target in info.classes or is_file(site.folder / record.target)
+    return target and is_file(site.folder / record.image)

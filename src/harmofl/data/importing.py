@@ -8,7 +8,7 @@ from pathlib import Path
 from harmofl.data.check import problems_of
 from harmofl.data.checking.problem import refuse
 from harmofl.data.decoding.assembly import Progress
-from harmofl.data.layout.files import FederationFiles, SiteFiles
+from harmofl.data.layout.files import FederationFiles, SiteFiles, escaped, written
 from harmofl.data.layout.reading import read_layout, settle
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import FRACTIONS
@@ -52,10 +52,15 @@ def import_federation(
         what was written to federation.toml.
 
     Raises:
-        DataError: if the target exists, or for the first file, label or split that does not hold.
+        DataError: if the target exists or is inside the source, or for the first file, label or split that does
+            not hold.
         ConfigError: if size, channels or fractions are out of range.
         StorageError: if the target cannot be written.
     """
+    for path in (source, target, target.resolve()):
+        written(path)
+    if target.resolve().is_relative_to(source.resolve()) and source.is_dir():
+        raise DataError(f"{target}: must not be inside the folder that is imported; choose another folder to import to")
     if target.exists():
         raise DataError(f"{target}: exists already; choose another folder to import to")
     files = read_layout(
@@ -63,7 +68,8 @@ def import_federation(
     )
     files = settle(files, size, channels)
     refuse(problems_of(files, progress), source)
-    name = name or target.resolve().name
+    name = escaped(name or target.resolve().name)
+    origin, licence = escaped(origin), escaped(licence)
     info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
     _write(replace(files, info=info), target)
     return info

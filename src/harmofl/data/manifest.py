@@ -15,6 +15,7 @@ from typing import Any
 import tomli_w
 
 from harmofl.batch import Task
+from harmofl.data.tables import read_table
 from harmofl.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -152,21 +153,13 @@ def read_manifest(site_folder: Path) -> Sequence[Record]:
         DataError: naming the file, the line and the value that does not fit.
     """
     path = site_folder / "manifest.csv"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if missing := [c for c in COLUMNS if c not in columns and c != "case"]:
-                raise DataError(f"{path}: column {missing[0]!r} is missing; it needs {','.join(COLUMNS)}")
-            return [_record(f"{path}:{reader.line_num}", row) for row in reader]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; import the data or check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: must be a UTF-8 table with commas, but {error}; save it again") from None
+    table = read_table(path)
+    table.require([column for column in COLUMNS if column != "case"])
+    return [_record(f"{path}:{line}", row) for line, row in table.rows]
 
 
-def _record(place: str, row: Mapping[str, str | None]) -> Record:
-    values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+def _record(place: str, row: Mapping[str, str]) -> Record:
+    values = {column: row.get(column, "") for column in COLUMNS}
     values["case"] = values["case"] or values["patient"]
     for column, value in values.items():
         if not value:

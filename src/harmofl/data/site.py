@@ -1,5 +1,6 @@
 """A hospital's data as training sees it, three splits of decoded images, and the federation of hospitals."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +82,17 @@ class Federation:
 
     info: FederationInfo
     sites: tuple[Site, ...]
+
+    def fingerprint(self) -> str:
+        """A short text that changes with any image, target or split."""
+        check = 0
+        for site in self.sites:
+            for part in (site.train, site.val, site.test):
+                for array in (part.images, part.targets):
+                    for rows in np.array_split(array, max(1, len(array) // 256)):
+                        check = zlib.crc32(np.ascontiguousarray(rows).data, check)
+                check = zlib.crc32("\n".join((site.name, *part.cases)).encode(), check)
+        return f"{check:08x}"
 
 
 def open_federation(

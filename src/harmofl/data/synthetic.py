@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from harmofl.batch import Task
+from harmofl.data.layout.files import written
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.phantoms import cells, mri
 from harmofl.data.phantoms.cells import CellsStyle
@@ -214,7 +215,7 @@ def _check(
         ),
         (
             min(counts, default=FEWEST_IMAGES) >= FEWEST_IMAGES,
-            f"images must be at least {FEWEST_IMAGES} per site, two for each split, got {list(counts)}",
+            f"images must be at least {FEWEST_IMAGES} per site, two for each split, got {min(counts, default=0)}",
         ),
         (size >= FEWEST_PIXELS, f"size must be at least {FEWEST_PIXELS} pixels, got {size}"),
         (math.isfinite(shift) and shift >= 0, f"shift must be a finite number of at least 0, got {shift}"),
@@ -223,5 +224,6 @@ def _check(
     for holds, message in rules:
         if not holds:
             raise DataError(f"{message}; change it")
+    written(folder.resolve())
     if (folder / "federation.toml").exists() or any(folder.glob("*/manifest.csv")):
         raise DataError(f"{folder}: must not hold a federation, but does; choose another folder or delete it")

@@ -34,7 +34,7 @@ class FedAvg:
             raise ConfigError(f"weighting must be uniform or samples, got {self.weighting!r}")
 
     def model(self, network: nn.Module) -> nn.Module:
-        """The network itself."""
+        """The network, with nothing before it."""
         return nn.Sequential(OrderedDict(network=network))
 
     def start(self, weights: Arrays) -> ServerState:

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from harmofl.amplitude import AmplitudeNorm, Band
 from harmofl.batch import Batch
+from harmofl.errors import ShapeError
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods.fedsam import FedSAM
+
+_WIDTH = "amplitude_norm.width"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class HarmoFL(FedSAM):
     Args:
         band: which frequencies are normalized: 1 all (the paper), 0 < L < 1 a low-frequency window, 0 the mean
             level (the released code), "off" none, which gives FedSAM.
-        decay: v of Eq 3, in (0, 1].
+        decay: v of Eq 3, in [0, 1]; 0 keeps the first batch's amplitude.
         alpha: length of the climb of Eq 6; 0 switches the perturbation off.
     """
 
@@ -57,6 +60,28 @@ class HarmoFL(FedSAM):
         return super().local_step(run, replace(batch, images=images))
 
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
-        """Average weights and, after round 1, the amplitudes: A = sum_i p_i A_i, for good."""
+        """Average weights and, after round 1, the amplitudes: A = sum_i p_i A_i, for good.
+
+        Raises:
+            ShapeError: if the sites' images differ in size.
+        """
+        widths = {u.site: int(u.weights[_WIDTH]) for u in updates if _WIDTH in u.weights}
+        if len(set(widths.values())) > 1:
+            raise ShapeError(f"images must have one width at all sites, got {widths}; set data.size")
         server = super().aggregate(server, updates)
         return replace(server, weights={**server.weights, "amplitude_norm.frozen": torch.tensor(True)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarmoFLReleased(HarmoFL):
+    """HarmoFL as the authors' code runs: x - mean(x) + the mean level of the first training batch.
+
+    There v is truncated to 0, so that the first batch's amplitude stays, and only the zero frequency is replaced.
+
+    Args:
+        band: see `HarmoFL`.
+        decay: see `HarmoFL`.
+    """
+
+    band: Band = 0.0
+    decay: float = 0.0

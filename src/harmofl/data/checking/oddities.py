@@ -9,7 +9,7 @@ import numpy as np
 
 from harmofl.data.checking.problem import Problem
 from harmofl.data.decoding.records import decode_record
-from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.files import FederationFiles, SiteFiles, stem_of
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 
 FEW_CASES = 5
@@ -76,6 +76,25 @@ def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen])
         elif k not in train:
             message = f"class {name!r} is absent in train; the site cannot learn it by itself"
             yield Problem("warning", site.name, "", message)
+
+
+def shared_patients(files: FederationFiles) -> Iterator[Problem]:
+    """Yield one warning if patients of one site's train have the names of another site's test."""
+    sites_of: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for site in files.sites:
+        for record in site.records:
+            if record.patient != stem_of(record.image):  # else nobody said who it is
+                sites_of[record.patient][record.split].add(site.name)
+    shared = [
+        (name, at["train"], at["test"]) for name, at in sites_of.items() if at["train"] and at["test"] - at["train"]
+    ]
+    if shared:
+        name, train, test = shared[0]
+        message = (
+            f"{len(shared)} patients are in train at one site and in test at another, such as {name!r} at "
+            f"{min(train)} and {min(test - train)}; fine if patients are numbered at each site, else mend the splits"
+        )
+        yield Problem("warning", "", "", message)
 
 
 def copies(seen: Sequence[Seen]) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from harmofl.data.checking.problem import Problem
-from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.files import SiteFiles, is_file
 from harmofl.data.manifest import SPLITS, FederationInfo
 
 
@@ -56,8 +56,10 @@ def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
             if path.is_absolute() or ".." in path.parts:
                 message = "a file must be inside its site's folder; move it there and mend its row"
                 yield Problem("error", site.name, file, message)
-            elif not (site.folder / path).is_file():
+            elif not is_file(site.folder / path):
                 message = "file is missing; restore it or delete its row"
+                if not site.table:
+                    message = f"mask is missing; add it or move {record.image} elsewhere"
                 yield Problem("error", site.name, file, message)
 
 

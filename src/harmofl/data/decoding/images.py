@@ -1,7 +1,7 @@
 """Reading one image or mask file: PNG, JPEG and TIFF here, NIfTI through `volumes`."""
 
-import struct
-import zlib
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,18 +11,9 @@ import numpy as np
 from PIL import Image
 
 from harmofl.data.decoding import volumes
-from harmofl.data.layout.files import is_volume, suffix_of
+from harmofl.data.layout.files import is_file, is_volume, suffix_of
 from harmofl.errors import DataError
 
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    zlib.error,
-    struct.error,
-    Image.DecompressionBombError,
-)
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -74,17 +65,33 @@ def read_mask(path: Path) -> np.ndarray:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    if not path.is_file():
-        raise DataError("file is missing; restore it or delete its row")
+    """Turn whatever a decoder raises, warns or logs over a damaged file into one line."""
+    if not is_file(path):
+        raise DataError("file is missing; restore it or leave it out")
     if not suffix_of(path.name):
-        raise DataError("must be PNG, JPEG, TIFF or NIfTI; convert it or delete its row")
+        raise DataError("must be PNG, JPEG, TIFF or NIfTI; convert it or leave it out")
     try:
-        yield
+        with _quiet():
+            yield
     except DataError:
         raise
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0].replace(str(path), path.name) if str(error) else type(error).__name__
-        raise DataError(f"cannot be read ({reason}); restore it or delete its row") from None
+    except Exception as error:  # decoders raise anything over a damaged header: KeyError, MemoryError, their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(str(path), path.name)
+        raise DataError(f"cannot be read ({reason}); restore it or leave it out") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep nibabel's log and numpy's and Pillow's warnings off the terminal."""
+    logger = logging.getLogger("nibabel.global")
+    disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
 
 
 def _read_photograph(path: Path) -> np.ndarray:
@@ -100,9 +107,10 @@ def _read_photograph(path: Path) -> np.ndarray:
 
 
 def _one_page(image: Image.Image) -> None:
-    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    pages = getattr(image, "n_frames", 1)
     if pages > 1:
-        raise DataError(f"must be one image, got a TIFF of {pages} pages; split it into files or use NIfTI")
+        what = "pages" if image.format == "TIFF" else "frames"
+        raise DataError(f"must be one image, got a {image.format} of {pages} {what}; split it into files or use NIfTI")
 
 
 def _deep_grey(pixels: np.ndarray) -> np.ndarray:
@@ -114,7 +122,7 @@ def _deep_grey(pixels: np.ndarray) -> np.ndarray:
 def _read_flat_mask(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         _one_page(image)
-        mask = np.asarray(image)
+        mask = _grey_palette(image)[np.asarray(image)] if image.mode == "P" else np.asarray(image)
     if mask.ndim == 3:
         if mask.shape[2] in (3, 4) and (mask[..., :1] == mask[..., :3]).all():
             mask = mask[..., 0]
@@ -123,6 +131,18 @@ def _read_flat_mask(path: Path) -> np.ndarray:
     if not np.issubdtype(mask.dtype, np.integer) and mask.dtype != bool:
         raise DataError(f"a mask must hold whole numbers, got {mask.dtype}; convert it")
     return np.array(mask, dtype=np.uint8 if mask.dtype == bool else mask.dtype)[None]
+
+
+def _grey_palette(image: Image.Image) -> np.ndarray:
+    """Return what each index of a palette stands for: its grey if all entries are grey, else itself.
+
+    All and not only those that occur, so that one index means the same in every mask of a data set.
+    """
+    entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    meaning = np.arange(256, dtype=np.uint8)
+    if len(entries) and (entries == entries[:, :1]).all():
+        meaning[: len(entries)] = entries[:, 0]
+    return meaning
 
 
 def with_channels(planes: np.ndarray, channels: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from harmofl.errors import DataError
 
 CLIP_QUANTILE = 0.99
+_NAMED = {"c": "complex numbers", "V": "colours"}
 
 
 def slice_size(path: Path) -> tuple[int, int]:
@@ -70,16 +71,17 @@ def _nibabel() -> Any:
 
 def _load(path: Path) -> Any:
     nib = _nibabel()
-    try:
-        image = nib.load(path)
-    except nib.filebasedimages.ImageFileError as error:
-        raise ValueError(str(error)) from None
+    image = nib.load(path)
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
         image = image.slicer[:, :, :, *([0] * (len(image.shape) - 3))]
     if len(image.shape) != 3:
         raise DataError(f"a volume must have 3 axes, got shape {image.shape}; split it into 3-D volumes")
     if 0 in image.shape:
-        raise DataError(f"a volume must have voxels, got shape {image.shape}; delete its row")
+        raise DataError(f"a volume must have voxels, got shape {image.shape}; leave it out")
+    if (voxel := image.get_data_dtype()).kind not in "iufb":
+        raise DataError(f"a volume must have one real number a voxel, got {_NAMED.get(voxel.kind, voxel)}; convert it")
+    if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine[:3, :3]):
+        raise DataError("the affine must turn voxels into space, got one that is zero or singular; mend the header")
     return image
 
 

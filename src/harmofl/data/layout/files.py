@@ -1,9 +1,12 @@
 """Which files belong to which site: what every layout is read into before anything is decoded."""
 
+import os
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.data.manifest import FederationInfo, Record
+from harmofl.errors import DataError
 
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii")
@@ -14,13 +17,15 @@ SUFFIXES = VOLUMES + PHOTOGRAPHS
 class SiteFiles:
     """One site on disk: its folder and one record an image file, paths relative to that folder.
 
-    `unlisted` are image files in the folder that no row of metadata.csv names; they are not used.
+    `unlisted` are image files in the folder that no row of metadata.csv names; they are not used. `table` is
+    the file whose rows the records are, or "" if they are the files of the folder.
     """
 
     name: str
     folder: Path
     records: tuple[Record, ...]
     unlisted: tuple[str, ...] = ()
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,67 @@ def is_volume(name: str) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted; none if there is no such folder."""
+    """Return the image files directly in `folder`, sorted; none if there is no such folder.
+
+    Raises:
+        DataError: if the folder may not be read, or the name of an image is not UTF-8.
+    """
     if not folder.is_dir():
         return []
-    files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in files if suffix_of(path.name) and path.is_file())
+    return [written(path) for path in entries(folder) if suffix_of(path.name) and is_file(path)]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders directly in `folder` that are not hidden, sorted."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the folders directly in `folder` that are not hidden, sorted.
+
+    Raises:
+        DataError: if the folder may not be read, or the name of one in it is not UTF-8.
+    """
+    return [written(path) for path in entries(folder) if path.is_dir()]
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return whatever is directly in `folder` and not hidden, sorted.
+
+    Raises:
+        DataError: if the folder may not be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"{escaped(folder)}: must be a folder that can be read ({reason}); mend its permissions"
+        ) from None
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; a name that no file can have is not there."""
+    return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises OSError if the name is too long
+
+
+def site_name(folder: Path) -> str:
+    """Return the folder's own name: a link's, not its target's."""
+    return Path(os.path.abspath(folder)).name  # noqa: PTH100  resolve() follows links
+
+
+def normal(path: str) -> str:
+    """Return a path relative to a site's folder in the one way it is compared: `./x` and `y/../x` are `x`."""
+    return posixpath.normpath(path)
+
+
+def written(path: Path) -> Path:
+    """Return `path` if its name can be written in UTF-8, as every table and report is.
+
+    Raises:
+        DataError: naming the file, with the bytes that are not UTF-8 escaped.
+    """
+    name = str(path)
+    if name != name.encode("utf-8", "replace").decode():
+        raise DataError(f"{escaped(path)}: the names of files and folders must be UTF-8; rename it")
+    return path
+
+
+def escaped(path: Path | str) -> str:
+    """Return the path as text that can be written, the bytes that are not UTF-8 escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

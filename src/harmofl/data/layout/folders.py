@@ -1,14 +1,16 @@
 """Reading a plain folder of sites: class folders, or images/ beside masks/, with or without metadata.csv."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harmofl.batch import Task
-from harmofl.data.layout.files import FederationFiles, SiteFiles, image_files, subfolders
+from harmofl.data.layout.files import FederationFiles, SiteFiles, image_files, site_name, subfolders
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site, mask_folder
 from harmofl.data.layout.metadata import Row, read_metadata
+from harmofl.data.manifest import MOST_CLASSES
 from harmofl.data.splits import split_patients
 from harmofl.errors import DataError
 
@@ -30,26 +32,47 @@ def read_folders(
     rows = read_metadata(root, split_column=split_column, patient_column=patient_column)
     tasks = _find_sites(root, rows)
     task = _one_task(root, tasks)
-    by_site = _rows_by_site(root, rows, [folder.resolve().name for folder in tasks])
-    sites = [list_site(SiteFolder(folder, task, by_site.get(folder.resolve().name))) for folder in tasks]
+    by_site = _rows_by_site(root, rows, [site_name(folder) for folder in tasks])
+    sites = [list_site(SiteFolder(folder, task, by_site.get(site_name(folder)))) for folder in tasks]
     if rows is None or not any(row.split for row in rows):
         sites = [_with_splits(site, task, fractions, seed) for site in sites]
-    return FederationFiles(infer_info(root.resolve().name, task, sites), tuple(sites))
+    info = infer_info(root.resolve().name, task, sites)
+    if task == "classification":
+        _check_classes(root, info.classes)
+    return FederationFiles(info, tuple(sites))
 
 
-def _find_sites(root: Path, rows: Sequence[Row] | None) -> dict[Path, Task]:
-    """Return the sites' folders, sorted; the root itself if it holds images and masks."""
+def _check_classes(root: Path, classes: Sequence[str]) -> None:
+    """Demand of class folders what federation.toml demands; that there are no images is reported later."""
+    if classes and not 2 <= len(classes) <= MOST_CLASSES:
+        got = f"only {classes[0]!r}" if len(classes) == 1 else f"{len(classes)}"
+        raise DataError(
+            f"{root}: there must be 2 to {MOST_CLASSES} classes, got {got}; add the others as folders "
+            "<site>/<class>/, or a column label to metadata.csv"
+        )
+
+
+def _find_sites(root: Path, rows: Sequence[Row] | None) -> dict[Path, Task | None]:
+    """Return the sites' folders, sorted, and their tasks, None if empty; the root if it has images and masks."""
     alone = mask_folder(root) and (root / "images").is_dir()
     labelled = any(row.label for row in rows or ())
     folders = [root] if alone else subfolders(root)
-    tasks = {folder: task for folder in folders if (task := _task(folder, labelled))}
+    tasks: dict[Path, Task | None] = {}
+    for folder in folders:
+        task = _task(folder, labelled)
+        if task or not _holds_files(folder):
+            tasks[folder] = task
     if not tasks:
         raise DataError(f"{root}: no site found; {UNDERSTOOD}")
     return tasks
 
 
+def _holds_files(folder: Path) -> bool:
+    return any(files for _, _, files in os.walk(folder))
+
+
 def _task(folder: Path, labelled: bool) -> Task | None:
-    """Tell what a site's folder is for, or None if it holds files but no images."""
+    """Tell what a site's folder is for, or None if it has no images where they are looked for."""
     if (folder / "images").is_dir() and mask_folder(folder):
         return "segmentation"
     if (folder / "images").is_dir() and not labelled:
@@ -57,12 +80,15 @@ def _task(folder: Path, labelled: bool) -> Task | None:
     classes = any(image_files(inner) for inner in subfolders(folder))
     if classes or (labelled and image_files(folder)):
         return "classification"
-    empty = not any(path.is_file() for path in folder.rglob("*"))
-    return "classification" if empty else None
+    return None
 
 
-def _one_task(root: Path, tasks: dict[Path, Task]) -> Task:
-    (first, task), *others = tasks.items()
+def _one_task(root: Path, tasks: Mapping[Path, Task | None]) -> Task:
+    """Return the task of all sites that have images; without any of them the check speaks of empty sites."""
+    known = [(folder, task) for folder, task in tasks.items() if task]
+    if not known:
+        return "classification"
+    (first, task), *others = known
     for folder, other in others:
         if other != task:
             raise DataError(

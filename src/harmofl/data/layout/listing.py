@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.batch import Task
-from harmofl.data.layout.files import SiteFiles, image_files, is_volume, stem_of, subfolders, suffix_of
+from harmofl.data.layout.files import (
+    SiteFiles,
+    image_files,
+    is_file,
+    is_volume,
+    normal,
+    site_name,
+    stem_of,
+    subfolders,
+    suffix_of,
+)
 from harmofl.data.layout.metadata import Row
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
@@ -35,7 +45,7 @@ def list_site(site: SiteFolder) -> SiteFiles:
     Raises:
         DataError: if the class of an image cannot be told.
     """
-    name = site.folder.resolve().name
+    name = site_name(site.folder)
     on_disk = _images_on_disk(site)
     rows = site.rows
     if rows is None:
@@ -43,7 +53,8 @@ def list_site(site: SiteFolder) -> SiteFiles:
     target_of = _mask_of(site.folder) if site.task == "segmentation" else _class_of
     records = tuple(_record(site.folder, row, target_of) for row in rows)
     unlisted = set(on_disk) - {record.image for record in records}
-    return SiteFiles(name, site.folder, records, tuple(sorted(unlisted)))
+    table = "" if site.rows is None else "metadata.csv"
+    return SiteFiles(name, site.folder, records, tuple(sorted(unlisted)), table)
 
 
 def _images_on_disk(site: SiteFolder) -> list[str]:
@@ -63,9 +74,9 @@ def _record(folder: Path, row: Row, target_of: Callable[[str, Row], str]) -> Rec
 
 def _resolve(folder: Path, file: str) -> str:
     """Return `file` relative to the site's folder; metadata.csv may give it relative to images/."""
-    inside = f"images/{file}"
-    here = (folder / file).is_file() or not (folder / "images").is_dir()
-    return file if here or file.startswith("images/") else inside
+    file = normal(file)
+    here = is_file(folder / file) or not (folder / "images").is_dir()
+    return file if here or file.startswith("images/") else normal(f"images/{file}")
 
 
 def _class_of(image: str, row: Row) -> str:

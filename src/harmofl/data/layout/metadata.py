@@ -1,11 +1,11 @@
 """`metadata.csv`: an optional table at the root of a folder of sites that gives groups, splits and labels."""
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.data.manifest import SPLITS
+from harmofl.data.tables import Table, column_name, read_table
 from harmofl.errors import DataError
 
 _PATIENT_COLUMNS = ("patient", "group")
@@ -48,41 +48,41 @@ def read_metadata(
         DataError: if a column is missing or a value is not allowed, naming the line.
     """
     path = root / "metadata.csv"
+    if path.is_dir():
+        raise DataError(f"{path}: must be a table, but is a folder; rename it")
     if not path.is_file():
         if wanted := split_column or patient_column:
             raise DataError(f"{root}: column {wanted!r} was asked for but there is no metadata.csv; add one")
         return None
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = _columns(path, reader.fieldnames or (), split_column, patient_column)
-            return tuple(_row(path, reader.line_num, values, columns) for values in reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: must be a UTF-8 table with commas, but {error}; save it again") from None
+    table = read_table(path)
+    columns = _columns(
+        table, split_column and column_name(split_column), patient_column and column_name(patient_column)
+    )
+    if not table.rows:
+        raise DataError(f"{path}: must have a row for each image, but has none; add them or delete the file")
+    return tuple(_row(path, line, values, columns) for line, values in table.rows)
 
 
-def _columns(path: Path, names: Sequence[str], split: str | None, patient: str | None) -> _Columns:
+def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:
     """Settle which column tells what."""
-    for wanted in ("file", split, patient):
-        if wanted is not None and wanted not in names:
-            raise DataError(f"{path}: column {wanted!r} is missing; the columns are {', '.join(names)}")
+    table.require([wanted for wanted in ("file", split, patient) if wanted is not None])
 
     def first(*candidates: str) -> str | None:
-        return next((name for name in candidates if name in names), None)
+        return next((name for name in candidates if name in table.columns), None)
 
     return _Columns(first("site"), first("label"), patient or first(*_PATIENT_COLUMNS), split or first("split"))
 
 
-def _row(path: Path, line: int, values: dict[str, str | None], columns: _Columns) -> Row:
+def _row(path: Path, line: int, values: Mapping[str, str], columns: _Columns) -> Row:
     def value(column: str | None) -> str:
         if column is None:
             return ""
-        text = (values.get(column) or "").strip()
+        text = values[column]
         if not text:
             raise DataError(f"{path}:{line}: {column} is empty; fill it in or delete the row")
         return text
 
     split = value(columns.split)
     if columns.split and split not in SPLITS:
-        raise DataError(f"{path}:{line}: {columns.split} must be train, val or test, got {split!r}")
+        raise DataError(f"{path}:{line}: {columns.split} must be train, val or test, got {split!r}; mend the row")
     return Row(line, value(columns.site), value("file"), value(columns.label), value(columns.patient), split)

@@ -1,12 +1,13 @@
 """Reading a folder into the records of a federation, whichever of the two layouts it has."""
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.decoding.images import read_header
-from harmofl.data.layout.files import FederationFiles, SiteFiles, subfolders
+from harmofl.data.layout.files import FederationFiles, SiteFiles, normal, subfolders, written
 from harmofl.data.layout.folders import UNDERSTOOD, read_folders
-from harmofl.data.manifest import read_info, read_manifest
+from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError
 
@@ -31,13 +32,31 @@ def read_layout(
     Raises:
         DataError: if no site is found or a table is malformed.
     """
+    written(folder)
+    written(folder.resolve())
     if not folder.is_dir():
-        raise DataError(f"{folder}: must be a folder of sites, but there is no such folder; check the path")
+        what, fix = "there is no such folder", "check the path"
+        if folder.exists():
+            what, fix = "it is a file, not a folder", "give the folder that holds the sites"
+        raise DataError(f"{folder}: must be a folder of sites, but {what}; {fix}")
     if (folder / "federation.toml").is_file():
-        return _read_manifests(folder)
-    return read_folders(
-        folder, seed=seed, fractions=fractions, split_column=split_column, patient_column=patient_column
-    )
+        files = _read_manifests(folder)
+    else:
+        files = read_folders(
+            folder, seed=seed, fractions=fractions, split_column=split_column, patient_column=patient_column
+        )
+    _check_names(folder, files)
+    return files
+
+
+def _check_names(folder: Path, files: FederationFiles) -> None:
+    """Refuse two sites that a table or a person cannot tell apart, such as an umlaut written in two ways."""
+    seen: set[str] = set()
+    for site in files.sites:
+        name = unicodedata.normalize("NFC", site.name)
+        if name in seen:
+            raise DataError(f"{folder}: sites must have different names, got {name!r} twice; rename one of them")
+        seen.add(name)
 
 
 def _read_manifests(folder: Path) -> FederationFiles:
@@ -45,8 +64,16 @@ def _read_manifests(folder: Path) -> FederationFiles:
     folders = [path for path in subfolders(folder) if (path / "manifest.csv").is_file()]
     if not folders:
         raise DataError(f"{folder}: no site found; {UNDERSTOOD}")
-    sites = (SiteFiles(path.name, path, tuple(read_manifest(path))) for path in folders)
+    sites = (SiteFiles(path.name, path, _records(path, info), table="manifest.csv") for path in folders)
     return FederationFiles(info, tuple(sites))
+
+
+def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
+    """Return the site's rows, their paths written in the one way they are compared."""
+    records = (replace(record, image=normal(record.image)) for record in read_manifest(site))
+    if info.task == "segmentation":
+        records = (replace(record, target=normal(record.target)) for record in records)
+    return tuple(records)
 
 
 def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int | None) -> FederationFiles:

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import small
+from torch import nn
+
+from harmofl import run
+from harmofl.arrays import num_bytes
+from harmofl.errors import ConfigError
+from harmofl.journal import Journal
+from harmofl.trial import Trial
+
+
+def prepared(federation: Path, **changes: object) -> Trial:
+    return Trial.prepare(small(federation, **changes), lambda site, done, total: None)
+
+
+def test_optimizers_are_as_configured(federation: Path) -> None:
+    sgd = {"training__optimizer": "sgd", "training__momentum": 0.7, "training__weight_decay": 0.03}
+    trial = prepared(federation, training__lr=0.2, **sgd)
+    group = trial.training.optimizer(trial.training.model.parameters()).param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.7, 0.03)
+    trial = prepared(federation, training__lr=0.3, training__optimizer="adam", training__weight_decay=0.04)
+    optimizer = trial.training.optimizer(trial.training.model.parameters())
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.3, 0.04)
+
+
+def test_augmentation_epochs_and_batch_size_are_as_configured(federation: Path) -> None:
+    assert prepared(federation, training__augment="none").training.augment is None
+    training = prepared(federation, training__augment="flips", training__epochs=3, training__batch_size=5).training
+    assert training.augment is not None
+    assert (training.epochs, training.batch_size) == (3, 5)
+
+
+def test_every_method_starts_from_the_same_network(federation: Path) -> None:
+    """The comparison is fair: initial weights depend on the seed alone."""
+    starts = [prepared(federation, method__name=name).start().weights for name in ("fedavg", "harmofl")]
+    for name, value in starts[0].items():
+        assert torch.equal(value, starts[1][name])
+
+
+def test_bytes_are_those_of_the_weights(federation: Path, tmp_path: Path) -> None:
+    """Two sites; the amplitude, 3 x 32 x 17 floats, two counters and a flag, goes up in round 1 alone."""
+    run(small(federation, training__rounds=2), tmp_path / "run")
+    weights = Journal(tmp_path / "run").load_model()[0]
+    amplitude = 3 * 32 * 17 * 4 + 2 * 8 + 1
+    network = num_bytes({name: value for name, value in weights.items() if name.startswith("network.")})
+    first, second = Journal(tmp_path / "run").records()
+    assert first["bytes_up"] == 2 * (network + amplitude)
+    assert second["bytes_up"] == 2 * network
+    assert second["bytes_down"] == 2 * (network + amplitude)
+
+
+class Wider(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, num_classes + 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+class Pair(Wider):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+class Empty(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network__name": "test_trial.Wider", "network__options": {}}, "its output must be"),
+        ({"network__name": "test_trial.Pair", "network__options": {}}, "its output must be a tensor, got tuple"),
+        ({"network__name": "test_trial.Empty", "network__options": {}}, "parameter"),
+        ({"data__size": [16, 16], "training__batch_size": 1}, "the network must take a batch"),
+        ({"run__device": "cuda:99"}, "which torch cannot use here"),
+        ({"run__device": "mps"}, "which torch cannot use here"),
+    ],
+)
+def test_a_misfit_is_said_before_the_run_folder_is_made(
+    changes: dict, message: str, federation: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        run(small(federation, **changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
