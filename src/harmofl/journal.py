@@ -113,7 +113,7 @@ class Journal:
             StorageError: if it cannot be written.
         """
         cls.refuse_used(folder)
-        beside = cls(folder.with_name(f".{folder.name}.tmp"))
+        beside = cls(folder.resolve().with_name(f".{folder.resolve().name}.tmp"))
         with storing(folder):
             shutil.rmtree(beside.folder, ignore_errors=True)
             for part in (beside._state.parent, beside._model):
@@ -234,7 +234,7 @@ class Journal:
         if self._waiting(best_round).exists():
             with storing(self._model):
                 self._waiting(best_round).replace(self._model / "model.safetensors")
-        for left in self._model.glob("round-*.safetensors"):
+        for left in self._model.glob("*round-*"):
             left.unlink()
 
     def _waiting(self, round_number: int) -> Path:

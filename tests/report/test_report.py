@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import harmofl.report
-from harmofl.errors import RunError, StorageError
+from harmofl.errors import ConfigError, RunError, StorageError
 from harmofl.report import write_report
 
 SITES = ("A", "B", "C", "D")
@@ -263,6 +263,11 @@ def test_samples_beyond_any_budget_are_left_out_with_a_word(tmp_path, monkeypatc
     monkeypatch.setattr("harmofl.report.pictures.BUDGET", 10)
     page = page_of(tmp_path, run)
     assert page.images == [] and "make a report of fewer runs" in page.text
+
+
+def test_a_folder_is_no_place_for_the_page(tmp_path):
+    with pytest.raises(ConfigError, match="must be the name of the HTML file"):
+        write_report([write_run(tmp_path / "one")], tmp_path)
 
 
 def test_a_record_that_a_kill_cut_short_is_left_out(tmp_path):

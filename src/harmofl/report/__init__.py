@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harmofl.errors import StorageError
+from harmofl.errors import ConfigError, StorageError
 
 __all__ = ["write_report"]
 
@@ -21,8 +21,11 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
     Raises:
         RunError: a run folder lacks a file or holds one that cannot be read.
+        ConfigError: `out` is a folder.
         StorageError: `out` cannot be written.
     """
+    if out.is_dir():
+        raise ConfigError(f"{out}: must be the name of the HTML file to write, but is a folder; add /report.html")
     # Here and not above: the charts and the template are slow to import, and seldom needed.
     from harmofl.report.load import load_runs
     from harmofl.report.page import render

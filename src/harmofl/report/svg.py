@@ -59,7 +59,7 @@ def draw(ident: str, title: str, size: Inches, paint: Callable[[Axes], None], ma
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser picks the font
+        warnings.simplefilter("ignore", UserWarning)  # glyphs that the browser has, labels too long for their chart
         figure = Figure(figsize=size, layout=None if margins else "constrained")
         FigureCanvasSVG(figure)
         paint(figure.add_axes(_within(size, margins)) if margins else figure.add_subplot())
