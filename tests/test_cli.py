@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from harmofl.cli import main
 
@@ -119,8 +120,11 @@ def test_synth_import_check_show(tmp_path: Path) -> None:
     checked = harmofl("data", "check", tmp_path / "b")
     assert checked.returncode == 0, checked.stdout
     assert "0 errors" in checked.stdout
-    shown = harmofl("data", "show", tmp_path / "b")
+    shown = harmofl("data", "show", tmp_path / "b", "--picture", tmp_path / "sheet.png")
     assert "site-2" in shown.stdout
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 1000
+        assert len(sheet.convert("L").getcolors() or []) > 50
 
 
 def test_check_ends_with_2_and_lists_every_problem(tmp_path: Path) -> None:

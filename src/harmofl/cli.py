@@ -233,11 +233,12 @@ def show(
     folder: Annotated[Path, typer.Argument(help="The federation.")],
     size: Size = None,
     seed: Seed = 0,
+    picture: Annotated[Path | None, typer.Option(help="Also write a PNG with some images of every site.")] = None,
 ) -> None:
-    """Show how many images, patients and classes every site has.
+    """Show how many images, patients and classes every site has, and what they look like.
 
     Example:
-        harmofl data show hospitals
+        harmofl data show hospitals --picture hospitals.png
     """
     from harmofl.data import describe, open_federation
 
@@ -250,6 +251,11 @@ def show(
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
     Console().print(table)
+    if picture is not None:
+        from harmofl.report.sheet import write_sheet
+
+        write_sheet(federation, picture)
+        Console().print(f"picture {picture}", soft_wrap=True)
 
 
 def _default_folder(chosen: Any) -> Path:

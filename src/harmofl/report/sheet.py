@@ -1,0 +1,52 @@
+"""One picture of a federation: a row of training images for every site."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from harmofl.data.site import Federation, Site
+from harmofl.files import write_atomic
+from harmofl.report.pixels import outlined, to_bytes
+
+COLUMNS = 8
+_SIDE = 128  # pixels
+
+
+def write_sheet(federation: Federation, path: Path) -> None:
+    """Write a PNG with some training images of every site, masks outlined, classes named.
+
+    Args:
+        federation: whose images.
+        path: the file to write.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    sites = federation.sites
+    figure = Figure(figsize=(1.4 * COLUMNS + 0.6, 1.62 * len(sites)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(sites), COLUMNS, squeeze=False)
+    for site, row in zip(sites, axes, strict=True):
+        row[0].set_ylabel(site.name.replace("$", r"\$"), fontsize=8)
+        for axis, (picture, caption) in zip(row, _pictures(site), strict=False):
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            axis.set_title(caption.replace("$", r"\$"), fontsize=7)
+        for axis in row:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    write_atomic(path, buffer.getvalue())
+
+
+def _pictures(site: Site) -> list[tuple[np.ndarray, str]]:
+    """Images spread evenly over the site's training data, as bytes, and what to write above each."""
+    count = len(site.train)
+    index = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int))
+    batch = site.train.batch(index)
+    images, targets = batch.images.numpy(), batch.targets.numpy()
+    if site.task == "classification":
+        return [(to_bytes(x, _SIDE), site.classes[y]) for x, y in zip(images, targets, strict=True)]
+    return [(outlined(x, y, _SIDE), "") for x, y in zip(images, targets, strict=True)]
