@@ -1,5 +1,6 @@
 import ast
 import base64
+import errno
 import io
 import json
 import re
@@ -320,12 +321,16 @@ def test_no_run_or_no_such_run(tmp_path):
         write_report([tmp_path / "absent"], tmp_path / "report.html")
 
 
-def test_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+def test_report_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
     run = write_run(tmp_path / "one", sites=("A",))
-    (tmp_path / "report.html").mkdir()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StorageError, match=r"report\.html"):
         write_report([run], tmp_path / "report.html")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "report.html"]
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_importing_the_report_does_not_import_the_drawing():
