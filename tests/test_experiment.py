@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from toys import assert_same
 
 from harmofl import resume, run
+from harmofl.checkpoint import Checkpoint
 from harmofl.errors import ConfigError, RunError, StorageError
 from harmofl.exchange import ServerState
-from harmofl.journal import Checkpoint, Journal
+from harmofl.journal import Journal
 
 TESTS = Path(__file__).parent
 

@@ -17,7 +17,7 @@ LAYERS = [
     *("arrays", "amplitude", "exchange", "sharpness"),
     *("data", "models", "losses", "metrics"),
     *("local", "method", "methods", "runtimes"),
-    *("evaluation", "samples", "journal", "config", "trial", "experiment"),
+    *("evaluation", "samples", "checkpoint", "journal", "config", "trial", "experiment"),
     *("report", "terminal", "demo", "__init__", "cli", "__main__"),
 ]
 """Every module or package of the source; each imports only what stands before it."""

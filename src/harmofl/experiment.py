@@ -12,12 +12,13 @@ import numpy as np
 
 from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays
+from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation
 from harmofl.errors import RunError
 from harmofl.evaluation import score
-from harmofl.journal import Checkpoint, Journal, RoundRecord
+from harmofl.journal import Journal, RoundRecord
 from harmofl.metrics import MAIN_METRIC
 from harmofl.runtimes.simulation import run_round
 from harmofl.samples import save_samples

@@ -20,12 +20,11 @@ from types import ModuleType
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harmofl.arrays import Arrays
+from harmofl.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
 from harmofl.errors import RunError
-from harmofl.exchange import ClientState, ServerState
 from harmofl.files import storing, write_atomic
 
 fcntl: ModuleType | None
@@ -61,23 +60,6 @@ class RoundRecord:
     val: Scores
     best: bool
     test: Scores | None = None
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Everything a run needs to go on; randomness needs no state, it comes from (seed, round, site).
-
-    Args:
-        server: the server's state after its round.
-        states: what each site keeps.
-        best_round: the round with the best mean validation score so far; 0 before any.
-        best_score: that score.
-    """
-
-    server: ServerState
-    states: Mapping[str, ClientState]
-    best_round: int
-    best_score: float
 
 
 class Journal:
@@ -188,18 +170,7 @@ class Journal:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, and then let the best model take its place in `model/`."""
-        arrays: dict[str, Tensor] = {}
-        groups = _flatten(arrays, "server", {"weights": checkpoint.server.weights})
-        groups += _flatten(arrays, "extras", checkpoint.server.extras)
-        for site, state in checkpoint.states.items():
-            groups += _flatten(arrays, f"sites/{site}", state)
-        about = {
-            "round": str(checkpoint.server.round),
-            "best_round": str(checkpoint.best_round),
-            "best_score": repr(checkpoint.best_score),
-            "groups": json.dumps(groups),
-        }
-        write_atomic(self._state, safetensors.torch.save(arrays, about))
+        write_atomic(self._state, pack(checkpoint))
         self.settle(checkpoint.best_round)
 
     def load(self) -> Checkpoint | None:
@@ -208,13 +179,7 @@ class Journal:
         Raises:
             RunError: if the file is damaged.
         """
-        if not self._state.exists():
-            return None
-        arrays, about = _read_arrays(self._state)
-        try:
-            return _unflatten(arrays, about)
-        except (KeyError, ValueError, StopIteration):
-            raise RunError(f"{self._state}: is not the checkpoint of a run; start the run again") from None
+        return unpack(self._state) if self._state.exists() else None
 
     def save_model(self, round_number: int, weights: Arrays, own: Mapping[str, Arrays]) -> None:
         """Keep the model of a round that is the best so far, until the checkpoint that says so is written.
@@ -225,8 +190,8 @@ class Journal:
             own: by site, the weights that it keeps for itself; few methods have any.
         """
         arrays: dict[str, Tensor] = {}
-        _flatten(arrays, "global", {"weights": weights})
-        _flatten(arrays, "sites", own)
+        flatten(arrays, "global", {"weights": weights})
+        flatten(arrays, "sites", own)
         write_atomic(self._waiting(round_number), safetensors.torch.save(arrays))
 
     def settle(self, best_round: int) -> None:
@@ -246,7 +211,7 @@ class Journal:
         Raises:
             RunError: if there is none, or it is damaged.
         """
-        arrays, _ = _read_arrays(self._model / "model.safetensors")
+        arrays, _ = read_arrays(self._model / "model.safetensors")
         weights, own = {}, dict[str, dict[str, Tensor]]()
         for key, value in arrays.items():
             kind, _, rest = key.partition("/")
@@ -264,40 +229,6 @@ class Journal:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
         write_atomic(self.result_path, _json(result, indent=2).encode())
-
-
-def _flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> list[str]:
-    """Add `prefix/group/name` entries; return the groups, of which some may be empty."""
-    seen = {value.data_ptr() for value in into.values()}
-    for group, arrays in groups.items():
-        for name, value in arrays.items():
-            alone = value.clone() if value.data_ptr() in seen else value  # the format refuses shared memory
-            into[f"{prefix}/{group}/{name}"] = alone.contiguous()
-            seen.add(value.data_ptr())
-    return [f"{prefix}/{group}" for group in groups]
-
-
-def _unflatten(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkpoint:
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in json.loads(about["groups"])}
-    for key, value in arrays.items():
-        group = next(group for group in groups if key.startswith(f"{group}/"))
-        groups[group][key.removeprefix(f"{group}/")] = value
-    states: dict[str, dict[str, Arrays]] = {}
-    for group, entries in groups.items():
-        if group.startswith("sites/"):
-            _, site, kept = group.split("/", 2)
-            states.setdefault(site, {})[kept] = entries
-    extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
-    server = ServerState(int(about["round"]), groups["server/weights"], extras)
-    return Checkpoint(server, states, int(about["best_round"]), float(about["best_score"]))
-
-
-def _read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: could not be read ({error}); delete the run folder and start it again") from None
 
 
 def _json(value: Any, indent: int | None = None) -> str:

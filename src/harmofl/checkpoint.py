@@ -1,0 +1,99 @@
+"""A run's state between two rounds, as one safetensors file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from harmofl.arrays import Arrays
+from harmofl.errors import RunError
+from harmofl.exchange import ClientState, ServerState
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on; randomness needs no state, it comes from (seed, round, site).
+
+    Args:
+        server: the server's state after its round.
+        states: what each site keeps.
+        best_round: the round with the best mean validation score so far; 0 before any.
+        best_score: that score.
+    """
+
+    server: ServerState
+    states: Mapping[str, ClientState]
+    best_round: int
+    best_score: float
+
+
+def pack(checkpoint: Checkpoint) -> bytes:
+    """The checkpoint as the content of a safetensors file."""
+    arrays: dict[str, Tensor] = {}
+    groups = flatten(arrays, "server", {"weights": checkpoint.server.weights})
+    groups += flatten(arrays, "extras", checkpoint.server.extras)
+    for site, state in checkpoint.states.items():
+        groups += flatten(arrays, f"sites/{site}", state)
+    about = {
+        "round": str(checkpoint.server.round),
+        "best_round": str(checkpoint.best_round),
+        "best_score": repr(checkpoint.best_score),
+        "groups": json.dumps(groups),
+    }
+    return safetensors.torch.save(arrays, about)
+
+
+def unpack(path: Path) -> Checkpoint:
+    """The checkpoint in a file that `pack` made.
+
+    Raises:
+        RunError: if it is damaged or something else.
+    """
+    arrays, about = read_arrays(path)
+    try:
+        return _unflatten(arrays, about)
+    except (KeyError, ValueError, StopIteration):
+        raise RunError(f"{path}: is not the checkpoint of a run; start the run again") from None
+
+
+def flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> list[str]:
+    """Add `prefix/group/name` entries; return the groups, of which some may be empty."""
+    seen = {value.data_ptr() for value in into.values()}
+    for group, arrays in groups.items():
+        for name, value in arrays.items():
+            alone = value.clone() if value.data_ptr() in seen else value  # the format refuses shared memory
+            into[f"{prefix}/{group}/{name}"] = alone.contiguous()
+            seen.add(value.data_ptr())
+    return [f"{prefix}/{group}" for group in groups]
+
+
+def _unflatten(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkpoint:
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in json.loads(about["groups"])}
+    for key, value in arrays.items():
+        group = next(group for group in groups if key.startswith(f"{group}/"))
+        groups[group][key.removeprefix(f"{group}/")] = value
+    states: dict[str, dict[str, Arrays]] = {}
+    for group, entries in groups.items():
+        if group.startswith("sites/"):
+            _, site, kept = group.split("/", 2)
+            states.setdefault(site, {})[kept] = entries
+    extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
+    server = ServerState(int(about["round"]), groups["server/weights"], extras)
+    return Checkpoint(server, states, int(about["best_round"]), float(about["best_score"]))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: could not be read ({error}); delete the run folder and start it again") from None
