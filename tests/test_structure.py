@@ -18,7 +18,7 @@ LAYERS = [
     *("data", "models", "losses", "metrics"),
     *("local", "method", "methods", "runtimes"),
     *("evaluation", "samples", "checkpoint", "journal", "config", "trial", "experiment"),
-    *("report", "terminal", "demo", "__init__", "cli", "__main__"),
+    *("report", "terminal", "demo", "__init__", "cli_data", "cli", "__main__"),
 ]
 """Every module or package of the source; each imports only what stands before it."""
 

@@ -1,0 +1,168 @@
+"""The commands `harmofl data ...`: make, import, check and show the images of a federation."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harmofl.errors import ConfigError
+
+data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and show the images of a federation.")
+
+Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
+Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
+
+
+@data_app.command()
+def synth(
+    to: Annotated[Path, typer.Option(help="The folder to make.")],
+    kind: Annotated[str, typer.Option(help="cells (stained tissue) or mri (prostate phantom).")] = "cells",
+    task: Annotated[str, typer.Option(help="segmentation or classification.")] = "segmentation",
+    sites: Annotated[int, typer.Option(min=1, help="How many sites.")] = 4,
+    images: Annotated[int, typer.Option(help="Images per site.")] = 48,
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
+    shift: Annotated[float, typer.Option(help="How much the sites differ; 0 not at all.")] = 1.0,
+    seed: Seed = 0,
+) -> None:
+    """Make a synthetic federation: the same anatomy, other stains and scanners at every site.
+
+    Example:
+        harmofl data synth --to hospitals --kind cells --task segmentation --sites 4
+    """
+    from harmofl.data.synthetic import write_federation
+
+    with _bar("drawing") as progress:
+        info = write_federation(
+            to,
+            kind=kind,  # type: ignore[arg-type]
+            task=task,  # type: ignore[arg-type]
+            sites=sites,
+            images=images,
+            size=size,
+            shift=shift,
+            seed=seed,
+            progress=lambda done, total: progress("", done, total),
+        )
+    Console().print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {to}`", soft_wrap=True)
+
+
+@data_app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder per site: class folders, or images/ and masks/.")],
+    to: Annotated[Path, typer.Option(help="The federation folder to make.")],
+    size: Size = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")] = None,
+    seed: Seed = 0,
+    patient_column: Annotated[str | None, typer.Option(help="Column of metadata.csv that names the patient.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column of metadata.csv that says train, val, test.")] = None,
+    origin: Annotated[str, typer.Option(help="Where the data came from.")] = "",
+    licence: Annotated[str, typer.Option(help="Under which licence.")] = "",
+) -> None:
+    """Copy a folder of sites into a federation with a manifest, split by patient.
+
+    Example:
+        harmofl data import scans/ --to hospitals --size 256x256 --licence "CC BY 4.0"
+    """
+    from harmofl.data.importing import import_federation
+
+    with _bar("importing") as progress:
+        info = import_federation(
+            source,
+            to,
+            size=parse_size(size) if size else None,
+            channels=channels,
+            seed=seed,
+            patient_column=patient_column,
+            split_column=split_column,
+            origin=origin,
+            licence=licence,
+            progress=progress,
+        )
+    Console().print(f"{to}: {info.task}, classes {', '.join(info.classes)}", soft_wrap=True)
+
+
+@data_app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    size: Size = None,
+) -> None:
+    """Read every file and list what training would stumble over. Ends with 2 if there are errors.
+
+    Example:
+        harmofl data check hospitals
+    """
+    from harmofl.data.check import find_problems
+
+    with _bar("checking") as progress:
+        problems = find_problems(folder, size=parse_size(size) if size else None, progress=progress)
+    for problem in problems:
+        print(f"{problem.severity}: {problem}")
+    errors = sum(problem.severity == "error" for problem in problems)
+    print(f"{folder}: {errors} errors, {len(problems) - errors} warnings")
+    raise typer.Exit(2 if errors else 0)
+
+
+@data_app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    size: Size = None,
+    seed: Seed = 0,
+    picture: Annotated[Path | None, typer.Option(help="Also write a PNG with some images of every site.")] = None,
+) -> None:
+    """Show how many images, patients and classes every site has, and what they look like.
+
+    Example:
+        harmofl data show hospitals --picture hospitals.png
+    """
+    from harmofl.data import describe, open_federation
+
+    with _bar("reading") as progress:
+        federation = open_federation(folder, size=parse_size(size) if size else None, seed=seed, progress=progress)
+    rows = describe(federation)
+    table = Table(title=f"{federation.info.name}: {federation.info.task}")
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    Console().print(table)
+    if picture is not None:
+        from harmofl.report.sheet import write_sheet
+
+        write_sheet(federation, picture)
+        Console().print(f"picture {picture}", soft_wrap=True)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH, or one number for both; ConfigError otherwise."""
+    height, _, width = text.lower().partition("x")
+    numbers = [part.isascii() and part.isdigit() and int(part) > 0 for part in (height, width or height)]
+    if not all(numbers):
+        raise ConfigError(f"--size takes HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
+    return int(height), int(width or height)
+
+
+class _bar:  # noqa: N801
+    """A progress bar on the standard error stream, as a context that gives (label, done, total) -> None."""
+
+    def __init__(self, title: str) -> None:
+        from rich.progress import Progress
+
+        console = Console(file=sys.stderr)
+        self._progress = Progress(console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._progress.add_task(title, total=None)
+        self._title = title
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._progress.start()
+        return self._tell
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def _tell(self, label: str, done: int, total: int) -> None:
+        self._progress.update(self._task, description=f"{self._title} {label}", completed=done, total=total)
