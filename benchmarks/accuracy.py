@@ -1,176 +1,156 @@
-"""FedAvg, FedSAM and HarmoFL on real images from several sites: the accuracy tables of RESULTS.md.
+"""Every method on real images from several sites: the accuracy tables of RESULTS.md.
 
     python benchmarks/accuracy.py run --data ../shared/data --out runs/accuracy --workers 2
-    python benchmarks/accuracy.py table --out runs/accuracy
+    python benchmarks/accuracy.py table --data ../shared/data --out runs/accuracy
 
-`run` first trains FedAvg and HarmoFL once under every normalization regime and keeps the one with the best mean
-validation score of the two; then it trains every method over three seeds in that regime, and one seed in
-`batch-stats`; at last every site alone with and without the whole amplitude normalized. It goes on where it was
-stopped; nothing is chosen on test scores.
+`run` goes on where it was stopped. It begins from what `pack` wrote into benchmarks/results, so that nobody needs to
+train again what is there; `--afresh` trains all of it. Settings are those of configs/bloodcells.toml and
+configs/nuclei.toml; hyperparameters are each method's defaults, nothing is chosen on test scores.
 """
 
 import argparse
+import gzip
 import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+from harmofl.comparison.outcome import collect
+from harmofl.comparison.plan import Job, record
+from harmofl.comparison.progress import Bar
+from harmofl.comparison.study import Study
+from harmofl.comparison.table import compare, markdown
+from harmofl.comparison.variants import ABLATION, parse_variants
+from harmofl.comparison.workers import carry_out
+from harmofl.config import load_experiment
 
-METHODS = {
-    "FedAvg": ["method.name=fedavg"],
-    "FedSAM": ["method.name=fedsam"],
-    "HarmoFL, band 1 (as published)": ["method.name=harmofl", "method.band=1.0"],
-    "HarmoFL, band 0.1": ["method.name=harmofl", "method.band=0.1"],
-    "HarmoFL, band 0 (as released)": ["method.name=harmofl", "method.band=0.0"],
-}
-AMPLITUDE_ONLY = "whole amplitude, no perturbation"
-VARIANTS = {**METHODS, AMPLITUDE_ONLY: ["method.name=harmofl", "method.band=1.0", "method.alpha=0.0"]}
-PROBES = ("FedAvg", "HarmoFL, band 1 (as published)")
-REGIMES = ("batch-stats", "batch", "group", "instance")
 DATASETS = ("bloodcells", "nuclei")
-SEEDS = (0, 1, 2)
+STORE = Path(__file__).parent / "results"
+
+PAPER = "fedavg,fedprox,fednova,fedadam,fedbn,moon,fedsam,scaffold,local,pooled"
+HARMOFL = (
+    "harmofl,harmofl band 0.1=harmofl:band=0.1,harmofl-released,amplitude alone=harmofl:alpha=0,"
+    "harmofl-profile,profile of the site=harmofl-profile:reference=site,"
+    "profile of the site alone=harmofl-profile:reference=site:alpha=0,"
+    "half the profile of the site alone=harmofl-profile:reference=site:alpha=0:strength=0.5"
+)
+FURTHER = (
+    "fedavgm,fedyogi,feddyn,silobn,fedasam,mofedsam,fedgamma,fedspeed,fedsmoo,fedlesam,fedfa,feddg,ditto,fedrep,"
+    "half the amplitude alone=harmofl:alpha=0:strength=0.5,"
+    "profile alone=harmofl-profile:alpha=0,half the profile alone=harmofl-profile:alpha=0:strength=0.5,"
+    "joint profile alone=harmofl-profile:alpha=0:joint=true,"
+    "level and contrast alone=harmofl-profile:alpha=0:rings=1"
+)
+LEFT_OUT = "fedavg,fedsam,harmofl,harmofl-released,profile of the site=harmofl-profile:reference=site"
+REGIME = "fedavg,fedbn,silobn,fedsam,harmofl,harmofl-released,profile of the site=harmofl-profile:reference=site"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run; its folder says which."""
+def studies(dataset: str, data: Path, out: Path) -> dict[str, list[Study]]:
+    """What is run, by the title of its table; one table may be of several studies."""
 
-    dataset: str
-    method: str
-    norm: str
-    seed: int
-    site: str = ""
+    def study(methods: str, seeds: int, folder: str, left_out: bool = False, **settings: object) -> Study:
+        changes = {"data.folder": str(data / dataset), "data.cache": str(out / "cache"), "run.threads": 1}
+        config = Path(__file__).parent.parent / "configs" / f"{dataset}.toml"
+        base = load_experiment(config, changes | {k.replace("__", "."): v for k, v in settings.items()})
+        variants = parse_variants(methods)
+        return Study(base, variants, seeds, out / dataset / folder, leave_one_site_out=left_out)
 
-    @property
-    def name(self) -> str:
-        short = "-".join(part.split("=")[1] for part in VARIANTS[self.method])
-        alone = f"-alone-{self.site}" if self.site else ""
-        return f"{self.dataset}-{short}-{self.norm}-{self.seed}{alone}"
-
-    def command(self, data: Path, out: Path) -> list[str]:
-        start = [sys.executable, "-m", "harmofl", "run"]
-        folder = out / self.name
-        if (folder / "config.toml").exists():
-            return [*start, "--resume", str(folder)]
-        settings = [*VARIANTS[self.method], f"network.norm={self.norm}", f"data.folder={data / self.dataset}"]
-        settings += [f'data.sites=["{self.site}"]'] if self.site else []
-        changes = [word for setting in settings for word in ("--set", setting)]
-        config = Path(__file__).parent.parent / "configs" / f"{self.dataset}.toml"
-        return [*start, str(config), "--seed", str(self.seed), "--out", str(folder), *changes]
+    found = {
+        "every method": [study(PAPER, 3, "main"), study(HARMOFL, 3, "main"), study(FURTHER, 1, "main")],
+        "one site left out": [study(LEFT_OUT, 1, "left-out", left_out=True)],
+        "averaged running statistics": [study(REGIME, 1, "batch", network__norm="batch")],
+    }
+    return found if dataset == "bloodcells" else {key: found[key] for key in ("every method", "one site left out")}
 
 
-def carry_out(jobs: list[Job], data: Path, out: Path, workers: int) -> None:
-    """Run what has no result yet, `workers` at a time."""
-    out.mkdir(parents=True, exist_ok=True)
-    todo = [job for job in dict.fromkeys(jobs) if not (out / job.name / "result.json").exists()]
-    with ThreadPoolExecutor(workers) as pool:
-        for done, job in enumerate(pool.map(lambda job: _run(job, data, out), todo), start=1):
-            print(f"{done}/{len(todo)} {job.name}", flush=True)
+def ablation(main: list[Study]) -> list[Job]:
+    """The runs of "every method" that the paper's ablation is made of."""
+    wanted = {v.method + str(dict(v.changes)) for v in parse_variants(",".join(ABLATION))}
+    return [j for s in main for j in s.jobs() if j.variant.method + str(dict(j.variant.changes)) in wanted]
 
 
-def _run(job: Job, data: Path, out: Path) -> Job:
-    with (out / f"{job.name}.log").open("a") as log:
-        subprocess.run(job.command(data, out), stdout=log, stderr=log, check=True)
-    return job
+def everything(data: Path, out: Path) -> Iterator[tuple[str, str, list[Job]]]:
+    """(data set, table, its runs), those with most seeds first."""
+    for dataset in DATASETS:
+        for title, parts in studies(dataset, data, out).items():
+            yield dataset, title, [job for part in parts for job in part.jobs()]
 
 
-def result(job: Job, out: Path) -> dict | None:
-    path = out / job.name / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def run(data: Path, out: Path, workers: int) -> None:
+    jobs = [job for _, _, found in everything(data, out) for job in found]
+    for folder in {job.folder.parent.parent for job in jobs}:
+        record([job for job in jobs if job.folder.parent.parent == folder], folder)
+    order = [v.label for v in parse_variants(f"{PAPER},{HARMOFL}")]
+    jobs.sort(key=lambda job: (job.folder.parent.parent.name != "main", job.variant.label not in order, job.seed))
+    with Bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
+        for job, error in carry_out(jobs, workers, bar):
+            print(f"{job.folder}: {error}")
 
 
-def probe_jobs(dataset: str) -> list[Job]:
-    return [Job(dataset, method, norm, 0) for norm in REGIMES for method in PROBES]
+def tables(data: Path, out: Path) -> None:
+    for dataset, title, jobs in everything(data, out):
+        metric, outcomes = collect(jobs)
+        if outcomes:
+            left_out = title == "one site left out"
+            print(f"\n### {dataset}: {title}\n")
+            print(markdown(compare(metric, outcomes, "fedavg", left_out=left_out, equal="rounds")))
+        if title == "every method":
+            _, outcomes = collect(ablation(studies(dataset, data, out)[title]))
+            print(f"\n### {dataset}: ablation\n")
+            print(markdown(compare(metric, outcomes, "fedavg", left_out=False, equal="rounds")))
 
 
-def validation(job: Job, out: Path) -> float:
-    """Mean validation score over sites of a finished run; NaN before that."""
-    found = result(job, out)
-    return float(np.mean([s[found["main_metric"]] for s in found["val"].values()])) if found else float("nan")
+FILES = ("result.json", "cases.json", "rounds.jsonl")
 
 
-def chosen_regime(dataset: str, out: Path) -> str:
-    means = {norm: np.mean([validation(Job(dataset, m, norm, 0), out) for m in PROBES]) for norm in REGIMES}
-    return max(means, key=means.get)
+def pack(data: Path, out: Path) -> None:
+    """Keep what the tables need of every finished run, without the names of single images."""
+    for dataset in DATASETS:
+        jobs = [job for name, _, found in everything(data, out) for job in found if name == dataset]
+        done = {str(job.folder.relative_to(out)): _kept(job.folder) for job in jobs if _is_done(job.folder)}
+        STORE.mkdir(exist_ok=True)
+        with gzip.GzipFile(STORE / f"{dataset}.json.gz", "wb", mtime=0) as file:
+            file.write(json.dumps(done, sort_keys=True).encode())
+        print(f"{dataset}: {len(done)} of {len(jobs)} runs in {STORE / dataset}.json.gz")
 
 
-def main_jobs(dataset: str, norm: str) -> list[Job]:
-    every = [Job(dataset, method, norm, seed) for seed in SEEDS for method in METHODS]
-    return every + [Job(dataset, method, "batch-stats", 0) for method in METHODS]
+def _is_done(folder: Path) -> bool:
+    return all((folder / name).exists() for name in FILES)
 
 
-def alone_jobs(dataset: str, norm: str, data: Path) -> list[Job]:
-    """Every site for itself, so without any shift between sites: what normalizing its amplitude costs it."""
-    sites = sorted(path.name for path in (data / dataset).iterdir() if path.is_dir())
-    return [Job(dataset, m, norm, seed, site) for site in sites for m in ("FedAvg", AMPLITUDE_ONLY) for seed in SEEDS]
+def _kept(folder: Path) -> dict[str, str]:
+    texts = {name: (folder / name).read_text() for name in FILES}
+    cases = json.loads(texts["cases.json"])
+    for table in cases.values():
+        table["cases"] = list(map(str, range(len(table["cases"]))))
+        table["scores"] = [round(score, 4) for score in table["scores"]]
+    return {**texts, "cases.json": json.dumps(cases)}
 
 
-def alone_table(dataset: str, norm: str, data: Path, out: Path) -> str:
-    """Test score at the one site it was trained on: mean (standard deviation over seeds)."""
-    scores: dict[str, dict[str, list[float]]] = {}
-    for job in alone_jobs(dataset, norm, data):
-        if found := result(job, out):
-            scores.setdefault(job.method, {}).setdefault(job.site, []).append(found["summary"]["mean"])
-    sites = list(next(iter(scores.values()), {}))
-    rows = [
-        f"| {m} | " + " | ".join(_cell(np.array(v)) for v in by_site.values()) + " |" for m, by_site in scores.items()
-    ]
-    return "\n".join(["| trained alone | " + " | ".join(sites) + " |", "|---|" + "---|" * len(sites), *rows])
-
-
-def regime_table(dataset: str, out: Path) -> str:
-    lines = ["| regime | " + " | ".join(PROBES) + " | mean |", "|---|" + "---|" * (len(PROBES) + 1)]
-    for norm in REGIMES:
-        values = [validation(Job(dataset, method, norm, 0), out) for method in PROBES]
-        lines.append(f"| {norm} | " + " | ".join(f"{v:.3f}" for v in [*values, np.mean(values)]) + " |")
-    return "\n".join(lines)
-
-
-def score_table(dataset: str, norm: str, seeds: tuple[int, ...], out: Path) -> str:
-    """Test scores: mean (standard deviation over seeds) per site, of the mean and of the worst site."""
-    rows, header = [], []
-    for method in METHODS:
-        found = [r for r in (result(Job(dataset, method, norm, seed), out) for seed in seeds) if r]
-        if not found:
-            continue
-        metric, header = found[0]["main_metric"], list(found[0]["test"])
-        scores = np.array([[r["test"][site][metric] for site in header] for r in found])
-        columns = [*scores.T, scores.mean(axis=1), scores.min(axis=1)]
-        seconds = np.median([r["seconds_per_round"] for r in found])
-        cells = [_cell(column) for column in columns]
-        rows.append(f"| {method} | " + " | ".join(cells) + f" | {len(found)} | {seconds:.1f} |")
-    titles = ["method", *header, "mean", "worst site", "seeds", "s/round"]
-    return "\n".join(["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles), *rows])
-
-
-def _cell(values: np.ndarray) -> str:
-    spread = f" ({values.std(ddof=1):.3f})" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{spread}"
+def unpack(out: Path) -> None:
+    for path in STORE.glob("*.json.gz"):
+        for folder, texts in json.loads(gzip.decompress(path.read_bytes())).items():
+            if not (out / folder).exists():
+                (out / folder).mkdir(parents=True)
+                for name, text in texts.items():
+                    (out / folder / name).write_text(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("action", choices=("run", "table", "pack"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds both data sets")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="where the run folders go")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--afresh", action="store_true", help="do not begin from benchmarks/results")
     args = parser.parse_args()
+    if not args.afresh:
+        unpack(args.out)
     if args.action == "run":
-        carry_out([job for d in DATASETS for job in probe_jobs(d)], args.data, args.out, args.workers)
-        jobs = [job for d in DATASETS for job in main_jobs(d, chosen_regime(d, args.out))]
-        carry_out(sorted(jobs, key=lambda job: job.seed), args.data, args.out, args.workers)
-        jobs = [job for d in DATASETS for job in alone_jobs(d, chosen_regime(d, args.out), args.data)]
-        carry_out(jobs, args.data, args.out, args.workers)
-    for dataset in DATASETS:
-        norm = chosen_regime(dataset, args.out)
-        print(f"\n## {dataset}\n\nValidation by regime:\n\n{regime_table(dataset, args.out)}\n")
-        print(f"Test, {norm}:\n\n{score_table(dataset, norm, SEEDS, args.out)}\n")
-        if norm != "batch-stats":
-            print(f"Test, batch-stats:\n\n{score_table(dataset, 'batch-stats', SEEDS[:1], args.out)}\n")
-        print(f"Each site for itself, {norm}:\n\n{alone_table(dataset, norm, args.data, args.out)}")
+        run(args.data, args.out, args.workers)
+    if args.action == "pack":
+        pack(args.data, args.out)
+    else:
+        tables(args.data, args.out)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,13 @@ from toys import assert_same
 
 from harmofl import resume, run
 from harmofl.checkpoint import Checkpoint
+from harmofl.data.site import merged
 from harmofl.errors import ConfigError, RunError, StorageError
 from harmofl.exchange import ServerState
-from harmofl.journal import Journal
+from harmofl.experiment import Watch
+from harmofl.journal import Journal, RoundRecord
+from harmofl.runtimes.simulation import run_round
+from harmofl.trial import Trial
 
 TESTS = Path(__file__).parent
 
@@ -45,6 +49,7 @@ def test_run_folder_has_what_is_promised(finished_run: Path) -> None:
         "config.toml",
         "rounds.jsonl",
         "result.json",
+        "cases.json",
         "samples.npz",
         "checkpoint/state.safetensors",
         "model/model.json",
@@ -312,6 +317,79 @@ def test_results_are_strict_json(finished_run: Path) -> None:
         raise AssertionError(constant)
 
     json.loads((finished_run / "result.json").read_text(), parse_constant=refuse)
+
+
+class Stop(Watch):
+    """Ends a run after its first round, as a kill between rounds would."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fedsmoo", "scaffold", "feddyn", "fedadam", "mofedsam", "moon", "ditto", "fedlesam", "feddg", "fedfa", "local"],
+)
+def test_what_methods_keep_survives_a_stop(name: str, federation: Path, tmp_path: Path) -> None:
+    """Server extras, what sites keep, and lent amplitudes go through the checkpoint to the bit."""
+    changes = {"method__name": name, "network__norm": "batch"}
+    run(small(federation, **changes), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(small(federation, **changes), tmp_path / "stopped", Stop())
+    resume(tmp_path / "stopped")
+    same_end(tmp_path / "whole", tmp_path / "stopped")
+    one, two = (Journal(tmp_path / which).load() for which in ("whole", "stopped"))
+    assert one.server.params == two.server.params
+    for group, arrays in one.server.extras.items():
+        assert_same(arrays, two.server.extras[group])
+
+
+def test_pooled_is_training_on_the_merged_site(federation: Path, tmp_path: Path) -> None:
+    result = run(small(federation, method__name="pooled", training__rounds=2), tmp_path / "run")
+    trial = Trial.prepare(small(federation, method__name="fedavg"), lambda site, done, total: None)
+    server, states = trial.start(), {}
+    for _ in range(2):
+        server, states, _ = run_round(trial.method, server, [merged(trial.federation.sites)], states, trial.training)
+    assert_same(Journal(tmp_path / "run").load().server.weights, server.weights)
+    assert list(result["test"]) == ["site-1", "site-2"]
+    records = Journal(tmp_path / "run").records()
+    assert list(records[0]["train_loss"]) == ["pooled"]
+    assert records[0]["bytes_up"] == records[0]["bytes_down"] == 0
+
+
+def test_an_unseen_site_does_not_train_and_is_tested(federation: Path, tmp_path: Path) -> None:
+    """The same weights as a run that never heard of the site; its score is that of the global model there."""
+    result = run(small(federation, data__unseen=["site-1"]), tmp_path / "unseen")
+    alone = run(small(federation, data__sites=["site-2"]), tmp_path / "alone")
+    assert_same(Journal(tmp_path / "unseen").load_model()[0], Journal(tmp_path / "alone").load_model()[0])
+    assert list(result["test"]) == ["site-2"]
+    assert result["test"] == alone["test"]
+    assert list(result["unseen"]) == ["site-1"]
+    assert list(Journal(tmp_path / "unseen").cases()) == ["site-2", "site-1"]
+
+
+def test_unseen_sites_that_cannot_be(federation: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.unseen must name sites of the federation"):
+        run(small(federation, data__unseen=["nowhere"]), tmp_path / "run")
+    with pytest.raises(ConfigError, match="at least one site must train"):
+        run(small(federation, data__unseen=["site-1", "site-2"]), tmp_path / "run")
+    with pytest.raises(ConfigError, match="local trains no common model"):
+        run(small(federation, data__unseen=["site-1"], method__name="local"), tmp_path / "run")
+
+
+def test_the_metric_that_chooses_can_be_set(federation: Path, tmp_path: Path) -> None:
+    result = run(small(federation, evaluation__metric="iou", training__rounds=1), tmp_path / "run")
+    assert result["main_metric"] == "iou"
+    assert result["summary"]["mean"] == pytest.approx(np.mean([s["iou"] for s in result["test"].values()]))
+    with pytest.raises(ConfigError, match=r"evaluation\.metric must be one of dice, iou, slice_dice_released for segm"):
+        run(small(federation, evaluation__metric="accuracy"), tmp_path / "other")
+
+
+def test_case_scores_make_the_score(finished_run: Path) -> None:
+    result = Journal(finished_run).result()
+    for site, table in Journal(finished_run).cases().items():
+        assert np.mean(table["scores"]) == pytest.approx(result["test"][site]["dice"])
+        assert len(set(table["cases"])) == len(table["cases"])
 
 
 def test_only_some_sites_take_part(federation: Path, tmp_path: Path) -> None:

@@ -19,10 +19,13 @@ import pytest
 
 from harmofl.errors import ShapeError
 from harmofl.metrics import (
+    CASE_METRICS,
     MAIN_METRIC,
+    CaseScores,
     Summary,
+    classification_cases,
     classification_scores,
-    dice_per_case,
+    segmentation_cases,
     segmentation_scores,
     summarize,
 )
@@ -86,8 +89,24 @@ def test_segmentation() -> None:
 
 def test_cases_in_order_of_appearance() -> None:
     order = [2, 0, 1]
-    found = dice_per_case(MAPS[order], TRUTH[order], [CASES[i] for i in order], 2)
-    assert list(found.items()) == [("b", 1.0), ("a", 0.5)]
+    found = segmentation_cases("dice", MAPS[order], TRUTH[order], [CASES[i] for i in order], 2)
+    assert found == CaseScores(["b", "a"], ["", ""], [1.0, 0.5])
+
+
+def whole(found: CaseScores) -> float:
+    groups = {g: [s for s, own in zip(found.scores, found.groups, strict=True) if own == g] for g in found.groups}
+    return float(np.mean([np.mean(scores) for scores in groups.values()]))
+
+
+def test_a_score_is_the_mean_over_groups_of_the_mean_over_cases() -> None:
+    for metric, value in segmentation_scores(MAPS, TRUTH, CASES, 2).items():
+        assert whole(segmentation_cases(metric, MAPS, TRUTH, CASES, 2)) == pytest.approx(value)
+    rng = np.random.default_rng(0)
+    probabilities, targets = rng.dirichlet(np.ones(3), 40), rng.integers(3, size=40)
+    scores = classification_scores(probabilities, targets)
+    for metric in CASE_METRICS["classification"]:
+        cases = classification_cases(metric, probabilities, targets, list(map(str, range(40))))
+        assert whole(cases) == pytest.approx(scores[metric])
 
 
 def test_slices_of_a_case_may_be_apart() -> None:
@@ -135,7 +154,7 @@ def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ShapeError, match="label maps must be"):
         segmentation_scores(MAPS, TRUTH[:2], CASES, 2)
     with pytest.raises(ShapeError, match="3 slices, 2 names"):
-        dice_per_case(MAPS, TRUTH, CASES[:2], 2)
+        segmentation_cases("dice", MAPS, TRUTH, CASES[:2], 2)
 
 
 def test_summary() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from toys import adam, assert_same, toy_network, toy_sites, toy_training
 
-from harmofl.arrays import state_of
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
 from harmofl.local import run_client
 from harmofl.methods import METHODS
@@ -34,7 +33,7 @@ def pool():
 def test_processes_give_the_same_bits_as_the_loop(name: str, pool: ProcessPoolExecutor) -> None:
     method = METHODS[name]()
     training = toy_training(method, toy_network(dropout=0.2), optimizer=adam)
-    start = method.start(state_of(training.model))
+    start = method.start(training.model)
     loop, apart = start, start
     loop_states: dict[str, ClientState] = {}
     apart_states: dict[str, ClientState] = {}

@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ from harmofl.methods import METHODS
 SOURCE = Path(harmofl.__file__).parent
 LAYERS = [
     *("errors", "checks", "batch", "seeding", "memory", "files"),
-    *("arrays", "amplitude", "exchange", "sharpness"),
+    *("arrays", "amplitude", "profile", "exchange", "sharpness"),
     *("data", "models", "losses", "metrics"),
     *("local", "method", "methods", "runtimes"),
     *("evaluation", "samples", "checkpoint", "journal", "config", "trial", "experiment"),
-    *("report", "terminal", "demo", "__init__", "cli_data", "cli", "__main__"),
+    *("report", "terminal", "demo", "comparison", "__init__", "cli_data", "cli_compare", "cli", "__main__"),
 ]
 """Every module or package of the source; each imports only what stands before it."""
 
@@ -87,7 +88,7 @@ def test_public_names_are_documented() -> None:
 def test_method_docstrings_name_their_paper_and_every_hyperparameter(name: str) -> None:
     method = METHODS[name]
     assert "https://arxiv.org" in (inspect.getmodule(method).__doc__ or "")
-    own = [field for field in method.__annotations__]
+    own = [field.name for field in fields(method) if field.name in method.__annotations__]
     assert all(f"{field}:" in (method.__doc__ or "") for field in own)
 
 

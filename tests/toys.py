@@ -69,7 +69,7 @@ def train(
     method: Method, training: Training, rounds: int = 3, sites: list[Site] | None = None
 ) -> tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]:
     start = state_of(training.model)
-    server, states, updates = method.start(start), {}, []
+    server, states, updates = method.start(training.model), {}, []
     for _ in range(rounds):
         server, states, updates = run_round(method, server, sites or toy_sites(), states, training)
     training.model.load_state_dict(start)

@@ -38,9 +38,16 @@ def amplitude(x: Tensor) -> Tensor:
     return spectrum.abs()
 
 
-def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0) -> Tensor:
+def check_strength(strength: float) -> None:
+    """Raise ConfigError unless `strength` is a number in [0, 1]."""
+    if not is_number(strength) or not 0 <= strength <= 1:
+        raise ConfigError(f"strength must be a number from 0 to 1, got {strength!r}; 1 is the paper's")
+
+
+def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0) -> Tensor:
     """Psi(x) = F^-1(A, P(x)): the images with the amplitude A and their own phase P(x) (Eq 4).
 
+    With strength s < 1 the amplitude goes part of the way, A^s |F(x)|^(1-s); s = 0 leaves the images as they are.
     A bin too small to have a phase (rounding noise, as in a constant image) gets phase 0, as atan2(0, 0) does.
 
     Args:
@@ -48,22 +55,26 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0) -> Tensor:
         A: (C, H, W) amplitude of real images, or its half spectrum (C, H, W//2 + 1).
         band: 1 replaces the whole amplitude (the paper); 0 < L < 1 the frequencies of at most
             b = floor(L min(H, W)) cycles per image; 0 the mean level alone (the released code); "off" nothing.
+        strength: s, in [0, 1]; 1 is the paper's.
 
     Returns:
         Images of the shape of x and its dtype (float32 if that is an integer); they may leave [0, 1].
 
     Raises:
         ShapeError: if A does not fit x.
-        ConfigError: if `band` is neither "off" nor a number in [0, 1].
+        ConfigError: if `band` is neither "off" nor a number in [0, 1], or `strength` is none.
     """
     check_band(band)
-    if band == "off":
+    check_strength(strength)
+    if band == "off" or strength == 0:
         return x
     A = _half(A, x)
-    if band == 0:
+    if band == 0 and strength == 1:
         return _like(_with_mean_level(_spectral(x), A), x)
     F = torch.fft.rfft2(_spectral(x))
     phasor = _phasor(F, x)
+    if strength < 1:
+        A = A**strength * F.abs() ** (1 - strength)
     G = A * phasor if band == 1 else torch.where(_window(float(band), x), A * phasor, F)
     result: Tensor = torch.fft.irfft2(G, s=x.shape[-2:])
     return _like(result, x)
@@ -129,9 +140,10 @@ class AmplitudeNorm(nn.Module):
         band: which frequencies are normalized, see `with_amplitude`.
         decay: v, the weight of the newest batch, in [0, 1]; the paper's 0.1. With 0 the first batch's amplitude
             stays for ever, as in the released code, which truncates 0.1 to 0.
+        strength: how far the amplitude is replaced, see `with_amplitude`.
 
     Raises:
-        ConfigError: if `band` or `decay` is out of range.
+        ConfigError: if `band`, `decay` or `strength` is out of range.
         ShapeError: when called with images of another size than the amplitude was learnt on.
     """
 
@@ -140,12 +152,13 @@ class AmplitudeNorm(nn.Module):
     count: Tensor
     frozen: Tensor
 
-    def __init__(self, band: Band = 1.0, decay: float = 0.1) -> None:
+    def __init__(self, band: Band = 1.0, decay: float = 0.1, strength: float = 1.0) -> None:
         super().__init__()
         check_band(band)
+        check_strength(strength)
         if not is_number(decay) or not 0 <= decay <= 1:
             raise ConfigError(f"decay must be a number from 0 to 1, got {decay!r}; the paper's is 0.1")
-        self.band, self.decay, self._held = band, decay, False
+        self.band, self.decay, self.strength, self._held = band, decay, strength, False
         self.register_buffer("amplitude", torch.zeros(0))
         self.register_buffer("width", torch.tensor(0, device="cpu"))
         self.register_buffer("count", torch.tensor(0, device="cpu"))
@@ -159,10 +172,7 @@ class AmplitudeNorm(nn.Module):
             raise ShapeError(f"images must be (N, C, H, W) of a floating-point type, got {tuple(x.shape)} {x.dtype}")
         if self.training and not self.frozen and not self._held:
             self._learn(x)
-        if not self.count:
-            return x
-        self._check_size(x)
-        return with_amplitude(x, self.amplitude, self.band)
+        return self._normalized(x) if self.count else x
 
     def freeze(self) -> None:
         """Keep the amplitude from now on; the server does so after averaging the sites' after round 1."""
@@ -177,13 +187,23 @@ class AmplitudeNorm(nn.Module):
         finally:
             self._held = before
 
+    def _normalized(self, x: Tensor) -> Tensor:
+        self._check_size(x)
+        return with_amplitude(x, self.amplitude, self.band, self.strength)
+
+    def _statistic(self, x: Tensor) -> Tensor:
+        """What is learnt of each image."""
+        if not self.count:
+            self.width.fill_(x.shape[-1])
+        else:
+            self._check_size(x)
+        return amplitude(x)
+
     @torch.no_grad()
     def _learn(self, x: Tensor) -> None:
-        batch_mean = amplitude(x).mean(dim=0)
+        batch_mean = self._statistic(x).mean(dim=0)
         if not self.count:
             self.amplitude = torch.zeros_like(batch_mean)
-            self.width.fill_(x.shape[-1])
-        self._check_size(x)
         self.count += 1
         self.amplitude = torch.lerp(self.amplitude, batch_mean.to(self.amplitude), self._rate(int(self.count)))
 
@@ -206,15 +226,17 @@ class AmplitudeNorm(nn.Module):
         kept = dict(self.named_buffers())
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.width, self.count, self.frozen = kept["width"], kept["count"], kept["frozen"]
-        if self.amplitude.dtype in (torch.float16, torch.bfloat16):
-            self.amplitude = kept["amplitude"].to(self.amplitude.device)
+        for name, buffer in list(self.named_buffers()):
+            if buffer.dtype in (torch.float16, torch.bfloat16):
+                setattr(self, name, kept[name].to(buffer.device))
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Take the size of the amplitude that is loaded."""
-        loaded = state_dict.get(prefix + "amplitude")
-        if loaded is not None and loaded.shape != self.amplitude.shape:
-            self.amplitude = self.amplitude.new_zeros(loaded.shape)
+        """Take the sizes of what is loaded."""
+        for name, buffer in list(self.named_buffers()):
+            loaded = state_dict.get(prefix + name)
+            if loaded is not None and loaded.shape != buffer.shape:
+                setattr(self, name, buffer.new_zeros(loaded.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -1,6 +1,6 @@
 """Arithmetic on named tensors: what travels between sites and server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,21 @@ def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor
     for other in arrays[1:]:
         _check_alike(arrays[0], other)
     return {name: _mean([entry[name] for entry in arrays], shares) for name in arrays[0]}
+
+
+def difference(a: Arrays, b: Arrays, names: Iterable[str]) -> dict[str, Tensor]:
+    """A - b for these names, in float64: the difference of two float32 numbers is then exact."""
+    return {name: a[name].double() - b[name].double() for name in names}
+
+
+def moved(a: Arrays, by: Arrays, scale: float = 1.0) -> dict[str, Tensor]:
+    """A + scale * by for the names of `by`, computed in float64, each with the dtype it has in `a`."""
+    return {name: (a[name].double() + scale * step.double()).to(a[name].dtype) for name, step in by.items()}
+
+
+def zeros(a: Arrays, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Zeros of the shapes that `a` has under these names."""
+    return {name: torch.zeros_like(a[name], dtype=dtype) for name in names}
 
 
 def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

@@ -43,6 +43,7 @@ def pack(checkpoint: Checkpoint) -> bytes:
         "best_round": str(checkpoint.best_round),
         "best_score": repr(checkpoint.best_score),
         "groups": json.dumps(groups),
+        "params": json.dumps(checkpoint.server.params),
     }
     return safetensors.torch.save(arrays, about)
 
@@ -82,7 +83,8 @@ def _unflatten(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkp
             _, site, kept = group.split("/", 2)
             states.setdefault(site, {})[kept] = entries
     extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
-    server = ServerState(int(about["round"]), groups["server/weights"], extras)
+    params = tuple(json.loads(about["params"]))
+    server = ServerState(int(about["round"]), groups["server/weights"], extras, params)
     return Checkpoint(server, states, int(about["best_round"]), float(about["best_score"]))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harmofl.cli_compare import register
 from harmofl.cli_data import Seed, Size, data_app, parse_size
 from harmofl.errors import ConfigError, HarmoFLError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Federated learning on heterogeneous medical images: HarmoFL and the methods it is compared with.",
 )
 app.add_typer(data_app, name="data")
+register(app)
 
 
 @app.command()

@@ -1,11 +1,11 @@
 """An experiment as text: a TOML file, options of the command line, and the defaults of the task.
 
 [run]         name, seed, device, threads, checkpoint_every
-[data]        folder, size, channels, sites, cache
+[data]        folder, size, channels, sites, unseen, split_seed, cache, source
 [method]      name, and the method's hyperparameters
 [network]     name, norm, options
 [training]    rounds, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, augment
-[evaluation]  batch_size, test_every_round
+[evaluation]  metric, batch_size, test_every_round
 """
 
 import os
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from harmofl.batch import Task
 from harmofl.errors import ConfigError
 from harmofl.methods import make_method
+from harmofl.metrics import MAIN_METRIC
 from harmofl.models import Normalization
 
 Section = dict[str, Any]
@@ -55,7 +56,10 @@ class DataTable(_Table):
     size: tuple[int, int] | None = None
     channels: int | None = Field(None, ge=1)
     sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these take part")
+    unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
+    split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
     cache: Path | None = None
+    source: str = Field("", description="where the data can be had, in words")
 
 
 class NetworkTable(_Table):
@@ -83,6 +87,7 @@ class TrainingTable(_Table):
 class EvaluationTable(_Table):
     """How models are scored."""
 
+    metric: str | None = Field(None, description="by which the round is chosen and methods are compared")
     batch_size: int = Field(32, ge=1)
     test_every_round: bool = False
 
@@ -107,10 +112,12 @@ TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
     "classification": {
         "network": {"name": "densenet"},
         "training": {"batch_size": 32, "optimizer": "sgd", "lr": 1e-3, "loss": "cross-entropy"},
+        "evaluation": {"metric": MAIN_METRIC["classification"]},
     },
     "segmentation": {
         "network": {"name": "unet"},
         "training": {"batch_size": 16, "optimizer": "adam", "lr": 1e-4, "loss": "dice-ce"},
+        "evaluation": {"metric": MAIN_METRIC["segmentation"]},
     },
 }
 """The paper's settings of the histology and the prostate experiment (batch size: for smaller sites than Camelyon17)."""
@@ -139,11 +146,21 @@ def load_experiment(path: Path | None, changes: Mapping[str, Any]) -> Experiment
     tables = _read(path) if path else {}
     tables.pop("versions", None)
     tables.setdefault("data", {})
+    return validated(changed(tables, changes), str(path) if path else "the command line")
+
+
+def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
+    """The tables with changes by dotted key, as in `load_experiment`.
+
+    Raises:
+        ConfigError: for the key of a whole table.
+    """
+    result = deepcopy(dict(tables))
     for key, value in changes.items():
         if key in Experiment.model_fields:
             raise ConfigError(f"{key} is a table; set one of its values, such as {_EXAMPLES[key]}")
-        _put(tables, key if "." in key else f"method.{key}", value)
-    return validated(tables, str(path) if path else "the command line")
+        _put(result, key if "." in key else f"method.{key}", value)
+    return result
 
 
 def validated(tables: Mapping[str, Any], where: str) -> Experiment:
@@ -193,7 +210,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set takes key=value, such as training.lr=0.01, got {setting!r}")
-        parsed[key.strip()] = _value(text.strip())
+        parsed[key.strip()] = parse_value(text.strip())
     return parsed
 
 
@@ -202,7 +219,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """A value of the command line, as TOML or else as text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

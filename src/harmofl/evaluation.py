@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from harmofl.batch import Task
 from harmofl.data.site import Site
 from harmofl.local import batch_indices
-from harmofl.metrics import classification_scores, segmentation_scores
+from harmofl.metrics import (
+    CaseScores,
+    classification_cases,
+    classification_scores,
+    segmentation_cases,
+    segmentation_scores,
+)
 from harmofl.seeding import rng
 
 
@@ -17,6 +23,14 @@ def score(outputs: np.ndarray, site: Site, split: str) -> dict[str, float]:
     if site.task == "classification":
         return classification_scores(outputs, np.asarray(data.targets))
     return segmentation_scores(outputs, np.asarray(data.targets), data.cases, len(site.classes))
+
+
+def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> CaseScores:
+    """The score of every single case, from the outputs of `predict`; see `harmofl.metrics.CaseScores`."""
+    data = site.split(split)
+    if site.task == "classification":
+        return classification_cases(metric, outputs, np.asarray(data.targets), data.cases)
+    return segmentation_cases(metric, outputs, np.asarray(data.targets), data.cases, len(site.classes))
 
 
 @torch.no_grad()

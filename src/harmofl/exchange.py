@@ -17,11 +17,14 @@ class ServerState:
         round: rounds finished; 0 before training.
         weights: the global model's state dict.
         extras: what a method adds, such as a server optimizer's moments.
+        params: the names in `weights` that are trained; a server optimizer moves these and averages the rest
+            (running statistics, counters, an amplitude).
     """
 
     round: int
     weights: Arrays
     extras: Mapping[str, Arrays] = field(default_factory=dict)
+    params: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ClientUpdate:
         num_steps: tau_i, optimizer steps taken this round.
         loss: mean training loss over those steps, before each step.
         extras: what a method adds.
+        memory: bytes that the method held at the site while training, beside the model and its optimizer.
     """
 
     site: str
@@ -62,6 +66,7 @@ class ClientUpdate:
     num_steps: int
     loss: float
     extras: Mapping[str, Arrays] = field(default_factory=dict)
+    memory: int = 0
 
     def num_bytes(self) -> int:
         """Bytes of everything inside."""

@@ -2,26 +2,26 @@
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from harmofl.amplitude import AmplitudeNorm
-from harmofl.arrays import Arrays
+from harmofl.arrays import Arrays, num_bytes
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
-from harmofl.data.site import Federation
+from harmofl.data.site import Site
 from harmofl.errors import RunError
-from harmofl.evaluation import score
+from harmofl.evaluation import case_scores, score
 from harmofl.journal import Journal, RoundRecord
-from harmofl.metrics import MAIN_METRIC
 from harmofl.runtimes.simulation import run_round
-from harmofl.samples import save_samples
+from harmofl.samples import sample, save_samples
 from harmofl.trial import Trial
 
 
@@ -31,7 +31,7 @@ class Watch:
     def opening(self, site: str, done: int, total: int) -> None:
         """`done` of `total` images of a site have been read."""
 
-    def started(self, experiment: Experiment, federation: Federation, first_round: int) -> None:
+    def started(self, trial: Trial, first_round: int) -> None:
         """Training begins with round `first_round`."""
 
     def site_done(self, site: str) -> None:
@@ -94,9 +94,10 @@ def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
 
 def _train(trial: Trial, journal: Journal, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
     total, every = trial.experiment.training.rounds, trial.experiment.run.checkpoint_every
-    watch.started(trial.experiment, trial.federation, checkpoint.server.round + 1)
+    watch.started(trial, checkpoint.server.round + 1)
+    sites = trial.training_sites
     while checkpoint.server.round < total:
-        checkpoint, record = _round(trial, journal, checkpoint, watch)
+        checkpoint, record = _round(trial, sites, journal, checkpoint, watch)
         journal.append(record)
         if record.round % every == 0 or record.round == total:
             journal.save(checkpoint)
@@ -104,13 +105,15 @@ def _train(trial: Trial, journal: Journal, checkpoint: Checkpoint, watch: Watch)
     return _finish(trial, journal, checkpoint)
 
 
-def _round(trial: Trial, journal: Journal, before: Checkpoint, watch: Watch) -> tuple[Checkpoint, RoundRecord]:
+def _round(
+    trial: Trial, sites: Sequence[Site], journal: Journal, before: Checkpoint, watch: Watch
+) -> tuple[Checkpoint, RoundRecord]:
     """Train, aggregate, validate; keep the model if it is the best so far."""
     begin = time.perf_counter()
     server, states, updates = run_round(
-        trial.method, before.server, trial.federation.sites, before.states, trial.training, watch.site_done
+        trial.method, before.server, sites, before.states, trial.training, watch.site_done
     )
-    own = {site: state["weights"] for site, state in states.items() if state.get("weights")}
+    own = {site: entries for site, state in states.items() if (entries := trial.method.own(state))}
     val = trial.scores(server.weights, own, "val")
     mean = trial.summary(val).mean
     best = mean > before.best_score
@@ -122,8 +125,10 @@ def _round(trial: Trial, journal: Journal, before: Checkpoint, watch: Watch) -> 
         round=server.round,
         seconds=round(seconds, 4),
         train_loss={update.site: update.loss for update in updates},
-        bytes_up=sum(update.num_bytes() for update in updates),
-        bytes_down=len(updates) * trial.method.broadcast(before.server).num_bytes(),
+        bytes_up=trial.method.sends * sum(update.num_bytes() for update in updates),
+        bytes_down=trial.method.sends * len(updates) * trial.method.broadcast(before.server).num_bytes(),
+        bytes_kept=max(sum(map(num_bytes, state.values())) for state in states.values()),
+        bytes_held=max(update.memory for update in updates),
         val=val,
         best=best,
         test=trial.scores(server.weights, own, "test") if every else None,
@@ -132,19 +137,28 @@ def _round(trial: Trial, journal: Journal, before: Checkpoint, watch: Watch) -> 
     return Checkpoint(server, states, *chosen), record
 
 
+def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
+    """The chosen model's scores on the test images of every site, unseen ones too; saves those of single cases."""
+    weights, own = journal.load_model()
+    used = {site.name: {**weights, **own.get(site.name, {})} for site in trial.federation.sites}
+    new = trial.method.newcomer(weights, list(own.values()))
+    scores, cases, samples = {}, {}, {}
+    for site in (*trial.federation.sites, *trial.unseen):
+        outputs = trial.predict(site, "test", used.get(site.name, new))
+        scores[site.name] = score(outputs, site, "test")
+        cases[site.name] = asdict(case_scores(trial.metric, outputs, site, "test"))
+        samples.update(sample(site, outputs, amplitude_norm_of(trial.training.model)))
+    save_samples(journal.folder / "samples.npz", samples)
+    journal.save_cases(cases)
+    return scores
+
+
 def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str, Any]:
     """Test the chosen model, once, and write the result."""
-    weights, own = journal.load_model()
-    sites = trial.federation.sites
-    outputs = {s.name: trial.predict(s, "test", {**weights, **own.get(s.name, {})}) for s in sites}
-    test = {site.name: score(outputs[site.name], site, "test") for site in sites}
-    normalize = getattr(trial.training.model, "amplitude_norm", None)
-    save_samples(
-        journal.folder / "samples.npz",
-        sites,
-        outputs,
-        normalize if isinstance(normalize, AmplitudeNorm) else None,
-    )
+    sites, scores = trial.federation.sites, _test(trial, journal)
+    every = (*sites, *trial.unseen)
+    unseen = {site.name: scores[site.name] for site in trial.unseen}
+    test = {site.name: scores[site.name] for site in sites}
     records = journal.records()
     if len(records) != checkpoint.server.round:
         raise RunError(f"{journal.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
@@ -153,18 +167,27 @@ def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str,
         "method": trial.experiment.method["name"],
         "task": trial.federation.info.task,
         "classes": list(trial.federation.info.classes),
-        "main_metric": MAIN_METRIC[trial.federation.info.task],
+        "main_metric": trial.metric,
         "chosen_round": checkpoint.best_round,
         "rounds": len(records),
-        "num_images": {site.name: {split: len(site.split(split)) for split in SPLITS} for site in sites},
+        "num_images": {site.name: {split: len(site.split(split)) for split in SPLITS} for site in every},
         "val": records[checkpoint.best_round - 1]["val"],
         "test": test,
+        "unseen": unseen,
         "summary": asdict(trial.summary(test)),
         "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
         "num_params": sum(p.numel() for p in trial.training.model.parameters()),
+        "passes": trial.method.passes,
+        "remarks": trial.method.remarks(trial.training.model),
     }
     journal.finish(result)
     return journal.result()
+
+
+def amplitude_norm_of(model: nn.Module) -> AmplitudeNorm | None:
+    """What the model does to the amplitude of its images, if anything."""
+    layer = getattr(model, "amplitude_norm", None)
+    return layer if isinstance(layer, AmplitudeNorm) else None
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:

@@ -5,6 +5,7 @@ rounds.jsonl       one RoundRecord a round, appended and flushed
 checkpoint/        state.safetensors: the server's and every site's state after a round
 model/             the best global model by mean validation score: model.safetensors + model.json
 result.json        the chosen model's scores, when the run has finished
+cases.json         the chosen model's score of every single test case
 samples.npz        example images with truth and prediction, for the report
 """
 
@@ -47,6 +48,8 @@ class RoundRecord:
         train_loss: mean training loss per site.
         bytes_up: what all sites sent, in bytes.
         bytes_down: what the server sent to all sites, in bytes.
+        bytes_kept: what the site that keeps most keeps until the next round, its optimizer's moments included.
+        bytes_held: what the method held in memory at a site while training, beside the model and its optimizer.
         val: validation scores per site.
         best: whether this is the best round so far by mean validation score.
         test: test scores per site, only if asked for every round; never used to choose.
@@ -57,6 +60,8 @@ class RoundRecord:
     train_loss: Mapping[str, float]
     bytes_up: int
     bytes_down: int
+    bytes_kept: int
+    bytes_held: int
     val: Scores
     best: bool
     test: Scores | None = None
@@ -76,6 +81,7 @@ class Journal:
         self._rounds = folder / "rounds.jsonl"
         self._state = folder / "checkpoint" / "state.safetensors"
         self._model = folder / "model"
+        self._cases = folder / "cases.json"
 
     @staticmethod
     def refuse_used(folder: Path) -> None:
@@ -221,6 +227,18 @@ class Journal:
             else:
                 own.setdefault(group, {})[name] = value
         return weights, own
+
+    def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the scores of single test cases, see `harmofl.metrics.CaseScores`, by site."""
+        write_atomic(self._cases, _json(cases).encode())
+
+    def cases(self) -> dict[str, Any]:
+        """What `save_cases` was given.
+
+        Raises:
+            RunError: if it is missing or damaged.
+        """
+        return _read_json(self._cases)
 
     def result(self) -> dict[str, Any]:
         """The result of a finished run."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class LocalRun:
         model: with the global weights and the site's own ones loaded, on the training device, in training mode.
         optimizer: with the site's moments loaded.
         num_steps: steps taken so far this round.
+        scratch: what the method keeps from step to step within the round: tensors, lists of them, modules.
     """
 
     site: Site
@@ -70,6 +72,57 @@ class LocalRun:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     num_steps: int = 0
+    scratch: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the params, in their order."""
+        return [name for name, param in self.model.named_parameters() if param.requires_grad]
+
+    @cached_property
+    def params(self) -> list[nn.Parameter]:
+        """w_i, what is trained."""
+        return [param for param in self.model.parameters() if param.requires_grad]
+
+    @cached_property
+    def global_params(self) -> list[Tensor]:
+        """w, what the server sent for the params, on their device."""
+        held: list[Tensor] = self.scratch.setdefault("global", self.on_device(self.broadcast.weights))
+        return held
+
+    def on_device(self, arrays: Arrays) -> list[Tensor]:
+        """One tensor a param, in the order and layout of `params`; zeros where `arrays` has none."""
+        pairs = zip(self.names, self.params, strict=True)
+        return [torch.empty_like(p).copy_(arrays[n]) if n in arrays else torch.zeros_like(p) for n, p in pairs]
+
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Undo `on_device`: the tensors by the names of the params, on the CPU."""
+        return {n: t.detach().to("cpu", copy=True) for n, t in zip(self.names, tensors, strict=True)}
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """The params' gradients; a param that has none gets zeros."""
+        for param in self.params:
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
+        return [param.grad for param in self.params if param.grad is not None]
+
+    @property
+    def total_steps(self) -> int:
+        """Steps that a round has at this site."""
+        count = len(batch_indices(np.arange(len(self.site.train)), self.training.batch_size))
+        return self.training.epochs * count
+
+    @torch.no_grad()
+    def drift(self) -> list[Tensor]:
+        """w_i - w, a tensor a param."""
+        return list(torch._foreach_sub(list[Tensor](self.params), self.global_params))
+
+    def normalized(self, batch: Batch) -> Batch:
+        """The batch after what stands before the network."""
+        if "amplitude_norm" not in dict(self.model.named_children()):
+            return batch
+        return replace(batch, images=self.model.get_submodule("amplitude_norm")(batch.images))
 
     @property
     def network(self) -> nn.Module:
@@ -132,16 +185,30 @@ def run_client(
             run.num_steps += 1
         loss = _mean_loss(losses, run)
         extras, kept = method.report(run)
+        memory = held_bytes(run.scratch)
     weights = state_of(run.model)
     shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}
-    _check_finite(shared, run)
-    update = ClientUpdate(site.name, shared, len(site.train), run.num_steps, loss, extras)
+    _check_finite(weights, run)
+    update = ClientUpdate(site.name, shared, len(site.train), run.num_steps, loss, extras, memory)
     own = {
         name: value
         for name, value in weights.items()
         if name not in shared and not torch.equal(value, broadcast.weights[name])
     }
     return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
+
+
+def held_bytes(held: object) -> int:
+    """Bytes of all tensors in tensors, modules, optimizers, and lists or dicts of these."""
+    if isinstance(held, Tensor):
+        return held.numel() * held.element_size()
+    if isinstance(held, nn.Module):
+        return held_bytes(held.state_dict())
+    if isinstance(held, torch.optim.Optimizer):
+        return held_bytes(dict(held.state))
+    if isinstance(held, Mapping):
+        return sum(map(held_bytes, held.values()))
+    return sum(map(held_bytes, held)) if isinstance(held, list | tuple) else 0
 
 
 def site_weights(weights: Arrays, state: ClientState) -> dict[str, Tensor]:

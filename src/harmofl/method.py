@@ -17,8 +17,8 @@ class Method(Protocol):
     def model(self, network: nn.Module) -> nn.Module:
         """The model that is trained: has the submodule `network`, and what the method puts before it."""
 
-    def start(self, weights: Arrays) -> ServerState:
-        """At the server, once: the state before round 1."""
+    def start(self, model: nn.Module) -> ServerState:
+        """At the server, once: the state before round 1, from a model with the initial weights."""
 
     def broadcast(self, server: ServerState) -> Broadcast:
         """At the server: what every site of the next round receives."""
@@ -40,3 +40,9 @@ class Method(Protocol):
 
         The groups `optimizer` and `weights` of what is kept are `run_client`'s own.
         """
+
+    def own(self, state: ClientState) -> Arrays:
+        """At a site: the entries that take the place of global ones when the model is used there."""
+
+    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+        """What a site that never trained uses: the global weights and, of every other site, its own entries."""

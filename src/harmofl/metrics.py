@@ -16,6 +16,12 @@ from harmofl.errors import ShapeError
 
 MAIN_METRIC: Final[dict[Task, str]] = {"classification": "balanced_accuracy", "segmentation": "dice"}
 
+CASE_METRICS: Final[dict[Task, tuple[str, ...]]] = {
+    "classification": ("balanced_accuracy", "accuracy"),
+    "segmentation": ("dice", "iou", "slice_dice_released"),
+}
+"""The scores that are means over single cases, so that methods can be compared case by case."""
+
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
 
@@ -122,11 +128,39 @@ def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[st
     }
 
 
-def dice_per_case(predictions: Labels, targets: Labels, cases: Sequence[str], classes: int) -> dict[str, float]:
-    """Foreground Dice of each case, in order of first appearance; see `segmentation_scores`."""
-    overlap, total = (_pool(counts, cases)[:, 1:] for counts in _counts(predictions, targets, cases, classes))
-    dice = _ratio(2 * overlap, total).mean(axis=1)
-    return dict(zip(dict.fromkeys(cases), dice.tolist(), strict=True))
+@dataclass(frozen=True)
+class CaseScores:
+    """A score case by case; the whole one is the mean over the groups of the mean over the cases of each.
+
+    Args:
+        cases: a name each.
+        groups: what each is grouped by: its class for balanced accuracy, the same for all in other scores.
+        scores: one each.
+    """
+
+    cases: list[str]
+    groups: list[str]
+    scores: list[float]
+
+
+def classification_cases(metric: str, probabilities: Floats, targets: Labels, cases: Sequence[str]) -> CaseScores:
+    """Whether each image was classified rightly, 1 or 0; grouped by class for `balanced_accuracy`."""
+    correct = (probabilities.argmax(axis=1) == targets).astype(float).tolist()
+    groups = [str(target) for target in targets.tolist()] if metric == "balanced_accuracy" else [""] * len(targets)
+    return CaseScores(list(cases), groups, correct)
+
+
+def segmentation_cases(
+    metric: str, predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
+) -> CaseScores:
+    """`dice` or `iou` of each case, or `slice_dice_released` of each slice; see `segmentation_scores`."""
+    overlap, total = _counts(predictions, targets, cases, classes)
+    if metric == "slice_dice_released":
+        return CaseScores(list(cases), [""] * len(cases), (2 * overlap / (total + 1e-5)).mean(axis=1).tolist())
+    names = list(dict.fromkeys(cases))
+    overlap, total = (_pool(counts, cases)[:, 1:] for counts in (overlap, total))
+    score = _ratio(2 * overlap, total) if metric == "dice" else _ratio(overlap, total - overlap)
+    return CaseScores(names, [""] * len(names), score.mean(axis=1).tolist())
 
 
 def _counts(

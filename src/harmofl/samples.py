@@ -1,7 +1,7 @@
 """Example images of every site with truth and prediction, for the report."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +14,25 @@ from harmofl.files import write_atomic
 SAMPLES_PER_SITE = 3
 
 
-def save_samples(
-    path: Path, sites: Sequence[Site], predictions: Mapping[str, np.ndarray], normalize: AmplitudeNorm | None
-) -> None:
-    """Write a few test images of each site.
-
-    Args:
-        path: of the .npz file; per site `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and
-            `<site>/predictions` (K, H, W) uint8 or (K,) int64, `<site>/cases` (K,), and `<site>/normalized` like
-            `images` if the model has an amplitude normalization that does anything.
-        sites: all sites.
-        predictions: by site, what `harmofl.evaluation.predict` gave for the test split.
-        normalize: the model's amplitude normalization, in evaluation mode, if it has one.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    for site in sites:
-        for name, value in _of_site(site, predictions[site.name], normalize).items():
-            arrays[f"{site.name}/{name}"] = value
+def save_samples(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write what `sample` gave for every site into one .npz file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomic(path, buffer.getvalue())
 
 
-def _of_site(site: Site, predictions: np.ndarray, normalize: AmplitudeNorm | None) -> dict[str, np.ndarray]:
+def sample(site: Site, predictions: np.ndarray, normalize: AmplitudeNorm | None) -> dict[str, np.ndarray]:
+    """A few test images of a site with what was predicted for them.
+
+    Args:
+        site: the site.
+        predictions: what `harmofl.evaluation.predict` gave for its test split.
+        normalize: the amplitude normalization of the model that the site uses, in evaluation mode, if it has one.
+
+    Returns:
+        `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and `<site>/predictions` (K, H, W) uint8 or
+        (K,) int64, `<site>/cases` (K,), and `<site>/normalized` like `images` if a normalization does anything.
+    """
     index = np.unique(np.linspace(0, len(site.test) - 1, SAMPLES_PER_SITE).round().astype(int))
     batch = site.test.batch(index)
     answers = predictions[index]
@@ -49,4 +45,4 @@ def _of_site(site: Site, predictions: np.ndarray, normalize: AmplitudeNorm | Non
     if normalize is not None and normalize.band != "off":
         with torch.inference_mode():
             found["normalized"] = normalize(batch.images.to(normalize.amplitude.device)).cpu().numpy()
-    return found
+    return {f"{site.name}/{name}": value for name, value in found.items()}

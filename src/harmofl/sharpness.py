@@ -3,7 +3,7 @@
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 6-7; Foret et al., "Sharpness-Aware Minimization", ICLR 2021.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import reduce
 
@@ -38,11 +38,8 @@ def perturbed(target: nn.Module | Iterable[nn.Parameter], alpha: float) -> Itera
         ConfigError: if alpha is negative or not finite, or `target` is neither.
     """
     check_alpha(alpha)
-    model = target if isinstance(target, nn.Module) else None
-    with ExitStack() as stack:
-        if model is not None:
-            stack.enter_context(_still(model))
-        stack.enter_context(_climbed(_with_gradient(target), alpha))
+    params = _with_gradient(target)
+    with displaced(target, params, climb([p.grad for p in params if p.grad is not None], alpha)):
         yield
 
 
@@ -61,19 +58,30 @@ def check_alpha(alpha: float) -> None:
 
 
 @contextmanager
-def _climbed(params: list[nn.Parameter], alpha: float) -> Iterator[None]:
+def displaced(
+    target: nn.Module | Iterable[nn.Parameter], params: Sequence[nn.Parameter], deltas: Sequence[Tensor]
+) -> Iterator[None]:
+    """Within, each of `params` stands at w + delta, without a gradient; `perturbed` is this with the climb of Eq 6.
+
+    Args:
+        target: the model whose buffers are not to move, or anything else if there are none to protect.
+        params: what is moved.
+        deltas: by how much, one of the same shape for each.
+    """
     before = [p.detach().clone() for p in params]
-    deltas = climb([p.grad for p in params if p.grad is not None], alpha)
-    try:
-        with torch.no_grad():
-            for p, delta in zip(params, deltas, strict=True):
-                p.add_(delta)
-                p.grad = None
-        yield
-    finally:
-        with torch.no_grad():
-            for p, value in zip(params, before, strict=True):
-                p.copy_(value)
+    with ExitStack() as stack:
+        if isinstance(target, nn.Module):
+            stack.enter_context(_still(target))
+        try:
+            with torch.no_grad():
+                for p, delta in zip(params, deltas, strict=True):
+                    p.add_(delta)
+                    p.grad = None
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in zip(params, before, strict=True):
+                    p.copy_(value)
 
 
 @torch.no_grad()

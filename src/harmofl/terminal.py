@@ -16,12 +16,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from harmofl.config import Experiment
-from harmofl.data.site import Federation
-from harmofl.data.summary import absent_classes
 from harmofl.experiment import Watch
 from harmofl.journal import RoundRecord
-from harmofl.metrics import MAIN_METRIC, summarize
+from harmofl.metrics import summarize
+from harmofl.trial import Trial
 
 
 class Terminal(Watch):
@@ -59,16 +57,17 @@ class Terminal(Watch):
         """Show which site is being read."""
         self._progress.update(self._bar, completed=done, total=total, said=site)
 
-    def started(self, experiment: Experiment, federation: Federation, first_round: int) -> None:
+    def started(self, trial: Trial, first_round: int) -> None:
         """Begin a new bar: one tick a site and round."""
-        self._rounds, count = experiment.training.rounds, len(federation.sites)
-        self._metric = MAIN_METRIC[federation.info.task]
+        experiment = trial.experiment
+        self._rounds, count = experiment.training.rounds, len(trial.training_sites)
+        self._metric = trial.metric
         name = experiment.method["name"]
         self.console.print(
-            f"{name}: {count} sites, {self._rounds} rounds, {experiment.network.name} "
+            f"{name}: {len(trial.federation.sites)} sites, {self._rounds} rounds, {experiment.network.name} "
             f"({experiment.network.norm}), {experiment.run.threads} threads"
         )
-        for line in absent_classes(federation):
+        for line in trial.remarks():
             self.console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
         self._progress.reset(
             self._bar,

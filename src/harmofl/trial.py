@@ -3,17 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays, state_of
+from harmofl.arrays import Arrays
 from harmofl.batch import Batch
 from harmofl.config import Experiment, TrainingTable, resolved
-from harmofl.data.site import Federation, Site, open_federation
+from harmofl.data.site import Federation, Site, merged, open_federation
+from harmofl.data.summary import absent_classes
 from harmofl.data.transforms import augment
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.evaluation import predict, score
@@ -22,9 +23,9 @@ from harmofl.journal import Scores
 from harmofl.local import Training, batch_indices
 from harmofl.losses import LOSSES
 from harmofl.memory import keep_freed_memory
-from harmofl.method import Method
-from harmofl.methods import make_method
-from harmofl.metrics import MAIN_METRIC, Summary, summarize
+from harmofl.methods import FedAvg, make_method
+from harmofl.methods.local_only import Local
+from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
 from harmofl.models import build_network
 
 
@@ -37,12 +38,14 @@ class Trial:
         federation: the sites and their images.
         method: the federated learning method.
         training: how every site trains.
+        unseen: sites that do not train, and at which the chosen model is tested.
     """
 
     experiment: Experiment
     federation: Federation
-    method: Method
+    method: FedAvg
     training: Training
+    unseen: tuple[Site, ...] = ()
 
     @classmethod
     def prepare(cls, experiment: Experiment, opening: Callable[[str, int, int], None]) -> "Trial":
@@ -56,24 +59,40 @@ class Trial:
             data.folder,
             size=data.size,
             channels=data.channels,
-            seed=experiment.run.seed,
+            seed=experiment.run.seed if data.split_seed is None else data.split_seed,
             cache=data.cache,
             progress=opening,
         )
-        if data.sites is not None:
-            federation = replace(federation, sites=_chosen(federation, data.sites))
+        unseen = _chosen(federation, data.unseen, "data.unseen")
+        named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
+        taking_part = tuple(name for name in named if name not in data.unseen)
+        federation = replace(federation, sites=_chosen(federation, taking_part, "data.sites"))
+        if not federation.sites:
+            raise ConfigError(f"data.unseen: at least one site must train, but these are all: {', '.join(data.unseen)}")
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
         keep_freed_memory()
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
+        _check_metric(experiment, federation)
+        if unseen and isinstance(method, Local):
+            raise ConfigError("data.unseen: local trains no common model that an unseen site could use; leave it out")
         training = replace(_training(experiment, federation, method), device=device)
         _try_out(training.model, federation, training, experiment.evaluation.batch_size)
-        return cls(experiment, federation, method, training)
+        return cls(experiment, federation, method, training, unseen)
+
+    @cached_property
+    def training_sites(self) -> tuple[Site, ...]:
+        """Where steps are taken: every site, or one with the images of all."""
+        return (merged(self.federation.sites),) if self.method.pooled else self.federation.sites
+
+    def remarks(self) -> list[str]:
+        """What a user should know before training begins, in plain words."""
+        return [*absent_classes(self.federation), *self.method.remarks(self.training.model)]
 
     def start(self) -> ServerState:
         """The server's state before round 1; to be asked for before anything is trained."""
-        return self.method.start(state_of(self.training.model))
+        return self.method.start(self.training.model)
 
     def card(self) -> dict[str, Any]:
         """What somebody needs to know to use the model."""
@@ -86,7 +105,8 @@ class Trial:
             "network": self.experiment.network.model_dump(),
             "method": dict(self.experiment.method),
             "sites": [site.name for site in self.federation.sites],
-            "fingerprint": self.federation.fingerprint(),
+            "unseen": [site.name for site in self.unseen],
+            "fingerprint": replace(self.federation, sites=self.federation.sites + self.unseen).fingerprint(),
         }
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
@@ -103,20 +123,31 @@ class Trial:
         self.training.model.to(self.training.device)
         return predict(self.training.model, site, split, batch_size=batch_size, device=self.training.device)
 
+    @property
+    def metric(self) -> str:
+        """The score by which the round is chosen and methods are compared."""
+        return self.experiment.evaluation.metric or MAIN_METRIC[self.federation.info.task]
+
     def summary(self, scores: Scores) -> Summary:
-        """Mean, worst and spread of the main metric over the sites."""
-        metric = MAIN_METRIC[self.federation.info.task]
-        return summarize({site: values[metric] for site, values in scores.items()})
+        """Mean, worst and spread of that score over the sites."""
+        return summarize({site: values[self.metric] for site, values in scores.items()})
 
 
-def _chosen(federation: Federation, names: tuple[str, ...]) -> tuple[Site, ...]:
+def _check_metric(experiment: Experiment, federation: Federation) -> None:
+    task, metric = federation.info.task, experiment.evaluation.metric
+    if metric not in CASE_METRICS[task]:
+        known = ", ".join(CASE_METRICS[task])
+        raise ConfigError(f"evaluation.metric must be one of {known} for {task}, got {metric!r}")
+
+
+def _chosen(federation: Federation, names: tuple[str, ...], key: str) -> tuple[Site, ...]:
     there = {site.name: site for site in federation.sites}
     if missing := [name for name in names if name not in there]:
-        raise ConfigError(f"data.sites must name sites of the federation ({', '.join(there)}), got {missing[0]!r}")
+        raise ConfigError(f"{key} must name sites of the federation ({', '.join(there)}), got {missing[0]!r}")
     return tuple(there[name] for name in sorted(set(names)))
 
 
-def _training(experiment: Experiment, federation: Federation, method: Method) -> Training:
+def _training(experiment: Experiment, federation: Federation, method: FedAvg) -> Training:
     table = experiment.training
     model = method.model(_network(experiment, federation))
     return Training(

@@ -76,6 +76,20 @@ class Site:
         return split
 
 
+def merged(sites: Sequence[Site], name: str = "pooled") -> Site:
+    """One site with the images of all, as if they were in one place; the images are copied into memory."""
+    parts = [_merged([site.split(split) for site in sites], [site.name for site in sites]) for split in SPLITS]
+    return Site(name, sites[0].task, sites[0].classes, *parts)
+
+
+def _merged(splits: Sequence[Split], sites: Sequence[str]) -> Split:
+    images = [split.images for split in splits]
+    if len({array.dtype for array in images}) > 1:
+        images = [array / np.float32(255) if array.dtype == np.uint8 else array for array in images]
+    cases = tuple(f"{site}/{case}" for site, split in zip(sites, splits, strict=True) for case in split.cases)
+    return Split(np.concatenate(images), np.concatenate([split.targets for split in splits]), cases)
+
+
 @dataclass(frozen=True)
 class Federation:
     """All sites, sorted by name, and what holds for every one of them."""

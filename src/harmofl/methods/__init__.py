@@ -6,17 +6,62 @@ from typing import Any
 
 from harmofl.checks import is_number
 from harmofl.errors import ConfigError
+from harmofl.methods.ditto import Ditto
+from harmofl.methods.fedadam import FedAdam
+from harmofl.methods.fedasam import FedASAM
 from harmofl.methods.fedavg import FedAvg
+from harmofl.methods.fedavgm import FedAvgM
+from harmofl.methods.fedbn import FedBN
+from harmofl.methods.feddg import FedDG
+from harmofl.methods.feddyn import FedDyn
+from harmofl.methods.fedfa import FedFA
+from harmofl.methods.fedgamma import FedGAMMA
+from harmofl.methods.fedlesam import FedLESAM
+from harmofl.methods.fednova import FedNova
+from harmofl.methods.fedprox import FedProx
+from harmofl.methods.fedrep import FedRep
 from harmofl.methods.fedsam import FedSAM
-from harmofl.methods.harmofl import HarmoFL, HarmoFLReleased
+from harmofl.methods.fedsmoo import FedSMOO
+from harmofl.methods.fedspeed import FedSpeed
+from harmofl.methods.fedyogi import FedYogi
+from harmofl.methods.harmofl import HarmoFL, HarmoFLProfile, HarmoFLReleased
+from harmofl.methods.local_only import Local
+from harmofl.methods.mofedsam import MoFedSAM
+from harmofl.methods.moon import MOON
+from harmofl.methods.pooled import Pooled
+from harmofl.methods.scaffold import Scaffold
+from harmofl.methods.silobn import SiloBN
 
-__all__ = ["METHODS", "FedAvg", "FedSAM", "HarmoFL", "HarmoFLReleased", "make_method"]
+__all__ = ["METHODS", "FedAvg", "FedSAM", "HarmoFL", "HarmoFLProfile", "HarmoFLReleased", "make_method"]
 
 METHODS: Mapping[str, type[FedAvg]] = {
     "fedavg": FedAvg,
-    "fedsam": FedSAM,
     "harmofl": HarmoFL,
     "harmofl-released": HarmoFLReleased,
+    "harmofl-profile": HarmoFLProfile,
+    "fedprox": FedProx,
+    "fednova": FedNova,
+    "fedavgm": FedAvgM,
+    "fedadam": FedAdam,
+    "fedyogi": FedYogi,
+    "scaffold": Scaffold,
+    "feddyn": FedDyn,
+    "moon": MOON,
+    "fedbn": FedBN,
+    "silobn": SiloBN,
+    "fedsam": FedSAM,
+    "fedasam": FedASAM,
+    "mofedsam": MoFedSAM,
+    "fedgamma": FedGAMMA,
+    "fedspeed": FedSpeed,
+    "fedsmoo": FedSMOO,
+    "fedlesam": FedLESAM,
+    "fedfa": FedFA,
+    "feddg": FedDG,
+    "ditto": Ditto,
+    "fedrep": FedRep,
+    "local": Local,
+    "pooled": Pooled,
 }
 
 

@@ -6,54 +6,126 @@ Algorithm 1. https://arxiv.org/abs/1602.05629
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays, mean
+from harmofl.amplitude import AmplitudeNorm, Band
+from harmofl.arrays import Arrays, mean, state_of
 from harmofl.batch import Batch
-from harmofl.errors import ConfigError
+from harmofl.errors import ConfigError, ShapeError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
+from harmofl.profile import ProfileNorm, Reference
+from harmofl.sharpness import check_alpha, perturbed
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvg:
     """Each site steps on its own loss, w_i <- w_i - eta grad f_i(w_i); the server sets w = sum_i p_i w_i.
 
+    HarmoFL's two parts, and the profile variant of the first, can be switched on here and so in every method; as in
+    `HarmoFL`, where they are described. Off, they cost nothing and change nothing.
+
     Args:
         weighting: p_i; "uniform" gives every site 1/N (as the HarmoFL code does), "samples" n_i / n (as FedAvg's
             paper does).
+        alpha: length of the climb of a perturbed step (HarmoFL Eq 6), at least 0; 0 takes plain steps.
+        band: which frequencies have their amplitude normalized (HarmoFL Eq 4): a number from 0 to 1, or "off".
+        rings: normalize the radial profile in this many rings (`ProfileNorm`) instead; 0 does not.
+        reference: "image" or "site"; whose profile is brought to the common one.
+        joint: one gain for all channels of a profile, not one each.
+        strength: how far the amplitude or profile is brought to the common one, in [0, 1].
+        decay: v of HarmoFL Eq 3, in [0, 1].
     """
 
+    pooled: ClassVar[bool] = False
+    """Whether all images are trained on in one place, as the yardstick `pooled` does."""
+    sends: ClassVar[bool] = True
+    """Whether anything travels; if not, there is no common model either, or all images are in one place."""
+    told: ClassVar[tuple[str, ...]] = ()
+    """Which of the server's extras go to the sites."""
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic axis."""
+
     weighting: Literal["uniform", "samples"] = "uniform"
+    alpha: float = 0.0
+    band: Band = "off"
+    rings: int = 0
+    reference: Reference = "image"
+    joint: bool = False
+    strength: float = 1.0
+    decay: float = 0.1
 
     def __post_init__(self) -> None:
         if self.weighting not in ("uniform", "samples"):
             raise ConfigError(f"weighting must be uniform or samples, got {self.weighting!r}")
+        check_alpha(self.alpha)
+        AmplitudeNorm(self.band, self.decay, self.strength)  # checks them
+        ProfileNorm(self.rings or 1, self.reference)
+        if self.rings and self.band != "off":
+            raise ConfigError(f'rings and band exclude each other, got {self.rings} and {self.band}; set band="off"')
+
+    @property
+    def passes(self) -> int:
+        """Gradients that a step computes: its cost beside FedAvg's."""
+        return 2 if self.alpha > 0 else 1
+
+    def layer(self) -> AmplitudeNorm | None:
+        """Psi, what stands before the network."""
+        if self.rings:
+            return ProfileNorm(self.rings, self.reference, self.decay, self.strength, self.joint)
+        return AmplitudeNorm(self.band, self.decay, self.strength) if self.band != "off" else None
 
     def model(self, network: nn.Module) -> nn.Module:
-        """The network, with nothing before it."""
-        return nn.Sequential(OrderedDict(network=network))
+        """Psi if there is one, then the network."""
+        layer = self.layer()
+        before = OrderedDict[str, nn.Module](amplitude_norm=layer) if layer else OrderedDict[str, nn.Module]()
+        return nn.Sequential(OrderedDict(before, network=network))
 
-    def start(self, weights: Arrays) -> ServerState:
+    def start(self, model: nn.Module) -> ServerState:
         """The initial weights, no round done."""
-        return ServerState(0, weights)
+        params = tuple(name for name, param in model.named_parameters() if param.requires_grad)
+        return ServerState(0, state_of(model), params=params)
 
     def broadcast(self, server: ServerState) -> Broadcast:
-        """The global weights."""
-        return Broadcast(server.round + 1, server.weights, server.extras)
+        """The global weights, and the extras that sites need."""
+        extras = {name: server.extras[name] for name in self.told if name in server.extras}
+        return Broadcast(server.round + 1, server.weights, extras)
+
+    def shares(self, updates: Sequence[ClientUpdate]) -> list[float]:
+        """p_i."""
+        weights = [float(u.num_samples) if self.weighting == "samples" else 1.0 for u in updates]
+        return [weight / sum(weights) for weight in weights]
 
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
-        """W = sum_i p_i w_i over the sites of this round; what no site sends stays as it is."""
-        shares = [float(u.num_samples) if self.weighting == "samples" else 1.0 for u in updates]
-        averaged = mean([u.weights for u in updates], shares)
-        return replace(server, round=server.round + 1, weights={**server.weights, **averaged})
+        """w = sum_i p_i w_i over the sites of this round; what no site sends stays as it is.
+
+        After round 1 the common amplitude is fixed: A = sum_i p_i A_i (HarmoFL, Algorithm 1).
+
+        Raises:
+            ShapeError: if an amplitude is learnt and the sites' images differ in width.
+        """
+        _check_widths(updates)
+        averaged = mean([u.weights for u in updates], self.shares(updates))
+        weights, extras = self.server_step(server, averaged, updates)
+        fixed = {"amplitude_norm.frozen": torch.tensor(True)} if "amplitude_norm.frozen" in server.weights else {}
+        return ServerState(server.round + 1, {**server.weights, **weights, **fixed}, extras, server.params)
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The new weights, from the average of the sites', and the new extras."""
+        return averaged, server.extras
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
-        """Everything."""
-        return True
+        """The weights always; an amplitude as long as the sites are learning it."""
+        if name == "amplitude_norm.own":
+            return False
+        return not name.startswith("amplitude_norm.") or not bool(model.get_buffer("amplitude_norm.frozen"))
 
     def prepare(self, run: LocalRun) -> None:
         """Nothing to prepare."""
@@ -62,19 +134,54 @@ class FedAvg:
         """f_i on one batch: what a site minimizes."""
         return run.loss(batch)
 
-    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
-        """Leave the gradient to step with in the parameters; return the loss at the current weights."""
+    def backward(self, run: LocalRun, batch: Batch) -> Tensor:
+        """Leave the gradient of the objective at the weights where they stand; return its value there."""
         run.optimizer.zero_grad()
         loss = self.objective(run, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+        """Leave the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w."""
+        loss = self.backward(run, batch)
+        if self.alpha > 0:
+            with perturbed(run.model, self.alpha):
+                self.backward(run, batch)
+        return loss
+
+    def correct(self, run: LocalRun) -> None:
+        """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""
+
     def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
-        """One step of the site's optimizer."""
-        loss = self.gradient(run, batch)
+        """One step of the site's optimizer, on images that pass Psi once."""
+        loss = self.gradient(run, run.normalized(batch))
+        self.correct(run)
         run.optimizer.step()
         return loss
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
         """Nothing beyond the weights."""
         return {}, {}
+
+    def own(self, state: ClientState) -> Arrays:
+        """The entries that the site does not share."""
+        return state.get("weights", {})
+
+    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+        """The global weights; where every site has an entry of its own, the mean of these."""
+        common = set.intersection(*map(set, own)) if own else set()
+        private = [name for name in weights if name in common and not name.startswith("amplitude_norm.")]
+        if not private:
+            return weights
+        return {**weights, **mean([{name: entries[name] for name in private} for entries in own], [1.0] * len(own))}
+
+    def remarks(self, model: nn.Module) -> list[str]:
+        """What a user should know of this method with this model, in plain words."""
+        return []
+
+
+def _check_widths(updates: Sequence[ClientUpdate]) -> None:
+    name = "amplitude_norm.width"
+    widths = {u.site: int(u.weights[name]) for u in updates if name in u.weights}
+    if len(set(widths.values())) > 1:
+        raise ShapeError(f"images must have one width at all sites, got {widths}; set data.size")

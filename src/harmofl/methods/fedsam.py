@@ -4,14 +4,11 @@ Qu et al., "Generalized Federated Learning via Sharpness Aware Minimization", IC
 https://arxiv.org/abs/2206.02618
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
-
-from harmofl.batch import Batch
-from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
-from harmofl.sharpness import check_alpha, perturbed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +19,5 @@ class FedSAM(FedAvg):
         alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg and its one pass a step.
     """
 
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     alpha: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_alpha(self.alpha)
-
-    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
-        """The gradient at w + delta; the loss at w."""
-        loss = super().gradient(run, batch)
-        if self.alpha > 0:
-            with perturbed(run.model, self.alpha):
-                super().gradient(run, batch)
-        return loss

@@ -94,6 +94,10 @@ class DenseNet(nn.Module):
         x = functional.max_pool2d(_read(self.first_norm, self.first(images)), kernel_size=3, stride=2, padding=1)
         return _read(self.last_norm, self.stages(x)).mean(dim=(2, 3))
 
+    def stages_read(self) -> list[nn.Module]:
+        """The dense blocks, and the layer that reads the last one's maps."""
+        return [stage for stage in self.stages if isinstance(stage, _DenseBlock)] + [self.last_norm]
+
     def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

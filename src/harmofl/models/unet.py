@@ -66,6 +66,10 @@ class UNet(nn.Module):
         height, width = images.shape[2:]
         return self._logits(_pad(images))[:, :, :height, :width]
 
+    def stages_read(self) -> list[nn.Module]:
+        """The modules that read the pooled maps, and what the bottleneck gives."""
+        return [*self.down[1:], self.bottleneck, self.up[0]]
+
     def _logits(self, x: Tensor) -> Tensor:
         skips = []
         for level in self.down:

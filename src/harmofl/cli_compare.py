@@ -1,0 +1,239 @@
+"""The commands that compare: compare, ablate, sweep and search."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harmofl.cli_data import Size, parse_size
+
+if TYPE_CHECKING:
+    from harmofl.comparison.study import Study
+    from harmofl.comparison.table import Comparison
+    from harmofl.config import Experiment
+
+T = TypeVar("T")
+
+Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
+Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="Methods with commas between, each as name, name:key=value or LABEL=name:key=value; see `harmofl methods`."
+    ),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="How many rounds.")]
+Equal = Annotated[str, typer.Option(help="Equal budget: rounds, or gradients (a perturbed step takes two).")]
+Baseline = Annotated[str, typer.Option(help="The method the others are compared with; the first by default.")]
+LeaveOut = Annotated[bool, typer.Option("--leave-one-site-out", help="Train without each site in turn, test there.")]
+Workers = Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one a GPU, or as many as the cores carry.")]
+Tuned = Annotated[Path | None, typer.Option(help="The tuned.toml of `harmofl search`.", metavar="FILE")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change one value for all, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the runs and tables; runs/NAME by default.")]
+
+
+def compare(
+    config: Config = None,
+    data: Data = None,
+    methods: Methods = "fedavg,fedprox,fednova,fedadam,fedbn,moon,harmofl",
+    seeds: Seeds = 3,
+    rounds: Rounds = None,
+    size: Size = None,
+    equal: Equal = "rounds",
+    baseline: Baseline = "",
+    leave_one_site_out: LeaveOut = False,
+    workers: Workers = 0,
+    tuned: Tuned = None,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    """Compare methods under the same network, initial weights, batches and budget, over several seeds.
+
+    Writes table.md, table.tex, table.json and scores.csv. Stopped at any moment, the same command goes on where it was;
+    more methods or seeds may be asked for later, and what is there is not run again.
+
+    Examples:
+        harmofl compare configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --seeds 3
+
+        harmofl compare --data hospitals/ --methods "fedavg,weak=fedprox:mu=0.01,strong=fedprox:mu=1,fedbn:band=1"
+
+        harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
+    """
+    from harmofl.comparison.study import Study
+    from harmofl.comparison.variants import parse_variants, read_tuned
+
+    base = _experiment(config, data, rounds, size, setting)
+    variants = parse_variants(methods, read_tuned(tuned) if tuned else None)
+    folder = out or _default_folder(base, "left-out" if leave_one_site_out else "compare")
+    chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
+    _carry_out(chosen)
+
+
+def ablate(
+    config: Config = None,
+    data: Data = None,
+    seeds: Seeds = 3,
+    rounds: Rounds = None,
+    size: Size = None,
+    equal: Equal = "rounds",
+    workers: Workers = 0,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    """Take HarmoFL apart: FedAvg, with amplitude normalization, with perturbation, with both.
+
+    Example:
+        harmofl ablate configs/nuclei.toml --data nuclei --seeds 3
+    """
+    from harmofl.comparison.study import Study
+    from harmofl.comparison.variants import ABLATION, parse_variants
+
+    base = _experiment(config, data, rounds, size, setting)
+    folder = out or _default_folder(base, "ablate")
+    _carry_out(Study(base, parse_variants(",".join(ABLATION)), seeds, folder, equal, workers=workers))  # type: ignore[arg-type]
+
+
+def sweep(
+    config: Config = None,
+    over: Annotated[
+        str, typer.Option(help="key=value,value,...: a setting, or `sites` for how many.", metavar="KEY=VALUES")
+    ] = "method.alpha=1,0.5,0.05,0.005,0.0005",
+    data: Data = None,
+    methods: Methods = "harmofl",
+    seeds: Seeds = 3,
+    rounds: Rounds = None,
+    size: Size = None,
+    workers: Workers = 0,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    """Run methods at several values of one setting; writes sweep.csv and a picture besides the tables.
+
+    Examples:
+        harmofl sweep configs/nuclei.toml --over method.alpha=1,0.5,0.05,0.005,0.0005 --methods fedsam,harmofl
+
+        harmofl sweep configs/nuclei.toml --over training.epochs=1,2,4 --methods fedavg,harmofl
+
+        harmofl sweep --data hospitals/ --over sites=2,4,6 --methods fedavg,harmofl
+    """
+    from harmofl.comparison.study import Study
+    from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
+    from harmofl.comparison.variants import parse_variants
+
+    base = _experiment(config, data, rounds, size, setting)
+    (key, values), variants = parse_sweep(over), parse_variants(methods)
+    lines = swept(base, variants, key, values)
+    folder = out or _default_folder(base, f"sweep-{key}")
+    comparison = _carry_out(Study(base, [v for line in lines for v in line], seeds, folder, workers=workers))
+    found = {outcome.variant.label: outcome for outcome in comparison.outcomes}
+    by_method = {
+        variant.label: [found.get(v.label) for v in line] for variant, line in zip(variants, lines, strict=True)
+    }
+    paths = write_sweep(by_method, key, values, comparison.metric, folder)
+    Console().print(f"picture {paths[1]}", soft_wrap=True)
+
+
+def search(
+    config: Config = None,
+    data: Data = None,
+    methods: Methods = "fedavg,fedprox,harmofl",
+    trials: Annotated[int, typer.Option(help="Tries of every method, the first as it comes.")] = 10,
+    rounds: Rounds = None,
+    size: Size = None,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    """Look for each method's learning rate and hyperparameters on validation images, with equal numbers of tries.
+
+    Writes tuned.toml, for `harmofl compare --tuned`. Needs optuna: pip install 'harmofl[search]'.
+
+    Example:
+        harmofl search configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --trials 10
+    """
+    from harmofl.comparison import search as searching
+    from harmofl.comparison.variants import parse_variants
+
+    base = _experiment(config, data, rounds, size, setting)
+    folder = out or _default_folder(base, "search")
+    found = _interruptible(lambda: searching.search(base, parse_variants(methods), trials, folder))
+    table = Table(title="best mean validation score of each method")
+    for column in ("method", "as it comes", "best", "with"):
+        table.add_column(column)
+    for label, tried in found.items():
+        best = max(tried, key=lambda trial: trial.score if trial.score == trial.score else float("-inf"))
+        changes = ", ".join(f"{key}={value:g}" for key, value in best.changes.items()) or "nothing changed"
+        table.add_row(escape(label), f"{tried[0].score:.3f}", f"{best.score:.3f}", escape(changes))
+    Console().print(table)
+    Console().print(f"tuned {folder / 'tuned.toml'}", soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (compare, ablate, sweep, search):
+        app.command()(command)
+
+
+def _experiment(
+    config: Path | None, data: Path | None, rounds: int | None, size: str | None, setting: Sequence[str] | None
+) -> "Experiment":
+    from harmofl.config import load_experiment, parse_settings
+
+    given: dict[str, Any] = {
+        "data.folder": None if data is None else str(data),
+        "training.rounds": rounds,
+        "data.size": None if size is None else parse_size(size),
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    return load_experiment(config, changes | parse_settings(setting or []))
+
+
+def _default_folder(base: "Experiment", kind: str) -> Path:
+    name = base.run.name if base.run.name != "run" else base.data.folder.resolve().name
+    return Path("runs") / f"{name}-{kind}"
+
+
+def _carry_out(chosen: "Study") -> "Comparison":
+    from harmofl.comparison.study import carry_out_study
+
+    comparison = _interruptible(lambda: carry_out_study(chosen))
+    _show(comparison)
+    Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
+    if comparison.failed:
+        print(f"harmofl: {comparison.failed[0]}", file=sys.stderr)
+        raise typer.Exit(1)
+    return comparison
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print("harmofl: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _show(comparison: "Comparison") -> None:
+    """The scores as a table that fits a terminal; the files have all columns."""
+    from harmofl.comparison.table import header, rows
+
+    table = Table(title=comparison.title)
+    names = header(comparison)
+    for name in names[:-5]:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in rows(comparison):
+        table.add_row(*(f"[bold]{escape(cell.text)}[/bold]" if cell.best else escape(cell.text) for cell in row[:-5]))
+    console = Console()
+    console.print(table)
+    for note in comparison.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)

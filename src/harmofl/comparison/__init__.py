@@ -1,0 +1,1 @@
+"""Methods side by side: many runs that differ in the one thing that is compared, and what they say together."""

@@ -1,0 +1,179 @@
+"""What the finished runs of a comparison say: scores by method, seed and site, and the differences between methods."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmofl.comparison.plan import Job
+from harmofl.comparison.variants import Variant
+from harmofl.journal import Journal
+from harmofl.methods import METHODS
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """Scores of one site's test cases.
+
+    Args:
+        scores: (seeds, cases).
+        groups: (cases,) what each case is averaged with first, see `harmofl.metrics.CaseScores`.
+    """
+
+    scores: Floats
+    groups: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method takes; medians and means over the seeds.
+
+    Args:
+        seconds: a round, training, aggregation and validation.
+        megabytes: sent up and down in the whole run, between all sites and the server.
+        kept: megabytes that the site which keeps most keeps from round to round.
+        held: megabytes that the method holds at a site while training, beside the model and its optimizer.
+        passes: gradients a step takes.
+        rounds: of the run.
+    """
+
+    seconds: float
+    megabytes: float
+    kept: float
+    held: float
+    passes: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One method's results.
+
+    Args:
+        variant: the method.
+        seeds: those whose runs have finished.
+        sites: where it was tested.
+        test: (seeds, sites), of the round with the best mean validation score.
+        val: (seeds,), that validation score.
+        cases: by site.
+        cost: what it takes.
+        remarks: what a user should know, in plain words.
+    """
+
+    variant: Variant
+    seeds: tuple[int, ...]
+    sites: tuple[str, ...]
+    test: Floats
+    val: Floats
+    cases: Mapping[str, CaseTable]
+    cost: Cost
+    remarks: tuple[str, ...]
+
+    @property
+    def is_yardstick(self) -> bool:
+        """Whether it is no federated method: `local` or `pooled`."""
+        return not METHODS[self.variant.method].sends
+
+    @property
+    def average(self) -> Floats:
+        """(seeds,) mean over the sites."""
+        mean: Floats = self.test.mean(axis=1)
+        return mean
+
+    @property
+    def worst(self) -> Floats:
+        """(seeds,) the lowest over the sites."""
+        lowest: Floats = self.test.min(axis=1)
+        return lowest
+
+    @property
+    def spread(self) -> Floats:
+        """(seeds,) standard deviation over the sites, divided by their number less one; NaN for a single site."""
+        if self.test.shape[1] < 2:
+            return np.full(len(self.test), math.nan)
+        std: Floats = self.test.std(axis=1, ddof=1)
+        return std
+
+
+def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
+    """The metric, and the outcome of every variant that has a finished run, in the order of the jobs.
+
+    Where sites were left out, the score of a site is that of the run which left it out.
+    """
+    found: dict[str, dict[int, list[_Finished]]] = {}
+    for job in jobs:
+        journal = Journal(job.folder)
+        if journal.result_path.exists():
+            finished = _Finished(job, journal.result(), journal.cases(), journal.records())
+            found.setdefault(job.variant.label, {}).setdefault(job.seed, []).append(finished)
+    complete = {label: _complete(by_seed) for label, by_seed in found.items()}
+    outcomes = [_outcome(by_seed) for by_seed in complete.values() if by_seed]
+    metrics = [run.result["main_metric"] for by_seed in complete.values() for runs in by_seed.values() for run in runs]
+    return (metrics or ["score"])[0], outcomes
+
+
+@dataclass(frozen=True)
+class _Finished:
+    job: Job
+    result: Mapping[str, Any]
+    cases: Mapping[str, Mapping[str, Any]]
+    records: Sequence[Mapping[str, Any]]
+
+    @property
+    def tested(self) -> dict[str, float]:
+        """The score of each site that counts for this run."""
+        scores = self.result["unseen"] if self.job.left_out else self.result["test"]
+        return {site: _number(values[self.result["main_metric"]]) for site, values in scores.items()}
+
+
+def _complete(by_seed: Mapping[int, list[_Finished]]) -> dict[int, list[_Finished]]:
+    """The seeds that have as many sites as the one with most."""
+    most = max((len(runs) for runs in by_seed.values()), default=0)
+    return {seed: runs for seed, runs in sorted(by_seed.items()) if len(runs) == most}
+
+
+def _outcome(by_seed: Mapping[int, list[_Finished]]) -> Outcome:
+    runs = [run for runs in by_seed.values() for run in runs]
+    scores = [{site: s for run in runs for site, s in run.tested.items()} for runs in by_seed.values()]
+    sites = tuple(sorted(scores[0]))
+    return Outcome(
+        variant=runs[0].job.variant,
+        seeds=tuple(by_seed),
+        sites=sites,
+        test=np.array([[by_site[site] for site in sites] for by_site in scores]),
+        val=np.array([np.mean([_validation(run) for run in runs]) for runs in by_seed.values()]),
+        cases={site: _cases(site, by_seed) for site in sites},
+        cost=_cost(runs),
+        remarks=tuple(dict.fromkeys(line for run in runs for line in run.result.get("remarks", []))),
+    )
+
+
+def _validation(run: _Finished) -> float:
+    return float(np.mean([_number(scores[run.result["main_metric"]]) for scores in run.result["val"].values()]))
+
+
+def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> CaseTable:
+    tables = [next(run.cases[site] for run in runs if site in run.tested) for runs in by_seed.values()]
+    return CaseTable(np.array([table["scores"] for table in tables], float), np.array(tables[0]["groups"], str))
+
+
+def _cost(runs: Sequence[_Finished]) -> Cost:
+    last = [run.records[-1] for run in runs]
+    sent = [sum(row["bytes_up"] + row["bytes_down"] for row in run.records) for run in runs]
+    return Cost(
+        seconds=float(np.median([run.result["seconds_per_round"] for run in runs])),
+        megabytes=float(np.mean(sent)) / 1e6,
+        kept=max(row["bytes_kept"] for row in last) / 1e6,
+        held=max(row["bytes_held"] for row in last) / 1e6,
+        passes=runs[0].result["passes"],
+        rounds=runs[0].result["rounds"],
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

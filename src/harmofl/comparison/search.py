@@ -1,0 +1,110 @@
+"""Hyperparameters of each method by validation score, the same number of trials for every method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from harmofl.comparison.plan import Job, plan, record
+from harmofl.comparison.progress import Bar
+from harmofl.comparison.variants import Variant
+from harmofl.comparison.workers import Told, carry_out
+from harmofl.config import Experiment
+from harmofl.errors import ConfigError
+from harmofl.files import write_atomic
+from harmofl.journal import Journal
+from harmofl.methods import METHODS
+
+Spans = Mapping[str, tuple[float, float]]
+"""Hyperparameter -> lowest and highest value; drawn evenly on a logarithmic axis."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One try.
+
+    Args:
+        variant: the method.
+        changes: the hyperparameters tried; none are those it came with.
+        score: mean validation score over sites and of the best round; NaN if the run failed.
+    """
+
+    variant: Variant
+    changes: Mapping[str, float]
+    score: float
+
+
+def spans(base: Experiment, variant: Variant) -> Spans:
+    """What is searched for a method: its own hyperparameters, and the learning rate a factor of 10 up and down."""
+    lr = base.training.lr or 1e-3
+    own = {f"method.{key}": span for key, span in METHODS[variant.method].spans.items()}
+    return {"training.lr": (lr / 10, lr * 10), **own}
+
+
+def search(base: Experiment, variants: Sequence[Variant], trials: int, out: Path) -> dict[str, list[Trial]]:
+    """Try every method `trials` times and write the best of each to `tuned.toml`.
+
+    The first try is the method as it comes; the others are drawn by optuna's TPE from the tries before. Only validation
+    scores are looked at. A search that was stopped goes on: finished tries are not run again.
+
+    Raises:
+        ConfigError: if optuna is not installed or there is less than one trial.
+    """
+    optuna = _optuna()
+    if trials < 1:
+        raise ConfigError(f"--trials must be at least 1, got {trials}")
+    found: dict[str, list[Trial]] = {}
+    with Bar(base.training.rounds * trials * len(variants)) as bar:
+        for index, variant in enumerate(variants):
+            offset = base.training.rounds * trials * index
+            study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))
+            for number in range(trials):
+                done = offset + base.training.rounds * number
+                asked = study.ask(_distributions(spans(base, variant))) if number else None
+                changes = {key: float(f"{value:.3g}") for key, value in asked.params.items()} if asked else {}
+                trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done))
+                found.setdefault(variant.label, []).append(trial)
+                if asked:
+                    study.tell(asked, None if np.isnan(trial.score) else trial.score, skip_if_finished=True)
+    best = {label: dict(max(tried, key=_score).changes) for label, tried in found.items()}
+    write_atomic(out / "tuned.toml", tomli_w.dumps(best).encode())
+    return found
+
+
+def _score(trial: Trial) -> float:
+    return -np.inf if np.isnan(trial.score) else trial.score
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("harmofl search needs optuna; install it with `pip install 'harmofl[search]'`") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _shifted(bar: Told, before: int, done: int, happened: str) -> None:
+    bar(before + done, happened)
+
+
+def _distributions(over: Spans) -> dict[str, Any]:
+    from optuna.distributions import FloatDistribution
+
+    return {key: FloatDistribution(low, high, log=True) for key, (low, high) in over.items()}
+
+
+def _try(base: Experiment, variant: Variant, number: int, changes: Mapping[str, float], out: Path, told: Told) -> Trial:
+    named = Variant(f"{variant.label}-try-{number}", variant.method, {**variant.changes, **changes})
+    jobs: list[Job] = plan(base, [named], [base.run.seed], out)
+    record(jobs, out)
+    failed = carry_out(jobs, 1, told)
+    if failed:
+        return Trial(variant, changes, float("nan"))
+    result = Journal(jobs[0].folder).result()
+    scores = [values[result["main_metric"]] for values in result["val"].values()]
+    return Trial(variant, changes, float(np.mean([np.nan if s is None else s for s in scores])))

@@ -1,0 +1,99 @@
+"""A whole comparison: plan the runs, carry them out, write the tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harmofl.comparison.outcome import Outcome, collect
+from harmofl.comparison.plan import Budget, Job, default_workers, plan, record
+from harmofl.comparison.progress import Bar
+from harmofl.comparison.table import Comparison, compare, write_tables
+from harmofl.comparison.variants import Variant
+from harmofl.comparison.workers import carry_out
+from harmofl.config import Experiment
+from harmofl.data.layout.reading import read_layout
+from harmofl.errors import ConfigError, TrainingError
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be compared, and how.
+
+    Args:
+        base: the experiment.
+        variants: the methods.
+        seeds: how many, from the experiment's on.
+        out: the folder for the runs and the tables.
+        equal: "rounds" or "gradients", see `plan`.
+        baseline: label of the variant that the others are compared with; the first if "".
+        leave_one_site_out: train without each site in turn, and test there.
+        workers: runs at a time; 0 as many as fit the machine.
+    """
+
+    base: Experiment
+    variants: Sequence[Variant]
+    seeds: int
+    out: Path
+    equal: Budget = "rounds"
+    baseline: str = ""
+    leave_one_site_out: bool = False
+    workers: int = 0
+
+    def jobs(self) -> list[Job]:
+        """The runs.
+
+        Raises:
+            ConfigError: if a setting does not hold.
+        """
+        seeds = range(self.base.run.seed, self.base.run.seed + self.seeds)
+        left_out = site_names(self.base) if self.leave_one_site_out else [""]
+        if self.leave_one_site_out and len(left_out) < 2:
+            raise ConfigError(f"{self.base.data.folder}: leaving one site out needs at least two, got {len(left_out)}")
+        return plan(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
+
+    def chosen_baseline(self) -> str:
+        """The baseline's label.
+
+        Raises:
+            ConfigError: if no variant is called so.
+        """
+        labels = [variant.label for variant in self.variants]
+        if self.baseline and self.baseline not in labels:
+            raise ConfigError(f"--baseline must be one of {', '.join(labels)}, got {self.baseline!r}")
+        return self.baseline or labels[0]
+
+
+def site_names(base: Experiment) -> list[str]:
+    """The sites that take part, from the data's folder alone."""
+    names = [site.name for site in read_layout(base.data.folder, seed=0).sites]
+    return [name for name in names if base.data.sites is None or name in base.data.sites]
+
+
+def carry_out_study(study: Study) -> Comparison:
+    """Carry out what is not done yet and write the tables into the study's folder.
+
+    Raises:
+        HarmoFLError: before anything runs, if the settings do not hold.
+        TrainingError: if not a single run came to its end.
+    """
+    baseline, jobs = study.chosen_baseline(), study.jobs()
+    record(jobs, study.out)
+    with Bar(sum(job.experiment.training.rounds for job in jobs)) as told:
+        failed = carry_out(jobs, study.workers or default_workers(study.base), told)
+    metric, outcomes = collect(jobs)
+    if not outcomes:
+        raise TrainingError(f"{study.out}: no run came to its end; the first: {failed[0][1]}")
+    lines = [f"{job.variant.label}, {job.folder.name} failed: {error}" for job, error in failed]
+    lines += _not_there(study, outcomes)
+    comparison = compare(metric, outcomes, baseline, left_out=study.leave_one_site_out, equal=study.equal, failed=lines)
+    write_tables(comparison, study.out)
+    return comparison
+
+
+def _not_there(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    labels = {outcome.variant.label for outcome in outcomes}
+    return [
+        f"{variant.label}: left out, it trains no model for a site that is not there"
+        for variant in study.variants
+        if study.leave_one_site_out and variant.method == "local" and variant.label not in labels
+    ]

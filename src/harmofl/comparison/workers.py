@@ -1,0 +1,126 @@
+"""Carrying out the runs of a comparison, some at a time, in whatever state an earlier call left them."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harmofl.comparison.plan import Job
+from harmofl.config import Experiment
+from harmofl.errors import HarmoFLError
+from harmofl.experiment import Watch, resume, run
+from harmofl.journal import Journal, RoundRecord
+
+Told = Callable[[int, str], None]
+"""Told how many rounds of all are done, and what has just happened or ""."""
+
+
+def carry_out(jobs: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
+    """Run every job that has no result yet; one that an earlier call began goes on where it was.
+
+    Args:
+        jobs: the runs.
+        workers: how many at a time, each in a process of its own; 1 runs them in this one.
+        told: told of the progress.
+
+    Returns:
+        What went wrong, in one line, for every job that did; the others go on regardless.
+    """
+    todo = [job for job in jobs if not Journal(job.folder).result_path.exists()]
+    told(_rounds_done(jobs), "")
+    if workers == 1 or len(todo) < 2:
+        return _in_turn(jobs, todo, told)
+    return _side_by_side(jobs, todo, min(workers, len(todo)), told)
+
+
+def _in_turn(jobs: Sequence[Job], todo: Sequence[Job], told: Told) -> list[tuple[Job, str]]:
+    class Counting(Watch):
+        def round_done(self, record: RoundRecord) -> None:
+            told(_rounds_done(jobs), "")
+
+    failed = []
+    for job in todo:
+        error = _one(job.experiment.model_dump(mode="json"), job.folder, Counting())
+        if error:
+            failed.append((job, error))
+        told(_rounds_done(jobs), _said(job, error))
+    return failed
+
+
+def _side_by_side(jobs: Sequence[Job], todo: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
+    failed: list[tuple[Job, str]] = []
+    with _pool(workers) as pool:
+        pending: dict[Future[str], Job] = {
+            pool.submit(_one, job.experiment.model_dump(mode="json"), job.folder): job for job in todo
+        }
+        while pending:
+            done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+            told(_rounds_done(jobs), "")
+            for future in done:
+                job = pending.pop(future)
+                error = f"its process ended ({future.exception()})" if future.exception() else future.result()
+                if error:
+                    failed.append((job, error))
+                told(_rounds_done(jobs), _said(job, error))
+    return failed
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that leave Ctrl-C to this one, and end with it."""
+    context = multiprocessing.get_context("spawn")
+    devices = context.SimpleQueue()
+    for index in range(workers):
+        devices.put(index)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(devices,))
+    try:
+        yield pool
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(devices: Any) -> None:
+    """In a new worker: one GPU of its own, if there are several."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    index = devices.get()
+    import torch
+
+    if torch.cuda.device_count() > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        torch.cuda.set_device(index % torch.cuda.device_count())
+
+
+def _one(tables: dict[str, Any], folder: Path, watch: Watch | None = None) -> str:
+    """Run or go on with one experiment; returns what went wrong."""
+    try:
+        if Journal(folder).config_path.exists():
+            resume(folder, watch)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            run(Experiment.model_validate(tables), folder, watch)
+    except HarmoFLError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _said(job: Job, error: str) -> str:
+    where = f" without {job.left_out}" if job.left_out else ""
+    return f"{job.variant.label}, seed {job.seed}{where}: {f'failed: {error}' if error else 'done'}"
+
+
+def _rounds_done(jobs: Sequence[Job]) -> int:
+    return sum(_lines(job.folder / "rounds.jsonl") for job in jobs)
+
+
+def _lines(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except OSError:
+        return 0

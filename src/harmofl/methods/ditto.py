@@ -1,0 +1,88 @@
+"""Ditto: a global model as in FedAvg, and at each site a model of its own that stays near it.
+
+Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021, Algorithm 1.
+https://arxiv.org/abs/2012.04221
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from harmofl.arrays import Arrays, state_of
+from harmofl.batch import Batch
+from harmofl.checks import check_at_least
+from harmofl.exchange import ClientState
+from harmofl.local import LocalRun, load_optimizer_arrays, optimizer_arrays
+from harmofl.methods.fedavg import FedAvg
+from harmofl.seeding import torch_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ditto(FedAvg):
+    """FedAvg for w, and with the same batches v_i <- v_i - eta (grad f_i(v_i) + lambda (v_i - w)).
+
+    w are the global weights of the round, v_i begins as the first of these. The site uses v_i, with an optimizer of its
+    own; one that never trained uses w. The global model is FedAvg's to the bit.
+
+    Args:
+        lambda_: how strongly v_i is held at w, at least 0; 0 leaves it to itself.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.01, 10)}
+    lambda_: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("lambda_", self.lambda_, 0)
+
+    @property
+    def passes(self) -> int:
+        """One more for the site's own model."""
+        return super().passes + 1
+
+    def prepare(self, run: LocalRun) -> None:
+        """Lay out v_i and its optimizer."""
+        v = deepcopy(run.network)
+        v.load_state_dict({**v.state_dict(), **run.state.get("personal", {})})
+        optimizer = run.training.optimizer(v.parameters())
+        load_optimizer_arrays(v, optimizer, run.state.get("personal_optimizer", {}))
+        w = [param.detach().clone() for param in run.network.parameters() if param.requires_grad]
+        run.scratch.update(v=v, optimizer=optimizer, w=w)
+
+    def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
+        """A step of w_i, then one of v_i."""
+        batch = run.normalized(batch)
+        loss = self.gradient(run, batch)
+        self.correct(run)
+        run.optimizer.step()
+        seed = (run.training.seed, "ditto", run.broadcast.round, run.site.name, run.num_steps)
+        with torch_seed(*seed, device=run.training.device):
+            self._own_step(run, batch)
+        return loss
+
+    def _own_step(self, run: LocalRun, batch: Batch) -> None:
+        v, optimizer = run.scratch["v"], run.scratch["optimizer"]
+        optimizer.zero_grad()
+        run.training.loss(v(batch.images), batch.targets).backward()  # type: ignore[no-untyped-call]
+        params = [param for param in v.parameters() if param.requires_grad]
+        with torch.no_grad():
+            away = torch._foreach_sub(params, run.scratch["w"])
+            torch._foreach_add_([p.grad for p in params], away, alpha=self.lambda_)
+        optimizer.step()
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """Keep v_i and its optimizer's moments."""
+        v, optimizer = run.scratch["v"], run.scratch["optimizer"]
+        return {}, {"personal": state_of(v), "personal_optimizer": optimizer_arrays(v, optimizer)}
+
+    def own(self, state: ClientState) -> Arrays:
+        """v_i."""
+        return {f"network.{name}": value for name, value in state.get("personal", {}).items()}
+
+    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+        """w."""
+        return weights

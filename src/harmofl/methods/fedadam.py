@@ -1,0 +1,66 @@
+"""FedAdam: Adam at the server.
+
+Reddi et al., "Adaptive Federated Optimization", ICLR 2021, Algorithm 2. https://arxiv.org/abs/2003.00295
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from harmofl.arrays import Arrays, difference, moved, zeros
+from harmofl.checks import check_above, check_between
+from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.methods.fedavg import FedAvg
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAdam(FedAvg):
+    """w <- w + eta m / (sqrt(v) + tau), for the mean update D = sum_i p_i w_i - w of the params.
+
+    m <- beta1 m + (1 - beta1) D,  v <- beta2 v + (1 - beta2) D^2, from m = 0 and v = tau^2, without bias correction.
+    What is no param (running statistics, counters) is averaged: Adam would make a variance negative.
+
+    Args:
+        eta: the server's learning rate, above 0.
+        beta1: in [0, 1].
+        beta2: in [0, 1].
+        tau: adaptivity, above 0; with eta = tau very large and beta1 = beta2 = 0 this is FedAvg.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"eta": (0.0001, 0.1), "tau": (0.0001, 0.1)}
+    eta: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above("eta", self.eta, 0)
+        check_above("tau", self.tau, 0)
+        check_between("beta1", self.beta1, 0, 1)
+        check_between("beta2", self.beta2, 0, 1)
+
+    def start(self, model: nn.Module) -> ServerState:
+        """m = 0, v = tau^2."""
+        server = super().start(model)
+        m = zeros(server.weights, server.params, torch.float64)
+        v = {name: torch.full_like(value, self.tau**2) for name, value in m.items()}
+        return replace(server, extras={"m": m, "v": v})
+
+    def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
+        """v <- beta2 v + (1 - beta2) D^2."""
+        return self.beta2 * v + (1 - self.beta2) * square
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The adaptive step."""
+        D = difference(averaged, server.weights, [name for name in server.params if name in averaged])
+        m = {n: self.beta1 * server.extras["m"][n] + (1 - self.beta1) * d for n, d in D.items()}
+        v = {n: self.second_moment(server.extras["v"][n], d**2) for n, d in D.items()}
+        step = {n: m[n] / (v[n].sqrt() + self.tau) for n in D}
+        extras = {"m": {**server.extras["m"], **m}, "v": {**server.extras["v"], **v}}
+        return {**averaged, **moved(server.weights, step, self.eta)}, extras

@@ -1,0 +1,50 @@
+"""FedASAM: FedSAM whose climb is measured in units of each weight.
+
+Caldarola, Caputo, Ciccone, "Improving Generalization in Federated Learning by Seeking Flat Minima", ECCV 2022,
+Section 4.1, after Kwon et al., "ASAM", ICML 2021. https://arxiv.org/abs/2203.11834
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from harmofl.batch import Batch
+from harmofl.checks import check_at_least
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+from harmofl.sharpness import climb, displaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedASAM(FedAvg):
+    """w <- w - eta grad f_i(w + alpha T^2 g / ||T g||_2), T = |w| + eta for entries called weight, 1 for the others.
+
+    Args:
+        alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg.
+        eta: what is added to |w|, at least 0.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.005, 5)}
+    alpha: float = 0.7
+    eta: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("eta", self.eta, 0)
+
+    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+        """The gradient at the adaptive climb."""
+        loss = self.backward(run, batch)
+        if self.alpha > 0:
+            with torch.no_grad():
+                T = [self._scale(name, w) for name, w in zip(run.names, run.params, strict=True)]
+                e = torch._foreach_mul(climb(list(torch._foreach_mul(run.grads, T)), self.alpha), T)
+            with displaced(run.model, run.params, e):
+                self.backward(run, batch)
+        return loss
+
+    def _scale(self, name: str, w: Tensor) -> Tensor:
+        return w.abs() + self.eta if name.endswith("weight") else torch.ones_like(w)

@@ -1,0 +1,48 @@
+"""FedAvgM: momentum at the server.
+
+Hsu, Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019,
+Section 4.3. https://arxiv.org/abs/1909.06335
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from harmofl.arrays import Arrays, difference, moved, zeros
+from harmofl.checks import check_between
+from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.methods.fedavg import FedAvg
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvgM(FedAvg):
+    """v <- beta v + (w - sum_i p_i w_i),  w <- w - v; params alone, the rest is averaged.
+
+    Args:
+        beta: in [0, 1]; 0 gives FedAvg.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 0.99)}
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("beta", self.beta, 0, 1)
+
+    def start(self, model: nn.Module) -> ServerState:
+        """v = 0."""
+        server = super().start(model)
+        return replace(server, extras={"v": zeros(server.weights, server.params, torch.float64)})
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The step with momentum."""
+        sent = [name for name in server.params if name in averaged]
+        gradient = difference(server.weights, averaged, sent)
+        v = {name: self.beta * server.extras["v"][name] + gradient[name] for name in sent}
+        extras = {**server.extras, "v": {**server.extras["v"], **v}}
+        return {**averaged, **moved(server.weights, v, -1)}, extras

@@ -1,0 +1,31 @@
+"""FedBN: normalization layers stay at home.
+
+Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch Normalization", ICLR 2021, Algorithm 1.
+https://arxiv.org/abs/2102.07623
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from harmofl.methods.fedavg import FedAvg
+from harmofl.models.normalization import normalization_entries
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedBN(FedAvg):
+    """FedAvg over all entries but those of normalization layers, whatever they are called or nested in.
+
+    Scale, shift and running statistics stay at the site, those of group and instance normalization too. A site that
+    never trained uses the mean of the others'. Under `batch-stats` these layers hold nothing, which gives FedAvg.
+    """
+
+    def is_shared(self, model: nn.Module, name: str) -> bool:
+        """All but the entries of normalization layers."""
+        return super().is_shared(model, name) and name not in normalization_entries(model)
+
+    def remarks(self, model: nn.Module) -> list[str]:
+        """Whether there is anything to keep at home."""
+        if normalization_entries(model):
+            return []
+        return ["fedbn: this network's normalization layers hold nothing to keep at home, so it equals fedavg"]

@@ -1,0 +1,96 @@
+"""FedDG: train on images that borrow low-frequency amplitude from images of other sites.
+
+Liu et al., "FedDG: Federated Domain Generalization on Medical Image Segmentation via Episodic Learning in Continuous
+Frequency Space", CVPR 2021, Section 3.2. https://arxiv.org/abs/2103.06030
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harmofl.arrays import Arrays
+from harmofl.batch import Batch
+from harmofl.checks import check_between
+from harmofl.errors import ConfigError
+from harmofl.exchange import ClientState, ClientUpdate, ServerState
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+from harmofl.seeding import rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedDG(FedAvg):
+    """A(x) <- (1 - l) A(x) + l A(x') for the lowest frequencies, l ~ U(0, 1), x' an image of another site.
+
+    In round 1 each site sends the amplitudes of a few training images, cut to the window, and trains as FedAvg; the
+    server hands them to all. From round 2 a share of each batch is mixed. This is the paper's continuous frequency
+    space alone, without its episodic meta-learning and boundary loss.
+
+    Args:
+        window: L; the square of frequencies up to floor(L min(H, W)) cycles per image, in [0, 0.5].
+        bank: images whose amplitude a site sends, at least 1.
+        chance: share of the images that are mixed, in [0, 1]; 0 gives FedAvg.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
+    told = ("bank",)
+    window: float = 0.03
+    bank: int = 16
+    chance: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("window", self.window, 0, 0.5)
+        check_between("chance", self.chance, 0, 1)
+        if isinstance(self.bank, bool) or not isinstance(self.bank, int) or self.bank < 1:
+            raise ConfigError(f"bank must be a whole number of at least 1, got {self.bank!r}")
+
+    def prepare(self, run: LocalRun) -> None:
+        """Collect the other sites' amplitudes."""
+        bank = run.broadcast.extras.get("bank", {})
+        others = [bank[site] for site in sorted(bank) if site != run.site.name]
+        if others and self.chance:
+            run.scratch["others"] = torch.cat(others).to(run.training.device)
+            run.scratch["random"] = rng(run.training.seed, "feddg", run.broadcast.round, run.site.name)
+
+    def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
+        """A step on a batch of which some images are mixed."""
+        if "others" in run.scratch:
+            batch = replace(batch, images=self._mixed(batch.images, run.scratch["others"], run.scratch["random"]))
+        return super().local_step(run, batch)
+
+    def _mixed(self, x: Tensor, others: Tensor, random: np.random.Generator) -> Tensor:
+        mix = random.random(len(x)) * (random.random(len(x)) < self.chance)
+        lent = others[torch.from_numpy(random.integers(0, len(others), len(x))).to(others.device)]
+        share = torch.from_numpy(mix).to(x).view(-1, 1, 1, 1)
+        F = torch.fft.rfft2(x)
+        rows, columns = self._window(x)
+        A = F[..., rows, columns].abs()
+        F[..., rows, columns] = torch.polar((1 - share) * A + share * lent, F[..., rows, columns].angle())
+        return torch.where(share > 0, torch.fft.irfft2(F, s=x.shape[-2:]).clamp(0, 1), x)
+
+    def _window(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows -b..b and columns 0..b of the half spectrum, as a pair of indices."""
+        b = math.floor(self.window * min(x.shape[-2:]))
+        rows = torch.arange(-b, b + 1, device=x.device) % x.shape[-2]
+        return rows[:, None], torch.arange(b + 1, device=x.device)
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """In the site's first round, the amplitudes that it lends."""
+        if run.site.name in run.broadcast.extras.get("bank", {}):
+            return {}, {}
+        order = rng(run.training.seed, "bank", run.site.name).permutation(len(run.site.train))
+        images = run.site.train.batch(np.sort(order[: self.bank])).images
+        return {"bank": {run.site.name: torch.fft.rfft2(images)[(..., *self._window(images))].abs()}}, {}
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The average of the weights, and the bank with what is new in it."""
+        new = {site: A for update in updates for site, A in update.extras.get("bank", {}).items()}
+        return averaged, {**server.extras, "bank": {**server.extras.get("bank", {}), **new}}

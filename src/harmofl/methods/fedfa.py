@@ -1,0 +1,124 @@
+"""FedFA: shift and scale feature maps at random, by as much as they vary within a site and between the sites.
+
+Zhou, Konukoglu, "FedFA: Federated Feature Augmentation", ICLR 2023, Section 3, Eq 5-9. https://arxiv.org/abs/2301.12995
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from harmofl.arrays import Arrays
+from harmofl.checks import check_between
+from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.methods.fedavg import FedAvg
+from harmofl.models.representation import channels_read, stages
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedFA(FedAvg):
+    """In training x <- (s + n sqrt(S_s)) (x - m) / s + m + n' sqrt(S_m), with m, s a map's mean and deviation.
+
+    S = (1 + gamma) times the variance of m (or s) over the batch; gamma, of mean 1 over the channels, is larger where
+    the sites' running means of m (or s) differ more: gamma_c = C t_c / sum t, t = 1 / (1 + 1 / (var over sites)).
+    n, n' ~ N(0, 1) an image and channel. It acts on what the network's stages read. The released code takes one
+    variance for all channels, which makes gamma 1; here it is the paper's, per channel.
+
+    Args:
+        chance: that a stage's maps are augmented at a step, in [0, 1]; 0 gives FedAvg.
+        keep: how much of the running means is kept at each step, in [0, 1].
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"chance": (0.1, 1)}
+    chance: float = 0.5
+    keep: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("chance", self.chance, 0, 1)
+        check_between("keep", self.keep, 0, 1)
+
+    def model(self, network: nn.Module) -> nn.Module:
+        """The network with an augmentation before each of its stages."""
+        read = stages(network)
+        layers = [FeatureAugmentation(channels_read(stage), self.chance, self.keep) for stage in read]
+        for layer, stage in zip(layers, read, strict=True):
+            stage.register_forward_pre_hook(layer.before)
+        return _Augmented(super().model(network), layers)
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The average of the weights, and the variance between the sites of what they kept running means of."""
+        between = {
+            f"{name}_between": torch.stack([update.weights[name] for update in updates]).var(dim=0, unbiased=False)
+            for name in averaged
+            if name.startswith("augmentation.") and not name.endswith("_between")
+        }
+        return {**averaged, **between}, server.extras
+
+
+class FeatureAugmentation(nn.Module):
+    """Augments what a module reads; a forward hook of that module.
+
+    Args:
+        channels: of the maps.
+        chance: of each step.
+        keep: see `FedFA`.
+    """
+
+    mean: Tensor
+    std: Tensor
+    mean_between: Tensor
+    std_between: Tensor
+
+    def __init__(self, channels: int, chance: float, keep: float) -> None:
+        super().__init__()
+        self.chance, self.keep = chance, keep
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.register_buffer("mean_between", torch.ones(channels))
+        self.register_buffer("std_between", torch.ones(channels))
+
+    def before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The module's inputs with the first augmented."""
+        return (self(inputs[0]), *inputs[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), see `FedFA`; the same in evaluation and for a single image."""
+        if not self.training or not self.chance or len(x) < 2 or float(torch.rand(())) >= self.chance:
+            return x
+        m = x.mean(dim=(2, 3))
+        s = (x.var(dim=(2, 3), unbiased=False) + EPS).sqrt()
+        with torch.no_grad():
+            self.mean.lerp_(m.mean(dim=0), 1 - self.keep)
+            self.std.lerp_(s.mean(dim=0), 1 - self.keep)
+        shifted, scaled = _varied(m, self.mean_between), _varied(s, self.std_between)
+        normal = (x - m[:, :, None, None]) / s[:, :, None, None]
+        return scaled[:, :, None, None] * normal + shifted[:, :, None, None]
+
+
+def _varied(statistic: Tensor, between: Tensor) -> Tensor:
+    """N(statistic, S) for (N, C)."""
+    t = 1 / (1 + 1 / (between + EPS))
+    S = (1 + t * len(t) / t.sum()) * (statistic.var(dim=0) + EPS)
+    return statistic + torch.randn_like(statistic) * S.sqrt()
+
+
+class _Augmented(nn.Sequential):
+    """A model that also holds the augmentations; they act through hooks."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
+        super().__init__(OrderedDict(model.named_children()))
+        self.augmentation = nn.ModuleList(layers)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As without."""
+        for name, module in self.named_children():
+            input = input if name == "augmentation" else module(input)
+        return input

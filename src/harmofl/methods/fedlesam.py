@@ -1,0 +1,56 @@
+"""FedLESAM: climb along the way that the global model came, at the price of one gradient a step.
+
+Fan et al., "Locally Estimated Global Perturbations are Better than Local Perturbations for Federated Sharpness-aware
+Minimization", ICML 2024, Algorithm 1. https://arxiv.org/abs/2405.18890
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from harmofl.arrays import Arrays
+from harmofl.batch import Batch
+from harmofl.exchange import ClientState
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+from harmofl.sharpness import climb, displaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedLESAM(FedAvg):
+    """w_i <- w_i - eta grad f_i(w_i + e), e = alpha (w_old - w) / ||w_old - w||_2 for the whole round.
+
+    w_old are the global weights that the site received the last time it took part; in its first round e = 0.
+
+    Args:
+        alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
+    alpha: float = 0.05
+
+    @property
+    def passes(self) -> int:
+        """One: the direction is known before the step."""
+        return 1
+
+    def prepare(self, run: LocalRun) -> None:
+        """Lay out e."""
+        old = run.state.get("old")
+        if old and self.alpha > 0:
+            way = torch._foreach_sub(run.on_device(old), run.on_device(run.broadcast.weights))
+            run.scratch["e"] = climb(list(way), self.alpha)
+
+    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+        """The gradient and the objective at w_i + e; running statistics move with this, the only pass."""
+        if "e" not in run.scratch:
+            return self.backward(run, batch)
+        with displaced(run.params, run.params, run.scratch["e"]):
+            return self.backward(run, batch)
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """Keep the global weights of this round."""
+        return {}, {"old": {name: run.broadcast.weights[name] for name in run.names}}

@@ -1,0 +1,48 @@
+"""FedNova: sites that take more steps do not pull harder.
+
+Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization", NeurIPS 2020,
+Eq 6-7. https://arxiv.org/abs/2007.07481
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from harmofl.arrays import Arrays, difference, moved
+from harmofl.exchange import ClientState, ClientUpdate, ServerState
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedNova(FedAvg):
+    """w <- w + tau_eff sum_i p_i (w_i - w) / ||a_i||_1, tau_eff = sum_i p_i ||a_i||_1.
+
+    ||a_i||_1 is by how many gradients of weight 1 the site moved: tau_i steps of plain SGD or Adam; with momentum rho
+    (tau_i - rho (1 - rho^tau_i) / (1 - rho)) / (1 - rho), for which momentum starts anew in every round. Params alone
+    are normalized; running statistics are averaged. Equal steps at all sites and no momentum give FedAvg.
+    """
+
+    def prepare(self, run: LocalRun) -> None:
+        """Start momentum anew."""
+        for entries in run.optimizer.state.values():
+            entries.pop("momentum_buffer", None)
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """||a_i||_1."""
+        tau, rho = run.num_steps, float(run.optimizer.param_groups[0].get("momentum", 0))
+        norm = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
+        return {"nova": {"a": torch.tensor(norm, dtype=torch.float64)}}, {}
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The normalized updates of the params."""
+        p, a = self.shares(updates), [float(u.extras["nova"]["a"]) for u in updates]
+        tau_eff = sum(p_i * a_i for p_i, a_i in zip(p, a, strict=True))
+        weights = {name: value.double() for name, value in server.weights.items() if name in server.params}
+        for p_i, a_i, update in zip(p, a, updates, strict=True):
+            names = [name for name in weights if name in update.weights]
+            weights |= moved(weights, difference(update.weights, server.weights, names), p_i * tau_eff / a_i)
+        return {**averaged, **{n: w.to(server.weights[n].dtype) for n, w in weights.items()}}, server.extras

@@ -1,0 +1,55 @@
+"""FedRep: a common body and a head of each site's own, trained one after the other.
+
+Collins et al., "Exploiting Shared Representations for Personalized Federated Learning", ICML 2021, Algorithm 1.
+https://arxiv.org/abs/2102.07078
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from harmofl.checks import check_between
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+from harmofl.models.representation import head_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedRep(FedAvg):
+    """In each round first steps of the head h_i at a fixed body b, then steps of b at the fixed h_i; b is averaged.
+
+    The head is the network's last layer. A site that never trained uses the mean of the others' heads.
+
+    Args:
+        head: share of a round's steps that train the head, in [0, 1]; between, at least one step is for each, and a
+            round of a single step trains both; -1 trains both in every step (FedPer).
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"head": (0.1, 0.9)}
+    head: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head != -1:
+            check_between("head", self.head, 0, 1)
+
+    def is_shared(self, model: nn.Module, name: str) -> bool:
+        """All but the head."""
+        head = f"network.{head_name(model.get_submodule('network'))}."
+        return super().is_shared(model, name) and not name.startswith(head)
+
+    def correct(self, run: LocalRun) -> None:
+        """Drop the gradient of what is fixed: the optimizer then leaves it alone, momentum and decay too."""
+        if self.head == -1 or (0 < self.head < 1 and run.total_steps == 1):
+            return
+        head = set(run.network.get_submodule(head_name(run.network)).parameters())
+        training_head = run.num_steps < self._head_steps(run.total_steps)
+        for param in run.params:
+            if (param in head) != training_head:
+                param.grad = None
+
+    def _head_steps(self, total: int) -> int:
+        steps = round(self.head * total)
+        return min(max(steps, 1), total - 1) if 0 < self.head < 1 else steps

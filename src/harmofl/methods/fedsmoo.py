@@ -1,0 +1,72 @@
+"""FedSMOO: FedDyn whose climbs agree between the sites too.
+
+Sun et al., "Dynamic Regularized Sharpness Aware Minimization in Federated Learning: Approaching Global Consistency and
+Smooth Landscape", ICML 2023, Algorithm 1. https://arxiv.org/abs/2305.11584
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from harmofl.arrays import Arrays, mean, zeros
+from harmofl.batch import Batch
+from harmofl.exchange import ClientState, ClientUpdate, ServerState
+from harmofl.local import LocalRun
+from harmofl.methods.feddyn import FedDyn
+from harmofl.sharpness import climb, displaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedSMOO(FedDyn):
+    """FedDyn with the gradient at w_i + e, e = alpha (g - m_i - s) / ||g - m_i - s||_2,  m_i <- m_i + e - s, each step.
+
+    The site sends m_i - e of its last step; the server sets s = alpha (their mean) / ||their mean||_2.
+
+    Args:
+        alpha: length of the climb (r in its paper), at least 0; 0 gives FedDyn.
+        lambda_: weight of the regularizer (1 / beta in its paper), at least 0.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "alpha": (0.0005, 1)}
+    told = ("s",)
+    alpha: float = 0.05
+
+    def start(self, model: nn.Module) -> ServerState:
+        """s = 0."""
+        server = super().start(model)
+        return replace(server, extras={**server.extras, "s": zeros(server.weights, server.params)})
+
+    def prepare(self, run: LocalRun) -> None:
+        """Fetch m_i and s."""
+        super().prepare(run)
+        m, s = run.on_device(run.state.get("m", {})), run.on_device(run.broadcast.extras["s"])
+        run.scratch.update(m=m, s=s, e=run.on_device({}))
+
+    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+        """The gradient at w_i + e."""
+        loss = self.backward(run, batch)
+        if self.alpha > 0:
+            m, s = run.scratch["m"], run.scratch["s"]
+            e = climb(list(torch._foreach_sub(torch._foreach_sub(run.grads, m), s)), self.alpha)
+            torch._foreach_add_(m, torch._foreach_sub(e, s))
+            run.scratch["e"] = e
+            with displaced(run.model, run.params, e):
+                self.backward(run, batch)
+        return loss
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """Send m_i - e; keep m_i."""
+        extras, kept = super().report(run)
+        difference = torch._foreach_sub(run.scratch["m"], run.scratch["e"])
+        return {**extras, "s": run.named(difference)}, {**kept, "m": run.named(run.scratch["m"])}
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """FedDyn's step, and s."""
+        weights, extras = super().server_step(server, averaged, updates)
+        s = mean([update.extras["s"] for update in updates], [1.0] * len(updates))
+        return weights, {**extras, "s": dict(zip(s, climb(list(s.values()), self.alpha), strict=True))}

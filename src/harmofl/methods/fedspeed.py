@@ -1,0 +1,76 @@
+"""FedSpeed: a proximal term whose bias is corrected, and a gradient mixed with the one uphill.
+
+Sun et al., "FedSpeed: Larger Local Interval, Less Communication Round, and Higher Generalization Accuracy", ICLR 2023,
+Algorithm 1. https://arxiv.org/abs/2302.10429
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from harmofl.arrays import Arrays
+from harmofl.batch import Batch
+from harmofl.checks import check_above, check_between
+from harmofl.exchange import ClientState
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+from harmofl.sharpness import perturbed
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedSpeed(FedAvg):
+    """w_i <- w_i - eta ((1 - mix) g + mix g' - c_i + (w_i - w) / lambda), g' the gradient at w_i + alpha g / ||g||_2.
+
+    After the last step c_i <- c_i - (w_i - w) / lambda, and the site sends w_i - lambda c_i; the server averages.
+
+    Args:
+        lambda_: inverse weight of the proximal term, above 0.
+        mix: share of the gradient uphill (alpha in its paper), in [0, 1]; with 0, or alpha = 0, and every site in every
+            round this is FedDyn with 1 / lambda.
+        alpha: length of the climb (rho in its paper), at least 0.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (1, 1000), "alpha": (0.0005, 1)}
+    lambda_: float = 10.0
+    mix: float = 1.0
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above("lambda_", self.lambda_, 0)
+        check_between("mix", self.mix, 0, 1)
+
+    @property
+    def passes(self) -> int:
+        """Two, unless nothing uphill is mixed in."""
+        return super().passes if self.mix else 1
+
+    def prepare(self, run: LocalRun) -> None:
+        """Fetch lambda c_i."""
+        run.scratch["correction"] = run.on_device(run.state.get("correction", {}))
+
+    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+        """(1 - mix) g + mix g'."""
+        loss = self.backward(run, batch)
+        if self.alpha > 0 and self.mix > 0:
+            g = [gradient.clone() for gradient in run.grads]
+            with perturbed(run.model, self.alpha):
+                self.backward(run, batch)
+            if self.mix < 1:
+                torch._foreach_lerp_(run.grads, g, 1 - self.mix)
+        return loss
+
+    def correct(self, run: LocalRun) -> None:
+        """g <- g - c_i + (w_i - w) / lambda."""
+        pull = torch._foreach_sub(run.drift(), run.scratch["correction"])
+        torch._foreach_add_(run.grads, pull, alpha=1 / self.lambda_)
+
+    @torch.no_grad()
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """Update c_i, and leave w_i - lambda c_i as the weights to send."""
+        correction = torch._foreach_sub(run.scratch["correction"], run.drift())
+        torch._foreach_sub_(list[Tensor](run.params), correction)
+        return {}, {"correction": run.named(correction)}

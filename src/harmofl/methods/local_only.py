@@ -1,0 +1,22 @@
+"""local: every site trains alone, a yardstick: what a site has without the others.
+
+The lower yardstick of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from harmofl.methods.fedavg import FedAvg
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local(FedAvg):
+    """w_i <- w_i - eta grad f_i(w_i), from the same initial weights; nothing is sent or averaged."""
+
+    sends: ClassVar[bool] = False
+
+    def is_shared(self, model: nn.Module, name: str) -> bool:
+        """Nothing."""
+        return False

@@ -1,0 +1,67 @@
+"""MoFedSAM: FedSAM whose steps lean towards the global direction of the round before.
+
+Qu et al., "Generalized Federated Learning via Sharpness Aware Minimization", ICML 2022, Algorithm 2.
+https://arxiv.org/abs/2206.02618
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from harmofl.arrays import Arrays, mean, zeros
+from harmofl.checks import check_between
+from harmofl.exchange import ClientState, ClientUpdate, ServerState
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoFedSAM(FedAvg):
+    """w_i <- w_i - eta v,  v = beta grad f_i(w_i + alpha g / ||g||_2) + (1 - beta) D.
+
+    D is the mean of v over the steps and sites of the round before, 0 at first. With plain SGD this is
+    -(w_i - w) / (K eta), as the paper has it; sites send the mean itself, so that it is a gradient under momentum and
+    Adam too, and what they send doubles.
+
+    Args:
+        alpha: length of the climb (rho in its paper), at least 0.
+        beta: weight of the site's own gradient, in [0, 1]; 1 gives FedSAM.
+    """
+
+    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
+    told = ("direction",)
+    alpha: float = 0.05
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("beta", self.beta, 0, 1)
+
+    def start(self, model: nn.Module) -> ServerState:
+        """D = 0."""
+        server = super().start(model)
+        return replace(server, extras={"direction": zeros(server.weights, server.params)})
+
+    def prepare(self, run: LocalRun) -> None:
+        """Fetch (1 - beta) D."""
+        D = run.on_device(run.broadcast.extras["direction"])
+        run.scratch.update(lean=torch._foreach_mul(D, 1 - self.beta), total=run.on_device({}))
+
+    def correct(self, run: LocalRun) -> None:
+        """v = beta g + (1 - beta) D."""
+        torch._foreach_mul_(run.grads, self.beta)
+        torch._foreach_add_(run.grads, run.scratch["lean"])
+        torch._foreach_add_(run.scratch["total"], run.grads)
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """Send the mean of v."""
+        return {"direction": run.named(torch._foreach_div(run.scratch["total"], run.num_steps))}, {}
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The average of the weights, and D."""
+        return averaged, {"direction": mean([u.extras["direction"] for u in updates], self.shares(updates))}

@@ -1,0 +1,59 @@
+"""SCAFFOLD: control variates take each site's own direction out of its steps.
+
+Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020, Algorithm 1,
+option II. https://arxiv.org/abs/1910.06378
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from harmofl.arrays import Arrays, moved, zeros
+from harmofl.exchange import ClientState, ClientUpdate, ServerState
+from harmofl.local import LocalRun
+from harmofl.methods.fedavg import FedAvg
+from harmofl.methods.roll import roll
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaffold(FedAvg):
+    """w_i <- w_i - eta (g - c_i + c);  c_i <- (1/K) sum_k g_k;  c <- c + (1/N) sum_i (c_i_new - c_i_old).
+
+    The mean of the round's K gradients is what option II, c_i - c + (w - w_i) / (K eta), comes to for plain SGD; here
+    it is taken as it stands, since under momentum or Adam the way that the weights went is no gradient. N counts every
+    site that ever took part.
+    """
+
+    told = ("control",)
+
+    def start(self, model: nn.Module) -> ServerState:
+        """c = 0."""
+        server = super().start(model)
+        return replace(server, extras={"control": zeros(server.weights, server.params), "roll": {}})
+
+    def prepare(self, run: LocalRun) -> None:
+        """Lay out c - c_i."""
+        c, c_i = run.on_device(run.broadcast.extras["control"]), run.on_device(run.state.get("control", {}))
+        run.scratch.update(own=c_i, shift=torch._foreach_sub(c, c_i), total=run.on_device({}))
+
+    def correct(self, run: LocalRun) -> None:
+        """g <- g - c_i + c."""
+        torch._foreach_add_(run.scratch["total"], run.grads)
+        torch._foreach_add_(run.grads, run.scratch["shift"])
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """Send by how much c_i changed; keep c_i."""
+        c_i = torch._foreach_div(run.scratch["total"], run.num_steps)
+        change = torch._foreach_sub(c_i, run.scratch["own"])
+        return {"control": run.named(change)}, {"control": run.named(c_i)}
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The average of the weights, and c."""
+        everyone, c = roll(server, updates), server.extras["control"]
+        for update in updates:
+            c = moved(c, update.extras["control"], 1 / len(everyone))
+        return averaged, {**server.extras, "control": c, "roll": everyone}

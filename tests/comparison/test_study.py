@@ -1,0 +1,163 @@
+"""Comparisons from beginning to end, on two small sites."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from experiments import small
+from PIL import Image
+
+from harmofl.comparison import workers
+from harmofl.comparison.search import search
+from harmofl.comparison.study import Study, carry_out_study
+from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
+from harmofl.comparison.variants import parse_variants
+from harmofl.errors import ConfigError, TrainingError
+from harmofl.journal import Journal
+
+
+def study(federation: Path, out: Path, methods: str, **options) -> Study:
+    changes = {key: options.pop(key) for key in list(options) if "__" in key}
+    base = small(federation, training__rounds=2, **changes)
+    return Study(
+        base, parse_variants(methods), options.pop("seeds", 2), out, workers=options.pop("workers", 1), **options
+    )
+
+
+@pytest.fixture(scope="module")
+def done(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("comparison") / "out"
+    carry_out_study(study(federation, out, "fedavg,fedsam,local,pooled"))
+    return out
+
+
+def test_it_writes_the_tables(done: Path) -> None:
+    table = json.loads((done / "table.json").read_text())
+    assert [m["label"] for m in table["methods"]] == ["fedavg", "fedsam", "local", "pooled"]
+    assert table["metric"] == "dice"
+    with (done / "scores.csv").open() as file:
+        found = {(r["method"], r["seed"], r["site"]): float(r["dice"]) for r in csv.DictReader(file)}
+    result = Journal(done / "fedsam" / "seed-1").result()
+    assert found["fedsam", "1", "site-2"] == pytest.approx(result["test"]["site-2"]["dice"])
+    assert (done / "table.md").read_text().count("\n| ") == 5
+    costs = {m["label"]: m["cost"] for m in table["methods"]}
+    assert costs["local"]["megabytes"] == costs["pooled"]["megabytes"] == 0
+    assert costs["fedavg"]["megabytes"] > 0
+    assert costs["fedsam"]["passes"] == 2
+
+
+def test_every_run_starts_from_the_same_weights_and_data(done: Path) -> None:
+    cards = [Journal(done / name / "seed-0").card() for name in ("fedavg", "fedsam", "local", "pooled")]
+    assert len({card["fingerprint"] for card in cards}) == 1
+    other = Journal(done / "fedavg" / "seed-1").card()
+    assert other["fingerprint"] == cards[0]["fingerprint"]  # the split is drawn once
+
+
+def test_the_same_again_runs_nothing_and_more_runs_only_that(
+    done: Path, federation: Path, monkeypatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(done, out)
+    ran = []
+    one = workers._one
+    monkeypatch.setattr(
+        workers, "_one", lambda tables, folder, watch=None: ran.append(folder.parent.name) or one(tables, folder, watch)
+    )
+    for folder in out.glob("*/seed-*/config.toml"):  # the cache stands in the first folder
+        folder.write_text(folder.read_text())
+    plan_file = out / "plan.json"
+    plan_file.write_text(plan_file.read_text().replace(str(done), str(out)))
+    carry_out_study(study(federation, out, "fedavg,fedsam"))
+    assert ran == []
+    comparison = carry_out_study(study(federation, out, "fedavg,fedprox", seeds=2))
+    assert ran == ["fedprox", "fedprox"]
+    assert [o.variant.label for o in comparison.outcomes] == ["fedavg", "fedprox"]
+
+
+def test_processes_side_by_side_give_the_same_scores(done: Path, federation: Path, tmp_path: Path) -> None:
+    carry_out_study(study(federation, tmp_path / "out", "fedavg,fedsam", workers=2))
+    for name in ("fedavg", "fedsam"):
+        for seed in ("seed-0", "seed-1"):
+            one, two = Journal(done / name / seed), Journal(tmp_path / "out" / name / seed)
+            assert one.result()["test"] == two.result()["test"]
+
+
+def test_a_stopped_run_goes_on(done: Path, federation: Path, tmp_path: Path) -> None:
+    """As a kill leaves it: checkpoint and first round there, no result."""
+    out = tmp_path / "out"
+    carry_out_study(study(federation, out, "fedavg", seeds=1))
+    before = Journal(out / "fedavg" / "seed-0").result()
+    (out / "fedavg" / "seed-0" / "result.json").unlink()
+    carry_out_study(study(federation, out, "fedavg", seeds=1))
+    again = Journal(out / "fedavg" / "seed-0").result()
+    assert again["test"] == before["test"]
+
+
+def test_one_run_that_fails_does_not_stop_the_others(federation: Path, tmp_path: Path) -> None:
+    methods = "fedavg,blown=fedavg:training.lr=1e30"
+    comparison = carry_out_study(study(federation, tmp_path / "out", methods, seeds=1, training__optimizer="sgd"))
+    assert [o.variant.label for o in comparison.outcomes] == ["fedavg"]
+    assert re.match(r"blown, seed-0 failed: site-1: .* must be finite", comparison.failed[0])
+    assert "blown" in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(TrainingError, match="no run came to its end; the first: site-1"):
+        carry_out_study(
+            study(federation, tmp_path / "bad", "fedavg", seeds=1, training__optimizer="sgd", training__lr=1e30)
+        )
+
+
+def test_leaving_one_site_out(federation: Path, tmp_path: Path) -> None:
+    chosen = study(federation, tmp_path / "out", "fedavg,harmofl,local", seeds=1, leave_one_site_out=True)
+    comparison = carry_out_study(chosen)
+    result = Journal(tmp_path / "out" / "harmofl" / "seed-0-without-site-2").result()
+    harmofl = comparison.outcomes[1]
+    assert harmofl.sites == ("site-1", "site-2")
+    assert harmofl.test[0][1] == pytest.approx(result["unseen"]["site-2"]["dice"])
+    assert list(result["test"]) == ["site-1"]
+    assert comparison.failed == ["local: left out, it trains no model for a site that is not there"]
+
+
+def test_a_baseline_must_be_one_of_the_methods(federation: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--baseline must be one of fedavg, fedsam, got 'x'"):
+        carry_out_study(study(federation, tmp_path / "out", "fedavg,fedsam", baseline="x"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_writes_data_and_picture(federation: Path, tmp_path: Path) -> None:
+    chosen = study(federation, tmp_path / "out", "fedavg", seeds=2)
+    key, values = parse_sweep("method.alpha=0,0.05")
+    lines = swept(chosen.base, parse_variants("fedavg"), key, values)
+    comparison = carry_out_study(Study(chosen.base, lines[0], 2, tmp_path / "out", workers=1))
+    paths = write_sweep({"fedavg": comparison.outcomes}, key, values, comparison.metric, tmp_path / "out")
+    with paths[0].open() as file:
+        table = list(csv.DictReader(file))
+    assert [(r["method"], r["method.alpha"], r["seed"]) for r in table] == [
+        ("fedavg", a, s) for a in ("0", "0.05") for s in "01"
+    ]
+    assert float(table[0]["test dice"]) == pytest.approx(comparison.outcomes[0].average[0])
+    with Image.open(paths[1]) as picture:
+        assert min(picture.size) > 400
+        assert len(picture.convert("L").getcolors() or []) > 20
+
+
+def test_search_tries_every_method_as_often_and_goes_on(federation: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("optuna")
+    base = small(federation, training__rounds=1)
+    found = search(base, parse_variants("fedavg,fedprox"), 3, tmp_path)
+    assert {label: len(tried) for label, tried in found.items()} == {"fedavg": 3, "fedprox": 3}
+    assert found["fedprox"][0].changes == {}
+    assert set(found["fedprox"][1].changes) == {"training.lr", "method.mu"}
+    assert set(found["fedavg"][1].changes) == {"training.lr"}
+    assert 0.001 <= found["fedavg"][1].changes["training.lr"] <= 0.1
+    best = max(found["fedprox"], key=lambda trial: trial.score)
+    import tomllib
+
+    assert tomllib.loads((tmp_path / "tuned.toml").read_text())["fedprox"] == best.changes
+    result = Journal(tmp_path / "fedprox-try-1" / "seed-0").result()
+    assert found["fedprox"][1].score == pytest.approx(sum(s["dice"] for s in result["val"].values()) / 2)
+
+    monkeypatch.setattr(workers, "_one", lambda *args: pytest.fail("a finished try was run again"))
+    again = search(base, parse_variants("fedavg,fedprox"), 3, tmp_path)
+    assert again == found

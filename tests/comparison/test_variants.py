@@ -1,0 +1,149 @@
+"""Method specifications, settings swept, and what is planned for them."""
+
+from pathlib import Path
+
+import pytest
+from experiments import small
+
+from harmofl.comparison.plan import plan, record
+from harmofl.comparison.sweep import parse_sweep, swept
+from harmofl.comparison.variants import ABLATION, Variant, parse_variants, read_tuned
+from harmofl.errors import ConfigError, RunError
+from harmofl.methods import METHODS
+
+
+def test_a_specification_has_label_name_and_settings() -> None:
+    plain, set_, labelled, both = parse_variants(
+        "fedavg, fedprox:mu=0.1,strong=fedprox:mu=1,x=harmofl:band=off:alpha=0"
+    )
+    assert plain == Variant("fedavg", "fedavg")
+    assert set_ == Variant("fedprox:mu=0.1", "fedprox", {"mu": 0.1})
+    assert labelled == Variant("strong", "fedprox", {"mu": 1})
+    assert both.changes == {"band": "off", "alpha": 0}
+
+
+def test_tuned_settings_hold_unless_the_specification_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "tuned.toml").write_text('[fedprox]\n"method.mu" = 0.3\n"training.lr" = 0.02\n')
+    tuned = read_tuned(tmp_path / "tuned.toml")
+    one, other = parse_variants("fedprox,own=fedprox:method.mu=1", tuned)
+    assert one.changes == {"method.mu": 0.3, "training.lr": 0.02}
+    assert other.changes == {"method.mu": 1, "training.lr": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs at least one method"),
+        ("fedex", "method must be one of .* got 'fedex'"),
+        ("fedprox:mu", "takes name:key=value"),
+        ("fedavg,fedavg", "'fedavg' is there twice"),
+        ("a b=fedavg,a_b=fedsam", "is there twice"),
+    ],
+)
+def test_specifications_that_do_not_hold(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_variants(text)
+
+
+def test_the_files_of_search_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must be the tuned\.toml"):
+        read_tuned(tmp_path / "none.toml")
+    (tmp_path / "flat.toml").write_text("mu = 3\n")
+    with pytest.raises(ConfigError, match="one table a method"):
+        read_tuned(tmp_path / "flat.toml")
+
+
+def test_only_the_method_differs(federation: Path, tmp_path: Path) -> None:
+    """The same network, training, data, split and seed; hyperparameters in the file hold for their own method."""
+    base = small(federation, method__name="fedprox", method__mu=0.5)
+    jobs = plan(base, parse_variants("fedavg,fedprox,harmofl"), range(2), tmp_path)
+    assert [(job.variant.label, job.seed) for job in jobs[:4]] == [
+        ("fedavg", 0),
+        ("fedprox", 0),
+        ("harmofl", 0),
+        ("fedavg", 1),
+    ]
+    assert [job.experiment.method for job in jobs[:3]] == [
+        {"name": "fedavg"},
+        {"name": "fedprox", "mu": 0.5},
+        {"name": "harmofl"},
+    ]
+    for job in jobs:
+        rest = job.experiment.model_dump(exclude={"method"})
+        assert rest["network"] == base.network.model_dump()
+        assert rest["training"] == base.training.model_dump()
+        assert rest["data"]["split_seed"] == 0
+        assert rest["run"]["seed"] == job.seed
+    assert len({job.folder for job in jobs}) == 6
+
+
+def test_equal_gradients_divides_the_rounds(federation: Path, tmp_path: Path) -> None:
+    base = small(federation, training__rounds=9)
+    jobs = plan(
+        base, parse_variants("fedavg,fedsam,fedlesam,harmofl:alpha=0,ditto:alpha=0.1"), [0], tmp_path, equal="gradients"
+    )
+    assert [job.experiment.training.rounds for job in jobs] == [9, 4, 9, 9, 3]
+    with pytest.raises(ConfigError, match="--equal must be rounds or gradients"):
+        plan(base, parse_variants("fedavg"), [0], tmp_path, equal="time")  # type: ignore[arg-type]
+
+
+def test_sites_are_left_out_in_turn_where_there_is_a_common_model(federation: Path, tmp_path: Path) -> None:
+    jobs = plan(small(federation), parse_variants("fedavg,local,pooled"), [0], tmp_path, left_out=["site-1", "site-2"])
+    assert [(job.variant.label, job.left_out) for job in jobs] == [
+        ("fedavg", "site-1"),
+        ("fedavg", "site-2"),
+        ("pooled", "site-1"),
+        ("pooled", "site-2"),
+    ]
+    assert jobs[0].experiment.data.unseen == ("site-1",)
+
+
+def test_a_bad_hyperparameter_is_said_with_its_method(federation: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"method weak: .*mu must be"):
+        plan(small(federation), parse_variants("weak=fedprox:mu=-1"), [0], tmp_path)
+    with pytest.raises(ConfigError, match="fedavg has no hyperparameter 'rho'"):
+        plan(small(federation), parse_variants("fedavg:rho=1"), [0], tmp_path)
+
+
+def test_a_folder_with_other_settings_is_refused(federation: Path, tmp_path: Path) -> None:
+    variants = parse_variants("fedavg")
+    record(plan(small(federation), variants, [0], tmp_path), tmp_path)
+    record(plan(small(federation), parse_variants("fedavg,fedsam"), range(2), tmp_path), tmp_path)  # more is welcome
+    with pytest.raises(RunError, match=r"training\.lr was 0\.01, is 0\.02"):
+        record(plan(small(federation, training__lr=0.02), variants, [0], tmp_path), tmp_path)
+
+
+def test_the_ablation_takes_one_part_at_a_time() -> None:
+    found = [(v.method, dict(v.changes)) for v in parse_variants(",".join(ABLATION))]
+    assert found == [("fedavg", {}), ("harmofl", {"alpha": 0}), ("fedsam", {}), ("harmofl", {})]
+
+
+def test_every_span_of_the_search_is_of_a_hyperparameter() -> None:
+    for name, method in METHODS.items():
+        for key, (low, high) in method.spans.items():
+            method(**{key: low}), method(**{key: high})
+            assert 0 < low < high, (name, key)
+
+
+def test_a_sweep_crosses_methods_and_values(federation: Path) -> None:
+    key, values = parse_sweep("method.alpha=0.5,0.05")
+    lines = swept(small(federation), parse_variants("fedsam,harmofl"), key, values)
+    assert [[v.label for v in line] for line in lines] == [
+        ["fedsam method.alpha=0.5", "fedsam method.alpha=0.05"],
+        ["harmofl method.alpha=0.5", "harmofl method.alpha=0.05"],
+    ]
+    assert lines[1][0].changes == {"method.alpha": 0.5}
+
+
+def test_a_sweep_over_the_number_of_sites(federation: Path) -> None:
+    key, values = parse_sweep("sites=1,2")
+    ((one, two),) = swept(small(federation), parse_variants("fedavg"), key, values)
+    assert (one.changes, two.changes) == ({"data.sites": ("site-1",)}, {"data.sites": ("site-1", "site-2")})
+    with pytest.raises(ConfigError, match="numbers from 1 to 2, got 3"):
+        swept(small(federation), parse_variants("fedavg"), *parse_sweep("sites=1,3"))
+
+
+@pytest.mark.parametrize("text", ["method.alpha", "method.alpha=1", "method.alpha=1,1", ""])
+def test_sweeps_that_do_not_hold(text: str) -> None:
+    with pytest.raises(ConfigError, match="--over takes key=value,value"):
+        parse_sweep(text)

@@ -1,0 +1,100 @@
+"""Other ways to climb: FedASAM, FedLESAM, FedSMOO."""
+
+import pytest
+import torch
+from quadratic import after, quadratic, site, states_after
+from toys import adam, assert_same, sgd, toy_training, train
+
+from harmofl.errors import ConfigError
+from harmofl.methods import FedAvg, FedSAM, make_method
+from harmofl.methods.fedasam import FedASAM
+from harmofl.methods.feddyn import FedDyn
+from harmofl.methods.fedlesam import FedLESAM
+from harmofl.methods.fedsmoo import FedSMOO
+
+
+@pytest.mark.parametrize("optimizer", [sgd, adam])
+@pytest.mark.parametrize(
+    ("method", "plain"),
+    [
+        (FedASAM(alpha=0), FedAvg()),
+        (FedLESAM(alpha=0), FedAvg()),
+        (FedSMOO(alpha=0), FedDyn()),
+        (FedSMOO(alpha=0, lambda_=0), FedAvg()),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_without_climb(method: FedAvg, plain: FedAvg, optimizer) -> None:
+    one, *_ = train(plain, toy_training(plain, optimizer=optimizer))
+    same, *_ = train(method, toy_training(method, optimizer=optimizer))
+    assert_same(one.weights, same.weights)
+
+
+class Sum(torch.nn.Module):
+    """weight + bias, from 1 and 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.bias = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight + self.bias
+
+
+def test_fedasam_by_hand() -> None:
+    """Both gradients 1, T = (1.5, 1), ||T g|| = 1.8027756; e = .5 (2.25, 1) / 1.8027756 = (.6240377, .2773501).
+
+    There the gradient is 1.9013878: weight 1 - .19013878, bias -.19013878.
+    """
+    method = FedASAM(alpha=0.5, eta=0.5)
+    server, *_ = train(method, quadratic(method, Sum()), 1, [site("a", 0, steps=1)])
+    assert float(server.weights["network.weight"]) == pytest.approx(0.80986122)
+    assert float(server.weights["network.bias"]) == pytest.approx(-0.19013878)
+
+
+def test_fedlesam_by_hand() -> None:
+    """One step a round, t = 0, alpha .5: 1 -> .9 without climb; then e = .5 towards the old weight, .9 - .14 = .76."""
+    assert after(FedLESAM(alpha=0.5), 1, [site("a", 0, 1)]) == pytest.approx(0.9)
+    assert after(FedLESAM(alpha=0.5), 2, [site("a", 0, 1)]) == pytest.approx(0.76)
+
+
+def test_fedlesam_takes_one_pass_and_lets_running_statistics_move() -> None:
+    method = FedLESAM()
+    assert method.passes == 1
+    server, *_ = train(method, toy_training(method), rounds=3)
+    plain, *_ = train(FedAvg(), toy_training(FedAvg()), rounds=3)
+    counter = "network.0.1.num_batches_tracked"
+    assert torch.equal(server.weights[counter], plain.weights[counter])
+    assert not torch.equal(server.weights["network.0.1.running_mean"], torch.zeros(4))
+
+
+def test_fedsmoo_by_hand() -> None:
+    """alpha .5, lambda 0, t = 0. g = 1, e = .5, m = .5, 1 - .15 = .85; .85 - .5 > 0, e = .5, m = 1, .85 - .135 = .715.
+
+    Sends m - e = .5, so s = .5. Round 2: .715 - 1.5 < 0, e = -.5, m = 1 - .5 - .5 = 0, .715 - .0215 = .6935;
+    .6935 - .5 > 0, e = .5, m = 0, .6935 - .11935 = .57415.
+    """
+    method = FedSMOO(alpha=0.5, lambda_=0)
+    assert after(method, 1, [site("a", 0)]) == pytest.approx(0.715)
+    server, states = states_after(method, 1, [site("a", 0)])
+    assert float(server.extras["s"]["network.w"]) == pytest.approx(0.5)
+    assert float(states["a"]["m"]["network.w"]) == pytest.approx(1)
+    assert after(method, 2, [site("a", 0)]) == pytest.approx(0.57415)
+
+
+def test_fedsmoo_first_step_climbs_as_fedsam_does() -> None:
+    sites = [site("a", 0, steps=1)]
+    assert after(FedSMOO(alpha=0.5, lambda_=0), 1, sites) == after(FedSAM(alpha=0.5), 1, sites)
+
+
+def test_gradients_a_step() -> None:
+    names = {"fedavg": 1, "fedlesam": 1, "fedsam": 2, "fedasam": 2, "fedsmoo": 2, "fedspeed": 2, "ditto": 2, "moon": 1}
+    assert {name: make_method(name, {}).passes for name in names} == names
+    assert make_method("fedspeed", {"mix": 0}).passes == 1
+    assert make_method("harmofl", {"alpha": 0}).passes == 1
+
+
+def test_out_of_range() -> None:
+    with pytest.raises(ConfigError, match="eta must be"):
+        FedASAM(eta=-1)
