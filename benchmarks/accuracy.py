@@ -35,13 +35,18 @@ HARMOFL = (
 )
 FURTHER = (
     "fedavgm,fedyogi,feddyn,silobn,fedasam,mofedsam,fedgamma,fedspeed,fedsmoo,fedlesam,fedfa,feddg,ditto,fedrep,"
-    "half the amplitude alone=harmofl:alpha=0:strength=0.5,"
+    "fedavg by samples=fedavg:weighting=samples,fedsam 0.5=fedsam:alpha=0.5,fedsam 0.005=fedsam:alpha=0.005,"
+    "level alone=harmofl:band=0:alpha=0,half the amplitude alone=harmofl:alpha=0:strength=0.5,"
     "profile alone=harmofl-profile:alpha=0,half the profile alone=harmofl-profile:alpha=0:strength=0.5,"
     "joint profile alone=harmofl-profile:alpha=0:joint=true,"
-    "level and contrast alone=harmofl-profile:alpha=0:rings=1"
+    "level and contrast alone=harmofl-profile:alpha=0:rings=1,"
+    "half the profile of the site=harmofl-profile:reference=site:strength=0.5,"
+    "fedbn with perturbation=fedbn:alpha=0.05,"
+    "fedbn with half the profile of the site=fedbn:rings=32:reference=site:strength=0.5"
 )
-LEFT_OUT = "fedavg,fedsam,harmofl,harmofl-released,profile of the site=harmofl-profile:reference=site"
-REGIME = "fedavg,fedbn,silobn,fedsam,harmofl,harmofl-released,profile of the site=harmofl-profile:reference=site"
+OURS = "half the profile of the site alone=harmofl-profile:reference=site:alpha=0:strength=0.5"
+LEFT_OUT = f"fedavg,fedsam,harmofl,harmofl-released,{OURS}"
+REGIME = f"fedavg,fedbn,silobn,fedsam,harmofl,harmofl-released,{OURS}"
 
 
 def studies(dataset: str, data: Path, out: Path) -> dict[str, list[Study]]:
@@ -79,8 +84,8 @@ def run(data: Path, out: Path, workers: int) -> None:
     jobs = [job for _, _, found in everything(data, out) for job in found]
     for folder in {job.folder.parent.parent for job in jobs}:
         record([job for job in jobs if job.folder.parent.parent == folder], folder)
-    order = [v.label for v in parse_variants(f"{PAPER},{HARMOFL}")]
-    jobs.sort(key=lambda job: (job.folder.parent.parent.name != "main", job.variant.label not in order, job.seed))
+    first = [v.label for v in parse_variants(f"{PAPER},{HARMOFL}")]
+    jobs.sort(key=lambda job: (job.seed, job.folder.parent.parent.name != "main", job.variant.label not in first))
     with Bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
         for job, error in carry_out(jobs, workers, bar):
             print(f"{job.folder}: {error}")

@@ -96,14 +96,18 @@ def test_methods_lists_every_method() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "report", "demo", "methods", "data synth", "data import", "data check", "data show"]
+    "command",
+    [
+        *("run", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search"),
+        *("data synth", "data import", "data check", "data show"),
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     shown = harmofl(*command.split(), "--help")
     assert shown.returncode == 0
     example = shown.stdout.split("Example", 1)[1]
     assert re.search(rf"harmofl {command} ?", example)
-    assert all((ROOT / config).exists() for config in re.findall(r"configs/\w+\.toml", example))
+    assert all((ROOT / config).exists() for config in re.findall(r"configs/[\w/-]+\.toml", example))
 
 
 def test_synth_import_check_show(tmp_path: Path) -> None:
@@ -169,6 +173,58 @@ def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Pat
     (tmp_path / "scalar.toml").write_text("training = 3\n")
     assert "must be a table" in refused("run", tmp_path / "scalar.toml", "--rounds", 1)
     assert "must be a TOML file" in refused("run", tmp_path / "scalar.toml" / "x")
+
+
+def test_config_shows_everything_and_says_what_to_download() -> None:
+    shown = harmofl("config", ROOT / "configs" / "paper" / "prostate-released.toml", "--set", "training.rounds=7")
+    assert shown.returncode == 0, shown.stderr
+    assert 'metric = "slice_dice_released"' in shown.stdout
+    assert "rounds = 7" in shown.stdout
+    assert "momentum = 0.9" in shown.stdout
+    assert "data/prostate is not there; download Multi-site prostate MRI of SAML" in shown.stdout
+
+
+def test_a_missing_download_is_one_line() -> None:
+    said = refused("run", ROOT / "configs" / "paper" / "camelyon17-paper.toml")
+    assert "data/camelyon17: no such folder; download Camelyon17 patches as WILDS releases them" in said
+
+
+def test_compare_ablate_sweep_and_search(federation: Path, tmp_path: Path) -> None:
+    few = ["--data", federation, "--rounds", 1, "--seeds", 1, "--workers", 1, *QUICK]
+    compared = harmofl("compare", *few, "--methods", "fedavg,strong=fedprox:mu=1", "--out", tmp_path / "c")
+    assert compared.returncode == 0, compared.stderr
+    assert "strong, seed 0: done" in compared.stderr
+    assert "95 % interval" in compared.stdout
+    assert (tmp_path / "c" / "table.tex").exists()
+    ablated = harmofl("ablate", *few, "--out", tmp_path / "a")
+    assert ablated.returncode == 0, ablated.stderr
+    assert "+ both (HarmoFL)" in (tmp_path / "a" / "table.md").read_text()
+    over = ["--over", "training.epochs=1,2", "--methods", "fedavg", "--out", tmp_path / "s"]
+    swept = harmofl("sweep", *few, *over)
+    assert swept.returncode == 0, swept.stderr
+    assert (tmp_path / "s" / "sweep.png").stat().st_size > 5000
+    words = ["--data", federation, "--rounds", 1, *QUICK, "--methods", "fedavg", "--trials", 2, "--out", tmp_path / "o"]
+    searched = harmofl("search", *words)
+    assert searched.returncode == 0, searched.stderr
+    assert "as it comes" in searched.stdout
+    tuned = harmofl(
+        "compare", *few, "--methods", "fedavg", "--tuned", tmp_path / "o" / "tuned.toml", "--out", tmp_path / "t"
+    )
+    assert tuned.returncode == 0, tuned.stderr
+
+
+def test_errors_of_the_comparing_commands_are_one_line(federation: Path, tmp_path: Path) -> None:
+    data = ["--data", federation, "--out", tmp_path / "x"]
+    assert "got 'fedex'" in refused("compare", *data, "--methods", "fedavg,fedex")
+    assert "--baseline must be one of fedavg" in refused("compare", *data, "--methods", "fedavg", "--baseline", "local")
+    assert "--equal must be rounds or gradients" in refused("compare", *data, "--methods", "fedavg", "--equal", "time")
+    assert "--over takes key=value" in refused("sweep", *data, "--over", "alpha")
+    assert "unknown key 'training.speed'" in refused(
+        "sweep", *data, "--over", "training.speed=1,2", "--methods", "fedavg"
+    )
+    assert "must be the tuned.toml" in refused("compare", *data, "--tuned", tmp_path / "none.toml")
+    assert "--trials must be at least 1" in refused("search", *data, "--trials", 0)
+    assert not (tmp_path / "x").exists()
 
 
 def test_interrupting_says_how_to_go_on(federation: Path, tmp_path: Path) -> None:

@@ -8,9 +8,41 @@ from harmofl.errors import ConfigError
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: path.stem)
 def test_configurations_of_the_project_are_valid(path: Path) -> None:
     load_experiment(path, {})
+
+
+PAIRS = ["camelyon17", "nuclei", "prostate"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_paper_and_released_differ_in_the_marked_lines_alone(name: str) -> None:
+    texts = [(CONFIGS / "paper" / f"{name}-{which}.toml").read_text().splitlines() for which in ("paper", "released")]
+    marked = [
+        [line for line in text if f"# {which}: " in line]
+        for text, which in zip(texts, ("PAPER", "RELEASED"), strict=True)
+    ]
+    assert len(marked[0]) == len(marked[1]) >= 2
+    others = [
+        [line.replace("-released", "-paper") for line in text[1:] if line not in found]
+        for text, found in zip(texts, marked, strict=True)
+    ]
+    assert others[0] == others[1]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_published_experiments_are_the_papers(name: str) -> None:
+    """METHOD of the paper: operators, rounds, batch, optimizer, and what the released code does instead."""
+    paper, released = (
+        load_experiment(CONFIGS / "paper" / f"{name}-{which}.toml", {}) for which in ("paper", "released")
+    )
+    assert (paper.method["band"], paper.method["decay"], paper.method["alpha"]) == (1.0, 0.1, 0.05)
+    assert (released.method["band"], released.method["decay"]) == (0.0, 0.0)
+    training = paper.training
+    expected = {"camelyon17": (100, 1e-3, "sgd"), "nuclei": (500, 1e-4, "sgd"), "prostate": (500, 1e-4, "adam")}
+    assert (training.rounds, training.lr, training.optimizer) == expected[name]
+    assert "https://" in paper.data.source
 
 
 def test_defaults_are_the_papers() -> None:

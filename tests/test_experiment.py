@@ -377,6 +377,19 @@ def test_unseen_sites_that_cannot_be(federation: Path, tmp_path: Path) -> None:
         run(small(federation, data__unseen=["site-1"], method__name="local"), tmp_path / "run")
 
 
+def test_the_released_split_deals_out_images_and_says_so(federation: Path, tmp_path: Path) -> None:
+    prepare = lambda split: Trial.prepare(small(federation, data__split=split), lambda *done: None)  # noqa: E731
+    given, released = prepare("given"), prepare("images")
+    for one, other in zip(given.federation.sites, released.federation.sites, strict=True):
+        assert [len(other.split(part)) for part in ("train", "val", "test")] == [6, 2, 2]  # .64, .16, .2 of 10
+        images = [
+            np.concatenate([site.split(part).images for part in ("train", "val", "test")]) for site in (one, other)
+        ]
+        assert sorted(image.tobytes() for image in images[0]) == sorted(image.tobytes() for image in images[1])
+    assert any("scores are too high" in line for line in released.remarks())
+    assert not any("scores are too high" in line for line in given.remarks())
+
+
 def test_the_metric_that_chooses_can_be_set(federation: Path, tmp_path: Path) -> None:
     result = run(small(federation, evaluation__metric="iou", training__rounds=1), tmp_path / "run")
     assert result["main_metric"] == "iou"

@@ -137,6 +137,35 @@ def methods() -> None:
     Console().print(table)
 
 
+@app.command("config")
+def config_(
+    config: Annotated[Path, typer.Argument(help="An experiment as TOML; see configs/.")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Check an experiment without its data, show every value of it, and say what to download.
+
+    Example:
+        harmofl config configs/paper/prostate-paper.toml
+    """
+    from harmofl import config as configuration
+
+    chosen = configuration.load_experiment(config, configuration.parse_settings(setting or []))
+    if chosen.network.name == "unet" or "dice" in (chosen.training.loss or ""):
+        chosen = configuration.resolved(chosen, "segmentation")
+    elif chosen.network.name == "densenet":
+        chosen = configuration.resolved(chosen, "classification")
+    print(configuration.to_toml(chosen, {}))
+    folder = chosen.data.folder
+    if folder.exists():
+        Console().print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True)
+    else:
+        source = f"; download {chosen.data.source}" if chosen.data.source else ""
+        Console().print(f"images: {folder} is not there{source}", soft_wrap=True, highlight=False, markup=False)
+
+
 def _default_folder(chosen: Any) -> Path:
     name = chosen.run.name if chosen.run.name != "run" else chosen.data.folder.resolve().name
     return Path("runs") / f"{name}-{chosen.method['name']}-seed{chosen.run.seed}"

@@ -224,16 +224,23 @@ def _interruptible(work: Callable[[], T]) -> T:
 
 
 def _show(comparison: "Comparison") -> None:
-    """The scores as a table that fits a terminal; the files have all columns."""
+    """The scores, site by site where the terminal is wide enough; the files have all columns."""
     from harmofl.comparison.table import header, rows
 
-    table = Table(title=comparison.title)
-    names = header(comparison)
-    for name in names[:-5]:
-        table.add_column(name, justify="left" if name == "method" else "right")
+    console, sites = Console(), len(comparison.outcomes[0].sites)
+    average, std, worst, validation, to_baseline = range(sites + 1, sites + 6)
+    if console.width >= 110 + 16 * sites:
+        kept = list(range(sites + 6))
+    elif console.width >= 110:
+        kept = [0, average, std, worst, validation, to_baseline]
+    else:
+        kept = [0, average, worst, to_baseline]
+    table, names = Table(title=comparison.title), header(comparison)
+    for index in kept:
+        table.add_column(names[index], justify="right" if index else "left", no_wrap=index > 0)
     for row in rows(comparison):
-        table.add_row(*(f"[bold]{escape(cell.text)}[/bold]" if cell.best else escape(cell.text) for cell in row[:-5]))
-    console = Console()
+        texts = [(escape(row[index].text), row[index].best) for index in kept]
+        table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
     console.print(table)
     for note in comparison.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)

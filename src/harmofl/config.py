@@ -1,7 +1,7 @@
 """An experiment as text: a TOML file, options of the command line, and the defaults of the task.
 
 [run]         name, seed, device, threads, checkpoint_every
-[data]        folder, size, channels, sites, unseen, split_seed, cache, source
+[data]        folder, size, channels, sites, unseen, split, split_seed, cache, source
 [method]      name, and the method's hyperparameters
 [network]     name, norm, options
 [training]    rounds, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, augment
@@ -57,6 +57,7 @@ class DataTable(_Table):
     channels: int | None = Field(None, ge=1)
     sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these take part")
     unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
+    split: Literal["given", "images"] = Field("given", description="images: 64/16/20 % of single images, at random")
     split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
     cache: Path | None = None
     source: str = Field("", description="where the data can be had, in words")
@@ -196,7 +197,7 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
 def to_toml(experiment: Experiment, versions: Mapping[str, str]) -> str:
     """The experiment as TOML, with a table of versions that `load_experiment` ignores."""
     tables = experiment.model_dump(mode="json", exclude_none=True)
-    return tomli_w.dumps({**tables, "versions": dict(versions)})
+    return tomli_w.dumps({**tables, "versions": dict(versions)} if versions else tables)
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

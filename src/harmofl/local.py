@@ -110,8 +110,7 @@ class LocalRun:
     @property
     def total_steps(self) -> int:
         """Steps that a round has at this site."""
-        count = len(batch_indices(np.arange(len(self.site.train)), self.training.batch_size))
-        return self.training.epochs * count
+        return self.training.epochs * len(self._epoch(np.random.default_rng(0)))
 
     @torch.no_grad()
     def drift(self) -> list[Tensor]:
@@ -137,9 +136,20 @@ class LocalRun:
         """The round's training batches, in an order and augmentation set by (seed, round, site) alone."""
         for epoch in range(self.training.epochs):
             random = rng(self.training.seed, "batches", self.broadcast.round, self.site.name, epoch)
-            for index in batch_indices(random.permutation(len(self.site.train)), self.training.batch_size):
+            for index in self._epoch(random):
                 batch = self.site.train.batch(index)
                 yield self.to_device(self.training.augment(batch, random) if self.training.augment else batch)
+
+    def _epoch(self, random: np.random.Generator) -> list[np.ndarray]:
+        """Which images are in each batch of one epoch; where sites were merged, a batch is of one of them."""
+        parts, size = self.site.train.parts or (len(self.site.train),), self.training.batch_size
+        starts = np.cumsum((0, *parts[:-1]))
+        batches = [
+            start + index
+            for start, count in zip(starts, parts, strict=True)
+            for index in batch_indices(random.permutation(count), size)
+        ]
+        return batches if len(parts) == 1 else [batches[i] for i in random.permutation(len(batches))]
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the training device."""

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from harmofl.arrays import Arrays
 from harmofl.batch import Batch
 from harmofl.config import Experiment, TrainingTable, resolved
-from harmofl.data.site import Federation, Site, merged, open_federation
+from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
 from harmofl.data.summary import absent_classes
 from harmofl.data.transforms import augment
-from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.errors import ConfigError, DataError, HarmoFLError
 from harmofl.evaluation import predict, score
 from harmofl.exchange import ServerState
 from harmofl.journal import Scores
@@ -55,14 +55,7 @@ class Trial:
             HarmoFLError: one line about the first thing that does not hold.
         """
         data, device = experiment.data, _device(experiment.run.device)
-        federation = open_federation(
-            data.folder,
-            size=data.size,
-            channels=data.channels,
-            seed=experiment.run.seed if data.split_seed is None else data.split_seed,
-            cache=data.cache,
-            progress=opening,
-        )
+        federation = _opened(experiment, opening)
         unseen = _chosen(federation, data.unseen, "data.unseen")
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
         taking_part = tuple(name for name in named if name not in data.unseen)
@@ -88,7 +81,10 @@ class Trial:
 
     def remarks(self) -> list[str]:
         """What a user should know before training begins, in plain words."""
-        return [*absent_classes(self.federation), *self.method.remarks(self.training.model)]
+        said = [*absent_classes(self.federation), *self.method.remarks(self.training.model)]
+        if self.experiment.data.split == "images":
+            said.append("data.split is images: one patient's images are on several sides, so scores are too high")
+        return said
 
     def start(self) -> ServerState:
         """The server's state before round 1; to be asked for before anything is trained."""
@@ -131,6 +127,19 @@ class Trial:
     def summary(self, scores: Scores) -> Summary:
         """Mean, worst and spread of that score over the sites."""
         return summarize({site: values[self.metric] for site, values in scores.items()})
+
+
+def _opened(experiment: Experiment, opening: Callable[[str, int, int], None]) -> Federation:
+    data = experiment.data
+    if data.source and not data.folder.exists():
+        raise DataError(f"{data.folder}: no such folder; download {data.source}; then set data.folder")
+    seed = experiment.run.seed if data.split_seed is None else data.split_seed
+    federation = open_federation(
+        data.folder, size=data.size, channels=data.channels, seed=seed, cache=data.cache, progress=opening
+    )
+    if data.split == "given":
+        return federation
+    return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
 
 
 def _check_metric(experiment: Experiment, federation: Federation) -> None:

@@ -4,6 +4,9 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,25 @@ def test_a_stopped_run_goes_on(done: Path, federation: Path, tmp_path: Path) -> 
     carry_out_study(study(federation, out, "fedavg", seeds=1))
     again = Journal(out / "fedavg" / "seed-0").result()
     assert again["test"] == before["test"]
+
+
+def test_a_kill_takes_the_workers_along_and_the_same_command_goes_on(federation: Path, tmp_path: Path) -> None:
+    """SIGKILL to the command while two runs train side by side; its workers hold no lock afterwards."""
+    out = tmp_path / "out"
+    settings = [f"{key}={value}" for key, value in (("network.options.features", 2), ("training.batch_size", 4))]
+    words = ["compare", "--data", str(federation), "--methods", "fedavg,fedsam", "--seeds", "1", "--workers", "2"]
+    words += ["--rounds", "40", "--out", str(out), *(word for s in settings for word in ("--set", s))]
+    command = [sys.executable, "-m", "harmofl", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            if len(list(out.glob("*/seed-0/checkpoint/state.safetensors"))) == 2:
+                break
+            time.sleep(0.1)
+        process.kill()
+    assert not list(out.glob("*/seed-0/result.json"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list(out.glob("*/seed-0/result.json"))) == 2
 
 
 def test_one_run_that_fails_does_not_stop_the_others(federation: Path, tmp_path: Path) -> None:

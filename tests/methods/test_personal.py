@@ -1,5 +1,6 @@
 """What stays at home: FedBN, SiloBN, Ditto, FedRep, and the yardsticks local and pooled."""
 
+import numpy as np
 import pytest
 import torch
 from toys import SIZES, adam, assert_same, sgd, toy_network, toy_sites, toy_training, train
@@ -7,6 +8,7 @@ from toys import SIZES, adam, assert_same, sgd, toy_network, toy_sites, toy_trai
 from harmofl.arrays import state_of
 from harmofl.data.site import merged
 from harmofl.errors import ConfigError
+from harmofl.local import _begin
 from harmofl.methods import FedAvg
 from harmofl.methods.ditto import Ditto
 from harmofl.methods.fedbn import FedBN
@@ -145,6 +147,27 @@ def test_merged_site_has_every_image_once() -> None:
     assert together.train.cases[9] == "b/0"
     assert (together.train.images[9] == sites[1].train.images[0]).all()
     assert (together.val.targets[:9] == sites[0].val.targets).all()
+
+
+def test_batches_of_a_merged_site_are_of_one_site_each() -> None:
+    """Sites of 9, 5 and 1 images in batches of 4: 4 + 5, 5, 1, in an order that changes from epoch to epoch."""
+    site, method = merged(toy_sites()), FedAvg()
+    training = toy_training(method, epochs=20)
+    run = _begin(site, method.broadcast(method.start(training.model)), {}, training)
+    assert run.total_steps == 20 * 4
+    images = torch.from_numpy(site.train.images)
+    owner = np.repeat([0, 1, 2], list(SIZES.values()))
+    orders = set()
+    batches = list(run.batches())
+    for epoch in range(20):
+        owners = []
+        for batch in batches[4 * epoch : 4 * epoch + 4]:
+            found = {int(owner[(images == image).flatten(1).all(dim=1).nonzero()[0, 0]]) for image in batch.images}
+            assert len(found) == 1
+            owners += [(found.pop(), len(batch))]
+        assert sorted(owners) == [(0, 4), (0, 5), (1, 5), (2, 1)]
+        orders.add(tuple(owners))
+    assert len(orders) > 3
 
 
 def test_out_of_range() -> None:

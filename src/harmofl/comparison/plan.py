@@ -116,11 +116,12 @@ def record(jobs: Sequence[Job], out: Path) -> None:
 
 
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """The first setting that is not the same."""
+    """The first setting that is not the same; one that an earlier version of this package did not have is."""
     for table in b:
-        for key in {**a.get(table, {}), **b[table]}:
-            before, now = a.get(table, {}).get(key), b[table].get(key)
-            if before != now:
+        new = set() if table == "method" else b[table].keys() - a[table].keys()
+        for key in {**a[table], **b[table]}:
+            before, now = a[table].get(key), b[table].get(key)
+            if before != now and key not in new:
                 return f"{table}.{key} was {before!r}, is {now!r}"
     return ""
 

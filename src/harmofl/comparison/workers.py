@@ -1,8 +1,10 @@
 """Carrying out the runs of a comparison, some at a time, in whatever state an earlier call left them."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from harmofl.errors import HarmoFLError
 from harmofl.experiment import Watch, resume, run
 from harmofl.journal import Journal, RoundRecord
 
+PR_SET_PDEATHSIG = 1  # prctl.h
 Told = Callable[[int, str], None]
 """Told how many rounds of all are done, and what has just happened or ""."""
 
@@ -88,8 +91,10 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(devices: Any) -> None:
-    """In a new worker: one GPU of its own, if there are several."""
+    """In a new worker: end with the parent, however that ends; take one GPU of its own, if there are several."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     index = devices.get()
     import torch
 

@@ -17,6 +17,7 @@ from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.layout.files import SiteFiles
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.seeding import rng
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Split:
         images: (N, C, H, W) uint8, where v stands for v/255, or float32 in [0, 1]; may be memory-mapped.
         targets: (N,) int64 class indices, or (N, H, W) uint8 label maps.
         cases: N names of what a segmentation score is computed over; slices of one volume share theirs.
+        parts: how many images in a row are of each site, if sites were merged; a training batch is then of one site.
     """
 
     images: np.ndarray
     targets: np.ndarray
     cases: tuple[str, ...]
+    parts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,16 +81,36 @@ class Site:
 
 def merged(sites: Sequence[Site], name: str = "pooled") -> Site:
     """One site with the images of all, as if they were in one place; the images are copied into memory."""
-    parts = [_merged([site.split(split) for site in sites], [site.name for site in sites]) for split in SPLITS]
+    parts = [_merged([_prefixed(site.split(split), f"{site.name}/") for site in sites]) for split in SPLITS]
     return Site(name, sites[0].task, sites[0].classes, *parts)
 
 
-def _merged(splits: Sequence[Split], sites: Sequence[str]) -> Split:
+def _prefixed(split: Split, prefix: str) -> Split:
+    return replace(split, cases=tuple(prefix + case for case in split.cases))
+
+
+def _merged(splits: Sequence[Split]) -> Split:
     images = [split.images for split in splits]
     if len({array.dtype for array in images}) > 1:
         images = [array / np.float32(255) if array.dtype == np.uint8 else array for array in images]
-    cases = tuple(f"{site}/{case}" for site, split in zip(sites, splits, strict=True) for case in split.cases)
-    return Split(np.concatenate(images), np.concatenate([split.targets for split in splits]), cases)
+    cases = tuple(case for split in splits for case in split.cases)
+    targets = np.concatenate([split.targets for split in splits])
+    return Split(np.concatenate(images), targets, cases, tuple(map(len, splits)))
+
+
+def split_by_image(site: Site, seed: int) -> Site:
+    """The site with its images dealt out anew, 64 / 16 / 20 %, whoever they are of: as HarmoFL's released code does.
+
+    A patient may then be on several sides, and slices of one are; scores come out too high.
+    """
+    whole = _merged([site.train, site.val, site.test])
+    order = rng(seed, "split by image", site.name).permutation(len(whole))
+    cuts = np.cumsum([round(0.64 * len(whole)), round(0.16 * len(whole))])
+    train, val, test = (
+        Split(whole.images[rows], whole.targets[rows], tuple(whole.cases[i] for i in rows))
+        for rows in np.split(order, cuts)
+    )
+    return replace(site, train=train, val=val, test=test)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,12 @@ from harmofl.methods.fedavg import FedAvg
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled(FedAvg):
-    """w <- w - eta grad f(w) on the training images of all sites together; scored at each site as every method is."""
+    """w <- w - eta grad f(w) on the training images of all sites together; scored at each site as every method is.
+
+    A batch holds images of one site, and the sites' batches come in random order: as many steps as all sites take
+    together, on the kind of batch that every other method sees. Where a network normalizes with batch statistics, it
+    would otherwise be trained on the statistics of a mixture and tested on those of a site.
+    """
 
     pooled: ClassVar[bool] = True
     sends: ClassVar[bool] = False
