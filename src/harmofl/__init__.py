@@ -11,6 +11,7 @@ from harmofl.errors import HarmoFLError
 from harmofl.experiment import resume, run
 from harmofl.local import Training, run_client
 from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL
+from harmofl.profile import ProfileNorm
 from harmofl.sharpness import perturbed
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "FedSAM",
     "HarmoFL",
     "HarmoFLError",
+    "ProfileNorm",
     "Training",
     "amplitude",
     "load_experiment",

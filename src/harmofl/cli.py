@@ -126,15 +126,18 @@ def methods() -> None:
     """
     from dataclasses import fields
 
-    from harmofl.methods import METHODS
+    from harmofl.methods import METHODS, FedAvg
 
+    common = {field.name: field.default for field in fields(FedAvg)}
     table = Table(show_lines=False)
     for column in ("method", "what it does", "hyperparameters"):
         table.add_column(column)
     for name, method in METHODS.items():
         about = (sys.modules[method.__module__].__doc__ or "").splitlines()[0].partition(": ")[2]
-        table.add_row(name, escape(about), ", ".join(f"{f.name}={f.default}" for f in fields(method)))
+        own = {f.name: f.default for f in fields(method) if method is FedAvg or common.get(f.name, f) != f.default}
+        table.add_row(name, escape(about), ", ".join(f"{key}={value}" for key, value in own.items()))
     Console().print(table)
+    Console().print("Every method has fedavg's hyperparameters too; shown are those with another default, and its own.")
 
 
 @app.command("config")

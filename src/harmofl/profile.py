@@ -30,14 +30,23 @@ def profile(x: Tensor, rings: int) -> Tensor:
         (N, C, 1 + rings): |mean level|, then mean |F| / sqrt(H W) a ring, which is of one size for images of any size;
         0 for a ring without a frequency (which leaves amplitudes there alone).
     """
+    return _profile_of(_transform(x), x.shape[-2], x.shape[-1], rings)
+
+
+def _transform(x: Tensor) -> Tensor:
     F: Tensor = torch.fft.rfft2(x if x.dtype == torch.float64 else x.float())
-    H, W = x.shape[-2:]
+    return F
+
+
+def _profile_of(F: Tensor, H: int, W: int, rings: int) -> Tensor:
     R: Tensor = F.abs().flatten(-2) @ _averaging(H, W, rings, F.device, F.real.dtype) / (H * W) ** 0.5
     R[..., 0] /= (H * W) ** 0.5
     return R
 
 
-def with_profile(x: Tensor, target: Tensor, own: Tensor, strength: float = 1.0) -> Tensor:
+def with_profile(
+    x: Tensor, target: Tensor, own: Tensor | None = None, strength: float = 1.0, joint: bool = False
+) -> Tensor:
     """Psi(x) = F^-1(gain F(x)), gain = (target / own)^strength at the radius of each frequency.
 
     The phase of every frequency stays, and so do the amplitudes of one ring relative to each other.
@@ -45,15 +54,19 @@ def with_profile(x: Tensor, target: Tensor, own: Tensor, strength: float = 1.0) 
     Args:
         x: (N, C, H, W) floating-point images; left as they are.
         target: (C, 1 + rings), the profile they get.
-        own: the profile they have, (N, C, 1 + rings), or (C, 1 + rings) for one gain for all.
+        own: (C, 1 + rings) that they have as a whole, which gives one gain for all; None takes each image's.
         strength: in [0, 1]; 0 leaves the images as they are.
+        joint: take the mean of the channels' profiles where `own` is None.
 
     Returns:
         Images of the shape and type of x; they may leave [0, 1].
     """
     H, W = x.shape[-2:]
     rings = target.shape[-1] - 1
-    F = torch.fft.rfft2(x if x.dtype == torch.float64 else x.float())
+    F = _transform(x)
+    if own is None:
+        own = _profile_of(F.detach(), H, W, rings)
+        own = own.mean(dim=1, keepdim=True) if joint else own
     noise = torch.finfo(own.dtype).eps * own.amax(dim=-1, keepdim=True)
     known = (own > noise) & (target > 0)
     gain = torch.where(known, target / own.clamp_min(torch.finfo(own.dtype).tiny), 1) ** strength
@@ -135,8 +148,7 @@ class ProfileNorm(AmplitudeNorm):
             raise ShapeError(f"images must have {len(self.amplitude)} channels, as those learnt on, got {x.shape[1]}")
         if self.strength == 0:
             return x
-        if self.reference == "image":
-            own = self._statistic(x.detach())
-        else:
+        own = None
+        if self.reference == "site":
             own = self.own if self.own.numel() else self._statistic(x.detach()).mean(dim=0)
-        return with_profile(x, self.amplitude, own, self.strength)
+        return with_profile(x, self.amplitude, own, self.strength, self.joint)

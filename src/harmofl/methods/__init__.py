@@ -24,7 +24,9 @@ from harmofl.methods.fedsam import FedSAM
 from harmofl.methods.fedsmoo import FedSMOO
 from harmofl.methods.fedspeed import FedSpeed
 from harmofl.methods.fedyogi import FedYogi
-from harmofl.methods.harmofl import HarmoFL, HarmoFLProfile, HarmoFLReleased
+from harmofl.methods.harmofl import HarmoFL
+from harmofl.methods.harmofl_profile import HarmoFLProfile
+from harmofl.methods.harmofl_released import HarmoFLReleased
 from harmofl.methods.local_only import Local
 from harmofl.methods.mofedsam import MoFedSAM
 from harmofl.methods.moon import MOON

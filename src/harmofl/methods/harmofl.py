@@ -30,34 +30,3 @@ class HarmoFL(FedAvg):
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     band: Band = 1.0
     alpha: float = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class HarmoFLReleased(HarmoFL):
-    """HarmoFL as the authors' code runs: x - mean(x) + the mean level of the first training batch.
-
-    There v is truncated to 0, so that the first batch's amplitude stays, and only the zero frequency is replaced.
-
-    Args:
-        band: see `HarmoFL`.
-        decay: see `FedAvg`.
-    """
-
-    band: Band = 0.0
-    decay: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class HarmoFLProfile(FedAvg):
-    """HarmoFL with the radial profile of the amplitude in the place of the whole of it; see `harmofl.profile`.
-
-    Psi(x) = F^-1(gain F(x)), gain = (R / R(x))^strength at each radius; R is averaged over sites after round 1 as A is.
-
-    Args:
-        rings: how many, at least 1, or 0 for none; what travels once is 1 + rings numbers a channel.
-        alpha: see `HarmoFL`.
-    """
-
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
-    rings: int = 32
-    alpha: float = 0.05

@@ -28,7 +28,7 @@ def logits_and_representation(
     with _reading(network.get_submodule(head_name(network)), seen):
         logits = network(images) if weights is None else functional_call(network, dict(weights), (images,))
     read = seen[-1]
-    return logits, read.flatten(2).mean(dim=2) if read.dim() > 2 else read
+    return logits, read.mean(dim=tuple(range(2, read.dim()))) if read.dim() > 2 else read
 
 
 @contextmanager
