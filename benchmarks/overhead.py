@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from harmofl.data.site import Site, Split
-from harmofl.local import LocalRun, Training, _begin
+from harmofl.local import LocalRun, Training, begin
 from harmofl.losses import cross_entropy, dice_cross_entropy
 from harmofl.memory import keep_freed_memory
 from harmofl.methods import METHODS, FedAvg, FedSAM
@@ -52,7 +52,7 @@ def second_round(method: FedAvg, network: str) -> LocalRun:
     training = Training(model=model, loss=loss, optimizer=sgd, batch_size=batch)
     sites = [site(name, network, size, batch) for name in ("one", "two")]
     server, states, _ = run_round(method, method.start(model), sites, {}, training)
-    run = _begin(sites[0], method.broadcast(server), states["one"], training)
+    run = begin(sites[0], method.broadcast(server), states["one"], training)
     method.prepare(run)
     return run
 

@@ -17,7 +17,7 @@ LAYERS = [
     *("errors", "checks", "batch", "seeding", "memory", "files"),
     *("arrays", "amplitude", "profile", "exchange", "sharpness"),
     *("data", "models", "losses", "metrics"),
-    *("local", "method", "methods", "runtimes"),
+    *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "samples", "checkpoint", "journal", "config", "trial", "experiment"),
     *("report", "terminal", "demo", "comparison", "__init__", "cli_data", "cli_compare", "cli", "__main__"),
 ]

@@ -60,8 +60,8 @@ def compare(
 ) -> None:
     """Compare methods under the same network, initial weights, batches and budget, over several seeds.
 
-    Writes table.md, table.tex, table.json and scores.csv. Stopped at any moment, the same command goes on where it was;
-    more methods or seeds may be asked for later, and what is there is not run again.
+    Writes table.md, table.tex, table.json, scores.csv and the picture comparison.png. Stopped at any moment, the same
+    command goes on where it was; more methods or seeds may be asked for later, and what is there is not run again.
 
     Examples:
         harmofl compare configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --seeds 3
@@ -209,6 +209,7 @@ def _carry_out(chosen: "Study") -> "Comparison":
     comparison = _interruptible(lambda: carry_out_study(chosen))
     _show(comparison)
     Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
+    Console().print(f"picture {chosen.out / 'comparison.png'}, .svg", soft_wrap=True)
     if comparison.failed:
         print(f"harmofl: {comparison.failed[0]}", file=sys.stderr)
         raise typer.Exit(1)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from harmofl.arrays import Arrays, state_of
 from harmofl.batch import Batch
-from harmofl.errors import ConfigError, TrainingError
+from harmofl.errors import TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
+from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
 from harmofl.seeding import rng, torch_seed
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def run_client(
         TrainingError: if the loss of a step or a weight after the last one is not finite, naming site and round.
     """
     with torch_seed(training.seed, "site", broadcast.round, site.name, device=training.device):
-        run = _begin(site, broadcast, state, training)
+        run = begin(site, broadcast, state, training)
         method.prepare(run)
         losses = []
         for batch in run.batches():
@@ -226,7 +227,8 @@ def site_weights(weights: Arrays, state: ClientState) -> dict[str, Tensor]:
     return {**weights, **state.get("weights", {})}
 
 
-def _begin(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> LocalRun:
+def begin(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> LocalRun:
+    """Load the weights and the optimizer's moments that a site's round starts from."""
     model = training.model.to(training.device).train()
     model.load_state_dict(site_weights(broadcast.weights, state))
     optimizer = training.optimizer(model.parameters())
@@ -253,31 +255,3 @@ def _check_finite(weights: Arrays, run: LocalRun) -> None:
                 f"{run.site.name}: {name} must be finite after round {run.broadcast.round}, but is not; lower "
                 "training.lr, or look at this site's images with `harmofl data check`"
             )
-
-
-def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors, `<key>:<parameter name>`.
-
-    Raises:
-        ConfigError: if it keeps anything but tensors, which could not be sent or saved.
-    """
-    named: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    arrays = {}
-    for parameter, entries in optimizer.state.items():
-        for key, value in entries.items():
-            if isinstance(value, Tensor):
-                arrays[f"{key}:{named[parameter]}"] = value.detach().to("cpu", copy=True)
-            elif value is not None:
-                kind = type(optimizer).__name__
-                raise ConfigError(f"an optimizer's state must be tensors, but {kind} keeps {key!r}; use SGD or Adam")
-    return arrays
-
-
-def load_optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
-    """Undo `optimizer_arrays`."""
-    named = dict(model.named_parameters())
-    for entry, value in arrays.items():
-        key, name = entry.split(":", 1)
-        parameter = named[name]
-        like = value if key == "step" else parameter  # a moment has its parameter's strides, for the same bits
-        optimizer.state[parameter][key] = torch.empty_like(like).copy_(value).detach()

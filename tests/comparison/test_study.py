@@ -46,6 +46,9 @@ def test_it_writes_the_tables(done: Path) -> None:
     result = Journal(done / "fedsam" / "seed-1").result()
     assert found["fedsam", "1", "site-2"] == pytest.approx(result["test"]["site-2"]["dice"])
     assert (done / "table.md").read_text().count("\n| ") == 5
+    with Image.open(done / "comparison.png") as picture:
+        assert len(picture.convert("L").getcolors() or []) > 20
+    assert (done / "comparison.svg").stat().st_size > 5000
     costs = {m["label"]: m["cost"] for m in table["methods"]}
     assert costs["local"]["megabytes"] == costs["pooled"]["megabytes"] == 0
     assert costs["fedavg"]["megabytes"] > 0

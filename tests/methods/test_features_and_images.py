@@ -8,7 +8,7 @@ import torch
 from toys import adam, assert_same, sgd, toy_network, toy_sites, toy_training, train
 
 from harmofl.errors import ConfigError
-from harmofl.local import _begin
+from harmofl.local import begin
 from harmofl.methods import FedAvg, make_method
 from harmofl.methods.feddg import FedDG
 from harmofl.methods.fedfa import FeatureAugmentation, FedFA
@@ -43,7 +43,7 @@ def test_moon_objective_against_the_equation() -> None:
     training = toy_training(method)
     server, states, _ = train(method, training, rounds=1)
     site = toy_sites()[0]
-    run = _begin(site, method.broadcast(server), states["a"], training)
+    run = begin(site, method.broadcast(server), states["a"], training)
     method.prepare(run)
     with torch.no_grad():
         for param in run.params:
@@ -72,7 +72,7 @@ def test_moon_other_models_are_left_as_they_are() -> None:
     training = toy_training(method)
     server, states, _ = train(method, training, rounds=2)
     before = copy.deepcopy(states["a"]["previous"])
-    run = _begin(toy_sites()[0], method.broadcast(server), states["a"], training)
+    run = begin(toy_sites()[0], method.broadcast(server), states["a"], training)
     method.prepare(run)
     for batch in run.batches():
         method.local_step(run, batch)
@@ -173,7 +173,7 @@ def test_feddg_lends_amplitudes_once_and_borrows_from_others() -> None:
     *_, second = train(method, toy_training(method), rounds=2)
     assert all("bank" in update.extras for update in first)
     assert all("bank" not in update.extras for update in second)
-    run = _begin(toy_sites()[1], method.broadcast(server), states["b"], toy_training(method))
+    run = begin(toy_sites()[1], method.broadcast(server), states["b"], toy_training(method))
     method.prepare(run)
     bank = server.extras["bank"]
     assert torch.equal(run.scratch["others"], torch.cat([bank["a"], bank["c"]]))

@@ -87,7 +87,14 @@ def carry_out_study(study: Study) -> Comparison:
     lines += _not_there(study, outcomes)
     comparison = compare(metric, outcomes, baseline, left_out=study.leave_one_site_out, equal=study.equal, failed=lines)
     write_tables(comparison, study.out)
+    _draw(comparison, study.out)
     return comparison
+
+
+def _draw(comparison: Comparison, out: Path) -> None:
+    from harmofl.comparison.picture import draw_comparison  # slow to import
+
+    draw_comparison(comparison, out)
 
 
 def _not_there(study: Study, outcomes: Sequence[Outcome]) -> list[str]:

@@ -16,8 +16,9 @@ from harmofl.arrays import Arrays, state_of
 from harmofl.batch import Batch
 from harmofl.checks import check_at_least
 from harmofl.exchange import ClientState
-from harmofl.local import LocalRun, load_optimizer_arrays, optimizer_arrays
+from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
+from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
 from harmofl.seeding import torch_seed
 
 
