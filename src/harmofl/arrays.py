@@ -45,6 +45,11 @@ def moved(a: Arrays, by: Arrays, scale: float = 1.0) -> dict[str, Tensor]:
     return {name: (a[name].double() + scale * step.double()).to(a[name].dtype) for name, step in by.items()}
 
 
+def scaled(a: Arrays, factor: float) -> dict[str, Tensor]:
+    """The entries times a factor, computed in float64, each with its dtype."""
+    return {name: (value.double() * factor).to(value.dtype) for name, value in a.items()}
+
+
 def zeros(a: Arrays, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Zeros of the shapes that `a` has under these names."""
     return {name: torch.zeros_like(a[name], dtype=dtype) for name in names}

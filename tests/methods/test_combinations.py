@@ -10,9 +10,11 @@ from toys import assert_same, toy_network, toy_sites, toy_training, train
 from harmofl.arrays import state_of
 from harmofl.errors import ConfigError
 from harmofl.exchange import ServerState
+from harmofl.local import run_client
 from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.methods.fedbn import FedBN
 from harmofl.methods.fedprox import FedProx
+from harmofl.methods.local_only import Local
 from harmofl.runtimes.simulation import run_round
 
 
@@ -22,17 +24,22 @@ from harmofl.runtimes.simulation import run_round
 )
 def test_every_method_takes_both_parts(name: str, psi: dict) -> None:
     """It learns one amplitude in round 1, keeps it, and stays finite; the step takes the perturbed gradient."""
+    if name == "pooled" and psi.get("reference") == "site":
+        with pytest.raises(ConfigError, match="one profile"):
+            make_method(name, psi)
+        return
     method = make_method(name, {"rings": 0, **psi, "alpha": 0.05})
     training = toy_training(method)
     one, *_ = train(method, training, rounds=1)
     two, *_, updates = train(method, training, rounds=2)
     assert all(math.isfinite(update.loss) for update in updates)
-    assert bool(one.weights["amplitude_norm.frozen"])
-    if METHODS[name].sends:
+    assert bool(one.weights["amplitude_norm.frozen"]) == (name != "local")
+    if name != "local":
         assert torch.equal(one.weights["amplitude_norm.amplitude"], two.weights["amplitude_norm.amplitude"])
         assert two.weights["amplitude_norm.amplitude"].numel() > 0
         assert not any(n.startswith("amplitude_norm.") for update in updates for n in update.weights)
-    assert method.passes == make_method(name, {"alpha": 0}).passes + (name != "fedlesam")
+    plain = make_method(name, {"alpha": 0}).passes
+    assert method.passes == (plain if name == "fedlesam" else 2 * plain)
 
 
 def test_harmofl_is_fedavg_with_both_parts_to_the_bit() -> None:
@@ -112,6 +119,57 @@ def test_frozen_params_stay(name: str) -> None:
     start = state_of(training.model)
     server, *_ = train(method, training, rounds=2)
     torch.testing.assert_close(server.weights["network.0.0.weight"], start["network.0.0.weight"])
+
+
+def test_local_keeps_the_amplitude_of_its_first_round_also_when_late() -> None:
+    method = Local(band=1.0)
+    training = toy_training(method)
+    server, states, _ = train(method, training, rounds=2)
+    _, state = run_client(method, toy_sites()[0], method.broadcast(server), {}, training)
+    for found in (states["a"]["weights"], state["weights"]):
+        assert bool(found["amplitude_norm.frozen"])
+        assert found["amplitude_norm.amplitude"].numel() > 0
+
+
+def test_ditto_uses_the_site_profile_and_the_climb() -> None:
+    method = make_method("ditto", {"rings": 3, "reference": "site", "alpha": 0.05, "lambda_": 0})
+    _, states, _ = train(method, toy_training(method), rounds=2)
+    assert "amplitude_norm.own" in method.own(states["a"])
+    plain = make_method("ditto", {"rings": 3, "reference": "site", "lambda_": 0})
+    _, others, _ = train(plain, toy_training(plain), rounds=2)
+    assert not torch.equal(states["a"]["personal"]["3.weight"], others["a"]["personal"]["3.weight"])
+
+
+class Awkward(nn.Module):
+    """A layer under two names, a parameter that is never used, and normalization of (N, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.again = self.norm
+        self.flat_norm = nn.BatchNorm1d(4)
+        self.unused = nn.Parameter(torch.ones(2))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.again(self.norm(self.conv(x)).relu()).mean(dim=(2, 3))
+        return self.head(self.flat_norm(x))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_awkward_networks(name: str) -> None:
+    """Both names of the shared layer have the same values at the server, and the sites go on from them."""
+    torch.manual_seed(0)
+    method = METHODS[name]()
+    sites = toy_sites()[:2]
+    server, states, updates = train(method, toy_training(method, Awkward()), rounds=3, sites=sites)
+    assert all(math.isfinite(update.loss) for update in updates)
+    for entry in ("weight", "running_mean"):
+        one, other = (f"network.{layer}.{entry}" for layer in ("norm", "again"))
+        assert torch.equal(server.weights[one], server.weights[other])
+        for state in states.values():
+            assert (one in state["weights"]) == (other in state["weights"])
 
 
 def test_rings_and_band_exclude_each_other() -> None:

@@ -10,6 +10,7 @@ from harmofl.methods import FedAvg, FedSAM, make_method
 from harmofl.methods.feddyn import FedDyn
 from harmofl.methods.fedgamma import FedGAMMA
 from harmofl.methods.fedprox import FedProx
+from harmofl.methods.fedsmoo import FedSMOO
 from harmofl.methods.fedspeed import FedSpeed
 from harmofl.methods.mofedsam import MoFedSAM
 from harmofl.methods.scaffold import Scaffold
@@ -82,6 +83,16 @@ def test_scaffold_counts_sites_that_are_not_there_this_round() -> None:
     later, _, (update,) = run_round(method, server, sites[:1], states, quadratic(method))
     moved = later.extras["control"]["network.w"] - server.extras["control"]["network.w"]
     assert float(moved) == pytest.approx(float(update.extras["control"]["network.w"]) / 2)
+
+
+@pytest.mark.parametrize("method", [Scaffold(), FedGAMMA(alpha=0), FedDyn(lambda_=0.5), FedSMOO(alpha=0, lambda_=0.5)])
+def test_a_site_that_joins_late_does_not_bias_the_optimum(method: FedAvg) -> None:
+    """Sites at 0 and 4, the second from round 2 on: the optimum is 2."""
+    sites, training = [site("a", 0), site("b", 4)], quadratic(method)
+    server, states = method.start(training.model), {}
+    for round_number in range(400):
+        server, states, _ = run_round(method, server, sites[: 1 + (round_number > 0)], states, training)
+    assert float(server.weights["network.w"]) == pytest.approx(2, abs=1e-3)
 
 
 def test_fedgamma_by_hand() -> None:

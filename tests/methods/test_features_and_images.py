@@ -56,11 +56,11 @@ def test_moon_objective_against_the_equation() -> None:
 
     local = copy.deepcopy(run.network)
     other = {}
-    for which, weights in (("global", network_part(server.weights)), ("previous", states["a"]["previous"])):
+    for which, weights in (("global network", network_part(server.weights)), ("previous", states["a"]["previous"])):
         other[which] = toy_network().eval()
         other[which].load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
     local.load_state_dict(run.network.state_dict())
-    z, z_g, z_p = seen(local.train()), seen(other["global"]), seen(other["previous"])
+    z, z_g, z_p = seen(local.train()), seen(other["global network"]), seen(other["previous"])
     cosine = torch.nn.functional.cosine_similarity
     s_g, s_p = torch.exp(cosine(z, z_g) / 0.7), torch.exp(cosine(z, z_p) / 0.7)
     expected = torch.nn.functional.cross_entropy(local[3](z), batch.targets) - 3 * torch.log(s_g / (s_g + s_p)).mean()
@@ -78,7 +78,7 @@ def test_moon_other_models_are_left_as_they_are() -> None:
         method.local_step(run, batch)
     assert run.network.training
     assert_same(dict(before), dict(states["a"]["previous"]))
-    for name, value in run.scratch["previous"].items():
+    for name, value in run.scratch["previous"].state_dict().items():
         assert torch.equal(value, before[name])
 
 

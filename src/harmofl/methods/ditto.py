@@ -20,6 +20,7 @@ from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
 from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
 from harmofl.seeding import torch_seed
+from harmofl.sharpness import perturbed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,8 @@ class Ditto(FedAvg):
 
     @property
     def passes(self) -> int:
-        """One more for the site's own model."""
-        return super().passes + 1
+        """As many again for the site's own model."""
+        return 2 * super().passes
 
     def prepare(self, run: LocalRun) -> None:
         """Lay out v_i and its optimizer."""
@@ -69,10 +70,13 @@ class Ditto(FedAvg):
         v, optimizer = run.scratch["v"], run.scratch["optimizer"]
         optimizer.zero_grad()
         run.training.loss(v(batch.images), batch.targets).backward()  # type: ignore[no-untyped-call]
+        if self.alpha > 0:
+            with perturbed(v, self.alpha):
+                run.training.loss(v(batch.images), batch.targets).backward()  # type: ignore[no-untyped-call]
         params = [param for param in v.parameters() if param.requires_grad]
         with torch.no_grad():
-            away = torch._foreach_sub(params, run.scratch["w"])
-            torch._foreach_add_([p.grad for p in params], away, alpha=self.lambda_)
+            for param, away in zip(params, torch._foreach_sub(params, run.scratch["w"]), strict=True):
+                param.grad = self.lambda_ * away if param.grad is None else param.grad.add_(away, alpha=self.lambda_)
         optimizer.step()
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
@@ -81,8 +85,8 @@ class Ditto(FedAvg):
         return {}, {"personal": state_of(v), "personal_optimizer": optimizer_arrays(v, optimizer)}
 
     def own(self, state: ClientState) -> Arrays:
-        """v_i."""
-        return {f"network.{name}": value for name, value in state.get("personal", {}).items()}
+        """v_i, and what else does not travel."""
+        return {**super().own(state), **{f"network.{name}": value for name, value in state.get("personal", {}).items()}}
 
     def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
         """w."""

@@ -88,7 +88,7 @@ class FedAvg:
 
     def start(self, model: nn.Module) -> ServerState:
         """The initial weights, no round done."""
-        params = tuple(name for name, param in model.named_parameters() if param.requires_grad)
+        params = tuple(name for name, param in model.named_parameters(remove_duplicate=False) if param.requires_grad)
         return ServerState(0, state_of(model), params=params)
 
     def broadcast(self, server: ServerState) -> Broadcast:
@@ -112,7 +112,7 @@ class FedAvg:
         _check_widths(updates)
         averaged = mean([u.weights for u in updates], self.shares(updates))
         weights, extras = self.server_step(server, averaged, updates)
-        fixed = {"amplitude_norm.frozen": torch.tensor(True)} if "amplitude_norm.frozen" in server.weights else {}
+        fixed = {"amplitude_norm.frozen": torch.tensor(True)} if "amplitude_norm.amplitude" in averaged else {}
         return ServerState(server.round + 1, {**server.weights, **weights, **fixed}, extras, server.params)
 
     def server_step(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from harmofl.methods.fedavg import FedAvg
-from harmofl.models.normalization import normalization_entries
+from harmofl.models.normalization import is_normalization, normalization_entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class FedBN(FedAvg):
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """All but the entries of normalization layers."""
-        return super().is_shared(model, name) and name not in normalization_entries(model)
+        return super().is_shared(model, name) and not is_normalization(model, name)
 
     def remarks(self, model: nn.Module) -> list[str]:
         """Whether there is anything to keep at home."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from harmofl.arrays import Arrays, difference, moved, zeros
+from harmofl.arrays import Arrays, difference, moved, scaled, zeros
 from harmofl.checks import check_at_least
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
@@ -60,9 +60,10 @@ class FedDyn(FedAvg):
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
         """The average, less h / lambda."""
-        everyone, h = roll(server, updates), server.extras["h"]
         if not self.lambda_:
             return averaged, server.extras
+        everyone = roll(server, updates)
+        h = scaled(server.extras["h"], len(server.extras["roll"]) / len(everyone))
         for update in updates:
             names = [name for name in h if name in update.weights]
             h = {**h, **moved(h, difference(update.weights, server.weights, names), -self.lambda_ / len(everyone))}

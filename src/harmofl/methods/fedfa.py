@@ -90,8 +90,8 @@ class FeatureAugmentation(nn.Module):
         return (self(inputs[0]), *inputs[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), see `FedFA`; the same in evaluation and for a single image."""
-        if not self.training or not self.chance or len(x) < 2 or float(torch.rand(())) >= self.chance:
+        """(N, C, H, W) -> (N, C, H, W), see `FedFA`; unchanged in evaluation, for a single image, and if no map."""
+        if not self.training or not self.chance or len(x) < 2 or x.dim() != 4 or float(torch.rand(())) >= self.chance:
             return x
         m = x.mean(dim=(2, 3))
         s = (x.var(dim=(2, 3), unbiased=False) + EPS).sqrt()

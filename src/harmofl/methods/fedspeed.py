@@ -56,7 +56,7 @@ class FedSpeed(FedAvg):
         """(1 - mix) g + mix g'."""
         loss = self.backward(run, batch)
         if self.alpha > 0 and self.mix > 0:
-            g = [gradient.clone() for gradient in run.grads]
+            g = run.grads  # which the second pass leaves alone: it makes new ones
             with perturbed(run.model, self.alpha):
                 self.backward(run, batch)
             if self.mix < 1:

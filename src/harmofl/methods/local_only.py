@@ -3,11 +3,15 @@
 The lower yardstick of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
+from harmofl.arrays import Arrays
+from harmofl.exchange import ClientState
+from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
 
 
@@ -16,6 +20,12 @@ class Local(FedAvg):
     """w_i <- w_i - eta grad f_i(w_i), from the same initial weights; nothing is sent or averaged."""
 
     sends: ClassVar[bool] = False
+
+    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+        """Nothing to send; an amplitude is the site's own from its first round on."""
+        if "amplitude_norm" in dict(run.model.named_children()):
+            run.model.get_submodule("amplitude_norm").freeze()  # type: ignore[operator]
+        return {}, {}
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """Nothing."""

@@ -4,6 +4,7 @@ Li, He, Song, "Model-Contrastive Federated Learning", CVPR 2021, Algorithm 1. ht
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,27 +47,22 @@ class MOON(FedAvg):
     def prepare(self, run: LocalRun) -> None:
         """Lay out the global and the previous model."""
         if self.mu and "previous" in run.state:
-            own = run.network.state_dict()
-            sent = {name: run.broadcast.weights[f"network.{name}"] for name in own}
-            for which, weights in (("global", sent), ("previous", run.state["previous"])):
-                # laid out in memory as the network's own, so that a resumed run gives the same bits
-                run.scratch[which] = {n: torch.empty_like(w).copy_(weights[n]) for n, w in own.items()}
+            sent = {name: run.broadcast.weights[f"network.{name}"] for name in run.network.state_dict()}
+            for which, weights in (("global network", sent), ("previous", run.state["previous"])):
+                run.scratch[which] = deepcopy(run.network).eval().requires_grad_(False)
+                run.scratch[which].load_state_dict(weights)
 
     def objective(self, run: LocalRun, batch: Batch) -> Tensor:
         """f_i + mu l on one batch."""
         if "previous" not in run.scratch:
             return super().objective(run, batch)
         logits, z = logits_and_representation(run.network, batch.images)
-        s = [functional.cosine_similarity(z, self._seen_by(run, which, batch)) for which in ("global", "previous")]
+        with torch.no_grad():
+            others = [run.scratch[which] for which in ("global network", "previous")]
+            seen = [logits_and_representation(network, batch.images)[1] for network in others]
+        s = [functional.cosine_similarity(z, other) for other in seen]
         contrast = functional.softplus((s[1] - s[0]) / self.tau).mean()
         return run.training.loss(logits, batch.targets) + self.mu * contrast
-
-    @torch.no_grad()
-    def _seen_by(self, run: LocalRun, which: str, batch: Batch) -> Tensor:
-        run.network.eval()
-        _, z = logits_and_representation(run.network, batch.images, run.scratch[which])
-        run.network.train()
-        return z
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep the model."""

@@ -6,6 +6,7 @@ The upper yardstick of McMahan et al. 2017 and of most papers since. https://arx
 from dataclasses import dataclass
 from typing import ClassVar
 
+from harmofl.errors import ConfigError
 from harmofl.methods.fedavg import FedAvg
 
 
@@ -20,3 +21,8 @@ class Pooled(FedAvg):
 
     pooled: ClassVar[bool] = True
     sends: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rings and self.reference == "site":
+            raise ConfigError('pooled trains at one place, which has one profile; set reference="image"')

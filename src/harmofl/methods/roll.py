@@ -1,4 +1,8 @@
-"""The sites that ever took part, for methods that average over all of them when only some do."""
+"""The sites that ever took part, for methods that average over all of them when only some do.
+
+What such a method keeps at the server is a mean over them: when one joins, it is a mean over one more. A site that lost
+what it keeps is the same site with a fresh start; the server's mean then stays off by what was lost.
+"""
 
 from collections.abc import Sequence
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from harmofl.arrays import Arrays, moved, zeros
+from harmofl.arrays import Arrays, moved, scaled, zeros
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
@@ -53,7 +53,8 @@ class Scaffold(FedAvg):
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
         """The average of the weights, and c."""
-        everyone, c = roll(server, updates), server.extras["control"]
+        everyone = roll(server, updates)
+        c = scaled(server.extras["control"], len(server.extras["roll"]) / len(everyone))
         for update in updates:
             c = moved(c, update.extras["control"], 1 / len(everyone))
         return averaged, {**server.extras, "control": c, "roll": everyone}

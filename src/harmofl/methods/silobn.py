@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from harmofl.methods.fedavg import FedAvg
-from harmofl.models.normalization import running_entries
+from harmofl.models.normalization import is_running, running_entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class SiloBN(FedAvg):
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """All but running statistics."""
-        return super().is_shared(model, name) and name not in running_entries(model)
+        return super().is_shared(model, name) and not is_running(model, name)
 
     def remarks(self, model: nn.Module) -> list[str]:
         """Whether there is anything to keep at home."""

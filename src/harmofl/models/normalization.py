@@ -123,13 +123,24 @@ def _replacement(layer: _BatchNorm, regime: Normalization) -> nn.Module:
 _KINDS: Final = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
+_RUNNING: Final = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def is_normalization(model: nn.Module, name: str) -> bool:
+    """Whether the state_dict entry `name` belongs to a normalization layer, however deep it is nested."""
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), _KINDS)
+
+
+def is_running(model: nn.Module, name: str) -> bool:
+    """Whether the state_dict entry `name` is a running statistic of a normalization layer, or its counter."""
+    return name.rpartition(".")[2] in _RUNNING and is_normalization(model, name)
+
+
 def normalization_entries(model: nn.Module) -> set[str]:
-    """The state_dict names of everything that belongs to a normalization layer, however deep it is nested."""
-    layers = [(prefix, layer) for prefix, layer in model.named_modules() if isinstance(layer, _KINDS)]
-    return {f"{prefix}.{name}".lstrip(".") for prefix, layer in layers for name in layer.state_dict()}
+    """The state_dict names of all that belongs to normalization layers."""
+    return {name for name in model.state_dict() if is_normalization(model, name)}
 
 
 def running_entries(model: nn.Module) -> set[str]:
     """The state_dict names of the running statistics of normalization layers, with their counters."""
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return {name for name in normalization_entries(model) if name.rpartition(".")[2] in statistics}
+    return {name for name in model.state_dict() if is_running(model, name)}

@@ -1,32 +1,32 @@
 """What a network makes of an image before its last layer, found in any network by a hook."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
-from torch.func import functional_call
+
+_heads: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def head_name(network: nn.Module) -> str:
     """The name of the last layer: the last submodule, in order of definition, that has parameters of its own."""
+    if network not in _heads:
+        _heads[network] = _find_head(network)
+    return _heads[network]
+
+
+def _find_head(network: nn.Module) -> str:
     names = [name for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False))]
     return str(names[-1])
 
 
-def logits_and_representation(
-    network: nn.Module, images: Tensor, weights: Mapping[str, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Logits of a batch, and (N, F) what the last layer reads, averaged over positions.
-
-    Args:
-        network: any network.
-        images: (N, C, H, W).
-        weights: a state dict to use in the place of the network's; its running statistics may be updated.
-    """
+def logits_and_representation(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of (N, C, H, W) images, and (N, F) what the network's last layer reads, averaged over positions."""
     seen: list[Tensor] = []
     with _reading(network.get_submodule(head_name(network)), seen):
-        logits = network(images) if weights is None else functional_call(network, dict(weights), (images,))
+        logits = network(images)
     read = seen[-1]
     return logits, read.mean(dim=tuple(range(2, read.dim()))) if read.dim() > 2 else read
 
