@@ -27,24 +27,23 @@ DATASETS = ("bloodcells", "nuclei")
 STORE = Path(__file__).parent / "results"
 
 PAPER = "fedavg,fedprox,fednova,fedadam,fedbn,moon,fedsam,scaffold,local,pooled"
+IMAGE = "fedavg:rings=32"
+SITE = "fedavg:rings=32:reference=site"
 HARMOFL = (
     "harmofl,harmofl band 0.1=harmofl:band=0.1,harmofl-released,amplitude alone=harmofl:alpha=0,"
-    "harmofl-profile,profile of the site=harmofl-profile:reference=site,"
-    "profile of the site alone=harmofl-profile:reference=site:alpha=0,"
-    "half the profile of the site alone=harmofl-profile:reference=site:alpha=0:strength=0.5"
+    f"profile={IMAGE}:alpha=0.05,profile of the site={SITE}:alpha=0.05,profile of the site alone={SITE},"
+    "half the profile of the site alone=harmofl-profile"
 )
 FURTHER = (
     "fedavgm,fedyogi,feddyn,silobn,fedasam,mofedsam,fedgamma,fedspeed,fedsmoo,fedlesam,fedfa,feddg,ditto,fedrep,"
     "fedavg by samples=fedavg:weighting=samples,fedsam 0.5=fedsam:alpha=0.5,fedsam 0.005=fedsam:alpha=0.005,"
     "level alone=harmofl:band=0:alpha=0,half the amplitude alone=harmofl:alpha=0:strength=0.5,"
-    "profile alone=harmofl-profile:alpha=0,half the profile alone=harmofl-profile:alpha=0:strength=0.5,"
-    "joint profile alone=harmofl-profile:alpha=0:joint=true,"
-    "level and contrast alone=harmofl-profile:alpha=0:rings=1,"
-    "half the profile of the site=harmofl-profile:reference=site:strength=0.5,"
+    f"profile alone={IMAGE},half the profile alone={IMAGE}:strength=0.5,joint profile alone={IMAGE}:joint=true,"
+    "level and contrast alone=fedavg:rings=1,half the profile of the site=harmofl-profile:alpha=0.05,"
     "fedbn with perturbation=fedbn:alpha=0.05,"
     "fedbn with half the profile of the site=fedbn:rings=32:reference=site:strength=0.5"
 )
-OURS = "half the profile of the site alone=harmofl-profile:reference=site:alpha=0:strength=0.5"
+OURS = "half the profile of the site alone=harmofl-profile"
 LEFT_OUT = f"fedavg,fedsam,harmofl,harmofl-released,{OURS}"
 REGIME = f"fedavg,fedbn,silobn,fedsam,harmofl,harmofl-released,{OURS}"
 
