@@ -18,7 +18,7 @@ from harmofl.comparison.search import search
 from harmofl.comparison.study import Study, carry_out_study
 from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
 from harmofl.comparison.variants import parse_variants
-from harmofl.errors import ConfigError, TrainingError
+from harmofl.errors import ConfigError, RunError, TrainingError
 from harmofl.journal import Journal
 
 
@@ -119,6 +119,15 @@ def test_a_kill_takes_the_workers_along_and_the_same_command_goes_on(federation:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("*/seed-0/result.json"))) == 2
+
+
+@pytest.mark.parametrize(("name", "content"), [("cases.json", "[1]"), ("result.json", "{}"), ("cases.json", "{}")])
+def test_a_damaged_run_is_named(federation: Path, tmp_path: Path, name: str, content: str) -> None:
+    chosen = study(federation, tmp_path / "out", "fedavg", seeds=1)
+    carry_out_study(chosen)
+    (tmp_path / "out" / "fedavg" / "seed-0" / name).write_text(content)
+    with pytest.raises(RunError, match="seed-0: its results are damaged; delete that folder"):
+        carry_out_study(chosen)
 
 
 def test_one_run_that_fails_does_not_stop_the_others(federation: Path, tmp_path: Path) -> None:

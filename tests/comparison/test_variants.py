@@ -30,6 +30,13 @@ def test_tuned_settings_hold_unless_the_specification_says_otherwise(tmp_path: P
     assert other.changes == {"method.mu": 1, "training.lr": 0.02}
 
 
+def test_labels_in_any_script_and_of_any_length_are_folders() -> None:
+    short, one, other = parse_variants(f"\u65e5\u672c/x=fedavg,{'a' * 300}=fedavg,{'a' * 299}=fedsam")
+    assert short.folder == "\u65e5\u672c_x"
+    assert one.folder != other.folder
+    assert max(len(one.folder), len(other.folder)) < 60
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harmofl.comparison.plan import Job
 from harmofl.comparison.variants import Variant
+from harmofl.errors import RunError
 from harmofl.journal import Journal
 from harmofl.methods import METHODS
 
@@ -104,13 +105,15 @@ def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
     """The metric, and the outcome of every variant that has a finished run, in the order of the jobs.
 
     Where sites were left out, the score of a site is that of the run which left it out.
+
+    Raises:
+        RunError: if a finished run's folder is damaged.
     """
     found: dict[str, dict[int, list[_Finished]]] = {}
     for job in jobs:
         journal = Journal(job.folder)
         if journal.result_path.exists():
-            finished = _Finished(job, journal.result(), journal.cases(), journal.records())
-            found.setdefault(job.variant.label, {}).setdefault(job.seed, []).append(finished)
+            found.setdefault(job.variant.label, {}).setdefault(job.seed, []).append(_finished(job, journal))
     complete = {label: _complete(by_seed) for label, by_seed in found.items()}
     outcomes = [_outcome(by_seed) for by_seed in complete.values() if by_seed]
     metrics = [run.result["main_metric"] for by_seed in complete.values() for runs in by_seed.values() for run in runs]
@@ -129,6 +132,18 @@ class _Finished:
         """The score of each site that counts for this run."""
         scores = self.result["unseen"] if self.job.left_out else self.result["test"]
         return {site: _number(values[self.result["main_metric"]]) for site, values in scores.items()}
+
+
+def _finished(job: Job, journal: Journal) -> _Finished:
+    found = _Finished(job, journal.result(), journal.cases(), journal.records())
+    try:
+        whole = all(len(found.cases[s]["scores"]) == len(found.cases[s]["groups"]) > 0 for s in found.tested)
+        whole = whole and bool(found.tested) and _validation(found) is not None and bool(_cost([found]))
+    except (KeyError, TypeError, AttributeError, IndexError):
+        whole = False
+    if not whole:
+        raise RunError(f"{job.folder}: its results are damaged; delete that folder and give the same command again")
+    return found
 
 
 def _complete(by_seed: Mapping[int, list[_Finished]]) -> dict[int, list[_Finished]]:

@@ -10,6 +10,7 @@ from typing import Any
 from harmofl.config import parse_value
 from harmofl.errors import ConfigError
 from harmofl.methods import METHODS
+from harmofl.seeding import derived_seed
 
 ABLATION = (
     "FedAvg=fedavg",
@@ -37,7 +38,8 @@ class Variant:
     @property
     def folder(self) -> str:
         """The label as the name of a folder."""
-        return re.sub(r"[^A-Za-z0-9.+-]+", "_", self.label).strip("_.") or "variant"
+        name = re.sub(r"[^\w.+-]+", "_", self.label).strip("_.") or "variant"
+        return name if len(name.encode()) <= 80 else f"{name[:20]}-{derived_seed(0, name):x}"
 
     def settings(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Dotted changes to an experiment whose method table is `base`; its hyperparameters hold for its own method."""
