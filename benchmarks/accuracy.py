@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harmofl.comparison.outcome import collect
-from harmofl.comparison.plan import Job, record
+from harmofl.comparison.plan import Job, check_earlier
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.study import Study
 from harmofl.comparison.table import compare, markdown
@@ -81,8 +81,7 @@ def everything(data: Path, out: Path) -> Iterator[tuple[str, str, list[Job]]]:
 
 def run(data: Path, out: Path, workers: int) -> None:
     jobs = [job for _, _, found in everything(data, out) for job in found]
-    for folder in {job.folder.parent.parent for job in jobs}:
-        record([job for job in jobs if job.folder.parent.parent == folder], folder)
+    check_earlier(jobs, out)
     first = [v.label for v in parse_variants(f"{PAPER},{HARMOFL}")]
     jobs.sort(key=lambda job: (job.seed, job.folder.parent.parent.name != "main", job.variant.label not in first))
     with Bar(sum(job.experiment.training.rounds for job in jobs)) as bar:

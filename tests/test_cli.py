@@ -2,6 +2,7 @@ import io
 import re
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,11 @@ def test_config_shows_everything_and_says_what_to_download() -> None:
     assert 'metric = "slice_dice_released"' in shown.stdout
     assert "rounds = 7" in shown.stdout
     assert "momentum = 0.9" in shown.stdout
-    assert "data/prostate is not there; download Multi-site prostate MRI of SAML" in shown.stdout
+    assert "data/prostate is not there; download Multi-site prostate MRI of SAML" in shown.stderr
+    tomllib.loads(shown.stdout)
+    assert "network.name must be" in refused("config", ROOT / "configs" / "nuclei.toml", "--set", "network.name=foo")
+    assert "has no option" in refused("config", ROOT / "configs" / "nuclei.toml", "--set", "network.options.zzz=1")
+    assert "metric must be" in refused("config", ROOT / "configs" / "nuclei.toml", "--set", "evaluation.metric=foo")
 
 
 def test_a_missing_download_is_one_line() -> None:

@@ -23,6 +23,12 @@ def check_between(name: str, value: float, least: float, most: float) -> None:
         raise ConfigError(f"{name} must be a number from {least} to {most}, got {value!r}")
 
 
+def check_below(name: str, value: float, bound: float) -> None:
+    """Raise ConfigError unless the hyperparameter is a number from 0 to below `bound`."""
+    if not is_number(value) or not 0 <= value < bound:
+        raise ConfigError(f"{name} must be a number from 0 to below {bound}, got {value!r}")
+
+
 def check_above(name: str, value: float, bound: float) -> None:
     """Raise ConfigError unless the hyperparameter is a finite number above `bound`."""
     if not is_number(value) or not bound < value < math.inf:

@@ -154,19 +154,24 @@ def config_(
         harmofl config configs/paper/prostate-paper.toml
     """
     from harmofl import config as configuration
+    from harmofl.models import build_network
+    from harmofl.trial import check_metric
 
     chosen = configuration.load_experiment(config, configuration.parse_settings(setting or []))
-    if chosen.network.name == "unet" or "dice" in (chosen.training.loss or ""):
-        chosen = configuration.resolved(chosen, "segmentation")
-    elif chosen.network.name == "densenet":
-        chosen = configuration.resolved(chosen, "classification")
+    segmentation = chosen.network.name == "unet" or "dice" in (chosen.training.loss or "")
+    if segmentation or chosen.network.name == "densenet":
+        chosen = configuration.resolved(chosen, "segmentation" if segmentation else "classification")
+        check_metric(chosen, "segmentation" if segmentation else "classification")
+    if chosen.network.name:
+        network = chosen.network
+        build_network(network.name or "", channels=3, classes=2, norm=network.norm, seed=0, options=network.options)
     print(configuration.to_toml(chosen, {}))
-    folder = chosen.data.folder
+    folder, told = chosen.data.folder, Console(stderr=True)
     if folder.exists():
-        Console().print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True)
+        told.print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True)
     else:
         source = f"; download {chosen.data.source}" if chosen.data.source else ""
-        Console().print(f"images: {folder} is not there{source}", soft_wrap=True, highlight=False, markup=False)
+        told.print(f"images: {folder} is not there{source}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _default_folder(chosen: Any) -> Path:

@@ -37,7 +37,9 @@ Tuned = Annotated[Path | None, typer.Option(help="The tuned.toml of `harmofl sea
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Change one value for all, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"
+        "--set",
+        help="Change one value for all, e.g. training.lr=0.01 or method.alpha=0.1 (for the methods that use it).",
+        metavar="KEY=VALUE",
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for the runs and tables; runs/NAME by default.")]
@@ -71,13 +73,13 @@ def compare(
         harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
     """
     from harmofl.comparison.study import Study
-    from harmofl.comparison.variants import parse_variants, read_tuned
+    from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
-    base = _experiment(config, data, rounds, size, setting)
-    variants = parse_variants(methods, read_tuned(tuned) if tuned else None)
+    base, common = _experiment(config, data, rounds, size, setting)
+    variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
     folder = out or _default_folder(base, "left-out" if leave_one_site_out else "compare")
     chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
-    _carry_out(chosen)
+    _end(_carry_out(chosen))
 
 
 def ablate(
@@ -97,11 +99,13 @@ def ablate(
         harmofl ablate configs/nuclei.toml --data nuclei --seeds 3
     """
     from harmofl.comparison.study import Study
-    from harmofl.comparison.variants import ABLATION, parse_variants
+    from harmofl.comparison.variants import ABLATION, parse_variants, with_common
 
-    base = _experiment(config, data, rounds, size, setting)
+    base, common = _experiment(config, data, rounds, size, setting)
+    parts = {key: value for key, value in base.method.items() if key in ("alpha", "band", "decay", "strength")}
+    variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
     folder = out or _default_folder(base, "ablate")
-    _carry_out(Study(base, parse_variants(",".join(ABLATION)), seeds, folder, equal, workers=workers))  # type: ignore[arg-type]
+    _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers)))  # type: ignore[arg-type]
 
 
 def sweep(
@@ -129,10 +133,10 @@ def sweep(
     """
     from harmofl.comparison.study import Study
     from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
-    from harmofl.comparison.variants import parse_variants
+    from harmofl.comparison.variants import parse_variants, with_common
 
-    base = _experiment(config, data, rounds, size, setting)
-    (key, values), variants = parse_sweep(over), parse_variants(methods)
+    base, common = _experiment(config, data, rounds, size, setting)
+    (key, values), variants = parse_sweep(over), with_common(parse_variants(methods), common)
     lines = swept(base, variants, key, values)
     folder = out or _default_folder(base, f"sweep-{key}")
     comparison = _carry_out(Study(base, [v for line in lines for v in line], seeds, folder, workers=workers))
@@ -142,31 +146,33 @@ def sweep(
     }
     paths = write_sweep(by_method, key, values, comparison.metric, folder)
     Console().print(f"picture {paths[1]}", soft_wrap=True)
+    _end(comparison)
 
 
 def search(
     config: Config = None,
     data: Data = None,
     methods: Methods = "fedavg,fedprox,harmofl",
-    trials: Annotated[int, typer.Option(help="Tries of every method, the first as it comes.")] = 10,
+    trials: Annotated[int, typer.Option(help="Tries of every method, at least 1; the first as it comes.")] = 10,
     rounds: Rounds = None,
     size: Size = None,
     setting: Settings = None,
     out: Out = None,
 ) -> None:
-    """Look for each method's learning rate and hyperparameters on validation images, with equal numbers of tries.
+    r"""Look for each method's learning rate and hyperparameters on validation images, with equal numbers of tries.
 
-    Writes tuned.toml, for `harmofl compare --tuned`. Needs optuna: pip install 'harmofl[search]'.
+    Writes tuned.toml, for `harmofl compare --tuned`. Needs optuna: pip install 'harmofl\[search]'.
 
     Example:
         harmofl search configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --trials 10
     """
     from harmofl.comparison import search as searching
-    from harmofl.comparison.variants import parse_variants
+    from harmofl.comparison.variants import parse_variants, with_common
 
-    base = _experiment(config, data, rounds, size, setting)
+    base, common = _experiment(config, data, rounds, size, setting)
+    variants = with_common(parse_variants(methods), common)
     folder = out or _default_folder(base, "search")
-    found = _interruptible(lambda: searching.search(base, parse_variants(methods), trials, folder))
+    found = _interruptible(lambda: searching.search(base, variants, trials, folder))
     table = Table(title="best mean validation score of each method")
     for column in ("method", "as it comes", "best", "with"):
         table.add_column(column)
@@ -186,7 +192,8 @@ def register(app: typer.Typer) -> None:
 
 def _experiment(
     config: Path | None, data: Path | None, rounds: int | None, size: str | None, setting: Sequence[str] | None
-) -> "Experiment":
+) -> tuple["Experiment", dict[str, Any]]:
+    """The experiment, and the hyperparameters that --set gives to every method."""
     from harmofl.config import load_experiment, parse_settings
 
     given: dict[str, Any] = {
@@ -194,8 +201,12 @@ def _experiment(
         "training.rounds": rounds,
         "data.size": None if size is None else parse_size(size),
     }
-    changes = {key: value for key, value in given.items() if value is not None}
-    return load_experiment(config, changes | parse_settings(setting or []))
+    changes = {key: value for key, value in given.items() if value is not None} | parse_settings(setting or [])
+    common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
+    return load_experiment(config, {k: v for k, v in changes.items() if k not in common}), common
+
+
+_TABLES = {"run", "data", "method", "network", "training", "evaluation"}
 
 
 def _default_folder(base: "Experiment", kind: str) -> Path:
@@ -210,10 +221,14 @@ def _carry_out(chosen: "Study") -> "Comparison":
     _show(comparison)
     Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
     Console().print(f"picture {chosen.out / 'comparison.png'}, .svg", soft_wrap=True)
+    return comparison
+
+
+def _end(comparison: "Comparison") -> None:
+    """What was to be written is; say in one line that a run failed."""
     if comparison.failed:
         print(f"harmofl: {comparison.failed[0]}", file=sys.stderr)
         raise typer.Exit(1)
-    return comparison
 
 
 def _interruptible(work: Callable[[], T]) -> T:
@@ -226,9 +241,9 @@ def _interruptible(work: Callable[[], T]) -> T:
 
 def _show(comparison: "Comparison") -> None:
     """The scores, site by site where the terminal is wide enough; the files have all columns."""
-    from harmofl.comparison.table import header, rows
+    from harmofl.comparison.table import header, rows, sites_of
 
-    console, sites = Console(), len(comparison.outcomes[0].sites)
+    console, sites = Console(), len(sites_of(comparison))
     average, std, worst, validation, to_baseline = range(sites + 1, sites + 6)
     if console.width >= 110 + 16 * sites:
         kept = list(range(sites + 6))

@@ -16,7 +16,7 @@ def storing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(
-            f"{path}: could not be written ({reason}); free space or choose another folder, then go on with --resume"
+            f"{path}: could not be written ({reason}); free space or choose another folder, then go on"
         ) from None
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.arrays import Arrays
-from harmofl.batch import Batch
+from harmofl.batch import Batch, Task
 from harmofl.config import Experiment, TrainingTable, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
 from harmofl.data.summary import absent_classes
@@ -67,7 +67,7 @@ class Trial:
         keep_freed_memory()
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
-        _check_metric(experiment, federation)
+        check_metric(experiment, federation.info.task)
         if unseen and isinstance(method, Local):
             raise ConfigError("data.unseen: local trains no common model that an unseen site could use; leave it out")
         training = replace(_training(experiment, federation, method), device=device)
@@ -142,8 +142,9 @@ def _opened(experiment: Experiment, opening: Callable[[str, int, int], None]) ->
     return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
 
 
-def _check_metric(experiment: Experiment, federation: Federation) -> None:
-    task, metric = federation.info.task, experiment.evaluation.metric
+def check_metric(experiment: Experiment, task: Task) -> None:
+    """Raise ConfigError unless the metric is one of the task's."""
+    metric = experiment.evaluation.metric
     if metric not in CASE_METRICS[task]:
         known = ", ".join(CASE_METRICS[task])
         raise ConfigError(f"evaluation.metric must be one of {known} for {task}, got {metric!r}")

@@ -14,9 +14,11 @@ from experiments import small
 from PIL import Image
 
 from harmofl.comparison import workers
+from harmofl.comparison.outcome import collect
 from harmofl.comparison.search import search
 from harmofl.comparison.study import Study, carry_out_study
 from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
+from harmofl.comparison.table import compare, header, rows
 from harmofl.comparison.variants import parse_variants
 from harmofl.errors import ConfigError, RunError, TrainingError
 from harmofl.journal import Journal
@@ -72,10 +74,6 @@ def test_the_same_again_runs_nothing_and_more_runs_only_that(
     monkeypatch.setattr(
         workers, "_one", lambda tables, folder, watch=None: ran.append(folder.parent.name) or one(tables, folder, watch)
     )
-    for folder in out.glob("*/seed-*/config.toml"):  # the cache stands in the first folder
-        folder.write_text(folder.read_text())
-    plan_file = out / "plan.json"
-    plan_file.write_text(plan_file.read_text().replace(str(done), str(out)))
     carry_out_study(study(federation, out, "fedavg,fedsam"))
     assert ran == []
     comparison = carry_out_study(study(federation, out, "fedavg,fedprox", seeds=2))
@@ -136,6 +134,7 @@ def test_one_run_that_fails_does_not_stop_the_others(federation: Path, tmp_path:
     assert [o.variant.label for o in comparison.outcomes] == ["fedavg"]
     assert re.match(r"blown, seed-0 failed: site-1: .* must be finite", comparison.failed[0])
     assert "blown" in (tmp_path / "out" / "table.md").read_text()
+    assert len(list((tmp_path / "out").glob("comparison.*"))) == 2
     with pytest.raises(TrainingError, match="no run came to its end; the first: site-1"):
         carry_out_study(
             study(federation, tmp_path / "bad", "fedavg", seeds=1, training__optimizer="sgd", training__lr=1e30)
@@ -150,7 +149,32 @@ def test_leaving_one_site_out(federation: Path, tmp_path: Path) -> None:
     assert harmofl.sites == ("site-1", "site-2")
     assert harmofl.test[0][1] == pytest.approx(result["unseen"]["site-2"]["dice"])
     assert list(result["test"]) == ["site-1"]
-    assert comparison.failed == ["local: left out, it trains no model for a site that is not there"]
+    assert comparison.failed == []
+    assert "local: not in this table, it trains no model for a site that is not there" in comparison.notes
+    with pytest.raises(ConfigError, match="local trains no model for a site that is not there; add a method"):
+        carry_out_study(study(federation, tmp_path / "no", "local", seeds=1, leave_one_site_out=True))
+    with pytest.raises(ConfigError, match="local has no score at a site that is left out"):
+        carry_out_study(study(federation, tmp_path / "no", "fedavg,local", leave_one_site_out=True, baseline="local"))
+
+
+@pytest.mark.parametrize("methods", ["fedavg,harmofl", "harmofl,fedavg"])
+def test_a_left_out_run_that_is_missing_leaves_a_gap_where_it_belongs(
+    methods: str, federation: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    chosen = study(federation, out, methods, seeds=1, leave_one_site_out=True)
+    before = {row[0].text: [cell.text for cell in row] for row in rows(carry_out_study(chosen))}
+    (out / "harmofl" / "seed-0-without-site-1" / "result.json").unlink()
+    metric, outcomes = collect(chosen.jobs())
+    comparison = compare(metric, outcomes, "fedavg", left_out=True, equal="rounds")
+    after = {row[0].text: [cell.text for cell in row] for row in rows(comparison)}
+    assert header(comparison)[1:3] == ["site-1", "site-2"]
+    assert after["fedavg"][1:6] == before["fedavg"][1:6]
+    assert after["harmofl"][1] == "-"
+    assert after["harmofl"][2] == before["harmofl"][2]
+    assert after["harmofl"][3:6] == ["-", "-", "-"]
+    assert comparison.differences == [None, None]
+    assert not any(cell.best for row in rows(comparison) for cell in row[3:])
 
 
 def test_a_baseline_must_be_one_of_the_methods(federation: Path, tmp_path: Path) -> None:
@@ -174,6 +198,71 @@ def test_a_sweep_writes_data_and_picture(federation: Path, tmp_path: Path) -> No
     with Image.open(paths[1]) as picture:
         assert min(picture.size) > 400
         assert len(picture.convert("L").getcolors() or []) > 20
+
+
+def test_methods_at_other_sites_are_shown_by_site(federation: Path, tmp_path: Path) -> None:
+    """A sweep over the number of sites, the larger one first or last."""
+    for order in ("sites=2,1", "sites=1,2"):
+        chosen = study(federation, tmp_path / order, "fedavg", seeds=1)
+        key, values = parse_sweep(order)
+        (line,) = swept(chosen.base, parse_variants("fedavg"), key, values)
+        comparison = carry_out_study(Study(chosen.base, line, 1, tmp_path / order, workers=1))
+        assert header(comparison)[1:3] == ["site-1", "site-2"]
+        texts = {row[0].text: [cell.text for cell in row[1:4]] for row in rows(comparison)}
+        assert texts["fedavg sites=1"][1] == "-"
+        assert texts["fedavg sites=1"][2] == texts["fedavg sites=1"][0]
+        assert "-" not in texts["fedavg sites=2"]
+        assert not any(row[3].best for row in rows(comparison))
+
+
+def test_a_sweep_with_a_failed_value_is_drawn_with_a_gap(federation: Path, tmp_path: Path) -> None:
+    words = ["--data", federation, "--over", "training.lr=1e30,0.01", "--methods", "fedavg", "--seeds", "1"]
+    words += ["--rounds", "2", "--workers", "1", "--out", tmp_path / "out", "--set", "training.batch_size=4"]
+    words += ["--set", "network.options.features=2", "--set", "training.optimizer=sgd"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harmofl", "sweep", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out" / "sweep.csv").read_text().count("fedavg") == 1
+    assert (tmp_path / "out" / "sweep.png").exists()
+
+
+def test_what_is_wrong_for_all_is_said_once_before_any_run(federation: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.metric must be one of"):
+        carry_out_study(study(federation, tmp_path / "out", "fedavg,fedsam", evaluation__metric="auc"))
+    assert not list(tmp_path.glob("out/*/seed-*"))
+    carry_out_study(study(federation, tmp_path / "out", "fedavg", seeds=1))  # the folder is not spoilt
+
+
+def test_a_run_with_other_settings_is_refused(done: Path, federation: Path) -> None:
+    with pytest.raises(RunError, match=r"holds a run with other settings \(training\.lr was 0\.01, is 0\.5\)"):
+        carry_out_study(study(federation, done, "fedavg", training__lr=0.5))
+
+
+def test_folders_that_cannot_be_are_said(federation: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="must be a folder for runs and tables, but is a file"):
+        carry_out_study(study(federation, tmp_path / "file", "fedavg"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "fedavg").touch()
+    comparison = carry_out_study(study(federation, tmp_path / "out", "fedavg,fedsam", seeds=1))
+    assert [o.variant.label for o in comparison.outcomes] == ["fedsam"]
+    assert "could not be written" in comparison.failed[0]
+
+
+def test_labels_are_text_in_pictures(federation: Path, tmp_path: Path) -> None:
+    labels = f"$\\frac$=fedavg,{'long ' * 30}=fedsam,\u65e5\u672c=fedprox"
+    carry_out_study(study(federation, tmp_path / "out", labels, seeds=1))
+    assert (tmp_path / "out" / "comparison.png").exists()
+
+
+def test_a_search_in_which_nothing_works_says_so_and_tunes_nothing(federation: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    base = small(federation, training__rounds=2, training__optimizer="sgd", training__lr=1e34)
+    with pytest.raises(TrainingError, match="no try came to its end; the first: site-1"):
+        search(base, parse_variants("fedavg"), 2, tmp_path)
+    assert not (tmp_path / "tuned.toml").exists()
 
 
 def test_search_tries_every_method_as_often_and_goes_on(federation: Path, tmp_path: Path, monkeypatch) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from experiments import small
 
-from harmofl.comparison.plan import plan, record
+from harmofl.comparison.plan import plan
 from harmofl.comparison.sweep import parse_sweep, swept
-from harmofl.comparison.variants import ABLATION, Variant, parse_variants, read_tuned
-from harmofl.errors import ConfigError, RunError
+from harmofl.comparison.variants import ABLATION, Variant, parse_variants, read_tuned, with_common
+from harmofl.errors import ConfigError
 from harmofl.methods import METHODS
 
 
@@ -44,7 +44,10 @@ def test_labels_in_any_script_and_of_any_length_are_folders() -> None:
         ("fedex", "method must be one of .* got 'fedex'"),
         ("fedprox:mu", "takes name:key=value"),
         ("fedavg,fedavg", "'fedavg' is there twice"),
-        ("a b=fedavg,a_b=fedsam", "is there twice"),
+        ("a b=fedavg,a_b=fedsam", "'a b' and 'a_b' would have the same folder"),
+        ("=fedavg", "a label must be text in one line"),
+        ("a\nb=fedavg", "a label must be text in one line"),
+        ("table.md=fedavg", "has a file called table.md"),
     ],
 )
 def test_specifications_that_do_not_hold(text: str, message: str) -> None:
@@ -112,12 +115,50 @@ def test_a_bad_hyperparameter_is_said_with_its_method(federation: Path, tmp_path
         plan(small(federation), parse_variants("fedavg:rho=1"), [0], tmp_path)
 
 
-def test_a_folder_with_other_settings_is_refused(federation: Path, tmp_path: Path) -> None:
-    variants = parse_variants("fedavg")
-    record(plan(small(federation), variants, [0], tmp_path), tmp_path)
-    record(plan(small(federation), parse_variants("fedavg,fedsam"), range(2), tmp_path), tmp_path)  # more is welcome
-    with pytest.raises(RunError, match=r"training\.lr was 0\.01, is 0\.02"):
-        record(plan(small(federation, training__lr=0.02), variants, [0], tmp_path), tmp_path)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x=fedavg:evaluation.metric=accuracy", "fedprox:method.name=fedavg", "x=fedprox:name=fedavg"),
+        *("fedavg:run.seed=5", "fedavg:data.folder=y", "fedavg:network.norm=group"),
+    ],
+)
+def test_what_must_be_the_same_for_all_cannot_be_said_of_one(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be the same for all|is no setting of a method"):
+        parse_variants(text)
+
+
+@pytest.mark.parametrize("over", ["method.name=fedavg,harmofl", "run.seed=1,2", "evaluation.metric=dice,iou"])
+def test_a_sweep_is_over_settings_that_can_be_compared(over: str, federation: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must be the same for all|is no setting of a method"):
+        swept(small(federation), parse_variants("fedavg"), *parse_sweep(over))
+
+
+def test_common_hyperparameters_go_to_every_method_that_uses_them() -> None:
+    found = with_common(parse_variants("fedavg,fedsam,harmofl,own=harmofl:alpha=0.3"), {"method.alpha": 0.9})
+    settings = [variant.settings({}) for variant in found]
+    assert [s.get("method.alpha") for s in settings] == [None, 0.9, 0.9, 0.3]
+    assert [v.changes for v in with_common(parse_variants("fedavg,fedprox"), {"mu": 1})] == [{}, {"mu": 1}]
+    with pytest.raises(ConfigError, match="none of fedavg, fedsam uses it"):
+        with_common(parse_variants("fedavg,fedsam"), {"method.mu": 1})
+    parts = with_common(parse_variants(",".join(ABLATION)), {"alpha": 0.5})
+    assert [v.settings({}).get("method.alpha") for v in parts] == [None, 0, 0.5, 0.5]
+
+
+def test_tables_of_no_method_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"\[data\] is neither a method nor a label"):
+        parse_variants("fedavg", {"fedavg": {}, "data": {}})
+    with pytest.raises(ConfigError, match="none of them of --methods"):
+        parse_variants("fedavg", {"fedprox": {"mu": 1}})
+
+
+def test_commas_in_brackets_and_values_written_twice() -> None:
+    (variant,) = parse_variants("x=feddg:window=0.1:training.loss=dice")
+    assert variant.changes == {"window": 0.1, "training.loss": "dice"}
+    assert parse_sweep("network.options={blocks=[2,2]},{blocks=[2,3]}")[1] == {
+        "{blocks=[2,2]}": {"blocks": [2, 2]},
+        "{blocks=[2,3]}": {"blocks": [2, 3]},
+    }
+    assert parse_sweep("method.alpha=0.1,0.10,1e-1,0.2")[1] == {"0.1": 0.1, "0.2": 0.2}
 
 
 def test_the_ablation_takes_one_part_at_a_time() -> None:
@@ -150,7 +191,7 @@ def test_a_sweep_over_the_number_of_sites(federation: Path) -> None:
         swept(small(federation), parse_variants("fedavg"), *parse_sweep("sites=1,3"))
 
 
-@pytest.mark.parametrize("text", ["method.alpha", "method.alpha=1", "method.alpha=1,1", ""])
+@pytest.mark.parametrize("text", ["method.alpha", "method.alpha=1", "method.alpha=1,1.0", "", "=1,2"])
 def test_sweeps_that_do_not_hold(text: str) -> None:
     with pytest.raises(ConfigError, match="--over takes key=value,value"):
         parse_sweep(text)

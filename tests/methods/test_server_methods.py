@@ -104,8 +104,9 @@ def test_a_param_that_no_site_sends_stays() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("fedavgm", {"beta": 1.5}, "beta must be a number from 0 to 1"),
+        ("fedavgm", {"beta": 1.5}, "beta must be a number from 0 to below 1"),
         ("fedadam", {"eta": 0}, "eta must be a finite number above 0"),
+        ("fedadam", {"beta1": 1}, "beta1 must be a number from 0 to below 1"),
         ("fedadam", {"tau": -1}, "tau must be"),
         ("fedyogi", {"beta2": -0.1}, "beta2 must be"),
     ],

@@ -109,11 +109,11 @@ def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
     Raises:
         RunError: if a finished run's folder is damaged.
     """
-    found: dict[str, dict[int, list[_Finished]]] = {}
+    found: dict[str, dict[int, list[_Finished]]] = {job.variant.label: {} for job in jobs}
     for job in jobs:
         journal = Journal(job.folder)
         if journal.result_path.exists():
-            found.setdefault(job.variant.label, {}).setdefault(job.seed, []).append(_finished(job, journal))
+            found[job.variant.label].setdefault(job.seed, []).append(_finished(job, journal))
     complete = {label: _complete(by_seed) for label, by_seed in found.items()}
     outcomes = [_outcome(by_seed) for by_seed in complete.values() if by_seed]
     metrics = [run.result["main_metric"] for by_seed in complete.values() for runs in by_seed.values() for run in runs]
@@ -147,9 +147,10 @@ def _finished(job: Job, journal: Journal) -> _Finished:
 
 
 def _complete(by_seed: Mapping[int, list[_Finished]]) -> dict[int, list[_Finished]]:
-    """The seeds that have as many sites as the one with most."""
-    most = max((len(runs) for runs in by_seed.values()), default=0)
-    return {seed: runs for seed, runs in sorted(by_seed.items()) if len(runs) == most}
+    """The seeds that have the same sites as the one with most."""
+    sites = {seed: frozenset(site for run in runs for site in run.tested) for seed, runs in sorted(by_seed.items())}
+    most = max(sites.values(), key=len, default=frozenset())
+    return {seed: by_seed[seed] for seed, found in sites.items() if found == most}
 
 
 def _outcome(by_seed: Mapping[int, list[_Finished]]) -> Outcome:
@@ -174,6 +175,11 @@ def _validation(run: _Finished) -> float:
 
 def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> CaseTable:
     tables = [next(run.cases[site] for run in runs if site in run.tested) for runs in by_seed.values()]
+    if any(table["groups"] != tables[0]["groups"] for table in tables):
+        folder = next(iter(by_seed.values()))[0].job.folder
+        raise RunError(
+            f"{folder}: {site} has other test cases in another seed; delete these folders and run them again"
+        )
     return CaseTable(np.array([table["scores"] for table in tables], float), np.array(tables[0]["groups"], str))
 
 

@@ -1,15 +1,14 @@
 """The runs of a comparison: one a variant, seed and, if asked for, left-out site, each in a folder of its own."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from harmofl.comparison.variants import Variant
-from harmofl.config import Experiment, available_cores, changed, validated
+from harmofl.config import Experiment, available_cores, changed, load_experiment, resolved, validated
 from harmofl.errors import ConfigError, RunError
-from harmofl.files import storing, write_atomic
+from harmofl.journal import Journal
 from harmofl.methods import METHODS, make_method
 
 Budget = Literal["rounds", "gradients"]
@@ -93,35 +92,37 @@ def _experiment(
     return validated(changed(experiment.model_dump(), {"training.rounds": rounds}), f"method {variant.label}")
 
 
-def record(jobs: Sequence[Job], out: Path) -> None:
-    """Write down what is run in `plan.json`, beside what earlier calls with this folder ran.
+IGNORED = {"data": ("cache", "source"), "run": ("name", "checkpoint_every")}
+"""What does not change a result."""
+
+
+def check_earlier(jobs: Sequence[Job], out: Path) -> None:
+    """See to it that the folder can be written into, and that runs which are there already are those of these jobs.
 
     Raises:
-        RunError: if the folder has a run of that name with other settings.
+        ConfigError: if `out` is no folder.
+        RunError: if a run folder was made with other settings, or cannot be read.
     """
-    path = out / "plan.json"
-    try:
-        earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise RunError(f"{path}: could not be read ({error}); choose another --out") from None
-    now = {str(job.folder.relative_to(out)): job.experiment.model_dump(mode="json") for job in jobs}
-    for name, experiment in now.items():
-        if name in earlier and (difference := _difference(earlier[name], experiment)):
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: must be a folder for runs and tables, but is a file; choose another --out")
+    for job in jobs:
+        journal = Journal(job.folder)
+        if not journal.config_path.exists():
+            continue
+        ran = load_experiment(journal.config_path, {})
+        now = resolved(job.experiment, journal.card()["task"])
+        if found := _difference(ran.model_dump(mode="json"), now.model_dump(mode="json")):
             raise RunError(
-                f"{out / name}: holds a run with other settings ({difference}); choose another --out, or delete it"
+                f"{job.folder}: holds a run with other settings ({found}); choose another --out, or delete it"
             )
-    with storing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({**earlier, **now}, indent=1).encode())
 
 
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """The first setting that is not the same; one that an earlier version of this package did not have is."""
+    """The first setting that is not the same, apart from those that change no result."""
     for table in b:
-        new = set() if table == "method" else b[table].keys() - a[table].keys()
         for key in {**a[table], **b[table]}:
             before, now = a[table].get(key), b[table].get(key)
-            if before != now and key not in new:
+            if before != now and key not in IGNORED.get(table, ()):
                 return f"{table}.{key} was {before!r}, is {now!r}"
     return ""
 

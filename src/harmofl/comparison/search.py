@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from harmofl.comparison.plan import Job, plan, record
+from harmofl.comparison.plan import Job, check_earlier, plan
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.variants import Variant
-from harmofl.comparison.workers import Told, carry_out
+from harmofl.comparison.workers import Told, carry_out, try_first
 from harmofl.config import Experiment
-from harmofl.errors import ConfigError
+from harmofl.errors import ConfigError, TrainingError
 from harmofl.files import write_atomic
 from harmofl.journal import Journal
 from harmofl.methods import METHODS
@@ -31,11 +31,13 @@ class Trial:
         variant: the method.
         changes: the hyperparameters tried; none are those it came with.
         score: mean validation score over sites and of the best round; NaN if the run failed.
+        error: what went wrong then, in one line.
     """
 
     variant: Variant
     changes: Mapping[str, float]
     score: float
+    error: str = ""
 
 
 def spans(base: Experiment, variant: Variant) -> Spans:
@@ -53,6 +55,7 @@ def search(base: Experiment, variants: Sequence[Variant], trials: int, out: Path
 
     Raises:
         ConfigError: if optuna is not installed or there is less than one trial.
+        TrainingError: if no try of any method came to its end.
     """
     optuna = _optuna()
     if trials < 1:
@@ -69,10 +72,22 @@ def search(base: Experiment, variants: Sequence[Variant], trials: int, out: Path
                 trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done))
                 found.setdefault(variant.label, []).append(trial)
                 if asked:
-                    study.tell(asked, None if np.isnan(trial.score) else trial.score, skip_if_finished=True)
-    best = {label: dict(max(tried, key=_score).changes) for label, tried in found.items()}
+                    failed = np.isnan(trial.score)
+                    study.tell(asked, None if failed else trial.score, state=_state(optuna, failed))
+    best = {label: dict(max(tried, key=_score).changes) for label, tried in found.items() if _any_came_through(tried)}
+    if not best:
+        first = next(iter(found.values()))[0]
+        raise TrainingError(f"{out}: no try came to its end; the first: {first.error}")
     write_atomic(out / "tuned.toml", tomli_w.dumps(best).encode())
     return found
+
+
+def _any_came_through(tried: Sequence[Trial]) -> bool:
+    return any(not np.isnan(trial.score) for trial in tried)
+
+
+def _state(optuna: Any, failed: bool) -> Any:
+    return optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
 
 
 def _score(trial: Trial) -> float:
@@ -101,10 +116,12 @@ def _distributions(over: Spans) -> dict[str, Any]:
 def _try(base: Experiment, variant: Variant, number: int, changes: Mapping[str, float], out: Path, told: Told) -> Trial:
     named = Variant(f"{variant.label}-try-{number}", variant.method, {**variant.changes, **changes})
     jobs: list[Job] = plan(base, [named], [base.run.seed], out)
-    record(jobs, out)
+    check_earlier(jobs, out)
+    if number == 0:
+        try_first(jobs)
     failed = carry_out(jobs, 1, told)
     if failed:
-        return Trial(variant, changes, float("nan"))
+        return Trial(variant, changes, float("nan"), failed[0][1])
     result = Journal(jobs[0].folder).result()
     scores = [values[result["main_metric"]] for values in result["val"].values()]
     return Trial(variant, changes, float(np.mean([np.nan if s is None else s for s in scores])))

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harmofl.comparison.outcome import Outcome, collect
-from harmofl.comparison.plan import Budget, Job, default_workers, plan, record
+from harmofl.comparison.outcome import collect
+from harmofl.comparison.plan import Budget, Job, check_earlier, default_workers, plan
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.table import Comparison, compare, write_tables
 from harmofl.comparison.variants import Variant
-from harmofl.comparison.workers import carry_out
+from harmofl.comparison.workers import carry_out, try_first
 from harmofl.config import Experiment
 from harmofl.data.layout.reading import read_layout
 from harmofl.errors import ConfigError, TrainingError
@@ -49,7 +49,10 @@ class Study:
         left_out = site_names(self.base) if self.leave_one_site_out else [""]
         if self.leave_one_site_out and len(left_out) < 2:
             raise ConfigError(f"{self.base.data.folder}: leaving one site out needs at least two, got {len(left_out)}")
-        return plan(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
+        found = plan(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
+        if not found:
+            raise ConfigError("--leave-one-site-out: local trains no model for a site that is not there; add a method")
+        return found
 
     def chosen_baseline(self) -> str:
         """The baseline's label.
@@ -60,7 +63,10 @@ class Study:
         labels = [variant.label for variant in self.variants]
         if self.baseline and self.baseline not in labels:
             raise ConfigError(f"--baseline must be one of {', '.join(labels)}, got {self.baseline!r}")
-        return self.baseline or labels[0]
+        shared = [v.label for v in self.variants if not self.leave_one_site_out or v.method != "local"]
+        if self.baseline and self.baseline not in shared:
+            raise ConfigError("--baseline: local has no score at a site that is left out; choose another")
+        return self.baseline or (shared or labels)[0]
 
 
 def site_names(base: Experiment) -> list[str]:
@@ -77,15 +83,23 @@ def carry_out_study(study: Study) -> Comparison:
         TrainingError: if not a single run came to its end.
     """
     baseline, jobs = study.chosen_baseline(), study.jobs()
-    record(jobs, study.out)
+    check_earlier(jobs, study.out)
+    try_first(jobs)
     with Bar(sum(job.experiment.training.rounds for job in jobs)) as told:
         failed = carry_out(jobs, study.workers or default_workers(study.base), told)
     metric, outcomes = collect(jobs)
     if not outcomes:
         raise TrainingError(f"{study.out}: no run came to its end; the first: {failed[0][1]}")
     lines = [f"{job.variant.label}, {job.folder.name} failed: {error}" for job, error in failed]
-    lines += _not_there(study, outcomes)
-    comparison = compare(metric, outcomes, baseline, left_out=study.leave_one_site_out, equal=study.equal, failed=lines)
+    comparison = compare(
+        metric,
+        outcomes,
+        baseline,
+        left_out=study.leave_one_site_out,
+        equal=study.equal,
+        failed=lines,
+        said=_left_aside(study),
+    )
     write_tables(comparison, study.out)
     _draw(comparison, study.out)
     return comparison
@@ -97,10 +111,9 @@ def _draw(comparison: Comparison, out: Path) -> None:
     draw_comparison(comparison, out)
 
 
-def _not_there(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
-    labels = {outcome.variant.label for outcome in outcomes}
+def _left_aside(study: Study) -> list[str]:
     return [
-        f"{variant.label}: left out, it trains no model for a site that is not there"
+        f"{variant.label}: not in this table, it trains no model for a site that is not there"
         for variant in study.variants
-        if study.leave_one_site_out and variant.method == "local" and variant.label not in labels
+        if study.leave_one_site_out and variant.method == "local"
     ]

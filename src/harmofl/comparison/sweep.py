@@ -10,7 +10,7 @@ import numpy as np
 
 from harmofl.comparison.outcome import Outcome
 from harmofl.comparison.study import site_names
-from harmofl.comparison.variants import Variant
+from harmofl.comparison.variants import Variant, check_may_differ, split_outside_brackets
 from harmofl.config import Experiment, parse_value
 from harmofl.errors import ConfigError
 from harmofl.files import storing, write_atomic
@@ -26,10 +26,13 @@ def parse_sweep(text: str) -> tuple[str, dict[str, Any]]:
         ConfigError: if it has another form or fewer than two values.
     """
     key, equals, values = text.partition("=")
-    texts = list(dict.fromkeys(value.strip() for value in values.split(",") if value.strip()))
-    if not equals or len(texts) < 2:
+    parsed: dict[str, Any] = {}
+    for value in split_outside_brackets(values):
+        if (one := parse_value(value)) not in parsed.values():
+            parsed[value] = one
+    if not equals or not key.strip() or len(parsed) < 2:
         raise ConfigError(f"--over takes key=value,value,..., such as method.alpha=1,0.5,0.05, got {text!r}")
-    return key.strip(), {value: parse_value(value) for value in texts}
+    return key.strip(), parsed
 
 
 def swept(base: Experiment, variants: Sequence[Variant], key: str, values: Mapping[str, Any]) -> list[list[Variant]]:
@@ -50,6 +53,7 @@ def swept(base: Experiment, variants: Sequence[Variant], key: str, values: Mappi
 
 def _change(base: Experiment, key: str, value: Any) -> dict[str, Any]:
     if key != SITES:
+        check_may_differ(key, "--over", also=("network.", "data.size"))
         return {key: value}
     names = site_names(base)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= len(names):
@@ -92,17 +96,20 @@ def _draw(lines: Lines, key: str, values: Mapping[str, Any], metric: str, out: P
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from harmofl.comparison.picture import quiet_drawing, shorten
+
+    places, logarithmic = _places(values)
+    order = np.argsort(places, kind="stable")
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    places, logarithmic = _places(values)
     for index, (label, outcomes) in enumerate(lines.items()):
-        known = [(x, o) for x, o in zip(places, outcomes, strict=True) if o is not None]
+        known = [(places[i], outcome) for i in order if (outcome := outcomes[i]) is not None]
         x = [place for place, _ in known]
         colour = f"C{index}"
         for name, style, shade in (("average", "-o", 0.2), ("val", "--", 0.0)):
             scores = [getattr(outcome, name) for _, outcome in known]
-            axes.plot(x, [np.mean(s) for s in scores], style, color=colour, label=label if shade else None)
+            axes.plot(x, [np.mean(s) for s in scores], style, color=colour, label=shorten(label) if shade else None)
             low, high = [s.min() for s in scores], [s.max() for s in scores]
             axes.fill_between(x, low, high, color=colour, alpha=shade, lw=0)
     if logarithmic:
@@ -116,7 +123,7 @@ def _draw(lines: Lines, key: str, values: Mapping[str, Any], metric: str, out: P
     axes.legend(frameon=False)
     paths = [out / "sweep.png", out / "sweep.svg"]
     for path in paths:
-        with storing(path):
+        with storing(path), quiet_drawing():
             figure.savefig(path, dpi=150)
     return paths
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Comparison:
         left_out: whether each site's score is that of a model that never saw the site.
         equal: which budget was the same.
         failed: what went wrong, in one line a run.
+        said: what else a reader must know.
     """
 
     metric: str
@@ -45,6 +46,7 @@ class Comparison:
     left_out: bool
     equal: str
     failed: Sequence[str] = ()
+    said: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -57,42 +59,61 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What a reader must know."""
+        same = self.equal != "rounds" or len({outcome.cost.rounds for outcome in self.outcomes}) < 2
+        budget = f"Equal {self.equal} for all." if same else "Rounds as in the table."
         lines = [
             f"Model of the round with the best mean validation {self.metric}; std: across the sites; difference to "
             f"{self.baseline}: 95 % interval over seeds and test cases, and seeds in which it is better.",
-            f"Equal {self.equal} for all. MB sent: up and down, all sites, whole run; kept: at a site between rounds; "
+            f"{budget} MB sent: up and down, all sites, whole run; kept: at a site between rounds; "
             "held: at a site while training, beside model and optimizer.",
         ]
-        return [*lines, *dict.fromkeys(r for o in self.outcomes for r in o.remarks), *self.failed]
+        return [*lines, *dict.fromkeys(r for o in self.outcomes for r in o.remarks), *self.said, *self.failed]
 
 
 def compare(
-    metric: str, outcomes: Sequence[Outcome], baseline: str, *, left_out: bool, equal: str, failed: Sequence[str] = ()
+    metric: str,
+    outcomes: Sequence[Outcome],
+    baseline: str,
+    *,
+    left_out: bool,
+    equal: str,
+    failed: Sequence[str] = (),
+    said: Sequence[str] = (),
 ) -> Comparison:
-    """Put outcomes side by side; the first stands in for a baseline that has no finished run."""
+    """Put outcomes side by side; without a finished run of the baseline there are no differences."""
     base = next((outcome for outcome in outcomes if outcome.variant.label == baseline), None)
     differences = [None if base is None or outcome is base else difference(outcome, base) for outcome in outcomes]
-    return Comparison(metric, baseline, outcomes, differences, left_out, equal, failed)
+    return Comparison(metric, baseline, outcomes, differences, left_out, equal, failed, said)
+
+
+def sites_of(comparison: Comparison) -> list[str]:
+    """Every site that any method was tested at."""
+    return sorted({site for outcome in comparison.outcomes for site in outcome.sites})
 
 
 def header(comparison: Comparison) -> list[str]:
     """The columns' names."""
-    sites = list(comparison.outcomes[0].sites) if comparison.outcomes else []
-    difference_to = f"difference to {comparison.baseline}"
-    costs = ["rounds", "s/round", "MB sent", "MB kept", "MB held"]
-    return ["method", *sites, "average", "std", "worst site", "validation", difference_to, *costs]
+    scores = ["average", "std", "worst site", "validation", f"difference to {comparison.baseline}"]
+    return ["method", *sites_of(comparison), *scores, "rounds", "s/round", "MB sent", "MB kept", "MB held"]
 
 
 def rows(comparison: Comparison) -> list[list[Cell]]:
-    """A row a method; the best of each score's column is marked, yardsticks left aside."""
-    outcomes = comparison.outcomes
+    """A row a method; the best of each score's column is marked, yardsticks left aside.
+
+    A site at which a method was not tested is "-". Averages over other sites than the rest have are not marked, and
+    where sites were left out in turn, an average that lacks some of them is no number at all.
+    """
+    outcomes, sites = comparison.outcomes, sites_of(comparison)
+    whole = [len(outcome.sites) == len(sites) for outcome in outcomes]
     columns: list[list[Cell]] = [[Cell(outcome.variant.label) for outcome in outcomes]]
-    sites = outcomes[0].sites if outcomes else ()
-    columns += [_column(outcomes, lambda o, i=i: o.test[:, i]) for i in range(len(sites))]  # type: ignore[misc]
-    columns.append(_column(outcomes, lambda o: o.average))
-    columns.append(_column(outcomes, lambda o: o.spread, mark=False))
-    columns.append(_column(outcomes, lambda o: o.worst))
-    columns.append(_column(outcomes, lambda o: o.val))
+    columns += [_column(outcomes, [_at(outcome, site) for outcome in outcomes]) for site in sites]
+    for name in ("average", "spread", "worst"):
+        values = [
+            getattr(o, name) if full or not comparison.left_out else None
+            for o, full in zip(outcomes, whole, strict=True)
+        ]
+        columns.append(_column(outcomes, values, mark=name != "spread" and all(whole)))
+    columns.append(_column(outcomes, [outcome.val for outcome in outcomes], mark=all(whole)))
     columns.append([Cell(_difference_text(d)) for d in comparison.differences])
     columns.append([Cell(str(o.cost.rounds)) for o in outcomes])
     columns.append([Cell(f"{o.cost.seconds:.2f}") for o in outcomes])
@@ -100,13 +121,17 @@ def rows(comparison: Comparison) -> list[list[Cell]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _column(outcomes: Sequence[Outcome], value: Callable[[Outcome], Floats], mark: bool = True) -> list[Cell]:
-    values = [value(outcome) for outcome in outcomes]
-    federated = [v.mean() for v, o in zip(values, outcomes, strict=True) if not o.is_yardstick and len(outcomes) > 1]
-    best = f"{max(federated):.3f}" if federated and mark else ""
+def _at(outcome: Outcome, site: str) -> Floats | None:
+    return outcome.test[:, outcome.sites.index(site)] if site in outcome.sites else None
+
+
+def _column(outcomes: Sequence[Outcome], values: Sequence[Floats | None], mark: bool = True) -> list[Cell]:
+    means = [None if v is None or o.is_yardstick else v.mean() for v, o in zip(values, outcomes, strict=True)]
+    known = [mean for mean in means if mean is not None and math.isfinite(mean)]
+    best = f"{max(known):.3f}" if known and mark and len(outcomes) > 1 else ""
     return [
-        Cell(mean_and_spread(v), not o.is_yardstick and f"{v.mean():.3f}" == best)
-        for v, o in zip(values, outcomes, strict=True)
+        Cell("-" if v is None else mean_and_spread(v), mean is not None and f"{mean:.3f}" == best)
+        for v, mean in zip(values, means, strict=True)
     ]
 
 

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,32 @@ class Variant:
         return {**kept, "method.name": self.method, **own}
 
 
+RESERVED = ("cache", "table.md", "table.tex", "table.json", "scores.csv", "tuned.toml")
+SWITCHES: Mapping[str, Any] = {"alpha": 0.0, "band": "off", "rings": 0}
+"""Hyperparameters that every method has, and the value at which most have them: off."""
+
+
+def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError unless one method of a comparison may have another value of this setting than the others."""
+    if key in ("name", "method.name"):
+        raise ConfigError(f"{where}: {key} is no setting of a method; name the method itself")
+    if "." in key and not key.startswith(("method.", "training.", *also)):
+        allowed = "hyperparameters and training.*" + "".join(f", {name.rstrip('.')}" for name in also)
+        raise ConfigError(f"{where}: {key} must be the same for all that is compared; only {allowed} may differ")
+
+
+def split_outside_brackets(text: str) -> list[str]:
+    """The parts between commas that stand in no bracket."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{(") - (character in "]})")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
 def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
     """Read `fedavg,fedprox:mu=0.1,Harmonized=harmofl:band=0.1:alpha=0`, a comma between methods.
 
@@ -56,18 +82,34 @@ def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = No
         tuned: by label or method name, further changes; what stands in `text` goes first.
 
     Raises:
-        ConfigError: for an unknown method, a label twice, or text of another form.
+        ConfigError: for an unknown method, a label twice, a setting that must be the same for all, or other text.
     """
-    variants = [parse_variant(part.strip(), tuned or {}) for part in text.split(",") if part.strip()]
+    variants = [parse_variant(part, tuned or {}) for part in split_outside_brackets(text)]
     if not variants:
         raise ConfigError("--methods needs at least one method, such as fedavg,harmofl; see `harmofl methods`")
-    folders = [variant.folder.lower() for variant in variants]
+    by_folder: dict[str, Variant] = {}
     for variant in variants:
-        if folders.count(variant.folder.lower()) > 1:
+        other = by_folder.setdefault(variant.folder.lower(), variant)
+        if other.label == variant.label and other is not variant:
             raise ConfigError(
-                f"--methods: {variant.label!r} is there twice; give one a label, such as strong=fedprox:mu=1"
+                f"--methods: {variant.label!r} is there twice; give one a label, such as b={variant.label}"
             )
+        if other is not variant:
+            raise ConfigError(
+                f"--methods: {other.label!r} and {variant.label!r} would have the same folder, {variant.folder}; "
+                "give one another label"
+            )
+    _check_tables(variants, tuned)
     return variants
+
+
+def _check_tables(variants: Sequence[Variant], tuned: Mapping[str, Any] | None) -> None:
+    names = {*METHODS, *(variant.label for variant in variants)}
+    for table in tuned or {}:
+        if table not in names:
+            raise ConfigError(f"--tuned: [{table}] is neither a method nor a label of --methods; remove it")
+    if tuned is not None and not any(v.label in tuned or v.method in tuned for v in variants):
+        raise ConfigError(f"--tuned: has tables for {', '.join(tuned) or 'nothing'}, none of them of --methods")
 
 
 def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
@@ -77,13 +119,45 @@ def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
     if name not in METHODS:
         raise ConfigError(f"--methods: method must be one of {', '.join(METHODS)}, got {name!r} in {text!r}")
     label = label.strip() if equals else text
+    if not label or not label.isprintable():
+        raise ConfigError(f"--methods: a label must be text in one line, got {label!r} in {text!r}")
     changes = dict(tuned.get(label, tuned.get(name, {})))
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--methods takes name:key=value, such as fedprox:mu=0.1, got {text!r}")
         changes[key.strip()] = parse_value(value.strip())
-    return Variant(label, name, changes)
+    for key in changes:
+        check_may_differ(key, f"method {label}")
+    variant = Variant(label, name, changes)
+    if variant.folder.lower() in RESERVED:
+        raise ConfigError(f"--methods: the comparison has a file called {variant.folder}; choose another label")
+    return variant
+
+
+def with_common(variants: Sequence[Variant], common: Mapping[str, Any]) -> list[Variant]:
+    """The variants with hyperparameters that every method gets which uses them; what a variant says itself goes first.
+
+    Switches of HarmoFL's parts go to the methods that have them switched on.
+
+    Raises:
+        ConfigError: if a hyperparameter is of no method.
+    """
+    for key in common:
+        check_may_differ(key, "--set")
+        if not any(_uses(variant, key) for variant in variants):
+            methods = ", ".join(dict.fromkeys(variant.method for variant in variants))
+            raise ConfigError(f"--set {key}: none of {methods} uses it; give it to one, as in fedavg:alpha=0.05")
+    return [
+        replace(variant, changes={**{k: v for k, v in common.items() if _uses(variant, k)}, **variant.changes})
+        for variant in variants
+    ]
+
+
+def _uses(variant: Variant, key: str) -> bool:
+    name = key.removeprefix("method.")
+    defaults = {field.name: field.default for field in fields(METHODS[variant.method])}
+    return name in defaults and (name not in SWITCHES or defaults[name] != SWITCHES[name])
 
 
 def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
@@ -99,12 +173,3 @@ def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
     if not all(isinstance(table, dict) for table in tables.values()):
         raise ConfigError(f"{path}: must have one table a method, as `harmofl search` writes it")
     return tables
-
-
-def crossed(variants: Sequence[Variant], key: str, values: Mapping[str, Any]) -> list[Variant]:
-    """Every variant with every value of one setting; `values` has them by how they are written."""
-    return [
-        Variant(f"{variant.label} {key}={text}", variant.method, {**variant.changes, key: value})
-        for variant in variants
-        for text, value in values.items()
-    ]

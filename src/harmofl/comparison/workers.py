@@ -15,11 +15,28 @@ from harmofl.comparison.plan import Job
 from harmofl.config import Experiment
 from harmofl.errors import HarmoFLError
 from harmofl.experiment import Watch, resume, run
+from harmofl.files import storing
 from harmofl.journal import Journal, RoundRecord
+from harmofl.trial import Trial
 
 PR_SET_PDEATHSIG = 1  # prctl.h
 Told = Callable[[int, str], None]
 """Told how many rounds of all are done, and what has just happened or ""."""
+
+
+def try_first(jobs: Sequence[Job]) -> None:
+    """Make the first run that is to begin ready and drop it again: what is wrong for all is said once, before any run.
+
+    Raises:
+        HarmoFLError: one line about what does not hold.
+    """
+    new = [job for job in jobs if not Journal(job.folder).config_path.exists() and not _has_result(job)]
+    if new:
+        Trial.prepare(new[0].experiment, lambda site, done, total: None)
+
+
+def _has_result(job: Job) -> bool:
+    return Journal(job.folder).result_path.exists()
 
 
 def carry_out(jobs: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
@@ -33,7 +50,7 @@ def carry_out(jobs: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, 
     Returns:
         What went wrong, in one line, for every job that did; the others go on regardless.
     """
-    todo = [job for job in jobs if not Journal(job.folder).result_path.exists()]
+    todo = [job for job in jobs if not _has_result(job)]
     told(_rounds_done(jobs), "")
     if workers == 1 or len(todo) < 2:
         return _in_turn(jobs, todo, told)
@@ -108,7 +125,8 @@ def _one(tables: dict[str, Any], folder: Path, watch: Watch | None = None) -> st
         if Journal(folder).config_path.exists():
             resume(folder, watch)
         else:
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            with storing(folder.parent):
+                folder.parent.mkdir(parents=True, exist_ok=True)
             run(Experiment.model_validate(tables), folder, watch)
     except HarmoFLError as error:
         return " ".join(str(error).split())

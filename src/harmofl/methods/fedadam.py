@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.arrays import Arrays, difference, moved, zeros
-from harmofl.checks import check_above, check_between
+from harmofl.checks import check_above, check_below, check_between
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.methods.fedavg import FedAvg
 
@@ -25,7 +25,7 @@ class FedAdam(FedAvg):
 
     Args:
         eta: the server's learning rate, above 0.
-        beta1: in [0, 1].
+        beta1: in [0, 1).
         beta2: in [0, 1].
         tau: adaptivity, above 0; with eta = tau very large and beta1 = beta2 = 0 this is FedAvg.
     """
@@ -40,7 +40,7 @@ class FedAdam(FedAvg):
         super().__post_init__()
         check_above("eta", self.eta, 0)
         check_above("tau", self.tau, 0)
-        check_between("beta1", self.beta1, 0, 1)
+        check_below("beta1", self.beta1, 1)
         check_between("beta2", self.beta2, 0, 1)
 
     def start(self, model: nn.Module) -> ServerState:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harmofl.arrays import Arrays, difference, moved, zeros
-from harmofl.checks import check_between
+from harmofl.checks import check_below
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.methods.fedavg import FedAvg
 
@@ -22,7 +22,7 @@ class FedAvgM(FedAvg):
     """v <- beta v + (w - sum_i p_i w_i),  w <- w - v; params alone, the rest is averaged.
 
     Args:
-        beta: in [0, 1]; 0 gives FedAvg.
+        beta: in [0, 1); 0 gives FedAvg.
     """
 
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 0.99)}
@@ -30,7 +30,7 @@ class FedAvgM(FedAvg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_between("beta", self.beta, 0, 1)
+        check_below("beta", self.beta, 1)
 
     def start(self, model: nn.Module) -> ServerState:
         """v = 0."""
