@@ -14,11 +14,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from harmofl.comparison.formats import markdown
 from harmofl.comparison.outcome import collect
 from harmofl.comparison.plan import Job, check_earlier
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.study import Study
-from harmofl.comparison.table import compare, markdown
+from harmofl.comparison.table import compare
 from harmofl.comparison.variants import ABLATION, parse_variants
 from harmofl.comparison.workers import carry_out
 from harmofl.config import load_experiment
@@ -26,7 +27,11 @@ from harmofl.config import load_experiment
 DATASETS = ("bloodcells", "nuclei")
 STORE = Path(__file__).parent / "results"
 
-PAPER = "fedavg,fedprox,fednova,fedadam,fedbn,moon,fedsam,scaffold,local,pooled"
+REGIMES = ("batch-stats", "batch", "group", "instance")
+PAPER = (
+    "fedavg,fedprox,fednova,fedadam,fedbn,moon,fedsam,scaffold,local,pooled,"
+    "local on its own whole amplitude=local:band=1"
+)
 IMAGE = "fedavg:rings=32"
 SITE = "fedavg:rings=32:reference=site"
 HARMOFL = (
@@ -45,7 +50,7 @@ FURTHER = (
 )
 OURS = "half the profile of the site alone=harmofl-profile"
 LEFT_OUT = f"fedavg,fedsam,harmofl,harmofl-released,{OURS}"
-REGIME = f"fedavg,fedbn,silobn,fedsam,harmofl,harmofl-released,{OURS}"
+RUNNING = f"fedavg,fedbn,silobn,fedsam,harmofl,harmofl-released,{OURS}"
 
 
 def studies(dataset: str, data: Path, out: Path) -> dict[str, list[Study]]:
@@ -61,15 +66,31 @@ def studies(dataset: str, data: Path, out: Path) -> dict[str, list[Study]]:
     found = {
         "every method": [study(PAPER, 3, "main"), study(HARMOFL, 3, "main"), study(FURTHER, 1, "main")],
         "one site left out": [study(LEFT_OUT, 1, "left-out", left_out=True)],
-        "averaged running statistics": [study(REGIME, 1, "batch", network__norm="batch")],
+        "averaged running statistics": [study(RUNNING, 1, "batch", network__norm="batch")],
     }
-    return found if dataset == "bloodcells" else {key: found[key] for key in ("every method", "one site left out")}
+    if dataset != "bloodcells":
+        del found["averaged running statistics"]
+    chosen = found["every method"][0].base.network.norm
+    for norm in REGIMES:  # the chosen one is in "every method" already
+        found[norm] = [study("fedavg,harmofl", 1, "main" if norm == chosen else norm, network__norm=norm)]
+    return found
 
 
 def ablation(main: list[Study]) -> list[Job]:
     """The runs of "every method" that the paper's ablation is made of."""
-    wanted = {v.method + str(dict(v.changes)) for v in parse_variants(",".join(ABLATION))}
-    return [j for s in main for j in s.jobs() if j.variant.method + str(dict(j.variant.changes)) in wanted]
+    wanted = [(v.method, v.changes) for v in parse_variants(",".join(ABLATION))]
+    return [job for study in main for job in study.jobs() if (job.variant.method, job.variant.changes) in wanted]
+
+
+def regime_table(parts: dict[str, list[Study]]) -> str:
+    """Mean validation score by normalization regime, seed 0."""
+    lines = ["| regime | FedAvg | HarmoFL, as published | mean |", "|---|---|---|---|"]
+    for norm in REGIMES:
+        _, outcomes = collect(parts[norm][0].jobs())
+        values = [float(outcome.val[0]) for outcome in outcomes]
+        if len(values) == 2:
+            lines.append(f"| {norm} | {values[0]:.3f} | {values[1]:.3f} | {sum(values) / 2:.3f} |")
+    return "\n".join(lines)
 
 
 def everything(data: Path, out: Path) -> Iterator[tuple[str, str, list[Job]]]:
@@ -80,7 +101,7 @@ def everything(data: Path, out: Path) -> Iterator[tuple[str, str, list[Job]]]:
 
 
 def run(data: Path, out: Path, workers: int) -> None:
-    jobs = [job for _, _, found in everything(data, out) for job in found]
+    jobs = list({job.folder: job for _, _, found in everything(data, out) for job in found}.values())
     check_earlier(jobs, out)
     first = [v.label for v in parse_variants(f"{PAPER},{HARMOFL}")]
     jobs.sort(key=lambda job: (job.seed, job.folder.parent.parent.name != "main", job.variant.label not in first))
@@ -90,7 +111,11 @@ def run(data: Path, out: Path, workers: int) -> None:
 
 
 def tables(data: Path, out: Path) -> None:
+    for dataset in DATASETS:
+        print(f"\n### {dataset}: validation by regime\n\n{regime_table(studies(dataset, data, out))}")
     for dataset, title, jobs in everything(data, out):
+        if title in REGIMES:
+            continue
         metric, outcomes = collect(jobs)
         if outcomes:
             left_out = title == "one site left out"
@@ -108,7 +133,9 @@ FILES = ("result.json", "cases.json", "rounds.jsonl")
 def pack(data: Path, out: Path) -> None:
     """Keep what the tables need of every finished run, without the names of single images."""
     for dataset in DATASETS:
-        jobs = [job for name, _, found in everything(data, out) for job in found if name == dataset]
+        jobs = {
+            job.folder: job for name, _, found in everything(data, out) for job in found if name == dataset
+        }.values()
         done = {str(job.folder.relative_to(out)): _kept(job.folder) for job in jobs if _is_done(job.folder)}
         STORE.mkdir(exist_ok=True)
         with gzip.GzipFile(STORE / f"{dataset}.json.gz", "wb", mtime=0) as file:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import SIZES, adam, assert_same, sgd, toy_network, toy_site, toy_sites, toy_training, train
+from toys import SIZES, Scalar, adam, assert_same, sgd, toy_network, toy_site, toy_sites, toy_training, train
 
 from harmofl.amplitude import amplitude, with_amplitude
 from harmofl.arrays import state_of
@@ -160,15 +160,6 @@ def test_fedsam_second_pass_at_a_vanishing_climb_is_the_plain_step_to_the_bit() 
 
 def test_fedsam_step_by_hand() -> None:
     """l(w) = w^2 on one site: w = 1, g = 2, delta = 0.5, grad at 1.5 is 3; w - 0.1 * 3 = 0.7."""
-
-    class Scalar(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.ones(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.w
-
     method = FedSAM(alpha=0.5)
     training = toy_training(
         method,

@@ -42,6 +42,17 @@ def toy_network(seed: int = 0, dropout: float = 0.0) -> nn.Module:
         return nn.Sequential(block, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
 
 
+class Scalar(nn.Module):
+    """Gives w, which starts at 1, for whatever image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.w
+
+
 def sgd(params: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=1e-2)
 

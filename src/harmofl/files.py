@@ -1,11 +1,27 @@
 """Writing files so that a kill or a full disk at any moment leaves the old file or the new one, never half of one."""
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harmofl.errors import StorageError
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """JSON as its standard has it: what is not a finite number is null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

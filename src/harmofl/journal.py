@@ -10,7 +10,6 @@ samples.npz        example images with truth and prediction, for the report
 """
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from torch import Tensor
 from harmofl.arrays import Arrays
 from harmofl.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
 from harmofl.errors import RunError
-from harmofl.files import storing, write_atomic
+from harmofl.files import storing, strict_json, write_atomic
 
 fcntl: ModuleType | None
 try:
@@ -106,7 +105,7 @@ class Journal:
             shutil.rmtree(beside.folder, ignore_errors=True)
             for part in (beside._state.parent, beside._model):
                 part.mkdir(parents=True)
-        write_atomic(beside._model / "model.json", _json(model_card, indent=2).encode())
+        write_atomic(beside._model / "model.json", strict_json(model_card, indent=2).encode())
         write_atomic(beside.config_path, config.encode())
         with storing(folder):
             beside.folder.replace(folder)
@@ -126,13 +125,13 @@ class Journal:
 
     def card(self) -> dict[str, Any]:
         """What `create` was given to describe the model."""
-        return _read_json(self._model / "model.json")
+        return _readstrict_json(self._model / "model.json")
 
     def append(self, record: RoundRecord) -> None:
         """Add one round, on the disk before this returns."""
         row = {key: value for key, value in asdict(record).items() if value is not None}
         with storing(self._rounds), self._rounds.open("a", encoding="utf-8") as file:
-            file.write(_json(row) + "\n")
+            file.write(strict_json(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -230,7 +229,7 @@ class Journal:
 
     def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the scores of single test cases, see `harmofl.metrics.CaseScores`, by site."""
-        write_atomic(self._cases, _json(cases).encode())
+        write_atomic(self._cases, strict_json(cases).encode())
 
     def cases(self) -> dict[str, Any]:
         """What `save_cases` was given.
@@ -238,29 +237,18 @@ class Journal:
         Raises:
             RunError: if it is missing or damaged.
         """
-        return _read_json(self._cases)
+        return _readstrict_json(self._cases)
 
     def result(self) -> dict[str, Any]:
         """The result of a finished run."""
-        return _read_json(self.result_path)
+        return _readstrict_json(self.result_path)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
-        write_atomic(self.result_path, _json(result, indent=2).encode())
+        write_atomic(self.result_path, strict_json(result, indent=2).encode())
 
 
-def _json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: what is not a number is null."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def _readstrict_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

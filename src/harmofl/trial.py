@@ -24,7 +24,6 @@ from harmofl.local import Training, batch_indices
 from harmofl.losses import LOSSES
 from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, make_method
-from harmofl.methods.local_only import Local
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
 from harmofl.models import build_network
 
@@ -68,8 +67,9 @@ class Trial:
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
         check_metric(experiment, federation.info.task)
-        if unseen and isinstance(method, Local):
-            raise ConfigError("data.unseen: local trains no common model that an unseen site could use; leave it out")
+        if unseen and not method.common:
+            name = experiment.method["name"]
+            raise ConfigError(f"data.unseen: {name} trains no common model that an unseen site could use; leave it out")
         training = replace(_training(experiment, federation, method), device=device)
         _try_out(training.model, federation, training, experiment.evaluation.batch_size)
         return cls(experiment, federation, method, training, unseen)

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from harmofl.comparison.formats import comma_separated, latex, markdown
 from harmofl.comparison.outcome import CaseTable, Cost, Outcome
 from harmofl.comparison.statistics import difference
-from harmofl.comparison.table import comma_separated, compare, header, latex, markdown, mean_and_spread, rows
+from harmofl.comparison.table import compare, header, mean_and_spread, rows
 from harmofl.comparison.variants import Variant
 
 COST = Cost(seconds=1.5, megabytes=12, kept=3, held=1234, passes=1, rounds=2)

@@ -151,9 +151,9 @@ def test_leaving_one_site_out(federation: Path, tmp_path: Path) -> None:
     assert list(result["test"]) == ["site-1"]
     assert comparison.failed == []
     assert "local: not in this table, it trains no model for a site that is not there" in comparison.notes
-    with pytest.raises(ConfigError, match="local trains no model for a site that is not there; add a method"):
+    with pytest.raises(ConfigError, match="local has no model for a site that is not there; add a method"):
         carry_out_study(study(federation, tmp_path / "no", "local", seeds=1, leave_one_site_out=True))
-    with pytest.raises(ConfigError, match="local has no score at a site that is left out"):
+    with pytest.raises(ConfigError, match="--baseline must be one of fedavg, got 'local'"):
         carry_out_study(study(federation, tmp_path / "no", "fedavg,local", leave_one_site_out=True, baseline="local"))
 
 
@@ -238,6 +238,14 @@ def test_what_is_wrong_for_all_is_said_once_before_any_run(federation: Path, tmp
 def test_a_run_with_other_settings_is_refused(done: Path, federation: Path) -> None:
     with pytest.raises(RunError, match=r"holds a run with other settings \(training\.lr was 0\.01, is 0\.5\)"):
         carry_out_study(study(federation, done, "fedavg", training__lr=0.5))
+
+
+def test_a_damaged_card_is_named(federation: Path, tmp_path: Path) -> None:
+    chosen = study(federation, tmp_path / "out", "fedavg", seeds=1)
+    carry_out_study(chosen)
+    (tmp_path / "out" / "fedavg" / "seed-0" / "model" / "model.json").write_text("{}")
+    with pytest.raises(RunError, match=r"model\.json is damaged"):
+        carry_out_study(chosen)
 
 
 def test_folders_that_cannot_be_are_said(federation: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
-from toys import toy_training, train
+from toys import Scalar, toy_training, train
 
 from harmofl.data.site import Site, Split
 from harmofl.exchange import ClientState, ServerState
@@ -14,17 +14,6 @@ from harmofl.method import Method
 from harmofl.runtimes.simulation import run_round
 
 LR = 0.1
-
-
-class Scalar(nn.Module):
-    """Gives w, which starts at 1, for whatever image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.w
 
 
 def site(name: str, t: int, steps: int = 2) -> Site:

@@ -154,6 +154,12 @@ def test_feature_augmentation_leaves_a_single_image_alone() -> None:
     assert layer(x) is x
 
 
+def test_fedfa_says_when_there_is_nothing_to_augment() -> None:
+    method, plain = FedFA(), torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.AdaptiveAvgPool2d(1))
+    assert "equals fedavg" in method.remarks(method.model(plain))[0]
+    assert method.remarks(method.model(toy_network())) == []
+
+
 def test_fedfa_server_takes_the_variance_between_sites() -> None:
     method = FedFA(chance=1)
     server, _, updates = train(method, toy_training(method), rounds=1)

@@ -9,7 +9,7 @@ from harmofl.comparison.variants import Variant
 from harmofl.config import Experiment, available_cores, changed, load_experiment, resolved, validated
 from harmofl.errors import ConfigError, RunError
 from harmofl.journal import Journal
-from harmofl.methods import METHODS, make_method
+from harmofl.methods import make_method
 
 Budget = Literal["rounds", "gradients"]
 
@@ -65,7 +65,7 @@ def plan(
         for seed in seeds
         for variant in variants
         for site in left_out
-        if not (site and not METHODS[variant.method].sends and not METHODS[variant.method].pooled)
+        if variant.common or not site
         for folder in [out / variant.folder / (f"seed-{seed}" + (f"-without-{site}" if site else ""))]
     ]
 
@@ -110,7 +110,10 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
         if not journal.config_path.exists():
             continue
         ran = load_experiment(journal.config_path, {})
-        now = resolved(job.experiment, journal.card()["task"])
+        task = journal.card().get("task")
+        if task != "classification" and task != "segmentation":
+            raise RunError(f"{job.folder}: model.json is damaged; delete the folder and give the same command again")
+        now = resolved(job.experiment, task)
         if found := _difference(ran.model_dump(mode="json"), now.model_dump(mode="json")):
             raise RunError(
                 f"{job.folder}: holds a run with other settings ({found}); choose another --out, or delete it"

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harmofl.comparison.formats import write_tables
 from harmofl.comparison.outcome import collect
 from harmofl.comparison.plan import Budget, Job, check_earlier, default_workers, plan
 from harmofl.comparison.progress import Bar
-from harmofl.comparison.table import Comparison, compare, write_tables
+from harmofl.comparison.table import Comparison, compare
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
 from harmofl.config import Experiment
@@ -51,22 +52,20 @@ class Study:
             raise ConfigError(f"{self.base.data.folder}: leaving one site out needs at least two, got {len(left_out)}")
         found = plan(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
         if not found:
-            raise ConfigError("--leave-one-site-out: local trains no model for a site that is not there; add a method")
+            names = ", ".join(variant.label for variant in self.variants)
+            raise ConfigError(f"--leave-one-site-out: {names} has no model for a site that is not there; add a method")
         return found
 
     def chosen_baseline(self) -> str:
         """The baseline's label.
 
         Raises:
-            ConfigError: if no variant is called so.
+            ConfigError: if no variant is called so, or it has no model for a site that is left out.
         """
-        labels = [variant.label for variant in self.variants]
+        labels = [v.label for v in self.variants if v.common or not self.leave_one_site_out]
         if self.baseline and self.baseline not in labels:
             raise ConfigError(f"--baseline must be one of {', '.join(labels)}, got {self.baseline!r}")
-        shared = [v.label for v in self.variants if not self.leave_one_site_out or v.method != "local"]
-        if self.baseline and self.baseline not in shared:
-            raise ConfigError("--baseline: local has no score at a site that is left out; choose another")
-        return self.baseline or (shared or labels)[0]
+        return self.baseline or next(iter(labels), "")
 
 
 def site_names(base: Experiment) -> list[str]:
@@ -115,5 +114,5 @@ def _left_aside(study: Study) -> list[str]:
     return [
         f"{variant.label}: not in this table, it trains no model for a site that is not there"
         for variant in study.variants
-        if study.leave_one_site_out and variant.method == "local"
+        if study.leave_one_site_out and not variant.common
     ]

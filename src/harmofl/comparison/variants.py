@@ -36,6 +36,11 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def common(self) -> bool:
+        """Whether it ends with a model that a site which never trained can use."""
+        return METHODS[self.method].common
+
+    @property
     def folder(self) -> str:
         """The label as the name of a folder."""
         name = re.sub(r"[^\w.+-]+", "_", self.label).strip("_.") or "variant"

@@ -44,7 +44,9 @@ class FedAvg:
     pooled: ClassVar[bool] = False
     """Whether all images are trained on in one place, as the yardstick `pooled` does."""
     sends: ClassVar[bool] = True
-    """Whether anything travels; if not, there is no common model either, or all images are in one place."""
+    """Whether anything travels between sites and server."""
+    common: ClassVar[bool] = True
+    """Whether there is one model in the end, which a site that never trained can use too."""
     told: ClassVar[tuple[str, ...]] = ()
     """Which of the server's extras go to the sites."""
 

@@ -51,6 +51,12 @@ class FedFA(FedAvg):
             stage.register_forward_pre_hook(layer.before)
         return _Augmented(super().model(network), layers)
 
+    def remarks(self, model: nn.Module) -> list[str]:
+        """Whether there is anything to augment."""
+        if len(model.get_submodule("augmentation")):  # type: ignore[arg-type]
+            return []
+        return ["fedfa: this network has no layer that normalizes maps and names no stages, so it equals fedavg"]
+
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:

@@ -20,6 +20,7 @@ class Local(FedAvg):
     """w_i <- w_i - eta grad f_i(w_i), from the same initial weights; nothing is sent or averaged."""
 
     sends: ClassVar[bool] = False
+    common: ClassVar[bool] = False
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
         """Nothing to send; an amplitude is the site's own from its first round on."""

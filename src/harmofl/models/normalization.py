@@ -120,15 +120,14 @@ def _replacement(layer: _BatchNorm, regime: Normalization) -> nn.Module:
     return new if layer.weight is None else new.to(layer.weight)
 
 
-_KINDS: Final = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
-
-
+MAP_NORMALIZATIONS: Final = (_BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+"""The layers that normalize feature maps."""
 _RUNNING: Final = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def is_normalization(model: nn.Module, name: str) -> bool:
     """Whether the state_dict entry `name` belongs to a normalization layer, however deep it is nested."""
-    return isinstance(model.get_submodule(name.rpartition(".")[0]), _KINDS)
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), (*MAP_NORMALIZATIONS, nn.LayerNorm))
 
 
 def is_running(model: nn.Module, name: str) -> bool:

@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from harmofl.models.normalization import MAP_NORMALIZATIONS
+
 _heads: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -52,8 +54,7 @@ def stages(network: nn.Module) -> list[nn.Module]:
     own = getattr(network, "stages_read", None)
     if own is not None:
         return list(own())
-    kinds = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
-    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    layers = [module for module in network.modules() if isinstance(module, MAP_NORMALIZATIONS)]
     count = min(5, len(layers))
     return [layers[(index * len(layers)) // count] for index in range(count)]
 

@@ -1,0 +1,96 @@
+"""A comparison as Markdown, CSV, LaTeX and JSON."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harmofl.comparison.outcome import Floats, Outcome
+from harmofl.comparison.statistics import Difference
+from harmofl.comparison.table import Comparison, header, rows
+from harmofl.files import strict_json, write_atomic
+
+
+def markdown(comparison: Comparison) -> str:
+    """A Markdown table with its notes; the best are bold."""
+    lines = [comparison.title, "", _markdown_row(header(comparison)), "|---" * len(header(comparison)) + "|"]
+    lines += [_markdown_row([f"**{c.text}**" if c.best else c.text for c in row]) for row in rows(comparison)]
+    return "\n".join([*lines, "", *(f"- {note}" for note in comparison.notes), ""])
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+def latex(comparison: Comparison) -> str:
+    r"""A tabular environment that needs no package; the best are \textbf."""
+    body = [" & ".join(map(_tex, header(comparison))) + r" \\ \hline"]
+    for row in rows(comparison):
+        body.append(" & ".join(rf"\textbf{{{_tex(c.text)}}}" if c.best else _tex(c.text) for c in row) + r" \\")
+    columns = "l" + "c" * (len(header(comparison)) - 1)
+    notes = [f"% {note}" for note in (comparison.title, *comparison.notes)]
+    return "\n".join([*notes, rf"\begin{{tabular}}{{{columns}}}", r"\hline", *body, r"\hline", r"\end{tabular}", ""])
+
+
+_TEX = {"\\": r"\textbackslash{}", **{c: rf"\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def comma_separated(comparison: Comparison) -> str:
+    """One row a method, seed and site, with the score: for statistics and plots of one's own."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["method", "seed", "site", comparison.metric])
+    for outcome in comparison.outcomes:
+        for seed, scores in zip(outcome.seeds, outcome.test, strict=True):
+            writer.writerows([outcome.variant.label, seed, site, score] for site, score in _pairs(outcome, scores))
+    return file.getvalue()
+
+
+def _pairs(outcome: Outcome, scores: Floats) -> list[tuple[str, float]]:
+    return list(zip(outcome.sites, scores.tolist(), strict=True))
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Every number, with the settings of every method."""
+    return {
+        "metric": comparison.metric,
+        "baseline": comparison.baseline,
+        "equal": comparison.equal,
+        "left_out": comparison.left_out,
+        "notes": comparison.notes,
+        "methods": [
+            _method(outcome, found) for outcome, found in zip(comparison.outcomes, comparison.differences, strict=True)
+        ],
+    }
+
+
+def _method(outcome: Outcome, found: Difference | None) -> dict[str, Any]:
+    return {
+        "label": outcome.variant.label,
+        "method": outcome.variant.method,
+        "changes": dict(outcome.variant.changes),
+        "seeds": list(outcome.seeds),
+        "test": {str(s): dict(_pairs(outcome, scores)) for s, scores in zip(outcome.seeds, outcome.test, strict=True)},
+        "validation": dict(zip(map(str, outcome.seeds), outcome.val.tolist(), strict=True)),
+        "difference": found and asdict(found),
+        "cost": asdict(outcome.cost),
+    }
+
+
+def write_tables(comparison: Comparison, out: Path) -> list[Path]:
+    """Write table.md, table.tex, scores.csv and table.json into the folder."""
+    contents = {
+        "table.md": markdown(comparison),
+        "table.tex": latex(comparison),
+        "scores.csv": comma_separated(comparison),
+        "table.json": strict_json(as_json(comparison), indent=1),
+    }
+    for name, text in contents.items():
+        write_atomic(out / name, text.encode())
+    return [out / name for name in contents]
