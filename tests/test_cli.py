@@ -100,7 +100,7 @@ def test_methods_lists_every_method() -> None:
     "command",
     [
         *("run", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search"),
-        *("data synth", "data import", "data check", "data show"),
+        *("data synth", "data prepare", "data import", "data check", "data show"),
     ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
@@ -182,7 +182,7 @@ def test_config_shows_everything_and_says_what_to_download() -> None:
     assert 'metric = "slice_dice_released"' in shown.stdout
     assert "rounds = 7" in shown.stdout
     assert "momentum = 0.9" in shown.stdout
-    assert "data/prostate is not there; download Multi-site prostate MRI of SAML" in shown.stderr
+    assert "data/prostate is not there; download the six-site prostate MRI of SAML" in shown.stderr
     tomllib.loads(shown.stdout)
     assert "network.name must be" in refused("config", ROOT / "configs" / "nuclei.toml", "--set", "network.name=foo")
     assert "has no option" in refused("config", ROOT / "configs" / "nuclei.toml", "--set", "network.options.zzz=1")
@@ -191,7 +191,7 @@ def test_config_shows_everything_and_says_what_to_download() -> None:
 
 def test_a_missing_download_is_one_line() -> None:
     said = refused("run", ROOT / "configs" / "paper" / "camelyon17-paper.toml")
-    assert "data/camelyon17: no such folder; download Camelyon17 patches as WILDS releases them" in said
+    assert "data/camelyon17: no such folder; download Camelyon17-WILDS v1.0" in said
 
 
 def test_compare_ablate_sweep_and_search(federation: Path, tmp_path: Path) -> None:
@@ -251,3 +251,32 @@ def test_interrupting_says_how_to_go_on(federation: Path, tmp_path: Path) -> Non
     assert process.returncode == 130
     assert f"harmofl run --resume {folder}" in said
     assert "Traceback" not in said
+
+
+def test_prepare_describes_the_data_sets() -> None:
+    done = harmofl("data", "prepare")
+    assert done.returncode == 0
+    assert "camelyon17: Camelyon17-WILDS" in done.stdout and "hospital_4 146722" in done.stdout
+    one = harmofl("data", "prepare", "tnbc")
+    assert one.returncode == 0 and "10.5281/zenodo.1175282" in one.stdout and "camelyon17" not in one.stdout
+
+
+def test_prepare_lists_what_is_missing_and_goes_on_if_told(tmp_path: Path) -> None:
+    from data.published_trees import tnbc
+
+    root = tnbc(tmp_path / "in")
+    (root / "TNBC_NucleiSegmentation/GT_01/01_1.png").unlink()
+    words = ("data", "prepare", "tnbc", "--from", root, "--to", tmp_path / "fed")
+    done = harmofl(*words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[:2] == ["missing: GT_01/01_1.png", "missing: 1 of 7 in Slide_01"]
+    assert "--partial" in done.stderr.splitlines()[-1]
+    done = harmofl(*words, "--partial", "--tile", 16)
+    assert done.returncode == 0, done.stderr
+    assert "CC BY 4.0" in done.stdout
+    assert harmofl("data", "check", tmp_path / "fed").returncode == 0
+
+
+def test_prepare_without_a_target(tmp_path: Path) -> None:
+    assert "belong together" in refused("data", "prepare", "tnbc", "--from", tmp_path)
+    assert "must be one of camelyon17" in refused("data", "prepare", "imagenet")

@@ -1,9 +1,10 @@
 """The commands `harmofl data ...`: make, import, check and show the images of a federation."""
 
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,9 +13,15 @@ from rich.table import Table
 
 from harmofl.errors import ConfigError
 
+if TYPE_CHECKING:
+    from harmofl.data.published import About
+
 data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and show the images of a federation.")
 
 Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
+LISTED = 20
+"""So many lines of what is missing are printed."""
+
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 
 
@@ -49,6 +56,66 @@ def synth(
             progress=lambda done, total: progress("", done, total),
         )
     Console().print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {to}`", soft_wrap=True)
+
+
+@data_app.command()
+def prepare(
+    name: Annotated[
+        str | None, typer.Argument(help="Which data set; with --from and --to left out, what it is.")
+    ] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="The folder of the unpacked download.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The federation folder to make.")] = None,
+    splits: Annotated[str | None, typer.Option(help="How to split; patients where there is a choice.")] = None,
+    tile: Annotated[int | None, typer.Option(min=0, help="Side of tiles in pixels; 0 keeps images whole.")] = None,
+    seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Files at a time; all cores if not given.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Do without what is missing or unreadable.")] = False,
+) -> None:
+    """Make a federation of a published data set's download; repeated after an interruption, it goes on.
+
+    Examples:
+        harmofl data prepare
+
+        harmofl data prepare camelyon17 --from camelyon17_v1.0 --to data/camelyon17
+    """
+    from harmofl.data.prepare import described, look_through, wishes_for
+    from harmofl.data.prepare import prepare as convert
+    from harmofl.data.published import PUBLISHED
+
+    if name is None or (source is None and to is None):
+        for about in (described(name),) if name else (dataset.ABOUT for dataset in PUBLISHED.values()):
+            _describe(about)
+        return
+    wishes = wishes_for(name, splits=splits, tile=tile, seed=seed)
+    if source is None or to is None:
+        raise ConfigError("--from DOWNLOAD and --to FOLDER belong together; give both")
+    download = look_through(name, source, wishes)
+    told = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    for line in download.problems[:LISTED]:
+        told.print(line)
+    if len(download.problems) > LISTED:
+        told.print(f"and {len(download.problems) - LISTED} more")
+    with _bar("preparing") as progress:
+        info = convert(download, to, partial=partial, workers=workers, progress=progress, warned=told.print)
+    print(f"{to}: {info.task}, classes {', '.join(info.classes)}; licence: {info.licence}")
+    print(f"look at it with `harmofl data show {to}`, train with `harmofl run --data {to}`")
+
+
+def _describe(about: "About") -> None:
+    counts = ", ".join(f"{site} {count}" for site, count in about.counts.items())
+    lines = {
+        "download": about.source,
+        "licence": about.licence,
+        "cite": about.citation,
+        "holds": about.layout,
+        f"{about.unit}": counts,
+        "splits": " or ".join(about.splits),
+        "tiles": f"{about.tile} pixels" if about.tile else "",
+    }
+    print(f"{about.name}: {about.title}, {about.task}")
+    for key, text in lines.items():
+        if text:
+            print(textwrap.fill(text, 110, initial_indent=f"  {key:10}", subsequent_indent=" " * 12))
 
 
 @data_app.command("import")

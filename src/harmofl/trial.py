@@ -61,6 +61,7 @@ class Trial:
         federation = replace(federation, sites=_chosen(federation, taking_part, "data.sites"))
         if not federation.sites:
             raise ConfigError(f"data.unseen: at least one site must train, but these are all: {', '.join(data.unseen)}")
+        _check_training(federation)
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
         keep_freed_memory()
@@ -132,7 +133,7 @@ class Trial:
 def _opened(experiment: Experiment, opening: Callable[[str, int, int], None]) -> Federation:
     data = experiment.data
     if data.source and not data.folder.exists():
-        raise DataError(f"{data.folder}: no such folder; download {data.source}; then set data.folder")
+        raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
     seed = experiment.run.seed if data.split_seed is None else data.split_seed
     federation = open_federation(
         data.folder, size=data.size, channels=data.channels, seed=seed, cache=data.cache, progress=opening
@@ -140,6 +141,16 @@ def _opened(experiment: Experiment, opening: Callable[[str, int, int], None]) ->
     if data.split == "given":
         return federation
     return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
+
+
+def _check_training(federation: Federation) -> None:
+    """Refuse to train at a site whose images are all for testing."""
+    for site in federation.sites:
+        if not len(site.train):
+            raise ConfigError(
+                f"{site.name}: a site that trains must have training images, but all of its images are for testing; "
+                f"add data.unseen=['{site.name}'] to test there, or leave it out with data.sites"
+            )
 
 
 def check_metric(experiment: Experiment, task: Task) -> None:

@@ -268,7 +268,7 @@ def test_federation_toml_values(tmp_path, key, value, message):
 
 def test_federation_toml_round_trip(tmp_path):
     for size in (None, (3, 4)):
-        info = FederationInfo("n", "segmentation", ("a", "b"), 3, size, "foreground", "here", "CC0")
+        info = FederationInfo("n", "segmentation", ("a", "b"), 3, size, "foreground", "images", "here", "CC0")
         write_info(tmp_path, info)
         assert read_info(tmp_path) == info
 

@@ -54,6 +54,8 @@ class FederationInfo:
         channels: image channels after decoding, 1 or 3 (or 2k+1 neighbouring slices of a volume).
         size: (H, W) in pixels that every image is resized to, or None to keep the size of the files.
         slices: which slices of a volume are used: "all", or "foreground" for those with a non-empty mask.
+        split: "patients" if no patient is on two sides, "images" if the data were published with a split that parts
+            the images of a patient; that is then a warning and not an error.
         origin: where the data came from.
         licence: under which licence.
     """
@@ -64,6 +66,7 @@ class FederationInfo:
     channels: int
     size: tuple[int, int] | None = None
     slices: str = "all"
+    split: str = "patients"
     origin: str = ""
     licence: str = ""
 
@@ -132,6 +135,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_positive, v)),
     ),
     "slices": ("all or foreground", lambda v: v in ("all", "foreground")),
+    "split": ("patients or images", lambda v: v in ("patients", "images")),
     "origin": ("a text", _is_text),
     "licence": ("a text", _is_text),
 }

@@ -2,10 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from harmofl.data.manifest import SPLITS
+from harmofl.batch import Task
+from harmofl.data.manifest import SPLITS, Record
 from harmofl.errors import ConfigError, DataError
 
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -86,3 +88,21 @@ def _spread(order: Sequence[str], quotas: Sequence[int]) -> dict[str, str]:
         given[chosen] += 1
         split[patient] = SPLITS[chosen]
     return split
+
+
+def with_splits(
+    site: str, records: Sequence[Record], task: Task, fractions: tuple[float, float, float], seed: int
+) -> list[Record]:
+    """The rows of a site with a split each: their own, or where none has one, drawn by patient.
+
+    Raises:
+        DataError: naming the site, if it has fewer than 3 patients.
+    """
+    if not records or any(record.split for record in records):
+        return list(records)
+    labels = [record.target for record in records] if task == "classification" else None
+    try:
+        split = split_patients([record.patient for record in records], labels, fractions, seed=seed)
+    except DataError as error:
+        raise DataError(f"{site}: {error}") from None
+    return [replace(record, split=split[record.patient]) for record in records]

@@ -26,7 +26,7 @@ def _row(site: Site, name: str) -> dict[str, str]:
 
 def _occurrences(targets: np.ndarray, k: int) -> int:
     hits = targets == k
-    return int(np.count_nonzero(hits.reshape(len(targets), -1).any(axis=1)))
+    return int(np.count_nonzero(hits.any(axis=tuple(range(1, hits.ndim)))))
 
 
 def absent_classes(federation: Federation) -> list[str]:

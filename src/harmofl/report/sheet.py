@@ -42,10 +42,11 @@ def write_sheet(federation: Federation, path: Path) -> None:
 
 
 def _pictures(site: Site) -> list[tuple[np.ndarray, str]]:
-    """Images spread evenly over the site's training data, as bytes, and what to write above each."""
-    count = len(site.train)
+    """Images spread evenly over the training data (or all, if for testing), as bytes, and what to write above each."""
+    split = site.train if len(site.train) else site.test
+    count = len(split)
     index = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int))
-    batch = site.train.batch(index)
+    batch = split.batch(index)
     images, targets = batch.images.numpy(), batch.targets.numpy()
     if site.task == "classification":
         return [(to_bytes(x, _SIDE), site.classes[y]) for x, y in zip(images, targets, strict=True)]

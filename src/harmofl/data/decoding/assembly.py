@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harmofl.data.checking.problem import Problem
-from harmofl.data.decoding.images import read_header
 from harmofl.data.decoding.records import decode_record
 from harmofl.data.decoding.store import Rows
 from harmofl.data.layout.files import SiteFiles
-from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.data.manifest import SPLITS, FederationInfo, Record
+from harmofl.data.parallel import in_order
 from harmofl.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -32,6 +32,10 @@ class _Part:
             self.targets.append(targets)
             self.cases += [case] * len(images)
 
+    def be_empty_like(self, other: "_Part") -> None:
+        self.images.append(other.images.none())
+        self.targets.append(other.targets.none())
+
 
 def assemble(site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows], progress: Progress | None) -> Built:
     """Decode a site.
@@ -45,38 +49,50 @@ def assemble(site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows],
     Returns:
         the arrays of each split and nothing else, or no arrays and what is wrong.
     """
+    try:
+        return _assembled(site, info, rows, progress, deep=False)
+    except _DeepImageError:
+        return _assembled(site, info, rows, progress, deep=True)
+
+
+class _DeepImageError(Exception):
+    """An image has 16 bits, so that all must be kept as float32: 8 would lose some."""
+
+
+def _assembled(
+    site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows], progress: Progress | None, *, deep: bool
+) -> Built:
     problems = []
-    deep = _has_deep(site)
     parts = {split: _Part(rows(f"{split}-images"), rows(f"{split}-targets")) for split in SPLITS}
-    for done, record in enumerate(site.records, start=1):
+
+    def decoded(record: Record) -> tuple[np.ndarray, np.ndarray] | DataError:
         try:
-            images, targets = decode_record(site.folder, record, info)
+            return decode_record(site.folder, record, info)
         except DataError as error:
-            problems.append(Problem("error", site.name, record.image, str(error)))
+            return error
+
+    for done, (record, outcome) in enumerate(zip(site.records, in_order(decoded, site.records), strict=True), start=1):
+        if isinstance(outcome, DataError):
+            problems.append(Problem("error", site.name, record.image, str(outcome)))
         else:
+            images, targets = outcome
+            if images.dtype != np.uint8 and not deep:
+                raise _DeepImageError
             parts[record.split].append(as_float(images) if deep else images, targets, record.case)
         if progress:
             progress(site.name, done, len(site.records))
-    problems = problems or [_no_slices(site, name) for name, part in parts.items() if not part.cases]
+    needed = {record.split for record in site.records}
+    problems = problems or [_no_slices(site, name) for name in sorted(needed) if not parts[name].cases]
     if problems:
         return {}, problems
+    for name in set(SPLITS) - needed:  # a site for testing alone
+        parts[name].be_empty_like(parts["test"])
     return {name: (p.images.finish(), p.targets.finish(), tuple(p.cases)) for name, p in parts.items()}, []
 
 
 def as_float(images: np.ndarray) -> np.ndarray:
     """Return 8-bit images as float32 in [0, 1], and float32 ones as they are."""
     return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
-
-
-def _has_deep(site: SiteFiles) -> bool:
-    """Tell whether any image has 16 bits, so that 8 would lose some."""
-    for record in site.records:
-        try:
-            if read_header(site.folder / record.image).deep:
-                return True
-        except DataError:
-            continue  # reported when it is decoded
-    return False
 
 
 def _no_slices(site: SiteFiles, split: str) -> Problem:

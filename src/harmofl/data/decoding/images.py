@@ -1,9 +1,10 @@
 """Reading one image or mask file: PNG, JPEG and TIFF here, NIfTI through `volumes`."""
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: if the file is missing or not an image.
     """
-    with _reading(path):
+    with reading(path):
         if is_volume(path.name):
             return Header(volumes.slice_size(path), colour=False, deep=False)
         with Image.open(path) as image:
@@ -49,7 +50,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: if the file is missing, truncated or of an unsupported kind, without naming it.
     """
-    with _reading(path):
+    with reading(path):
         return volumes.read_volume(path) if is_volume(path.name) else _read_photograph(path)
 
 
@@ -59,19 +60,19 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         DataError: if the file is missing or truncated, in colour or holds other than whole numbers.
     """
-    with _reading(path):
+    with reading(path):
         return volumes.read_labels(path) if is_volume(path.name) else _read_flat_mask(path)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises, warns or logs over a damaged file into one line."""
+def reading(path: Path, also: tuple[str, ...] = ()) -> Iterator[None]:
+    """Turn whatever a decoder raises, warns or logs over a damaged file into one line; `also` are suffixes to allow."""
     if not is_file(path):
         raise DataError("file is missing; restore it or leave it out")
-    if not suffix_of(path.name):
+    if not suffix_of(path.name) and path.suffix.lower() not in also:
         raise DataError("must be PNG, JPEG, TIFF or NIfTI; convert it or leave it out")
     try:
-        with _quiet():
+        with _QUIET:
             yield
     except DataError:
         raise
@@ -80,18 +81,35 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot be read ({reason}); restore it or leave it out") from None
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep nibabel's log and numpy's and Pillow's warnings off the terminal."""
-    logger = logging.getLogger("nibabel.global")
-    disabled = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = disabled
+class _Quiet:
+    """Keeps nibabel's log and numpy's and Pillow's warnings off the terminal while any thread is decoding.
+
+    Both belong to the whole process: the first thread that begins turns them off, the last that ends restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._off = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._off.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                logger = logging.getLogger("nibabel.global")
+                self._off.callback(setattr, logger, "disabled", logger.disabled)
+                logger.disabled = True
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._off.close()
+
+
+_QUIET = _Quiet()
 
 
 def _read_photograph(path: Path) -> np.ndarray:

@@ -13,8 +13,11 @@ class Rows(Protocol):
     def append(self, rows: np.ndarray) -> None:
         """Add rows at the end; all must have one shape and type."""
 
+    def none(self) -> np.ndarray:
+        """No rows, of the shape and type of those appended."""
+
     def finish(self) -> np.ndarray:
-        """Return all rows as one array; at least one must have been appended."""
+        """Return all rows as one array; something must have been appended, if only no rows of some shape."""
 
 
 class MemoryRows:
@@ -26,6 +29,10 @@ class MemoryRows:
     def append(self, rows: np.ndarray) -> None:
         """Add rows at the end."""
         self._chunks.append(rows)
+
+    def none(self) -> np.ndarray:
+        """No rows, of the shape and type of those appended."""
+        return self._chunks[0][:0].copy()
 
     def finish(self) -> np.ndarray:
         """Return all rows as one array."""
@@ -50,6 +57,10 @@ class FileRows:
         self._pending_bytes += rows.nbytes
         if self._pending_bytes >= self._buffer:
             self._flush()
+
+    def none(self) -> np.ndarray:
+        """No rows, of the shape and type of those appended."""
+        return self._pending[0][:0].copy()
 
     def finish(self) -> np.ndarray:
         """Write the number of rows into the file and return it memory-mapped."""

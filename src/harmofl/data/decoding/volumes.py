@@ -18,7 +18,7 @@ _NAMED = {"c": "complex numbers", "V": "colours"}
 def slice_size(path: Path) -> tuple[int, int]:
     """Return (H, W) of a volume's slices from its header alone."""
     image = _load(path)
-    axes = _nibabel().orientations.io_orientation(image.affine)[:, 0]
+    axes = nibabel().orientations.io_orientation(image.affine)[:, 0]
     shape = dict(zip(axes, image.shape, strict=False))
     return int(shape[0]), int(shape[1])
 
@@ -63,14 +63,15 @@ def neighbourhoods(slices: np.ndarray, channels: int) -> np.ndarray:
     return neighbours
 
 
-def _nibabel() -> Any:
-    import nibabel  # slow to import, and only volumes need it
+def nibabel() -> Any:
+    """Return the package, imported when the first volume is read: it is slow to import."""
+    import nibabel
 
     return nibabel
 
 
 def _load(path: Path) -> Any:
-    nib = _nibabel()
+    nib = nibabel()
     image = nib.load(path)
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
         image = image.slicer[:, :, :, *([0] * (len(image.shape) - 3))]
@@ -87,7 +88,7 @@ def _load(path: Path) -> Any:
 
 def _voxels(path: Path) -> np.ndarray:
     """Return (S, H, W) finite float32 in canonical orientation."""
-    voxels: np.ndarray = _nibabel().as_closest_canonical(_load(path)).get_fdata(dtype=np.float32)
+    voxels: np.ndarray = nibabel().as_closest_canonical(_load(path)).get_fdata(dtype=np.float32)
     if bad := int(np.count_nonzero(~np.isfinite(voxels))):
         raise DataError(f"voxels must be finite, got {bad} that are NaN or infinite; mend the volume")
     return np.moveaxis(voxels, 2, 0)

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmofl.batch import Task
-from harmofl.data.layout.files import FederationFiles, SiteFiles, image_files, site_name, subfolders
+from harmofl.data.layout.files import FederationFiles, image_files, site_name, subfolders
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site, mask_folder
 from harmofl.data.layout.metadata import Row, read_metadata
 from harmofl.data.manifest import MOST_CLASSES
-from harmofl.data.splits import split_patients
+from harmofl.data.splits import with_splits
 from harmofl.errors import DataError
 
 UNDERSTOOD = (
@@ -35,7 +35,9 @@ def read_folders(
     by_site = _rows_by_site(root, rows, [site_name(folder) for folder in tasks])
     sites = [list_site(SiteFolder(folder, task, by_site.get(site_name(folder)))) for folder in tasks]
     if rows is None or not any(row.split for row in rows):
-        sites = [_with_splits(site, task, fractions, seed) for site in sites]
+        sites = [
+            replace(site, records=tuple(with_splits(site.name, site.records, task, fractions, seed))) for site in sites
+        ]
     info = infer_info(root.resolve().name, task, sites)
     if task == "classification":
         _check_classes(root, info.classes)
@@ -111,15 +113,3 @@ def _rows_by_site(root: Path, rows: Sequence[Row] | None, names: Sequence[str]) 
             )
             raise DataError(f"{place}: site must be a folder here ({', '.join(names)}), got {got}; mend the row")
     return {name: tuple(row for row in rows if row.site == name) for name in names}
-
-
-def _with_splits(site: SiteFiles, task: Task, fractions: tuple[float, float, float], seed: int) -> SiteFiles:
-    """Split the site's patients by seed; a site without images is left for the check to report."""
-    if not site.records:
-        return site
-    labels = [record.target for record in site.records] if task == "classification" else None
-    try:
-        split = split_patients([r.patient for r in site.records], labels, fractions, seed=seed)
-    except DataError as error:
-        raise DataError(f"{site.name}: {error}") from None
-    return replace(site, records=tuple(replace(r, split=split[r.patient]) for r in site.records))

@@ -1,0 +1,86 @@
+"""Finding the files of a download, and writing those of a federation."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from harmofl.data.decoding.images import read_header
+from harmofl.errors import DataError
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2")
+_LISTED = 5
+
+
+def files_in(download: Path) -> list[Path]:
+    """All files below that are not hidden and not of macOS' archiver, sorted; links to folders are followed."""
+    found = []
+    for folder, inner, names in os.walk(download, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith((".", "._"))]
+    return found
+
+
+def find_one(download: Path, name: str) -> Path:
+    """The file of that name, in the download or one or two folders below.
+
+    Raises:
+        DataError: if there is none, or several.
+    """
+    found = [path for pattern in ("", "*/", "*/*/") for path in sorted(download.glob(pattern + name))]
+    if not found:
+        raise DataError(f"{download}: {name} must be there, but is not; {hint(download)}")
+    if len(found) > 1:
+        raise DataError(f"{download}: {name} must be there once, got {found[0]} and {found[1]}; give the folder of one")
+    return found[0]
+
+
+def hint(download: Path) -> str:
+    """What to do about a download in which nothing was found."""
+    packed = [path.name for path in files_in(download) if path.suffix.lower() in ARCHIVES and ".nii" not in path.name]
+    return f"unpack {packed[0]} first" if packed else "give the folder that holds the download"
+
+
+def relative(paths: Iterable[Path], download: Path) -> tuple[str, ...]:
+    """The paths as lines for a person."""
+    return tuple(path.relative_to(download).as_posix() for path in paths)
+
+
+def sides(folder: str, names: set[str]) -> list[str]:
+    """A line for each name in the folder, or one for all if they are many."""
+    if len(names) > _LISTED:
+        return [f"{folder}: {len(names)} files, such as {min(names)}"]
+    return [f"{folder}/{name}" for name in sorted(names)]
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """(H, W) from the header.
+
+    Raises:
+        DataError: naming the file, if it cannot be read.
+    """
+    try:
+        return read_header(path).size
+    except DataError as error:
+        raise DataError(f"{path.name}: {error}") from None
+
+
+def link(source: Path, target: Path) -> None:
+    """Let the file be at `target` too: a hard link, or a copy where the file system has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def save_png(pixels: np.ndarray, target: Path) -> None:
+    """Write (H, W) or (H, W, 3) uint8, quickly rather than small; whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.tmp")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(beside, format="PNG", compress_level=3)
+    beside.replace(target)
