@@ -120,22 +120,30 @@ def _describe(about: "About") -> None:
 
 @data_app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A folder per site: class folders, or images/ and masks/.")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder per site: class folders, or images/ and masks/; or a table, .csv.")
+    ],
     to: Annotated[Path, typer.Option(help="The federation folder to make.")],
     size: Size = None,
     channels: Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")] = None,
     seed: Seed = 0,
-    patient_column: Annotated[str | None, typer.Option(help="Column of metadata.csv that names the patient.")] = None,
-    split_column: Annotated[str | None, typer.Option(help="Column of metadata.csv that says train, val, test.")] = None,
+    patient_column: Annotated[str | None, typer.Option(help="Column that names the patient.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column that says train, val or test.")] = None,
+    site_column: Annotated[str | None, typer.Option(help="Column of a CSV file that names the site.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of a CSV file with the image's path.")] = None,
+    target_column: Annotated[str | None, typer.Option(help="Column of a CSV file with mask or class.")] = None,
     origin: Annotated[str, typer.Option(help="Where the data came from.")] = "",
     licence: Annotated[str, typer.Option(help="Under which licence.")] = "",
 ) -> None:
-    """Copy a folder of sites into a federation with a manifest, split by patient.
+    """Copy your images into a federation with a manifest, split by patient; DICOM becomes NIfTI and PNG.
 
-    Example:
+    Examples:
         harmofl data import scans/ --to hospitals --size 256x256 --licence "CC BY 4.0"
+
+        harmofl data import export.csv --to hospitals --site-column hospital --target-column diagnosis
     """
     from harmofl.data.importing import import_federation
+    from harmofl.data.layout.table import Columns
 
     with _bar("importing") as progress:
         info = import_federation(
@@ -144,8 +152,7 @@ def import_(
             size=parse_size(size) if size else None,
             channels=channels,
             seed=seed,
-            patient_column=patient_column,
-            split_column=split_column,
+            columns=Columns(image_column, target_column, site_column, patient_column, split_column),
             origin=origin,
             licence=licence,
             progress=progress,

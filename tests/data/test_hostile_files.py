@@ -10,6 +10,7 @@ from PIL import Image
 
 from harmofl.data import find_problems, import_federation, open_federation
 from harmofl.data.decoding.images import read_image, read_mask
+from harmofl.data.layout.table import Columns
 from harmofl.data.manifest import read_manifest
 from harmofl.data.synthetic import write_federation
 from harmofl.errors import DataError
@@ -157,7 +158,7 @@ def test_tables_as_people_save_them(tmp_path, text, message):
 def test_any_case_and_spaces_in_a_header(tmp_path):
     write_masks(tmp_path, ("a",), images=3)
     (tmp_path / "metadata.csv").write_text("Site, FILE ,Fold\na,p0.png,train\na,p1.png,val\na,p2.png,test\n")
-    import_federation(tmp_path, tmp_path.parent / f"{tmp_path.name}-new", split_column=" fold")
+    import_federation(tmp_path, tmp_path.parent / f"{tmp_path.name}-new", columns=Columns(split=" fold"))
     assert [record.split for record in read_manifest(tmp_path.parent / f"{tmp_path.name}-new/a")] == [
         "train",
         "val",

@@ -6,6 +6,7 @@ import pytest
 from folders_on_disk import mask, photograph, save, save_volume, write_classes, write_masks, write_metadata
 
 from harmofl.data import SPLITS, import_federation, open_federation
+from harmofl.data.layout.table import Columns
 from harmofl.data.manifest import read_info
 from harmofl.errors import ConfigError, DataError, StorageError
 
@@ -58,7 +59,7 @@ def test_named_columns(tmp_path):
     source = write_masks(tmp_path / "source", ("a",), images=6)
     rows = [{"file": f"p{i}.png", "who": f"w{i // 2}", "fold": SPLITS[i // 2]} for i in range(6)]
     write_metadata(source, rows)
-    import_federation(source, tmp_path / "t", split_column="fold", patient_column="who")
+    import_federation(source, tmp_path / "t", columns=Columns(split="fold", patient="who"))
     site = open_federation(tmp_path / "t").sites[0]
     assert [set(site.split(name).cases) for name in SPLITS] == [{"w0"}, {"w1"}, {"w2"}]
 
@@ -66,10 +67,10 @@ def test_named_columns(tmp_path):
 def test_named_column_that_is_missing(tmp_path):
     source = write_masks(tmp_path / "source", ("a",))
     with pytest.raises(DataError, match=r"column 'fold' was asked for but there is no metadata\.csv"):
-        import_federation(source, tmp_path / "t", split_column="fold")
+        import_federation(source, tmp_path / "t", columns=Columns(split="fold"))
     write_metadata(source, [{"file": "p0.png", "split": "train"}])
     with pytest.raises(DataError, match="column 'fold' is missing; the columns are file, split"):
-        import_federation(source, tmp_path / "t", split_column="fold")
+        import_federation(source, tmp_path / "t", columns=Columns(split="fold"))
 
 
 def test_existing_target_is_refused(tmp_path):

@@ -42,7 +42,8 @@ def find_problems(
         files = read_layout(folder, seed=seed)
     except DataError as error:
         return [Problem("error", "", "", str(error))]
-    return [*problems_of(settle(files, size, channels), progress), *left_out(folder, files)]
+    unused = left_out(folder, files) if folder.is_dir() else ()
+    return [*problems_of(settle(files, size, channels), progress), *unused]
 
 
 def problems_of(files: FederationFiles, progress: Progress | None = None) -> list[Problem]:

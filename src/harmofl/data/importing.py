@@ -1,18 +1,23 @@
-"""Copying a plain folder of sites into a federation with a manifest a site."""
+"""Copying a plain folder of sites, or the images of a table, into a federation with a manifest a site."""
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.check import problems_of
 from harmofl.data.checking.problem import refuse
 from harmofl.data.decoding.assembly import Progress
+from harmofl.data.layout.exported import dicom_files, table_without_dicom, without_dicom
 from harmofl.data.layout.files import FederationFiles, SiteFiles, escaped, written
 from harmofl.data.layout.reading import read_layout, settle
+from harmofl.data.layout.table import Columns
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import DataError, StorageError
+from harmofl.files import storing
 
 
 def import_federation(
@@ -24,26 +29,25 @@ def import_federation(
     channels: int | None = None,
     seed: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
-    split_column: str | None = None,
-    patient_column: str | None = None,
+    columns: Columns | None = None,
     origin: str = "",
     licence: str = "",
     progress: Progress | None = None,
 ) -> FederationInfo:
-    """Check a folder of sites and copy it, files unchanged, into a federation of its own.
+    """Check a folder or table of images and copy them, files unchanged, into a federation of its own.
 
     Nothing is at `target` until all of it is.
 
     Args:
-        source: a plain folder of sites, as `open_federation` takes it.
+        source: a plain folder of sites, as `open_federation` takes it, or a CSV file with a row an image (see
+            `layout.table`). DICOM in it becomes NIfTI and PNG (see `layout.exported`).
         target: the folder to make; it must not exist.
         name: of the federation; the target's name if not given.
         size: (H, W) written down as the size that images are resized to when opened.
         channels: written down in place of what the files suggest.
         seed: of the patient-level split, if metadata.csv gives none.
         fractions: train, val and test shares of that split.
-        split_column: column of metadata.csv that tells the split, if not "split".
-        patient_column: column of metadata.csv that tells the patient, if not "patient" or "group".
+        columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
         origin: where the data came from.
         licence: under which licence.
         progress: told the site, how many images are checked and how many there are.
@@ -63,16 +67,41 @@ def import_federation(
         raise DataError(f"{target}: must not be inside the folder that is imported; choose another folder to import to")
     if target.exists():
         raise DataError(f"{target}: exists already; choose another folder to import to")
-    files = read_layout(
-        source, seed=seed, fractions=fractions, split_column=split_column, patient_column=patient_column
-    )
-    files = settle(files, size, channels)
-    refuse(problems_of(files, progress), source)
-    name = escaped(name or target.resolve().name)
-    origin, licence = escaped(origin), escaped(licence)
-    info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
-    _write(replace(files, info=info), target)
+    with _readable(source, target, columns, progress) as (readable, names):
+        files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
+        refuse(problems_of(files, progress), source)
+        name = escaped(name or target.resolve().name)
+        origin, licence = escaped(origin), escaped(licence)
+        info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
+        _write(replace(files, info=info), target)
     return info
+
+
+@contextmanager
+def _readable(
+    source: Path, target: Path, columns: Columns | None, progress: Progress | None
+) -> Iterator[tuple[Path, Columns | None]]:
+    """The source itself, or while this lasts a copy beside the target in which no file is DICOM."""
+    table = source if source.is_file() else None
+    found = dicom_files(source) if source.is_dir() else []
+    if not table and not found:
+        yield source, columns
+        return
+    with ExitStack() as stack:
+        with storing(target):
+            at = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_existing(target), prefix=".importing-")))
+            if table:
+                converted = table_without_dicom(table, columns or Columns(), at, progress)
+                copy, columns = (converted, None) if converted else (source, columns)
+            else:
+                copy = at / source.resolve().name
+                without_dicom(source, copy, found, progress)
+        yield copy, columns
+
+
+def _existing(target: Path) -> Path:
+    """The nearest folder above the target that is there."""
+    return next(folder for folder in target.resolve().parents if folder.is_dir())
 
 
 def _write(files: FederationFiles, target: Path) -> None:

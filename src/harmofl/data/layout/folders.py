@@ -22,11 +22,11 @@ UNDERSTOOD = (
 
 def read_folders(
     root: Path,
+    split_column: str | None,
+    patient_column: str | None,
     *,
     seed: int,
     fractions: tuple[float, float, float],
-    split_column: str | None = None,
-    patient_column: str | None = None,
 ) -> FederationFiles:
     """List the sites and images of a plain folder; arguments and errors as of `layout.read_layout`."""
     rows = read_metadata(root, split_column=split_column, patient_column=patient_column)
@@ -40,11 +40,11 @@ def read_folders(
         ]
     info = infer_info(root.resolve().name, task, sites)
     if task == "classification":
-        _check_classes(root, info.classes)
+        check_classes(root, info.classes)
     return FederationFiles(info, tuple(sites))
 
 
-def _check_classes(root: Path, classes: Sequence[str]) -> None:
+def check_classes(root: Path, classes: Sequence[str]) -> None:
     """Demand of class folders what federation.toml demands; that there are no images is reported later."""
     if classes and not 2 <= len(classes) <= MOST_CLASSES:
         got = f"only {classes[0]!r}" if len(classes) == 1 else f"{len(classes)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from harmofl.data.decoding.images import read_header
 from harmofl.data.layout.files import FederationFiles, SiteFiles, normal, subfolders, written
 from harmofl.data.layout.folders import UNDERSTOOD, read_folders
+from harmofl.data.layout.table import Columns, read_table_layout
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError
@@ -17,23 +18,24 @@ def read_layout(
     *,
     seed: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
-    split_column: str | None = None,
-    patient_column: str | None = None,
+    columns: Columns | None = None,
 ) -> FederationFiles:
     """Find the sites of a federation and list their images; nothing but masks is decoded.
 
     Args:
-        folder: holds federation.toml and a manifest.csv per site, or is a plain folder of sites.
+        folder: holds federation.toml and a manifest.csv per site, or is a plain folder of sites, or a table of images.
         seed: of the split of a plain folder whose metadata.csv gives none.
         fractions: train, val and test shares of that split.
-        split_column: column of metadata.csv that tells the split, if not "split".
-        patient_column: column of metadata.csv that tells the patient, if not "patient" or "group".
+        columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
 
     Raises:
         DataError: if no site is found or a table is malformed.
     """
     written(folder)
     written(folder.resolve())
+    columns = columns or Columns()
+    if folder.is_file() and folder.suffix.lower() == ".csv":
+        return read_table_layout(folder, columns, seed=seed, fractions=fractions)
     if not folder.is_dir():
         what, fix = "there is no such folder", "check the path"
         if folder.exists():
@@ -42,9 +44,7 @@ def read_layout(
     if (folder / "federation.toml").is_file():
         files = _read_manifests(folder)
     else:
-        files = read_folders(
-            folder, seed=seed, fractions=fractions, split_column=split_column, patient_column=patient_column
-        )
+        files = read_folders(folder, columns.split, columns.patient, seed=seed, fractions=fractions)
     _check_names(folder, files)
     return files
 

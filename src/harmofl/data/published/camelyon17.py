@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.data.manifest import Record
+from harmofl.data.placing import link
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import find_one, link, png_size, sides
+from harmofl.data.published.files import find_one, png_size, sides
 from harmofl.data.tables import read_table
 from harmofl.errors import DataError
 

@@ -1,12 +1,8 @@
-"""Finding the files of a download, and writing those of a federation."""
+"""Finding the files of a download."""
 
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from harmofl.data.decoding.images import read_header
 from harmofl.errors import DataError
@@ -66,21 +62,3 @@ def png_size(path: Path) -> tuple[int, int]:
         return read_header(path).size
     except DataError as error:
         raise DataError(f"{path.name}: {error}") from None
-
-
-def link(source: Path, target: Path) -> None:
-    """Let the file be at `target` too: a hard link, or a copy where the file system has none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source.resolve())
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def save_png(pixels: np.ndarray, target: Path) -> None:
-    """Write (H, W) or (H, W, 3) uint8, quickly rather than small; whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    Image.fromarray(np.ascontiguousarray(pixels)).save(beside, format="PNG", compress_level=3)
-    beside.replace(target)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from harmofl.data.manifest import SPLITS, Record
+from harmofl.data.placing import save_png
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in, save_png
+from harmofl.data.published.files import files_in
 from harmofl.errors import DataError
 
 ABOUT = About(

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from harmofl.data.manifest import Record
+from harmofl.data.placing import save_png
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in, find_one, save_png
+from harmofl.data.published.files import files_in, find_one
 from harmofl.data.published.tiles import read_colour
 from harmofl.errors import DataError
 

@@ -75,7 +75,8 @@ def find(download: Path, wishes: Wishes) -> Found:
             extra.append(path)
         elif match:
             by_stem[path.with_suffix("")][path.suffix.lower()] = path
-    items, missing = [], []
+    items: list[Item] = []
+    missing: list[str] = []
     for stem, files in sorted(by_stem.items()):
         image = files.get(".tif") or files.get(".tiff") or files.get(".svs")
         if image is None or ".xml" not in files:

@@ -4,19 +4,18 @@ Labels are 0 and 1 but at BMC and RUNMC, where they go to 2; all above 0 are the
 stay on one side. HarmoFL's released code shuffles slices instead: `harmofl run ... --set data.split=images` does that.
 """
 
-import gzip
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harmofl.data.decoding.images import reading
 from harmofl.data.decoding.volumes import nibabel
 from harmofl.data.manifest import Record
+from harmofl.data.placing import link, save_volume
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in, link, relative
+from harmofl.data.published.files import files_in, relative
 from harmofl.errors import DataError
 
 ABOUT = About(
@@ -77,13 +76,5 @@ def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
             raise DataError(f"its segmentation is {got} voxels, the volume {want}; download it again")
         prostate = (np.asarray(labels.dataobj) > 0).astype(np.uint8)
     link(item.image, folder / image)
-    _save(nibabel().Nifti1Image(prostate, labels.affine), folder / mask)
+    save_volume(prostate, labels.affine, folder / mask)
     return [Record(image, mask, item.patient, item.name, item.split)]
-
-
-def _save(image: Any, target: Path) -> None:
-    """Write a volume whole or not at all, the same bytes every time."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    beside.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
-    beside.replace(target)

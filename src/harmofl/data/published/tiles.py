@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from harmofl.data.decoding.images import read_image, read_mask, reading
 from harmofl.data.manifest import Record
+from harmofl.data.placing import save_png
 from harmofl.data.published.dataset import Item
-from harmofl.data.published.files import save_png
 from harmofl.errors import DataError
 
 Outline = tuple[str, Sequence[tuple[float, float]]]

@@ -1,0 +1,135 @@
+"""Reading a CSV file whose rows are images: where each is, what belongs to it, whose it is and of which site."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from harmofl.batch import Task
+from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume, normal, stem_of, suffix_of
+from harmofl.data.layout.folders import check_classes
+from harmofl.data.layout.inference import infer_info
+from harmofl.data.manifest import SPLITS, Record
+from harmofl.data.splits import with_splits
+from harmofl.data.tables import Table, column_name, read_table
+from harmofl.errors import DataError
+
+_NAMES = {
+    "image": ("image", "file", "path", "filename", "filepath", "image_path", "image_file"),
+    "target": ("mask", "label", "target", "class", "segmentation", "mask_path", "diagnosis"),
+    "site": ("site", "hospital", "center", "centre", "institution"),
+    "patient": ("patient", "patient_id", "subject", "subject_id", "group"),
+    "split": ("split",),
+}
+"""What a column may be called if the user does not say."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column tells what; None leaves it to the usual names."""
+
+    image: str | None = None
+    target: str | None = None
+    site: str | None = None
+    patient: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row; `site`, `patient` and `split` are "" where no column tells."""
+
+    line: int
+    image: str
+    target: str
+    site: str
+    patient: str
+    split: str
+
+
+def read_rows(path: Path, columns: Columns) -> list[TableRow]:
+    """Read the table.
+
+    Raises:
+        DataError: if a column is missing or a value is not allowed, naming the line.
+    """
+    table = read_table(path)
+    names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}
+    if not table.rows:
+        raise DataError(f"{path}: must have a row for each image, but has none; add them")
+    return [_row(path, line, values, names) for line, values in table.rows]
+
+
+def _column(table: Table, what: str, wanted: str | None) -> str | None:
+    if wanted is not None:
+        table.require([name := column_name(wanted)])
+        return name
+    name = next((name for name in _NAMES[what] if name in table.columns), "")
+    if not name and what in ("image", "target"):
+        got = ", ".join(filter(None, table.columns))
+        raise DataError(
+            f"{table.path}: a column must tell the {what}, called {', '.join(_NAMES[what])}; the columns are {got}; "
+            f"name it with --{what}-column"
+        )
+    return name or None
+
+
+def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, str | None]) -> TableRow:
+    found = {}
+    for what, name in names.items():
+        found[what] = values[name] if name else ""
+        if name and not found[what]:
+            raise DataError(f"{path}:{line}: {name} is empty; fill it in or delete the row")
+    if found["split"] and found["split"] not in SPLITS:
+        raise DataError(
+            f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; mend the row"
+        )
+    if "/" in found["site"] or "\\" in found["site"] or found["site"].startswith("."):
+        raise DataError(f"{path}:{line}: a site becomes a folder, which {found['site']!r} cannot be called; rename it")
+    return TableRow(line, **found)
+
+
+def inside(path: Path, line: int, file: str) -> str:
+    """A file's path relative to the table's folder, which it must be in.
+
+    Raises:
+        DataError: if it is elsewhere, naming the line.
+    """
+    root = path.parent.resolve()
+    pure = PurePosixPath(file)
+    if pure.is_absolute():
+        if not pure.is_relative_to(root):
+            raise DataError(f"{path}:{line}: {file} must be below the table's folder; move the table above its files")
+        file = pure.relative_to(root).as_posix()
+    return normal(file)
+
+
+def read_table_layout(
+    path: Path, columns: Columns, *, seed: int, fractions: tuple[float, float, float]
+) -> FederationFiles:
+    """List the sites and images of a table; a table without a column of sites is one site, called as the file.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
+    rows = read_rows(path, columns)
+    task: Task = "segmentation" if all(suffix_of(row.target) for row in rows) else "classification"
+    by_site: dict[str, list[Record]] = defaultdict(list)
+    for row in rows:
+        by_site[row.site or path.stem].append(_record(path, row, task))
+    sites = [
+        SiteFiles(name, path.parent, tuple(with_splits(name, records, task, fractions, seed)), table=path.name)
+        for name, records in sorted(by_site.items())
+    ]
+    info = infer_info(path.stem, task, sites)
+    if task == "classification":
+        check_classes(path, info.classes)
+    return FederationFiles(replace(info, name=path.stem), tuple(sites))
+
+
+def _record(path: Path, row: TableRow, task: Task) -> Record:
+    image = inside(path, row.line, row.image)
+    target = inside(path, row.line, row.target) if task == "segmentation" else row.target
+    patient = row.patient or stem_of(image)
+    case = image.removesuffix(suffix_of(image)) if is_volume(image) else patient
+    return Record(image, target, patient, case, row.split)

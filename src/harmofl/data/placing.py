@@ -1,0 +1,36 @@
+"""Writing images where a federation wants them, whole or not at all."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from harmofl.data.decoding.volumes import nibabel
+
+
+def link(source: Path, target: Path) -> None:
+    """Let the file be at `target` too: a hard link, or a copy where the file system has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def save_png(pixels: np.ndarray, target: Path) -> None:
+    """Write (H, W) or (H, W, 3) uint8, quickly rather than small; whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.tmp")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(beside, format="PNG", compress_level=3)
+    beside.replace(target)
+
+
+def save_volume(voxels: np.ndarray, affine: np.ndarray, target: Path) -> None:
+    """Write (X, Y, Z) voxels as .nii.gz, the same bytes every time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.tmp")
+    beside.write_bytes(gzip.compress(nibabel().Nifti1Image(voxels, affine).to_bytes(), 6, mtime=0))
+    beside.replace(target)

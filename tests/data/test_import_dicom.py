@@ -1,0 +1,244 @@
+"""DICOM exports imported: series as volumes, photographs, masks and segmentations, patients kept together."""
+
+import builtins
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import dicom_files as scans
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from folders_on_disk import save, save_volume
+from PIL import Image
+
+from harmofl import open_federation
+from harmofl.data import dicom, import_federation
+from harmofl.data.layout.table import Columns
+from harmofl.data.manifest import read_manifest
+from harmofl.errors import ConfigError, DataError
+
+REAL = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def voxels(seed: int = 0, shape: tuple[int, int, int] = (5, 8, 6)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1000, 1000, shape).astype(np.int16)
+
+
+def labels(shape: tuple[int, int, int] = (5, 8, 6)) -> np.ndarray:
+    mask = np.zeros(shape, dtype=np.int64)
+    mask[1:4, 2:6, 1:3] = 1
+    mask[2, 3:5, 3:5] = 2
+    return mask
+
+
+def the_series(folder: Path) -> dicom.Series:
+    (series,) = dicom.series_in(sorted(folder.iterdir()))
+    return series
+
+
+def test_a_series_is_sorted_by_place_and_rescaled(tmp_path):
+    scans.write_series(tmp_path, voxels())
+    volume = dicom.read_volume(the_series(tmp_path))
+    assert (volume.voxels == voxels().transpose(2, 1, 0)).all()
+
+
+def test_the_affine_is_niftis(tmp_path):
+    """Row 2, column 3 of slice 1 by hand: LPS = (-10 + 3 * .8, -20 + 2 * .5, 5 + 3); RAS turns the first two."""
+    scans.write_series(tmp_path, voxels())
+    affine = dicom.read_volume(the_series(tmp_path)).affine
+    assert affine @ [3, 2, 1, 1] == pytest.approx([10 - 2.4, 20 - 1.0, 8, 1])
+
+
+def test_a_sagittal_series_fits_its_nifti_copy(tmp_path):
+    """Slices to the left: rows run to the back, columns to the feet."""
+    scans.write_series(tmp_path, voxels(), direction=(0, 1, 0, 0, 0, -1))
+    volume = dicom.read_volume(the_series(tmp_path))
+    canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume.voxels, volume.affine))
+    assert nibabel.aff2axcodes(canonical.affine) == ("R", "A", "S")
+    assert canonical.shape == (5, 6, 8)
+
+
+def test_a_missing_slice_and_two_at_one_place(tmp_path):
+    scans.write_series(tmp_path / "gap", voxels(), skip=(2,))
+    with pytest.raises(DataError, match=r"a slice is missing between 8.0 and 14.0 mm"):
+        dicom.read_volume(the_series(tmp_path / "gap"))
+    series = scans.write_series(tmp_path / "twice", voxels())
+    scans.write_series(tmp_path / "twice" / "again", voxels(1), series=series)
+    (one,) = dicom.series_in(sorted((tmp_path / "twice").rglob("*.dcm")))
+    with pytest.raises(DataError, match=r"two slices are at one place \(5.0 mm\)"):
+        dicom.read_volume(one)
+
+
+def test_real_files_of_several_kinds():
+    """Scanner files that pydicom ships: compressed, palette, YBR; values as pydicom's own documents show them."""
+    ct = dicom.read_volume(dicom.series_in([REAL / "CT_small.dcm"])[0])
+    assert ct.voxels.shape == (128, 128, 1) and ct.voxels.min() == -896
+    assert (
+        dicom.read_volume(dicom.series_in([REAL / "MR_small_RLE.dcm"])[0]).voxels
+        == dicom.read_volume(dicom.series_in([REAL / "MR_small.dcm"])[0]).voxels
+    ).all()
+    colour = dicom.read_photograph(REAL / "SC_rgb_dcmtk_+eb+cr.dcm")
+    assert colour.shape[2] == 3 and colour[5, 50].tolist() == [255, 0, 0]
+    assert np.abs(dicom.read_photograph(REAL / "SC_ybr_full_422_uncompressed.dcm")[5, 50] - [254, 0, 0.0]).max() <= 2
+    assert dicom.read_photograph(REAL / "examples_palette.dcm").shape == (350, 800, 3)
+    assert dicom.series_in([REAL / "reportsi.dcm"]) == []
+    with pytest.raises(DataError, match=r"MR_truncated.dcm: cannot be read as DICOM .*restore it"):
+        dicom.read_volume(dicom.series_in([REAL / "MR_truncated.dcm"])[0])
+
+
+def test_photographs_are_windowed_and_never_inverted(tmp_path):
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    scans.write_xray(tmp_path / "a.dcm", ramp)
+    scans.write_xray(tmp_path / "b.dcm", 4095 - ramp, inverted=True)
+    scans.write_xray(tmp_path / "c.dcm", ramp, WindowCenter=1000, WindowWidth=200)
+    plain, turned, window = (dicom.read_photograph(tmp_path / f"{name}.dcm") for name in "abc")
+    assert plain[0, 0] == 0 and plain[-1, -1] == 255
+    assert turned[0, 0] == 0 and turned[-1, -1] == 255
+    assert window.reshape(-1)[800] == 0 and 120 <= window.reshape(-1)[1000] <= 135 and window.reshape(-1)[1200] == 255
+
+
+def hospital(root: Path, mask: str) -> Path:
+    """Two sites of a case a folder; masks as NIfTI, as DICOM series, or as DICOM SEG."""
+    for site in ("a", "b"):
+        for k in range(4):
+            scans.write_series(root / site / "images" / f"case{k}" / "STUDY", voxels(k), patient=f"{site}{k // 2}")
+            if mask == "nifti":
+                affine = np.diag([-0.8, -0.5, 3.0, 1.0])
+                affine[:3, 3] = (10, 20, 5)
+                save_volume(
+                    root / site / "masks" / f"case{k}.nii.gz", labels().transpose(2, 1, 0).astype(np.uint8), affine
+                )
+            elif mask == "series":
+                scans.write_series(root / site / "masks" / f"case{k}", labels())
+            else:
+                scans.write_segmentation(root / site / "masks" / f"case{k}.dcm", labels())
+    return root
+
+
+@pytest.mark.parametrize("mask", ["nifti", "series", "seg"])
+def test_a_hospitals_export(tmp_path, mask):
+    hospital(tmp_path / "in", mask)
+    scans.write_series(tmp_path / "in/a/images/case9", voxels(9), patient="other")
+    scans.write_segmentation(tmp_path / "in/a/masks/case9.dcm", labels())
+    scans.write_series(tmp_path / "in/b/images/case9", voxels(9), patient="other")
+    scans.write_segmentation(tmp_path / "in/b/masks/case9.dcm", labels())
+    info = import_federation(tmp_path / "in", tmp_path / "fed", channels=3)
+    assert info.classes == ("class_0", "class_1", "class_2")
+    records = read_manifest(tmp_path / "fed/a")
+    assert {record.image for record in records} == {f"images/case{k}.nii.gz" for k in (0, 1, 2, 3, 9)}
+    sides = defaultdict(set)
+    for record in records:
+        sides[record.patient].add(record.split)
+    assert len(sides) == 3 and all(len(found) == 1 for found in sides.values())
+    assert all(patient.startswith("p-") for patient in sides)
+    image = nibabel.load(tmp_path / "fed/a/images/case1.nii.gz")
+    assert (np.asarray(image.dataobj) == voxels(1).transpose(2, 1, 0)).all() and image.get_data_dtype() == np.int16
+    drawn = nibabel.load(tmp_path / "fed/a/masks/case1.nii.gz")
+    assert (np.asarray(drawn.dataobj) == labels().transpose(2, 1, 0)).all()
+    assert np.allclose(drawn.affine, image.affine)
+    federation = open_federation(tmp_path / "fed")
+    assert federation.sites[0].train.images.shape[1:] == (3, 6, 8)
+    leaked = [path for path in (tmp_path / "fed").rglob("*") if path.is_file() and b"Doe" in path.read_bytes()]
+    assert not leaked
+    assert not [path.name for path in tmp_path.iterdir() if path.name not in ("in", "fed")]
+
+
+def test_classes_of_photographs_and_of_series(tmp_path):
+    for kind in ("well", "ill"):
+        for k in range(4):
+            scans.write_xray(
+                tmp_path / "in/x" / kind / f"{k}.dcm", np.full((6, 6), 40 * k, np.uint8) + np.eye(6, dtype=np.uint8)
+            )
+    scans.write_xray(tmp_path / "in/x/ill/no-suffix", np.eye(6, dtype=np.uint8))
+    import_federation(tmp_path / "in", tmp_path / "fed")
+    assert (tmp_path / "fed/x/images/ill/no-suffix.png").is_file()
+    assert open_federation(tmp_path / "fed").sites[0].train.images.shape[1:] == (1, 6, 6)
+    for kind in ("well", "ill"):
+        for k in range(3):
+            scans.write_series(tmp_path / "vol/x" / kind / f"case{k}", voxels(k), patient=f"{kind}{k}")
+            if k == 1:
+                scans.write_series(tmp_path / "vol/x" / kind / f"case{k}" / "second", voxels(7), patient=f"{kind}{k}")
+    import_federation(tmp_path / "vol", tmp_path / "fed2")
+    names = sorted(path.name for path in (tmp_path / "fed2/x/images/ill").iterdir())
+    assert names == ["case0.nii.gz", "case1_1.nii.gz", "case1_2.nii.gz", "case2.nii.gz"]
+
+
+def test_metadata_names_files_or_folders(tmp_path):
+    root = hospital(tmp_path / "in", "seg")
+    rows = [
+        f"{site},{'images/' * (k % 2)}case{k},p{k},{s}"
+        for site in "ab"
+        for k, s in enumerate(("train", "val", "test", "test"))
+    ]
+    (root / "metadata.csv").write_text("\n".join(["site,file,patient,split", *rows]))
+    import_federation(root, tmp_path / "fed")
+    assert [(r.image, r.patient, r.split) for r in read_manifest(tmp_path / "fed/b")][:2] == [
+        ("images/case0.nii.gz", "p0", "train"),
+        ("images/case1.nii.gz", "p1", "val"),
+    ]
+
+
+def test_a_table_of_dicom(tmp_path):
+    rows = ["scan,contour,clinic"]
+    for k in range(8):
+        scans.write_series(tmp_path / "in/pacs" / f"{k}", voxels(k), patient=f"x{k}", suffix="")
+        scans.write_segmentation(tmp_path / "in/contours" / f"{k}.dcm", labels())
+        rows.append(f"pacs/{k},contours/{k}.dcm,{'north' if k % 2 else 'south'}")
+    (tmp_path / "in/export.csv").write_text("\n".join(rows))
+    import_federation(
+        tmp_path / "in/export.csv", tmp_path / "fed", columns=Columns(image="scan", target="contour", site="clinic")
+    )
+    federation = open_federation(tmp_path / "fed")
+    assert [site.name for site in federation.sites] == ["north", "south"]
+    assert {r.patient[:2] for r in read_manifest(tmp_path / "fed/north")} == {"p-"}
+
+
+def test_what_is_wrong_is_named(tmp_path):
+    hospital(tmp_path / "in", "seg")
+    (tmp_path / "in/a/images/case2/STUDY/IM007.dcm").unlink()
+    with pytest.raises(DataError, match=r"^a/images/case2: a slice is missing"):
+        import_federation(tmp_path / "in", tmp_path / "fed")
+    shutil.rmtree(tmp_path / "in/a/images/case2")
+    with pytest.raises(DataError, match=r"^a/masks/case2.dcm: a DICOM segmentation needs the image series"):
+        import_federation(tmp_path / "in", tmp_path / "fed")
+    scans.write_series(tmp_path / "in/a/images/case2", voxels(), origin=(0, 0, 0))
+    with pytest.raises(DataError, match=r"^a/masks/case2.dcm: frames .* must lie on slices"):
+        import_federation(tmp_path / "in", tmp_path / "fed")
+    assert not (tmp_path / "fed").exists()
+
+
+def test_without_pydicom(tmp_path, monkeypatch):
+    hospital(tmp_path / "in", "seg")
+    real = builtins.__import__
+
+    def missing(name, *args, **kwargs):
+        if name.startswith("pydicom"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ConfigError, match=r"pip install 'harmofl\[dicom\]'"):
+        import_federation(tmp_path / "in", tmp_path / "fed")
+
+
+def test_flat_masks_keep_their_numbers(tmp_path):
+    for k in range(4):
+        scans.write_xray(
+            tmp_path / "in/x/images" / f"{k}.dcm", np.full((6, 6), k, np.uint16) + np.eye(6, dtype=np.uint16)
+        )
+        scans.write_xray(tmp_path / "in/x/masks" / f"{k}.dcm", np.eye(6, dtype=np.uint8) * (1 + k % 2))
+    import_federation(tmp_path / "in", tmp_path / "fed")
+    assert np.unique(np.asarray(Image.open(tmp_path / "fed/x/masks/1.png"))).tolist() == [0, 2]
+
+
+def test_other_files_come_along(tmp_path):
+    hospital(tmp_path / "in", "seg")
+    shutil.rmtree(tmp_path / "in/b")
+    for k in (5, 6):
+        save_volume(tmp_path / f"in/a/images/extra{k}.nii.gz", voxels(k))
+        save_volume(tmp_path / f"in/a/masks/extra{k}.nii.gz", labels().astype(np.uint8))
+    save(tmp_path / "in/a/preview.png", np.zeros((4, 4), np.uint8))
+    import_federation(tmp_path / "in", tmp_path / "fed", size=(8, 8))
+    assert len(read_manifest(tmp_path / "fed/a")) == 6
