@@ -100,7 +100,7 @@ def test_methods_lists_every_method() -> None:
     "command",
     [
         *("run", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search"),
-        *("data synth", "data prepare", "data import", "data check", "data show"),
+        *("data synth", "data prepare", "data import", "data check", "data overview", "data show"),
     ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
@@ -280,3 +280,16 @@ def test_prepare_lists_what_is_missing_and_goes_on_if_told(tmp_path: Path) -> No
 def test_prepare_without_a_target(tmp_path: Path) -> None:
     assert "belong together" in refused("data", "prepare", "tnbc", "--from", tmp_path)
     assert "must be one of camelyon17" in refused("data", "prepare", "imagenet")
+
+
+def test_pages_of_a_check_and_their_overview(federation: Path, tmp_path: Path) -> None:
+    done = harmofl("data", "check", federation, "--pages", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("site-1.html", "site-1.json", "site-2.html", "site-2.json", "overview.html")
+    }
+    page = tmp_path / "all.html"
+    done = harmofl("data", "overview", tmp_path / "site-2.json", tmp_path / "site-1.json", "--to", page)
+    assert done.returncode == 0, done.stderr
+    assert "Data of 2 sites" in page.read_text()
+    assert "different names" in refused("data", "overview", tmp_path / "site-1.json", tmp_path / "site-1.json")

@@ -22,6 +22,7 @@ Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pi
 LISTED = 20
 """So many lines of what is missing are printed."""
 
+Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 
 
@@ -125,7 +126,7 @@ def import_(
     ],
     to: Annotated[Path, typer.Option(help="The federation folder to make.")],
     size: Size = None,
-    channels: Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")] = None,
+    channels: Channels = None,
     seed: Seed = 0,
     patient_column: Annotated[str | None, typer.Option(help="Column that names the patient.")] = None,
     split_column: Annotated[str | None, typer.Option(help="Column that says train, val or test.")] = None,
@@ -164,21 +165,61 @@ def import_(
 def check(
     folder: Annotated[Path, typer.Argument(help="The federation.")],
     size: Size = None,
+    channels: Channels = None,
+    pages: Annotated[
+        Path | None, typer.Option(help="Write a page and a JSON file a site here, to send to a coordinator.")
+    ] = None,
 ) -> None:
-    """Read every file and list what training would stumble over. Ends with 2 if there are errors.
+    """Look at every file and list what training would stumble over. Ends with 2 if there are errors.
 
-    Example:
+    Pages hold counts and distributions, no image and no name of a file or patient.
+
+    Examples:
         harmofl data check hospitals
+
+        harmofl data check hospitals --pages checked
     """
-    from harmofl.data.check import find_problems
+    from harmofl.data import check_federation
 
     with _bar("checking") as progress:
-        problems = find_problems(folder, size=parse_size(size) if size else None, progress=progress)
+        chosen = parse_size(size) if size else None
+        checked = check_federation(folder, size=chosen, channels=channels, progress=progress)
+    for problem in checked.problems:
+        print(f"{problem.severity}: {problem}")
+    errors = sum(problem.severity == "error" for problem in checked.problems)
+    print(f"{folder}: {errors} errors, {len(checked.problems) - errors} warnings")
+    if pages is not None and checked.sites:
+        from harmofl.report.data_page import write_overview, write_pages
+
+        write_pages(checked.sites, pages)
+        if len(checked.sites) > 1:
+            write_overview(checked.sites, pages / "overview.html")
+        print(f"pages in {pages}")
+    raise typer.Exit(2 if errors else 0)
+
+
+@data_app.command()
+def overview(
+    facts: Annotated[list[Path], typer.Argument(help="The JSON files that sites wrote with check --pages.")],
+    to: Annotated[Path, typer.Option(help="The page to write.")] = Path("overview.html"),
+) -> None:
+    """Compare the data checks of several sites, without any of their images. Ends with 2 if they do not fit.
+
+    Example:
+        harmofl data overview north.json south.json --to overview.html
+    """
+    from harmofl.data.checking.facts import read_facts
+    from harmofl.report.data_page import write_overview
+
+    sites = sorted((read_facts(path) for path in facts), key=lambda site: site.site)
+    names = [site.site for site in sites]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"sites must have different names, got {twice[0]!r} twice; rename one site's folder")
+    problems = write_overview(sites, to)
     for problem in problems:
         print(f"{problem.severity}: {problem}")
-    errors = sum(problem.severity == "error" for problem in problems)
-    print(f"{folder}: {errors} errors, {len(problems) - errors} warnings")
-    raise typer.Exit(2 if errors else 0)
+    print(f"page {to}")
+    raise typer.Exit(2 if any(problem.severity == "error" for problem in problems) else 0)
 
 
 @data_app.command()

@@ -1,6 +1,6 @@
 """Sites' data: reading, checking, splitting, decoding and importing medical images of several hospitals."""
 
-from harmofl.data.check import Problem, find_problems
+from harmofl.data.check import Problem, check_federation, find_problems
 from harmofl.data.importing import import_federation
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.site import Federation, Site, Split, open_federation
@@ -16,6 +16,7 @@ __all__ = [
     "Site",
     "Split",
     "augment",
+    "check_federation",
     "describe",
     "find_problems",
     "import_federation",

@@ -1,33 +1,51 @@
-"""Everything that is wrong or odd with a federation's data, for `harmofl data check`."""
+"""Everything that is wrong or odd with a federation's data, and what may be told of it, for `harmofl data check`."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from harmofl.data.checking.duplicates import copies, near_copies
+from harmofl.data.checking.facts import SiteFacts, between_sites, facts_of
 from harmofl.data.checking.leftovers import left_out
-from harmofl.data.checking.oddities import Seen, copies, look, shared_patients, site_oddities
+from harmofl.data.checking.oddities import shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem
+from harmofl.data.checking.seen import Seen, Sums, look
 from harmofl.data.checking.structure import structure_problems
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.files import FederationFiles, SiteFiles, is_file, written
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import FederationInfo, Record
+from harmofl.data.parallel import in_order
 from harmofl.errors import DataError
 
-__all__ = ["Problem", "find_problems"]
+__all__ = ["Checked", "Problem", "check_federation", "find_problems"]
 
 
-def find_problems(
+@dataclass(frozen=True)
+class Checked:
+    """What was found out about a federation.
+
+    Args:
+        problems: errors first.
+        sites: what may be told of each site; none if the folder could not be read as a federation.
+    """
+
+    problems: tuple[Problem, ...]
+    sites: tuple[SiteFacts, ...]
+
+
+def check_federation(
     folder: Path,
     *,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> list[Problem]:
-    """List all errors and warnings of a federation's data, errors first; it decodes every image.
+) -> Checked:
+    """Look at every image of a federation, several at a time.
 
     Args:
-        folder: a federation in either layout.
+        folder: a federation in any layout, or a table.
         size: (H, W) that images are to be resized to; without it all images must have one size.
         channels: image channels asked for.
         seed: of the split of a plain folder.
@@ -39,26 +57,44 @@ def find_problems(
     """
     written(folder)
     try:
-        files = read_layout(folder, seed=seed)
+        files = settle(read_layout(folder, seed=seed), size, channels)
     except DataError as error:
-        return [Problem("error", "", "", str(error))]
-    unused = left_out(folder, files) if folder.is_dir() else ()
-    return [*problems_of(settle(files, size, channels), progress), *unused]
+        return Checked((Problem("error", "", "", str(error), "not a federation"),), ())
+    checked = checked_files(files, progress)
+    unused = tuple(left_out(folder, files)) if folder.is_dir() else ()
+    return Checked((*checked.problems, *unused), checked.sites)
 
 
-def problems_of(files: FederationFiles, progress: Progress | None = None) -> list[Problem]:
-    """List the problems of a federation whose layout has been read; see `find_problems`."""
+def find_problems(
+    folder: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Problem]:
+    """List all errors and warnings of a federation's data, errors first; see `check_federation`."""
+    return list(check_federation(folder, size=size, channels=channels, seed=seed, progress=progress).problems)
+
+
+def checked_files(files: FederationFiles, progress: Progress | None = None) -> Checked:
+    """Check a federation whose layout has been read; see `check_federation`."""
     problems = list(_size_problems(files))
     seen: list[Seen] = []
+    looks = []
     for site in files.sites:
         problems += structure_problems(site, files.info)
-        inspected, errors = _inspect(site, files.info, progress)
+        inspected, sums, errors = _inspect(site, files.info, progress)
         problems += errors
         problems += site_oddities(site, files.info, inspected)
         seen += inspected
+        looks.append((site, inspected, sums))
     problems += copies(seen)
+    problems += near_copies(seen)
     problems += shared_patients(files)
-    return sorted(problems, key=lambda problem: problem.severity != "error")
+    sites = tuple(facts_of(site, files.info, inspected, sums, problems) for site, inspected, sums in looks)
+    problems += between_sites(sites)
+    return Checked(tuple(sorted(problems, key=lambda problem: problem.severity != "error")), sites)
 
 
 def _size_problems(files: FederationFiles) -> Iterator[Problem]:
@@ -66,21 +102,31 @@ def _size_problems(files: FederationFiles) -> Iterator[Problem]:
         try:
             common_size(files)
         except DataError as error:
-            yield Problem("error", "", "", str(error))
+            yield Problem("error", "", "", str(error), "sizes differ")
 
 
-def _inspect(site: SiteFiles, info: FederationInfo, progress: Progress | None) -> tuple[list[Seen], list[Problem]]:
+def _inspect(
+    site: SiteFiles, info: FederationInfo, progress: Progress | None
+) -> tuple[list[Seen], Sums | None, list[Problem]]:
     """Decode every record whose files and label are there; the others are the structure's to report."""
+
+    def inspected(record: Record) -> tuple[Seen, Sums] | DataError | None:
+        try:
+            return look(site, record, info) if _decodable(site, record, info) else None
+        except DataError as error:
+            return error
+
     seen, errors = [], []
-    for done, record in enumerate(site.records, start=1):
-        if _decodable(site, record, info):
-            try:
-                seen.append(look(site, record, info))
-            except DataError as error:
-                errors.append(Problem("error", site.name, record.image, str(error)))
+    total: Sums | None = None
+    for done, (record, found) in enumerate(zip(site.records, in_order(inspected, site.records), strict=True), start=1):
+        if isinstance(found, DataError):
+            errors.append(Problem("error", site.name, record.image, str(found), "file that cannot be used"))
+        elif found:
+            seen.append(found[0])
+            total = found[1] if total is None else total + found[1]
         if progress:
             progress(site.name, done, len(site.records))
-    return seen, errors
+    return seen, total, errors
 
 
 def _decodable(site: SiteFiles, record: Record, info: FederationInfo) -> bool:

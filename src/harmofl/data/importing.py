@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.data.check import problems_of
+from harmofl.data.check import checked_files
 from harmofl.data.checking.problem import refuse
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.exported import dicom_files, table_without_dicom, without_dicom
@@ -69,7 +69,7 @@ def import_federation(
         raise DataError(f"{target}: exists already; choose another folder to import to")
     with _readable(source, target, columns, progress) as (readable, names):
         files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
-        refuse(problems_of(files, progress), source)
+        refuse(checked_files(files, progress).problems, source)
         name = escaped(name or target.resolve().name)
         origin, licence = escaped(origin), escaped(licence)
         info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)

@@ -4,9 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from harmofl.report import figures
@@ -25,6 +23,7 @@ from harmofl.report.scores import (
 )
 from harmofl.report.settings import differences, sections
 from harmofl.report.svg import SERIES
+from harmofl.report.templates import template_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Cost:
 
 def render(runs: Sequence[Run]) -> str:
     """The whole page as text."""
-    template = _template()
+    template = template_of("report.html", dash_pattern=figures.dash_pattern, colour=lambda index: index % len(SERIES))
     groups = group_runs(runs)
     blocks = [
         _block(f"g{index}", group, pictures)
@@ -86,12 +85,6 @@ def render(runs: Sequence[Run]) -> str:
         labels=[run.label for run in runs],
         differences=differences(runs),
     )
-
-
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals.update(dash_pattern=figures.dash_pattern, colour=lambda index: index % len(SERIES))
-    return environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
 
 
 def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:

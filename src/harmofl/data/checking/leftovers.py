@@ -47,7 +47,7 @@ def _warnings(site: str, folder: Path, reasons: Iterable[tuple[Path, str]]) -> I
     for reason, paths in by_reason.items():
         first = escaped(paths[0].relative_to(folder).as_posix())
         count = "is" if len(paths) == 1 else f"and {len(paths) - 1} more are"
-        yield Problem("warning", site, first, f"{count} not used: {reason}")
+        yield Problem("warning", site, first, f"{count} not used: {reason}", "files not used", len(paths))
 
 
 def _unused(site: SiteFiles) -> Iterator[tuple[Path, str]]:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from harmofl.errors import DataError
 
+Severity = Literal["error", "warning"]
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -17,12 +19,16 @@ class Problem:
         site: the site's name, or "" for the whole federation.
         file: the file relative to the site's folder, or "" for the whole site.
         message: one line: what must hold, what was got and what to do.
+        kind: what it is about in a few words, without the name of a file or patient.
+        count: how many images it is about.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     site: str
     file: str
     message: str
+    kind: str = ""
+    count: int = 1
 
     def __str__(self) -> str:
         where = "/".join(part for part in (self.site, self.file) if part)

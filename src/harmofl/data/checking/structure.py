@@ -13,7 +13,7 @@ def structure_problems(site: SiteFiles, info: FederationInfo) -> Iterator[Proble
     """Yield the errors in a site's records: emptiness, duplicates, patients, paths, files and labels."""
     if not site.records:
         fix = "add images, or rows to its table, or remove the folder"
-        yield Problem("error", site.name, "", f"a site must have images, got none; {fix}")
+        yield Problem("error", site.name, "", f"a site must have images, got none; {fix}", "no images")
         return
     yield from _empty_splits(site)
     yield from _duplicates(site)
@@ -29,14 +29,14 @@ def _empty_splits(site: SiteFiles) -> Iterator[Problem]:
     for split in SPLITS:
         if split not in used and used != {"test"}:
             message = f"train, val and test must each have images, got none in {split}; move some there"
-            yield Problem("error", site.name, "", message)
+            yield Problem("error", site.name, "", message, "empty split")
 
 
 def _duplicates(site: SiteFiles) -> Iterator[Problem]:
     for image, count in Counter(record.image for record in site.records).items():
         if count > 1:
             message = f"an image must have one row, got {count}; delete the others"
-            yield Problem("error", site.name, image, message)
+            yield Problem("error", site.name, image, message, "listed twice")
 
 
 def _parted_patients(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
@@ -46,12 +46,12 @@ def _parted_patients(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]
     parted = {patient: found for patient, found in splits.items() if len(found) > 1}
     if parted and info.split == "images":
         message = f"{len(parted)} patients are on several sides, as the data were published; scores are too high"
-        yield Problem("warning", site.name, "", message)
+        yield Problem("warning", site.name, "", message, "patients on several sides")
         return
     for patient, found in parted.items():
         where = " and ".join(split for split in SPLITS if split in found)
         message = f"patient {patient!r} must be in one split, got {where}; mend the column split"
-        yield Problem("error", site.name, "", message)
+        yield Problem("error", site.name, "", message, "patient on two sides")
 
 
 def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
@@ -60,12 +60,12 @@ def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
             path = PurePosixPath(file)
             if path.is_absolute() or ".." in path.parts:
                 message = "a file must be inside its site's folder; move it there and mend its row"
-                yield Problem("error", site.name, file, message)
+                yield Problem("error", site.name, file, message, "file outside of the site")
             elif not is_file(site.folder / path):
                 message = "file is missing; restore it or delete its row"
                 if not site.table:
                     message = f"mask is missing; add it or move {record.image} elsewhere"
-                yield Problem("error", site.name, file, message)
+                yield Problem("error", site.name, file, message, "file missing")
 
 
 def _unknown_labels(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
@@ -73,4 +73,4 @@ def _unknown_labels(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
         if record.target not in info.classes:
             names = ", ".join(info.classes)
             message = f"label must be one of {names}, got {record.target!r}; mend the row or the classes"
-            yield Problem("error", site.name, record.image, message)
+            yield Problem("error", site.name, record.image, message, "unknown label")

@@ -16,15 +16,29 @@ from harmofl.data.layout.files import is_file, is_volume, suffix_of
 from harmofl.errors import DataError
 
 _GREY = ("1", "L", "LA", "La")
+_MODES = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "RGB with alpha"}
+_ORIENTATION = 0x0112  # EXIF
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself without being decoded: (H, W), colour or not, 16 bit or not."""
+    """What a file says of itself without being decoded.
+
+    Args:
+        size: (H, W).
+        colour: or grey.
+        deep: whether it has 16 bits.
+        kind: such as "RGB, 8 bit" or "volume, int16".
+        alpha: whether it has an alpha channel.
+        turned: whether a viewer would show it turned or mirrored (EXIF orientation).
+    """
 
     size: tuple[int, int]
     colour: bool
     deep: bool
+    kind: str
+    alpha: bool = False
+    turned: bool = False
 
 
 def read_header(path: Path) -> Header:
@@ -35,10 +49,18 @@ def read_header(path: Path) -> Header:
     """
     with reading(path):
         if is_volume(path.name):
-            return Header(volumes.slice_size(path), colour=False, deep=False)
+            geometry = volumes.read_geometry(path)
+            return Header(geometry.shape[:2], colour=False, deep=False, kind=f"volume, {geometry.dtype}")
         with Image.open(path) as image:
             deep = image.mode.startswith("I")
-            return Header((image.height, image.width), not deep and image.mode not in _GREY, deep)
+            return Header(
+                (image.height, image.width),
+                colour=not deep and image.mode not in _GREY,
+                deep=deep,
+                kind=f"{'grey' if deep else _MODES.get(image.mode, image.mode)}, {16 if deep else 8} bit",
+                alpha=image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
+                turned=image.getexif().get(_ORIENTATION, 1) != 1,
+            )
 
 
 def read_image(path: Path) -> np.ndarray:

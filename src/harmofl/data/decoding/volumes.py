@@ -4,6 +4,7 @@ A volume is turned to the nearest canonical orientation (first axis to the right
 upwards); a slice is taken along the last axis, its rows running to the right, its columns to the front.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,39 @@ CLIP_QUANTILE = 0.99
 _NAMED = {"c": "complex numbers", "V": "colours"}
 
 
-def slice_size(path: Path) -> tuple[int, int]:
-    """Return (H, W) of a volume's slices from its header alone."""
+@dataclass(frozen=True)
+class Geometry:
+    """A volume's place in space, from its header alone.
+
+    Args:
+        shape: (H, W, S) after turning it to the canonical axes.
+        spacing: millimetres between voxels along these.
+        axes: where the stored axes point, such as "LPS".
+        affine: (4, 4) from stored voxels to millimetres.
+        dtype: of the stored voxels.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    axes: str
+    affine: np.ndarray
+    dtype: str
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Read a volume's header."""
     image = _load(path)
-    axes = nibabel().orientations.io_orientation(image.affine)[:, 0]
-    shape = dict(zip(axes, image.shape, strict=False))
-    return int(shape[0]), int(shape[1])
+    turn = nibabel().orientations.io_orientation(image.affine)
+    stored = np.argsort(turn[:, 0])  # the stored axis that becomes each canonical one
+    spacing = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
+    height, width, slices = (int(image.shape[axis]) for axis in stored)
+    return Geometry(
+        (height, width, slices),
+        (float(spacing[stored[0]]), float(spacing[stored[1]]), float(spacing[stored[2]])),
+        "".join(nibabel().aff2axcodes(image.affine)),
+        np.asarray(image.affine),
+        str(image.get_data_dtype()),
+    )
 
 
 def read_volume(path: Path) -> np.ndarray:

@@ -1,0 +1,224 @@
+"""What may be told of a site's data to others: counts, sizes and distributions; no image, no name of file or patient.
+
+A site writes it as JSON; a coordinator collects the files of all sites and compares them with `between_sites`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harmofl.batch import Task
+from harmofl.data.checking.problem import Problem, Severity
+from harmofl.data.checking.seen import Seen, Sums
+from harmofl.data.layout.files import SiteFiles
+from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.errors import DataError
+
+_CONTRAST = 0.05  # of 1
+_INVERTED, _DARK, _SPACING = 0.3, 0.25, 1.25
+"""How much nearer to the mirrored histogram, what share of the usual brightness, and what ratio of spacings is odd."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SplitFacts(_Frozen):
+    """One side of a site's data; a class is counted once an image in which it occurs."""
+
+    images: int
+    patients: int
+    cases: int
+    classes: dict[str, int]
+
+
+class Finding(_Frozen):
+    """How often something was found that is wrong or odd."""
+
+    severity: Severity
+    kind: str
+    count: int
+
+
+class SiteFacts(_Frozen):
+    """What is told of one site.
+
+    Args:
+        site: the site's name.
+        task: "classification" or "segmentation".
+        classes: class names in the order of their index.
+        splits: counts of each split.
+        kinds: how many files are of which kind.
+        sizes: how many images have which height and width, as stored.
+        axes: how many volumes are stored along which axes.
+        spacing: smallest, median and largest distance of voxels along x, y and z, in millimetres.
+        shares: what share of the pixels (or images) each class has.
+        foreground: share of an image that is foreground: 5, 50 and 95 % of the images have less.
+        lighter: share of the images with a clear contrast whose foreground is the lighter part.
+        histogram: (C, 64) share of the pixels in each of 64 equal parts of the range of values.
+        profile: (C, 17) mean radial amplitude profile, see `harmofl.profile`.
+        findings: what is wrong or odd, by kind.
+        harmofl: the version that wrote it.
+    """
+
+    site: str
+    task: Task
+    classes: tuple[str, ...]
+    splits: dict[str, SplitFacts]
+    kinds: dict[str, int]
+    sizes: dict[str, int]
+    axes: dict[str, int] = Field(default_factory=dict)
+    spacing: tuple[tuple[float, ...], ...] = ()
+    shares: dict[str, float]
+    foreground: tuple[float, float, float] | None = None
+    lighter: float | None = None
+    histogram: tuple[tuple[float, ...], ...]
+    profile: tuple[tuple[float, ...], ...]
+    findings: tuple[Finding, ...] = ()
+    harmofl: str = Field(default_factory=lambda: version("harmofl"))
+
+
+def facts_of(
+    site: SiteFiles, info: FederationInfo, seen: Sequence[Seen], sums: Sums | None, problems: Sequence[Problem]
+) -> SiteFacts:
+    """Put together what was seen of a site's records."""
+    spacings = np.array([one.geometry.spacing for one in seen if one.geometry])
+    clear = [one.lighter for one in seen if one.lighter is not None and abs(one.lighter) > _CONTRAST]
+    shares = np.array([one.foreground for one in seen])
+    counts: Counter[tuple[Severity, str]] = Counter()
+    for problem in problems:
+        if problem.site == site.name:
+            counts[problem.severity, problem.kind] += problem.count
+    return SiteFacts(
+        site=site.name,
+        task=info.task,
+        classes=info.classes,
+        splits={split: _split_facts(info, [one for one in seen if one.record.split == split]) for split in SPLITS},
+        kinds=dict(Counter(one.kind for one in seen)),
+        sizes=dict(Counter(f"{one.size[0]}x{one.size[1]}" for one in seen)),
+        axes=dict(Counter(one.geometry.axes for one in seen if one.geometry)),
+        spacing=_rows(np.quantile(spacings, (0, 0.5, 1), axis=0).T) if len(spacings) else (),
+        shares=_shares(info, sums),
+        foreground=tuple(np.quantile(shares, (0.05, 0.5, 0.95)).tolist())
+        if len(shares) and info.task == "segmentation"
+        else None,
+        lighter=float(np.mean([value > 0 for value in clear])) if clear else None,
+        histogram=_rows(sums.histogram / np.maximum(sums.histogram.sum(axis=1, keepdims=True), 1)) if sums else (),
+        profile=_rows(sums.profile / max(sums.images, 1)) if sums else (),
+        findings=tuple(Finding(severity=s, kind=kind, count=n) for (s, kind), n in sorted(counts.items())),
+    )
+
+
+def _rows(array: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in array)
+
+
+def _shares(info: FederationInfo, sums: Sums | None) -> dict[str, float]:
+    total = max(1, int(sums.pixels.sum())) if sums else 1
+    counts = sums.pixels.tolist() if sums else [0] * len(info.classes)
+    return {name: count / total for name, count in zip(info.classes, counts, strict=True)}
+
+
+def _split_facts(info: FederationInfo, seen: Sequence[Seen]) -> SplitFacts:
+    return SplitFacts(
+        images=sum(one.slices for one in seen),
+        patients=len({one.record.patient for one in seen}),
+        cases=len({one.record.case for one in seen}),
+        classes={name: sum(k in one.classes for one in seen) for k, name in enumerate(info.classes)},
+    )
+
+
+def read_facts(path: Path) -> SiteFacts:
+    """Read what a site told.
+
+    Raises:
+        DataError: if the file is not what `harmofl data check --pages` writes.
+    """
+    try:
+        return SiteFacts.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        fix = "give the JSON files that `harmofl data check --pages` writes"
+        raise DataError(f"{path}: must tell of a site's data, but {where}: {first['msg']}; {fix}") from None
+
+
+def decibels(profile: Sequence[Sequence[float]]) -> np.ndarray:
+    """(C, R) amplitudes as 20 log10, floored where there is nothing."""
+    levels: np.ndarray = 20 * np.log10(np.maximum(np.asarray(profile, dtype=np.float64), 1e-6))
+    return levels
+
+
+def spectral_distance(one: SiteFacts, other: SiteFacts) -> float | None:
+    """Root mean square difference of two sites' amplitude profiles, in decibels; None if they do not compare."""
+    a, b = decibels(one.profile), decibels(other.profile)
+    if a.shape != b.shape or not a.size:
+        return None
+    known = (np.asarray(one.profile) > 0) & (np.asarray(other.profile) > 0)
+    return float(np.sqrt(np.mean((a - b)[known] ** 2)))
+
+
+def between_sites(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
+    """Yield a warning for everything in which the sites differ that training would stumble over or be told by."""
+    if len(sites) < 2:
+        return
+    yield from _differ(sites, "task", [site.task for site in sites], "error")
+    yield from _differ(sites, "classes", [", ".join(site.classes) for site in sites], "error")
+    yield from _differ(sites, "kind of image", [_commonest(site.kinds) for site in sites], "warning")
+    yield from _spacing(sites)
+    yield from _intensity(sites)
+    yield from _contrast(sites)
+
+
+def _commonest(counts: dict[str, int]) -> str:
+    return max(counts, key=lambda name: counts[name]) if counts else ""
+
+
+def _differ(sites: Sequence[SiteFacts], what: str, values: Sequence[str], severity: Severity) -> Iterator[Problem]:
+    first = values[0]
+    for site, value in zip(sites, values, strict=True):
+        if value != first:
+            message = f"{what} is {value} here and {first} at {sites[0].site}; check that they belong together"
+            yield Problem(severity, site.site, "", message, f"{what} differs between sites")
+
+
+def _spacing(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
+    known = [site for site in sites if site.spacing]
+    for axis, name in enumerate(("x", "y", "z")):
+        values = [site.spacing[axis][1] for site in known]
+        if values and max(values) > _SPACING * min(values):
+            told = ", ".join(f"{site.site} {value:.2f}" for site, value in zip(known, values, strict=True))
+            message = f"voxels are of different size along {name} (mm: {told}); nothing is resampled"
+            yield Problem("warning", "", "", message, "spacing differs between sites")
+
+
+def _intensity(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
+    grey = [np.mean(site.histogram, axis=0) for site in sites if site.histogram]
+    if len(grey) != len(sites) or len({len(histogram) for histogram in grey}) > 1:
+        return
+    means = np.array([histogram @ np.linspace(0, 1, len(histogram)) for histogram in grey])
+    for k, site in enumerate(sites):
+        others = np.mean([histogram for j, histogram in enumerate(grey) if j != k], axis=0)
+        nearer = np.abs(grey[k] - others).sum() - np.abs(grey[k] - others[::-1]).sum()
+        if nearer > _INVERTED:
+            message = "its histogram is nearer to the mirror of the other sites' than to theirs; check dark and light"
+            yield Problem("warning", site.site, "", message, "inverted beside other sites")
+        elif means[k] < _DARK * float(np.median(means)):
+            message = f"its images are far darker (mean {means[k]:.2f}) than the sites' median ({np.median(means):.2f})"
+            yield Problem("warning", site.site, "", f"{message}; check the range of values", "far darker than others")
+
+
+def _contrast(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
+    light = [site.site for site in sites if site.lighter is not None and site.lighter > 0.9]
+    dark = [site.site for site in sites if site.lighter is not None and site.lighter < 0.1]
+    if light and dark:
+        message = (
+            f"the foreground is lighter than its surroundings at {', '.join(light)} and darker at {', '.join(dark)}"
+        )
+        yield Problem("warning", "", "", message, "foreground light at some sites, dark at others")

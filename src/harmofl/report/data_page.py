@@ -1,0 +1,237 @@
+"""What `harmofl data check` found, as a page a site, and the sites of several such pages beside each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from harmofl.data.checking.facts import SiteFacts, between_sites, decibels, spectral_distance
+from harmofl.data.checking.problem import Problem
+from harmofl.files import storing, write_atomic
+from harmofl.profile import RADIUS
+from harmofl.report.scores import DASH
+from harmofl.report.svg import SERIES, draw
+from harmofl.report.templates import template_of
+
+CHART = (5.2, 2.8)  # inches
+CHANNELS = {"red": 4, "green": 2, "blue": 0}
+"""And which of `SERIES` they are drawn in."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of the page: a title, the columns, and rows of a name and cells."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def write_pages(sites: Sequence[SiteFacts], folder: Path) -> list[Path]:
+    """Write SITE.json and SITE.html for every site.
+
+    Raises:
+        StorageError: if the folder cannot be written.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for site in sites:
+        page, facts = folder / f"{site.site}.html", folder / f"{site.site}.json"
+        write_atomic(facts, site.model_dump_json(indent=1).encode())
+        write_atomic(page, render_site(site).encode())
+        written += [facts, page]
+    return written
+
+
+def write_overview(sites: Sequence[SiteFacts], path: Path) -> list[Problem]:
+    """Write one page that compares the sites; returns what differs between them.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    problems = list(between_sites(sites))
+    write_atomic(path, render_overview(sites, problems).encode())
+    return problems
+
+
+def render_site(site: SiteFacts) -> str:
+    """A site's page as text."""
+    errors = sum(finding.severity == "error" for finding in site.findings)
+    warnings = len(site.findings) - errors
+    return template_of("data.html").render(
+        title=f"Data of {site.site}",
+        kind="Data check",
+        outcome=_verdict(errors, warnings),
+        grids=[_findings(site), _splits(site), _files(site)],
+        charts=[_histogram([site]), _spectrum([site])],
+        note=site.harmofl,
+    )
+
+
+def render_overview(sites: Sequence[SiteFacts], problems: Sequence[Problem]) -> str:
+    """The page that compares sites, as text."""
+    errors = sum(problem.severity == "error" for problem in problems)
+    rows = tuple((problem.severity, problem.site or "all", problem.message) for problem in problems)
+    return template_of("data.html").render(
+        title=f"Data of {len(sites)} sites",
+        kind="Data checks compared",
+        outcome=_verdict(errors, len(problems) - errors, "between the sites"),
+        grids=[
+            *([Grid("What differs between the sites", ("", "site", "what"), rows)] if rows else []),
+            _side_by_side(sites),
+            _all_findings(sites),
+            _distances(sites),
+        ],
+        charts=[_histogram(sites), _spectrum(sites)],
+        note=", ".join(sorted({site.harmofl for site in sites})),
+    )
+
+
+def _verdict(errors: int, warnings: int, where: str = "") -> str:
+    counts = f"{errors} {'error' if errors == 1 else 'errors'}, {warnings} {'warning' if warnings == 1 else 'warnings'}"
+    advice = "Training must not start before the errors are mended." if errors else "Training can start."
+    if not errors and warnings:
+        advice = "Training can start; look at the warnings first."
+    return f"{' '.join(filter(None, (counts, where)))}. {advice}"
+
+
+def _findings(site: SiteFacts) -> Grid:
+    rows = tuple((finding.severity, finding.kind, str(finding.count)) for finding in site.findings)
+    return Grid("What was found", ("", "kind", "how often"), rows or (("none", DASH, "0"),))
+
+
+def _splits(site: SiteFacts) -> Grid:
+    rows = tuple(
+        (
+            name,
+            str(part.images),
+            str(part.cases),
+            str(part.patients),
+            *(str(part.classes[label]) for label in site.classes),
+        )
+        for name, part in site.splits.items()
+    )
+    shares = (("share", "", "", "", *(_percent(site.shares[label]) for label in site.classes)),)
+    return Grid(
+        "Images, and in how many files each class occurs",
+        ("split", "images", "cases", "patients", *site.classes),
+        (*rows, *shares),
+    )
+
+
+def _files(site: SiteFacts) -> Grid:
+    rows = [
+        ("kind of file", _counts(site.kinds)),
+        ("height x width", _counts(site.sizes)),
+        ("brightness, mean", ", ".join(f"{level:.3f}" for level in _brightness(site))),
+    ]
+    if site.spacing:
+        rows.append(("voxel distances, mm", _spacing(site)))
+        rows.append(("stored along", _counts(site.axes)))
+    if site.foreground:
+        low, middle, high = map(_percent, site.foreground)
+        rows.append(("foreground of an image", f"{middle} (5 % of the images under {low}, 5 % over {high})"))
+    if site.lighter is not None:
+        rows.append(
+            ("foreground lighter than the rest", f"at {_percent(site.lighter)} of the images with a clear contrast")
+        )
+    return Grid("The files", ("", "what there is"), tuple(rows))
+
+
+def _spacing(site: SiteFacts) -> str:
+    spans = (f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}" for low, _, high in site.spacing)
+    return " x ".join(spans)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    several = sorted(counts.items(), key=lambda pair: -pair[1])
+    told = ", ".join(f"{name} ({count})" for name, count in several[:6])
+    return told + (f" and {len(several) - 6} more" if len(several) > 6 else "") or DASH
+
+
+def _brightness(site: SiteFacts) -> list[float]:
+    return [float(np.dot(part, (np.arange(len(part)) + 0.5) / len(part))) for part in site.histogram]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.995 else "100 %"
+
+
+def _side_by_side(sites: Sequence[SiteFacts]) -> Grid:
+    rows = tuple(
+        (
+            site.site,
+            " / ".join(str(part.images) for part in site.splits.values()),
+            " / ".join(str(part.patients) for part in site.splits.values()),
+            _counts(site.kinds),
+            _counts(site.sizes),
+            _spacing(site) if site.spacing else DASH,
+            ", ".join(f"{level:.2f}" for level in _brightness(site)),
+            ", ".join(f"{name} {_percent(share)}" for name, share in site.shares.items()),
+        )
+        for site in sites
+    )
+    columns = ("site", "images", "patients", "files", "height x width", "spacing, mm", "brightness", "classes")
+    return Grid("The sites (training / validation / test)", columns, rows)
+
+
+def _all_findings(sites: Sequence[SiteFacts]) -> Grid:
+    kinds = sorted({(finding.severity, finding.kind) for site in sites for finding in site.findings})
+    rows = []
+    for severity, kind in kinds:
+        counts = [sum(f.count for f in site.findings if (f.severity, f.kind) == (severity, kind)) for site in sites]
+        rows.append((f"{severity}: {kind}", *(str(count) if count else DASH for count in counts)))
+    return Grid(
+        "Found at each site", ("", *(site.site for site in sites)), tuple(rows) or (("nothing", *[DASH] * len(sites)),)
+    )
+
+
+def _distances(sites: Sequence[SiteFacts]) -> Grid:
+    rows = []
+    for one in sites:
+        distances = [spectral_distance(one, other) for other in sites]
+        rows.append((one.site, *(DASH if distance is None else f"{distance:.1f}" for distance in distances)))
+    return Grid("Distance of the mean amplitude profiles, dB", ("", *(site.site for site in sites)), tuple(rows))
+
+
+def _histogram(sites: Sequence[SiteFacts]) -> Markup:
+    """The share of pixels at each level: of one site by channel, of several by site, channels together."""
+
+    def paint(axes: Axes) -> None:
+        for label, index, values in _curves(sites, [np.asarray(site.histogram) for site in sites]):
+            levels = (np.arange(len(values)) + 0.5) / len(values)
+            axes.plot(levels, 100 * values, color=SERIES[index % len(SERIES)], label=label)
+        axes.set_title("Brightness")
+        axes.set_xlabel("level, of full scale")
+        axes.set_ylabel("% of the pixels")
+        axes.set_yscale("function", functions=(np.sqrt, np.square))  # so that rare levels show too
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, fontsize=8)
+
+    return draw("histogram", "How many pixels have which brightness", CHART, paint)
+
+
+def _spectrum(sites: Sequence[SiteFacts]) -> Markup:
+    def paint(axes: Axes) -> None:
+        for label, index, values in _curves(sites, [decibels(site.profile) for site in sites]):
+            radius = (np.arange(len(values) - 1) + 0.5) / (len(values) - 1) * RADIUS
+            axes.plot(radius, values[1:], color=SERIES[index % len(SERIES)], label=label)
+        axes.set_title("Amplitude by frequency")
+        axes.set_xlabel("cycles per pixel")
+        axes.set_ylabel("dB")
+        axes.legend(frameon=False, fontsize=8)
+
+    return draw("spectrum", "Mean amplitude at each radius of the spectrum", CHART, paint)
+
+
+def _curves(sites: Sequence[SiteFacts], values: Sequence[np.ndarray]) -> list[tuple[str, int, np.ndarray]]:
+    """(label, colour, values) of each channel of a single site, or of each of several sites."""
+    if len(sites) == 1:
+        names = CHANNELS if len(values[0]) == 3 else {"grey": 0}
+        return [(name, index, row) for (name, index), row in zip(names.items(), values[0], strict=False)]
+    named = zip(sites, values, strict=True)
+    return [(site.site, k, rows.mean(axis=0)) for k, (site, rows) in enumerate(named) if rows.size]
