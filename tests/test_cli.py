@@ -100,7 +100,7 @@ def test_methods_lists_every_method() -> None:
     "command",
     [
         *("run", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search"),
-        *("data synth", "data prepare", "data import", "data check", "data overview", "data show"),
+        *("data synth", "data prepare", "data import", "data check", "data overview", "data shift", "data show"),
     ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
@@ -293,3 +293,10 @@ def test_pages_of_a_check_and_their_overview(federation: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "Data of 2 sites" in page.read_text()
     assert "different names" in refused("data", "overview", tmp_path / "site-1.json", tmp_path / "site-1.json")
+
+
+def test_shift_of_a_federation(federation: Path, tmp_path: Path) -> None:
+    done = harmofl("data", "shift", federation, "--out", tmp_path / "s", "--size", 32, "--band", 1, "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Mean amplitude spectra of two sites differ by")
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"shift.html", "shift.json", "shift.png"}

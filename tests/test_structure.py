@@ -16,7 +16,7 @@ SOURCE = Path(harmofl.__file__).parent
 LAYERS = [
     *("errors", "checks", "batch", "seeding", "memory", "files"),
     *("arrays", "amplitude", "profile", "exchange", "sharpness"),
-    *("data", "models", "losses", "metrics"),
+    *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "samples", "checkpoint", "journal", "config", "trial", "experiment"),
     *("report", "terminal", "demo", "comparison", "__init__", "cli_data", "cli_compare", "cli", "__main__"),

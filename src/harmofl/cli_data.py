@@ -223,6 +223,39 @@ def overview(
 
 
 @data_app.command()
+def shift(
+    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    out: Annotated[Path, typer.Option(help="The folder to write shift.html, shift.png and shift.json to.")],
+    size: Annotated[str, typer.Option(help="Look at the images at HEIGHTxWIDTH pixels.", metavar="HxW")] = "96x96",
+    channels: Channels = None,
+    band: Annotated[list[float] | None, typer.Option(help="A band to try; may be repeated.")] = None,
+    images: Annotated[int, typer.Option(min=9, help="At most so many of each site.")] = 150,
+    repeats: Annotated[int, typer.Option(min=1, help="How often a small model is asked, with other images.")] = 3,
+    seed: Seed = 0,
+) -> None:
+    """Measure how different the sites are, and whether amplitude normalization is worth trying, before any training.
+
+    Example:
+        harmofl data shift hospitals --out shift
+    """
+    from harmofl.data import open_federation
+    from harmofl.report.shift_page import outcome, write_shift
+    from harmofl.shift import measure_shift
+    from harmofl.shift.treatments import BANDS
+
+    with _bar("reading") as progress:
+        chosen = parse_size(size)
+        federation = open_federation(folder, size=chosen, channels=channels, seed=seed, progress=progress)
+    with _bar("measuring") as progress:
+        bands = tuple(band) if band else BANDS
+        found = measure_shift(federation, bands=bands, images=images, repeats=repeats, seed=seed, progress=progress)
+    write_shift(found, out)
+    for line in outcome(found):
+        print(line)
+    print(f"page {out / 'shift.html'}")
+
+
+@data_app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="The federation.")],
     size: Size = None,

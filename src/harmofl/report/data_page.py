@@ -19,6 +19,10 @@ from harmofl.report.templates import template_of
 CHART = (5.2, 2.8)  # inches
 CHANNELS = {"red": 4, "green": 2, "blue": 0}
 """And which of `SERIES` they are drawn in."""
+_NOTE = (
+    "Counts, sizes and distributions only: no image, and no name of a file or patient, is on this page. "
+    "Written by HarmoFL {}."
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def render_site(site: SiteFacts) -> str:
         outcome=_verdict(errors, warnings),
         grids=[_findings(site), _splits(site), _files(site)],
         charts=[_histogram([site]), _spectrum([site])],
-        note=site.harmofl,
+        galleries=[],
+        note=_NOTE.format(site.harmofl),
     )
 
 
@@ -87,7 +92,8 @@ def render_overview(sites: Sequence[SiteFacts], problems: Sequence[Problem]) -> 
             _distances(sites),
         ],
         charts=[_histogram(sites), _spectrum(sites)],
-        note=", ".join(sorted({site.harmofl for site in sites})),
+        galleries=[],
+        note=_NOTE.format(", ".join(sorted({site.harmofl for site in sites}))),
     )
 
 
