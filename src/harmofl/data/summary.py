@@ -21,7 +21,8 @@ def _row(site: Site, name: str) -> dict[str, str]:
         "cases": str(len(set(split.cases))),
         "size": f"{channels}x{height}x{width}",
     }
-    return row | {label: str(_occurrences(split.targets, k)) for k, label in enumerate(site.classes)}
+    targets = np.asarray(split.targets)
+    return row | {label: str(_occurrences(targets, k)) for k, label in enumerate(site.classes)}
 
 
 def _occurrences(targets: np.ndarray, k: int) -> int:
@@ -36,5 +37,5 @@ def absent_classes(federation: Federation) -> list[str]:
         "see `harmofl data show`, and leave the site out with data.sites if that is not meant"
         for site in federation.sites
         for k, label in enumerate(site.classes)
-        if not _occurrences(site.train.targets, k)
+        if not _occurrences(np.asarray(site.train.targets), k)
     ]

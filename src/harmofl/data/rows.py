@@ -1,0 +1,43 @@
+"""Rows of arrays that may lie on disk, seen in another order or one array after another, without being copied."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Rows:
+    """What of an array a split needs: its rows at some positions, its shape and type.
+
+    Args:
+        parts: arrays whose rows have one shape; uint8 beside float32 is read as v / 255.
+        order: positions in the parts one after another, in the order wanted; all of them if not given.
+    """
+
+    def __init__(self, parts: Sequence["np.ndarray | Rows"], order: np.ndarray | None = None) -> None:
+        self._parts = tuple(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
+        self._order = order
+        types: set[np.dtype[Any]] = {part.dtype for part in parts}
+        self.dtype: np.dtype[Any] = types.pop() if len(types) == 1 else np.dtype(np.float32)
+        self.shape: tuple[int, ...] = (int(self._ends[-1]) if order is None else len(order), *parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """The rows at these positions, a slice or an array of them, in memory."""
+        at = np.arange(len(self))[rows]
+        at = at if self._order is None else self._order[at]
+        found = np.empty((len(at), *self.shape[1:]), dtype=self.dtype)
+        owner = np.searchsorted(self._ends, at, side="right")
+        for k, part in enumerate(self._parts):
+            mine = np.flatnonzero(owner == k)
+            if len(mine):
+                taken = part[at[mine] - (self._ends[k] - len(part))]
+                found[mine] = taken / np.float32(255) if taken.dtype != self.dtype else taken
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows in memory, for what needs them so."""
+        return np.asarray(self[:], dtype=dtype)
