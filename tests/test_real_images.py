@@ -1,11 +1,14 @@
 """Real images from several sites, where they are beside the checkout."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from harmofl import amplitude, load_experiment, open_federation, run, with_amplitude
+from harmofl.data import import_federation
+from harmofl.data.manifest import read_manifest
 from harmofl.data.site import Site
 
 
@@ -69,3 +72,25 @@ def test_nuclei_are_segmented(shared_path: Path, tmp_path: Path) -> None:
     result = run(load_experiment(None, settings), tmp_path / "run")
     assert len(result["test"]) == 6
     assert result["summary"]["mean"] > 0.2
+
+
+@pytest.mark.shared("data/hippocampus")
+def test_volumes_are_scored_case_by_case(shared_path: Path, tmp_path: Path) -> None:
+    """2.5-D slices of imported NIfTI volumes; the Dice of a case pools its slices, so there is one score a volume."""
+    names = ("background", "anterior", "posterior")
+    import_federation(shared_path / "data" / "hippocampus", tmp_path / "fed", size=(24, 24), channels=3, classes=names)
+    settings = {
+        "data.folder": str(tmp_path / "fed"),
+        "run.threads": 1,
+        "network.options": {"features": 4},
+        "network.norm": "instance",
+        "method.name": "fedavg",
+        "training.rounds": 2,
+        "training.lr": 0.004,
+    }
+    result = run(load_experiment(None, settings), tmp_path / "run")
+    cases = json.loads((tmp_path / "run" / "cases.json").read_text())["hippocampus"]
+    volumes = {record.image for record in read_manifest(tmp_path / "fed/hippocampus") if record.split == "test"}
+    assert {f"images/{case}.nii.gz" for case in cases["cases"]} == volumes
+    assert len(volumes) == 12
+    assert result["summary"]["mean"] > 0.3

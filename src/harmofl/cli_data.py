@@ -23,6 +23,9 @@ LISTED = 20
 """So many lines of what is missing are printed."""
 
 Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")]
+Fractions = Annotated[
+    str | None, typer.Option(help="Shares of the patients, 0.7,0.1,0.2 if not given.", metavar="TRAIN,VAL,TEST")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 
 
@@ -68,6 +71,7 @@ def prepare(
     to: Annotated[Path | None, typer.Option(help="The federation folder to make.")] = None,
     splits: Annotated[str | None, typer.Option(help="How to split; patients where there is a choice.")] = None,
     tile: Annotated[int | None, typer.Option(min=0, help="Side of tiles in pixels; 0 keeps images whole.")] = None,
+    fractions: Fractions = None,
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Files at a time; all cores if not given.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Do without what is missing or unreadable.")] = False,
@@ -97,7 +101,15 @@ def prepare(
     if len(download.problems) > LISTED:
         told.print(f"and {len(download.problems) - LISTED} more")
     with _bar("preparing") as progress:
-        info = convert(download, to, partial=partial, workers=workers, progress=progress, warned=told.print)
+        info = convert(
+            download,
+            to,
+            fractions=parse_fractions(fractions),
+            partial=partial,
+            workers=workers,
+            progress=progress,
+            warned=told.print,
+        )
     print(f"{to}: {info.task}, classes {', '.join(info.classes)}; licence: {info.licence}")
     print(f"look at it with `harmofl data show {to}`, train with `harmofl run --data {to}`")
 
@@ -133,6 +145,8 @@ def import_(
     site_column: Annotated[str | None, typer.Option(help="Column of a CSV file that names the site.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column of a CSV file with the image's path.")] = None,
     target_column: Annotated[str | None, typer.Option(help="Column of a CSV file with mask or class.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Their names in order, e.g. background,tumour.")] = None,
+    fractions: Fractions = None,
     origin: Annotated[str, typer.Option(help="Where the data came from.")] = "",
     licence: Annotated[str, typer.Option(help="Under which licence.")] = "",
 ) -> None:
@@ -153,6 +167,8 @@ def import_(
             size=parse_size(size) if size else None,
             channels=channels,
             seed=seed,
+            fractions=parse_fractions(fractions),
+            classes=classes.split(",") if classes else (),
             columns=Columns(image_column, target_column, site_column, patient_column, split_column),
             origin=origin,
             licence=licence,
@@ -283,6 +299,19 @@ def show(
 
         write_sheet(federation, picture)
         Console().print(f"picture {picture}", soft_wrap=True)
+
+
+def parse_fractions(text: str | None) -> tuple[float, float, float]:
+    """TRAIN,VAL,TEST; ConfigError unless three numbers."""
+    from harmofl.data.splits import FRACTIONS
+
+    if text is None:
+        return FRACTIONS
+    try:
+        train, val, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--fractions takes three numbers such as 0.7,0.1,0.2, got {text!r}") from None
+    return train, val, test
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -120,3 +120,29 @@ def test_real_volumes_round_trip(tmp_path, shared_path):
     direct, imported = open_federation(source, size=(32, 32)), open_federation(tmp_path / "hospital")
     same_arrays(direct, imported)
     assert imported.info.size == (32, 32)
+
+
+def test_names_and_order_of_classes(tmp_path):
+    source = tmp_path / "in"
+    write_masks(source)
+    assert import_federation(source, tmp_path / "a", classes=("rest", "cell")).classes == ("rest", "cell")
+    with pytest.raises(ConfigError, match="2 different names, for background, foreground"):
+        import_federation(source, tmp_path / "c", classes=("cell",))
+    with pytest.raises(ConfigError, match="2 different names"):
+        import_federation(source, tmp_path / "c", classes=("cell", "cell"))
+
+
+@pytest.mark.shared("data/bloodcells")
+def test_real_cells_keep_their_splits_and_may_be_reordered(tmp_path, shared_path):
+    order = ("neutrophil", "lymphocyte", "monocyte", "eosinophil")
+    import_federation(shared_path / "data" / "bloodcells", tmp_path / "cells", classes=order)
+    federation = open_federation(tmp_path / "cells")
+    assert federation.info.classes == order
+    assert [sum(len(site.split(name)) for name in SPLITS) for site in federation.sites] == [800, 339, 298]
+    plain = open_federation(shared_path / "data" / "bloodcells")
+    for one, other in zip(federation.sites, plain.sites, strict=True):
+        assert (one.test.images == other.test.images).all()
+        names = [[site.classes[k] for k in site.test.targets] for site in (one, other)]
+        assert names[0] == names[1]
+    with pytest.raises(ConfigError, match="must be eosinophil, lymphocyte, monocyte, neutrophil in the order wanted"):
+        import_federation(shared_path / "data" / "bloodcells", tmp_path / "x", classes=("a", "b", "c", "d"))

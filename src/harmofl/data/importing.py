@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from harmofl.data.layout.reading import read_layout, settle
 from harmofl.data.layout.table import Columns
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import FRACTIONS
-from harmofl.errors import DataError, StorageError
+from harmofl.errors import ConfigError, DataError, StorageError
 from harmofl.files import storing
 
 
@@ -30,6 +30,7 @@ def import_federation(
     seed: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
     columns: Columns | None = None,
+    classes: Sequence[str] = (),
     origin: str = "",
     licence: str = "",
     progress: Progress | None = None,
@@ -48,6 +49,8 @@ def import_federation(
         seed: of the patient-level split, if metadata.csv gives none.
         fractions: train, val and test shares of that split.
         columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
+        classes: their names in the order of their index, the background first for segmentation; of classes that are
+            folders or labels, the order alone.
         origin: where the data came from.
         licence: under which licence.
         progress: told the site, how many images are checked and how many there are.
@@ -58,7 +61,7 @@ def import_federation(
     Raises:
         DataError: if the target exists or is inside the source, or for the first file, label or split that does
             not hold.
-        ConfigError: if size, channels or fractions are out of range.
+        ConfigError: if size, channels, classes or fractions are out of range.
         StorageError: if the target cannot be written.
     """
     for path in (source, target, target.resolve()):
@@ -69,12 +72,25 @@ def import_federation(
         raise DataError(f"{target}: exists already; choose another folder to import to")
     with _readable(source, target, columns, progress) as (readable, names):
         files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
+        files = replace(files, info=_named(files.info, classes))
         refuse(checked_files(files, progress).problems, source)
         name = escaped(name or target.resolve().name)
         origin, licence = escaped(origin), escaped(licence)
         info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
         _write(replace(files, info=info), target)
     return info
+
+
+def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
+    """The federation with the names that the user gives its classes."""
+    if not classes:
+        return info
+    found = ", ".join(info.classes)
+    if info.task == "classification" and set(classes) != set(info.classes):
+        raise ConfigError(f"classes must be {found} in the order wanted, got {', '.join(classes)}; mend --classes")
+    if not len(info.classes) == len(set(classes)) == len(classes):
+        raise ConfigError(f"classes must be {len(info.classes)} different names, for {found}, got {', '.join(classes)}")
+    return replace(info, classes=tuple(classes))
 
 
 @contextmanager
