@@ -216,7 +216,7 @@ def main() -> None:
         table.add_column(column)
     for name in MEASUREMENTS:
         words = [sys.executable, __file__, "--patches", str(options.patches), "--out", str(options.out), "--one", name]
-        found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
         basic = [f"{found.pop(key):.1f}" for key in ("seconds", "own_mb", "mapped_mb")]
         rate = found.pop("images_per_second", None)
         more = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in found.items())

@@ -14,7 +14,10 @@ from folders_on_disk import save, save_volume
 from PIL import Image
 
 from harmofl import open_federation
-from harmofl.data import dicom, import_federation
+from harmofl.data import import_federation
+from harmofl.data.dicom.files import Series, series_in
+from harmofl.data.dicom.photographs import read_photograph
+from harmofl.data.dicom.volumes import read_volume
 from harmofl.data.layout.table import Columns
 from harmofl.data.manifest import read_manifest
 from harmofl.errors import ConfigError, DataError
@@ -33,28 +36,28 @@ def labels(shape: tuple[int, int, int] = (5, 8, 6)) -> np.ndarray:
     return mask
 
 
-def the_series(folder: Path) -> dicom.Series:
-    (series,) = dicom.series_in(sorted(folder.iterdir()))
+def the_series(folder: Path) -> Series:
+    (series,) = series_in(sorted(folder.iterdir()))
     return series
 
 
 def test_a_series_is_sorted_by_place_and_rescaled(tmp_path):
     scans.write_series(tmp_path, voxels())
-    volume = dicom.read_volume(the_series(tmp_path))
+    volume = read_volume(the_series(tmp_path))
     assert (volume.voxels == voxels().transpose(2, 1, 0)).all()
 
 
 def test_the_affine_is_niftis(tmp_path):
     """Row 2, column 3 of slice 1 by hand: LPS = (-10 + 3 * .8, -20 + 2 * .5, 5 + 3); RAS turns the first two."""
     scans.write_series(tmp_path, voxels())
-    affine = dicom.read_volume(the_series(tmp_path)).affine
+    affine = read_volume(the_series(tmp_path)).affine
     assert affine @ [3, 2, 1, 1] == pytest.approx([10 - 2.4, 20 - 1.0, 8, 1])
 
 
 def test_a_sagittal_series_fits_its_nifti_copy(tmp_path):
     """Slices to the left: rows run to the back, columns to the feet."""
     scans.write_series(tmp_path, voxels(), direction=(0, 1, 0, 0, 0, -1))
-    volume = dicom.read_volume(the_series(tmp_path))
+    volume = read_volume(the_series(tmp_path))
     canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume.voxels, volume.affine))
     assert nibabel.aff2axcodes(canonical.affine) == ("R", "A", "S")
     assert canonical.shape == (5, 6, 8)
@@ -62,30 +65,30 @@ def test_a_sagittal_series_fits_its_nifti_copy(tmp_path):
 
 def test_a_missing_slice_and_two_at_one_place(tmp_path):
     scans.write_series(tmp_path / "gap", voxels(), skip=(2,))
-    with pytest.raises(DataError, match=r"a slice is missing between 8.0 and 14.0 mm"):
-        dicom.read_volume(the_series(tmp_path / "gap"))
+    with pytest.raises(DataError, match=r"a slice of series .* is missing between 8.0 and 14.0 mm"):
+        read_volume(the_series(tmp_path / "gap"))
     series = scans.write_series(tmp_path / "twice", voxels())
     scans.write_series(tmp_path / "twice" / "again", voxels(1), series=series)
-    (one,) = dicom.series_in(sorted((tmp_path / "twice").rglob("*.dcm")))
-    with pytest.raises(DataError, match=r"two slices are at one place \(5.0 mm\)"):
-        dicom.read_volume(one)
+    (one,) = series_in(sorted((tmp_path / "twice").rglob("*.dcm")))
+    with pytest.raises(DataError, match=r"two slices of series .* are at one place \(5.0 mm\)"):
+        read_volume(one)
 
 
 def test_real_files_of_several_kinds():
     """Scanner files that pydicom ships: compressed, palette, YBR; values as pydicom's own documents show them."""
-    ct = dicom.read_volume(dicom.series_in([REAL / "CT_small.dcm"])[0])
+    ct = read_volume(series_in([REAL / "CT_small.dcm"])[0])
     assert ct.voxels.shape == (128, 128, 1) and ct.voxels.min() == -896
     assert (
-        dicom.read_volume(dicom.series_in([REAL / "MR_small_RLE.dcm"])[0]).voxels
-        == dicom.read_volume(dicom.series_in([REAL / "MR_small.dcm"])[0]).voxels
+        read_volume(series_in([REAL / "MR_small_RLE.dcm"])[0]).voxels
+        == read_volume(series_in([REAL / "MR_small.dcm"])[0]).voxels
     ).all()
-    colour = dicom.read_photograph(REAL / "SC_rgb_dcmtk_+eb+cr.dcm")
+    colour = read_photograph(REAL / "SC_rgb_dcmtk_+eb+cr.dcm")
     assert colour.shape[2] == 3 and colour[5, 50].tolist() == [255, 0, 0]
-    assert np.abs(dicom.read_photograph(REAL / "SC_ybr_full_422_uncompressed.dcm")[5, 50] - [254, 0, 0.0]).max() <= 2
-    assert dicom.read_photograph(REAL / "examples_palette.dcm").shape == (350, 800, 3)
-    assert dicom.series_in([REAL / "reportsi.dcm"]) == []
+    assert np.abs(read_photograph(REAL / "SC_ybr_full_422_uncompressed.dcm")[5, 50] - [254, 0, 0.0]).max() <= 2
+    assert read_photograph(REAL / "examples_palette.dcm").shape == (350, 800, 3)
+    assert series_in([REAL / "reportsi.dcm"]) == []
     with pytest.raises(DataError, match=r"MR_truncated.dcm: cannot be read as DICOM .*restore it"):
-        dicom.read_volume(dicom.series_in([REAL / "MR_truncated.dcm"])[0])
+        read_volume(series_in([REAL / "MR_truncated.dcm"])[0])
 
 
 def test_photographs_are_windowed_and_never_inverted(tmp_path):
@@ -93,7 +96,7 @@ def test_photographs_are_windowed_and_never_inverted(tmp_path):
     scans.write_xray(tmp_path / "a.dcm", ramp)
     scans.write_xray(tmp_path / "b.dcm", 4095 - ramp, inverted=True)
     scans.write_xray(tmp_path / "c.dcm", ramp, WindowCenter=1000, WindowWidth=200)
-    plain, turned, window = (dicom.read_photograph(tmp_path / f"{name}.dcm") for name in "abc")
+    plain, turned, window = (read_photograph(tmp_path / f"{name}.dcm") for name in "abc")
     assert plain[0, 0] == 0 and plain[-1, -1] == 255
     assert turned[0, 0] == 0 and turned[-1, -1] == 255
     assert window.reshape(-1)[800] == 0 and 120 <= window.reshape(-1)[1000] <= 135 and window.reshape(-1)[1200] == 255
@@ -198,7 +201,7 @@ def test_a_table_of_dicom(tmp_path):
 def test_what_is_wrong_is_named(tmp_path):
     hospital(tmp_path / "in", "seg")
     (tmp_path / "in/a/images/case2/STUDY/IM007.dcm").unlink()
-    with pytest.raises(DataError, match=r"^a/images/case2: a slice is missing"):
+    with pytest.raises(DataError, match=r"^a/images/case2: a slice of series .* is missing"):
         import_federation(tmp_path / "in", tmp_path / "fed")
     shutil.rmtree(tmp_path / "in/a/images/case2")
     with pytest.raises(DataError, match=r"^a/masks/case2.dcm: a DICOM segmentation needs the image series"):
@@ -242,3 +245,35 @@ def test_other_files_come_along(tmp_path):
     save(tmp_path / "in/a/preview.png", np.zeros((4, 4), np.uint8))
     import_federation(tmp_path / "in", tmp_path / "fed", size=(8, 8))
     assert len(read_manifest(tmp_path / "fed/a")) == 6
+
+
+def test_what_holds_no_image_or_is_nowhere(tmp_path):
+    root = hospital(tmp_path / "in", "seg")
+    (root / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    shutil.copyfile(REAL / "reportsi.dcm", root / "a/images/case0/report.dcm")  # beside the series: left out
+    for k in (2, 3):
+        for site in "ab":
+            shutil.rmtree(root / site / "images" / f"case{k}")
+            scans.write_series(root / site / "images" / f"case{k}", voxels(k), patient=f"{site}{k}")
+    import_federation(root, tmp_path / "fed")
+    shutil.copyfile(REAL / "reportsi.dcm", root / "a/images/report.dcm")
+    with pytest.raises(DataError, match=r"^a/images/report.dcm: holds no image; leave it out"):
+        import_federation(root, tmp_path / "x")
+    (root / "a/images/report.dcm").rename(root / "stray.dcm")
+    with pytest.raises(DataError, match=r"^stray.dcm: a DICOM file must be of a site"):
+        import_federation(root, tmp_path / "x")
+
+
+def test_names_that_meet_and_patients_that_do_not(tmp_path):
+    root = hospital(tmp_path / "in", "seg")
+    scans.write_xray(root / "a/images/case1.dcm", np.eye(6, dtype=np.uint8))
+    with pytest.raises(DataError, match=r"becomes a file of that name too; rename one"):
+        import_federation(root, tmp_path / "x")
+    (root / "a/images/case1.dcm").unlink()
+    save_volume(root / "a/images/case1.nii.gz", voxels())
+    with pytest.raises(DataError, match=r"a/images/case1.nii.gz: a DICOM beside it becomes a file of that name too"):
+        import_federation(root, tmp_path / "x")
+    (root / "a/images/case1.nii.gz").unlink()
+    scans.write_series(root / "a/images/case1/other", voxels(), patient="somebody else")
+    with pytest.raises(DataError, match=r"^a/images/case1: a case must be of one patient, got 2"):
+        import_federation(root, tmp_path / "x")

@@ -10,7 +10,8 @@ from pathlib import Path
 from harmofl.data.check import checked_files
 from harmofl.data.checking.problem import refuse
 from harmofl.data.decoding.assembly import Progress
-from harmofl.data.layout.exported import dicom_files, table_without_dicom, without_dicom
+from harmofl.data.dicom.folders import dicom_files, without_dicom
+from harmofl.data.dicom.tables import table_without_dicom
 from harmofl.data.layout.files import FederationFiles, SiteFiles, escaped, written
 from harmofl.data.layout.reading import read_layout, settle
 from harmofl.data.layout.table import Columns
@@ -41,7 +42,7 @@ def import_federation(
 
     Args:
         source: a plain folder of sites, as `open_federation` takes it, or a CSV file with a row an image (see
-            `layout.table`). DICOM in it becomes NIfTI and PNG (see `layout.exported`).
+            `layout.table`). DICOM in it becomes NIfTI and PNG (see `dicom.folders`).
         target: the folder to make; it must not exist.
         name: of the federation; the target's name if not given.
         size: (H, W) written down as the size that images are resized to when opened.

@@ -1,25 +1,22 @@
-"""DICOM files as volumes, photographs and label maps, by pydicom: for importing, so that training needs neither.
+"""A DICOM series as a volume, and a DICOM segmentation on the voxels of the series it was drawn on.
 
 A series becomes a volume in voxel order (column, row, slice) with the affine that NIfTI has (RAS, millimetres), so that
 a mask drawn on a NIfTI copy of the series fits. DICOM standard PS3.3, C.7.6.2 (image plane), C.8.20 (segmentation).
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harmofl.data.decoding.volumes import CLIP_QUANTILE
-from harmofl.errors import ConfigError, DataError
+from harmofl.data.dicom.files import Series, processing, pydicom, reading
+from harmofl.errors import DataError
 
-SUFFIXES = (".dcm", ".dicom", ".ima")
-_MAGIC_AT, _MAGIC = 128, b"DICM"
 _SAME_PLACE, _SAME_WAY, _GAP = 1e-2, 1e-3, 1.5
 """Millimetres, difference of direction cosines, and how many slice distances apart slices of one volume may be."""
+_RESCALE, _SEGMENT = "PixelValueTransformationSequence", "SegmentIdentificationSequence"
 
 
 @dataclass(frozen=True)
@@ -58,67 +55,6 @@ class Volume:
     affine: np.ndarray
 
 
-@dataclass(frozen=True)
-class Series:
-    """Files that belong together: an identifier, the patient's, and the files."""
-
-    uid: str
-    patient: str
-    modality: str
-    files: tuple[Path, ...]
-
-
-def is_dicom(path: Path) -> bool:
-    """Tell by the suffix, or where there is none by the four letters that DICOM files begin with."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    if path.suffix and not path.suffix[1:].isdigit():  # a file of a series may be called IM.1 or 1.2.840.113
-        return False
-    try:
-        with path.open("rb") as file:
-            file.seek(_MAGIC_AT)
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
-
-
-def series_in(files: Sequence[Path]) -> list[Series]:
-    """Group files by the series they say they are of; what holds no image, such as a DICOMDIR, is left out.
-
-    Raises:
-        DataError: naming a file that is no DICOM.
-        ConfigError: if pydicom is not installed.
-    """
-    groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
-    for path in files:
-        with _reading(path):
-            header = _pydicom().dcmread(path, stop_before_pixels=True)
-        if "Rows" in header:
-            groups[str(header.get("SeriesInstanceUID", path))].append((path, header))
-    return [
-        Series(
-            uid,
-            str(members[0][1].get("PatientID", "") or ""),
-            str(members[0][1].get("Modality", "") or ""),
-            tuple(path for path, _ in members),
-        )
-        for uid, members in groups.items()
-    ]
-
-
-def frames(path: Path) -> int:
-    """How many images a file holds."""
-    with _reading(path):
-        return int(_pydicom().dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
-
-
-def has_place(series: Series) -> bool:
-    """Tell whether the files say where in space they are, so that they make a volume; a photograph does not."""
-    with _reading(series.files[0]):
-        header = _pydicom().dcmread(series.files[0], stop_before_pixels=True)
-        return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
-
-
 def read_volume(series: Series) -> Volume:
     """Put a series together.
 
@@ -129,18 +65,20 @@ def read_volume(series: Series) -> Volume:
     first = planes[0]
     for plane in planes:
         if plane.pixels.shape != first.pixels.shape or _turned(plane, first):
-            raise DataError("slices must have one size and direction; keep each series in a folder of its own")
+            raise DataError(
+                f"slices of series {series.name!r} must have one size and direction; leave it out if it is a localizer"
+            )
     planes.sort(key=lambda plane: float(plane.origin @ first.normal))
     places = np.array([plane.origin @ first.normal for plane in planes])
     steps = np.diff(places)
     if len(steps) and steps.min() < _SAME_PLACE:
-        raise DataError(
-            f"two slices are at one place ({places[int(steps.argmin())]:.1f} mm); keep echoes, phases and repetitions "
-            "in folders of their own"
-        )
+        where = f"at one place ({places[int(steps.argmin())]:.1f} mm)"
+        fix = "keep echoes, phases and repetitions in folders of their own"
+        raise DataError(f"two slices of series {series.name!r} are {where}; {fix}")
     if len(steps) and steps.max() > _GAP * float(np.median(steps)):
         at = int(steps.argmax())
-        raise DataError(f"a slice is missing between {places[at]:.1f} and {places[at + 1]:.1f} mm; restore it")
+        between = f"between {places[at]:.1f} and {places[at + 1]:.1f} mm"
+        raise DataError(f"a slice of series {series.name!r} is missing {between}; restore it")
     voxels = np.stack([plane.pixels.T for plane in planes], axis=2)
     return Volume(voxels, tuple(planes), _affine(planes, float(np.median(steps)) if len(steps) else 1.0))
 
@@ -186,58 +124,16 @@ def read_segmentation(series: Series, image: Volume) -> np.ndarray:
     return labels
 
 
-def read_photograph(path: Path) -> np.ndarray:
-    """A single image as it is displayed: (rows, columns) or (rows, columns, 3) uint8.
-
-    Grey values go through the file's window, or else from the minimum to the 0.99 quantile; inverted ones are turned.
-
-    Raises:
-        DataError: if it has several frames.
-    """
-    with _reading(path):
-        data = _pydicom().dcmread(path)
-        pixels = _pixels(data)
-        colour = data.get("SamplesPerPixel", 1) == 3
-        if pixels.ndim != 2 + colour:
-            raise DataError("must be one image, got several frames without places in space; split it into files")
-        if data.PhotometricInterpretation == "PALETTE COLOR":
-            return _eight_bit(np.asarray(_processing().apply_color_lut(pixels, data)))
-        if colour:
-            return _eight_bit(pixels)
-        windowed = "WindowCenter" in data or "VOILUTSequence" in data
-        grey = _processing().apply_rescale(pixels, data).astype(np.float32)
-        if windowed:
-            grey = _processing().apply_voi_lut(grey, data).astype(np.float32)
-        low, high = float(grey.min()), float(grey.max() if windowed else np.quantile(grey, CLIP_QUANTILE))
-        shown = np.clip((grey - low) / max(high - low, 1e-12), 0, 1)
-        shown = 1 - shown if data.PhotometricInterpretation == "MONOCHROME1" else shown
-        grey_bytes: np.ndarray = np.rint(shown * 255).astype(np.uint8)
-        return grey_bytes
-
-
-def read_label_map(path: Path) -> np.ndarray:
-    """A single image whose pixels are class numbers: (rows, columns) as stored."""
-    with _reading(path):
-        pixels = _pixels(_pydicom().dcmread(path))
-        if pixels.ndim != 2:
-            raise DataError("a mask must be one image with one number a pixel; convert it")
-        return pixels
-
-
-def _eight_bit(pixels: np.ndarray) -> np.ndarray:
-    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8)
-
-
 def _planes(path: Path) -> Iterator[Slice]:
-    with _reading(path):
-        data = _pydicom().dcmread(path)
+    with reading(path):
+        data = pydicom().dcmread(path)
         if data.get("SamplesPerPixel", 1) != 1:
             raise DataError("a series must be grey, got colours; import its images as photographs")
-        pixels = _pixels(data)
+        pixels: np.ndarray = data.pixel_array
         if "PerFrameFunctionalGroupsSequence" not in data:
             if pixels.ndim != 2 or "ImagePositionPatient" not in data:
                 raise DataError("a slice must be one image with its position; leave the file out")
-            grey = _processing().apply_rescale(pixels, data)
+            grey = processing().apply_rescale(pixels, data)
             yield _plane(grey, data.ImagePositionPatient, data.ImageOrientationPatient, data.PixelSpacing)
             return
         shared = data.SharedFunctionalGroupsSequence[0]
@@ -266,44 +162,7 @@ def _frame(pixels: np.ndarray, own: Any, shared: Any) -> Slice:
     )
 
 
-_RESCALE, _SEGMENT = "PixelValueTransformationSequence", "SegmentIdentificationSequence"
-
-
 def _plane(pixels: np.ndarray, origin: Any, direction: Any, spacing: Any, label: int = 0) -> Slice:
     cosines = np.array(direction, dtype=np.float64)
     between = (float(spacing[0]), float(spacing[1]))
     return Slice(pixels, np.array(origin, dtype=np.float64), cosines[:3], cosines[3:], between, label)
-
-
-def _pixels(data: Any) -> np.ndarray:
-    pixels: np.ndarray = data.pixel_array
-    return pixels
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom raises over a file into one line that names it."""
-    try:
-        yield
-    except (DataError, ConfigError) as error:
-        raise type(error)(str(error) if path.name in str(error) else f"{path.name}: {error}") from None
-    except Exception as error:  # pydicom raises anything over a damaged file
-        reason = " ".join(str(error).split()[:30]) or type(error).__name__
-        fix = "restore it or leave it out"
-        if "missing dependencies" in str(error):
-            fix = "install the decoder: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-        raise DataError(f"{path.name}: cannot be read as DICOM ({reason}); {fix}") from None
-
-
-def _pydicom() -> Any:
-    try:
-        import pydicom
-    except ImportError:
-        raise ConfigError("DICOM files need pydicom; install it with: pip install 'harmofl[dicom]'") from None
-    return pydicom
-
-
-def _processing() -> Any:
-    from pydicom.pixels import processing
-
-    return processing

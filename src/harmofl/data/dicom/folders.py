@@ -1,0 +1,138 @@
+"""A folder of sites with DICOM files made into a plain one of NIfTI and PNG.
+
+Below a site's images/, masks/ or labels/, or below its class folders, a folder of DICOM files is a case: its series
+become volumes named as the folder. A DICOM file directly there is an image of its own. Nothing of a header but the
+patient's identifier, hashed, goes into what is made.
+"""
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from harmofl.data.decoding.assembly import Progress
+from harmofl.data.dicom.cases import Case, Made, convert
+from harmofl.data.dicom.files import is_dicom
+from harmofl.data.layout.files import stem_of, suffix_of, written
+from harmofl.data.layout.listing import MASK_FOLDERS
+from harmofl.data.placing import link
+from harmofl.data.tables import read_table
+from harmofl.errors import DataError
+
+_PLACES = ("images", *MASK_FOLDERS)
+_INDEX = "DICOMDIR"
+"""The table of contents of a DICOM medium, which holds no image."""
+
+
+def dicom_files(source: Path) -> list[Path]:
+    """All DICOM files below a folder, sorted; of a file, itself if it is one."""
+    if source.is_file():
+        return [source] if is_dicom(source) else []
+    return [path for path in _walk(source) if is_dicom(path)]
+
+
+def _walk(source: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(source, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (written(Path(folder, name)) for name in sorted(names) if not name.startswith("."))
+
+
+def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: Progress | None = None) -> None:
+    """Write at `target` the folder `source` with its DICOM files converted and its other files linked.
+
+    Args:
+        source: a plain folder of sites.
+        target: the folder to make.
+        found: the DICOM files in it.
+        progress: told what is done, how many cases are done and how many there are.
+
+    Raises:
+        DataError: for the first case that cannot be read.
+        ConfigError: if pydicom is not installed.
+    """
+    made = convert(_cases(source, found), target, progress)
+    converted = set(found)
+    for path in _walk(source):
+        if path not in converted and path != source / "metadata.csv":
+            name = path.relative_to(source)
+            if (target / name).exists():
+                raise DataError(f"{name.as_posix()}: a DICOM beside it becomes a file of that name too; rename one")
+            link(path, target / name)
+    if (source / "metadata.csv").is_file():
+        _rename(source / "metadata.csv", target / "metadata.csv", made)
+    else:
+        _tell_patients(target, made)
+
+
+def _cases(source: Path, found: Sequence[Path]) -> list[Case]:
+    grouped: dict[tuple[PurePosixPath, str, bool], list[Path]] = defaultdict(list)
+    for path in found:
+        if path.name == _INDEX:
+            continue
+        parts = PurePosixPath(path.relative_to(source).as_posix()).parts
+        depth = next((k + 1 for k, part in enumerate(parts[:-1]) if part in _PLACES), min(2, len(parts) - 1))
+        if not depth:
+            raise DataError(
+                f"{path.name}: a DICOM file must be of a site; move it into a site's folder, or leave it out"
+            )
+        alone = len(parts) == depth + 1
+        grouped[PurePosixPath(*parts[:depth]), parts[depth], alone].append(path)
+    stems = {(place, _stem(name, alone)): files for (place, name, alone), files in grouped.items()}
+    cases = []
+    for (place, name, alone), files in sorted(grouped.items()):
+        stem = _stem(name, alone)
+        if (other := stems[place, stem]) is not files:
+            first = other[0].relative_to(source).as_posix()
+            raise DataError(f"{place / name}: {first} becomes a file of that name too; rename one")
+        mask = place.name in MASK_FOLDERS
+        drawn_on = stems.get((place.parent / "images", stem), ()) if mask else ()
+        cases.append(Case(str(place / stem), str(place / name), tuple(files), alone, mask, tuple(drawn_on)))
+    return cases
+
+
+def _stem(name: str, alone: bool) -> str:
+    return PurePosixPath(name).stem if alone else name
+
+
+def _tell_patients(target: Path, made: Sequence[Made]) -> None:
+    """Write a metadata.csv with the patients of converted images, if any file told one."""
+    patients = {path: one.patient for one in made for path in one.paths if one.patient}
+    if not patients:
+        return
+    images = [path for path in _walk(target) if suffix_of(path.name) and _is_listed(target, path)]
+    with (target / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("site", "file", "patient"))
+        for path in images:
+            name = path.relative_to(target).as_posix()
+            site, _, within = name.partition("/")
+            if site in _PLACES:  # the folder is a single site
+                site, within = target.name, name
+            writer.writerow((site, within, patients.get(name) or stem_of(name)))
+
+
+def _is_listed(root: Path, path: Path) -> bool:
+    """Tell whether a plain folder has an image there: in images/, or in a class folder of a site without."""
+    parts = path.relative_to(root).parts
+    return path.parent.name == "images" or (len(parts) == 3 and not (root / parts[0] / "images").is_dir())
+
+
+def _rename(source: Path, target: Path, made: Sequence[Made]) -> None:
+    """Copy a metadata.csv with the paths of converted files, or of their folders, replaced."""
+    new = {one.case.old: one.paths[0] for one in made if len(one.paths) == 1}
+    table = read_table(source)
+    table.require(["file"])
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, table.columns)
+        writer.writeheader()
+        writer.writerows({**row, "file": _renamed(row, new)} for _, row in table.rows)
+
+
+def _renamed(row: Mapping[str, str], new: Mapping[str, str]) -> str:
+    file = row["file"].rstrip("/")
+    for before in (f"{row['site']}/" if row.get("site") else "", ""):
+        for between in ("", "images/"):
+            if (found := new.get(before + between + file)) is not None:
+                return found.removeprefix(before).removeprefix(between)
+    return row["file"]
