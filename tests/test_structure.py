@@ -19,7 +19,19 @@ LAYERS = [
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "samples", "checkpoint", "journal", "config", "trial", "experiment"),
-    *("report", "terminal", "demo", "comparison", "__init__", "cli_data", "cli_compare", "cli", "__main__"),
+    *(
+        "report",
+        "terminal",
+        "demo",
+        "comparison",
+        "__init__",
+        "cli_options",
+        "cli_look",
+        "cli_data",
+        "cli_compare",
+        "cli",
+        "__main__",
+    ),
 ]
 """Every module or package of the source; each imports only what stands before it."""
 

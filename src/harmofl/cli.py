@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harmofl.cli_compare import register
-from harmofl.cli_data import Seed, Size, data_app, parse_size
+from harmofl.cli_data import data_app
+from harmofl.cli_options import Seed, Size, parse_size
 from harmofl.errors import ConfigError, HarmoFLError
 
 app = typer.Typer(

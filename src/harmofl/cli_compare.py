@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli_data import Size, parse_size
+from harmofl.cli_options import Size, parse_size
 
 if TYPE_CHECKING:
     from harmofl.comparison.study import Study

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from harmofl.data.checking.facts import SiteFacts, between_sites, decibels, spectral_distance
 from harmofl.data.checking.problem import Problem
 from harmofl.files import storing, write_atomic
 from harmofl.profile import RADIUS
+from harmofl.report.curves import CHART, Line, levels, paint_amplitude, paint_brightness
 from harmofl.report.scores import DASH
-from harmofl.report.svg import SERIES, draw
+from harmofl.report.svg import draw
 from harmofl.report.templates import template_of
 
-CHART = (5.2, 2.8)  # inches
 CHANNELS = {"red": 4, "green": 2, "blue": 0}
 """And which of `SERIES` they are drawn in."""
 _NOTE = (
@@ -160,7 +159,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _brightness(site: SiteFacts) -> list[float]:
-    return [float(np.dot(part, (np.arange(len(part)) + 0.5) / len(part))) for part in site.histogram]
+    return [float(np.dot(part, levels(len(part)))) for part in site.histogram]
 
 
 def _percent(share: float) -> str:
@@ -206,36 +205,19 @@ def _distances(sites: Sequence[SiteFacts]) -> Grid:
 
 def _histogram(sites: Sequence[SiteFacts]) -> Markup:
     """The share of pixels at each level: of one site by channel, of several by site, channels together."""
-
-    def paint(axes: Axes) -> None:
-        for label, index, values in _curves(sites, [np.asarray(site.histogram) for site in sites]):
-            levels = (np.arange(len(values)) + 0.5) / len(values)
-            axes.plot(levels, 100 * values, color=SERIES[index % len(SERIES)], label=label)
-        axes.set_title("Brightness")
-        axes.set_xlabel("level, of full scale")
-        axes.set_ylabel("% of the pixels")
-        axes.set_yscale("function", functions=(np.sqrt, np.square))  # so that rare levels show too
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, fontsize=8)
-
-    return draw("histogram", "How many pixels have which brightness", CHART, paint)
+    rows = _by_name(sites, [np.asarray(site.histogram) for site in sites])
+    lines = [Line(name, colour, levels(len(row)), 100 * row) for name, colour, row in rows]
+    return draw("histogram", "Share of the pixels at each level", CHART, lambda axes: paint_brightness(axes, lines))
 
 
 def _spectrum(sites: Sequence[SiteFacts]) -> Markup:
-    def paint(axes: Axes) -> None:
-        for label, index, values in _curves(sites, [decibels(site.profile) for site in sites]):
-            radius = (np.arange(len(values) - 1) + 0.5) / (len(values) - 1) * RADIUS
-            axes.plot(radius, values[1:], color=SERIES[index % len(SERIES)], label=label)
-        axes.set_title("Amplitude by frequency")
-        axes.set_xlabel("cycles per pixel")
-        axes.set_ylabel("dB")
-        axes.legend(frameon=False, fontsize=8)
-
-    return draw("spectrum", "Mean amplitude at each radius of the spectrum", CHART, paint)
+    rows = _by_name(sites, [decibels(site.profile) for site in sites])
+    lines = [Line(name, colour, RADIUS * levels(len(row) - 1), row[1:]) for name, colour, row in rows]
+    return draw("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, lines))
 
 
-def _curves(sites: Sequence[SiteFacts], values: Sequence[np.ndarray]) -> list[tuple[str, int, np.ndarray]]:
-    """(label, colour, values) of each channel of a single site, or of each of several sites."""
+def _by_name(sites: Sequence[SiteFacts], values: Sequence[np.ndarray]) -> list[tuple[str, int, np.ndarray]]:
+    """(name, colour, values) of each channel of a single site, or of each of several sites."""
     if len(sites) == 1:
         names = CHANNELS if len(values[0]) == 3 else {"grey": 0}
         return [(name, index, row) for (name, index), row in zip(names.items(), values[0], strict=False)]

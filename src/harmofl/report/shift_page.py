@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harmofl.files import storing, strict_json, write_atomic
-from harmofl.report.data_page import CHART, Grid
+from harmofl.report.curves import CHART, Line, levels, paint_amplitude, paint_brightness
+from harmofl.report.data_page import Grid
 from harmofl.report.pixels import data_uri, to_bytes
 from harmofl.report.scores import DASH
 from harmofl.report.svg import SERIES, draw
@@ -143,7 +144,7 @@ def render(shift: Shift) -> str:
         kind=f"{shift.task}, {len(shift.sites)} sites, at {shift.size[0]} x {shift.size[1]} pixels",
         outcome=" ".join(outcome(shift)),
         grids=[_probe(shift), _distances(shift), _brightness(shift)],
-        charts=[_spectrum_chart(shift), _histogram_chart(shift)],
+        charts=_charts(shift),
         galleries=[_spectra(shift), _examples(shift)],
         note=(
             "Training images only. The small model is a linear one on random filters: its scores compare the rows of "
@@ -195,29 +196,23 @@ def _radial(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (np.arange(36) + 0.5)[known] / 48, 20 * np.log10(sums[known] / count[known])
 
 
-def _paint_spectrum(axes: Axes, shift: Shift) -> None:
-    for index, (name, A) in enumerate(shift.spectra.items()):
-        axes.plot(*_radial(A), color=SERIES[index % len(SERIES)], label=name)
-    axes.set(title="Mean amplitude by frequency", xlabel="cycles per pixel", ylabel="dB")
-    axes.legend(frameon=False, fontsize=8)
+def _amplitude_lines(shift: Shift) -> list[Line]:
+    return [Line(name, k, *_radial(A)) for k, (name, A) in enumerate(shift.spectra.items())]
 
 
-def _paint_histogram(axes: Axes, shift: Shift) -> None:
-    for index, (name, values) in enumerate(shift.histograms.items()):
-        levels = (np.arange(values.shape[1]) + 0.5) / values.shape[1]
-        axes.plot(levels, 100 * values.mean(axis=0), color=SERIES[index % len(SERIES)], label=name)
-    axes.set(title="Brightness", xlabel="level, of full scale", ylabel="% of the pixels")
-    axes.set_yscale("function", functions=(np.sqrt, np.square))  # so that rare levels show too
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+def _brightness_lines(shift: Shift) -> list[Line]:
+    return [
+        Line(name, k, levels(values.shape[1]), 100 * values.mean(axis=0))
+        for k, (name, values) in enumerate(shift.histograms.items())
+    ]
 
 
-def _spectrum_chart(shift: Shift) -> Markup:
-    return draw("spectrum", "Mean amplitude at each radius", CHART, lambda axes: _paint_spectrum(axes, shift))
-
-
-def _histogram_chart(shift: Shift) -> Markup:
-    return draw("histogram", "Share of pixels at each level", CHART, lambda axes: _paint_histogram(axes, shift))
+def _charts(shift: Shift) -> list[Markup]:
+    amplitude, brightness = _amplitude_lines(shift), _brightness_lines(shift)
+    return [
+        draw("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, amplitude)),
+        draw("histogram", "Share of pixels at each level", CHART, lambda axes: paint_brightness(axes, brightness)),
+    ]
 
 
 def _paint_matrix(axes: Axes, shift: Shift) -> None:
@@ -254,9 +249,9 @@ def picture(shift: Shift) -> bytes:
     figure = Figure(figsize=(11, 8.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     (one, two), (three, four) = figure.subplots(2, 2)
-    _paint_spectrum(one, shift)
+    paint_amplitude(one, _amplitude_lines(shift))
     _paint_matrix(two, shift)
-    _paint_histogram(three, shift)
+    paint_brightness(three, _brightness_lines(shift))
     _paint_probe(four, shift)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})

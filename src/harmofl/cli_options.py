@@ -1,0 +1,61 @@
+"""Options that several commands have, what they mean, and the progress bar."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harmofl.errors import ConfigError
+
+Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
+Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")]
+Fractions = Annotated[
+    str | None, typer.Option(help="Shares of the patients, 0.7,0.1,0.2 if not given.", metavar="TRAIN,VAL,TEST")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
+
+
+def parse_fractions(text: str | None) -> tuple[float, float, float]:
+    """TRAIN,VAL,TEST; ConfigError unless three numbers."""
+    from harmofl.data.splits import FRACTIONS
+
+    if text is None:
+        return FRACTIONS
+    try:
+        train, val, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--fractions takes three numbers such as 0.7,0.1,0.2, got {text!r}") from None
+    return train, val, test
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH, or one number for both; ConfigError otherwise."""
+    height, _, width = text.lower().partition("x")
+    numbers = [part.isascii() and part.isdigit() and int(part) > 0 for part in (height, width or height)]
+    if not all(numbers):
+        raise ConfigError(f"--size takes HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
+    return int(height), int(width or height)
+
+
+class bar:  # noqa: N801
+    """A progress bar on the standard error stream, as a context that gives (label, done, total) -> None."""
+
+    def __init__(self, title: str) -> None:
+        from rich.progress import Progress
+
+        console = Console(file=sys.stderr)
+        self._progress = Progress(console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._progress.add_task(title, total=None)
+        self._title = title
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._progress.start()
+        return self._tell
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def _tell(self, label: str, done: int, total: int) -> None:
+        self._progress.update(self._task, description=f"{self._title} {label}", completed=done, total=total)

@@ -1,0 +1,46 @@
+"""Brightness and amplitude as curves, for the pages about data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from harmofl.report.svg import SERIES
+
+CHART = (5.2, 2.8)  # inches
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: what it is called, which of `SERIES` it is drawn in, and its points."""
+
+    label: str
+    colour: int
+    x: np.ndarray
+    y: np.ndarray
+
+
+def levels(count: int) -> np.ndarray:
+    """The middles of `count` equal parts of [0, 1]."""
+    return (np.arange(count) + 0.5) / count
+
+
+def paint_brightness(axes: Axes, lines: Sequence[Line]) -> None:
+    """Shares of the pixels over the level; rare levels show too, by a square root scale."""
+    _paint(axes, lines)
+    axes.set(title="Brightness", xlabel="level, of full scale", ylabel="% of the pixels")
+    axes.set_yscale("function", functions=(np.sqrt, np.square))
+    axes.set_ylim(bottom=0)
+
+
+def paint_amplitude(axes: Axes, lines: Sequence[Line]) -> None:
+    """Amplitudes in decibels over the frequency in cycles per pixel."""
+    _paint(axes, lines)
+    axes.set(title="Amplitude by frequency", xlabel="cycles per pixel", ylabel="dB")
+
+
+def _paint(axes: Axes, lines: Sequence[Line]) -> None:
+    for line in lines:
+        axes.plot(line.x, line.y, color=SERIES[line.colour % len(SERIES)], label=line.label)
+    axes.legend(frameon=False, fontsize=8)
