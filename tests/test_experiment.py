@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from toys import assert_same
 
 from harmofl import resume, run
 from harmofl.checkpoint import Checkpoint
+from harmofl.data.manifest import read_manifest, write_manifest
 from harmofl.data.site import merged
 from harmofl.errors import ConfigError, RunError, StorageError
 from harmofl.exchange import ServerState
@@ -101,6 +103,7 @@ def test_test_scores_every_round_only_if_asked(federation: Path, tmp_path: Path)
 
 KILL = """
 import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
@@ -282,6 +285,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(federation: Path, tmp_path: Path
     folder = tmp_path / "run"
     script = f"""
 import resource, sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from experiments import small
@@ -417,3 +421,18 @@ def test_memory_mapped_images_give_the_same_bits(federation: Path, finished_run:
     run(small(federation, data__cache=str(tmp_path / "cache")), tmp_path / "run")
     assert any((tmp_path / "cache").rglob("*.npy"))
     same_end(finished_run, tmp_path / "run")
+
+
+def test_a_site_for_testing_alone(federation: Path, tmp_path: Path) -> None:
+    """Its images are all for testing: it cannot train, and is scored when it is named in data.unseen."""
+    folder = tmp_path / "fed"
+    shutil.copytree(federation, folder)
+    records = [replace(record, split="test") for record in read_manifest(folder / "site-2")]
+    write_manifest(folder / "site-2", records)
+    expected = r"site-2: .* all of its images are for testing; add data.unseen=\['site-2'\]"
+    with pytest.raises(ConfigError, match=expected):
+        run(small(folder), tmp_path / "run")
+    result = run(small(folder, data__unseen=["site-2"], training__rounds=1), tmp_path / "run")
+    assert set(result["unseen"]) == {"site-2"}
+    cases = json.loads((tmp_path / "run" / "cases.json").read_text())["site-2"]["cases"]
+    assert set(cases) == {record.case for record in records}

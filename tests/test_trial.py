@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,21 @@ def test_a_misfit_is_said_before_the_run_folder_is_made(
         run(small(federation, **changes), tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_fill_the_memory_are_told_of(
+    federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [line for line in prepared(federation).remarks() if "memory" in line]
+    monkeypatch.setattr("harmofl.trial.LARGE", 0.0)
+    assert any("GB of memory; data.cache=FOLDER" in line for line in prepared(federation).remarks())
+    mapped = prepared(federation, data__cache=str(tmp_path / "cache"))
+    assert not [line for line in mapped.remarks() if "memory" in line]
+
+
+def test_a_published_split_that_parts_patients_is_told_of(federation: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "fed"
+    shutil.copytree(federation, folder)
+    table = (folder / "federation.toml").read_text()
+    (folder / "federation.toml").write_text(f'split = "images"\n{table}')
+    assert any("published split parts the images" in line for line in prepared(folder).remarks())

@@ -59,7 +59,7 @@ class DataTable(_Table):
     unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
     split: Literal["given", "images"] = Field("given", description="images: 64/16/20 % of single images, at random")
     split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
-    cache: Path | None = None
+    cache: Path | None = Field(None, description="keep decoded images here, mapped, and not in memory")
     source: str = Field("", description="where the data can be had, in words")
 
 

@@ -27,6 +27,9 @@ from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
 from harmofl.models import build_network
 
+LARGE = 2.0
+"""Gigabytes of images in memory from which on a user is told of the cache."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -83,6 +86,10 @@ class Trial:
     def remarks(self) -> list[str]:
         """What a user should know before training begins, in plain words."""
         said = [*absent_classes(self.federation), *self.method.remarks(self.training.model)]
+        if self.federation.info.split == "images":
+            said.append("the published split parts the images of patients, so scores are too high")
+        if (held := _gigabytes_held(self.federation)) > LARGE:
+            said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
         if self.experiment.data.split == "images":
             said.append("data.split is images: one patient's images are on several sides, so scores are too high")
         return said
@@ -141,6 +148,12 @@ def _opened(experiment: Experiment, opening: Callable[[str, int, int], None]) ->
     if data.split == "given":
         return federation
     return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
+
+
+def _gigabytes_held(federation: Federation) -> float:
+    """What the decoded images and label maps take of memory, those mapped from a cache left out."""
+    arrays = (a for s in federation.sites for p in (s.train, s.val, s.test) for a in (p.images, p.targets))
+    return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap)) / 1e9
 
 
 def _check_training(federation: Federation) -> None:
