@@ -110,5 +110,5 @@ def test_a_published_split_that_parts_patients_is_told_of(federation: Path, tmp_
     folder = tmp_path / "fed"
     shutil.copytree(federation, folder)
     table = (folder / "federation.toml").read_text()
-    (folder / "federation.toml").write_text(f'split = "images"\n{table}')
+    (folder / "federation.toml").write_text(table.replace('split = "patients"', 'split = "images"'))
     assert any("published split parts the images" in line for line in prepared(folder).remarks())
