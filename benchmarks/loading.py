@@ -29,7 +29,7 @@ from rich.table import Table
 from harmofl.data import open_federation
 from harmofl.data.decoding.records import decode_record
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest, write_info, write_manifest
-from harmofl.data.parallel import default_workers, in_order
+from harmofl.data.parallel import QUICK, default_workers, in_order
 from harmofl.data.phantoms import cells
 from harmofl.data.site import Split, merged
 from harmofl.data.splits import with_splits
@@ -134,7 +134,7 @@ def decoding(data: Path, cache: Path) -> dict[str, float]:
         for _ in range(5):
             for workers, taken in times.items():
                 begun = time.perf_counter()
-                for _ in in_order(lambda record: decode_record(site, record, info), records, workers):
+                for _ in in_order(lambda record: decode_record(site, record, info), records, workers, QUICK):
                     pass
                 taken.append(time.perf_counter() - begun)
     one, all_ = (statistics.median(taken) for taken in times.values())

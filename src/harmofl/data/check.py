@@ -11,7 +11,7 @@ from harmofl.data.checking.oddities import shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.seen import Seen, Sums, look
 from harmofl.data.checking.structure import structure_problems
-from harmofl.data.decoding.assembly import Progress
+from harmofl.data.decoding.assembly import Progress, at_once
 from harmofl.data.layout.files import FederationFiles, SiteFiles, is_file, written
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import FederationInfo, Record
@@ -118,7 +118,8 @@ def _inspect(
 
     seen, errors = [], []
     total: Sums | None = None
-    for done, (record, found) in enumerate(zip(site.records, in_order(inspected, site.records), strict=True), start=1):
+    results = in_order(inspected, site.records, together=at_once(site))
+    for done, (record, found) in enumerate(zip(site.records, results, strict=True), start=1):
         if isinstance(found, DataError):
             errors.append(Problem("error", site.name, record.image, str(found), "file that cannot be used"))
         elif found:

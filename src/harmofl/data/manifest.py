@@ -24,7 +24,7 @@ MOST_CLASSES = 255
 """Label maps are kept in 8 bits, where 255 may stand for the foreground."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One row of a manifest: an image (or a volume) and what belongs to it.
 
@@ -41,6 +41,10 @@ class Record:
     patient: str
     case: str
     split: str
+
+    def row(self) -> tuple[str, str, str, str, str]:
+        """The values in the order of `COLUMNS`."""
+        return self.image, self.target, self.patient, self.case, self.split
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def write_manifest(site_folder: Path, records: Iterable[Record]) -> None:
     with (site_folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows([[getattr(record, column) for column in COLUMNS] for record in records])
+        writer.writerows(record.row() for record in records)
 
 
 def read_manifest(site_folder: Path) -> Sequence[Record]:

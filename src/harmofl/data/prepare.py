@@ -223,7 +223,7 @@ class _Workshop:
                     failed.append(outcome)
                 else:
                     done[key] = outcome
-                    rows = [list(asdict(record).values()) for record in outcome]
+                    rows = [record.row() for record in outcome]
                     journal.write(json.dumps([key, rows]) + "\n")
                     journal.flush()
                 if progress:

@@ -1,11 +1,11 @@
 """What can be told to be wrong with a site from its records alone, before any image is decoded."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from harmofl.data.checking.problem import Problem
-from harmofl.data.layout.files import SiteFiles, is_file
+from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 
 
@@ -55,13 +55,13 @@ def _parted_patients(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]
 
 
 def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
+    folder = str(site.folder)
     for record in site.records:
         for file in (record.image, record.target) if info.task == "segmentation" else (record.image,):
-            path = PurePosixPath(file)
-            if path.is_absolute() or ".." in path.parts:
+            if file.startswith("/") or ".." in file.split("/"):
                 message = "a file must be inside its site's folder; move it there and mend its row"
                 yield Problem("error", site.name, file, message, "file outside of the site")
-            elif not is_file(site.folder / path):
+            elif not os.path.isfile(f"{folder}/{file}"):  # noqa: PTH113  three times as fast as Path.is_file
                 message = "file is missing; restore it or delete its row"
                 if not site.table:
                     message = f"mask is missing; add it or move {record.image} elsewhere"

@@ -8,9 +8,9 @@ import numpy as np
 from harmofl.data.checking.problem import Problem
 from harmofl.data.decoding.records import decode_record
 from harmofl.data.decoding.store import Rows
-from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.files import SiteFiles, is_volume
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
-from harmofl.data.parallel import in_order
+from harmofl.data.parallel import QUICK, in_order
 from harmofl.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -71,7 +71,8 @@ def _assembled(
         except DataError as error:
             return error
 
-    for done, (record, outcome) in enumerate(zip(site.records, in_order(decoded, site.records), strict=True), start=1):
+    outcomes = in_order(decoded, site.records, together=at_once(site))
+    for done, (record, outcome) in enumerate(zip(site.records, outcomes, strict=True), start=1):
         if isinstance(outcome, DataError):
             problems.append(Problem("error", site.name, record.image, str(outcome)))
         else:
@@ -88,6 +89,11 @@ def _assembled(
     for name in set(SPLITS) - needed:  # a site for testing alone
         parts[name].be_empty_like(parts["test"])
     return {name: (p.images.finish(), p.targets.finish(), tuple(p.cases)) for name, p in parts.items()}, []
+
+
+def at_once(site: SiteFiles) -> int:
+    """How many records a thread works on in one go: volumes take long, photographs do not."""
+    return 1 if any(is_volume(record.image) for record in site.records[:1]) else QUICK
 
 
 def as_float(images: np.ndarray) -> np.ndarray:

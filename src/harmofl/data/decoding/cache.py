@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import StorageError
 
-_VERSION = 2  # raise it when decoding changes
+_VERSION = 3  # raise it when decoding changes
 
 
 def cached(
@@ -79,11 +79,12 @@ def _key(site: SiteFiles, info: FederationInfo) -> str:
     names = {record.image for record in site.records}
     if info.task == "segmentation":
         names |= {record.target for record in site.records}
-    stats = [(name, (site.folder / name).stat()) for name in sorted(names)]
+    folder = str(site.folder)
+    stats = [(name, os.stat(f"{folder}/{name}")) for name in sorted(names)]  # noqa: PTH116  twice as fast as Path.stat
     source = {
         "version": _VERSION,
         "folder": str(site.folder.resolve()),
-        "records": [asdict(record) for record in site.records],
+        "records": [record.row() for record in site.records],
         "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
         "decoding": [info.task, info.classes, info.channels, info.size, info.slices],
     }
