@@ -6,9 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from harmofl.errors import StorageError
+from harmofl.errors import RunError, StorageError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows
+    fcntl = None
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:
@@ -62,5 +69,29 @@ def _flush_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Within, no other process that asks for the same is there; a lock ends with its process, however that ends.
+
+    Args:
+        folder: to lock; it is there.
+        doing: what is done with it, for the message.
+
+    Raises:
+        RunError: if another process has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RunError(f"{folder}: another process is {doing} it; wait until it has ended") from None
     finally:
         os.close(handle)

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import safetensors.torch
@@ -25,13 +24,7 @@ from torch import Tensor
 from harmofl.arrays import Arrays
 from harmofl.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
 from harmofl.errors import RunError
-from harmofl.files import storing, strict_json, write_atomic
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
+from harmofl.files import locked, storing, strict_json, write_atomic
 
 Scores = Mapping[str, Mapping[str, float]]
 """site -> metric -> value."""
@@ -153,17 +146,8 @@ class Journal:
         Raises:
             RunError: if one does.
         """
-        if fcntl is None:  # no such locks on Windows
+        with locked(self.folder, "training into"):
             yield
-            return
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise RunError(f"{self.folder}: another process is training into it; wait until it has ended") from None
-        finally:
-            os.close(handle)
 
     def rewind(self, last: int) -> None:
         """Drop records after round `last`, and a line that a kill cut short: those rounds are run again."""

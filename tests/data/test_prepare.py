@@ -16,7 +16,8 @@ from harmofl.data import find_problems
 from harmofl.data.manifest import read_info, read_manifest
 from harmofl.data.prepare import look_through, prepare, wishes_for
 from harmofl.data.published import PUBLISHED, camelyon17, monusac2020
-from harmofl.errors import ConfigError, DataError
+from harmofl.errors import ConfigError, DataError, RunError
+from harmofl.files import locked
 
 
 def made(name: str, download: Path, target: Path, **choices) -> Path:
@@ -368,3 +369,14 @@ def test_tiles_cover_the_image():
     assert [name for name, *_ in _pieces(image, mask, None)] == [""]
     (_, part, _), *_ = _pieces(image[:5, :7], mask[:5, :7], 16)
     assert part.shape == (16, 16, 3) and (part[:5, :7] == image[:5, :7]).all() and (part[5, :7] == image[4, :7]).all()
+
+
+def test_two_commands_on_one_target(tmp_path):
+    download = look_through("tnbc", trees.tnbc(tmp_path / "in"))
+    (tmp_path / ".fed.preparing").mkdir()
+    with (
+        locked(tmp_path / ".fed.preparing", "preparing"),
+        pytest.raises(RunError, match="another process is preparing"),
+    ):
+        prepare(download, tmp_path / "fed")
+    prepare(download, tmp_path / "fed")

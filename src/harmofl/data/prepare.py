@@ -21,7 +21,7 @@ from harmofl.data.published.dataset import About, Found, Item, Wishes
 from harmofl.data.published.files import hint
 from harmofl.data.splits import FRACTIONS, with_splits
 from harmofl.errors import ConfigError, DataError
-from harmofl.files import storing
+from harmofl.files import locked, storing
 
 FEWEST_PIXELS = 16
 _VERSION = 1  # raise it when converting changes
@@ -143,6 +143,7 @@ def prepare(
     Raises:
         DataError: if the download is not complete or a file of it cannot be read, unless `partial`; or if the target
             exists.
+        RunError: if another process is preparing the same target.
         StorageError: if the target cannot be written; what has been converted is kept.
     """
     if target.exists():
@@ -154,20 +155,17 @@ def prepare(
         )
     with storing(target):
         workshop = _Workshop(target.parent / f".{target.name}.preparing", download)
-        records, failed = workshop.convert(workers, progress)
-        if failed and not partial:
-            raise DataError(
-                f"{download.folder}: every file must be readable, but {_first(failed)}; download it again and repeat "
-                "the command, which goes on where it was, or do without with --partial"
-            )
-        for line in failed:
-            (warned or print)(line)
-        info = _info(download, target)
-        for site, rows in sorted(_by_site(records).items()):
-            write_manifest(workshop.folder / site, with_splits(site, rows, info.task, fractions, download.wishes.seed))
-        write_info(workshop.folder, info)
-        workshop.finish(records, target)
-    return info
+        with locked(workshop.folder, "preparing"):
+            workshop.begin()
+            records, failed = workshop.convert(workers, progress)
+            if failed and not partial:
+                raise DataError(
+                    f"{download.folder}: every file must be readable, but {_first(failed)}; download it again and "
+                    "repeat the command, which goes on where it was, or do without with --partial"
+                )
+            for line in failed:
+                (warned or print)(line)
+            return workshop.finish(records, target, fractions)
 
 
 def _first(lines: Sequence[str]) -> str:
@@ -205,11 +203,17 @@ class _Workshop:
         self.folder = folder
         self._download = download
         self._dataset = PUBLISHED[download.about.name]
-        wishes = json.dumps({"version": _VERSION, "name": download.about.name, **asdict(download.wishes)})
-        if not (folder / _WISHES).is_file() or (folder / _WISHES).read_text(encoding="utf-8") != wishes:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            (folder / _WISHES).write_text(wishes, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def begin(self) -> None:
+        """Empty the folder, unless it holds what an earlier command with the same wishes has done."""
+        wishes = {"version": _VERSION, "name": self._download.about.name, **asdict(self._download.wishes)}
+        path, text = self.folder / _WISHES, json.dumps(wishes)
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        for old in self.folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        path.write_text(text, encoding="utf-8")
 
     def convert(self, workers: int | None, progress: Progress | None) -> tuple[list[tuple[str, Record]], list[str]]:
         """Convert what the journal does not have yet; returns (site, row) of all, and what went wrong."""
@@ -250,14 +254,22 @@ class _Workshop:
             done[key] = [Record(*row) for row in rows]
         return done
 
-    def finish(self, records: Sequence[tuple[str, Record]], target: Path) -> None:
-        """Remove what no row names, and give the folder its name."""
+    def finish(
+        self, records: Sequence[tuple[str, Record]], target: Path, fractions: tuple[float, float, float]
+    ) -> FederationInfo:
+        """Split the patients, write the tables, remove what no row names, and give the folder its name."""
+        info = _info(self._download, target)
+        for site, rows in sorted(_by_site(records).items()):
+            split = with_splits(site, rows, info.task, fractions, self._download.wishes.seed)
+            write_manifest(self.folder / site, split)
+        write_info(self.folder, info)
         named = {f"{site}/{file}" for site, record in records for file in (record.image, record.target)}
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
             if path.is_file() and name not in named and not _belongs(name):
                 path.unlink()
         self.folder.replace(target)
+        return info
 
 
 def _belongs(name: str) -> bool:
