@@ -300,3 +300,13 @@ def test_shift_of_a_federation(federation: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Mean amplitude spectra of two sites differ by")
     assert {path.name for path in (tmp_path / "s").iterdir()} == {"shift.html", "shift.json", "shift.png"}
+
+
+def test_a_check_lists_some_of_each_kind(tmp_path: Path) -> None:
+    harmofl("data", "synth", "--to", tmp_path / "a", "--sites", 1, "--images", 40, "--size", 32)
+    for path in (tmp_path / "a/site-1/images").iterdir():
+        path.write_bytes(b"no image")
+    some, every = harmofl("data", "check", tmp_path / "a"), harmofl("data", "check", tmp_path / "a", "--all")
+    assert "and 20 more: file that cannot be used; --all lists them" in some.stdout
+    assert some.stdout.count("cannot be read") == 20 and every.stdout.count("cannot be read") == 40
+    assert "40 errors" in some.stdout and "more" not in every.stdout

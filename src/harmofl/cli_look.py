@@ -1,5 +1,6 @@
 """The commands `harmofl data check | overview | shift | show`: what there is, what is wrong and what differs."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ from rich.table import Table
 
 from harmofl.cli_options import Channels, Seed, Size, bar, parse_size
 from harmofl.errors import ConfigError
+
+LISTED = 20
+"""So many problems of one kind are printed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +26,7 @@ def check(
     folder: Annotated[Path, typer.Argument(help="The federation.")],
     size: Size = None,
     channels: Channels = None,
+    every: Annotated[bool, typer.Option("--all", help="List everything found, however often.")] = False,
     pages: Annotated[
         Path | None, typer.Option(help="Write a page and a JSON file a site here, to send to a coordinator.")
     ] = None,
@@ -40,8 +45,14 @@ def check(
     with bar("checking") as progress:
         chosen = parse_size(size) if size else None
         checked = check_federation(folder, size=chosen, channels=channels, progress=progress)
+    told: Counter[str] = Counter()
     for problem in checked.problems:
-        print(f"{problem.severity}: {problem}")
+        told[problem.kind] += 1
+        if every or told[problem.kind] <= LISTED:
+            print(f"{problem.severity}: {problem}")
+    for kind, count in told.items():
+        if not every and count > LISTED:
+            print(f"and {count - LISTED} more: {kind}; --all lists them")
     errors = sum(problem.severity == "error" for problem in checked.problems)
     print(f"{folder}: {errors} errors, {len(checked.problems) - errors} warnings")
     if pages is not None and checked.sites:
