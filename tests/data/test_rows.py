@@ -17,6 +17,7 @@ def test_rows_of_parts_one_after_another(lengths):
     assert rows.shape == whole.shape and rows.dtype == whole.dtype and len(rows) == len(whole)
     for index in ([0], [3, 0, 3, 1], np.array([2, 2]), slice(1, 3), slice(None)):
         assert (rows[index] == whole[index]).all()
+    assert (rows[1] == whole[1]).all() and rows[-1].shape == (2, 3)
     assert (np.asarray(rows) == whole).all()
 
 

@@ -155,7 +155,7 @@ def test_batches_of_a_merged_site_are_of_one_site_each() -> None:
     training = toy_training(method, epochs=20)
     run = begin(site, method.broadcast(method.start(training.model)), {}, training)
     assert run.total_steps == 20 * 4
-    images = torch.from_numpy(site.train.images)
+    images = torch.from_numpy(np.asarray(site.train.images))
     owner = np.repeat([0, 1, 2], list(SIZES.values()))
     orders = set()
     batches = list(run.batches())

@@ -26,8 +26,9 @@ class Rows:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """The rows at these positions, a slice or an array of them, in memory."""
-        at = np.arange(len(self))[rows]
+        """The rows at these positions, a slice or an array of them, or a single one, in memory."""
+        chosen = np.arange(len(self))[rows]
+        at = np.atleast_1d(chosen)
         at = at if self._order is None else self._order[at]
         found = np.empty((len(at), *self.shape[1:]), dtype=self.dtype)
         owner = np.searchsorted(self._ends, at, side="right")
@@ -36,7 +37,7 @@ class Rows:
             if len(mine):
                 taken = part[at[mine] - (self._ends[k] - len(part))]
                 found[mine] = taken / np.float32(255) if taken.dtype != self.dtype else taken
-        return found
+        return found if np.ndim(chosen) else found[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All rows in memory, for what needs them so."""
