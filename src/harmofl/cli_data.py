@@ -1,5 +1,6 @@
 """The commands `harmofl data synth | prepare | import`: make a federation."""
 
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -151,6 +152,7 @@ def import_(
     from harmofl.data.importing import import_federation
     from harmofl.data.layout.table import Columns
 
+    said: list[str] = []
     with bar("importing") as progress:
         info = import_federation(
             source,
@@ -164,7 +166,12 @@ def import_(
             origin=origin,
             licence=licence,
             progress=progress,
+            warned=lambda line: said.append(line),
         )
+    for line in said[:LISTED]:
+        print(f"warning: {line}", file=sys.stderr)
+    if len(said) > LISTED:
+        print(f"and {len(said) - LISTED} more; `harmofl data check {to}` lists what is odd", file=sys.stderr)
     Console().print(f"{to}: {info.task}, classes {', '.join(info.classes)}", soft_wrap=True)
 
 

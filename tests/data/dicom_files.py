@@ -66,20 +66,25 @@ def write_segmentation(
     *,
     origin: tuple[float, float, float] = (-10.0, -20.0, 5.0),
     spacing: tuple[float, float, float] = (0.5, 0.8, 3.0),
+    patient: str = "",
+    kind: str = "BINARY",
 ) -> None:
     """(slices, rows, columns) labels as a DICOM SEG; empty frames are left out, as viewers do."""
     frames, groups = [], []
     for label in range(1, labels.max() + 1):
         for k, plane in enumerate(labels == label):
             if plane.any():
-                frames.append(plane.astype(np.uint8))
+                frames.append(plane.astype(np.uint8) * (200 if kind == "FRACTIONAL" else 1))
+                if kind == "FRACTIONAL":
+                    frames[-1][0, 0] = 3  # hardly there
                 group, place, which = Dataset(), Dataset(), Dataset()
                 place.ImagePositionPatient = [origin[0], origin[1], origin[2] + k * spacing[2]]
                 which.ReferencedSegmentNumber = label
                 group.PlanePositionSequence = Sequence([place])
                 group.SegmentIdentificationSequence = Sequence([which])
                 groups.append(group)
-    data = dataset(SegmentationStorage, "123", generate_uid(), np.stack(frames))
+    data = dataset(SegmentationStorage, patient, generate_uid(), np.stack(frames))
+    data.SegmentationType = kind
     data.Modality, data.NumberOfFrames = "SEG", len(frames)
     shared, way, measures = Dataset(), Dataset(), Dataset()
     way.ImageOrientationPatient = list(AXIAL)

@@ -17,7 +17,7 @@ from harmofl import open_federation
 from harmofl.data import import_federation
 from harmofl.data.dicom.files import Series, series_in
 from harmofl.data.dicom.photographs import read_photograph
-from harmofl.data.dicom.volumes import read_volume
+from harmofl.data.dicom.volumes import read_segmentation, read_volume
 from harmofl.data.layout.table import Columns
 from harmofl.data.manifest import read_manifest
 from harmofl.errors import ConfigError, DataError
@@ -114,7 +114,7 @@ def hospital(root: Path, mask: str) -> Path:
                     root / site / "masks" / f"case{k}.nii.gz", labels().transpose(2, 1, 0).astype(np.uint8), affine
                 )
             elif mask == "series":
-                scans.write_series(root / site / "masks" / f"case{k}", labels())
+                scans.write_series(root / site / "masks" / f"case{k}", labels(), patient=f"{site}{k // 2}")
             else:
                 scans.write_segmentation(root / site / "masks" / f"case{k}.dcm", labels())
     return root
@@ -277,3 +277,71 @@ def test_names_that_meet_and_patients_that_do_not(tmp_path):
     scans.write_series(root / "a/images/case1/other", voxels(), patient="somebody else")
     with pytest.raises(DataError, match=r"^a/images/case1: a case must be of one patient, got 2"):
         import_federation(root, tmp_path / "x")
+
+
+def test_few_slices_with_a_gap_and_a_tilted_stack(tmp_path):
+    scans.write_series(tmp_path / "gap", voxels(shape=(4, 8, 6)), skip=(1,))
+    with pytest.raises(DataError, match=r"is missing between 5.0 and 11.0 mm"):
+        read_volume(the_series(tmp_path / "gap"))
+    series = scans.write_series(tmp_path / "tilt", voxels(shape=(3, 8, 6)))
+    for path in (tmp_path / "tilt").iterdir():
+        header = pydicom.dcmread(path)
+        header.ImagePositionPatient[1] += 0.5 * (header.ImagePositionPatient[2] - 5)  # leans to the back
+        header.save_as(path)
+    volume = read_volume(the_series(tmp_path / "tilt"))
+    assert series and volume.affine @ [0, 0, 2, 1] == pytest.approx([10, 20 - 3, 11, 1])
+
+
+def test_an_inverted_series_is_turned(tmp_path):
+    scans.write_series(tmp_path / "x", voxels())
+    for path in (tmp_path / "x").iterdir():
+        header = pydicom.dcmread(path)
+        header.PhotometricInterpretation = "MONOCHROME1"
+        header.save_as(path)
+    assert (read_volume(the_series(tmp_path / "x")).voxels == -voxels().transpose(2, 1, 0)).all()
+
+
+def test_fractional_and_label_map_segmentations(tmp_path):
+    scans.write_series(tmp_path / "image", voxels())
+    image = read_volume(the_series(tmp_path / "image"))
+    scans.write_segmentation(tmp_path / "f" / "x.dcm", labels(), kind="FRACTIONAL")
+    assert (read_segmentation(the_series(tmp_path / "f"), image) == labels().transpose(2, 1, 0)).all()
+    scans.write_segmentation(tmp_path / "m" / "x.dcm", (labels() > 0).astype(np.int64), kind="LABELMAP")
+    header = pydicom.dcmread(tmp_path / "m" / "x.dcm")
+    for group in header.PerFrameFunctionalGroupsSequence:
+        del group.SegmentIdentificationSequence
+    header.PixelData = bytes(value * 5 for value in header.PixelData)
+    header.save_as(tmp_path / "m" / "x.dcm")
+    assert (read_segmentation(the_series(tmp_path / "m"), image) == 5 * (labels() > 0).transpose(2, 1, 0)).all()
+
+
+def test_a_window_wider_than_the_values_and_twelve_bit_colours(tmp_path):
+    """Window 2048/4096: 1000 is shown as 1000.5 / 4095 of full scale (PS3.3, C.11.2.1.2)."""
+    ramp = np.full((4, 4), 1000, dtype=np.uint16)
+    scans.write_xray(tmp_path / "a.dcm", ramp, WindowCenter=2048, WindowWidth=4096)
+    assert np.unique(read_photograph(tmp_path / "a.dcm")).tolist() == [62]
+    colour = np.full((4, 4, 3), 3200, dtype=np.uint16)
+    tags = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsStored": 12}
+    scans.write_xray(tmp_path / "b.dcm", colour, Rows=4, Columns=4, HighBit=11, **tags)
+    assert np.unique(read_photograph(tmp_path / "b.dcm")).tolist() == [200]
+
+
+def test_a_mask_of_another_patient_and_a_case_of_two_series(tmp_path):
+    root = hospital(tmp_path / "in", "seg")
+    scans.write_segmentation(root / "a/masks/case1.dcm", labels(), patient="stranger")
+    with pytest.raises(DataError, match=r"^a/masks/case1.dcm: a mask must be of its image's patient"):
+        import_federation(root, tmp_path / "x")
+    scans.write_segmentation(root / "a/masks/case1.dcm", labels())
+    scans.write_series(root / "a/images/case1/LOCALIZER", voxels(), patient="a0")
+    with pytest.raises(DataError, match=r"^a/images/case1: must be one series, got"):
+        import_federation(root, tmp_path / "x")
+
+
+def test_files_that_are_left_out_are_told_of(tmp_path):
+    for kind in ("well", "ill"):
+        for k in range(4):
+            scans.write_xray(tmp_path / f"in/x/{kind}/{k}.dcm", k + np.eye(6, dtype=np.uint8))
+    (tmp_path / "in/x/ill/9.dat").write_bytes((tmp_path / "in/x/ill/3.dcm").read_bytes())
+    told = []
+    import_federation(tmp_path / "in", tmp_path / "fed", warned=told.append)
+    assert any(line.startswith("x/ill/9.dat: 1 files among DICOM files are no DICOM") for line in told)

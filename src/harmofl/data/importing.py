@@ -2,12 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.check import checked_files
+from harmofl.data.checking.leftovers import left_out
 from harmofl.data.checking.problem import refuse
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.dicom.folders import dicom_files, without_dicom
@@ -35,6 +36,7 @@ def import_federation(
     origin: str = "",
     licence: str = "",
     progress: Progress | None = None,
+    warned: Callable[[str], None] | None = None,
 ) -> FederationInfo:
     """Check a folder or table of images and copy them, files unchanged, into a federation of its own.
 
@@ -55,6 +57,7 @@ def import_federation(
         origin: where the data came from.
         licence: under which licence.
         progress: told the site, how many images are checked and how many there are.
+        warned: told in one line each of what is odd, and of files that are left out.
 
     Returns:
         what was written to federation.toml.
@@ -71,10 +74,14 @@ def import_federation(
         raise DataError(f"{target}: must not be inside the folder that is imported; choose another folder to import to")
     if target.exists():
         raise DataError(f"{target}: exists already; choose another folder to import to")
-    with _readable(source, target, columns, progress) as (readable, names):
+    tell = warned or (lambda line: None)
+    with _readable(source, target, columns, progress, tell) as (readable, names):
         files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
         files = replace(files, info=_named(files.info, classes))
-        refuse(checked_files(files, progress).problems, source)
+        found = checked_files(files, progress).problems
+        refuse(found, source)
+        for problem in (*found, *(left_out(readable, files) if readable.is_dir() else ())):
+            tell(str(problem))
         name = escaped(name or target.resolve().name)
         origin, licence = escaped(origin), escaped(licence)
         info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
@@ -96,7 +103,7 @@ def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
 
 @contextmanager
 def _readable(
-    source: Path, target: Path, columns: Columns | None, progress: Progress | None
+    source: Path, target: Path, columns: Columns | None, progress: Progress | None, tell: Callable[[str], None]
 ) -> Iterator[tuple[Path, Columns | None]]:
     """The source itself, or while this lasts a copy beside the target in which no file is DICOM."""
     table = source if source.is_file() else None
@@ -112,7 +119,8 @@ def _readable(
                 copy, columns = (converted, None) if converted else (source, columns)
             else:
                 copy = at / source.resolve().name
-                without_dicom(source, copy, found, progress)
+                for line in without_dicom(source, copy, found, progress):
+                    tell(line)
         yield copy, columns
 
 

@@ -26,6 +26,7 @@ class Case:
         files: the files.
         alone: whether it is one file and not a folder.
         mask: whether its pixels are labels.
+        single: whether it must be one series, since masks are drawn on it.
         drawn_on: of a mask, the files of its image.
     """
 
@@ -34,6 +35,7 @@ class Case:
     files: tuple[Path, ...]
     alone: bool
     mask: bool
+    single: bool = False
     drawn_on: tuple[Path, ...] = ()
 
 
@@ -75,8 +77,12 @@ def _converted(case: Case, target: Path) -> Made:
         raise DataError("holds no image; leave it out")
     if case.mask and len(series) > 1:
         raise DataError(f"a mask must be one series, got {len(series)}; keep one")
+    if case.mask and len({one.patient.upper() for one in (*series, *series_in(case.drawn_on))} - {""}) > 1:
+        raise DataError("a mask must be of its image's patient, got another's; give each image its own mask")
     if len(patients := {one.patient for one in series}) > 1:
         raise DataError(f"a case must be of one patient, got {len(patients)}; keep each in a folder of its own")
+    if case.single and len(series) > 1:
+        raise DataError(f"must be one series, got {', '.join(repr(one.name) for one in series)}; keep the one drawn on")
     for number, one in enumerate(series, start=1):
         made.patient = made.patient or pseudonym(one.patient)
         path = case.path if len(series) == 1 else f"{case.path}_{number}"
@@ -121,4 +127,4 @@ def pseudonym(patient: str) -> str:
 
     Identifiers are short, so whoever has a list of them can find out: manifests are to stay at the hospital.
     """
-    return f"p-{hashlib.sha256(patient.encode()).hexdigest()[:12]}" if patient else ""
+    return f"p-{hashlib.sha256(patient.upper().encode()).hexdigest()[:12]}" if patient else ""

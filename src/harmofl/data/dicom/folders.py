@@ -38,7 +38,7 @@ def _walk(source: Path) -> Iterator[Path]:
         yield from (written(Path(folder, name)) for name in sorted(names) if not name.startswith("."))
 
 
-def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: Progress | None = None) -> None:
+def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: Progress | None = None) -> list[str]:
     """Write at `target` the folder `source` with its DICOM files converted and its other files linked.
 
     Args:
@@ -46,6 +46,9 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
         target: the folder to make.
         found: the DICOM files in it.
         progress: told what is done, how many cases are done and how many there are.
+
+    Returns:
+        a line if files that lie among DICOM files are none, and are left out.
 
     Raises:
         DataError: for the first case that cannot be read.
@@ -63,12 +66,22 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
         _rename(source / "metadata.csv", target / "metadata.csv", made)
     else:
         _tell_patients(target, made)
+    folders = {path.parent for path in found}
+    other = [path for path in _walk(source) if path.parent in folders and not _is_known(path, converted)]
+    if not other:
+        return []
+    first = other[0].relative_to(source).as_posix()
+    return [f"{first}: {len(other)} files among DICOM files are no DICOM that can be told as such, and are left out"]
+
+
+def _is_known(path: Path, converted: set[Path]) -> bool:
+    return path in converted or bool(suffix_of(path.name))
 
 
 def _cases(source: Path, found: Sequence[Path]) -> list[Case]:
     grouped: dict[tuple[PurePosixPath, str, bool], list[Path]] = defaultdict(list)
     for path in found:
-        if path.name == _INDEX:
+        if path.name.upper() == _INDEX:
             continue
         parts = PurePosixPath(path.relative_to(source).as_posix()).parts
         depth = next((k + 1 for k, part in enumerate(parts[:-1]) if part in _PLACES), min(2, len(parts) - 1))
@@ -87,7 +100,8 @@ def _cases(source: Path, found: Sequence[Path]) -> list[Case]:
             raise DataError(f"{place / name}: {first} becomes a file of that name too; rename one")
         mask = place.name in MASK_FOLDERS
         drawn_on = stems.get((place.parent / "images", stem), ()) if mask else ()
-        cases.append(Case(str(place / stem), str(place / name), tuple(files), alone, mask, tuple(drawn_on)))
+        single = place.name == "images"
+        cases.append(Case(str(place / stem), str(place / name), tuple(files), alone, mask, single, tuple(drawn_on)))
     return cases
 
 

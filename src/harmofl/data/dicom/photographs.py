@@ -1,6 +1,7 @@
 """Single DICOM images: photographs as they are displayed, and label maps as they are stored."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,18 +25,28 @@ def read_photograph(path: Path) -> np.ndarray:
         if pixels.ndim != 2 + colour:
             raise DataError("must be one image, got several frames without places in space; split it into files")
         if data.PhotometricInterpretation == "PALETTE COLOR":
-            return _eight_bit(np.asarray(processing().apply_color_lut(pixels, data)))
+            return _eight_bit(np.asarray(processing().apply_color_lut(pixels, data)), 16)
         if colour:
-            return _eight_bit(pixels)
-        windowed = "WindowCenter" in data or "VOILUTSequence" in data
-        grey = processing().apply_rescale(pixels, data).astype(np.float32)
-        if windowed:
-            grey = processing().apply_voi_lut(grey, data).astype(np.float32)
-        low, high = float(grey.min()), float(grey.max() if windowed else np.quantile(grey, CLIP_QUANTILE))
-        shown = np.clip((grey - low) / max(high - low, 1e-12), 0, 1)
+            return _eight_bit(pixels, int(data.BitsStored))
+        shown = _displayed(processing().apply_rescale(pixels, data).astype(np.float64), data)
         shown = 1 - shown if data.PhotometricInterpretation == "MONOCHROME1" else shown
         grey_bytes: np.ndarray = np.rint(shown * 255).astype(np.uint8)
         return grey_bytes
+
+
+def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
+    """In [0, 1]: by the file's table or its first window (PS3.3, C.11.2.1.2), or else between minimum and quantile."""
+    if "VOILUTSequence" in data:
+        bits = int(data.VOILUTSequence[0].LUTDescriptor[2])
+        looked_up: np.ndarray = processing().apply_voi(grey.astype(np.int64), data) / (2**bits - 1)
+        return looked_up
+    if "WindowCenter" in data and "WindowWidth" in data:
+        centre, width = (float(np.atleast_1d(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+        low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    else:
+        low, high = float(grey.min()), float(np.quantile(grey, CLIP_QUANTILE))
+    shown: np.ndarray = np.clip((grey - low) / max(high - low, 1e-12), 0, 1)
+    return shown
 
 
 def read_label_map(path: Path) -> np.ndarray:
@@ -47,5 +58,5 @@ def read_label_map(path: Path) -> np.ndarray:
         return pixels
 
 
-def _eight_bit(pixels: np.ndarray) -> np.ndarray:
-    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8)
+def _eight_bit(pixels: np.ndarray, bits: int) -> np.ndarray:
+    return (pixels >> max(bits - 8, 0)).astype(np.uint8) if pixels.dtype != np.uint8 else pixels

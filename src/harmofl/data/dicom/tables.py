@@ -32,7 +32,7 @@ def table_without_dicom(source: Path, columns: Columns, target: Path, progress: 
                 drawn_on = tuple(dicom_files(source.parent / inside(source, row.line, row.image))) if mask else ()
                 alone = (source.parent / name).is_file()
                 path = str(PurePosixPath(name).with_suffix("")) if alone else name
-                cases[name] = Case(path, name, tuple(files), alone, mask, drawn_on)
+                cases[name] = Case(path, name, tuple(files), alone, mask, True, drawn_on)
     if not cases:
         return None
     made = {one.case.old: one for one in convert(list(cases.values()), target, progress)}

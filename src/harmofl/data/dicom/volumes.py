@@ -29,7 +29,7 @@ class Slice:
         along_rows: (3,) unit vector in which the column index grows.
         along_columns: (3,) unit vector in which the row index grows.
         spacing: distance of rows, of columns, in millimetres.
-        label: of a segmentation: which segment, else 0.
+        label: of a segmentation: which segment its pixels above 0 are; 0 if they are numbers of segments.
     """
 
     pixels: np.ndarray
@@ -75,12 +75,12 @@ def read_volume(series: Series) -> Volume:
         where = f"at one place ({places[int(steps.argmin())]:.1f} mm)"
         fix = "keep echoes, phases and repetitions in folders of their own"
         raise DataError(f"two slices of series {series.name!r} are {where}; {fix}")
-    if len(steps) and steps.max() > _GAP * float(np.median(steps)):
+    if len(steps) and steps.max() > _GAP * steps.min():
         at = int(steps.argmax())
         between = f"between {places[at]:.1f} and {places[at + 1]:.1f} mm"
         raise DataError(f"a slice of series {series.name!r} is missing {between}; restore it")
     voxels = np.stack([plane.pixels.T for plane in planes], axis=2)
-    return Volume(voxels, tuple(planes), _affine(planes, float(np.median(steps)) if len(steps) else 1.0))
+    return Volume(voxels, tuple(planes), _affine(planes))
 
 
 def _turned(one: Slice, other: Slice) -> bool:
@@ -89,13 +89,13 @@ def _turned(one: Slice, other: Slice) -> bool:
     return bool(max(rows, columns) > _SAME_WAY)
 
 
-def _affine(planes: Sequence[Slice], step: float) -> np.ndarray:
-    """Voxel to RAS millimetres; DICOM's axes run to the left and to the back."""
-    first = planes[0]
+def _affine(planes: Sequence[Slice]) -> np.ndarray:
+    """Voxel to RAS millimetres; DICOM's axes run to the left and to the back. A tilted stack leans, and this too."""
+    first, last = planes[0], planes[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.along_rows * first.spacing[1]
     affine[:3, 1] = first.along_columns * first.spacing[0]
-    affine[:3, 2] = first.normal * step
+    affine[:3, 2] = (last.origin - first.origin) / (len(planes) - 1) if len(planes) > 1 else first.normal
     affine[:3, 3] = first.origin
     affine[:2] *= -1
     return affine
@@ -120,7 +120,7 @@ def read_segmentation(series: Series, image: Volume) -> np.ndarray:
         inside = frame.pixels.T > 0
         if (labels[..., at][inside] > 0).any():
             raise DataError("segments must not overlap, since a pixel has one label; export them apart")
-        labels[..., at][inside] = frame.label
+        labels[..., at][inside] = frame.label or frame.pixels.T[inside]
     return labels
 
 
@@ -133,14 +133,22 @@ def _planes(path: Path) -> Iterator[Slice]:
         if "PerFrameFunctionalGroupsSequence" not in data:
             if pixels.ndim != 2 or "ImagePositionPatient" not in data:
                 raise DataError("a slice must be one image with its position; leave the file out")
-            grey = processing().apply_rescale(pixels, data)
+            grey = _upright(processing().apply_rescale(pixels, data), data)
             yield _plane(grey, data.ImagePositionPatient, data.ImageOrientationPatient, data.PixelSpacing)
             return
+        if data.get("SegmentationType") == "FRACTIONAL":
+            pixels = pixels >= data.get("MaximumFractionalValue", 255) / 2
+        pixels = _upright(pixels, data)
         shared = data.SharedFunctionalGroupsSequence[0]
         for frame, own in zip(
             pixels.reshape(-1, *pixels.shape[-2:]), data.PerFrameFunctionalGroupsSequence, strict=True
         ):
             yield _frame(frame, own, shared)
+
+
+def _upright(pixels: np.ndarray, data: Any) -> np.ndarray:
+    """Turn values over where the largest is meant to be the darkest; only their order and distances matter later."""
+    return -pixels.astype(np.float64) if data.PhotometricInterpretation == "MONOCHROME1" else pixels
 
 
 def _frame(pixels: np.ndarray, own: Any, shared: Any) -> Slice:
