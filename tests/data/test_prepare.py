@@ -225,8 +225,8 @@ def test_medmnist_in_colour_and_of_unknown_classes(tmp_path):
 
 
 def test_medmnist_files_that_do_not_belong_together(tmp_path):
-    trees.medmnist(tmp_path, ("organamnist", "pathmnist"))
-    with pytest.raises(DataError, match=r"same classes .* organamnist.npz and pathmnist.npz differ"):
+    trees.medmnist(tmp_path, ("newmnist", "organamnist"))
+    with pytest.raises(DataError, match=r"same classes .* newmnist.npz and organamnist.npz differ"):
         look_through("medmnist", tmp_path)
 
 
@@ -380,3 +380,15 @@ def test_two_commands_on_one_target(tmp_path):
     ):
         prepare(download, tmp_path / "fed")
     prepare(download, tmp_path / "fed")
+
+
+def test_medmnist_of_volumes_and_with_odd_labels(tmp_path):
+    labels = np.zeros((3, 1), dtype=np.int64)
+    np.savez(tmp_path / "organmnist3d.npz", train_images=trees.noise(0, 3, 8, 8, 8), train_labels=labels)
+    with pytest.raises(DataError, match="images must be flat"):
+        look_through("medmnist", tmp_path)
+    (tmp_path / "organmnist3d.npz").unlink()
+    for odd in (labels - 1, labels + 11, labels.astype(str)):
+        np.savez(tmp_path / "organamnist.npz", train_images=trees.noise(0, 3, 28, 28), train_labels=odd)
+        with pytest.raises(DataError, match="whole numbers from 0 to 10"):
+            look_through("medmnist", tmp_path)

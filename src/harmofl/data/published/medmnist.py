@@ -4,6 +4,7 @@ OrganAMNIST, OrganCMNIST and OrganSMNIST do: eleven organs in axial, coronal and
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,11 @@ def _shape(path: Path, member: str) -> tuple[int, ...] | None:
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(stream)
+    shape, fortran, dtype = read(stream)
+    if fortran or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
+        raise DataError(
+            f"images must be flat and row by row, (N, H, W) or (N, H, W, 3), got {shape}; take another file"
+        )
     return shape, dtype
 
 
@@ -120,6 +125,9 @@ def _labels(path: Path, member: str) -> list[int] | None:
         raise DataError(
             f"{path}: an image must have one class, got {labels.shape[1]} labels an image; take another file"
         )
+    most = len(CLASSES.get(path.stem.split("_")[0], ())) or 255
+    if labels.dtype.kind not in "ui" or (labels.size and not 0 <= labels.min() <= labels.max() < most):
+        raise DataError(f"{path}: labels must be whole numbers from 0 to {most - 1}; download it again")
     return [int(label) for label in labels.reshape(-1)]
 
 
@@ -153,7 +161,7 @@ def _images(path: Path, member: str) -> Iterator[np.ndarray]:
 def _exactly(stream: Any, size: int) -> bytes:
     try:
         data: bytes = stream.read(size)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError) as error:
         raise DataError(f"cannot be read ({error}); download it again") from None
     if len(data) != size:
         raise DataError("ends too early; download it again")
