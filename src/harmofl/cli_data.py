@@ -9,16 +9,13 @@ import typer
 from rich.console import Console
 
 from harmofl.cli_look import register
-from harmofl.cli_options import Channels, Fractions, Seed, Size, bar, parse_fractions, parse_size
+from harmofl.cli_options import LISTED, Channels, Fractions, Seed, Size, bar, parse_fractions, parse_size
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
     from harmofl.data.published import About
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and show the images of a federation.")
-
-LISTED = 20
-"""So many lines of what is missing are printed."""
 
 
 @data_app.command()

@@ -9,11 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli_options import Channels, Seed, Size, bar, parse_size
+from harmofl.cli_options import LISTED, Channels, Seed, Size, bar, parse_size
 from harmofl.errors import ConfigError
-
-LISTED = 20
-"""So many problems of one kind are printed."""
 
 
 def register(app: typer.Typer) -> None:

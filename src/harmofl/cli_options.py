@@ -16,6 +16,9 @@ Fractions = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 
+LISTED = 20
+"""So many lines of one kind are printed."""
+
 
 def parse_fractions(text: str | None) -> tuple[float, float, float]:
     """TRAIN,VAL,TEST; ConfigError unless three numbers."""

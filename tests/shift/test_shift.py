@@ -15,7 +15,7 @@ from harmofl.report.scores import DASH
 from harmofl.report.shift_page import _whole, outcome, render, write_shift
 from harmofl.shift import measure_shift, standard_treatments
 from harmofl.shift.probe import Probed, elsewhere, filters, image_features, pixel_features, site_accuracy, within
-from harmofl.shift.spectra import brightness_distances, decibels, distances, half_distance, mean_amplitude
+from harmofl.shift.spectra import brightness_distances, distance, distances, half_distance, mean_amplitude
 
 SIDE = 24
 
@@ -57,7 +57,7 @@ def test_spectra_of_scaled_images_differ_by_the_scale():
     images = np.random.default_rng(0).random((5, 3, 8, 10)).astype(np.float32)
     A = mean_amplitude(images)
     assert np.allclose(A, amplitude(torch.from_numpy(images)).mean(dim=0).numpy())
-    assert decibels(A, mean_amplitude(images * 2)) == pytest.approx(20 * np.log10(2), abs=1e-4)
+    assert distance(A, mean_amplitude(images * 2)) == pytest.approx(20 * np.log10(2), abs=1e-4)
     assert np.allclose(distances({"a": A, "b": mean_amplitude(images * 2)}), [[0, 6.0206], [6.0206, 0]], atol=1e-3)
 
 

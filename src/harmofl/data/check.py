@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harmofl.data.checking.between import between_sites
 from harmofl.data.checking.duplicates import copies, near_copies
-from harmofl.data.checking.facts import SiteFacts, between_sites, facts_of
+from harmofl.data.checking.facts import SiteFacts, facts_of
 from harmofl.data.checking.leftovers import left_out
 from harmofl.data.checking.oddities import shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem

@@ -14,10 +14,10 @@ from harmofl.data.checking.structure import structure_problems
 from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
+from harmofl.data.joined import Joined
 from harmofl.data.layout.files import SiteFiles
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.data.rows import Rows
 from harmofl.seeding import rng
 
 
@@ -32,8 +32,8 @@ class Split:
         parts: how many images in a row are of each site, if sites were merged; a training batch is then of one site.
     """
 
-    images: np.ndarray | Rows
-    targets: np.ndarray | Rows
+    images: np.ndarray | Joined
+    targets: np.ndarray | Joined
     cases: tuple[str, ...]
     parts: tuple[int, ...] = ()
 
@@ -91,7 +91,7 @@ def _prefixed(split: Split, prefix: str) -> Split:
 
 
 def _merged(splits: Sequence[Split]) -> Split:
-    images, targets = (Rows([getattr(split, name) for split in splits]) for name in ("images", "targets"))
+    images, targets = (Joined([getattr(split, name) for split in splits]) for name in ("images", "targets"))
     cases = tuple(case for split in splits for case in split.cases)
     return Split(images, targets, cases, tuple(map(len, splits)))
 
@@ -107,7 +107,7 @@ def split_by_image(site: Site, seed: int) -> Site:
     order = rng(seed, "split by image", site.name).permutation(len(whole))
     cuts = np.cumsum([round(0.64 * len(whole)), round(0.16 * len(whole))])
     train, val, test = (
-        Split(Rows([whole.images], rows), Rows([whole.targets], rows), tuple(whole.cases[i] for i in rows))
+        Split(Joined([whole.images], rows), Joined([whole.targets], rows), tuple(whole.cases[i] for i in rows))
         for rows in np.split(order, cuts)
     )
     return replace(site, train=train, val=val, test=test)

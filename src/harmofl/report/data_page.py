@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from harmofl.data.checking.facts import SiteFacts, between_sites, decibels, spectral_distance
+from harmofl.data.checking.between import between_sites, decibels, spectral_distance
+from harmofl.data.checking.facts import SiteFacts
 from harmofl.data.checking.problem import Problem
 from harmofl.files import storing, write_atomic
 from harmofl.profile import RADIUS

@@ -21,7 +21,7 @@ def mean_amplitude(images: Images) -> np.ndarray:
     return mean
 
 
-def decibels(A: np.ndarray, B: np.ndarray) -> float:
+def distance(A: np.ndarray, B: np.ndarray) -> float:
     """Root mean square over all frequencies and channels of 20 log10(A / B)."""
     ratio = 20 * np.log10(np.maximum(A, 1e-6) / np.maximum(B, 1e-6))
     return float(np.sqrt(np.mean(ratio**2)))
@@ -29,7 +29,7 @@ def decibels(A: np.ndarray, B: np.ndarray) -> float:
 
 def distances(spectra: Mapping[str, np.ndarray]) -> np.ndarray:
     """(S, S): between every two sites' mean amplitude spectra, in decibels."""
-    return np.array([[decibels(A, B) for B in spectra.values()] for A in spectra.values()])
+    return np.array([[distance(A, B) for B in spectra.values()] for A in spectra.values()])
 
 
 def half_distance(images: Images, cases: np.ndarray, seed: int) -> float:
@@ -42,7 +42,7 @@ def half_distance(images: Images, cases: np.ndarray, seed: int) -> float:
     for turn in range(HALVES):
         order = rng(seed, "halves", turn).permutation(names)
         first = np.isin(cases, order[: len(names) // 2])
-        found.append(decibels(A[first].mean(axis=0), A[~first].mean(axis=0)))
+        found.append(distance(A[first].mean(axis=0), A[~first].mean(axis=0)))
     return float(np.median(found))
 
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harmofl.data.checking.problem import Problem
-from harmofl.data.checking.seen import Seen
+from harmofl.data.checking.seen import CONTRAST, Seen
 
 _BITS_12, _FULL_16 = 4095, 65535
 _INVERTED = 0.5  # of at most 2: how much nearer to the mirrored histogram than to the plain one
-_CONTRAST = 0.05  # of 1: from where on the foreground counts as lighter or darker
 _MINORITY = 0.1
 _SPACING = 1.1
 _THICK = 1.5
@@ -71,7 +70,7 @@ def _inverted(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
 
 
 def _contrast(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
-    clear = [one for one in seen if one.lighter is not None and abs(one.lighter) > _CONTRAST]
+    clear = [one for one in seen if one.lighter is not None and abs(one.lighter) > CONTRAST]
     up = [one for one in clear if (one.lighter or 0) > 0]
     down = [one for one in clear if (one.lighter or 0) < 0]
     odd, way, usual = (up, "lighter", "darker") if len(up) < len(down) else (down, "darker", "lighter")

@@ -16,6 +16,8 @@ from harmofl.data.manifest import FederationInfo, Record
 from harmofl.profile import profile
 
 BINS, RINGS, THUMB = 64, 16, 16
+CONTRAST = 0.05
+"""From where on, of full scale, a foreground counts as lighter or darker than its surroundings."""
 _HASH = (9, 8)  # columns, rows
 _SAME_PLACE = 1e-2  # millimetres
 

@@ -1,11 +1,10 @@
 """What can be told to be wrong with a site from its records alone, before any image is decoded."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from harmofl.data.checking.problem import Problem
-from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.files import SiteFiles, is_file
 from harmofl.data.manifest import SPLITS, FederationInfo
 
 
@@ -61,7 +60,7 @@ def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
             if file.startswith("/") or ".." in file.split("/"):
                 message = "a file must be inside its site's folder; move it there and mend its row"
                 yield Problem("error", site.name, file, message, "file outside of the site")
-            elif not os.path.isfile(f"{folder}/{file}"):  # noqa: PTH113  three times as fast as Path.is_file
+            elif not is_file(f"{folder}/{file}"):  # a Path for each of many files takes three times as long
                 message = "file is missing; restore it or delete its row"
                 if not site.table:
                     message = f"mask is missing; add it or move {record.image} elsewhere"

@@ -6,15 +6,14 @@ patient's identifier, hashed, goes into what is made.
 """
 
 import csv
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.dicom.cases import Case, Made, convert
 from harmofl.data.dicom.files import is_dicom
-from harmofl.data.layout.files import stem_of, suffix_of, written
+from harmofl.data.layout.files import files_below, stem_of, suffix_of
 from harmofl.data.layout.listing import MASK_FOLDERS
 from harmofl.data.placing import link
 from harmofl.data.tables import read_table
@@ -29,13 +28,7 @@ def dicom_files(source: Path) -> list[Path]:
     """All DICOM files below a folder, sorted; of a file, itself if it is one."""
     if source.is_file():
         return [source] if is_dicom(source) else []
-    return [path for path in _walk(source) if is_dicom(path)]
-
-
-def _walk(source: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(source, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield from (written(Path(folder, name)) for name in sorted(names) if not name.startswith("."))
+    return [path for path in files_below(source) if is_dicom(path)]
 
 
 def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: Progress | None = None) -> list[str]:
@@ -56,7 +49,7 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
     """
     made = convert(_cases(source, found), target, progress)
     converted = set(found)
-    for path in _walk(source):
+    for path in files_below(source):
         if path not in converted and path != source / "metadata.csv":
             name = path.relative_to(source)
             if (target / name).exists():
@@ -67,7 +60,7 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
     else:
         _tell_patients(target, made)
     folders = {path.parent for path in found}
-    other = [path for path in _walk(source) if path.parent in folders and not _is_known(path, converted)]
+    other = [path for path in files_below(source) if path.parent in folders and not _is_known(path, converted)]
     if not other:
         return []
     first = other[0].relative_to(source).as_posix()
@@ -114,7 +107,7 @@ def _tell_patients(target: Path, made: Sequence[Made]) -> None:
     patients = {path: one.patient for one in made for path in one.paths if one.patient}
     if not patients:
         return
-    images = [path for path in _walk(target) if suffix_of(path.name) and _is_listed(target, path)]
+    images = [path for path in files_below(target) if suffix_of(path.name) and _is_listed(target, path)]
     with (target / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("site", "file", "patient"))

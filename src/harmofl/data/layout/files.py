@@ -74,6 +74,19 @@ def subfolders(folder: Path) -> list[Path]:
     return [written(path) for path in entries(folder) if path.is_dir()]
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Return all files below that are neither hidden nor of macOS' archiver, sorted; links to folders are followed.
+
+    Raises:
+        DataError: if a name is not UTF-8.
+    """
+    found = []
+    for place, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
+        found += [written(Path(place, name)) for name in sorted(names) if not name.startswith(".")]
+    return found
+
+
 def entries(folder: Path) -> list[Path]:
     """Return whatever is directly in `folder` and not hidden, sorted.
 
@@ -89,7 +102,7 @@ def entries(folder: Path) -> list[Path]:
         ) from None
 
 
-def is_file(path: Path) -> bool:
+def is_file(path: Path | str) -> bool:
     """Tell whether a file is there; a name that no file can have is not there."""
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises OSError if the name is too long
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import Record
 from harmofl.data.parallel import in_order
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in
 from harmofl.data.published.tiles import read_binary, read_colour, write_tiles
 from harmofl.errors import DataError
 
@@ -42,7 +42,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     """Images with a folder of masks beside theirs."""
     images = [
         path
-        for path in files_in(download)
+        for path in files_below(download)
         if path.suffix.lower() == ".png" and path.parent.name == "images" and path.parent.parent.name == path.stem
     ]
     with_masks = [path for path in images if any((path.parent.parent / "masks").glob("*.png"))]

@@ -1,23 +1,14 @@
 """Finding the files of a download."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from harmofl.data.decoding.images import read_header
+from harmofl.data.layout.files import files_below
 from harmofl.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2")
 _LISTED = 5
-
-
-def files_in(download: Path) -> list[Path]:
-    """All files below that are not hidden and not of macOS' archiver, sorted; links to folders are followed."""
-    found = []
-    for folder, inner, names in os.walk(download, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
-        found += [Path(folder, name) for name in sorted(names) if not name.startswith((".", "._"))]
-    return found
 
 
 def find_one(download: Path, name: str) -> Path:
@@ -36,7 +27,9 @@ def find_one(download: Path, name: str) -> Path:
 
 def hint(download: Path) -> str:
     """What to do about a download in which nothing was found."""
-    packed = [path.name for path in files_in(download) if path.suffix.lower() in ARCHIVES and ".nii" not in path.name]
+    packed = [
+        path.name for path in files_below(download) if path.suffix.lower() in ARCHIVES and ".nii" not in path.name
+    ]
     return f"unpack {packed[0]} first" if packed else "give the folder that holds the download"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.decoding.images import read_mask
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import Record
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in
 from harmofl.data.published.tiles import read_colour, write_tiles
 from harmofl.errors import DataError
 from harmofl.seeding import rng
@@ -41,7 +41,7 @@ _GROUND, _RIM = 200, 50
 def find(download: Path, wishes: Wishes) -> Found:
     """An image and the mask of its name in the neighbouring folder."""
     items, missing = [], []
-    for path in files_in(download):
+    for path in files_below(download):
         parts = path.relative_to(download).parts
         if path.suffix.lower() != ".png" or parts[-3:-1] != ("ROIs", "image") or len(path.parts) < 5:
             continue

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import SPLITS, Record
 from harmofl.data.placing import save_png
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in
 from harmofl.errors import DataError
 
 ABOUT = About(
@@ -65,7 +65,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     missing: list[str] = []
     shapes: dict[str, tuple[int, ...]] = {}
     classes: dict[str, tuple[str, ...]] = {}
-    for path in files_in(download):
+    for path in files_below(download):
         if path.suffix != ".npz":
             continue
         for split in SPLITS:
@@ -75,7 +75,7 @@ def find(download: Path, wishes: Wishes) -> Found:
                 continue
             items.append(Item(path.stem, split, path, "", "", split, len(labels), tuple(labels)))
             shapes[path.name] = shape[1:]
-            classes[path.name] = CLASSES.get(path.stem.split("_")[0]) or tuple(
+            classes[path.name] = _known(path.stem) or tuple(
                 f"class_{k}" for k in range(max(len(classes.get(path.name, ())), int(max(labels, default=0)) + 1))
             )
     if len(set(classes.values())) > 1 or len(set(shapes.values())) > 1:
@@ -93,6 +93,11 @@ def find(download: Path, wishes: Wishes) -> Found:
         tuple(missing),
         info={"classes": names, "channels": 3 if len(shape) == 3 else 1, "size": shape[:2]},
     )
+
+
+def _known(stem: str) -> tuple[str, ...]:
+    """The class names of a file, whatever its size of images; none if it is not known."""
+    return CLASSES.get(stem.split("_")[0], ())
 
 
 def _shape(path: Path, member: str) -> tuple[int, ...] | None:
@@ -125,7 +130,7 @@ def _labels(path: Path, member: str) -> list[int] | None:
         raise DataError(
             f"{path}: an image must have one class, got {labels.shape[1]} labels an image; take another file"
         )
-    most = len(CLASSES.get(path.stem.split("_")[0], ())) or 255
+    most = len(_known(path.stem)) or 255
     if labels.dtype.kind not in "ui" or (labels.size and not 0 <= labels.min() <= labels.max() < most):
         raise DataError(f"{path}: labels must be whole numbers from 0 to {most - 1}; download it again")
     return [int(label) for label in labels.reshape(-1)]
@@ -134,7 +139,7 @@ def _labels(path: Path, member: str) -> list[int] | None:
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
     """Write every image of the split; no more than some of them are in memory."""
     labels: tuple[int, ...] = item.detail
-    names = CLASSES.get(item.site.split("_")[0])
+    names = _known(item.site)
     records = []
     for number, pixels in enumerate(_images(item.image, f"{item.split}_images")):
         stem = f"{item.split}_{number:06d}"

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import Record
 from harmofl.data.placing import save_png
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in, find_one
+from harmofl.data.published.files import find_one
 from harmofl.data.published.tiles import read_colour
 from harmofl.errors import DataError
 
@@ -48,7 +49,7 @@ def find(download: Path, wishes: Wishes) -> Found:
         names = {image["file_name"]: image["id"] for image in table["images"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: must be MIDOG's annotations, but {error!r}; download it again") from None
-    there = {file.name: file for file in files_in(download) if file.suffix.lower() in (".tif", ".tiff")}
+    there = {file.name: file for file in files_below(download) if file.suffix.lower() in (".tif", ".tiff")}
     wanted = {name: site for name in sorted(names) if (site := _scanner(name))}
     items = [
         Item(site, Path(name).stem, there[name], "", Path(name).stem, detail=tuple(centres[names[name]]))

@@ -10,9 +10,10 @@ from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import Record
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in, relative
+from harmofl.data.published.files import relative
 from harmofl.data.published.tiles import filled, read_colour, read_outlines, write_tiles
 
 SITES = ("A", "B", "C", "D")
@@ -69,7 +70,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     """Pairs of one stem; where a region is there as TIFF and as SVS the TIFF is taken."""
     by_stem: dict[Path, dict[str, Path]] = defaultdict(dict)
     extra = []
-    for path in files_in(download):
+    for path in files_below(download):
         match = _NAME.fullmatch(path.stem)
         if match and match[2] not in site_of_code():
             extra.append(path)

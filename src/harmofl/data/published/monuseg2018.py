@@ -4,9 +4,9 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import Record
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in
 from harmofl.data.published.tiles import filled, read_colour, read_outlines, write_tiles
 
 SITE = "monuseg"
@@ -33,7 +33,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     images: dict[str, Path] = {}
     outlines: dict[str, Path] = {}
     extra: dict[str, list[str]] = defaultdict(list)
-    for path in files_in(download):
+    for path in files_below(download):
         kind = {".tif": images, ".xml": outlines}.get(path.suffix.lower())
         if kind is None or not _NAME.fullmatch(path.stem):
             continue

@@ -12,10 +12,11 @@ import numpy as np
 
 from harmofl.data.decoding.images import reading
 from harmofl.data.decoding.volumes import nibabel
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import Record
 from harmofl.data.placing import link, save_volume
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in, relative
+from harmofl.data.published.files import relative
 from harmofl.errors import DataError
 
 ABOUT = About(
@@ -43,7 +44,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     """Pairs of a volume and its segmentation; BMC writes "_Segmentation"."""
     pairs: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
     extra = []
-    for path in files_in(download):
+    for path in files_below(download):
         match, site = _NAME.fullmatch(path.name), _SITES.get(path.parent.name.lower())
         if match and site:
             kind = "mask" if match[2] else "image"

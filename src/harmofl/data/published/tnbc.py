@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from harmofl.data.layout.files import files_below
 from harmofl.data.manifest import Record
 from harmofl.data.published.dataset import About, Found, Item, Wishes
-from harmofl.data.published.files import files_in
 from harmofl.data.published.tiles import read_binary, read_colour, write_tiles
 
 SITE = "tnbc"
@@ -32,7 +32,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     """Slide_XX and GT_XX hold files of the same names; patients after the eleventh are of later releases."""
     found: dict[str, dict[str, Path]] = {"Slide": {}, "GT": {}}
     extra = []
-    for path in files_in(download):
+    for path in files_below(download):
         match = _FOLDER.fullmatch(path.parent.name)
         if match is None or path.suffix.lower() != ".png":
             continue

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 
-class Rows:
+class Joined:
     """What of an array a split needs: its rows at some positions, its shape and type.
 
     Args:
@@ -14,7 +14,7 @@ class Rows:
         order: positions in the parts one after another, in the order wanted; all of them if not given.
     """
 
-    def __init__(self, parts: Sequence["np.ndarray | Rows"], order: np.ndarray | None = None) -> None:
+    def __init__(self, parts: Sequence["np.ndarray | Joined"], order: np.ndarray | None = None) -> None:
         self._parts = tuple(parts)
         self._ends = np.cumsum([len(part) for part in parts])
         self._order = order
