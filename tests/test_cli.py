@@ -310,3 +310,38 @@ def test_a_check_lists_some_of_each_kind(tmp_path: Path) -> None:
     assert "and 20 more: file that cannot be used; --all lists them" in some.stdout
     assert some.stdout.count("cannot be read") == 20 and every.stdout.count("cannot be read") == 40
     assert "40 errors" in some.stdout and "more" not in every.stdout
+
+
+def test_import_of_a_table_with_every_option(tmp_path: Path) -> None:
+    rows = ["where,kind,ward,who"]
+    for k in range(20):
+        Image.new("RGB", (8, 8), (k * 10, 0, 9)).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{'ab'[k % 2]},{'xy'[k // 10]},p{k}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    words = ("data", "import", tmp_path / "t.csv", "--to", tmp_path / "fed")
+    columns = ("--image-column", "where", "--target-column", "kind", "--site-column", "ward", "--patient-column", "who")
+    done = harmofl(*words, *columns, "--classes", "b,a", "--fractions", "0.4,0.3,0.3", "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    assert "classes b, a" in done.stdout
+    rows = (tmp_path / "fed/x/manifest.csv").read_text().splitlines()[1:]
+    assert sorted(row.split(",")[-1] for row in rows) == ["test"] * 3 + ["train"] * 4 + ["val"] * 3
+    assert "three numbers" in refused(*words[:-1], tmp_path / "other", *columns, "--fractions", "0.5,0.5")
+
+
+def test_prepare_with_every_option(tmp_path: Path) -> None:
+    from data.published_trees import camelyon17
+
+    words = ("data", "prepare", "camelyon17", "--from", camelyon17(tmp_path), "--partial", "--workers", 1)
+    done = harmofl(*words, "--to", tmp_path / "a", "--splits", "wilds")
+    assert done.returncode == 0, done.stderr
+    assert 'split = "images"' in (tmp_path / "a/federation.toml").read_text()
+    manifests = []
+    for name, seed in (("b", 0), ("c", 1)):
+        harmofl(*words, "--to", tmp_path / name, "--seed", seed, "--fractions", "0.4,0.3,0.3")
+        manifests.append((tmp_path / name / "hospital_4/manifest.csv").read_text())
+    assert manifests[0] != manifests[1]
+
+
+def test_check_at_other_channels(federation: Path) -> None:
+    assert harmofl("data", "check", federation, "--channels", 1, "--size", 16).returncode == 0
+    assert "channels must be 1 or 3" in refused("data", "check", federation, "--channels", 2)

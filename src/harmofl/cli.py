@@ -1,6 +1,8 @@
 """The command `harmofl`: parse, call, print."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,8 +61,7 @@ def run(
     ):
         raise ConfigError("--resume takes the run as it was begun; leave all other options out")
     if resume is not None:
-        folder = resume
-        start = partial(experiment.resume, folder)
+        folder, start = resume, partial(experiment.resume, resume)
     else:
         given: dict[str, Any] = {
             "data.folder": None if data is None else str(data),
@@ -73,18 +74,24 @@ def run(
         chosen = configuration.load_experiment(config, changes | configuration.parse_settings(setting or []))
         folder = out or _default_folder(chosen)
         start = partial(experiment.run, chosen, folder)
+    with _interruptible(folder), Terminal() as terminal:
+        result = start(terminal)
+    report = write_report([folder], folder / "report.html")
+    console = Console()
+    console.print(result_table([result]))
+    console.print(f"run folder {folder}, report {report}", soft_wrap=True)
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Say how to go on with the run in this folder after Ctrl-C."""
     try:
-        with Terminal() as terminal:
-            result = start(terminal)
+        yield
     except KeyboardInterrupt:
         begun = (folder / "config.toml").exists()
         hint = f"; go on with `harmofl run --resume {folder}`" if begun else " before training began"
         print(f"harmofl: interrupted{hint}", file=sys.stderr)
         raise typer.Exit(130) from None
-    report = write_report([folder], folder / "report.html")
-    console = Console()
-    console.print(result_table([result]))
-    console.print(f"run folder {folder}, report {report}", soft_wrap=True)
 
 
 @app.command()

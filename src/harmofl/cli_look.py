@@ -101,7 +101,8 @@ def shift(
         harmofl data shift hospitals --out shift
     """
     from harmofl.data import open_federation
-    from harmofl.report.shift_page import outcome, write_shift
+    from harmofl.report.shift_outcome import outcome
+    from harmofl.report.shift_page import write_shift
     from harmofl.shift import measure_shift
     from harmofl.shift.treatments import BANDS
 

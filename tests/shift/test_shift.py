@@ -12,7 +12,8 @@ from harmofl.data.manifest import FederationInfo
 from harmofl.data.site import Federation, Site, Split
 from harmofl.errors import ConfigError
 from harmofl.report.scores import DASH
-from harmofl.report.shift_page import _whole, outcome, render, write_shift
+from harmofl.report.shift_outcome import outcome
+from harmofl.report.shift_page import _whole, render, write_shift
 from harmofl.shift import measure_shift, standard_treatments
 from harmofl.shift.probe import Probed, elsewhere, filters, image_features, pixel_features, site_accuracy, within
 from harmofl.shift.spectra import brightness_distances, distance, distances, half_distance, mean_amplitude

@@ -1,7 +1,7 @@
 """Doing the same to many files, several at a time.
 
 Threads and not processes: decoders and encoders release Python's lock while they work, and nothing is to be started or
-sent. On two cores 4000 PNG of 96 x 96 take 1.67 times as long one by one (benchmarks/loading.py).
+sent. On two cores 4000 PNG of 96 x 96 take 1.7 to 1.8 times as long one by one (benchmarks/loading.py).
 """
 
 import os

@@ -1,7 +1,7 @@
 """All that is measured of how the sites differ, in one go."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -137,12 +137,7 @@ def measure_shift(
     Raises:
         ConfigError: if fewer than two sites have training images, or they are too small.
     """
-    sites = [site for site in federation.sites if len(site.train)]
-    if len(sites) < 2:
-        raise ConfigError(f"a shift is between sites: at least 2 must have training images, got {len(sites)}")
-    size = (int(sites[0].train.images.shape[2]), int(sites[0].train.images.shape[3]))
-    if min(size) < 2 * probe.PATCH:
-        raise ConfigError(f"images must be at least {2 * probe.PATCH} pixels high and wide, got {size[0]}x{size[1]}")
+    sites = _with_training_images(federation)
     samples = {site.name: _sample(site, images, seed) for site in sites}
     pictures = {name: sample.images for name, sample in samples.items()}
     treatments = standard_treatments(pictures, bands)
@@ -152,17 +147,19 @@ def measure_shift(
     tell("spectra")
     asked: dict[str, list[Scores]] = {treatment.name: [] for treatment in treatments}
     for repeat in range(repeats):
-        again = {site.name: _sample(site, images, derived_seed(seed, repeat)) for site in sites}
-        for treatment in standard_treatments({name: sample.images for name, sample in again.items()}, bands):
-            asked[treatment.name].append(_ask(treatment, again, federation.info.task, derived_seed(seed, repeat)))
-            tell(treatment.name)
+        again = derived_seed(seed, repeat)
+        others = {site.name: _sample(site, images, again) for site in sites}
+        for name, scores in _ask_all(federation.info.task, others, bands, again):
+            asked[name].append(scores)
+            tell(name)
+    height, width = sites[0].train.images.shape[2:]
     return Shift(
         name=federation.info.name,
         task=federation.info.task,
         sites=tuple(samples),
         classes=federation.info.classes,
         images={name: len(sample.images) for name, sample in samples.items()},
-        size=size,
+        size=(int(height), int(width)),
         spectra=amplitudes,
         distances=spectra.distances(amplitudes),
         halves={name: spectra.half_distance(one.images, one.cases, seed) for name, one in samples.items()},
@@ -170,10 +167,27 @@ def measure_shift(
         brightness=spectra.brightness_distances(histograms),
         verdicts=tuple(Verdict(treatment, tuple(asked[treatment.name])) for treatment in treatments),
         examples={
-            name: tuple(treatment.apply(name, part[:EXAMPLES]) for treatment in treatments)
-            for name, part in pictures.items()
+            name: tuple(one.apply(name, part[:EXAMPLES]) for one in treatments) for name, part in pictures.items()
         },
     )
+
+
+def _with_training_images(federation: Federation) -> list[Site]:
+    sites = [site for site in federation.sites if len(site.train)]
+    if len(sites) < 2:
+        raise ConfigError(f"a shift is between sites: at least 2 must have training images, got {len(sites)}")
+    height, width = sites[0].train.images.shape[2:]
+    if min(height, width) < 2 * probe.PATCH:
+        raise ConfigError(f"images must be at least {2 * probe.PATCH} pixels high and wide, got {height}x{width}")
+    return sites
+
+
+def _ask_all(
+    task: Task, samples: dict[str, _Sample], bands: Sequence[float], seed: int
+) -> Iterator[tuple[str, Scores]]:
+    """Under every treatment, learnt on these samples."""
+    for treatment in standard_treatments({name: sample.images for name, sample in samples.items()}, bands):
+        yield treatment.name, _ask(treatment, samples, task, seed)
 
 
 def _counting(progress: Told | None, total: int) -> Callable[[str], None]:

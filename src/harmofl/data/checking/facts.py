@@ -1,6 +1,6 @@
 """What may be told of a site's data to others: counts, sizes and distributions; no image, no name of file or patient.
 
-A site writes it as JSON; a coordinator collects the files of all sites and compares them with `between_sites` (`checking.between`).
+A site writes it as JSON; a coordinator collects the files of all sites and compares them (see `checking.between`).
 """
 
 from collections import Counter

@@ -1,0 +1,96 @@
+"""What a measured shift comes to: in a few sentences, and as numbers for JSON."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from harmofl.report.scores import DASH
+from harmofl.report.shift_picture import radial
+from harmofl.shift import Shift
+from harmofl.shift.measuring import Verdict, known_mean
+
+CLEAR = 0.02
+"""A normalization is worth trying if it gains more than this on average, and something every time it was asked."""
+
+
+def mean(values: Mapping[str, float]) -> float:
+    """Over the sites that have a value."""
+    return known_mean(values.values())
+
+
+def outcome(shift: Shift) -> list[str]:
+    """What it comes to, in a few sentences."""
+    none, *others = shift.verdicts
+    said = [
+        _apart(shift),
+        f"A small model tells the site from an image with a balanced accuracy of {none.site:.2f} "
+        f"(chance {1 / len(shift.sites):.2f}).",
+    ]
+    best = max(others, key=lambda verdict: known_mean(_gains(verdict, none)))
+    gained = _gains(best, none)
+    told = (
+        f"{_signed(mean(best.elsewhere) - mean(none.elsewhere))} at sites it never saw, "
+        f"{_signed(mean(best.within) - mean(none.within))} at its own"
+    )
+    if known_mean(gained) > CLEAR and min(gained) > 0:
+        said.append(f"Worth trying: {best.treatment.name} ({told}), `harmofl run {best.treatment.setting}`.")
+    else:
+        said.append(f"No normalization clearly helps the small model; the best is {best.treatment.name} ({told}).")
+    harmful = [verdict.treatment.name for verdict in others if mean(verdict.within) < mean(none.within) - 2 * CLEAR]
+    if harmful:
+        said.append(f"What tells the classes apart at a site is partly lost under {', '.join(harmful)}.")
+    return said
+
+
+def _apart(shift: Shift) -> str:
+    apart = float(np.median(shift.distances[np.triu_indices(len(shift.sites), 1)]))
+    chance = known_mean(shift.halves.values())
+    said = f"Mean amplitude spectra of two sites differ by {apart:.1f} dB"
+    if chance > 0:
+        said += f", {apart / chance:.0f} times as much as two halves of one site ({chance:.1f} dB)"
+    return f"{said}."
+
+
+def _gains(verdict: Verdict, none: Verdict) -> list[float]:
+    """By how much the class is told better than without, at new sites and at own ones together, each time."""
+    return [
+        mean(a.elsewhere) - mean(b.elsewhere) + _or_zero(mean(a.within) - mean(b.within))
+        for a, b in zip(verdict.repeats, none.repeats, strict=True)
+    ]
+
+
+def _or_zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if math.isfinite(value) else DASH
+
+
+def numbers(shift: Shift) -> dict[str, object]:
+    """Everything measured but the pictures, for JSON."""
+    return {
+        "name": shift.name,
+        "task": shift.task,
+        "sites": list(shift.sites),
+        "images": shift.images,
+        "size": list(shift.size),
+        "spectral_distance_db": shift.distances.round(3).tolist(),
+        "half_distance_db": shift.halves,
+        "brightness_distance": shift.brightness.round(4).tolist(),
+        "histograms": {name: values.round(6).tolist() for name, values in shift.histograms.items()},
+        "radial_amplitude_db": {name: radial(A)[1].round(3).tolist() for name, A in shift.spectra.items()},
+        "probe": [
+            {
+                "treatment": verdict.treatment.name,
+                "run_with": verdict.treatment.setting,
+                "site_accuracy": verdict.site,
+                "class_accuracy_within": verdict.within,
+                "class_accuracy_elsewhere": verdict.elsewhere,
+                "gains_of_each_repeat": _gains(verdict, shift.verdicts[0]),
+            }
+            for verdict in shift.verdicts
+        ],
+        "outcome": outcome(shift),
+    }

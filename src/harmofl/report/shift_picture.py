@@ -1,0 +1,87 @@
+"""The picture of `harmofl data shift`: spectra, distances, brightness and what a small model tells."""
+
+import io
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from harmofl.report.curves import Line, levels, paint_amplitude, paint_brightness
+from harmofl.report.svg import SERIES
+from harmofl.shift import Shift
+from harmofl.shift.measuring import known_mean
+
+_QUESTIONS = {
+    "site": "the site (low: sites look alike)",
+    "within": "the class, at the site it learnt from (high: nothing lost)",
+    "elsewhere": "the class, at a site it never saw (high: it carries over)",
+}
+
+
+def radial(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies in cycles per pixel, and the mean level there in decibels, channels together."""
+    _, H, half = A.shape
+    f_y, f_x = np.fft.fftfreq(H)[:, None], np.arange(half)[None] / (2 * (half - 1))
+    ring = np.minimum((np.hypot(f_y, f_x) * 2 * 24).astype(int), 35).reshape(-1)
+    count = np.bincount(ring, minlength=36)
+    sums = np.bincount(ring, (A.mean(axis=0) / math.sqrt(H * 2 * (half - 1))).reshape(-1), minlength=36)
+    known = (count > 0) & (sums > 0)
+    return (np.arange(36) + 0.5)[known] / 48, 20 * np.log10(sums[known] / count[known])
+
+
+def amplitude_lines(shift: Shift) -> list[Line]:
+    """Every site's mean amplitude over the radius."""
+    return [Line(name, k, *radial(A)) for k, (name, A) in enumerate(shift.spectra.items())]
+
+
+def brightness_lines(shift: Shift) -> list[Line]:
+    """Every site's shares of the pixels over the level, channels together."""
+    return [
+        Line(name, k, levels(values.shape[1]), 100 * values.mean(axis=0))
+        for k, (name, values) in enumerate(shift.histograms.items())
+    ]
+
+
+def _paint_matrix(axes: Axes, shift: Shift) -> None:
+    axes.imshow(shift.distances, cmap="Blues")
+    ticks = range(len(shift.sites))
+    axes.set_xticks(ticks, shift.sites, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(ticks, shift.sites, fontsize=7)
+    for y, x in np.ndindex(shift.distances.shape):
+        colour = "white" if shift.distances[y, x] > 0.6 * shift.distances.max() else "black"
+        axes.text(x, y, f"{shift.distances[y, x]:.1f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_title("Distance of the spectra, dB")
+
+
+def _paint_probe(axes: Axes, shift: Shift) -> None:
+    places = np.arange(len(shift.verdicts))[::-1]
+    scores = {
+        "site": [verdict.site for verdict in shift.verdicts],
+        "within": [known_mean(verdict.within.values()) for verdict in shift.verdicts],
+        "elsewhere": [known_mean(verdict.elsewhere.values()) for verdict in shift.verdicts],
+    }
+    for (question, values), colour, marker in zip(
+        scores.items(), (SERIES[4], SERIES[2], SERIES[0]), "sod", strict=True
+    ):
+        axes.plot(values, places, marker, color=colour, label=_QUESTIONS[question])
+    axes.set_yticks(places, [verdict.treatment.name for verdict in shift.verdicts], fontsize=8)
+    axes.set_xlim(0, 1.02)
+    axes.grid(axis="x", linewidth=0.5)
+    axes.set_title("Balanced accuracy of a small model")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+
+
+def picture(shift: Shift) -> bytes:
+    """Spectra, distances, brightness and the small model's scores as one PNG."""
+    figure = Figure(figsize=(11, 8.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    (one, two), (three, four) = figure.subplots(2, 2)
+    paint_amplitude(one, amplitude_lines(shift))
+    _paint_matrix(two, shift)
+    paint_brightness(three, brightness_lines(shift))
+    _paint_probe(four, shift)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
