@@ -345,3 +345,14 @@ def test_files_that_are_left_out_are_told_of(tmp_path):
     told = []
     import_federation(tmp_path / "in", tmp_path / "fed", warned=told.append)
     assert any(line.startswith("x/ill/9.dat: 1 files among DICOM files are no DICOM") for line in told)
+
+
+def test_classes_called_as_the_folders_of_their_scans(tmp_path):
+    rows = ["image,label"]
+    for k in range(8):
+        kind = ("benign", "malignant")[k % 2]
+        scans.write_series(tmp_path / f"in/{kind}/{k}", voxels(k), patient=f"q{k}")
+        rows.append(f"{kind}/{k},{kind}")
+    (tmp_path / "in/t.csv").write_text("\n".join(rows))
+    info = import_federation(tmp_path / "in/t.csv", tmp_path / "fed")
+    assert (info.task, info.classes) == ("classification", ("benign", "malignant"))

@@ -68,6 +68,7 @@ def test_a_table_without_sites_is_one(tmp_path):
         (["../1.png,a", "2.png,b", "3.png,a"], "file,label", r"must be inside its site's folder"),
         (["1.png,a,../x", "2.png,b,y"], "file,label,site", r"export.csv:2: a site becomes a folder"),
         (["1.png,a", "2.png,a", "3.png,a"], "file,label", r"2 to 255 classes, got only 'a'"),
+        (["1.png,a", "2.png,2-mask.png"], "file,label", r"export.csv:2: targets must all be masks or all be classes"),
         (["1.png,a", "2.png,b"], "file,label", r"export: a split needs at least 3 patients, got 2"),
     ],
 )
@@ -89,3 +90,18 @@ def test_labels_are_stratified(tmp_path):
     federation = open_federation(tmp_path / "fed")
     assert all((split.targets == 1).any() for split in (federation.sites[0].train, federation.sites[0].test))
     assert np.bincount(federation.sites[0].train.targets).tolist() == [25, 3]
+
+
+def test_columns_that_are_not_heeded_are_told_of(tmp_path):
+    rows = [f"{k}.png,{'ab'[k % 2]},north,p{k // 2}" for k in range(8)]
+    for k in range(8):
+        disk.save(tmp_path / f"in/{k}.png", disk.photograph(k))
+    table, told = write_table(tmp_path / "in", rows, "file,label,ward,who"), []
+    import_federation(table, tmp_path / "a", warned=told.append)
+    assert [line.split(",")[0].split(":")[0] for line in told[:3]] == [
+        *("no column tells the site", "no column tells the patient", "columns that are not used")
+    ]
+    assert "columns that are not used: ward, who" in told
+    told.clear()
+    import_federation(table, tmp_path / "b", columns=Columns(site="ward", patient="who"), warned=told.append)
+    assert not [line for line in told if "column" in line]

@@ -15,7 +15,7 @@ from harmofl.data.dicom.folders import dicom_files, without_dicom
 from harmofl.data.dicom.tables import table_without_dicom
 from harmofl.data.layout.files import FederationFiles, SiteFiles, escaped, written
 from harmofl.data.layout.reading import read_layout, settle
-from harmofl.data.layout.table import Columns
+from harmofl.data.layout.table import Columns, unheeded
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError, StorageError
@@ -115,6 +115,8 @@ def _readable(
         with storing(target):
             at = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_existing(target), prefix=".importing-")))
             if table:
+                for line in unheeded(table, columns or Columns()):
+                    tell(line)
                 converted = table_without_dicom(table, columns or Columns(), at, progress)
                 copy, columns = (converted, None) if converted else (source, columns)
             else:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.decoding.assembly import Progress
@@ -24,45 +25,64 @@ def table_without_dicom(source: Path, columns: Columns, target: Path, progress: 
         ConfigError: if pydicom is not installed.
     """
     rows = read_rows(source, columns)
+    images = [inside(source, row.line, row.image) for row in rows]
+    masks = _masks(source, rows)
     cases: dict[str, Case] = {}
-    for row in rows:
-        for file, mask in ((row.image, False), (row.target, True)):
-            name = inside(source, row.line, file) if not mask or _may_be_file(source, file) else ""
-            if name and (files := dicom_files(source.parent / name)):
-                drawn_on = tuple(dicom_files(source.parent / inside(source, row.line, row.image))) if mask else ()
-                alone = (source.parent / name).is_file()
-                path = str(PurePosixPath(name).with_suffix("")) if alone else name
-                cases[name] = Case(path, name, tuple(files), alone, mask, True, drawn_on)
+    for image, mask in zip(images, masks, strict=True):
+        scans = dicom_files(source.parent / image)
+        if scans:
+            cases[image] = _case(source, image, scans)
+        if mask and (drawn := dicom_files(source.parent / mask)):
+            cases[mask] = replace(_case(source, mask, drawn), mask=True, drawn_on=tuple(scans))
     if not cases:
         return None
     made = {one.case.old: one for one in convert(list(cases.values()), target, progress)}
-    _write_rows(source, rows, made, target / source.name)
+    _write_rows(source, list(zip(rows, images, masks, strict=True)), made, target / source.name)
     return target / source.name
 
 
-def _may_be_file(source: Path, text: str) -> bool:
-    return (source.parent / text).exists()
+def _masks(source: Path, rows: Sequence[TableRow]) -> list[str]:
+    """Each row's mask relative to the table, or "" for all if the targets are classes.
+
+    A class may be called as a folder beside the table is; a folder of slices is a mask if it is one row's alone.
+    """
+    targets = [source.parent / row.target for row in rows]
+    folders = [path for path in targets if path.is_dir()]
+    if not all(path.exists() for path in targets) or len(set(folders)) < len(folders):
+        return [""] * len(rows)
+    return [inside(source, row.line, row.target) for row in rows]
 
 
-def _write_rows(source: Path, rows: Sequence[TableRow], made: Mapping[str, Made], target: Path) -> None:
+def _case(source: Path, name: str, files: Sequence[Path]) -> Case:
+    alone = (source.parent / name).is_file()
+    path = str(PurePosixPath(name).with_suffix("")) if alone else name
+    return Case(path, name, tuple(files), alone, mask=False, single=True)
+
+
+def _write_rows(
+    source: Path, rows: Sequence[tuple[TableRow, str, str]], made: Mapping[str, Made], target: Path
+) -> None:
     """Write the table with the new paths, and link the files that stay as they are."""
-    told_too = [what for what in ("site", "split") if any(getattr(row, what) for row in rows)]
+    told_too = [what for what in ("site", "split") if any(getattr(row, what) for row, _, _ in rows)]
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("image", "target", "patient", *told_too))
-        for row in rows:
-            names = []
-            for text, mask in ((row.image, False), (row.target, True)):
-                name = inside(source, row.line, text) if not mask or _may_be_file(source, text) else text
-                if name in made:
-                    names.append(_only(made[name], f"{source}:{row.line}"))
-                else:
-                    names.append(name)
-                    if (source.parent / name).is_file():
-                        link(source.parent / name, target.parent / name)
-            told = made[old].patient if (old := inside(source, row.line, row.image)) in made else ""
-            patient = row.patient or told or stem_of(names[0])
-            writer.writerow((*names, patient, *(getattr(row, what) for what in told_too)))
+        for row, image, mask in rows:
+            place = f"{source}:{row.line}"
+            new_image = _placed(source, image, made, target, place)
+            new_target = _placed(source, mask, made, target, place) if mask else row.target
+            told = made[image].patient if image in made else ""
+            patient = row.patient or told or stem_of(new_image)
+            writer.writerow((new_image, new_target, patient, *(getattr(row, what) for what in told_too)))
+
+
+def _placed(source: Path, name: str, made: Mapping[str, Made], target: Path, place: str) -> str:
+    """Where a file of the old table is in the new one; linked there if it was not converted."""
+    if name in made:
+        return _only(made[name], place)
+    if (source.parent / name).is_file():
+        link(source.parent / name, target.parent / name)
+    return name
 
 
 def _only(made: Made, place: str) -> str:

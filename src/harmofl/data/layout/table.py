@@ -1,7 +1,7 @@
 """Reading a CSV file whose rows are images: where each is, what belongs to it, whose it is and of which site."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -113,7 +113,7 @@ def read_table_layout(
         DataError: as `read_rows`.
     """
     rows = read_rows(path, columns)
-    task: Task = "segmentation" if all(suffix_of(row.target) for row in rows) else "classification"
+    task = _task(path, rows)
     by_site: dict[str, list[Record]] = defaultdict(list)
     for row in rows:
         by_site[row.site or path.stem].append(_record(path, row, task))
@@ -125,6 +125,31 @@ def read_table_layout(
     if task == "classification":
         check_classes(path, info.classes)
     return FederationFiles(replace(info, name=path.stem), tuple(sites))
+
+
+def _task(path: Path, rows: Sequence[TableRow]) -> Task:
+    files = [row for row in rows if suffix_of(row.target)]
+    if files and len(files) < len(rows):
+        odd = next(row for row in rows if not suffix_of(row.target))
+        raise DataError(
+            f"{path}:{odd.line}: targets must all be masks or all be classes, got {odd.target!r} beside "
+            f"{files[0].target!r}; mend the column, or keep each in a table of its own"
+        )
+    return "segmentation" if files else "classification"
+
+
+def unheeded(path: Path, columns: Columns) -> list[str]:
+    """A line for what no column tells, and one for the columns that are not used."""
+    table = read_table(path)
+    names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}
+    said = {
+        "site": f"no column tells the site, so all images are of one, {path.stem!r}; name it with --site-column",
+        "patient": "no column tells the patient, so each image is split as a patient of its own; name it with "
+        "--patient-column",
+    }
+    lines = [line for what, line in said.items() if names[what] is None]
+    unused = [name for name in table.columns if name and name not in names.values()]
+    return lines + ([f"columns that are not used: {', '.join(unused)}"] if unused else [])
 
 
 def _record(path: Path, row: TableRow, task: Task) -> Record:
