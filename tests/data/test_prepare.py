@@ -75,6 +75,8 @@ def test_camelyon17_names_what_is_missing_and_extra(tmp_path, monkeypatch):
     folder = root / "patches/patient_004_node_4"
     (folder / "patch_patient_004_node_4_x_0_y_4.png").rename(folder / "other.png")
     (root / "patches/patient_099_node_0").mkdir()
+    (root / "patches/.DS_Store").write_bytes(b"x")
+    (folder / ".DS_Store").write_bytes(b"x")
     counts = {f"hospital_{k}": 20 for k in range(5)}
     monkeypatch.setattr(camelyon17, "ABOUT", replace(camelyon17.ABOUT, counts=counts))
     download = look_through("camelyon17", tmp_path)
@@ -112,6 +114,16 @@ def test_prostate_without_a_mask(tmp_path):
     assert "missing: HK/Case40_segmentation.nii.gz" in problems
     assert "count: HK has 11 volumes, a complete download has 12" in problems
     assert "count: UCL has 0 volumes, a complete download has 13" in problems
+
+
+def test_a_prostate_volume_that_ends_too_early(tmp_path):
+    root = trees.prostate(tmp_path / "in", {"HK": range(38, 42)})
+    volume = root / "Processed_data_nii/HK/Case39.nii.gz"
+    volume.write_bytes(volume.read_bytes()[:-200])
+    told = []
+    prepare(look_through("prostate", root), tmp_path / "fed", partial=True, warned=told.append)
+    assert len(told) == 1 and "Case39.nii.gz: cannot be read" in told[0]
+    assert len(read_manifest(tmp_path / "fed/HK")) == 3
 
 
 def test_monusac_polygons_tiles_and_sites(tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harmofl.data.layout.files import entries
 from harmofl.data.manifest import Record
 from harmofl.data.placing import link
 from harmofl.data.published.dataset import About, Found, Item, Wishes
@@ -58,7 +59,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     root = table.path.parent / "patches"
     found = [_slide(root, *key, patches, wishes) for key, patches in slides.items()]
     known = {name for _, _, name in slides}
-    others = [path for path in sorted(root.iterdir()) if path.name not in known] if root.is_dir() else []
+    others = [path for path in entries(root) if path.name not in known] if root.is_dir() else []
     return Found(
         tuple(item for item, _, _ in found if item.count),
         tuple(line for _, missing, _ in found for line in missing),
@@ -77,7 +78,7 @@ def _patch(place: str, row: Mapping[str, str], slide: str) -> Patch:
 def _slide(
     root: Path, site: str, patient: str, name: str, patches: list[Patch], wishes: Wishes
 ) -> tuple[Item, list[str], list[str]]:
-    there = {path.name for path in (root / name).iterdir()} if (root / name).is_dir() else set()
+    there = {path.name for path in entries(root / name)} if (root / name).is_dir() else set()
     named = {patch.file for patch in patches}
     missing = sides(f"patches/{name}", named - there)
     extra = sides(f"patches/{name}", there - named)

@@ -75,6 +75,7 @@ def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
         if volume.shape != labels.shape:
             got, want = ("x".join(map(str, part.shape)) for part in (labels, volume))
             raise DataError(f"its segmentation is {got} voxels, the volume {want}; download it again")
+        np.asarray(volume.dataobj)  # to the last byte: it is linked as it is
         prostate = (np.asarray(labels.dataobj) > 0).astype(np.uint8)
     link(item.image, folder / image)
     save_volume(prostate, labels.affine, folder / mask)
