@@ -2,6 +2,8 @@
 
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +78,8 @@ def prepare(
     from harmofl.data.prepare import prepare as convert
     from harmofl.data.published import PUBLISHED
 
+    if name is None and (source or to):
+        raise ConfigError(f"say which data set it is: harmofl data prepare NAME, one of {', '.join(PUBLISHED)}")
     if name is None or (source is None and to is None):
         for about in (described(name),) if name else (dataset.ABOUT for dataset in PUBLISHED.values()):
             _describe(about)
@@ -150,7 +154,7 @@ def import_(
     from harmofl.data.layout.table import Columns
 
     said: list[str] = []
-    with bar("importing") as progress:
+    with _told_in_the_end(said), bar("importing") as progress:
         info = import_federation(
             source,
             to,
@@ -163,13 +167,21 @@ def import_(
             origin=origin,
             licence=licence,
             progress=progress,
-            warned=lambda line: said.append(line),
+            warned=said.append,
         )
-    for line in said[:LISTED]:
-        print(f"warning: {line}", file=sys.stderr)
-    if len(said) > LISTED:
-        print(f"and {len(said) - LISTED} more; `harmofl data check {to}` lists what is odd", file=sys.stderr)
     Console().print(f"{to}: {info.task}, classes {', '.join(info.classes)}", soft_wrap=True)
+
+
+@contextmanager
+def _told_in_the_end(lines: list[str]) -> Iterator[None]:
+    """Print them when the progress bar has gone, whether or not all went well."""
+    try:
+        yield
+    finally:
+        for line in lines[:LISTED]:
+            print(line, file=sys.stderr)
+        if len(lines) > LISTED:
+            print(f"and {len(lines) - LISTED} more", file=sys.stderr)
 
 
 register(data_app)

@@ -1,5 +1,6 @@
 """Writing files so that a kill or a full disk at any moment leaves the old file or the new one, never half of one."""
 
+import errno
 import json
 import math
 import os
@@ -37,10 +38,14 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(
-            f"{path}: could not be written ({reason}); free space or choose another folder, then go on"
-        ) from None
+        raise not_written(path, error) from None
+
+
+def not_written(path: Path, error: OSError) -> StorageError:
+    """What the operating system says about writing in one line, with what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    fix = "free space or choose another folder" if full else "choose another folder"
+    return StorageError(f"{path}: could not be written ({error.strerror or error}); {fix}, then repeat the command")
 
 
 def write_atomic(path: Path, content: bytes) -> None:

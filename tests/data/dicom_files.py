@@ -60,6 +60,27 @@ def write_series(
     return series
 
 
+def write_enhanced(path: Path, voxels: np.ndarray, *, slope: float = 1.0, patient: str = "123") -> None:
+    """(slices, rows, columns) uint16 as one file with many frames, the last slice first, as newer scanners write."""
+    data = dataset("1.2.840.10008.5.1.4.1.1.4.1", patient, generate_uid(), np.ascontiguousarray(voxels[::-1]))
+    data.Modality, data.NumberOfFrames = "MR", len(voxels)
+    shared, way, measures, scale = Dataset(), Dataset(), Dataset(), Dataset()
+    way.ImageOrientationPatient = list(AXIAL)
+    measures.PixelSpacing = [0.5, 0.8]
+    scale.RescaleSlope, scale.RescaleIntercept = slope, 0
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = Sequence([way]), Sequence([measures])
+    shared.PixelValueTransformationSequence = Sequence([scale])
+    groups = []
+    for k in reversed(range(len(voxels))):
+        group, place = Dataset(), Dataset()
+        place.ImagePositionPatient = [-10.0, -20.0, 5.0 + 3.0 * k]
+        group.PlanePositionSequence = Sequence([place])
+        groups.append(group)
+    data.SharedFunctionalGroupsSequence = Sequence([shared])
+    data.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    write(data, path)
+
+
 def write_segmentation(
     path: Path,
     labels: np.ndarray,

@@ -101,6 +101,23 @@ def test_an_unknown_label_is_reported_once(tmp_path):
     assert len(texts(tmp_path, "error")) == 1
 
 
+def test_names_that_people_may_mean_as_one(tmp_path):
+    rows = ["site,file,patient"]
+    for site in ("north", "North"):
+        for k, patient in enumerate(("4711", "04711", "4711.0", "p1", "P1 ", "x")):
+            save(tmp_path / site / f"images/{k}.png", disk.photograph(k))
+            save(tmp_path / site / f"masks/{k}.png", disk.photograph(k)[..., 0] // 255 * 255)
+            rows.append(f"{site},{k}.png,{patient}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    found = [text for text in texts(tmp_path, "warning") if "told apart" in text]
+    fix = "are told apart; if they are one, write them alike"
+    assert found == [
+        f"sites 'North' and 'north' {fix}",
+        f"North: patients '04711' and '4711' and '4711.0' {fix}",
+        f"north: patients '04711' and '4711' and '4711.0' {fix}",
+    ]
+
+
 def test_files_that_are_not_used(tmp_path):
     disk.write_masks(tmp_path, ("a",))
     (tmp_path / "a/masks/p9.png").write_bytes((tmp_path / "a/masks/p1.png").read_bytes())
@@ -114,8 +131,9 @@ def test_files_that_are_not_used(tmp_path):
     found = [text for text in texts(tmp_path, "warning") if "not used" in text]
     assert [text.split("; ")[0] for text in found] == [
         "a/images/deep/x.png: is not used: no images are looked for in that folder",
-        "a/images/p7.bmp: and 1 more are not used: this suffix is not read",
+        "a/images/p7.bmp: is not used: this suffix is not read",
         "a/images/p7.png: is not used: a link to nothing",
+        "a/images/p8.DCM: is not used: `data import` alone reads DICOM",
         "a/masks/p9.png: is not used: a mask without an image of its name, or a second one of that name",
         "b/train/cat/x.png: is not used: no images are looked for in that folder",
         "c: is not used: a link to nothing",

@@ -133,7 +133,7 @@ def test_damaged_volumes_are_one_line(tmp_path, capfd, voxels, at, values, messa
 
 def test_import_into_its_source(tmp_path):
     source = write_masks(tmp_path / "source")
-    with pytest.raises(DataError, match="must not be inside the folder that is imported"):
+    with pytest.raises(DataError, match=r"must not be inside .*source; choose another folder to import to"):
         import_federation(source, source / "new")
     assert not (source / "new").exists()
 
@@ -146,6 +146,7 @@ def test_import_into_its_source(tmp_path):
         ("site,file\n", "metadata.csv: must have a row for each image, but has none"),
         ("site,file,File\na,p0.png,p\n", "column 'file' must be there once, got 2"),
         ("site,file,split\na,p0.png,Dev\n", "got 'Dev'; mend the row"),
+        ("site,file,split\na,p0.png,train,x\n", "metadata.csv:2: must have a value a column, got 4 for 3"),
         (f"site,file\na,p0.png\na,p1.png\na,{'x' * 300}.png\n", "file is missing"),
     ],
 )

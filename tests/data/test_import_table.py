@@ -67,7 +67,10 @@ def test_a_table_without_sites_is_one(tmp_path):
         (["/etc/passwd,a"], "file,label", r"export.csv:2: /etc/passwd must be below the table's folder"),
         (["../1.png,a", "2.png,b", "3.png,a"], "file,label", r"must be inside its site's folder"),
         (["1.png,a,../x", "2.png,b,y"], "file,label,site", r"export.csv:2: a site becomes a folder"),
-        (["1.png,a", "2.png,a", "3.png,a"], "file,label", r"2 to 255 classes, got only 'a'"),
+        (["1.png,a", "2.png,a", "3.png,a"], "file,label", r"2 to 255 classes, got only 'a'; add rows of the others"),
+        (["1.png,a,b"], "file,label", r"export.csv:2: must have a value a column, got 3 for 2 columns, the last 'b'"),
+        (["1.png,a,b"], "file,label,mask", r"tell the target, but mask and label might; say which with --target"),
+        (["x\\1.png,a"], "file,label", r"export.csv:2: folders in a path must be separated by /, got x.1.png"),
         (["1.png,a", "2.png,2-mask.png"], "file,label", r"export.csv:2: targets must all be masks or all be classes"),
         (["1.png,a", "2.png,b"], "file,label", r"export: a split needs at least 3 patients, got 2"),
     ],
@@ -98,10 +101,10 @@ def test_columns_that_are_not_heeded_are_told_of(tmp_path):
         disk.save(tmp_path / f"in/{k}.png", disk.photograph(k))
     table, told = write_table(tmp_path / "in", rows, "file,label,ward,who"), []
     import_federation(table, tmp_path / "a", warned=told.append)
-    assert [line.split(",")[0].split(":")[0] for line in told[:3]] == [
+    assert [line.split(",")[0].split(":")[1].strip() for line in told[:3]] == [
         *("no column tells the site", "no column tells the patient", "columns that are not used")
     ]
-    assert "columns that are not used: ward, who" in told
+    assert "warning: columns that are not used: ward, who" in told
     told.clear()
     import_federation(table, tmp_path / "b", columns=Columns(site="ward", patient="who"), warned=told.append)
     assert not [line for line in told if "column" in line]

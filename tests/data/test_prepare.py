@@ -1,6 +1,7 @@
 """Published downloads, in their exact layouts, made into federations."""
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from harmofl.data import find_problems
 from harmofl.data.manifest import read_info, read_manifest
 from harmofl.data.prepare import look_through, prepare, wishes_for
 from harmofl.data.published import PUBLISHED, camelyon17, monusac2020
-from harmofl.errors import ConfigError, DataError, RunError
+from harmofl.errors import ConfigError, DataError, RunError, StorageError
 from harmofl.files import locked
 
 
@@ -86,9 +87,23 @@ def test_camelyon17_names_what_is_missing_and_extra(tmp_path, monkeypatch):
         "extra: patches/patient_099_node_0",
         "count: hospital_0 has 19 patches, a complete download has 20",
     )
-    with pytest.raises(DataError, match=r"complete download .* missing: patches.* \(and 3 more\); .*--partial"):
-        prepare(download, tmp_path / "fed")
-    assert not (tmp_path / "fed").exists()
+    with pytest.raises(DataError, match=r"missing: patches.* \(and 3 more\); download the rest, or .*--partial"):
+        prepare(download, tmp_path.parent / "fed")
+    assert not (tmp_path.parent / "fed").exists()
+
+
+def test_a_patch_that_cannot_be_read_costs_no_other(tmp_path):
+    root = trees.camelyon17(tmp_path / "in")
+    patches = sorted((root / "patches/patient_004_node_4").glob("*.png"))
+    patches[0].write_bytes(b"\x89PNG")
+    trees.save(patches[1], trees.noise(0, 32, 32, 3))
+    download, told = look_through("camelyon17", root), []
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"every file must be readable, but patches/patient_004_node_4: .*1 more"):
+            prepare(replace(download, problems=()), tmp_path / "fed")
+    prepare(download, tmp_path / "fed", partial=True, warned=told.append)
+    assert [patches[k].name in line for k, line in enumerate(told)] == [True, True]
+    assert len(read_manifest(tmp_path / "fed/hospital_0")) == 18
 
 
 def test_a_complete_prostate_download(tmp_path):
@@ -283,7 +298,7 @@ def test_nothing_of_it(tmp_path, name):
     with pytest.raises(DataError, match="give the folder that holds the download"):
         look_through(name, tmp_path)
     (tmp_path / "download.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"unpack download.zip first"):
+    with pytest.raises(DataError, match=r"packed in download.zip, unpack that first"):
         look_through(name, tmp_path)
     with pytest.raises(DataError, match="check the path"):
         look_through(name, tmp_path / "nowhere")
@@ -298,6 +313,8 @@ def test_wishes_that_do_not_hold():
         wishes_for("camelyon17", tile=32)
     with pytest.raises(ConfigError, match="at least 16"):
         wishes_for("nuclei", tile=4)
+    with pytest.raises(ConfigError, match="for midog, which are cut out"):
+        wishes_for("midog", tile=0)
 
 
 def test_an_interruption_costs_only_what_was_being_done(tmp_path, monkeypatch):
@@ -353,9 +370,33 @@ def test_a_file_that_cannot_be_read(tmp_path):
     assert len(read_manifest(tmp_path / "fed/tnbc")) == 49
 
 
-def test_a_target_that_exists(tmp_path):
-    with pytest.raises(DataError, match="exists already"):
-        prepare(look_through("tnbc", trees.tnbc(tmp_path / "in")), tmp_path)
+def test_a_target_that_is_not_free(tmp_path):
+    download = look_through("tnbc", trees.tnbc(tmp_path / "in"))
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for target in (tmp_path, tmp_path / "link"):
+        with pytest.raises(DataError, match="exists already; choose another folder to prepare to"):
+            prepare(download, target)
+    with pytest.raises(DataError, match=r"fed: must not be inside .*; choose another"):
+        prepare(download, download.folder / "fed")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match=r"could not be written \(Not a directory\); choose another folder"):
+        prepare(download, tmp_path / "file/fed")
+
+
+def test_only_more_than_there_should_be(tmp_path):
+    root = trees.tnbc(tmp_path / "in")
+    trees.save(root / "TNBC_NucleiSegmentation/Slide_12/12_1.png", trees.noise(0, 8, 8, 3))
+    with pytest.raises(DataError, match=r"extra: .*; take that out, or"):
+        prepare(look_through("tnbc", root), tmp_path / "fed")
+
+
+def test_a_fundus_tree_that_is_there_twice(tmp_path):
+    root = trees.fundus(tmp_path / "in")
+    once = look_through("fundus", root)
+    shutil.copytree(root, tmp_path / "in/copy")
+    twice = look_through("fundus", tmp_path / "in")
+    assert len(twice.found.items) == len(once.found.items)
+    assert len(twice.found.extra) == len(once.found.items)
 
 
 def test_preparing_twice_gives_the_same_bytes(tmp_path):
@@ -404,3 +445,10 @@ def test_medmnist_of_volumes_and_with_odd_labels(tmp_path):
         np.savez(tmp_path / "organamnist.npz", train_images=trees.noise(0, 3, 28, 28), train_labels=odd)
         with pytest.raises(DataError, match="whole numbers from 0 to 10"):
             look_through("medmnist", tmp_path)
+    path = tmp_path / "organamnist.npz"
+    np.savez_compressed(path, train_labels=np.arange(3000) % 11, train_images=trees.noise(0, 3000, 28, 28))
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"train_labels.npy") + 200] ^= 0xFF
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"train_labels cannot be read .*; download it again"):
+        look_through("medmnist", tmp_path)

@@ -8,7 +8,7 @@ from harmofl.data.checking.between import between_sites
 from harmofl.data.checking.duplicates import copies, near_copies
 from harmofl.data.checking.facts import SiteFacts, facts_of
 from harmofl.data.checking.leftovers import left_out
-from harmofl.data.checking.oddities import shared_patients, site_oddities
+from harmofl.data.checking.oddities import names_alike, shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.seen import Seen, Sums, look
 from harmofl.data.checking.structure import structure_problems
@@ -93,6 +93,7 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
     problems += copies(seen)
     problems += near_copies(seen)
     problems += shared_patients(files)
+    problems += names_alike(files)
     sites = tuple(facts_of(site, files.info, inspected, sums, problems) for site, inspected, sums in looks)
     problems += between_sites(sites)
     return Checked(tuple(sorted(problems, key=lambda problem: problem.severity != "error")), sites)

@@ -1,9 +1,8 @@
 """Copying a plain folder of sites, or the images of a table, into a federation with a manifest a site."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,13 @@ from harmofl.data.checking.problem import refuse
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.dicom.folders import dicom_files, without_dicom
 from harmofl.data.dicom.tables import table_without_dicom
-from harmofl.data.layout.files import FederationFiles, SiteFiles, escaped, written
+from harmofl.data.layout.files import FederationFiles, SiteFiles, demand_free, escaped
 from harmofl.data.layout.reading import read_layout, settle
 from harmofl.data.layout.table import Columns, unheeded
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import FRACTIONS
-from harmofl.errors import ConfigError, DataError, StorageError
-from harmofl.files import storing
+from harmofl.errors import ConfigError, DataError
+from harmofl.files import locked, storing
 
 
 def import_federation(
@@ -57,7 +56,7 @@ def import_federation(
         origin: where the data came from.
         licence: under which licence.
         progress: told the site, how many images are checked and how many there are.
-        warned: told in one line each of what is odd, and of files that are left out.
+        warned: told in one line each of what is odd, of files that are left out, and of all errors but the first.
 
     Returns:
         what was written to federation.toml.
@@ -68,24 +67,22 @@ def import_federation(
         ConfigError: if size, channels, classes or fractions are out of range.
         StorageError: if the target cannot be written.
     """
-    for path in (source, target, target.resolve()):
-        written(path)
-    if target.resolve().is_relative_to(source.resolve()) and source.is_dir():
-        raise DataError(f"{target}: must not be inside the folder that is imported; choose another folder to import to")
-    if target.exists():
-        raise DataError(f"{target}: exists already; choose another folder to import to")
+    demand_free(target, "import to", source)
     tell = warned or (lambda line: None)
-    with _readable(source, target, columns, progress, tell) as (readable, names):
+    with _workshop(target) as workshop:
+        readable, names = _readable(source, workshop / "converted", target, columns, progress, tell)
         files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
         files = replace(files, info=_named(files.info, classes))
         found = checked_files(files, progress).problems
-        refuse(found, source)
+        for problem in [problem for problem in found if problem.severity == "error"][1:]:
+            tell(f"error: {problem}")
+        refuse(found)
         for problem in (*found, *(left_out(readable, files) if readable.is_dir() else ())):
-            tell(str(problem))
+            tell(f"warning: {problem}")
         name = escaped(name or target.resolve().name)
         origin, licence = escaped(origin), escaped(licence)
         info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
-        _write(replace(files, info=info), target)
+        _write(replace(files, info=info), workshop / "written", target)
     return info
 
 
@@ -102,50 +99,55 @@ def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
 
 
 @contextmanager
-def _readable(
-    source: Path, target: Path, columns: Columns | None, progress: Progress | None, tell: Callable[[str], None]
-) -> Iterator[tuple[Path, Columns | None]]:
-    """The source itself, or while this lasts a copy beside the target in which no file is DICOM."""
-    table = source if source.is_file() else None
-    found = dicom_files(source) if source.is_dir() else []
-    if not table and not found:
-        yield source, columns
-        return
-    with ExitStack() as stack:
+def _workshop(target: Path) -> Iterator[Path]:
+    """An empty hidden folder near the target, gone in the end; what a killed import has left in it goes first."""
+    near = next(folder for folder in target.resolve().parents if folder.is_dir())
+    folder = near / f".{target.name}.importing"
+    with storing(target):
+        folder.mkdir(exist_ok=True)
+    with locked(folder, "importing to"):
         with storing(target):
-            at = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_existing(target), prefix=".importing-")))
-            if table:
-                for line in unheeded(table, columns or Columns()):
-                    tell(line)
-                converted = table_without_dicom(table, columns or Columns(), at, progress)
-                copy, columns = (converted, None) if converted else (source, columns)
-            else:
-                copy = at / source.resolve().name
-                for line in without_dicom(source, copy, found, progress):
-                    tell(line)
-        yield copy, columns
+            for old in folder.iterdir():
+                shutil.rmtree(old)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _existing(target: Path) -> Path:
-    """The nearest folder above the target that is there."""
-    return next(folder for folder in target.resolve().parents if folder.is_dir())
+def _readable(
+    source: Path,
+    copy: Path,
+    target: Path,
+    columns: Columns | None,
+    progress: Progress | None,
+    tell: Callable[[str], None],
+) -> tuple[Path, Columns | None]:
+    """The source itself, or a copy made at `copy` in which no file is DICOM, and the columns to read it with."""
+    if source.is_file():
+        for line in unheeded(source, columns or Columns()):
+            tell(f"warning: {line}")
+        with storing(target):
+            converted = table_without_dicom(source, columns or Columns(), copy, progress)
+        return (converted, None) if converted else (source, columns)
+    found = dicom_files(source)
+    if not found:
+        return source, columns
+    with storing(target):
+        for line in without_dicom(source, copy / source.resolve().name, found, progress):
+            tell(f"warning: {line}")
+    return copy / source.resolve().name, columns
 
 
-def _write(files: FederationFiles, target: Path) -> None:
-    """Write the federation beside the target and rename it."""
-    try:
+def _write(files: FederationFiles, partial: Path, target: Path) -> None:
+    """Write the federation at `partial` and give it its name when all of it is there."""
+    with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as beside:
-            partial = Path(beside) / target.name
-            partial.mkdir()
-            write_info(partial, files.info)
-            for site in files.sites:
-                _copy_site(site, partial / site.name, masks=files.info.task == "segmentation")
-            partial.rename(target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        fix = "free space or choose another folder"
-        raise StorageError(f"{target}: could not be written ({reason}); {fix}") from error
+        partial.mkdir()
+        write_info(partial, files.info)
+        for site in files.sites:
+            _copy_site(site, partial / site.name, masks=files.info.task == "segmentation")
+        partial.rename(target)
 
 
 def _copy_site(site: SiteFiles, folder: Path, *, masks: bool) -> None:

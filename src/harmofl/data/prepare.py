@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from harmofl.data.decoding.assembly import Progress
-from harmofl.data.layout.files import written
+from harmofl.data.layout.files import demand_free, written
 from harmofl.data.manifest import FederationInfo
 from harmofl.data.published import PUBLISHED
 from harmofl.data.published.dataset import About, Item, Wishes
@@ -50,6 +50,10 @@ def wishes_for(name: str, *, splits: str | None = None, tile: int | None = None,
         raise ConfigError(f"--tile is for large images, and {name} has none; leave it out")
     if tile is not None and 0 < tile < FEWEST_PIXELS:
         raise ConfigError(f"--tile must be at least {FEWEST_PIXELS} pixels, or 0 for whole images, got {tile}")
+    if tile == 0 and about.task == "classification":
+        raise ConfigError(
+            f"--tile must be at least {FEWEST_PIXELS} pixels for {name}, which are cut out around cells, got 0"
+        )
     return Wishes(splits, about.tile if tile is None else tile or None, seed)
 
 
@@ -113,16 +117,17 @@ def prepare(
 
     Raises:
         DataError: if the download is not complete or a file of it cannot be read, unless `partial`; or if the target
-            exists.
+            exists or is inside the download.
         RunError: if another process is preparing the same target.
         StorageError: if the target cannot be written; what has been converted is kept.
     """
-    if target.exists():
-        raise DataError(f"{target}: exists already; choose another folder to prepare to")
+    demand_free(target, "prepare to", download.folder)
     if download.problems and not partial:
+        only_extra = all(line.startswith("extra: ") for line in download.problems)
         raise DataError(
             f"{download.folder}: must be a complete download of {download.about.title}, but "
-            f"{_first(download.problems)}; download the rest, or take what is there with --partial"
+            f"{_first(download.problems)}; {'take that out' if only_extra else 'download the rest'}, or take what is "
+            f"there with --partial"
         )
     with storing(target):
         workshop = Workshop(target.parent / f".{target.name}.preparing", download)

@@ -23,7 +23,8 @@ from harmofl.data.phantoms.cells import CellsStyle
 from harmofl.data.phantoms.common import Bytes
 from harmofl.data.phantoms.mri import MriStyle
 from harmofl.data.splits import split_patients
-from harmofl.errors import DataError, StorageError
+from harmofl.errors import DataError
+from harmofl.files import storing
 from harmofl.seeding import derived_seed, rng
 
 Kind = Literal["cells", "mri"]
@@ -123,14 +124,11 @@ def write_federation(
         f"shift={shift:g}, seed={seed}",
         licence="Apache-2.0 (generated)",
     )
-    try:
+    with storing(folder):
         for done, _ in enumerate(_write_sites(folder, kind, info, counts, size, shift, seed), start=1):
             if progress:
                 progress(done, sum(counts))
         write_info(folder, info)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"{folder}: could not be written ({reason}); free space or choose another folder") from None
     return info
 
 

@@ -42,14 +42,16 @@ def read_table(path: Path) -> Table:
     """Read a UTF-8 table with commas; values are without spaces around, and missing ones are "".
 
     Raises:
-        DataError: if it is no such table or has no header or a column twice.
+        DataError: if it is no such table, has no header or a column twice, or a row with more values than columns.
     """
     with _reading(path) as file:
         reader = csv.reader(file)
         header = next(reader, [])
         columns = tuple(map(column_name, header))
         _check_header(path, columns)
-        rows = tuple((reader.line_num, _row(columns, values)) for values in reader if values)
+        rows = tuple(
+            (reader.line_num, _row(f"{path}:{reader.line_num}", columns, values)) for values in reader if values
+        )
         return Table(path, columns, rows)
 
 
@@ -78,6 +80,9 @@ def _check_header(path: Path, columns: Sequence[str]) -> None:
             raise DataError(f"{path}: column {column!r} must be there once, got {count}; rename or delete the others")
 
 
-def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+def _row(place: str, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    if any(values[len(columns) :]):
+        got = f"{len(values)} for {len(columns)} columns, the last {values[-1]!r}"
+        raise DataError(f"{place}: must have a value a column, got {got}; put quotes around values with commas")
     padded = [*values, *[""] * len(columns)]
     return {column: value.strip() for column, value in zip(columns, padded, strict=False)}

@@ -70,11 +70,11 @@ class Workshop:
         todo = [(item, key) for item, key in zip(items, keys, strict=True) if key not in done]
         with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             for count, (key, site, outcome) in enumerate(in_order(self._convert, todo, workers), start=1):
-                if isinstance(outcome, str):
-                    failed.append(outcome)
-                else:
-                    done[key] = outcome
-                    rows = [record.row() for record in outcome]
+                done[key] = [record for record in outcome if isinstance(record, Record)]
+                wrong = [line for line in outcome if isinstance(line, str)]
+                failed += wrong
+                if not wrong:
+                    rows = [record.row() for record in done[key]]
                     journal.write(json.dumps([key, rows]) + "\n")
                     journal.flush()
                 if progress:
@@ -82,12 +82,17 @@ class Workshop:
         order = {key: item.site for item, key in zip(items, keys, strict=True) if key in done}
         return [(site, record) for key, site in order.items() for record in done[key]], failed
 
-    def _convert(self, task: tuple[Item, str]) -> tuple[str, str, list[Record] | str]:
+    def _convert(self, task: tuple[Item, str]) -> tuple[str, str, Sequence[Record | str]]:
+        """An item's key and site, and its rows or what is wrong with it."""
         item, key = task
+        outcome: Sequence[Record | str]
         try:
-            return key, item.site, self._dataset.convert(item, self.folder / item.site, self._download.wishes)
+            outcome = self._dataset.convert(item, self.folder / item.site, self._download.wishes)
         except DataError as error:
-            return key, item.site, f"{item.image.relative_to(self._download.folder).as_posix()}: {error}"
+            outcome = [str(error)]
+        place = item.image.relative_to(self._download.folder).as_posix()
+        told = (f"{place}: {one}" if isinstance(one, str) else one for one in outcome)
+        return key, item.site, list(told)
 
     def _done(self) -> dict[str, list[Record]]:
         """The journal's whole lines; a last one that a kill has cut off is dropped."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harmofl.data.checking.problem import Problem
+from harmofl.data.dicom.files import SUFFIXES as DICOM
 from harmofl.data.layout.files import FederationFiles, SiteFiles, entries, escaped, stem_of, suffix_of
 from harmofl.data.layout.listing import mask_folder
 from harmofl.errors import DataError
@@ -12,12 +13,13 @@ from harmofl.errors import DataError
 OTHER_IMAGES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".tga", ".webp"),
     *(".pbm", ".pgm", ".pnm", ".ppm", ".mat", ".npy", ".npz"),
-    *(".dcm", ".dicom", ".hdr", ".ima", ".img", ".mha", ".mhd", ".mrxs", ".ndpi", ".nrrd", ".svs"),
+    *(".hdr", ".img", ".mha", ".mhd", ".mrxs", ".ndpi", ".nrrd", ".svs"),
 )
 """Suffixes of image files that are not read."""
 
 _CLOSED = "the folder may not be read; mend its permissions"
 _KIND = "this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
+_DICOM = "`data import` alone reads DICOM; import the folder, which checks it too"
 _LINK = "a link to nothing; restore what it points to, or delete it"
 _MASK = "a mask without an image of its name, or a second one of that name; rename or delete it"
 _PLACE = "no images are looked for in that folder; see docs/data.md for where they go"
@@ -74,6 +76,8 @@ def _reason(path: Path) -> str:
         return _CLOSED
     if path.is_symlink() and not path.exists():
         return _LINK
+    if path.suffix.lower() in DICOM:
+        return _DICOM
     return _KIND if path.suffix.lower() in OTHER_IMAGES else ""
 
 

@@ -1,5 +1,6 @@
 """What is allowed but odd about a site: absent classes, empty masks, few test cases, constant images."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -9,6 +10,7 @@ from harmofl.data.checking.seen import Seen
 from harmofl.data.layout.files import FederationFiles, SiteFiles, stem_of
 from harmofl.data.manifest import FederationInfo
 
+_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 FEW_CASES = 5
 """With fewer test cases than this a score says next to nothing."""
 
@@ -42,6 +44,31 @@ def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen])
         elif k not in train and any(record.split == "train" for record in site.records):
             message = f"class {name!r} is absent in train; the site cannot learn it by itself"
             yield Problem("warning", site.name, "", message, "class absent in train")
+
+
+def names_alike(files: FederationFiles) -> Iterator[Problem]:
+    """Yield a warning for sites, classes and a site's patients whose names people may mean as one."""
+    yield from _alike("", "sites", {site.name for site in files.sites})
+    yield from _alike("", "classes", set(files.info.classes))
+    for site in files.sites:
+        yield from _alike(site.name, "patients", {record.patient for record in site.records})
+
+
+def _alike(site: str, what: str, names: set[str]) -> Iterator[Problem]:
+    by_sound: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        by_sound[_sound(name)].append(name)
+    if twice := [alike for alike in by_sound.values() if len(alike) > 1]:
+        first = " and ".join(map(repr, twice[0][:3]))
+        message = f"{what} {first} are told apart; if they are one, write them alike"
+        yield Problem("warning", site, "", message, f"{what} of names that are alike", len(twice))
+
+
+def _sound(name: str) -> str:
+    """What is left of a name without case, spaces, and what a spreadsheet does to a number."""
+    plain = "".join(name.casefold().split())
+    number = _NUMBER.fullmatch(plain)
+    return number[1] if number else plain
 
 
 def shared_patients(files: FederationFiles) -> Iterator[Problem]:

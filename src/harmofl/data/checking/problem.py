@@ -35,13 +35,18 @@ class Problem:
         return f"{where}: {self.message}" if where else self.message
 
 
-def refuse(problems: Sequence[Problem], folder: Path) -> None:
+def refuse(problems: Sequence[Problem], folder: Path | None = None) -> None:
     """Raise the first error among `problems`, saying how many more there are.
+
+    Args:
+        problems: whatever was found.
+        folder: where `harmofl data check` would list them all; None if it would not.
 
     Raises:
         DataError: if any problem is an error.
     """
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
-        more = f" (and {len(errors) - 1} more; run `harmofl data check {folder}` for all)"
+        look = f"; run `harmofl data check {folder}` for all" if folder else ""
+        more = f" (and {len(errors) - 1} more{look})"
         raise DataError(f"{errors[0]}{more if len(errors) > 1 else ''}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.decoding.assembly import Progress
-from harmofl.data.dicom.files import Series, frames, has_place, series_in
+from harmofl.data.dicom.files import Series, frames, has_place, modality, series_in
 from harmofl.data.dicom.photographs import read_label_map, read_photograph
 from harmofl.data.dicom.volumes import read_segmentation, read_volume
 from harmofl.data.parallel import in_order
@@ -74,6 +74,8 @@ def _converted(case: Case, target: Path) -> Made:
     series = series_in(case.files)
     made = Made(case)
     if not series:
+        if any(modality(path) == "RTSTRUCT" for path in case.files):
+            raise DataError("contours (RTSTRUCT) are not read; export them as a DICOM segmentation, or as NIfTI masks")
         raise DataError("holds no image; leave it out")
     if case.mask and len(series) > 1:
         raise DataError(f"a mask must be one series, got {len(series)}; keep one")

@@ -81,6 +81,12 @@ def frames(path: Path) -> int:
         return int(pydicom().dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
 
 
+def modality(path: Path) -> str:
+    """Of what kind a file is, such as MR or RTSTRUCT."""
+    with reading(path):
+        return _text(pydicom().dcmread(path, stop_before_pixels=True), "Modality")
+
+
 def has_place(series: Series) -> bool:
     """Tell whether the files say where in space they are, so that they make a volume; a photograph does not."""
     with reading(series.files[0]):
@@ -99,7 +105,7 @@ def reading(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split()[:30]) or type(error).__name__
         fix = "restore it or leave it out"
         if "missing dependencies" in str(error):
-            fix = "install the decoder: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+            fix = "install the decoder: pip install python-gdcm"
         raise DataError(f"{path.name}: cannot be read as DICOM ({reason}); {fix}") from None
 
 

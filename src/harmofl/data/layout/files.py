@@ -129,6 +129,25 @@ def written(path: Path) -> Path:
     return path
 
 
+def demand_free(target: Path, purpose: str, source: Path) -> None:
+    """Demand a name for a new folder that is free and not inside the folder that it is made of.
+
+    Args:
+        target: the folder to make.
+        purpose: what it is for, for the message.
+        source: the folder it is made of.
+
+    Raises:
+        DataError: if it is not so.
+    """
+    for path in (source, target, target.resolve()):
+        written(path)
+    if target.resolve().is_relative_to(source.resolve()) and source.is_dir():
+        raise DataError(f"{target}: must not be inside {source}; choose another folder to {purpose}")
+    if target.exists() or target.is_symlink():
+        raise DataError(f"{target}: exists already; choose another folder to {purpose}")
+
+
 def escaped(path: Path | str) -> str:
     """Return the path as text that can be written, the bytes that are not UTF-8 escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmofl.batch import Task
-from harmofl.data.layout.files import FederationFiles, image_files, site_name, subfolders
+from harmofl.data.dicom.files import is_dicom
+from harmofl.data.layout.files import FederationFiles, files_below, image_files, site_name, subfolders
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site, mask_folder
 from harmofl.data.layout.metadata import Row, read_metadata
@@ -40,18 +41,17 @@ def read_folders(
         ]
     info = infer_info(root.resolve().name, task, sites)
     if task == "classification":
-        check_classes(root, info.classes)
+        check_classes(
+            root, info.classes, "add the others as folders <site>/<class>/, or a column label to metadata.csv"
+        )
     return FederationFiles(info, tuple(sites))
 
 
-def check_classes(root: Path, classes: Sequence[str]) -> None:
-    """Demand of class folders what federation.toml demands; that there are no images is reported later."""
+def check_classes(root: Path, classes: Sequence[str], fix: str) -> None:
+    """Demand of classes that were found what federation.toml demands; that there are no images is reported later."""
     if classes and not 2 <= len(classes) <= MOST_CLASSES:
         got = f"only {classes[0]!r}" if len(classes) == 1 else f"{len(classes)}"
-        raise DataError(
-            f"{root}: there must be 2 to {MOST_CLASSES} classes, got {got}; add the others as folders "
-            "<site>/<class>/, or a column label to metadata.csv"
-        )
+        raise DataError(f"{root}: there must be 2 to {MOST_CLASSES} classes, got {got}; {fix}")
 
 
 def _find_sites(root: Path, rows: Sequence[Row] | None) -> dict[Path, Task | None]:
@@ -65,7 +65,8 @@ def _find_sites(root: Path, rows: Sequence[Row] | None) -> dict[Path, Task | Non
         if task or not _holds_files(folder):
             tasks[folder] = task
     if not tasks:
-        raise DataError(f"{root}: no site found; {UNDERSTOOD}")
+        dicom = "; DICOM is for `harmofl data import`" if any(map(is_dicom, files_below(root))) else ""
+        raise DataError(f"{root}: no site found; {UNDERSTOOD}{dicom}")
     return tasks
 
 

@@ -83,6 +83,6 @@ def _row(path: Path, line: int, values: Mapping[str, str], columns: _Columns) ->
         return text
 
     split = value(columns.split)
-    if columns.split and split not in SPLITS:
+    if columns.split and split.lower() not in SPLITS:
         raise DataError(f"{path}:{line}: {columns.split} must be train, val or test, got {split!r}; mend the row")
-    return Row(line, value(columns.site), value("file"), value(columns.label), value(columns.patient), split)
+    return Row(line, value(columns.site), value("file"), value(columns.label), value(columns.patient), split.lower())

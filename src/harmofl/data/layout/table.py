@@ -64,7 +64,13 @@ def _column(table: Table, what: str, wanted: str | None) -> str | None:
     if wanted is not None:
         table.require([name := column_name(wanted)])
         return name
-    name = next((name for name in _NAMES[what] if name in table.columns), "")
+    known = [name for name in _NAMES[what] if name in table.columns]
+    if len(known) > 1:
+        raise DataError(
+            f"{table.path}: one column must tell the {what}, but {' and '.join(known)} might; "
+            f"say which with --{what}-column"
+        )
+    name = known[0] if known else ""
     if not name and what in ("image", "target"):
         got = ", ".join(filter(None, table.columns))
         raise DataError(
@@ -80,21 +86,23 @@ def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, s
         found[what] = values[name] if name else ""
         if name and not found[what]:
             raise DataError(f"{path}:{line}: {name} is empty; fill it in or delete the row")
-    if found["split"] and found["split"] not in SPLITS:
+    if found["split"] and found["split"].lower() not in SPLITS:
         raise DataError(
             f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; mend the row"
         )
     if "/" in found["site"] or "\\" in found["site"] or found["site"].startswith("."):
         raise DataError(f"{path}:{line}: a site becomes a folder, which {found['site']!r} cannot be called; rename it")
-    return TableRow(line, **found)
+    return TableRow(line, **{**found, "split": found["split"].lower()})
 
 
 def inside(path: Path, line: int, file: str) -> str:
     """A file's path relative to the table's folder, which it must be in.
 
     Raises:
-        DataError: if it is elsewhere, naming the line.
+        DataError: if it is elsewhere or its path is of Windows, naming the line.
     """
+    if "\\" in file and not (path.parent / file).exists():
+        raise DataError(f"{path}:{line}: folders in a path must be separated by /, got {file}; replace the backslashes")
     root = path.parent.resolve()
     pure = PurePosixPath(file)
     if pure.is_absolute():
@@ -123,7 +131,7 @@ def read_table_layout(
     ]
     info = infer_info(path.stem, task, sites)
     if task == "classification":
-        check_classes(path, info.classes)
+        check_classes(path, info.classes, "add rows of the others")
     return FederationFiles(replace(info, name=path.stem), tuple(sites))
 
 

@@ -5,7 +5,7 @@ kept for validation, drawn patch by patch. Under WILDS' own protocol hospitals 0
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,22 +86,23 @@ def _slide(
     return Item(site, name, root / name, "", patient, count=len(kept), detail=kept), missing, extra
 
 
-def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
+def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record | str]:
     """Link the slide's patches, in a folder of their own."""
-    return list(_records(item, folder, wishes))
+    return [_record(item, number, patch, folder, wishes) for number, patch in enumerate(item.detail)]
 
 
-def _records(item: Item, folder: Path, wishes: Wishes) -> Iterator[Record]:
-    for number, patch in enumerate(item.detail):
-        source = item.image / patch.file
-        if (size := png_size(source)) != (SIDE, SIDE):
-            raise DataError(
-                f"{patch.file} must be {SIDE} x {SIDE} pixels, got {size[0]} x {size[1]}; download it again"
-            )
-        name = f"images/{item.name}/{patch.file}"
-        link(source, folder / name)
-        split = _wilds_split(item.site, patch, number) if wishes.splits == "wilds" else ""
-        yield Record(name, ABOUT.classes[patch.tumor], item.patient, item.patient, split)
+def _record(item: Item, number: int, patch: Patch, folder: Path, wishes: Wishes) -> Record | str:
+    source = item.image / patch.file
+    try:
+        size = png_size(source)
+    except DataError as error:
+        return str(error)
+    if size != (SIDE, SIDE):
+        return f"{patch.file}: must be {SIDE} x {SIDE} pixels, got {size[0]} x {size[1]}; download it again"
+    name = f"images/{item.name}/{patch.file}"
+    link(source, folder / name)
+    split = _wilds_split(item.site, patch, number) if wishes.splits == "wilds" else ""
+    return Record(name, ABOUT.classes[patch.tumor], item.patient, item.patient, split)
 
 
 def _wilds_split(site: str, patch: Patch, number: int) -> str:

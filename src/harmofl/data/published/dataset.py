@@ -4,7 +4,7 @@ Every file beside this one has the same three names: `ABOUT`, what the data set 
 the download's files there are, are missing or do not belong; `convert(item, folder, wishes)`, which writes one of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,10 +119,11 @@ class Dataset(Protocol):
     def find(self, download: Path, wishes: Wishes) -> Found:
         """Look through a download; decodes no image."""
 
-    def convert(self, item: Item, folder: Path, wishes: Wishes) -> list[Record]:
+    def convert(self, item: Item, folder: Path, wishes: Wishes) -> Sequence[Record | str]:
         """Write an item's images, and masks, into the folder of its site and return their rows.
 
-        A row's split may be "": it is then drawn by patient.
+        A row's split may be "": it is then drawn by patient. In place of the row of one image of many that is not what
+        it must be, there is a line that says so.
 
         Raises:
             DataError: if a file is not what it must be, without naming it.

@@ -33,6 +33,7 @@ ABOUT = About(
     "Methods 16, 2019",
     layout="stage1_train/ID/images/ID.png with stage1_train/ID/masks/*.png",
     tile=256,
+    splits=("images",),
 )
 _GREY, _DARK, _WHITE = 3.0, 90.0, 200.0
 """Mean difference of the colour channels, mean brightness and brightness of the ground (0.9 quantile), of 255."""

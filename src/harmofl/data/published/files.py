@@ -30,7 +30,8 @@ def hint(download: Path) -> str:
     packed = [
         path.name for path in files_below(download) if path.suffix.lower() in ARCHIVES and ".nii" not in path.name
     ]
-    return f"unpack {packed[0]} first" if packed else "give the folder that holds the download"
+    give = "give the folder that holds the download"
+    return f"{give}; if it is still packed in {packed[0]}, unpack that first" if packed else give
 
 
 def relative(paths: Iterable[Path], download: Path) -> tuple[str, ...]:

@@ -40,22 +40,26 @@ _GROUND, _RIM = 200, 50
 
 def find(download: Path, wishes: Wishes) -> Found:
     """An image and the mask of its name in the neighbouring folder."""
-    items, missing = [], []
+    items: dict[tuple[str, str], Item] = {}
+    missing, extra = [], []
     for path in files_below(download):
         parts = path.relative_to(download).parts
         if path.suffix.lower() != ".png" or parts[-3:-1] != ("ROIs", "image") or len(path.parts) < 5:
             continue
         site, split = SITES.get(path.parts[-5], ""), path.parts[-4]
         mask = path.parent.parent / "mask" / path.name
-        if site and split in ("train", "test") and mask.is_file():
-            items.append(Item(site, f"{split}_{path.stem}", path, mask, _patient(path.stem), split))
+        name = f"{split}_{path.stem}"
+        if (site, name) in items:
+            extra.append(path.relative_to(download).as_posix())
+        elif site and split in ("train", "test") and mask.is_file():
+            items[site, name] = Item(site, name, path, mask, _patient(path.stem), split)
         elif site:
             missing.append(mask.relative_to(download).as_posix())
     if wishes.splits == "published":
-        items = _with_validation(items, wishes.seed)
+        found = _with_validation(list(items.values()), wishes.seed)
     else:
-        items = [_without_split(item) for item in items]
-    return Found(tuple(items), tuple(missing))
+        found = [_without_split(item) for item in items.values()]
+    return Found(tuple(found), tuple(missing), tuple(extra))
 
 
 def _patient(stem: str) -> str:

@@ -122,10 +122,13 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _labels(path: Path, member: str) -> list[int] | None:
-    with np.load(path, allow_pickle=False) as arrays:
-        if member not in arrays:
-            return None
-        labels = arrays[member]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if member not in arrays:
+                return None
+            labels = arrays[member]
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, MemoryError) as error:
+        raise DataError(f"{path}: {member} cannot be read ({error}); download it again") from None
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise DataError(
             f"{path}: an image must have one class, got {labels.shape[1]} labels an image; take another file"

@@ -3,6 +3,7 @@
 Two patients are in MoNuSAC and in MoNuSeg (TCGA-F9-A8NY, TCGA-G9-6356), with other regions of their slides.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     )
 
 
-def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
+def convert(item: Item, folder: Path, wishes: Wishes) -> Sequence[Record | str]:
     """As the data set that the item is of."""
     part: Dataset = _PARTS[item.detail[0]]
     return part.convert(item, folder, wishes)
