@@ -256,3 +256,11 @@ def test_bands_out_of_range_are_refused(band: float) -> None:
 def test_decays_out_of_range_are_refused(decay: float) -> None:
     with pytest.raises(ConfigError, match="decay must be"):
         AmplitudeNorm(decay=decay)
+
+
+@pytest.mark.parametrize("band", [1.0, 0.1, 0.4, 0])
+def test_many_images_are_normalized_as_each_by_itself(band: float) -> None:
+    x, A = torch.rand(40, 3, 96, 96), amplitude(torch.rand(3, 96, 96))
+    together = with_amplitude(x, A, band)
+    for k in (0, 9, 39):
+        torch.testing.assert_close(together[k : k + 1], with_amplitude(x[k : k + 1], A, band), rtol=0, atol=1e-5)
