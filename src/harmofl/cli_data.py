@@ -80,11 +80,11 @@ def prepare(
 
     if name is None and (source or to):
         raise ConfigError(f"say which data set it is: harmofl data prepare NAME, one of {', '.join(PUBLISHED)}")
+    wishes = wishes_for(name, splits=splits, tile=tile, seed=seed) if name else None
     if name is None or (source is None and to is None):
         for about in (described(name),) if name else (dataset.ABOUT for dataset in PUBLISHED.values()):
             _describe(about)
         return
-    wishes = wishes_for(name, splits=splits, tile=tile, seed=seed)
     if source is None or to is None:
         raise ConfigError("--from DOWNLOAD and --to FOLDER belong together; give both")
     download = look_through(name, source, wishes)

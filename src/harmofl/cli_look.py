@@ -57,9 +57,15 @@ def check(
 
         write_pages(checked.sites, pages)
         if len(checked.sites) > 1:
-            write_overview(checked.sites, pages / "overview.html")
+            taken = any(site.site == "overview" for site in checked.sites)
+            write_overview(checked.sites, pages / ("overview of all sites.html" if taken else "overview.html"))
         print(f"pages in {pages}")
     raise typer.Exit(2 if errors else 0)
+
+
+def _check_suffix(path: Path, suffix: str, option: str) -> None:
+    if path.suffix.lower() != suffix:
+        raise ConfigError(f"{option} must end with {suffix}, got {path}; it would be written over")
 
 
 def overview(
@@ -74,6 +80,7 @@ def overview(
     from harmofl.data.checking.facts import read_facts
     from harmofl.report.data_page import write_overview
 
+    _check_suffix(to, ".html", "--to")
     sites = sorted((read_facts(path) for path in facts), key=lambda site: site.site)
     names = [site.site for site in sites]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -81,8 +88,11 @@ def overview(
     problems = write_overview(sites, to)
     for problem in problems:
         print(f"{problem.severity}: {problem}")
+    wrong = [site.site for site in sites if any(finding.severity == "error" for finding in site.findings)]
+    if wrong:
+        print(f"errors at {', '.join(wrong)}; see their pages")
     print(f"page {to}")
-    raise typer.Exit(2 if any(problem.severity == "error" for problem in problems) else 0)
+    raise typer.Exit(2 if wrong or any(problem.severity == "error" for problem in problems) else 0)
 
 
 def shift(
@@ -110,7 +120,7 @@ def shift(
         chosen = parse_size(size)
         federation = open_federation(folder, size=chosen, channels=channels, seed=seed, progress=progress)
     with bar("measuring") as progress:
-        bands = tuple(band) if band else BANDS
+        bands = tuple(dict.fromkeys(band)) if band else BANDS
         found = measure_shift(federation, bands=bands, images=images, repeats=repeats, seed=seed, progress=progress)
     write_shift(found, out)
     for line in outcome(found):
@@ -131,6 +141,8 @@ def show(
     """
     from harmofl.data import describe, open_federation
 
+    if picture is not None:
+        _check_suffix(picture, ".png", "--picture")
     with bar("reading") as progress:
         federation = open_federation(folder, size=parse_size(size) if size else None, seed=seed, progress=progress)
     rows = describe(federation)

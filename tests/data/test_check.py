@@ -5,6 +5,7 @@ import numpy as np
 from folders_on_disk import save, texts, write_tree
 
 from harmofl.data import find_problems
+from harmofl.data.layout.reading import read_layout
 from harmofl.data.manifest import write_manifest
 
 
@@ -99,6 +100,24 @@ def test_an_unknown_label_is_reported_once(tmp_path):
     write_tree(tmp_path, records, task="classification", classes=("cat", "dog"))
     write_manifest(tmp_path / "a", records)
     assert len(texts(tmp_path, "error")) == 1
+
+
+def test_a_mask_of_several_images(tmp_path):
+    rows = ["image,mask"]
+    for k in range(4):
+        save(tmp_path / f"{k}.png", disk.photograph(k))
+        rows.append(f"{k}.png,m.png")
+    save(tmp_path / "m.png", np.eye(8, dtype=np.uint8) * 255)
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    assert any("1 masks are of several images each" in text for text in texts(tmp_path / "t.csv", "warning"))
+
+
+def test_files_of_one_name_in_several_classes_are_of_several_patients(tmp_path):
+    for k in range(3):
+        for kind in ("cat", "dog"):
+            save(tmp_path / f"a/{kind}/{k}.png", disk.photograph(k + 10 * (kind == "dog")))
+    (site,) = read_layout(tmp_path).sites
+    assert {record.patient for record in site.records} == {f"{kind}/{k}" for kind in ("cat", "dog") for k in range(3)}
 
 
 def test_names_that_people_may_mean_as_one(tmp_path):

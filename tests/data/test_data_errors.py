@@ -141,7 +141,7 @@ def test_path_outside_the_site(tmp_path):
 @pytest.mark.parametrize("images", [1, 2])
 def test_too_few_patients_to_split(tmp_path, images):
     write_masks(tmp_path, ("a",), images=images)
-    assert refused(tmp_path).startswith(f"a: a split needs at least 3 patients, got {images}; add images")
+    assert refused(tmp_path).startswith(f"a: a split needs at least 3 patients, got {images}; add some")
 
 
 def test_no_sites_explains_the_layouts(tmp_path):

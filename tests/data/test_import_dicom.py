@@ -92,6 +92,37 @@ def test_contours_are_no_mask(tmp_path):
         import_federation(tmp_path / "in", tmp_path / "fed")
 
 
+def test_a_mask_called_as_its_scan_does_not_take_its_place(tmp_path):
+    table, told = tmp_path / "in/t.csv", []
+    scan = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for k in range(4):
+        scans.write_xray(tmp_path / f"in/{k}.dcm", scan + k, patient=f"id{k // 2}")
+        save(tmp_path / f"in/{k}.png", np.eye(8, dtype=np.uint8) * 255)
+    table.write_text("\n".join(["image,mask,split", *(f"{k}.dcm,{k}.png,test" for k in range(4))]))
+    import_federation(table, tmp_path / "fed", warned=told.append)
+    assert not any("no column tells the patient" in line for line in told)
+    image = np.asarray(Image.open(tmp_path / "fed/t/images/0.png"))
+    assert image.shape == (8, 8) and image[0, 1] not in (0, 255)
+    assert np.asarray(Image.open(tmp_path / "fed/t/masks/0.png")).tolist() == (np.eye(8) * 255).tolist()
+    scans.write_xray(tmp_path / "in/0.ima", scan)
+    table.write_text("\n".join(["image,mask", "0.dcm,0.png", "0.ima,1.png", "1.dcm,2.png"]))
+    with pytest.raises(DataError, match=r"0.dcm and 0.ima become files of one name; rename one"):
+        import_federation(table, tmp_path / "again")
+
+
+def test_metadata_that_does_not_tell_the_patients(tmp_path):
+    rows = ["site,file,age"]
+    for k in range(16):
+        kind = ("cat", "dog")[k % 2]
+        scans.write_xray(tmp_path / f"in/n/{kind}/{k}.dcm", k + np.eye(6, dtype=np.uint8), patient=f"id{k % 4}")
+        rows.append(f"n,{kind}/{k}.dcm,{k}")
+    (tmp_path / "in/metadata.csv").write_text("\n".join(rows))
+    import_federation(tmp_path / "in", tmp_path / "fed")
+    records = read_manifest(tmp_path / "fed/n")
+    assert len({record.patient for record in records}) == 4
+    assert all(record.patient.startswith("p-") for record in records)
+
+
 def test_a_killed_import_leaves_nothing_to_the_next(tmp_path):
     for k in range(5):
         scans.write_series(tmp_path / f"in/north/images/p{k}", voxels(), patient=f"{k}")

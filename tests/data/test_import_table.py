@@ -67,6 +67,8 @@ def test_a_table_without_sites_is_one(tmp_path):
         (["/etc/passwd,a"], "file,label", r"export.csv:2: /etc/passwd must be below the table's folder"),
         (["../1.png,a", "2.png,b", "3.png,a"], "file,label", r"must be inside its site's folder"),
         (["1.png,a,../x", "2.png,b,y"], "file,label,site", r"export.csv:2: a site becomes a folder"),
+        ([f"1.png,a,{'x' * 300}"], "file,label,site", r"export.csv:2: a site becomes a folder"),
+        (['1.png,a,"x\ny"'], "file,label,site", r"export.csv:3: a site becomes a folder"),
         (["1.png,a", "2.png,a", "3.png,a"], "file,label", r"2 to 255 classes, got only 'a'; add rows of the others"),
         (["1.png,a,b"], "file,label", r"export.csv:2: must have a value a column, got 3 for 2 columns, the last 'b'"),
         (["1.png,a,b"], "file,label,mask", r"tell the target, but mask and label might; say which with --target"),

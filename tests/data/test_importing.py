@@ -73,6 +73,15 @@ def test_named_column_that_is_missing(tmp_path):
         import_federation(source, tmp_path / "t", columns=Columns(split="fold"))
 
 
+def test_columns_that_would_not_be_heeded(tmp_path):
+    source = write_masks(tmp_path / "source")
+    with pytest.raises(ConfigError, match="a folder needs no columns of sites"):
+        import_federation(source, tmp_path / "fed", columns=Columns(image="x"))
+    import_federation(source, tmp_path / "fed")
+    with pytest.raises(ConfigError, match="has manifests that tell patients and splits"):
+        import_federation(tmp_path / "fed", tmp_path / "again", fractions=(0.5, 0.2, 0.3))
+
+
 def test_existing_target_is_refused(tmp_path):
     source = write_masks(tmp_path / "source")
     (tmp_path / "target").mkdir()

@@ -383,6 +383,15 @@ def test_a_target_that_is_not_free(tmp_path):
         prepare(download, tmp_path / "file/fed")
 
 
+def test_fractions_that_do_not_hold_are_told_of_before_anything_is_converted(tmp_path):
+    with pytest.raises(ConfigError, match="must be three positive numbers"):
+        prepare(look_through("tnbc", trees.tnbc(tmp_path / "in")), tmp_path / "fed", fractions=(9, 9, 9))
+    wilds = look_through("camelyon17", trees.camelyon17(tmp_path / "c"), wishes_for("camelyon17", splits="wilds"))
+    with pytest.raises(ConfigError, match="leave them out with wilds"):
+        prepare(wilds, tmp_path / "fed", fractions=(0.5, 0.2, 0.3), partial=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "in"]
+
+
 def test_only_more_than_there_should_be(tmp_path):
     root = trees.tnbc(tmp_path / "in")
     trees.save(root / "TNBC_NucleiSegmentation/Slide_12/12_1.png", trees.noise(0, 8, 8, 3))

@@ -57,7 +57,7 @@ def test_seeds_differ_and_repeat():
 
 def test_three_patients_are_enough_and_two_are_not():
     assert sorted(split_patients(["x", "y", "z"], None, seed=0).values()) == ["test", "train", "val"]
-    with pytest.raises(DataError, match="a split needs at least 3 patients, got 2; add images"):
+    with pytest.raises(DataError, match="a split needs at least 3 patients, got 2; add some"):
         split_patients(["x", "y", "x"], None, seed=0)
 
 

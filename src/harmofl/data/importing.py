@@ -68,6 +68,7 @@ def import_federation(
         StorageError: if the target cannot be written.
     """
     demand_free(target, "import to", source)
+    _check_columns(source, columns or Columns(), fractions)
     tell = warned or (lambda line: None)
     with _workshop(target) as workshop:
         readable, names = _readable(source, workshop / "converted", target, columns, progress, tell)
@@ -84,6 +85,17 @@ def import_federation(
         info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
         _write(replace(files, info=info), workshop / "written", target)
     return info
+
+
+def _check_columns(source: Path, columns: Columns, fractions: tuple[float, float, float]) -> None:
+    """Refuse to be told what would not be heeded."""
+    if source.is_dir() and (columns.image or columns.target or columns.site):
+        raise ConfigError(
+            f"{source}: a folder needs no columns of sites, images or targets; leave them out, or import a table"
+        )
+    settled = (source / "federation.toml").is_file()
+    if settled and (columns.patient or columns.split or fractions != FRACTIONS):
+        raise ConfigError(f"{source}: has manifests that tell patients and splits; leave columns and fractions out")
 
 
 def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
@@ -125,11 +137,11 @@ def _readable(
 ) -> tuple[Path, Columns | None]:
     """The source itself, or a copy made at `copy` in which no file is DICOM, and the columns to read it with."""
     if source.is_file():
-        for line in unheeded(source, columns or Columns()):
-            tell(f"warning: {line}")
         with storing(target):
             converted = table_without_dicom(source, columns or Columns(), copy, progress)
-        return (converted, None) if converted else (source, columns)
+        for line in unheeded(source, columns or Columns(), patients_told=bool(converted and converted[1])):
+            tell(f"warning: {line}")
+        return (converted[0], None) if converted else (source, columns)
     found = dicom_files(source)
     if not found:
         return source, columns

@@ -10,12 +10,13 @@ from harmofl.data.manifest import FederationInfo
 from harmofl.data.published import PUBLISHED
 from harmofl.data.published.dataset import About, Item, Wishes
 from harmofl.data.published.files import hint
-from harmofl.data.splits import FRACTIONS
+from harmofl.data.splits import FRACTIONS, check_fractions
 from harmofl.data.workshop import Download, Workshop
 from harmofl.errors import ConfigError, DataError
 from harmofl.files import locked, storing
 
 FEWEST_PIXELS = 16
+_DRAWN = ("patients", "images")
 Warned = Callable[[str], None]
 
 
@@ -122,6 +123,9 @@ def prepare(
         StorageError: if the target cannot be written; what has been converted is kept.
     """
     demand_free(target, "prepare to", download.folder)
+    check_fractions(fractions)
+    if fractions != FRACTIONS and download.wishes.splits not in _DRAWN:
+        raise ConfigError(f"--fractions are of splits that are drawn; leave them out with {download.wishes.splits}")
     if download.problems and not partial:
         only_extra = all(line.startswith("extra: ") for line in download.problems)
         raise DataError(

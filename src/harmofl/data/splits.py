@@ -39,12 +39,17 @@ def split_patients(
         ConfigError: if the fractions are not three positive numbers that sum to 1.
         DataError: if there are fewer than 3 patients.
     """
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ConfigError(f"fractions must be three positive numbers that sum to 1, got {fractions}")
+    check_fractions(fractions)
     order = _ordered(_majority(patients, labels), np.random.default_rng(seed))
     if len(order) < len(SPLITS):
-        raise DataError(f"a split needs at least 3 patients, got {len(order)}; add images or give a split column")
+        raise DataError(f"a split needs at least 3 patients, got {len(order)}; add some, or tell the split of each")
     return _spread(order, _quotas(len(order), fractions))
+
+
+def check_fractions(fractions: tuple[float, float, float]) -> None:
+    """Raise ConfigError unless they are three positive numbers that sum to 1."""
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ConfigError(f"fractions must be three positive numbers that sum to 1, got {fractions}")
 
 
 def _majority(patients: Sequence[str], labels: Sequence[str] | None) -> dict[str, str]:

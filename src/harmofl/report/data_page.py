@@ -79,12 +79,14 @@ def render_site(site: SiteFacts) -> str:
 
 def render_overview(sites: Sequence[SiteFacts], problems: Sequence[Problem]) -> str:
     """The page that compares sites, as text."""
-    errors = sum(problem.severity == "error" for problem in problems)
+    between = sum(problem.severity == "error" for problem in problems)
+    errors = between + sum(finding.severity == "error" for site in sites for finding in site.findings)
+    warnings = len(problems) - between + sum(len(site.findings) for site in sites) - (errors - between)
     rows = tuple((problem.severity, problem.site or "all", problem.message) for problem in problems)
     return template_of("data.html").render(
         title=f"Data of {len(sites)} sites",
         kind="Data checks compared",
-        outcome=_verdict(errors, len(problems) - errors, "between the sites"),
+        outcome=_verdict(errors, warnings, "at the sites and between them"),
         grids=[
             *([Grid("What differs between the sites", ("", "site", "what"), rows)] if rows else []),
             _side_by_side(sites),

@@ -11,7 +11,8 @@ from harmofl.shift import Shift
 from harmofl.shift.measuring import Verdict, known_mean
 
 CLEAR = 0.02
-"""A normalization is worth trying if it gains more than this on average, and something every time it was asked."""
+"""A normalization is worth trying if it gains more than this at new sites on average, and something every time it was
+asked, and costs less than this at a site itself."""
 
 
 def mean(values: Mapping[str, float]) -> float:
@@ -24,16 +25,19 @@ def outcome(shift: Shift) -> list[str]:
     none, *others = shift.verdicts
     said = [
         _apart(shift),
-        f"A small model tells the site from an image with a balanced accuracy of {none.site:.2f} "
-        f"(chance {1 / len(shift.sites):.2f}).",
+        _tells_site(none.site, len(shift.sites)),
     ]
-    best = max(others, key=lambda verdict: known_mean(_gains(verdict, none)))
+    kept = [verdict for verdict in others if mean(verdict.within) > mean(none.within) - CLEAR]
+    if not math.isfinite(mean(none.within)):
+        said.append("No site has cases enough (3 of each class) to tell what a normalization costs there.")
+        return said
+    best = max(kept or others, key=lambda verdict: known_mean(_gains(verdict, none)))
     gained = _gains(best, none)
     told = (
-        f"{_signed(mean(best.elsewhere) - mean(none.elsewhere))} at sites it never saw, "
+        f"{_signed(known_mean(gained))} at sites it never saw, "
         f"{_signed(mean(best.within) - mean(none.within))} at its own"
     )
-    if known_mean(gained) > CLEAR and min(gained) > 0:
+    if kept and known_mean(gained) > CLEAR and min(gained) > 0:
         said.append(f"Worth trying: {best.treatment.name} ({told}), `harmofl run {best.treatment.setting}`.")
     else:
         said.append(f"No normalization clearly helps the small model; the best is {best.treatment.name} ({told}).")
@@ -41,6 +45,15 @@ def outcome(shift: Shift) -> list[str]:
     if harmful:
         said.append(f"What tells the classes apart at a site is partly lost under {', '.join(harmful)}.")
     return said
+
+
+def _tells_site(accuracy: float, sites: int) -> str:
+    if not math.isfinite(accuracy):
+        return "There are too few cases (3 a site) to find out whether a small model tells the site from an image."
+    return (
+        f"A small model tells the site from an image with a balanced accuracy of {accuracy:.2f} "
+        f"(chance {1 / sites:.2f})."
+    )
 
 
 def _apart(shift: Shift) -> str:
@@ -53,15 +66,8 @@ def _apart(shift: Shift) -> str:
 
 
 def _gains(verdict: Verdict, none: Verdict) -> list[float]:
-    """By how much the class is told better than without, at new sites and at own ones together, each time."""
-    return [
-        mean(a.elsewhere) - mean(b.elsewhere) + _or_zero(mean(a.within) - mean(b.within))
-        for a, b in zip(verdict.repeats, none.repeats, strict=True)
-    ]
-
-
-def _or_zero(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
+    """By how much the class is told better at new sites than without, each time."""
+    return [mean(a.elsewhere) - mean(b.elsewhere) for a, b in zip(verdict.repeats, none.repeats, strict=True)]
 
 
 def _signed(value: float) -> str:

@@ -43,10 +43,10 @@ def _commonest(counts: dict[str, int]) -> str:
 
 
 def _differ(sites: Sequence[SiteFacts], what: str, values: Sequence[str], severity: Severity) -> Iterator[Problem]:
-    first = values[0]
-    for site, value in zip(sites, values, strict=True):
-        if value != first:
-            message = f"{what} is {value} here and {first} at {sites[0].site}; check that they belong together"
+    known = [(site, value) for site, value in zip(sites, values, strict=True) if value]
+    for site, value in known:
+        if value != (first := known[0])[1]:
+            message = f"{what} is {value} here and {first[1]} at {first[0].site}; check that they belong together"
             yield Problem(severity, site.site, "", message, f"{what} differs between sites")
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harmofl.batch import Task
 from harmofl.data.checking.problem import Problem, Severity
@@ -76,6 +76,13 @@ class SiteFacts(_Frozen):
     profile: tuple[tuple[float, ...], ...]
     findings: tuple[Finding, ...] = ()
     harmofl: str = Field(default_factory=lambda: version("harmofl"))
+
+    @field_validator("histogram", "profile")
+    @classmethod
+    def _rectangular(cls, rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError("channels must have equally many numbers")
+        return rows
 
 
 def facts_of(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from harmofl.data.checking.pixels import pixel_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.seen import Seen
-from harmofl.data.layout.files import FederationFiles, SiteFiles, stem_of
+from harmofl.data.layout.files import FederationFiles, SiteFiles, owner_of
 from harmofl.data.manifest import FederationInfo
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
@@ -76,7 +76,7 @@ def shared_patients(files: FederationFiles) -> Iterator[Problem]:
     sites_of: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for site in files.sites:
         for record in site.records:
-            if record.patient != stem_of(record.image):  # else nobody said who it is
+            if record.patient != owner_of(record.image):  # else nobody said who it is
                 sites_of[record.patient][record.split].add(site.name)
     shared = [
         (name, at["train"], at["test"]) for name, at in sites_of.items() if at["train"] and at["test"] - at["train"]

@@ -17,6 +17,8 @@ def structure_problems(site: SiteFiles, info: FederationInfo) -> Iterator[Proble
     yield from _empty_splits(site)
     yield from _duplicates(site)
     yield from _parted_patients(site, info)
+    if info.task == "segmentation":
+        yield from _shared_masks(site)
     yield from _paths(site, info)
     if info.task == "classification":
         yield from _unknown_labels(site, info)
@@ -36,6 +38,13 @@ def _duplicates(site: SiteFiles) -> Iterator[Problem]:
         if count > 1:
             message = f"an image must have one row, got {count}; delete the others"
             yield Problem("error", site.name, image, message, "listed twice")
+
+
+def _shared_masks(site: SiteFiles) -> Iterator[Problem]:
+    shared = [mask for mask, count in Counter(record.target for record in site.records).items() if count > 1]
+    if shared:
+        message = f"{len(shared)} masks are of several images each; check that they are of the same tissue"
+        yield Problem("warning", site.name, shared[0], message, "mask of several images", len(shared))
 
 
 def _parted_patients(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:

@@ -24,7 +24,7 @@ class Geometry:
         shape: (H, W, S) after turning it to the canonical axes.
         spacing: millimetres between voxels along these.
         axes: where the stored axes point, such as "LPS".
-        affine: (4, 4) from stored voxels to millimetres.
+        affine: (4, 4) from voxels to millimetres, after turning.
         dtype: of the stored voxels.
     """
 
@@ -46,7 +46,7 @@ def read_geometry(path: Path) -> Geometry:
         (height, width, slices),
         (float(spacing[stored[0]]), float(spacing[stored[1]]), float(spacing[stored[2]])),
         "".join(nibabel().aff2axcodes(image.affine)),
-        np.asarray(image.affine),
+        np.asarray(nibabel().as_closest_canonical(image).affine),
         str(image.get_data_dtype()),
     )
 

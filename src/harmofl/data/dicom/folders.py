@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.dicom.cases import Case, Made, convert
 from harmofl.data.dicom.files import is_dicom
-from harmofl.data.layout.files import files_below, stem_of, suffix_of
+from harmofl.data.layout.files import files_below, owner_of, suffix_of
 from harmofl.data.layout.listing import MASK_FOLDERS
+from harmofl.data.layout.metadata import PATIENT_COLUMNS
 from harmofl.data.placing import link
 from harmofl.data.tables import read_table
 from harmofl.errors import DataError
@@ -116,7 +117,7 @@ def _tell_patients(target: Path, made: Sequence[Made]) -> None:
             site, _, within = name.partition("/")
             if site in _PLACES:  # the folder is a single site
                 site, within = target.name, name
-            writer.writerow((site, within, patients.get(name) or stem_of(name)))
+            writer.writerow((site, within, patients.get(name) or owner_of(within)))
 
 
 def _is_listed(root: Path, path: Path) -> bool:
@@ -126,20 +127,28 @@ def _is_listed(root: Path, path: Path) -> bool:
 
 
 def _rename(source: Path, target: Path, made: Sequence[Made]) -> None:
-    """Copy a metadata.csv with the paths of converted files, or of their folders, replaced."""
-    new = {one.case.old: one.paths[0] for one in made if len(one.paths) == 1}
+    """Copy a metadata.csv with the paths of converted files, or of their folders, replaced.
+
+    Where it does not tell the patients, and the files do, it does afterwards.
+    """
+    new = {one.case.old: one for one in made if len(one.paths) == 1}
     table = read_table(source)
     table.require(["file"])
+    untold = not set(PATIENT_COLUMNS) & set(table.columns) and any(one.patient for one in made)
     with target.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, table.columns)
+        writer = csv.DictWriter(file, (*table.columns, *([PATIENT_COLUMNS[0]] if untold else [])))
         writer.writeheader()
-        writer.writerows({**row, "file": _renamed(row, new)} for _, row in table.rows)
+        for _, row in table.rows:
+            name, patient = _renamed(row, new)
+            writer.writerow({**row, "file": name, **({PATIENT_COLUMNS[0]: patient} if untold else {})})
 
 
-def _renamed(row: Mapping[str, str], new: Mapping[str, str]) -> str:
+def _renamed(row: Mapping[str, str], new: Mapping[str, Made]) -> tuple[str, str]:
+    """The row's file as it is now, and whose it is."""
     file = row["file"].rstrip("/")
     for before in (f"{row['site']}/" if row.get("site") else "", ""):
         for between in ("", "images/"):
-            if (found := new.get(before + between + file)) is not None:
-                return found.removeprefix(before).removeprefix(between)
-    return row["file"]
+            if (one := new.get(before + between + file)) is not None:
+                name = one.paths[0].removeprefix(before).removeprefix(between)
+                return name, one.patient or owner_of(name)
+    return row["file"], owner_of(row["file"])

@@ -1,24 +1,26 @@
 """A table whose images or masks are DICOM files, or folders of them, made into one of NIfTI and PNG."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.dicom.cases import Case, Made, convert
 from harmofl.data.dicom.folders import dicom_files
-from harmofl.data.layout.files import stem_of
+from harmofl.data.layout.files import owner_of
 from harmofl.data.layout.table import Columns, TableRow, inside, read_rows
 from harmofl.data.placing import link
 from harmofl.errors import DataError
 
 
-def table_without_dicom(source: Path, columns: Columns, target: Path, progress: Progress | None = None) -> Path | None:
+def table_without_dicom(
+    source: Path, columns: Columns, target: Path, progress: Progress | None = None
+) -> tuple[Path, bool] | None:
     """Write at `target` a table and its files with DICOM converted, or return None if its rows name none.
 
     Returns:
-        The new table; its columns have their usual names.
+        The new table, whose columns have their usual names, and whether the headers told all patients.
 
     Raises:
         DataError: for the first row that cannot be read.
@@ -31,14 +33,22 @@ def table_without_dicom(source: Path, columns: Columns, target: Path, progress: 
     for image, mask in zip(images, masks, strict=True):
         scans = dicom_files(source.parent / image)
         if scans:
-            cases[image] = _case(source, image, scans)
+            cases[image] = _case(source, "images", image, scans)
         if mask and (drawn := dicom_files(source.parent / mask)):
-            cases[mask] = replace(_case(source, mask, drawn), mask=True, drawn_on=tuple(scans))
+            cases[mask] = replace(_case(source, "masks", mask, drawn), mask=True, drawn_on=tuple(scans))
     if not cases:
         return None
+    _refuse_one_name(source, cases.values())
     made = {one.case.old: one for one in convert(list(cases.values()), target, progress)}
     _write_rows(source, list(zip(rows, images, masks, strict=True)), made, target / source.name)
-    return target / source.name
+    return target / source.name, all(image in made and made[image].patient for image in images)
+
+
+def _refuse_one_name(source: Path, cases: Iterable[Case]) -> None:
+    by_path: dict[str, str] = {}
+    for case in cases:
+        if (other := by_path.setdefault(case.path, case.old)) != case.old:
+            raise DataError(f"{source}: {other} and {case.old} become files of one name; rename one")
 
 
 def _masks(source: Path, rows: Sequence[TableRow]) -> list[str]:
@@ -53,9 +63,9 @@ def _masks(source: Path, rows: Sequence[TableRow]) -> list[str]:
     return [inside(source, row.line, row.target) for row in rows]
 
 
-def _case(source: Path, name: str, files: Sequence[Path]) -> Case:
+def _case(source: Path, place: str, name: str, files: Sequence[Path]) -> Case:
     alone = (source.parent / name).is_file()
-    path = str(PurePosixPath(name).with_suffix("")) if alone else name
+    path = f"{place}/{PurePosixPath(name).with_suffix('') if alone else name}"
     return Case(path, name, tuple(files), alone, mask=False, single=True)
 
 
@@ -69,20 +79,23 @@ def _write_rows(
         writer.writerow(("image", "target", "patient", *told_too))
         for row, image, mask in rows:
             place = f"{source}:{row.line}"
-            new_image = _placed(source, image, made, target, place)
-            new_target = _placed(source, mask, made, target, place) if mask else row.target
+            new_image = _placed(source, "images", image, made, target, place)
+            new_target = _placed(source, "masks", mask, made, target, place) if mask else row.target
             told = made[image].patient if image in made else ""
-            patient = row.patient or told or stem_of(new_image)
+            patient = row.patient or told or owner_of(new_image)
             writer.writerow((new_image, new_target, patient, *(getattr(row, what) for what in told_too)))
 
 
-def _placed(source: Path, name: str, made: Mapping[str, Made], target: Path, place: str) -> str:
+def _placed(source: Path, kind: str, name: str, made: Mapping[str, Made], target: Path, place: str) -> str:
     """Where a file of the old table is in the new one; linked there if it was not converted."""
     if name in made:
         return _only(made[name], place)
-    if (source.parent / name).is_file():
-        link(source.parent / name, target.parent / name)
-    return name
+    new, file = f"{kind}/{name}", source.parent / name
+    if file.is_file():
+        if (target.parent / new).exists() and not (target.parent / new).samefile(file):
+            raise DataError(f"{place}: a DICOM beside {name} becomes a file of that name too; rename one")
+        link(file, target.parent / new)
+    return new
 
 
 def _only(made: Made, place: str) -> str:

@@ -49,6 +49,11 @@ def stem_of(name: str) -> str:
     return Path(name).name.removesuffix(suffix_of(name))
 
 
+def owner_of(image: str) -> str:
+    """Who an image is of if nobody says: itself, its path without images/ and without its suffix."""
+    return image.removesuffix(suffix_of(image)).removeprefix("images/")
+
+
 def is_volume(name: str) -> bool:
     """Tell whether the file is a NIfTI volume."""
     return suffix_of(name).lower() in VOLUMES

@@ -11,6 +11,7 @@ from harmofl.data.layout.files import (
     is_file,
     is_volume,
     normal,
+    owner_of,
     site_name,
     stem_of,
     subfolders,
@@ -67,8 +68,8 @@ def _images_on_disk(site: SiteFolder) -> list[str]:
 
 def _record(folder: Path, row: Row, target_of: Callable[[str, Row], str]) -> Record:
     image = _resolve(folder, row.file)
-    patient = row.patient or stem_of(image)
-    case = stem_of(image) if is_volume(image) else patient
+    patient = row.patient or owner_of(image)
+    case = owner_of(image) if is_volume(image) else patient
     return Record(image, target_of(image, row), patient, case, row.split)
 
 

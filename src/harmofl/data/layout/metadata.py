@@ -8,7 +8,8 @@ from harmofl.data.manifest import SPLITS
 from harmofl.data.tables import Table, column_name, read_table
 from harmofl.errors import DataError
 
-_PATIENT_COLUMNS = ("patient", "group")
+PATIENT_COLUMNS = ("patient", "group")
+"""What the column that tells the patient may be called if the user does not say."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:
     def first(*candidates: str) -> str | None:
         return next((name for name in candidates if name in table.columns), None)
 
-    return _Columns(first("site"), first("label"), patient or first(*_PATIENT_COLUMNS), split or first("split"))
+    return _Columns(first("site"), first("label"), patient or first(*PATIENT_COLUMNS), split or first("split"))
 
 
 def _row(path: Path, line: int, values: Mapping[str, str], columns: _Columns) -> Row:

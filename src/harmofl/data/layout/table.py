@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.batch import Task
-from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume, normal, stem_of, suffix_of
+from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume, normal, owner_of, suffix_of
 from harmofl.data.layout.folders import check_classes
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.manifest import SPLITS, Record
@@ -22,6 +22,10 @@ _NAMES = {
     "split": ("split",),
 }
 """What a column may be called if the user does not say."""
+
+
+_LONGEST = 200
+"""Bytes of a site's name, so that files beside its folder may have longer ones."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,14 @@ def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, s
         raise DataError(
             f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; mend the row"
         )
-    if "/" in found["site"] or "\\" in found["site"] or found["site"].startswith("."):
+    if not _can_be_folder(found["site"]):
         raise DataError(f"{path}:{line}: a site becomes a folder, which {found['site']!r} cannot be called; rename it")
     return TableRow(line, **{**found, "split": found["split"].lower()})
+
+
+def _can_be_folder(site: str) -> bool:
+    plain = site.isprintable() and len(site.encode()) <= _LONGEST and site != "federation.toml"
+    return plain and not ("/" in site or "\\" in site or site.startswith("."))
 
 
 def inside(path: Path, line: int, file: str) -> str:
@@ -109,6 +118,8 @@ def inside(path: Path, line: int, file: str) -> str:
         if not pure.is_relative_to(root):
             raise DataError(f"{path}:{line}: {file} must be below the table's folder; move the table above its files")
         file = pure.relative_to(root).as_posix()
+    if ".." in pure.parts and (path.parent / file).resolve().is_relative_to(root):
+        file = (path.parent / file).resolve().relative_to(root).as_posix()
     return normal(file)
 
 
@@ -146,8 +157,14 @@ def _task(path: Path, rows: Sequence[TableRow]) -> Task:
     return "segmentation" if files else "classification"
 
 
-def unheeded(path: Path, columns: Columns) -> list[str]:
-    """A line for what no column tells, and one for the columns that are not used."""
+def unheeded(path: Path, columns: Columns, *, patients_told: bool = False) -> list[str]:
+    """A line for what no column tells, and one for the columns that are not used.
+
+    Args:
+        path: the table.
+        columns: as for `read_rows`.
+        patients_told: whether something else tells the patients.
+    """
     table = read_table(path)
     names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}
     said = {
@@ -155,7 +172,7 @@ def unheeded(path: Path, columns: Columns) -> list[str]:
         "patient": "no column tells the patient, so each image is split as a patient of its own; name it with "
         "--patient-column",
     }
-    lines = [line for what, line in said.items() if names[what] is None]
+    lines = [line for what, line in said.items() if names[what] is None and not (what == "patient" and patients_told)]
     unused = [name for name in table.columns if name and name not in names.values()]
     return lines + ([f"columns that are not used: {', '.join(unused)}"] if unused else [])
 
@@ -163,6 +180,6 @@ def unheeded(path: Path, columns: Columns) -> list[str]:
 def _record(path: Path, row: TableRow, task: Task) -> Record:
     image = inside(path, row.line, row.image)
     target = inside(path, row.line, row.target) if task == "segmentation" else row.target
-    patient = row.patient or stem_of(image)
+    patient = row.patient or owner_of(image)
     case = image.removesuffix(suffix_of(image)) if is_volume(image) else patient
     return Record(image, target, patient, case, row.split)

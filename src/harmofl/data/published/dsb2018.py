@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.data.layout.files import files_below
+from harmofl.data.layout.files import entries, files_below
 from harmofl.data.manifest import Record
 from harmofl.data.parallel import in_order
 from harmofl.data.published.dataset import About, Found, Item, Wishes
@@ -46,7 +46,7 @@ def find(download: Path, wishes: Wishes) -> Found:
         for path in files_below(download)
         if path.suffix.lower() == ".png" and path.parent.name == "images" and path.parent.parent.name == path.stem
     ]
-    with_masks = [path for path in images if any((path.parent.parent / "masks").glob("*.png"))]
+    with_masks = [path for path in images if _masks(path.parent.parent / "masks")]
     items = [
         Item("", path.stem, path, path.parent.parent / "masks", path.stem, detail=(batch,))
         for path, batch in zip(with_masks, in_order(_batch, with_masks), strict=True)
@@ -58,6 +58,10 @@ def find(download: Path, wishes: Wishes) -> Found:
         missing.append(f"{IMAGES - len(items)} of {IMAGES} images")
     extra = [f"{len(items) - IMAGES} images more than the {IMAGES} of stage 1"] if len(items) > IMAGES else []
     return Found(tuple(items), tuple(missing), tuple(extra))
+
+
+def _masks(folder: Path) -> list[Path]:
+    return [path for path in entries(folder) if path.suffix.lower() == ".png"] if folder.is_dir() else []
 
 
 def _site(batch: str, sizes: Counter[str]) -> str:
@@ -80,7 +84,7 @@ def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
     """Unite the masks and cut the image into tiles."""
     image = read_colour(item.image)
     mask = np.zeros(image.shape[:2], dtype=np.uint8)
-    for path in sorted(Path(item.target).glob("*.png")):
+    for path in _masks(Path(item.target)):
         nucleus = read_binary(path)
         if nucleus.shape != mask.shape:
             raise DataError(f"mask {path.name} must be of the image's size; download it again")
