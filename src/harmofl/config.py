@@ -4,7 +4,7 @@
 [data]        folder, size, channels, sites, unseen, split, split_seed, cache, source
 [method]      name, and the method's hyperparameters
 [network]     name, norm, options
-[training]    rounds, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, augment
+[training]    rounds, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision, compile, augment
 [evaluation]  metric, batch_size, test_every_round
 """
 
@@ -23,6 +23,7 @@ from harmofl.errors import ConfigError
 from harmofl.methods import make_method
 from harmofl.metrics import MAIN_METRIC
 from harmofl.models import Normalization
+from harmofl.precision import Precision
 
 Section = dict[str, Any]
 
@@ -82,6 +83,8 @@ class TrainingTable(_Table):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
     loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
+    precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
+    compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
     augment: Literal["none", "flips"] = Field("none", description="flips: and quarter turns of square images")
 
 

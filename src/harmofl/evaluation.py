@@ -14,6 +14,7 @@ from harmofl.metrics import (
     segmentation_cases,
     segmentation_scores,
 )
+from harmofl.precision import Precision, computing
 from harmofl.seeding import rng
 
 
@@ -34,7 +35,15 @@ def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> Cas
 
 
 @torch.no_grad()
-def predict(model: nn.Module, site: Site, split: str, *, batch_size: int, device: torch.device) -> np.ndarray:
+def predict(
+    model: nn.Module,
+    site: Site,
+    split: str,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision = "float32",
+) -> np.ndarray:
     """What the model says of one split of a site.
 
     Args:
@@ -44,6 +53,7 @@ def predict(model: nn.Module, site: Site, split: str, *, batch_size: int, device
         batch_size: images a batch. Where a network normalizes with batch statistics, an image's output depends on
             its batch mates; the order is therefore shuffled once and for all, by site and split.
         device: where the model is.
+        precision: in which numbers the network computes.
 
     Returns:
         In the order of the split: class probabilities (N, K) float32, or label maps (N, H, W) uint8.
@@ -51,9 +61,11 @@ def predict(model: nn.Module, site: Site, split: str, *, batch_size: int, device
     model.eval()
     data = site.split(split)
     order = rng(0, "evaluation", site.name, split).permutation(len(data))
-    outputs = [
-        _answer(model(data.batch(index).images.to(device)), site.task) for index in batch_indices(order, batch_size)
-    ]
+    with computing(precision, device):
+        outputs = [
+            _answer(model(data.batch(index).images.to(device, non_blocking=True)), site.task)
+            for index in batch_indices(order, batch_size)
+        ]
     return np.concatenate(outputs)[np.argsort(order)]
 
 

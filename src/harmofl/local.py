@@ -16,6 +16,7 @@ from harmofl.batch import Batch
 from harmofl.errors import TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
 from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
+from harmofl.precision import LossScale, Precision, computing
 from harmofl.seeding import rng, torch_seed
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Training:
         augment: (batch, generator) -> batch, or None.
         seed: of the order of the images, of augmentation and of dropout, with round and site.
         device: where the steps are taken.
+        precision: in which numbers the network computes there.
     """
 
     model: nn.Module
@@ -49,6 +51,7 @@ class Training:
     augment: Callable[[Batch, np.random.Generator], Batch] | None = None
     seed: int = 0
     device: torch.device = CPU
+    precision: Precision = "float32"
 
 
 @dataclass
@@ -64,6 +67,7 @@ class LocalRun:
         optimizer: with the site's moments loaded.
         num_steps: steps taken so far this round.
         scratch: what the method keeps from step to step within the round: tensors, lists of them, modules.
+        scale: of the loss in the backward pass, in float16.
     """
 
     site: Site
@@ -74,6 +78,7 @@ class LocalRun:
     optimizer: torch.optim.Optimizer
     num_steps: int = 0
     scratch: dict[str, Any] = field(default_factory=dict)
+    scale: LossScale | None = None
 
     @cached_property
     def names(self) -> list[str]:
@@ -133,6 +138,18 @@ class LocalRun:
         """The loss of the network on images that have passed what comes before it."""
         return self.training.loss(self.network(batch.images), batch.targets)
 
+    def backward(self, loss: Tensor, model: nn.Module | None = None) -> None:
+        """Leave the gradient of a loss at the params, or at those of another model; they have none before."""
+        if self.scale is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.scale.backward(loss, self.params if model is None else model.parameters())
+
+    def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Let the site's optimizer, or another one, take a step, unless a gradient overflowed in float16."""
+        if self.scale is None or self.scale.settle():
+            (optimizer or self.optimizer).step()
+
     def batches(self) -> Iterator[Batch]:
         """The round's training batches, in an order and augmentation set by (seed, round, site) alone."""
         for epoch in range(self.training.epochs):
@@ -187,7 +204,11 @@ def run_client(
     Raises:
         TrainingError: if the loss of a step or a weight after the last one is not finite, naming site and round.
     """
-    with torch_seed(training.seed, "site", broadcast.round, site.name, device=training.device):
+    device = training.device
+    with (
+        torch_seed(training.seed, "site", broadcast.round, site.name, device=device),
+        computing(training.precision, device),
+    ):
         run = begin(site, broadcast, state, training)
         method.prepare(run)
         losses = []
@@ -233,7 +254,8 @@ def begin(site: Site, broadcast: Broadcast, state: ClientState, training: Traini
     model.load_state_dict(site_weights(broadcast.weights, state))
     optimizer = training.optimizer(model.parameters())
     load_optimizer_arrays(model, optimizer, state.get("optimizer", {}))
-    return LocalRun(site, training, broadcast, state, model, optimizer)
+    scale = LossScale() if training.precision == "float16" else None
+    return LocalRun(site, training, broadcast, state, model, optimizer, scale=scale)
 
 
 def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:

@@ -26,6 +26,7 @@ from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
 from harmofl.models import build_network
+from harmofl.precision import computing
 
 LARGE = 2.0
 """Gigabytes of images in memory from which on a user is told of the cache."""
@@ -74,6 +75,8 @@ class Trial:
         if unseen and not method.common:
             name = experiment.method["name"]
             raise ConfigError(f"data.unseen: {name} trains no common model that an unseen site could use; leave it out")
+        if experiment.training.precision == "tf32" and device.type != "cuda":
+            raise ConfigError(f"training.precision: tf32 is of CUDA devices, got run.device {device}; set float32")
         training = replace(_training(experiment, federation, method), device=device)
         _try_out(training.model, federation, training, experiment.evaluation.batch_size)
         return cls(experiment, federation, method, training, unseen)
@@ -125,7 +128,14 @@ class Trial:
         self.training.model.load_state_dict(weights)
         batch_size = self.experiment.evaluation.batch_size
         self.training.model.to(self.training.device)
-        return predict(self.training.model, site, split, batch_size=batch_size, device=self.training.device)
+        return predict(
+            self.training.model,
+            site,
+            split,
+            batch_size=batch_size,
+            device=self.training.device,
+            precision=self.training.precision,
+        )
 
     @property
     def metric(self) -> str:
@@ -192,12 +202,13 @@ def _training(experiment: Experiment, federation: Federation, method: FedAvg) ->
         batch_size=table.batch_size or 0,
         augment=augment if table.augment == "flips" else None,
         seed=experiment.run.seed,
+        precision=table.precision,
     )
 
 
 def _network(experiment: Experiment, federation: Federation) -> nn.Module:
     table = experiment.network
-    return build_network(
+    network = build_network(
         table.name or "",
         channels=federation.sites[0].train.images.shape[1],
         classes=len(federation.info.classes),
@@ -205,6 +216,9 @@ def _network(experiment: Experiment, federation: Federation) -> nn.Module:
         seed=experiment.run.seed,
         options=table.options,
     )
+    if experiment.training.compile:
+        network.compile()
+    return network
 
 
 def _optimizer(table: TrainingTable) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
@@ -239,7 +253,7 @@ def _try_out(model: nn.Module, federation: Federation, training: Training, evalu
         batch = split.batch(range(_smallest(len(split), size)))
         try:
             training.optimizer(copy.parameters())
-            with torch.no_grad():
+            with torch.no_grad(), computing(training.precision, training.device):
                 logits = copy.train(training_mode)(batch.images.to(training.device))
             problem = _misfit(logits, len(site.classes), batch)
         except HarmoFLError as error:

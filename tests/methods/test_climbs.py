@@ -98,3 +98,59 @@ def test_gradients_a_step() -> None:
 def test_out_of_range() -> None:
     with pytest.raises(ConfigError, match="eta must be"):
         FedASAM(eta=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "weight", "passes"),
+    [
+        ({}, 0.715, 2),  # 1 - .1 1.5 = .85, .85 - .1 1.35
+        ({"climb": "previous"}, 0.76, 1),  # .9, then up along the first gradient: .9 - .1 1.4
+        ({"climb_every": 2}, 0.765, 1.5),  # .85, then plain: .85 - .085
+        ({"climb_part": "^network.w$"}, 0.715, 2),
+    ],
+)
+def test_cheaper_climbs_by_hand(options: dict, weight: float, passes: float) -> None:
+    """Two steps from 1 towards 0, alpha .5, rate .1."""
+    method = FedSAM(alpha=0.5, **options)
+    assert after(method, 1, [site("a", 0)]) == pytest.approx(weight)
+    assert method.passes == passes
+
+
+def test_a_climb_of_a_part_by_hand() -> None:
+    """The bias alone climbs, by alpha: the gradient of both is 1.5."""
+    method = FedSAM(alpha=0.5, climb_part="bias")
+    server, *_ = train(method, quadratic(method, Sum()), 1, [site("a", 0, steps=1)])
+    assert float(server.weights["network.weight"]) == pytest.approx(0.85)
+    assert float(server.weights["network.bias"]) == pytest.approx(-0.15)
+
+
+def test_a_climb_of_all_parts_is_the_whole_climb() -> None:
+    whole, part = FedSAM(), FedSAM(climb_part=".")
+    one, *_ = train(whole, toy_training(whole))
+    same, *_ = train(part, toy_training(part))
+    assert_same(one.weights, same.weights)
+
+
+def test_a_part_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"climb_part must be found in a param's name, such as network.weight"):
+        FedSAM(climb_part="nothing").model(Sum())
+
+
+def test_the_previous_gradient_is_of_this_site_and_round() -> None:
+    method = FedSAM(alpha=0.5, climb="previous")
+    assert after(method, 2, [site("a", 0, 1), site("b", 0, 1)]) == pytest.approx(0.81)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"climb": "last"}, "climb must be fresh or previous"),
+        ({"climb_every": 0}, "climb_every must be a whole number of at least 1"),
+        ({"climb_part": "("}, "climb_part must be a regular expression"),
+    ],
+)
+def test_climbs_that_are_none(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FedSAM(**options)
+    with pytest.raises(ConfigError, match="FedASAM's climb is its own; leave climb, climb_every and climb_part out"):
+        FedASAM(climb_every=2)

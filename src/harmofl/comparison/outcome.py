@@ -47,7 +47,7 @@ class Cost:
     megabytes: float
     kept: float
     held: float
-    passes: int
+    passes: float
     rounds: int
 
 

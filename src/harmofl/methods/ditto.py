@@ -34,6 +34,7 @@ class Ditto(FedAvg):
         lambda_: how strongly v_i is held at w, at least 0; 0 leaves it to itself.
     """
 
+    climbs_as_said: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.01, 10)}
     lambda_: float = 1.0
 
@@ -42,7 +43,7 @@ class Ditto(FedAvg):
         check_at_least("lambda_", self.lambda_, 0)
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """As many again for the site's own model."""
         return 2 * super().passes
 
@@ -60,7 +61,7 @@ class Ditto(FedAvg):
         batch = run.normalized(batch)
         loss = self.gradient(run, batch)
         self.correct(run)
-        run.optimizer.step()
+        run.step()
         seed = (run.training.seed, "ditto", run.broadcast.round, run.site.name, run.num_steps)
         with torch_seed(*seed, device=run.training.device):
             self._own_step(run, batch)
@@ -69,15 +70,15 @@ class Ditto(FedAvg):
     def _own_step(self, run: LocalRun, batch: Batch) -> None:
         v, optimizer = run.scratch["v"], run.scratch["optimizer"]
         optimizer.zero_grad()
-        run.training.loss(v(batch.images), batch.targets).backward()  # type: ignore[no-untyped-call]
+        run.backward(run.training.loss(v(batch.images), batch.targets), v)
         if self.alpha > 0:
             with perturbed(v, self.alpha):
-                run.training.loss(v(batch.images), batch.targets).backward()  # type: ignore[no-untyped-call]
+                run.backward(run.training.loss(v(batch.images), batch.targets), v)
         params = [param for param in v.parameters() if param.requires_grad]
         with torch.no_grad():
             for param, away in zip(params, torch._foreach_sub(params, run.scratch["w"]), strict=True):
                 param.grad = self.lambda_ * away if param.grad is None else param.grad.add_(away, alpha=self.lambda_)
-        optimizer.step()
+        run.step(optimizer)
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep v_i and its optimizer's moments."""

@@ -27,6 +27,7 @@ class FedASAM(FedAvg):
         eta: what is added to |w|, at least 0.
     """
 
+    climbs_as_said: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.005, 5)}
     alpha: float = 0.7
     eta: float = 0.2

@@ -4,6 +4,7 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 Algorithm 1. https://arxiv.org/abs/1602.05629
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from harmofl.errors import ConfigError, ShapeError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.profile import ProfileNorm, Reference
-from harmofl.sharpness import check_alpha, perturbed
+from harmofl.sharpness import check_alpha, climb, displaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class FedAvg:
         weighting: p_i; "uniform" gives every site 1/N (as the HarmoFL code does), "samples" n_i / n (as FedAvg's
             paper does).
         alpha: length of the climb of a perturbed step (HarmoFL Eq 6), at least 0; 0 takes plain steps.
+        climb: "fresh" climbs along the gradient of this batch at w, which takes a pass of its own; "previous" along
+            the gradient that the step before went down, which costs nothing (the round's first step is plain).
+        climb_every: perturb every k-th step of a round, the first one included; 1 all of them.
+        climb_part: perturb only the params whose names this regular expression is found in; "" all.
         band: which frequencies have their amplitude normalized (HarmoFL Eq 4): a number from 0 to 1, or "off".
         rings: normalize the radial profile in this many rings (`ProfileNorm`) instead; 0 does not.
         reference: "image" or "site"; whose profile is brought to the common one.
@@ -47,6 +52,8 @@ class FedAvg:
     """Whether anything travels between sites and server."""
     common: ClassVar[bool] = True
     """Whether there is one model in the end, which a site that never trained can use too."""
+    climbs_as_said: ClassVar[bool] = True
+    """Whether `climb`, `climb_every` and `climb_part` are heeded; not by methods whose climb is their own."""
     told: ClassVar[tuple[str, ...]] = ()
     """Which of the server's extras go to the sites."""
 
@@ -55,6 +62,9 @@ class FedAvg:
 
     weighting: Literal["uniform", "samples"] = "uniform"
     alpha: float = 0.0
+    climb: Literal["fresh", "previous"] = "fresh"
+    climb_every: int = 1
+    climb_part: str = ""
     band: Band = "off"
     rings: int = 0
     reference: Reference = "image"
@@ -66,15 +76,29 @@ class FedAvg:
         if self.weighting not in ("uniform", "samples"):
             raise ConfigError(f"weighting must be uniform or samples, got {self.weighting!r}")
         check_alpha(self.alpha)
+        self._check_climb()
         AmplitudeNorm(self.band, self.decay, self.strength)  # checks them
         ProfileNorm(self.rings or 1, self.reference)
         if self.rings and self.band != "off":
             raise ConfigError(f'rings and band exclude each other, got {self.rings} and {self.band}; set band="off"')
 
+    def _check_climb(self) -> None:
+        if self.climb not in ("fresh", "previous"):
+            raise ConfigError(f"climb must be fresh or previous, got {self.climb!r}")
+        if isinstance(self.climb_every, bool) or not isinstance(self.climb_every, int) or self.climb_every < 1:
+            raise ConfigError(f"climb_every must be a whole number of at least 1, got {self.climb_every!r}")
+        try:
+            re.compile(self.climb_part)
+        except (re.error, TypeError) as error:
+            raise ConfigError(f"climb_part must be a regular expression, got {self.climb_part!r} ({error})") from None
+        if not self.climbs_as_said and (self.climb, self.climb_every, self.climb_part) != ("fresh", 1, ""):
+            its = f"{type(self).__name__}'s climb is its own"
+            raise ConfigError(f"{its}; leave climb, climb_every and climb_part out")
+
     @property
-    def passes(self) -> int:
-        """Gradients that a step computes: its cost beside FedAvg's."""
-        return 2 if self.alpha > 0 else 1
+    def passes(self) -> float:
+        """Gradients that a step computes, on average: its cost beside FedAvg's."""
+        return 1 + 1 / self.climb_every if self.alpha > 0 and self.climb == "fresh" else 1
 
     def layer(self) -> AmplitudeNorm | None:
         """Psi, what stands before the network."""
@@ -83,10 +107,20 @@ class FedAvg:
         return AmplitudeNorm(self.band, self.decay, self.strength) if self.band != "off" else None
 
     def model(self, network: nn.Module) -> nn.Module:
-        """Psi if there is one, then the network."""
+        """Psi if there is one, then the network.
+
+        Raises:
+            ConfigError: if `climb_part` names no param of it.
+        """
         layer = self.layer()
         before = OrderedDict[str, nn.Module](amplitude_norm=layer) if layer else OrderedDict[str, nn.Module]()
-        return nn.Sequential(OrderedDict(before, network=network))
+        model = nn.Sequential(OrderedDict(before, network=network))
+        names = [name for name, _ in model.named_parameters()]
+        if names and not any(re.search(self.climb_part, name) for name in names):
+            raise ConfigError(
+                f"climb_part must be found in a param's name, such as {names[0]}, got {self.climb_part!r}"
+            )
+        return model
 
     def start(self, model: nn.Module) -> ServerState:
         """The initial weights, no round done."""
@@ -140,16 +174,33 @@ class FedAvg:
         """Leave the gradient of the objective at the weights where they stand; return its value there."""
         run.optimizer.zero_grad()
         loss = self.objective(run, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        run.backward(loss)
         return loss.detach()
 
     def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
-        """Leave the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w."""
-        loss = self.backward(run, batch)
-        if self.alpha > 0:
-            with perturbed(run.model, self.alpha):
-                self.backward(run, batch)
+        """Leave the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w.
+
+        With `climb="previous"` there is one pass, and the objective is that at w + delta.
+        """
+        if self.alpha == 0 or run.num_steps % self.climb_every:
+            return self.backward(run, batch)
+        named = zip(run.names, run.params, strict=True)
+        moved = [param for name, param in named if re.search(self.climb_part, name)]
+        if self.climb == "previous":
+            known = [param for param in moved if run.num_steps and param.grad is not None]
+            with displaced(run.params, known, climb([p.grad for p in known if p.grad is not None], self.alpha)):
+                return self.backward(run, batch)
+        loss, way = self._way_up(run, batch, moved)
+        with displaced(run.model, moved, climb(way, self.alpha)):
+            self.backward(run, batch)
         return loss
+
+    def _way_up(self, run: LocalRun, batch: Batch, moved: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
+        """The objective, and its gradient at the params that are to climb, as far back as these are."""
+        if len(moved) == len(run.params):
+            return self.backward(run, batch), run.grads
+        loss = self.objective(run, batch)
+        return loss.detach(), list(torch.autograd.grad(loss, moved, allow_unused=True, materialize_grads=True))
 
     def correct(self, run: LocalRun) -> None:
         """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""
@@ -158,7 +209,7 @@ class FedAvg:
         """One step of the site's optimizer, on images that pass Psi once."""
         loss = self.gradient(run, run.normalized(batch))
         self.correct(run)
-        run.optimizer.step()
+        run.step()
         return loss
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:

@@ -29,11 +29,12 @@ class FedLESAM(FedAvg):
         alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg.
     """
 
+    climbs_as_said: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     alpha: float = 0.05
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """One: the direction is known before the step."""
         return 1
 

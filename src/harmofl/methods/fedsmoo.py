@@ -30,6 +30,7 @@ class FedSMOO(FedDyn):
         lambda_: weight of the regularizer (1 / beta in its paper), at least 0.
     """
 
+    climbs_as_said: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "alpha": (0.0005, 1)}
     told = ("s",)
     alpha: float = 0.05

@@ -33,6 +33,7 @@ class FedSpeed(FedAvg):
         alpha: length of the climb (rho in its paper), at least 0.
     """
 
+    climbs_as_said: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (1, 1000), "alpha": (0.0005, 1)}
     lambda_: float = 10.0
     mix: float = 1.0
@@ -44,7 +45,7 @@ class FedSpeed(FedAvg):
         check_between("mix", self.mix, 0, 1)
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Two, unless nothing uphill is mixed in."""
         return super().passes if self.mix else 1
 

@@ -1,0 +1,65 @@
+"""In which floating-point numbers a network computes; weights, losses, norms and amplitudes keep float32 throughout."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+PRECISIONS: Final = get_args(Precision)
+_NARROW: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_FIRST_SCALE, _PATIENCE = 2.0**14, 200
+
+
+@contextmanager
+def computing(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Within, convolutions and matrix products are computed in that precision.
+
+    Weights are narrowed anew whenever they are used, so that a perturbation of them is never missed.
+
+    Args:
+        precision: "float32" is that on every device; "tf32" rounds the factors of products on CUDA; "bfloat16" and
+            "float16" are torch's autocast.
+        device: where the network is.
+    """
+    if device.type == "cuda":
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        dtype = _NARROW.get(precision)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+            yield
+    finally:
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+class LossScale:
+    """Keeps float16 gradients from vanishing: the loss is multiplied before the backward pass, gradients divided after.
+
+    Micikevicius et al., "Mixed Precision Training", ICLR 2018. A step whose gradient overflows is left out and the
+    factor halved; after 200 that did not it is doubled.
+    """
+
+    def __init__(self) -> None:
+        self.factor, self._good, self.overflowed = _FIRST_SCALE, 0, False
+
+    def backward(self, loss: Tensor, params: Iterable[nn.Parameter]) -> None:
+        """Leave the gradient of the loss at the params; it is to be the only one there."""
+        (loss * self.factor).backward()  # type: ignore[no-untyped-call]
+        gradients = [param.grad for param in params if param.grad is not None]
+        torch._foreach_mul_(gradients, 1 / self.factor)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        self.overflowed = self.overflowed or not bool(norm.isfinite())
+
+    def settle(self) -> bool:
+        """Adapt the factor after a step's passes; returns whether the step may be taken."""
+        fine, self.overflowed = not self.overflowed, False
+        self._good = self._good + 1 if fine else 0
+        if not fine:
+            self.factor /= 2
+        elif self._good % _PATIENCE == 0:
+            self.factor *= 2
+        return fine

@@ -1,0 +1,103 @@
+"""Narrower numbers in the network, and nowhere else."""
+
+import pytest
+import torch
+from torch import nn
+from toys import assert_same, toy_network, toy_sites, toy_training, train
+
+from harmofl.evaluation import predict
+from harmofl.methods import FedAvg, FedSAM, HarmoFL, make_method
+from harmofl.precision import LossScale, computing
+
+CPU = torch.device("cpu")
+
+
+def test_products_are_narrow_and_weights_and_gradients_are_not() -> None:
+    layer, x = nn.Linear(8, 8), torch.rand(4, 8)
+    with computing("bfloat16", CPU):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert layer.weight.dtype == layer.weight.grad.dtype == torch.float32
+    with computing("float32", CPU):
+        assert layer(x).dtype == torch.float32
+
+
+def test_a_perturbation_is_seen_within() -> None:
+    """Autocast may keep narrowed weights for as long as it is on; a climb in place would then be missed."""
+    layer, x = nn.Linear(8, 8), torch.rand(4, 8)
+    with computing("bfloat16", CPU):
+        before = layer(x)
+        with torch.no_grad():
+            layer.weight += 1
+        assert not torch.equal(layer(x), before)
+
+
+@pytest.mark.parametrize("name", ["harmofl", "fedsam", "ditto", "moon", "fedfa", "feddg", "scaffold", "fedsmoo"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_methods_train_in_it(name: str, precision: str) -> None:
+    method = make_method(name, {})
+    wide, *_ = train(method, toy_training(method))
+    narrow, *_ = train(method, toy_training(method, precision=precision))
+    again, *_ = train(method, toy_training(method, precision=precision))
+    assert_same(narrow.weights, again.weights)
+    for key, value in wide.weights.items():
+        assert narrow.weights[key].dtype == value.dtype
+        if value.is_floating_point():
+            torch.testing.assert_close(narrow.weights[key], value, rtol=0.1, atol=0.1)
+    assert any(not torch.equal(narrow.weights[key], value) for key, value in wide.weights.items())
+
+
+def test_evaluation_computes_in_it() -> None:
+    model = FedAvg().model(toy_network())
+    site = toy_sites()[0]
+    wide, narrow = (
+        predict(model, site, "test", batch_size=4, device=CPU, precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert narrow.dtype == wide.dtype
+    assert 0 < abs(narrow - wide).max() < 0.02
+
+
+def test_the_amplitude_stays_wide() -> None:
+    method = HarmoFL()
+    wide, *_ = train(method, toy_training(method), rounds=1)
+    narrow, *_ = train(method, toy_training(method, precision="bfloat16"), rounds=1)
+    assert torch.equal(narrow.weights["amplitude_norm.amplitude"], wide.weights["amplitude_norm.amplitude"])
+
+
+class Loud(nn.Module):
+    """Its gradient does not fit into float16 unless the factor is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2))
+
+
+def test_a_step_that_overflows_is_left_out() -> None:
+    model, scale = Loud(), LossScale()
+    first = scale.factor
+    scale.backward((model.w * torch.tensor([3e38, 0.0])).sum(), model.parameters())
+    assert not scale.settle() and scale.factor == first / 2
+    model.w.grad = None
+    scale.backward((model.w * torch.tensor([3.0, 1e-7])).sum(), model.parameters())
+    assert scale.settle() and scale.factor == first / 2
+    assert model.w.grad.tolist() == pytest.approx([3.0, 1e-7])
+    for _ in range(199):
+        scale.settle()
+    assert scale.factor == first
+
+
+def test_one_bad_pass_of_two_is_enough() -> None:
+    model, scale = Loud(), LossScale()
+    scale.backward((model.w * 3e38).sum(), model.parameters())
+    model.w.grad = None
+    scale.backward(model.w.sum(), model.parameters())
+    assert not scale.settle()
+
+
+def test_float32_is_what_it_was() -> None:
+    method = FedSAM()
+    one, *_ = train(method, toy_training(method))
+    same, *_ = train(method, toy_training(method, precision="float32"))
+    assert_same(one.weights, same.weights)
