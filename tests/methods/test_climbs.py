@@ -132,7 +132,7 @@ def test_a_climb_of_all_parts_is_the_whole_climb() -> None:
 
 
 def test_a_part_that_there_is_not() -> None:
-    with pytest.raises(ConfigError, match=r"climb_part must be found in a param's name, such as network.weight"):
+    with pytest.raises(ConfigError, match=r"climb_part must be in a param's name, such as network.weight"):
         FedSAM(climb_part="nothing").model(Sum())
 
 

@@ -117,9 +117,7 @@ class FedAvg:
         model = nn.Sequential(OrderedDict(before, network=network))
         names = [name for name, _ in model.named_parameters()]
         if names and not any(re.search(self.climb_part, name) for name in names):
-            raise ConfigError(
-                f"climb_part must be found in a param's name, such as {names[0]}, got {self.climb_part!r}"
-            )
+            raise ConfigError(f"climb_part must be in a param's name, such as {names[0]}, got {self.climb_part!r}")
         return model
 
     def start(self, model: nn.Module) -> ServerState:

@@ -99,7 +99,9 @@ class FeatureAugmentation(nn.Module):
         """(N, C, H, W) -> (N, C, H, W), see `FedFA`; unchanged in evaluation, for a single image, and if no map."""
         if not self.training or not self.chance or len(x) < 2 or x.dim() != 4 or float(torch.rand(())) >= self.chance:
             return x
-        narrow, x = x, x.to(torch.promote_types(x.dtype, torch.float32))
+        return self._augmented(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
+
+    def _augmented(self, x: Tensor) -> Tensor:
         m = x.mean(dim=(2, 3))
         s = (x.var(dim=(2, 3), unbiased=False) + EPS).sqrt()
         with torch.no_grad():
@@ -107,7 +109,7 @@ class FeatureAugmentation(nn.Module):
             self.std.lerp_(s.mean(dim=0), 1 - self.keep)
         shifted, scaled = _varied(m, self.mean_between), _varied(s, self.std_between)
         normal = (x - m[:, :, None, None]) / s[:, :, None, None]
-        return (scaled[:, :, None, None] * normal + shifted[:, :, None, None]).to(narrow.dtype)
+        return scaled[:, :, None, None] * normal + shifted[:, :, None, None]
 
 
 def _varied(statistic: Tensor, between: Tensor) -> Tensor:
