@@ -30,15 +30,16 @@ TESTS = Path(__file__).parent
 
 def same_end(a: Path, b: Path) -> None:
     """Both runs end with the same weights, site states and scores, to the bit."""
-    one, two = Journal(a).load(), Journal(b).load()
+    first, second = Journal(a), Journal(b)
+    one, two = first.load(), second.load()
     assert isinstance(one, Checkpoint)
     assert isinstance(two, Checkpoint)
     assert_same(one.server.weights, two.server.weights)
-    assert one.states.keys() == two.states.keys()
-    for site, state in one.states.items():
-        assert state.keys() == two.states[site].keys()
+    assert first.states.keys() == second.states.keys()
+    for site, state in first.states.items():
+        assert state.keys() == second.states[site].keys()
         for group, arrays in state.items():
-            assert_same(arrays, two.states[site][group])
+            assert_same(arrays, second.states[site][group])
     assert_same(Journal(a).load_model()[0], Journal(b).load_model()[0])
     for key in ("test", "val", "chosen_round"):
         assert Journal(a).result()[key] == Journal(b).result()[key]
@@ -46,8 +47,10 @@ def same_end(a: Path, b: Path) -> None:
 
 
 def test_run_folder_has_what_is_promised(finished_run: Path) -> None:
-    names = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
-    assert names == {
+    files = [path.relative_to(finished_run) for path in finished_run.rglob("*") if path.is_file()]
+    kept = [path for path in files if str(path.parent) == "checkpoint/sites"]
+    assert len(kept) == len(Journal(finished_run).records()[0]["val"])
+    assert {str(path) for path in files} - {str(path) for path in kept} == {
         "config.toml",
         "rounds.jsonl",
         "result.json",
@@ -241,7 +244,7 @@ def test_the_model_of_a_round_that_is_run_again_does_not_stay(tmp_path: Path) ->
     """Round 2 was the best when it was killed before its checkpoint, and is not the second time."""
     journal = Journal.create(tmp_path / "run", "", {})
     journal.save_model(1, {"w": torch.tensor([1.0])}, {})
-    journal.save(Checkpoint(ServerState(1, {"w": torch.tensor([1.0])}), {}, 1, 0.5))
+    journal.save(Checkpoint(ServerState(1, {"w": torch.tensor([1.0])}), 1, 0.5))
     journal.save_model(2, {"w": torch.tensor([2.0])}, {})
     journal.settle(1)
     assert journal.load_model()[0]["w"].item() == 1
@@ -254,17 +257,19 @@ def test_a_checkpoint_holds_all_of_the_state(tmp_path: Path) -> None:
     state = ServerState(1, {"a.b": w, "n": torch.tensor(3)}, {"previous": {"a.b": w}, "empty": {}})
     kept = {"site 1": {"optimizer": {"step:a.b": torch.tensor(1.0)}, "weights": {}}, "ß[x]": {"weights": {"n": w}}}
     journal = Journal.create(tmp_path / "run", "", {})
-    journal.save(Checkpoint(state, kept, 1, float("-inf")))
+    journal.states.keep(1, kept)
+    journal.save(Checkpoint(state, 1))
+    journal = Journal(tmp_path / "run")
     back = journal.load()
     assert (back.server.round, back.best_round, back.best_score) == (1, 1, float("-inf"))
     assert_same(back.server.weights, state.weights)
     assert back.server.extras.keys() == state.extras.keys()
     assert_same(back.server.extras["previous"], {"a.b": w})
-    assert back.states.keys() == kept.keys()
+    assert journal.states.keys() == kept.keys()
     for site, groups in kept.items():
-        assert back.states[site].keys() == groups.keys()
+        assert journal.states[site].keys() == groups.keys()
         for group, arrays in groups.items():
-            assert_same(back.states[site][group], arrays)
+            assert_same(journal.states[site][group], arrays)
 
 
 def test_a_damaged_checkpoint_is_named(federation: Path, tmp_path: Path) -> None:

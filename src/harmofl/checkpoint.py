@@ -1,8 +1,8 @@
-"""A run's state between two rounds, as one safetensors file."""
+"""The server's state between two rounds, as a safetensors file that names those of the sites."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harmofl.arrays import Arrays
 from harmofl.errors import RunError
-from harmofl.exchange import ClientState, ServerState
+from harmofl.exchange import ServerState
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Checkpoint:
 
     Args:
         server: the server's state after its round.
-        states: what each site keeps.
         best_round: the round with the best mean validation score so far; 0 before any.
         best_score: that score.
+        files: the file with what a site keeps, by site; see `harmofl.states`.
     """
 
     server: ServerState
-    states: Mapping[str, ClientState]
-    best_round: int
-    best_score: float
+    best_round: int = 0
+    best_score: float = float("-inf")
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def pack(checkpoint: Checkpoint) -> bytes:
@@ -36,14 +36,13 @@ def pack(checkpoint: Checkpoint) -> bytes:
     arrays: dict[str, Tensor] = {}
     groups = flatten(arrays, "server", {"weights": checkpoint.server.weights})
     groups += flatten(arrays, "extras", checkpoint.server.extras)
-    for site, state in checkpoint.states.items():
-        groups += flatten(arrays, f"sites/{site}", state)
     about = {
         "round": str(checkpoint.server.round),
         "best_round": str(checkpoint.best_round),
         "best_score": repr(checkpoint.best_score),
         "groups": json.dumps(groups),
         "params": json.dumps(checkpoint.server.params),
+        "files": json.dumps(dict(checkpoint.files)),
     }
     return safetensors.torch.save(arrays, about)
 
@@ -77,15 +76,11 @@ def _unflatten(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkp
     for key, value in arrays.items():
         group = next(group for group in groups if key.startswith(f"{group}/"))
         groups[group][key.removeprefix(f"{group}/")] = value
-    states: dict[str, dict[str, Arrays]] = {}
-    for group, entries in groups.items():
-        if group.startswith("sites/"):
-            _, site, kept = group.split("/", 2)
-            states.setdefault(site, {})[kept] = entries
     extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
     params = tuple(json.loads(about["params"]))
     server = ServerState(int(about["round"]), groups["server/weights"], extras, params)
-    return Checkpoint(server, states, int(about["best_round"]), float(about["best_score"]))
+    files = json.loads(about["files"])
+    return Checkpoint(server, int(about["best_round"]), float(about["best_score"]), files)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

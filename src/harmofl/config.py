@@ -1,10 +1,11 @@
 """An experiment as text: a TOML file, options of the command line, and the defaults of the task.
 
-[run]         name, seed, device, threads, checkpoint_every
+[run]         name, seed, device, threads, workers, checkpoint_every
 [data]        folder, size, channels, sites, unseen, split, split_seed, cache, source
 [method]      name, and the method's hyperparameters
 [network]     name, norm, options
-[training]    rounds, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision, compile, augment
+[training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
+              compile, augment
 [evaluation]  metric, batch_size, test_every_round
 """
 
@@ -47,6 +48,7 @@ class RunTable(_Table):
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
     threads: int = Field(0, ge=0, le=1024, description="0: as many as this process may use")
+    workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measured, loop or processes")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
 
 
@@ -76,6 +78,7 @@ class TrainingTable(_Table):
     """How every site trains."""
 
     rounds: int = Field(100, ge=1)
+    participation: float = Field(1.0, gt=0, le=1, description="which share of the sites is drawn for each round")
     epochs: int = Field(1, ge=1)
     batch_size: int | None = Field(None, ge=1)
     optimizer: Literal["sgd", "adam"] | None = None

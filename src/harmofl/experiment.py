@@ -1,28 +1,37 @@
 """Run an experiment into a run folder, or go on with one that was interrupted."""
 
 import platform
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays, num_bytes
 from harmofl.checkpoint import Checkpoint
-from harmofl.config import Experiment, load_experiment, to_toml
+from harmofl.config import Experiment, Section, available_cores, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
-from harmofl.data.site import Site
 from harmofl.errors import RunError
 from harmofl.evaluation import case_scores, score
+from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.journal import Journal, RoundRecord
-from harmofl.runtimes.simulation import run_round
+from harmofl.runtimes import simulation
+from harmofl.runtimes.measured import Measured
+from harmofl.runtimes.parallel import Equipment, Workers
 from harmofl.samples import sample, save_samples
 from harmofl.trial import Trial
+
+RunRound = Callable[..., tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]]
+"""As `harmofl.runtimes.simulation.run_round`."""
 
 
 class Watch:
@@ -57,10 +66,11 @@ def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dic
     """
     Journal.refuse_used(folder)
     watch = watch or Watch()
-    trial = Trial.prepare(experiment, watch.opening)
-    journal = Journal.create(folder, to_toml(trial.experiment, _versions()), trial.card())
-    with journal.locked():
-        return _train(trial, journal, Checkpoint(trial.start(), {}, 0, float("-inf")), watch)
+    with shared_cache(experiment) as cache:
+        trial = Trial.prepare(experiment, watch.opening, cache)
+        journal = Journal.create(folder, to_toml(trial.experiment, _versions()), trial.card())
+        with journal.locked(), runtime(trial, cache) as run_round:
+            return _train(trial, run_round, journal, Checkpoint(trial.start()), watch)
 
 
 def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
@@ -77,27 +87,74 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
 
 
 def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
-    trial = Trial.prepare(load_experiment(journal.config_path, {}), watch.opening)
+    experiment = load_experiment(journal.config_path, {})
+    with shared_cache(experiment) as cache:
+        trial = Trial.prepare(experiment, watch.opening, cache)
+        checkpoint = _last(trial, journal)
+        with runtime(trial, cache) as run_round:
+            return _train(trial, run_round, journal, checkpoint, watch)
+
+
+@contextmanager
+def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
+    """Where processes share decoded images if the experiment has no cache: a folder for as long as it runs."""
+    if experiment.run.workers == 1 or experiment.data.cache:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="harmofl-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def runtime(trial: Trial, cache: Path | None) -> Iterator[RunRound]:
+    """Who carries out the rounds, as the experiment says."""
+    asked, at_once = trial.experiment.run.workers, len(trial.drawn(1))
+    count = min(asked or processes_that_fit(trial), at_once)
+    if count < 2:
+        yield simulation.run_round
+        return
+    equip = partial(_equipped, trial.experiment.model_dump(mode="json"), cache)
+    with Workers(equip, count) if asked else Measured(equip, count) as workers:
+        yield workers.run_round
+
+
+def processes_that_fit(trial: Trial) -> int:
+    """One a GPU, or as many as the cores carry at the experiment's number of threads."""
+    if trial.training.device.type == "cuda":
+        return torch.cuda.device_count()
+    return available_cores() // trial.experiment.run.threads
+
+
+def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
+    """In a new process: the same experiment, on a GPU of its own if there are several."""
+    if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
+        tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"
+    trial = Trial.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
+    return Equipment(trial.method, trial.training, {site.name: site for site in trial.training_sites})
+
+
+def _last(trial: Trial, journal: Journal) -> Checkpoint:
+    """The checkpoint to go on from, and the journal as it was then."""
     if journal.card() != trial.card():
         raise RunError(
             f"{journal.folder}: configuration and images must be those that the run began with, but are not; restore "
             "them or start a new run"
         )
     start = trial.start()
-    checkpoint = journal.load() or Checkpoint(start, {}, 0, float("-inf"))
+    checkpoint = journal.load() or Checkpoint(start)
     if not _fits(checkpoint.server.weights, start.weights):
         raise RunError(f"{journal.folder}: the checkpoint is of another network; start a new run")
     journal.rewind(checkpoint.server.round)
     journal.settle(checkpoint.best_round)
-    return _train(trial, journal, checkpoint, watch)
+    return checkpoint
 
 
-def _train(trial: Trial, journal: Journal, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
+def _train(trial: Trial, run_round: RunRound, journal: Journal, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
     total, every = trial.experiment.training.rounds, trial.experiment.run.checkpoint_every
     watch.started(trial, checkpoint.server.round + 1)
-    sites = trial.training_sites
+    own = {site: entries for site, state in journal.states.items() if (entries := trial.method.own(state))}
     while checkpoint.server.round < total:
-        checkpoint, record = _round(trial, sites, journal, checkpoint, watch)
+        checkpoint, record = _round(trial, run_round, journal, checkpoint, own, watch)
         journal.append(record)
         if record.round % every == 0 or record.round == total:
             journal.save(checkpoint)
@@ -106,14 +163,16 @@ def _train(trial: Trial, journal: Journal, checkpoint: Checkpoint, watch: Watch)
 
 
 def _round(
-    trial: Trial, sites: Sequence[Site], journal: Journal, before: Checkpoint, watch: Watch
+    trial: Trial, run_round: RunRound, journal: Journal, before: Checkpoint, own: dict[str, Arrays], watch: Watch
 ) -> tuple[Checkpoint, RoundRecord]:
-    """Train, aggregate, validate; keep the model if it is the best so far."""
+    """Train, aggregate, validate; keep the model if it is the best so far. `own` is brought up to date."""
     begin = time.perf_counter()
-    server, states, updates = run_round(
-        trial.method, before.server, sites, before.states, trial.training, watch.site_done
+    sites = trial.drawn(before.server.round + 1)
+    server, kept, updates = run_round(
+        trial.method, before.server, sites, journal.states, trial.training, watch.site_done
     )
-    own = {site: entries for site, state in states.items() if (entries := trial.method.own(state))}
+    journal.states.keep(server.round, kept)
+    own.update({site: entries for site, state in kept.items() if (entries := trial.method.own(state))})
     val = trial.scores(server.weights, own, "val")
     mean = trial.summary(val).mean
     best = mean > before.best_score
@@ -127,14 +186,14 @@ def _round(
         train_loss={update.site: update.loss for update in updates},
         bytes_up=trial.method.sends * sum(update.num_bytes() for update in updates),
         bytes_down=trial.method.sends * len(updates) * trial.method.broadcast(before.server).num_bytes(),
-        bytes_kept=max(sum(map(num_bytes, state.values())) for state in states.values()),
+        bytes_kept=max(sum(map(num_bytes, state.values())) for state in kept.values()),
         bytes_held=max(update.memory for update in updates),
         val=val,
         best=best,
         test=trial.scores(server.weights, own, "test") if every else None,
     )
     chosen = (server.round, mean) if best else (before.best_round, before.best_score)
-    return Checkpoint(server, states, *chosen), record
+    return Checkpoint(server, *chosen), record
 
 
 def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 config.toml        the experiment as resolved, with versions and seeds
 rounds.jsonl       one RoundRecord a round, appended and flushed
-checkpoint/        state.safetensors: the server's and every site's state after a round
+checkpoint/        state.safetensors: the server's state after a round; sites/: what each site keeps
 model/             the best global model by mean validation score: model.safetensors + model.json
 result.json        the chosen model's scores, when the run has finished
 cases.json         the chosen model's score of every single test case
@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from harmofl.arrays import Arrays
 from harmofl.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
 from harmofl.errors import RunError
 from harmofl.files import locked, storing, strict_json, write_atomic
+from harmofl.states import SiteStates
 
 Scores = Mapping[str, Mapping[str, float]]
 """site -> metric -> value."""
@@ -74,6 +75,7 @@ class Journal:
         self._state = folder / "checkpoint" / "state.safetensors"
         self._model = folder / "model"
         self._cases = folder / "cases.json"
+        self.states = SiteStates(self._state.parent / "sites")
 
     @staticmethod
     def refuse_used(folder: Path) -> None:
@@ -158,17 +160,23 @@ class Journal:
         return self._rounds.read_text(encoding="utf-8", errors="replace").splitlines() if self._rounds.exists() else []
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint, and then let the best model take its place in `model/`."""
-        write_atomic(self._state, pack(checkpoint))
+        """Replace the checkpoint, `states` included, and then let the best model take its place in `model/`."""
+        write_atomic(self._state, pack(replace(checkpoint, files=self.states.save())))
+        self.states.tidy()
         self.settle(checkpoint.best_round)
 
     def load(self) -> Checkpoint | None:
-        """The last checkpoint, or None if the run was stopped before its first.
+        """The last checkpoint, or None if the run was stopped before its first; `states` are those it names.
 
         Raises:
             RunError: if the file is damaged.
         """
-        return unpack(self._state) if self._state.exists() else None
+        if not self._state.exists():
+            return None
+        checkpoint = unpack(self._state)
+        self.states = SiteStates(self.states.folder, checkpoint.files)
+        self.states.check()
+        return checkpoint
 
     def save_model(self, round_number: int, weights: Arrays, own: Mapping[str, Arrays]) -> None:
         """Keep the model of a round that is the best so far, until the checkpoint that says so is written.

@@ -60,7 +60,7 @@ class Terminal(Watch):
     def started(self, trial: Trial, first_round: int) -> None:
         """Begin a new bar: one tick a site and round."""
         experiment = trial.experiment
-        self._rounds, count = experiment.training.rounds, len(trial.training_sites)
+        self._rounds, count = experiment.training.rounds, len(trial.drawn(1))
         self._metric = trial.metric
         name = experiment.method["name"]
         self.console.print(

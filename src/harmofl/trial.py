@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
 from harmofl.models import build_network
 from harmofl.precision import computing
+from harmofl.seeding import rng
 
 LARGE = 2.0
 """Gigabytes of images in memory from which on a user is told of the cache."""
@@ -51,14 +53,21 @@ class Trial:
     unseen: tuple[Site, ...] = ()
 
     @classmethod
-    def prepare(cls, experiment: Experiment, opening: Callable[[str, int, int], None]) -> "Trial":
+    def prepare(
+        cls, experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None = None
+    ) -> "Trial":
         """Read the images, fill in the task's defaults, build method and model.
+
+        Args:
+            experiment: as it was asked for.
+            opening: told the site, how many images are read and how many there are.
+            cache: where decoded images are kept if the experiment does not say.
 
         Raises:
             HarmoFLError: one line about the first thing that does not hold.
         """
         data, device = experiment.data, _device(experiment.run.device)
-        federation = _opened(experiment, opening)
+        federation = _opened(experiment, opening, cache)
         unseen = _chosen(federation, data.unseen, "data.unseen")
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
         taking_part = tuple(name for name in named if name not in data.unseen)
@@ -85,6 +94,13 @@ class Trial:
     def training_sites(self) -> tuple[Site, ...]:
         """Where steps are taken: every site, or one with the images of all."""
         return (merged(self.federation.sites),) if self.method.pooled else self.federation.sites
+
+    def drawn(self, round_number: int) -> tuple[Site, ...]:
+        """The sites that train in a round: all, or as many of them as take part, drawn by seed and round."""
+        sites, experiment = self.training_sites, self.experiment
+        count = max(1, round(experiment.training.participation * len(sites)))
+        order = rng(experiment.run.seed, "participation", round_number).permutation(len(sites))
+        return tuple(sites[k] for k in sorted(order[:count]))
 
     def remarks(self) -> list[str]:
         """What a user should know before training begins, in plain words."""
@@ -147,13 +163,13 @@ class Trial:
         return summarize({site: values[self.metric] for site, values in scores.items()})
 
 
-def _opened(experiment: Experiment, opening: Callable[[str, int, int], None]) -> Federation:
+def _opened(experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None) -> Federation:
     data = experiment.data
     if data.source and not data.folder.exists():
         raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
     seed = experiment.run.seed if data.split_seed is None else data.split_seed
     federation = open_federation(
-        data.folder, size=data.size, channels=data.channels, seed=seed, cache=data.cache, progress=opening
+        data.folder, size=data.size, channels=data.channels, seed=seed, cache=data.cache or cache, progress=opening
     )
     if data.split == "given":
         return federation

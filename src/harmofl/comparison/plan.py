@@ -92,7 +92,7 @@ def _experiment(
     return validated(changed(experiment.model_dump(), {"training.rounds": rounds}), f"method {variant.label}")
 
 
-IGNORED = {"data": ("cache", "source"), "run": ("name", "checkpoint_every")}
+IGNORED = {"data": ("cache", "source"), "run": ("name", "checkpoint_every", "workers")}
 """What does not change a result."""
 
 

@@ -1,16 +1,14 @@
 """Carrying out the runs of a comparison, some at a time, in whatever state an earlier call left them."""
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harmofl.children import end_with_parent
 from harmofl.comparison.plan import Job
 from harmofl.config import Experiment
 from harmofl.errors import HarmoFLError
@@ -19,7 +17,6 @@ from harmofl.files import storing
 from harmofl.journal import Journal, RoundRecord
 from harmofl.trial import Trial
 
-PR_SET_PDEATHSIG = 1  # prctl.h
 Told = Callable[[int, str], None]
 """Told how many rounds of all are done, and what has just happened or ""."""
 
@@ -109,9 +106,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _begin(devices: Any) -> None:
     """In a new worker: end with the parent, however that ends; take one GPU of its own, if there are several."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     index = devices.get()
     import torch
 

@@ -22,15 +22,15 @@ def run_round(
         method: the federated learning method.
         server: the state before the round.
         sites: who takes part; the result does not depend on their order.
-        states: what each site kept from its last round, by site name.
+        states: what each site kept from its last round, by site name; some may be missing.
         training: how every site trains.
         on_site: called with a site's name when it has finished.
 
     Returns:
-        The server's state after the round, what each site keeps, and the updates, sorted by site.
+        The server's state after the round, what each of the sites keeps, and the updates, sorted by site.
     """
     broadcast = method.broadcast(server)
-    updates, kept = [], dict(states)
+    updates, kept = [], dict[str, ClientState]()
     for site in sorted(sites, key=lambda site: site.name):
         update, kept[site.name] = run_client(method, site, broadcast, states.get(site.name, {}), training)
         updates.append(update)
