@@ -99,7 +99,7 @@ def test_methods_lists_every_method() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("run", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search"),
+        *("run", "plan", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search"),
         *("data synth", "data prepare", "data import", "data check", "data overview", "data shift", "data show"),
     ],
 )
@@ -109,6 +109,14 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     example = shown.stdout.split("Example", 1)[1]
     assert re.search(rf"harmofl {command} ?", example)
     assert all((ROOT / config).exists() for config in re.findall(r"configs/[\w/-]+\.toml", example))
+
+
+def test_plan(federation: Path) -> None:
+    settings = ("--set", "network.options.features=2", "--set", "run.threads=1")
+    said = harmofl("plan", "--data", federation, "--rounds", 3, *settings)
+    assert said.returncode == 0, said.stderr
+    assert [line.split()[0] for line in said.stdout.splitlines()] == ["2", "time", "wire", "memory", "disk"]
+    assert harmofl("plan", "--data", federation / "nowhere").stderr.count("\n") == 1
 
 
 def test_synth_import_check_show(tmp_path: Path) -> None:

@@ -441,3 +441,13 @@ def test_a_site_for_testing_alone(federation: Path, tmp_path: Path) -> None:
     assert set(result["unseen"]) == {"site-2"}
     cases = json.loads((tmp_path / "run" / "cases.json").read_text())["site-2"]["cases"]
     assert set(cases) == {record.case for record in records}
+
+
+def test_validation_may_be_less_often(federation: Path, tmp_path: Path) -> None:
+    run(small(federation, evaluation__every=2), tmp_path / "run")
+    records = Journal(tmp_path / "run").records()
+    assert ["val" in record for record in records] == [False, True, True]
+    assert not records[0]["best"] and Journal(tmp_path / "run").result()["chosen_round"] in (2, 3)
+    from harmofl.report import write_report
+
+    assert "svg" in write_report([tmp_path / "run"], tmp_path / "report.html").read_text()

@@ -18,7 +18,7 @@ LAYERS = [
     *("arrays", "amplitude", "profile", "exchange", "sharpness", "precision"),
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
-    *("evaluation", "samples", "checkpoint", "states", "journal", "config", "trial", "experiment"),
+    *("evaluation", "samples", "checkpoint", "states", "journal", "config", "trial", "experiment", "forecast"),
     *(
         "report",
         "terminal",

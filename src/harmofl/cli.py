@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from harmofl.cli_data import data_app
 from harmofl.cli_options import Seed, Size, parse_size
 from harmofl.errors import ConfigError, HarmoFLError
 
+if TYPE_CHECKING:
+    from harmofl.config import Experiment
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -27,19 +30,27 @@ app.add_typer(data_app, name="data")
 register(app)
 
 
+Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
+Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
+Named = Annotated[str | None, typer.Option(help="Which method; `harmofl methods` lists them.")]
+Rounds = Annotated[int | None, typer.Option(help="How many rounds.")]
+Seeded = Annotated[int | None, typer.Option(help="Everything random is derived from it.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
+]
+
+
 @app.command()
 def run(
-    config: Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")] = None,
-    method: Annotated[str | None, typer.Option(help="Which method; `harmofl methods` lists them.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="How many rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Everything random is derived from it.")] = None,
+    config: Config = None,
+    data: Data = None,
+    method: Named = None,
+    rounds: Rounds = None,
+    seed: Seeded = None,
     size: Size = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME by default.")] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
-    ] = None,
+    setting: Settings = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")] = None,
 ) -> None:
     """Train a federation on one machine and report how its model does at every site.
@@ -51,7 +62,6 @@ def run(
 
         harmofl run --resume runs/demo
     """
-    from harmofl import config as configuration
     from harmofl import experiment
     from harmofl.report import write_report
     from harmofl.terminal import Terminal, result_table
@@ -63,15 +73,7 @@ def run(
     if resume is not None:
         folder, start = resume, partial(experiment.resume, resume)
     else:
-        given: dict[str, Any] = {
-            "data.folder": None if data is None else str(data),
-            "method.name": method,
-            "training.rounds": rounds,
-            "run.seed": seed,
-            "data.size": None if size is None else parse_size(size),
-        }
-        changes = {key: value for key, value in given.items() if value is not None}
-        chosen = configuration.load_experiment(config, changes | configuration.parse_settings(setting or []))
+        chosen = _experiment(config, data, method, rounds, seed, size, setting)
         folder = out or _default_folder(chosen)
         start = partial(experiment.run, chosen, folder)
     with _interruptible(folder), Terminal() as terminal:
@@ -80,6 +82,74 @@ def run(
     console = Console()
     console.print(result_table([result]))
     console.print(f"run folder {folder}, report {report}", soft_wrap=True)
+
+
+def _experiment(
+    config: Path | None,
+    data: Path | None,
+    method: str | None,
+    rounds: int | None,
+    seed: int | None,
+    size: str | None,
+    setting: list[str] | None,
+) -> "Experiment":
+    """What the options ask for."""
+    from harmofl.config import load_experiment, parse_settings
+
+    given: dict[str, Any] = {
+        "data.folder": None if data is None else str(data),
+        "method.name": method,
+        "training.rounds": rounds,
+        "run.seed": seed,
+        "data.size": None if size is None else parse_size(size),
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    return load_experiment(config, changes | parse_settings(setting or []))
+
+
+@app.command()
+def plan(
+    config: Config = None,
+    data: Data = None,
+    method: Named = None,
+    rounds: Rounds = None,
+    size: Size = None,
+    setting: Settings = None,
+) -> None:
+    """Say what a run will take here, from a few measured steps: time, bytes on the wire, memory, disk.
+
+    Examples:
+        harmofl plan configs/nuclei.toml --data nuclei
+
+        harmofl plan --data hospitals/ --method fedavg --rounds 200 --set training.participation=0.25
+    """
+    from harmofl.cli_options import bar
+    from harmofl.forecast import forecast
+
+    chosen = _experiment(config, data, method, rounds, None, size, setting)
+    with bar("measuring") as opening:
+        found = forecast(chosen, opening)
+    part = "all of them train in each round" if found.drawn == found.sites else f"{found.drawn} train in each round"
+    megabyte = 1e6
+    for line in (
+        f"{found.sites} sites, {part}, {found.rounds} rounds; measured on {found.steps} steps",
+        f"time    {duration(found.seconds)} in all: {found.start:.1f} s to start, "
+        f"{found.training + found.validation + found.rest:.2f} s a round (training {found.training:.2f}, validation "
+        f"{found.validation:.2f}, the rest {found.rest:.2f}), {found.test:.1f} s to test",
+        f"wire    {found.wire / megabyte:.1f} MB in all: {found.bytes_up / megabyte:.1f} MB up and "
+        f"{found.bytes_down / megabyte:.1f} MB down a round",
+        f"memory  {found.memory / megabyte:.0f} MB",
+        f"disk    {found.disk / megabyte:.0f} MB",
+    ):
+        print(line)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

@@ -6,7 +6,7 @@
 [network]     name, norm, options
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
               compile, augment
-[evaluation]  metric, batch_size, test_every_round
+[evaluation]  metric, batch_size, every, test_every_round
 """
 
 import os
@@ -96,6 +96,7 @@ class EvaluationTable(_Table):
 
     metric: str | None = Field(None, description="by which the round is chosen and methods are compared")
     batch_size: int = Field(32, ge=1)
+    every: int = Field(1, ge=1, description="rounds between validations; the last is always validated")
     test_every_round: bool = False
 
 

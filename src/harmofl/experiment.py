@@ -173,8 +173,8 @@ def _round(
     )
     journal.states.keep(server.round, kept)
     own.update({site: entries for site, state in kept.items() if (entries := trial.method.own(state))})
-    val = trial.scores(server.weights, own, "val")
-    mean = trial.summary(val).mean
+    val = trial.scores(server.weights, own, "val") if _validated(trial, server.round) else None
+    mean = trial.summary(val).mean if val else float("-inf")
     best = mean > before.best_score
     if best:
         journal.save_model(server.round, server.weights, own)
@@ -194,6 +194,11 @@ def _round(
     )
     chosen = (server.round, mean) if best else (before.best_round, before.best_score)
     return Checkpoint(server, *chosen), record
+
+
+def _validated(trial: Trial, round_number: int) -> bool:
+    experiment = trial.experiment
+    return round_number % experiment.evaluation.every == 0 or round_number == experiment.training.rounds
 
 
 def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:

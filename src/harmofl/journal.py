@@ -43,7 +43,7 @@ class RoundRecord:
         bytes_down: what the server sent to all sites, in bytes.
         bytes_kept: what the site that keeps most keeps until the next round, its optimizer's moments included.
         bytes_held: what the method held in memory at a site while training, beside the model and its optimizer.
-        val: validation scores per site.
+        val: validation scores per site, in the rounds that are validated.
         best: whether this is the best round so far by mean validation score.
         test: test scores per site, only if asked for every round; never used to choose.
     """
@@ -55,7 +55,7 @@ class RoundRecord:
     bytes_down: int
     bytes_kept: int
     bytes_held: int
-    val: Scores
+    val: Scores | None
     best: bool
     test: Scores | None = None
 

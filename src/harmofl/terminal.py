@@ -45,6 +45,7 @@ class Terminal(Watch):
         self._bar = self._progress.add_task("reading", total=None, said="")
         self._metric = ""
         self._rounds = 0
+        self._said = "not validated yet"
 
     def __enter__(self) -> "Terminal":
         self._progress.start()
@@ -83,11 +84,13 @@ class Terminal(Watch):
 
     def round_done(self, record: RoundRecord) -> None:
         """Say how validation went."""
-        summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})
-        said = f"validation {self._metric} {summary.mean:.3f}, worst {summary.worst:.3f} ({summary.worst_site})"
-        self._progress.update(self._bar, said=said)
+        if record.val is not None:
+            summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})
+            worst = f"{summary.worst:.3f} ({summary.worst_site})"
+            self._said = f"validation {self._metric} {summary.mean:.3f}, worst {worst}"
+            self._progress.update(self._bar, said=self._said)
         if not self.console.is_terminal and record.round % max(1, self._rounds // 10) == 0:
-            self.console.print(f"round {record.round}/{self._rounds}: {said}", soft_wrap=True)
+            self.console.print(f"round {record.round}/{self._rounds}: {self._said}", soft_wrap=True)
 
 
 def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
