@@ -1,18 +1,29 @@
 # make demo   train HarmoFL and FedAvg on a synthetic federation and write runs/demo/report.html
 # make test   run the tests
+# make bench  measure how fast the parts are, and write bench.json; BENCH="--threads 1 --only step" for a part of it
+# make bench-compare BEFORE=old.json AFTER=bench.json  compare two of these
 # make check  format, lint, types, import direction and tests
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench bench-compare check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/harmofl demo --out runs/demo
 
 test: $(VENV)/installed
 	$(BIN)/pytest
+
+BENCH :=
+AFTER := bench.json
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/bench.py --out bench.json $(BENCH)
+
+bench-compare: $(VENV)/installed
+	$(BIN)/python benchmarks/bench.py compare $(BEFORE) $(AFTER)
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

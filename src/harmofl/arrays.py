@@ -60,7 +60,7 @@ def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     wide = torch.complex128 if dtype.is_complex else torch.float64
     total = torch.zeros_like(tensors[0], dtype=wide)
     for tensor, share in zip(tensors, shares, strict=True):
-        total.add_(tensor.to(wide), alpha=share)
+        total.add_(tensor, alpha=share)
     if dtype == torch.bool:
         return total > 0.5
     return total.to(dtype) if dtype.is_floating_point or dtype.is_complex else total.round().to(dtype)

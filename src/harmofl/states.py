@@ -28,11 +28,11 @@ class SiteStates(Mapping[str, ClientState]):
     Args:
         folder: of the files.
         files: of the states that are there already, by site.
-        memory: bytes that may be held.
+        memory: bytes that may be held; `MEMORY` if not given.
     """
 
-    def __init__(self, folder: Path, files: Mapping[str, str] | None = None, memory: int = MEMORY) -> None:
-        self.folder, self.memory = folder, memory
+    def __init__(self, folder: Path, files: Mapping[str, str] | None = None, memory: int | None = None) -> None:
+        self.folder, self.memory = folder, MEMORY if memory is None else memory
         self._files = dict(files or {})
         self._held: OrderedDict[str, ClientState] = OrderedDict()
         self._unsaved: dict[str, int] = {}

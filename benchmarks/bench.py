@@ -1,0 +1,461 @@
+"""How fast the parts are, each as a ratio against a named alternative in the same process; `make bench`.
+
+    python benchmarks/bench.py --threads 2 --out bench.json
+    python benchmarks/bench.py --only amplitude,average
+    python benchmarks/bench.py compare before.json after.json
+
+Alternatives take turns with ours, and medians are compared; the alternative of a row is the straightforward way
+(benchmarks/plain.py) unless the row says otherwise. Peak memory is that of one call in a process of its own, beyond
+what the process held before it.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from harmofl.amplitude import amplitude, with_amplitude
+from harmofl.arrays import mean, state_of
+from harmofl.checkpoint import Checkpoint
+from harmofl.data.site import Site, Split
+from harmofl.evaluation import predict
+from harmofl.exchange import ServerState
+from harmofl.journal import Journal
+from harmofl.local import LocalRun, Training, begin
+from harmofl.losses import cross_entropy, dice_cross_entropy
+from harmofl.memory import keep_freed_memory
+from harmofl.methods import FedAvg, HarmoFL
+from harmofl.models import DenseNet, UNet
+from harmofl.precision import Precision
+from harmofl.runtimes.simulation import run_round
+
+SECONDS = 12.0
+"""About so long a row takes turns, if three turns do not take longer."""
+CPU = torch.device("cpu")
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: the calls by name, the alternative last."""
+
+    title: str
+    make: Callable[[], dict[str, Call]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came out for one of ours."""
+
+    row: str
+    ours: str
+    against: str
+    seconds: float
+    ratio: float
+    peak: float
+    peak_against: float
+    note: str = ""
+
+
+def spectrum(images: Tensor) -> tuple[Tensor, np.ndarray]:
+    """The mean amplitude of some images, half for us and whole for the alternative."""
+    return amplitude(images).mean(dim=0), np.abs(np.fft.fft2(images.numpy(), axes=(-2, -1))).mean(axis=0)
+
+
+def operators(count: int, size: int, band: float) -> dict[str, Call]:
+    x = torch.rand(count, 3, size, size)
+    A, whole = spectrum(torch.rand(8, 3, size, size))
+    reach = None if band == 1 else int(band * size)
+    torch.testing.assert_close(
+        with_amplitude(x[:2], A, band), plain.with_amplitude(x[:2], whole, reach), rtol=0, atol=1e-4
+    )
+    return {
+        "ours": lambda: with_amplitude(x, A, band),
+        "per-image NumPy": lambda: plain.with_amplitude(x, whole, reach),
+    }
+
+
+def site(name: str, network: str, size: int, count: int) -> Site:
+    random = np.random.default_rng(len(name))
+    images = random.random((count, 3, size, size), dtype=np.float32)
+    targets = random.integers(0, 2, (count, size, size) if network == "unet" else count).astype(np.int64)
+    split = Split(images, targets, tuple(map(str, range(count))))
+    return Site(name, "segmentation" if network == "unet" else "classification", ("a", "b"), split, split, split)
+
+
+def sgd(params: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=1e-3, momentum=0.9, weight_decay=1e-4)
+
+
+def adam(params: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, lr=1e-4, weight_decay=1e-4)
+
+
+NETWORKS = {"densenet": (DenseNet, cross_entropy, sgd), "unet": (UNet, dice_cross_entropy, adam)}
+
+
+def training(
+    method: FedAvg, network: str, batch: int, precision: Precision = "float32", compiled: bool = False
+) -> Training:
+    build, loss, optimizer = NETWORKS[network]
+    torch.manual_seed(0)
+    net = build()
+    if compiled:
+        net.compile()
+    model = method.model(net).to(memory_format=torch.channels_last)
+    return Training(model=model, loss=loss, optimizer=optimizer, batch_size=batch, precision=precision)
+
+
+def second_round(network: str, size: int, batch: int, **options: Any) -> tuple[FedAvg, LocalRun]:
+    """A site ready for a step of round 2, its amplitude frozen."""
+    method = HarmoFL(band=0)
+    how = training(method, network, batch, **options)
+    place = site("one", network, size, batch)
+    server = method.start(how.model)
+    layer = how.model.get_submodule("amplitude_norm")
+    layer(place.train.batch(range(batch)).images)  # learns
+    weights = {**server.weights, **state_of(how.model), "amplitude_norm.frozen": torch.tensor(True)}
+    run = begin(place, method.broadcast(replace(server, weights=weights)), {}, how)
+    method.prepare(run)
+    return method, run
+
+
+def steps(network: str, size: int, batch: int, compiled: bool = False) -> dict[str, Call]:
+    from harmofl.precision import computing
+
+    def ours(precision: Precision, compile_it: bool = False) -> Call:
+        method, run = second_round(network, size, batch, precision=precision, compiled=compile_it)
+        images = next(iter(run.batches()))
+
+        def call() -> Tensor:
+            with computing(precision, CPU):
+                return method.local_step(run, images)
+
+        return call
+
+    _, run = second_round(network, size, batch)
+    images = next(iter(run.batches()))
+    model = plain.network(run.network)  # type: ignore[arg-type]
+    optimizer = NETWORKS[network][2](model.parameters())
+    layer = run.model.get_submodule("amplitude_norm")
+    half = layer.get_buffer("amplitude")
+    A = np.zeros((3, size, size))
+    A[:, 0, 0] = half[:, 0, 0].numpy()
+    loss = NETWORKS[network][1]
+    calls: dict[str, Call] = {"float32": ours("float32"), "bfloat16": ours("bfloat16")}
+    if compiled:
+        calls["float32, compiled"] = ours("float32", True)
+        calls["bfloat16, compiled"] = ours("bfloat16", True)
+    calls["straightforward"] = lambda: plain.step(model, optimizer, loss, images.images, images.targets, A, 0.05)
+    first = calls["float32"](), calls["straightforward"]()
+    torch.testing.assert_close(*first, rtol=1e-3, atol=1e-4)
+    return calls
+
+
+def rounds(network: str, size: int, batch: int, sites: int, images: int) -> dict[str, Call]:
+    """A round of all sites, one local epoch, with the average in the end."""
+    method = HarmoFL(band=0)
+    places = [site("s" * (k + 1), network, size, images) for k in range(sites)]
+
+    def ours(precision: Precision) -> Call:
+        how = training(method, network, batch, precision)
+        server, states, _ = run_round(
+            method, method.start(how.model), [replace(p, train=first(p, batch)) for p in places], {}, how
+        )
+        return lambda: run_round(method, server, places, states, how)
+
+    models = [plain.network(NETWORKS[network][0]()) for _ in places]
+    optimizers = [NETWORKS[network][2](model.parameters()) for model in models]
+    A = np.zeros((3, size, size))
+    loss = NETWORKS[network][1]
+
+    def straightforward() -> None:
+        for model, optimizer, place in zip(models, optimizers, places, strict=True):
+            order = np.random.default_rng(0).permutation(images)
+            for index in np.split(order, range(batch, images, batch)):
+                b = place.train.batch(index)
+                plain.step(model, optimizer, loss, b.images, b.targets, A, 0.05)
+        averaged = plain.average([deepcopy(model.state_dict()) for model in models])
+        for model in models:
+            model.load_state_dict(averaged)
+
+    return {"float32": ours("float32"), "bfloat16": ours("bfloat16"), "straightforward": straightforward}
+
+
+def first(place: Site, count: int) -> Split:
+    part = place.train
+    return Split(part.images[:count], part.targets[:count], part.cases[:count])
+
+
+def averages() -> dict[str, Call]:
+    states = [state_of(UNet()) for _ in range(6)]
+    return {"ours": lambda: mean(states, [1.0] * 6), "name by name": lambda: plain.average(states)}
+
+
+def checkpoints() -> dict[str, Call]:
+    """Six sites with Adam's moments: ours is written beside, flushed to the disk and renamed."""
+    net = UNet()
+
+    def moments() -> dict[str, Tensor]:
+        return {f"{key}:{name}": torch.zeros_like(p) for name, p in net.named_parameters() for key in ("m", "v")}
+
+    states = {f"site {k}": {"optimizer": moments(), "weights": {}} for k in range(6)}
+    folder = Path(tempfile.mkdtemp())
+    journal = Journal.create(folder / "run", "", {})
+    server, count = ServerState(1, state_of(net)), iter(range(10**6))
+
+    def ours() -> None:
+        journal.states.keep(next(count), states)
+        journal.save(Checkpoint(server))
+
+    return {"ours": ours, "torch.save": lambda: torch.save((server.weights, states), folder / "state.pt")}
+
+
+def evaluations(network: str, size: int, count: int) -> dict[str, Call]:
+    how = training(FedAvg(), network, 16)
+    place = site("one", network, size, count)
+    model = plain.network(how.model.get_submodule("network"))  # type: ignore[arg-type]
+    wide = partial(predict, how.model, place, "val", batch_size=32, device=CPU)
+
+    @torch.no_grad()
+    def one_by_one() -> list[Tensor]:
+        model.eval()
+        return [model(place.val.batch([k, k + 1]).images).argmax(dim=1) for k in range(0, count, 2)]
+
+    return {"float32": wide, "bfloat16": partial(wide, precision="bfloat16"), "two by two, straightforward": one_by_one}
+
+
+class Idle(FedAvg):
+    """Takes no step."""
+
+    def local_step(self, run: LocalRun, batch: Any) -> Tensor:
+        return torch.zeros(())
+
+
+def empty_rounds() -> dict[str, Call]:
+    """Three sites with a U-Net of 7.76 M parameters, without a step; the alternative copies, loads and averages."""
+    method = Idle()
+    how = training(method, "unet", 1)
+    places = [site(name, "unet", 16, 1) for name in ("a", "bb", "ccc")]
+    server = method.start(how.model)
+    model = UNet()
+
+    def copied() -> None:
+        states = []
+        for _ in places:
+            model.load_state_dict(deepcopy(server_weights))
+            states.append(deepcopy(model.state_dict()))
+        plain.average(states)
+
+    server_weights = model.state_dict()
+    return {"ours": lambda: run_round(method, server, places, {}, how), "copy, load, average": copied}
+
+
+TO_FIRST_STEP = """
+import os, sys
+from harmofl.methods import FedAvg
+FedAvg.local_step = lambda self, run, batch: os._exit(0)
+from harmofl.cli import main
+main()
+"""
+
+
+def starts() -> dict[str, Call]:
+    """From typing `harmofl run` to its first step, against importing torch."""
+    from harmofl.data.synthetic import write_federation
+
+    folder = Path(tempfile.mkdtemp())
+    write_federation(folder / "data", kind="cells", task="classification", sites=4, images=24, size=64, shift=1, seed=0)
+    count = iter(range(10**6))
+
+    def command() -> None:
+        given = ["run", "--data", str(folder / "data"), "--out", str(folder / f"run-{next(count)}")]
+        subprocess.run([sys.executable, "-c", TO_FIRST_STEP, *given], check=True, capture_output=True)
+
+    def importing() -> None:
+        subprocess.run([sys.executable, "-c", "import torch"], check=True, capture_output=True)
+
+    return {"command to first step": command, "import torch": importing}
+
+
+ROWS = [
+    *(
+        Row(f"amplitude, {name}, {count}x3x{size}x{size}", partial(operators, count, size, band), note)
+        for count, size in ((128, 96), (16, 384))
+        for name, band, note in (
+            ("whole (as published)", 1.0, "target x15"),
+            ("band 0.1", 0.1, "target x25"),
+            ("level (as released)", 0.0, "target x150"),
+        )
+    ),
+    Row("step, DenseNet-121, 32x3x96x96", partial(steps, "densenet", 96, 32), "targets x1.8, bfloat16 x3.2"),
+    Row("step, U-Net, 2x3x384x384", partial(steps, "unet", 384, 2), "targets x1.25, bfloat16 x2.5"),
+    Row("round, Camelyon-like: 5 sites x 64 images of 96x96", partial(rounds, "densenet", 96, 32, 5, 64)),
+    Row("round, prostate-like: 6 sites x 8 images of 192x192", partial(rounds, "unet", 192, 4, 6, 8)),
+    Row("average of 6 U-Nets", averages, "target 0.1 s"),
+    Row("checkpoint, 6 U-Nets with Adam's moments", checkpoints),
+    Row("evaluation, DenseNet-121, 64 images of 96x96", partial(evaluations, "densenet", 96, 64)),
+    Row("evaluation, U-Net, 8 images of 192x192", partial(evaluations, "unet", 192, 8)),
+    Row("empty round, U-Net, 3 sites", empty_rounds, "target 0.1 s"),
+    Row("start", starts, "target 5 s"),
+]
+
+
+def turns(calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
+    """The median time of each, taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    begin = time.perf_counter()
+    while len(times[next(iter(times))]) < 3 or time.perf_counter() - begin < seconds:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_of(title: str, name: str, threads: int) -> float:
+    """Megabytes that one call needs beyond what its process held, in a process of its own."""
+    command = [sys.executable, __file__, "--peak", title, name, "--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def say_peak(title: str, name: str) -> None:
+    call = next(row for row in ROWS if row.title == title).make()[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def measure(row: Row, seconds: float, threads: int, peaks: bool) -> list[Measured]:
+    calls = row.make()
+    medians = turns(calls, seconds)
+    *ours, against = calls
+    needs = {name: peak_of(row.title, name, threads) if peaks else float("nan") for name in calls}
+    return [
+        Measured(
+            row.title,
+            name,
+            against,
+            medians[name],
+            medians[against] / medians[name],
+            needs[name],
+            needs[against],
+            row.note,
+        )
+        for name in ours
+    ]
+
+
+def ceilings() -> dict[str, float]:
+    """Billions of operations a second of the convolution that both networks are made of, 3x3, 64 maps to 64."""
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        x = torch.rand(16, 64, 96, 96).to(dtype).to(memory_format=torch.channels_last)
+        conv = torch.nn.Conv2d(64, 64, 3, padding=1, bias=False).to(dtype).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            median = turns({"conv": partial(conv, x)}, 2.0)["conv"]
+        found[name] = 2 * 16 * 64 * 64 * 9 * 96 * 96 / median / 1e9
+    return found
+
+
+def work_of_a_step(network: str, size: int, batch: int) -> float:
+    """Billions of operations of two forward and backward passes, as the network is written."""
+    net, counter = NETWORKS[network][0](), FlopCounterMode(display=False)
+    with counter:
+        net(torch.rand(batch, 3, size, size)).sum().backward()
+    return 2 * counter.get_total_flops() / 1e9
+
+
+SHARES = {"step, DenseNet-121, 32x3x96x96": ("densenet", 96, 32), "step, U-Net, 2x3x384x384": ("unet", 384, 2)}
+
+
+def share_of_ceiling(found: Measured, limits: Mapping[str, float]) -> str:
+    if found.row not in SHARES:
+        return ""
+    rate = work_of_a_step(*SHARES[found.row]) / found.seconds
+    limit = limits[found.ours.split(",")[0]]
+    return f"{rate:.0f} of {limit:.0f} GFLOP/s ({100 * rate / limit:.0f} %)"
+
+
+def table(found: list[Measured], shares: Mapping[tuple[str, str], str]) -> str:
+    lines = ["| | | against | seconds | times as fast | peak MB | its peak MB | |", "|---|---|---|---|---|---|---|---|"]
+    for one in found:
+        note = "; ".join(filter(None, (one.note, shares.get((one.row, one.ours), ""))))
+        lines.append(
+            f"| {one.row} | {one.ours} | {one.against} | {one.seconds:.4g} | {one.ratio:.2f} | {one.peak:.0f} | "
+            f"{one.peak_against:.0f} | {note} |"
+        )
+    return "\n".join(lines)
+
+
+def compare(before: Path, after: Path) -> None:
+    """How the ratios of two commits relate; ratios, so that another machine or a busy one matters less."""
+    old, new = (json.loads(path.read_text()) for path in (before, after))
+    olds = {(row["row"], row["ours"]): row for row in old["rows"]}
+    print(
+        f"{before} ({old['commit']}, {old['threads']} threads) and {after} ({new['commit']}, {new['threads']} threads)"
+    )
+    print("| | | before | after | change |\n|---|---|---|---|---|")
+    for row in new["rows"]:
+        if earlier := olds.get((row["row"], row["ours"])):
+            change = row["ratio"] / earlier["ratio"] - 1
+            print(f"| {row['row']} | {row['ours']} | {earlier['ratio']:.2f} | {row['ratio']:.2f} | {change:+.0%} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="*", help="nothing, or: compare BEFORE.json AFTER.json")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--only", default="", help="words, with commas: rows with one of them in their title")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--no-peaks", action="store_true")
+    parser.add_argument("--peak", nargs=2, metavar=("ROW", "NAME"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.command:
+        compare(*map(Path, given.command[1:]))
+        return
+    torch.set_num_threads(given.threads)
+    keep_freed_memory()
+    if given.peak:
+        say_peak(*given.peak)
+        return
+    found: list[Measured] = []
+    words = [word for word in given.only.split(",") if word]
+    for row in ROWS:
+        if not words or any(word in row.title for word in words):
+            print(row.title, file=sys.stderr)
+            found += measure(row, given.seconds, given.threads, not given.no_peaks)
+    limits = ceilings() if any(one.row in SHARES for one in found) else {}
+    shares = {(one.row, one.ours): share_of_ceiling(one, limits) for one in found}
+    print(f"{given.threads} threads, {platform.processor() or platform.machine()}, torch {torch.__version__}\n")
+    print(table(found, shares))
+    if given.out:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        about = {"commit": commit.stdout.strip(), "threads": given.threads, "torch": torch.__version__}
+        given.out.write_text(json.dumps({**about, "rows": [asdict(one) for one in found]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Many sites: time of a round and memory against the number of sites, and processes against the plain loop.
+
+    python benchmarks/scale.py --out runs/scale
+    python benchmarks/scale.py --sites 4,16,64 --rounds 4
+
+Synthetic tissue, a U-Net of 0.49 M parameters with Adam, 12 images of 64 x 64 a site, every run in its own process.
+States are held in memory up to 32 MB (1 GB by default), so that what is beyond is seen to be on disk. Writes scale.json
+and scale.png.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+SETTINGS = {
+    "run.threads": 1,
+    "network.options": {"features": 8},
+    "training.batch_size": 4,
+    "evaluation.every": 1000,
+}
+HELD = 32 << 20
+
+
+def one(data: Path, out: Path, participation: float, rounds: int, workers: int) -> dict[str, float]:
+    """One run, in this process."""
+    import harmofl.states
+    from harmofl import run
+    from harmofl.config import load_experiment
+    from harmofl.journal import Journal
+
+    harmofl.states.MEMORY = HELD
+    changes = SETTINGS | {
+        "data.folder": str(data),
+        "data.cache": str(data.parent / "cache"),
+        "training.participation": participation,
+        "training.rounds": rounds,
+        "run.workers": workers,
+    }
+    run(load_experiment(None, changes), out)
+    seconds = [record["seconds"] for record in Journal(out).records()]
+    return {
+        "seconds": statistics.median(seconds[1:-1]),
+        "drawn": len(Journal(out).records()[0]["train_loss"]),
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def measured(folder: Path, sites: int, participation: float, rounds: int, workers: int = 1) -> dict[str, float]:
+    """One run, in a process of its own."""
+    data = folder / f"sites-{sites}" / "data"
+    if not data.exists():
+        from harmofl.data.synthetic import write_federation
+
+        write_federation(data, kind="cells", task="segmentation", sites=sites, images=12, size=64, shift=1.0, seed=0)
+    out = folder / f"sites-{sites}" / f"run-{participation:g}-{workers}"
+    given = [str(data), str(out), str(participation), str(rounds), str(workers)]
+    done = subprocess.run([sys.executable, __file__, "one", *given], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{sites} sites, {found['drawn']} a round, {workers} processes: {found}", file=sys.stderr)
+    return {"sites": sites, "workers": workers, **found}
+
+
+def picture(quarter: list[dict[str, float]], four: list[dict[str, float]], path: Path) -> None:
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    left.plot([row["drawn"] for row in quarter], [row["seconds"] for row in quarter], "o-")
+    left.set(xlabel="sites drawn for a round", ylabel="seconds a round", title="A quarter of the sites takes part")
+    middle.plot([row["sites"] for row in four], [row["seconds"] for row in four], "o-")
+    middle.set(xlabel="sites", ylabel="seconds a round", title="Four sites take part", ylim=(0, None))
+    for name, rows in (("a quarter takes part", quarter), ("four take part", four)):
+        right.plot([row["sites"] for row in rows], [row["megabytes"] for row in rows], "o-", label=name)
+    right.set(xlabel="sites", ylabel="peak memory, MB", title="Memory", ylim=(0, None))
+    right.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/scale"))
+    parser.add_argument("--sites", default="4,16,64,256")
+    parser.add_argument("--rounds", type=int, default=6)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    counts = [int(count) for count in given.sites.split(",")]
+    quarter = [measured(given.out, count, 0.25, given.rounds) for count in counts]
+    four = [measured(given.out, count, 4 / count, given.rounds) for count in counts]
+    beside = [measured(given.out, counts[1], 1.0, given.rounds, workers) for workers in (1, 2, 0)]
+    found = {"a quarter": quarter, "four": four, "processes": beside}
+    (given.out / "scale.json").write_text(json.dumps(found, indent=1))
+    picture(quarter, four, given.out / "scale.png")
+    print("| sites | drawn | processes | seconds a round | peak MB |\n|---|---|---|---|---|")
+    for row in (*quarter, *four, *beside):
+        print(
+            " | ".join(
+                ("", *(f"{row[k]:.4g}" for k in ("sites", "drawn", "workers", "seconds", "megabytes")), "")
+            ).strip()
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["one"]:
+        data, out, participation, rounds, workers = sys.argv[2:]
+        print(json.dumps(one(Path(data), Path(out), float(participation), int(rounds), int(workers))))
+    else:
+        main()
