@@ -5,6 +5,8 @@ loop over the images, twice a step; every feature normalized anew by each layer 
 before they pool; weights climbed and restored tensor by tensor; channels first.
 """
 
+import ctypes
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +16,13 @@ from torch.nn import functional
 
 from harmofl.models import DenseNet, UNet
 from harmofl.models.densenet import _DenseBlock, _Transition
+
+
+def usual_memory() -> None:
+    """Let glibc hand freed memory back as it does by itself, which `keep_freed_memory` changes for us."""
+    if sys.platform.startswith("linux"):
+        for option, value in ((-3, 32 << 20), (-1, 64 << 20)):  # what its thresholds grow to
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def with_amplitude(images: Tensor, A: np.ndarray, reach: int | None) -> Tensor:

@@ -1,10 +1,16 @@
 """Narrower numbers in the network, and nowhere else."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from experiments import small
 from torch import nn
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
+from harmofl import run
+from harmofl.errors import ConfigError
 from harmofl.evaluation import predict
 from harmofl.methods import FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.precision import LossScale, computing
@@ -101,3 +107,29 @@ def test_float32_is_what_it_was() -> None:
     one, *_ = train(method, toy_training(method))
     same, *_ = train(method, toy_training(method, precision="float32"))
     assert_same(one.weights, same.weights)
+
+
+compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which is not here")
+
+
+@compiler
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_trains_alike() -> None:
+    method, network = HarmoFL(), toy_network()
+    plain, *_ = train(method, toy_training(method), rounds=1)
+    network.compile()
+    compiled, *_ = train(method, toy_training(method, network), rounds=1)
+    assert plain.weights.keys() == compiled.weights.keys()
+    for name, value in plain.weights.items():
+        torch.testing.assert_close(value, compiled.weights[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_without_a_compiler(federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(ConfigError, match=r"compile here, but No working .* found; install a C\+\+ compiler"):
+        run(small(federation, training__compile=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

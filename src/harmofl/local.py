@@ -172,7 +172,10 @@ class LocalRun:
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the training device."""
         to = self.training.device
-        return Batch(batch.images.to(to, non_blocking=True), batch.targets.to(to, non_blocking=True))
+        images, targets = batch.images, batch.targets
+        if to.type == "cuda":  # a copy is asynchronous from pinned memory alone
+            images, targets = images.pin_memory(), targets.pin_memory()
+        return Batch(images.to(to, non_blocking=True), targets.to(to, non_blocking=True))
 
 
 def batch_indices(order: np.ndarray, batch_size: int) -> list[np.ndarray]:

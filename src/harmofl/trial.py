@@ -1,5 +1,6 @@
 """An experiment made ready: its images decoded, its method, network and optimizer built."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -234,8 +235,24 @@ def _network(experiment: Experiment, federation: Federation) -> nn.Module:
         options=table.options,
     )
     if experiment.training.compile:
+        _check_compiler()
         network.compile()
     return network
+
+
+def _check_compiler() -> None:
+    """Find out whether anything can be compiled before training would.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's own, about itself
+            torch.compile(nn.ReLU())(torch.zeros(2))
+    except Exception as error:  # torch raises anything without a compiler
+        reason = " ".join(str(error).split("\n")[0].split())
+        fix = "install a C++ compiler such as g++, or set it to false"
+        raise ConfigError(f"training.compile: torch must be able to compile here, but {reason}; {fix}") from None
 
 
 def _optimizer(table: TrainingTable, device: torch.device) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
