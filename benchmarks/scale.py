@@ -14,6 +14,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,7 +59,7 @@ def measured(folder: Path, sites: int, participation: float, rounds: int, worker
         from harmofl.data.synthetic import write_federation
 
         write_federation(data, kind="cells", task="segmentation", sites=sites, images=12, size=64, shift=1.0, seed=0)
-    out = folder / f"sites-{sites}" / f"run-{participation:g}-{workers}"
+    out = Path(tempfile.mkdtemp(dir=folder, prefix="run-")) / "run"
     given = [str(data), str(out), str(participation), str(rounds), str(workers)]
     done = subprocess.run([sys.executable, __file__, "one", *given], capture_output=True, text=True, check=False)
     if done.returncode:
