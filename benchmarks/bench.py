@@ -312,7 +312,7 @@ ROWS = [
     Row("step, DenseNet-121, 32x3x96x96", partial(steps, "densenet", 96, 32), "targets x1.8, bfloat16 x3.2"),
     Row("step, U-Net, 2x3x384x384", partial(steps, "unet", 384, 2), "targets x1.25, bfloat16 x2.5"),
     Row("round, Camelyon-like: 5 sites x 32 images of 96x96", partial(rounds, "densenet", 96, 16, 5, 32)),
-    Row("round, prostate-like: 6 sites x 8 images of 192x192", partial(rounds, "unet", 192, 4, 6, 8)),
+    Row("round, prostate-like: 6 sites x 4 images of 192x192", partial(rounds, "unet", 192, 4, 6, 4)),
     Row("average of 6 U-Nets", averages, "target 0.1 s"),
     Row("checkpoint, 6 U-Nets with Adam's moments", checkpoints),
     Row("evaluation, DenseNet-121, 64 images of 96x96", partial(evaluations, "densenet", 96, 64)),

@@ -5,7 +5,7 @@
 
 Synthetic tissue, a U-Net of 0.49 M parameters with Adam, 12 images of 64 x 64 a site, every run in its own process.
 States are held in memory up to 32 MB (1 GB by default), so that what is beyond is seen to be on disk. Writes scale.json
-and scale.png.
+and scale.png. `--long` runs four sites for 200 rounds instead, and says what is in memory on the way.
 """
 
 import argparse
@@ -69,6 +69,26 @@ def measured(folder: Path, sites: int, participation: float, rounds: int, worker
     return {"sites": sites, "workers": workers, **found}
 
 
+def long_run(folder: Path) -> None:
+    """What the process has in memory after some rounds of 200."""
+    from harmofl import run
+    from harmofl.config import load_experiment
+    from harmofl.data.synthetic import write_federation
+    from harmofl.experiment import Watch
+    from harmofl.journal import RoundRecord
+
+    class Weighing(Watch):
+        def round_done(self, record: RoundRecord) -> None:
+            if record.round in (10, 50, 100, 150, 200):
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                print(f"| {record.round} | {pages * resource.getpagesize() / 1e6:.0f} |", flush=True)
+
+    write_federation(folder / "data", kind="cells", task="segmentation", sites=4, images=12, size=64, shift=1.0, seed=0)
+    changes = SETTINGS | {"data.folder": str(folder / "data"), "training.rounds": 200, "evaluation.every": 1}
+    print("| after round | resident MB |\n|---|---|")
+    run(load_experiment(None, changes), folder / "run", Weighing())
+
+
 def picture(quarter: list[dict[str, float]], four: list[dict[str, float]], path: Path) -> None:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     left.plot([row["drawn"] for row in quarter], [row["seconds"] for row in quarter], "o-")
@@ -87,7 +107,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/scale"))
     parser.add_argument("--sites", default="4,16,64,256")
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--long", action="store_true")
     given = parser.parse_args()
+    if given.long:
+        long_run(given.out)
+        return
     given.out.mkdir(parents=True, exist_ok=True)
     counts = [int(count) for count in given.sites.split(",")]
     quarter = [measured(given.out, count, 0.25, given.rounds) for count in counts]

@@ -76,7 +76,7 @@ def test_settings_are_toml_values_or_text() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training.rate": 1}, "unknown key 'training.rate'; known here are rounds, epochs"),
+        ({"training.rate": 1}, "unknown key 'training.rate'; known here are rounds, participation, epochs"),
         ({"trainin.lr": 1}, "unknown key 'trainin'; known here are data, run, method"),
         ({"training.lr": -1}, "training.lr: input should be greater than 0, got -1"),
         ({"training.lr": float("nan")}, "training.lr: input should be"),
