@@ -39,7 +39,9 @@ def test_a_perturbation_is_seen_within() -> None:
         assert not torch.equal(layer(x), before)
 
 
-@pytest.mark.parametrize("name", ["harmofl", "fedsam", "ditto", "moon", "fedfa", "feddg", "scaffold", "fedsmoo"])
+@pytest.mark.parametrize(
+    "name", ["harmofl", "fedsam", "ditto", "moon", "fedfa", "feddg", "scaffold", "fedsmoo", "harmofl-profile"]
+)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_methods_train_in_it(name: str, precision: str) -> None:
     method = make_method(name, {})
@@ -92,6 +94,15 @@ def test_a_step_that_overflows_is_left_out() -> None:
     for _ in range(199):
         scale.settle()
     assert scale.factor == first
+
+
+def test_a_step_left_out_leaves_no_trace_in_a_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harmofl.precision._FIRST_SCALE", 2.0**126)  # the first steps overflow
+    for name in ("scaffold", "mofedsam", "fedgamma"):
+        method = make_method(name, {})
+        server, states, _ = train(method, toy_training(method, precision="float16"), rounds=1)
+        assert all(value.isfinite().all() for group in server.extras.values() for value in group.values()), name
+        assert all(v.isfinite().all() for s in states.values() for group in s.values() for v in group.values()), name
 
 
 def test_one_bad_pass_of_two_is_enough() -> None:

@@ -47,7 +47,7 @@ class RunTable(_Table):
     name: str = Field("run", pattern=r"^[^/\\]+$")
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
-    threads: int = Field(0, ge=0, le=1024, description="0: as many as this process may use")
+    threads: int = Field(0, ge=0, le=1024, description="of each process; 0: an equal share of the cores")
     workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measured, loop or processes")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
 
@@ -192,7 +192,7 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
         for key, value in defaults.items():
             if tables[section][key] is None:
                 tables[section][key] = value
-    tables["run"]["threads"] = tables["run"]["threads"] or available_cores()
+    tables["run"]["threads"] = tables["run"]["threads"] or max(1, available_cores() // (tables["run"]["workers"] or 1))
     for key in ("folder", "cache"):
         tables["data"][key] = tables["data"][key] and Path(tables["data"][key]).resolve()
     options = dict(tables["method"])

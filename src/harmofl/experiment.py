@@ -98,7 +98,9 @@ def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
 @contextmanager
 def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
     """Where processes share decoded images if the experiment has no cache: a folder for as long as it runs."""
-    if experiment.run.workers == 1 or experiment.data.cache:
+    table = experiment.run
+    too_few = table.device == "cpu" and available_cores() < 2 * (table.threads or available_cores())
+    if table.workers == 1 or (table.workers == 0 and too_few) or experiment.data.cache:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="harmofl-", ignore_cleanup_errors=True) as folder:
@@ -204,11 +206,12 @@ def _validated(trial: Trial, round_number: int) -> bool:
 def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
     """The chosen model's scores on the test images of every site, unseen ones too; saves those of single cases."""
     weights, own = journal.load_model()
-    used = {site.name: {**weights, **own.get(site.name, {})} for site in trial.federation.sites}
+    used = trial.used(weights, own)
+    trained = {site.name for site in trial.federation.sites}
     new = trial.method.newcomer(weights, list(own.values()))
     scores, cases, samples = {}, {}, {}
     for site in (*trial.federation.sites, *trial.unseen):
-        outputs = trial.predict(site, "test", used.get(site.name, new))
+        outputs = trial.predict(site, "test", used(site.name) if site.name in trained else new)
         scores[site.name] = score(outputs, site, "test")
         cases[site.name] = asdict(case_scores(trial.metric, outputs, site, "test"))
         samples.update(sample(site, outputs, amplitude_norm_of(trial.training.model)))

@@ -40,13 +40,13 @@ class Forecast:
         start: seconds until the first round.
         training: seconds of a round that its sites train.
         validation: seconds of a validated round that it takes to validate.
-        rest: seconds of a round for the average and the checkpoint.
+        rest: seconds of a round for the average, the checkpoint, and testing if that is wanted in every round.
         test: seconds in the end.
         seconds: in all.
         bytes_up: all sites of a round together send.
         bytes_down: they receive.
         wire: bytes in all rounds.
-        memory: bytes of the process that trains.
+        memory: bytes of all processes.
         disk: bytes of the run folder.
     """
 
@@ -98,7 +98,7 @@ def forecast(experiment: Experiment, opening: Callable[[str, int, int], None]) -
     rounds, table = trial.experiment.training.rounds, trial.experiment
     validations = -(-rounds // table.evaluation.every)
     rest = average + keeping / table.run.checkpoint_every
-    every = validation * (1 + table.evaluation.test_every_round)
+    tests = test * table.evaluation.test_every_round
     up, down = update.num_bytes(), broadcast.num_bytes()
     return Forecast(
         sites=len(trial.training_sites),
@@ -107,14 +107,14 @@ def forecast(experiment: Experiment, opening: Callable[[str, int, int], None]) -
         steps=steps,
         start=start + once,
         training=training,
-        validation=every,
-        rest=rest,
+        validation=validation,
+        rest=rest + tests,
         test=test,
-        seconds=start + once + rounds * (training + rest) + validations * every + test,
+        seconds=start + once + rounds * (training + rest) + validations * validation + rounds * tests + test,
         bytes_up=trial.method.sends * drawn * up,
         bytes_down=trial.method.sends * drawn * down,
         wire=trial.method.sends * drawn * (first.num_bytes() + opened.num_bytes() + (rounds - 1) * (up + down)),
-        memory=_peak() + (drawn - 1) * up + states,
+        memory=_peak() * _processes(trial, drawn) + (drawn - 1) * up + states,
         disk=disk,
     )
 
@@ -151,10 +151,16 @@ def _training_line(
     return lambda images: max(low - slope * few, 0.0) + slope * images, 4 + steps
 
 
+def _processes(trial: Trial, drawn: int) -> int:
+    """This one, and those that train beside it."""
+    workers = min(trial.experiment.run.workers or processes_that_fit(trial), drawn)
+    return 1 + workers if workers > 1 else 1
+
+
 def _side_by_side(costs: Sequence[float], drawn: int, trial: Trial) -> float:
     """Seconds that a round trains: its sites one after the other, or as far as processes can, beside each other."""
     total = float(np.mean(costs)) * drawn
-    workers = min(trial.experiment.run.workers or processes_that_fit(trial), drawn)
+    workers = min(trial.experiment.run.workers or processes_that_fit(trial), processes_that_fit(trial), drawn)
     return max(total / max(1, workers), max(costs) if drawn == len(costs) else 0.0) if workers > 1 else total
 
 

@@ -102,8 +102,10 @@ class LocalRun:
         return [torch.empty_like(p).copy_(arrays[n]) if n in arrays else torch.zeros_like(p) for n, p in pairs]
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Undo `on_device`: the tensors by the names of the params, on the CPU."""
-        return {n: t.detach().to("cpu", copy=True) for n, t in zip(self.names, tensors, strict=True)}
+        """Undo `on_device`: the tensors by the names of the params, on the CPU, in the order in which they are sent."""
+        plain = torch.contiguous_format
+        pairs = zip(self.names, tensors, strict=True)
+        return {n: t.detach().to("cpu", copy=True, memory_format=plain) for n, t in pairs}
 
     @property
     def grads(self) -> list[Tensor]:
@@ -144,6 +146,11 @@ class LocalRun:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             self.scale.backward(loss, self.params if model is None else model.parameters())
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether a gradient of this step does not fit into float16, so that the step will be left out."""
+        return self.scale is not None and self.scale.overflowed
 
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Let the site's optimizer, or another one, take a step, unless a gradient overflowed in float16."""

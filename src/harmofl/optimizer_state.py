@@ -31,5 +31,7 @@ def load_optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer, ar
     for entry, value in arrays.items():
         key, name = entry.split(":", 1)
         parameter = named[name]
-        like = value if key == "step" else parameter  # a moment has its parameter's strides, for the same bits
+        like: Tensor = parameter  # a moment has its parameter's strides, for the same bits
+        if key == "step":  # a number on the CPU, but for optimizers that do all in one kernel
+            like = value.to(parameter.device) if optimizer.defaults.get("fused") else value
         optimizer.state[parameter][key] = torch.empty_like(like).copy_(value).detach()

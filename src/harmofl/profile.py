@@ -30,7 +30,8 @@ def profile(x: Tensor, rings: int) -> Tensor:
         (N, C, 1 + rings): |mean level|, then mean |F| / sqrt(H W) a ring, which is of one size for images of any size;
         0 for a ring without a frequency (which leaves amplitudes there alone).
     """
-    return _profile_of(_transform(x), x.shape[-2], x.shape[-1], rings)
+    with torch.autocast(x.device.type, enabled=False):
+        return _profile_of(_transform(x), x.shape[-2], x.shape[-1], rings)
 
 
 def _transform(x: Tensor) -> Tensor:
@@ -65,7 +66,8 @@ def with_profile(
     rings = target.shape[-1] - 1
     F = _transform(x)
     if own is None:
-        own = _profile_of(F.detach(), H, W, rings)
+        with torch.autocast(x.device.type, enabled=False):
+            own = _profile_of(F.detach(), H, W, rings)
         own = own.mean(dim=1, keepdim=True) if joint else own
     noise = torch.finfo(own.dtype).eps * own.amax(dim=-1, keepdim=True)
     known = (own > noise) & (target > 0)

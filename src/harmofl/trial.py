@@ -82,6 +82,9 @@ class Trial:
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
         check_metric(experiment, federation.info.task)
+        if experiment.training.compile and not method.compiles:
+            name = experiment.method["name"]
+            raise ConfigError(f"training.compile: {name} looks into the network while it computes; set it to false")
         if unseen and not method.common:
             name = experiment.method["name"]
             raise ConfigError(f"data.unseen: {name} trains no common model that an unseen site could use; leave it out")
@@ -135,10 +138,15 @@ class Trial:
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
         """Every site's scores under the global weights and, over them, those it keeps for itself."""
-        return {
-            site.name: score(self.predict(site, split, {**weights, **own.get(site.name, {})}), site, split)
-            for site in self.federation.sites
-        }
+        used = self.used(weights, own)
+        sites = self.federation.sites
+        return {site.name: score(self.predict(site, split, used(site.name)), site, split) for site in sites}
+
+    def used(self, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
+        """What a site uses: its own entries over the global weights; one that has yet to train, a newcomer's."""
+        absent = {site.name for site in self.federation.sites} - set(own)
+        new = self.method.newcomer(weights, list(own.values())) if own and absent and self.method.common else weights
+        return lambda site: {**weights, **own[site]} if site in own else new
 
     def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
         """Outputs for one split of a site, see `harmofl.evaluation.predict`."""

@@ -60,7 +60,8 @@ class Ditto(FedAvg):
         """A step of w_i, then one of v_i."""
         batch = run.normalized(batch)
         loss = self.gradient(run, batch)
-        self.correct(run)
+        if not run.overflowed:
+            self.correct(run)
         run.step()
         seed = (run.training.seed, "ditto", run.broadcast.round, run.site.name, run.num_steps)
         with torch_seed(*seed, device=run.training.device):

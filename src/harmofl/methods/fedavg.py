@@ -54,6 +54,8 @@ class FedAvg:
     """Whether there is one model in the end, which a site that never trained can use too."""
     climbs_as_said: ClassVar[bool] = True
     """Whether `climb`, `climb_every` and `climb_part` are heeded; not by methods whose climb is their own."""
+    compiles: ClassVar[bool] = True
+    """Whether the network may be compiled; not where hooks read or change what is within it."""
     told: ClassVar[tuple[str, ...]] = ()
     """Which of the server's extras go to the sites."""
 
@@ -198,7 +200,8 @@ class FedAvg:
         if len(moved) == len(run.params):
             return self.backward(run, batch), run.grads
         loss = self.objective(run, batch)
-        return loss.detach(), list(torch.autograd.grad(loss, moved, allow_unused=True, materialize_grads=True))
+        large = loss * run.scale.factor if run.scale else loss  # the climb is as long
+        return loss.detach(), list(torch.autograd.grad(large, moved, allow_unused=True, materialize_grads=True))
 
     def correct(self, run: LocalRun) -> None:
         """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""
@@ -206,7 +209,8 @@ class FedAvg:
     def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
         """One step of the site's optimizer, on images that pass Psi once."""
         loss = self.gradient(run, run.normalized(batch))
-        self.correct(run)
+        if not run.overflowed:
+            self.correct(run)
         run.step()
         return loss
 

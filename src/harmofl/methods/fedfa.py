@@ -34,6 +34,7 @@ class FedFA(FedAvg):
         keep: how much of the running means is kept at each step, in [0, 1].
     """
 
+    compiles: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"chance": (0.1, 1)}
     chance: float = 0.5
     keep: float = 0.99

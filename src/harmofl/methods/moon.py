@@ -35,6 +35,7 @@ class MOON(FedAvg):
         tau: temperature, above 0.
     """
 
+    compiles: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.01, 10)}
     mu: float = 1.0
     tau: float = 0.5

@@ -49,14 +49,14 @@ class Workers:
     def __init__(self, equip: Callable[[int], Equipment], count: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._processes, self._lines = [], list[Connection]()
-        for number in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, equip, number), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._lines.append(ours)
         try:
+            for number in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, equip, number), daemon=True)
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._lines.append(ours)
             for line in self._lines:
                 self._answer(line)
         except BaseException:
@@ -154,6 +154,9 @@ def _serve(line: Connection, equip: Callable[[int], Equipment], number: int) -> 
         send(line, error)
     except (EOFError, OSError):
         return
+    except Exception as error:  # out of a GPU's memory, or whatever a network raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        send(line, RunError(f"a site must be trained, but: {reason}"))
 
 
 def send(line: Connection, message: object) -> None:

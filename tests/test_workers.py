@@ -24,6 +24,7 @@ from harmofl.runtimes import measured
 from harmofl.runtimes.measured import Measured
 from harmofl.runtimes.parallel import Equipment, Workers, receive, send
 from harmofl.runtimes.simulation import run_round
+from harmofl.trial import Trial
 
 
 def equip(name: str, number: int) -> Equipment:
@@ -42,6 +43,14 @@ def diverging(number: int) -> Equipment:
     return replace(equipment, training=replace(equipment.training, loss=lambda logits, y: logits.sum() / 0))
 
 
+def raising(number: int) -> Equipment:
+    def loss(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such thing")
+
+    equipment = equip("fedavg", number)
+    return replace(equipment, training=replace(equipment.training, loss=loss))
+
+
 def ending(number: int) -> Equipment:
     equipment = equip("fedavg", number)
     return replace(equipment, training=replace(equipment.training, loss=lambda logits, y: os._exit(9)))
@@ -55,7 +64,7 @@ def rounds(name: str, carry: Any, count: int = 3) -> tuple[ServerState, dict[str
     return server, states
 
 
-@pytest.mark.parametrize("name", ["harmofl", "scaffold", "silobn"])
+@pytest.mark.parametrize("name", ["harmofl", "scaffold", "silobn", "fedsmoo"])
 def test_the_same_bits_as_the_loop(name: str) -> None:
     loop, kept = rounds(name, run_round)
     with Workers(partial(equip, name), 2) as workers:
@@ -169,6 +178,22 @@ def test_a_run_of_drawn_sites_resumes(federation: Path, tmp_path: Path) -> None:
     (tmp_path / "half" / "result.json").unlink()
     resume(tmp_path / "half")
     same_end(tmp_path / "whole", tmp_path / "half")
+
+
+def test_a_site_that_was_not_drawn_yet_uses_what_a_newcomer_would(federation: Path, tmp_path: Path) -> None:
+    experiment = small(federation, method__name="silobn", network__norm="batch", training__participation=0.5)
+    trial = Trial.prepare(experiment, lambda site, done, total: None)
+    weights = trial.start().weights
+    first, second = (site.name for site in trial.federation.sites[:2])
+    name = next(name for name in weights if name.endswith("running_mean"))
+    used = trial.used(weights, {first: {name: weights[name] + 3}})
+    assert torch.equal(used(second)[name], weights[name] + 3)
+    assert trial.used(weights, {})(second) is weights
+
+
+def test_what_a_network_raises_there_is_said_here() -> None:
+    with pytest.raises(RunError, match="a site must be trained, but: no such thing"), Workers(raising, 2) as workers:
+        rounds("fedavg", workers.run_round)
 
 
 def test_every_method_bears_sites_that_miss_rounds() -> None:
