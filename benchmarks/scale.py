@@ -52,13 +52,19 @@ def one(data: Path, out: Path, participation: float, rounds: int, workers: int) 
     }
 
 
-def measured(folder: Path, sites: int, participation: float, rounds: int, workers: int = 1) -> dict[str, float]:
-    """One run, in a process of its own."""
+def federation(folder: Path, sites: int) -> Path:
+    """The images, written once."""
     data = folder / f"sites-{sites}" / "data"
     if not data.exists():
         from harmofl.data.synthetic import write_federation
 
         write_federation(data, kind="cells", task="segmentation", sites=sites, images=12, size=64, shift=1.0, seed=0)
+    return data
+
+
+def measured(folder: Path, sites: int, participation: float, rounds: int, workers: int = 1) -> dict[str, float]:
+    """One run, in a process of its own."""
+    data = federation(folder, sites)
     out = Path(tempfile.mkdtemp(dir=folder, prefix="run-")) / "run"
     given = [str(data), str(out), str(participation), str(rounds), str(workers)]
     done = subprocess.run([sys.executable, __file__, "one", *given], capture_output=True, text=True, check=False)
@@ -73,7 +79,6 @@ def long_run(folder: Path) -> None:
     """What the process has in memory after some rounds of 200."""
     from harmofl import run
     from harmofl.config import load_experiment
-    from harmofl.data.synthetic import write_federation
     from harmofl.experiment import Watch
     from harmofl.journal import RoundRecord
 
@@ -83,10 +88,9 @@ def long_run(folder: Path) -> None:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 print(f"| {record.round} | {pages * resource.getpagesize() / 1e6:.0f} |", flush=True)
 
-    write_federation(folder / "data", kind="cells", task="segmentation", sites=4, images=12, size=64, shift=1.0, seed=0)
-    changes = SETTINGS | {"data.folder": str(folder / "data"), "training.rounds": 200, "evaluation.every": 1}
+    changes = SETTINGS | {"data.folder": str(federation(folder, 4)), "training.rounds": 200, "evaluation.every": 1}
     print("| after round | resident MB |\n|---|---|")
-    run(load_experiment(None, changes), folder / "run", Weighing())
+    run(load_experiment(None, changes), Path(tempfile.mkdtemp(dir=folder, prefix="long-")) / "run", Weighing())
 
 
 def picture(quarter: list[dict[str, float]], four: list[dict[str, float]], path: Path) -> None:
@@ -109,10 +113,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--long", action="store_true")
     given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     if given.long:
         long_run(given.out)
         return
-    given.out.mkdir(parents=True, exist_ok=True)
     counts = [int(count) for count in given.sites.split(",")]
     quarter = [measured(given.out, count, 0.25, given.rounds) for count in counts]
     four = [measured(given.out, count, 4 / count, given.rounds) for count in counts]
@@ -122,11 +126,8 @@ def main() -> None:
     picture(quarter, four, given.out / "scale.png")
     print("| sites | drawn | processes | seconds a round | peak MB |\n|---|---|---|---|---|")
     for row in (*quarter, *four, *beside):
-        print(
-            " | ".join(
-                ("", *(f"{row[k]:.4g}" for k in ("sites", "drawn", "workers", "seconds", "megabytes")), "")
-            ).strip()
-        )
+        cells = (f"{row[key]:.4g}" for key in ("sites", "drawn", "workers", "seconds", "megabytes"))
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

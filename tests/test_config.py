@@ -113,3 +113,11 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 def test_setting_without_equals_sign() -> None:
     with pytest.raises(ConfigError, match="--set takes key=value"):
         parse_settings(["alpha"])
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 4), (2, 2), (3, 1), (8, 1), (0, 4)])
+def test_cores_are_shared_out_among_processes(workers: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harmofl.config.available_cores", lambda: 4)
+    for given, expected in ((0, threads), (3, 3)):
+        experiment = load_experiment(None, {"data.folder": "x", "run.workers": workers, "run.threads": given})
+        assert resolved(experiment, "classification").run.threads == expected

@@ -15,10 +15,11 @@ from harmofl.methods import METHODS
 SOURCE = Path(harmofl.__file__).parent
 LAYERS = [
     *("errors", "checks", "batch", "seeding", "memory", "files", "children"),
-    *("arrays", "amplitude", "profile", "exchange", "sharpness", "precision"),
+    *("arrays", "replacing", "amplitude", "profile", "exchange", "sharpness", "precision"),
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
-    *("evaluation", "samples", "checkpoint", "states", "journal", "config", "trial", "experiment", "forecast"),
+    *("evaluation", "samples", "checkpoint", "states", "journal", "config"),
+    *("building", "trial", "processes", "experiment", "forecast"),
     *(
         "report",
         "terminal",

@@ -85,6 +85,9 @@ class Empty(nn.Module):
         ({"data__size": [16, 16], "training__batch_size": 1}, "the network must take a batch"),
         ({"run__device": "cuda:99"}, "which torch cannot use here"),
         ({"run__device": "mps"}, "which torch cannot use here"),
+        ({"training__precision": "tf32"}, "tf32 is of CUDA devices, got run.device cpu"),
+        ({"training__compile": True, "method__name": "moon"}, "moon looks into the network while it computes"),
+        ({"method__climb_part": "nothing"}, "climb_part must be in a param's name"),
     ],
 )
 def test_a_misfit_is_said_before_the_run_folder_is_made(

@@ -1,7 +1,6 @@
 """Sites side by side: the same weights as the loop to the bit, errors in one line, and what is measured is heeded."""
 
 import os
-import time
 from dataclasses import replace
 from functools import partial
 from multiprocessing import Pipe
@@ -13,7 +12,7 @@ import pytest
 import torch
 from experiments import small
 from test_experiment import same_end
-from toys import assert_same, toy_network, toy_sites, toy_training, train
+from toys import assert_same, toy_network, toy_sites, toy_training
 
 from harmofl import resume, run
 from harmofl.errors import ConfigError, RunError, TrainingError
@@ -115,9 +114,20 @@ def test_a_run_with_processes_equals_one_without(federation: Path, tmp_path: Pat
     assert "cache" not in (tmp_path / "two" / "config.toml").read_text()
 
 
+class Clock:
+    """Stands for the module `time`: goes only as it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
 class Pool:
     """Stands for `Workers`: how long it takes is set."""
 
+    clock = Clock()
     seconds = 0.0
     opened = 0
     closed = 0
@@ -132,17 +142,18 @@ class Pool:
         Pool.closed += 1
 
     def run_round(self, *args: Any) -> Any:
-        time.sleep(Pool.seconds)
+        Pool.clock.now += Pool.seconds
         return "pool"
 
 
-@pytest.mark.parametrize(("loop", "pool", "chosen"), [(0.05, 0.0, "pool"), (0.0, 0.05, "loop"), (0.05, 0.05, "loop")])
+@pytest.mark.parametrize(("loop", "pool", "chosen"), [(5.0, 1.0, "pool"), (1.0, 5.0, "loop"), (5.0, 4.9, "loop")])
 def test_the_faster_of_two_is_taken(loop: float, pool: float, chosen: str, monkeypatch: Any) -> None:
     def slow(*args: Any) -> str:
-        time.sleep(loop)
+        Pool.clock.now += loop
         return "loop"
 
     monkeypatch.setattr(measured, "Workers", Pool)
+    monkeypatch.setattr(measured, "time", Pool.clock)
     monkeypatch.setattr(measured.simulation, "run_round", slow)
     Pool.seconds, Pool.opened, Pool.closed = pool, 0, 0
     with Measured(unfit, 2) as runtime:
@@ -153,7 +164,7 @@ def test_the_faster_of_two_is_taken(loop: float, pool: float, chosen: str, monke
 
 
 def test_measuring_changes_no_weight(federation: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("harmofl.experiment.available_cores", lambda: 2)
+    monkeypatch.setattr("harmofl.processes.available_cores", lambda: 2)
     for folder, workers in (("one", 1), ("measured", 0)):
         run(small(federation, run__workers=workers), tmp_path / folder)
     same_end(tmp_path / "one", tmp_path / "measured")
@@ -207,4 +218,3 @@ def test_every_method_bears_sites_that_miss_rounds() -> None:
             server, kept, _ = run_round(method, server, sites, states, training)
             states |= kept
         assert all(value.isfinite().all() for value in server.weights.values()), name
-    assert train

@@ -8,7 +8,6 @@ The spectrum of a real image is Hermitian, so everything here works on its half,
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,12 +15,9 @@ from torch import Tensor, nn
 
 from harmofl.checks import is_number
 from harmofl.errors import ConfigError, ShapeError
+from harmofl.replacing import cheapest
 
 Band = float | Literal["off"]
-_CACHED = 2**20
-"""Bytes of images that a CPU transforms at a time."""
-_FEW = 16
-"""Up to so many cycles per image, single bins are computed faster than all of them."""
 
 
 def check_band(band: Band) -> None:
@@ -75,28 +71,7 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0
         return x
     A = _half(A, x)
     with torch.autocast(x.device.type, enabled=False):
-        return _like(_operator(x, A, float(band), strength)(_spectral(x)), x)
-
-
-def _operator(x: Tensor, A: Tensor, band: float, strength: float) -> Callable[[Tensor], Tensor]:
-    """The cheapest function that does what `with_amplitude` says to images like x."""
-    if band == 0 and strength == 1:
-        return partial(_with_mean_level, A=A)
-    b, (H, W) = _reach(band, x), x.shape[-2:]
-    if band < 1 and b <= _FEW and 2 * b < min(H, W) and x.device.type == "cpu":  # elsewhere products may be rounded
-        return partial(_with_low_band, A=A, b=b, strength=strength)
-    whole = partial(_with_spectrum, A=A, inside=None if band == 1 else _window(b, x), strength=strength)
-    plain = x.device.type == "cpu" and not (x.requires_grad and torch.is_grad_enabled())
-    return partial(_in_pieces, whole) if plain else whole
-
-
-def _in_pieces(operator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A few images at a time, so that all that happens to them happens in a CPU's cache."""
-    result = torch.empty_like(x, memory_format=torch.contiguous_format)
-    size = max(1, _CACHED // max(1, x[:1].numel() * x.element_size()))
-    for images, place in zip(torch.split(x, size), torch.split(result, size), strict=True):
-        place.copy_(operator(images))
-    return result
+        return _like(cheapest(x, A, float(band), strength)(_spectral(x)), x)
 
 
 def _spectral(x: Tensor) -> Tensor:
@@ -117,75 +92,6 @@ def _half(A: Tensor, x: Tensor) -> Tensor:
             f"{C}x{H}x{W}, got {tuple(A.shape)}; resize the images to the size the amplitude was learnt on"
         )
     return A[..., : W // 2 + 1].to(device=x.device, dtype=_spectral(x).dtype)
-
-
-def _with_mean_level(x: Tensor, A: Tensor) -> Tensor:
-    """Replacing the zero-frequency bin alone moves the mean of each image and channel to +-A[0, 0] / (H W)."""
-    H, W = x.shape[-2:]
-    mean = x.mean(dim=(-2, -1), keepdim=True)
-    level = (A[:, :1, :1] / (H * W)).expand_as(mean)
-    return x + (torch.where(mean < 0, -level, level) - mean)
-
-
-def _with_spectrum(x: Tensor, A: Tensor, inside: Tensor | None, strength: float) -> Tensor:
-    """There and back by the fast Fourier transform; `inside` says which bins are replaced, None all of them."""
-    F = torch.fft.rfft2(x)
-    G = _replaced(F, A, x, strength)
-    result: Tensor = torch.fft.irfft2(G if inside is None else torch.where(inside, G, F), s=x.shape[-2:])
-    return result
-
-
-def _with_low_band(x: Tensor, A: Tensor, b: int, strength: float) -> Tensor:
-    """The same with |f_y|, |f_x| <= b inside: the few bins by matrix product, and x moved by what they change."""
-    H, W = x.shape[-2:]
-    f_y = torch.arange(-b, b + 1)
-    c_y, s_y = (wave.to(x.dtype) for wave in _waves(f_y, H))  # (H, 2b+1)
-    c_x, s_x = (wave.to(x.dtype) for wave in _waves(torch.arange(b + 1), W))  # (W, b+1)
-    rows = (x @ torch.cat((c_x, -s_x), dim=1)).mT  # (N, C, 2b+2, H): real and imaginary part along x
-    by_c, by_s = (rows @ torch.cat((c_y, s_y), dim=1)).chunk(2, dim=-1)
-    real, imaginary = by_c.chunk(2, dim=-2), by_s.chunk(2, dim=-2)
-    F = torch.complex(real[0] + imaginary[1], real[1] - imaginary[0])  # (N, C, f_x, f_y)
-    change = _replaced(F, A[:, f_y % H, : b + 1].mT, x, strength) - F
-    weight = torch.full((b + 1,), 2.0 / (H * W), dtype=x.dtype)  # f_x > 0 stands for -f_x too
-    weight[0] /= 2
-    parts = torch.cat((change.real, change.imag), dim=-1)  # (N, C, f_x, 2 f_y)
-    moved = torch.cat((parts @ torch.cat((c_y, -s_y), dim=1).mT, parts @ torch.cat((s_y, c_y), dim=1).mT), dim=-2)
-    back = torch.cat((c_x * weight, -s_x * weight), dim=1).mT  # (2b+2, W)
-    return x + moved.mT @ back
-
-
-def _waves(f: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """(length, frequencies) float64 each: cos and sin of 2 pi f t / length."""
-    angle = 2 * math.pi / length * torch.outer(torch.arange(length, dtype=torch.float64), f.double())
-    return angle.cos(), angle.sin()
-
-
-def _replaced(F: Tensor, A: Tensor, x: Tensor, strength: float) -> Tensor:
-    """A^s |F|^(1-s) exp(i P) for the bins F of x, where |F| is below the rounding error of the transform with P = 0."""
-    H, W = x.shape[-2:]
-    noise = torch.finfo(x.dtype).eps * math.log2(max(H * W, 2))
-    tiny = torch.finfo(x.dtype).tiny
-    floor = (noise * torch.linalg.vector_norm(x.detach(), dim=(-2, -1), keepdim=True)).square().clamp_min(tiny)
-    power = (F * F.conj()).real.clamp_min(tiny)
-    scale = A * power.rsqrt() if strength == 1 else A**strength * power ** (-strength / 2)
-    silent = power <= floor
-    if F.device.type == "cpu" and not silent.any():
-        return F * scale
-    return torch.where(silent, scale * power.sqrt(), F * scale)
-
-
-def _reach(L: float, x: Tensor) -> int:
-    """B = floor(L min(H, W)), the largest frequency of the window in cycles per image."""
-    return math.floor(min(x.shape[-2:]) * L)
-
-
-def _window(b: int, x: Tensor) -> Tensor:
-    """The released low-frequency square: |f_y| <= b and |f_x| <= b."""
-    H, W = x.shape[-2:]
-    f_y = torch.fft.fftfreq(H, d=1 / H, device=x.device).abs().round()
-    f_x = torch.arange(W // 2 + 1, device=x.device)
-    inside: Tensor = (f_y[:, None] <= b) & (f_x <= b)
-    return inside
 
 
 class AmplitudeNorm(nn.Module):

@@ -1,7 +1,7 @@
 """The server's state between two rounds, as a safetensors file that names those of the sites."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def unpack(path: Path) -> Checkpoint:
     """
     arrays, about = read_arrays(path)
     try:
-        return _unflatten(arrays, about)
+        return _checkpoint(arrays, about)
     except (KeyError, ValueError, StopIteration):
         raise RunError(f"{path}: is not the checkpoint of a run; start the run again") from None
 
@@ -71,11 +71,21 @@ def flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) 
     return [f"{prefix}/{group}" for group in groups]
 
 
-def _unflatten(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkpoint:
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in json.loads(about["groups"])}
+def unflatten(arrays: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Undo `flatten`: the arrays by the groups that it named.
+
+    Raises:
+        StopIteration: if one is of none.
+    """
+    groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     for key, value in arrays.items():
-        group = next(group for group in groups if key.startswith(f"{group}/"))
+        group = next(name for name in groups if key.startswith(f"{name}/"))
         groups[group][key.removeprefix(f"{group}/")] = value
+    return groups
+
+
+def _checkpoint(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkpoint:
+    groups = unflatten(arrays, json.loads(about["groups"]))
     extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
     params = tuple(json.loads(about["params"]))
     server = ServerState(int(about["round"]), groups["server/weights"], extras, params)

@@ -1,37 +1,28 @@
 """Run an experiment into a run folder, or go on with one that was interrupted."""
 
 import platform
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays, num_bytes
 from harmofl.checkpoint import Checkpoint
-from harmofl.config import Experiment, Section, available_cores, load_experiment, to_toml
+from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
 from harmofl.errors import RunError
 from harmofl.evaluation import case_scores, score
-from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.journal import Journal, RoundRecord
-from harmofl.runtimes import simulation
-from harmofl.runtimes.measured import Measured
-from harmofl.runtimes.parallel import Equipment, Workers
+from harmofl.processes import runtime, shared_cache
+from harmofl.runtimes import RunRound
 from harmofl.samples import sample, save_samples
 from harmofl.trial import Trial
-
-RunRound = Callable[..., tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]]
-"""As `harmofl.runtimes.simulation.run_round`."""
 
 
 class Watch:
@@ -93,46 +84,6 @@ def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
         checkpoint = _last(trial, journal)
         with runtime(trial, cache) as run_round:
             return _train(trial, run_round, journal, checkpoint, watch)
-
-
-@contextmanager
-def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
-    """Where processes share decoded images if the experiment has no cache: a folder for as long as it runs."""
-    table = experiment.run
-    too_few = table.device == "cpu" and available_cores() < 2 * (table.threads or available_cores())
-    if table.workers == 1 or (table.workers == 0 and too_few) or experiment.data.cache:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="harmofl-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def runtime(trial: Trial, cache: Path | None) -> Iterator[RunRound]:
-    """Who carries out the rounds, as the experiment says."""
-    asked, at_once = trial.experiment.run.workers, len(trial.drawn(1))
-    count = min(asked or processes_that_fit(trial), at_once)
-    if count < 2:
-        yield simulation.run_round
-        return
-    equip = partial(_equipped, trial.experiment.model_dump(mode="json"), cache)
-    with Workers(equip, count) if asked else Measured(equip, count) as workers:
-        yield workers.run_round
-
-
-def processes_that_fit(trial: Trial) -> int:
-    """One a GPU, or as many as the cores carry at the experiment's number of threads."""
-    if trial.training.device.type == "cuda":
-        return torch.cuda.device_count()
-    return available_cores() // trial.experiment.run.threads
-
-
-def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
-    """In a new process: the same experiment, on a GPU of its own if there are several."""
-    if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
-        tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"
-    trial = Trial.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
-    return Equipment(trial.method, trial.training, {site.name: site for site in trial.training_sites})
 
 
 def _last(trial: Trial, journal: Journal) -> Checkpoint:
@@ -207,11 +158,9 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
     """The chosen model's scores on the test images of every site, unseen ones too; saves those of single cases."""
     weights, own = journal.load_model()
     used = trial.used(weights, own)
-    trained = {site.name for site in trial.federation.sites}
-    new = trial.method.newcomer(weights, list(own.values()))
     scores, cases, samples = {}, {}, {}
     for site in (*trial.federation.sites, *trial.unseen):
-        outputs = trial.predict(site, "test", used(site.name) if site.name in trained else new)
+        outputs = trial.predict(site, "test", used(site.name))
         scores[site.name] = score(outputs, site, "test")
         cases[site.name] = asdict(case_scores(trial.metric, outputs, site, "test"))
         samples.update(sample(site, outputs, amplitude_norm_of(trial.training.model)))

@@ -14,12 +14,12 @@ import torch
 from harmofl.arrays import num_bytes
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment
-from harmofl.data.site import Site, Split
+from harmofl.data.site import Site
 from harmofl.evaluation import score
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
-from harmofl.experiment import processes_that_fit
 from harmofl.journal import Journal
 from harmofl.local import run_client
+from harmofl.processes import processes, that_fit
 from harmofl.trial import Trial
 
 T = TypeVar("T")
@@ -83,12 +83,12 @@ def forecast(experiment: Experiment, opening: Callable[[str, int, int], None]) -
     start = time.perf_counter() - begin
     largest = max(trial.training_sites, key=lambda site: len(site.train))
     opened = trial.method.broadcast(server)
-    first, state = _train(trial, largest, opened, 2 * _batch(trial))  # also warms up
+    first, state = _train(trial, largest, opened, 2 * trial.training.batch_size)  # also warms up
     server = trial.method.aggregate(server, [first])
     broadcast = trial.method.broadcast(server)
     line, steps = _training_line(trial, largest, broadcast, state)
-    update, state = _train(trial, largest, broadcast, _batch(trial), state)
-    drawn = len(trial.drawn(1))
+    update, state = _train(trial, largest, broadcast, trial.training.batch_size, state)
+    drawn, count = len(trial.drawn(1)), processes(trial)
     updates = [replace(update, site=site.name) for site in trial.drawn(1)]
     average, server = _timed(lambda: trial.method.aggregate(server, updates))
     keeping, disk, states = _keeping(trial, server, state, drawn)
@@ -114,54 +114,40 @@ def forecast(experiment: Experiment, opening: Callable[[str, int, int], None]) -
         bytes_up=trial.method.sends * drawn * up,
         bytes_down=trial.method.sends * drawn * down,
         wire=trial.method.sends * drawn * (first.num_bytes() + opened.num_bytes() + (rounds - 1) * (up + down)),
-        memory=_peak() * _processes(trial, drawn) + (drawn - 1) * up + states,
+        memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
         disk=disk,
     )
-
-
-def _batch(trial: Trial) -> int:
-    return trial.training.batch_size
 
 
 def _train(
     trial: Trial, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
 ) -> tuple[ClientUpdate, ClientState]:
     """One epoch of some of a site's images."""
-    fewer = replace(site, train=_part(site.train, images))
+    fewer = replace(site, train=site.train.first(images))
     return run_client(trial.method, fewer, broadcast, state or {}, replace(trial.training, epochs=1))
-
-
-def _part(split: Split, count: int) -> Split:
-    count = min(count, len(split))
-    return Split(split.images[np.arange(count)], split.targets[np.arange(count)], split.cases[:count])
 
 
 def _training_line(
     trial: Trial, site: Site, broadcast: Broadcast, state: ClientState
 ) -> tuple[Callable[[int], float], int]:
     """Seconds of a site's share of a round by its images, and how many steps they were measured on."""
-    few = min(2 * _batch(trial), len(site.train))
+    few = min(2 * trial.training.batch_size, len(site.train))
     low, _ = _timed(lambda: _train(trial, site, broadcast, few, state))
-    steps = int(np.clip(BUDGET / max(low / 2, 1e-6), _FEWEST, len(site.train) // _batch(trial) - 2))
+    steps = int(np.clip(BUDGET / max(low / 2, 1e-6), _FEWEST, len(site.train) // trial.training.batch_size - 2))
     if steps < 1:
         return lambda images: low * images / few, 2
-    more = few + steps * _batch(trial)
+    more = few + steps * trial.training.batch_size
     high, _ = _timed(lambda: _train(trial, site, broadcast, more, state))
     slope = max(high - low, 0.0) / (more - few)
     return lambda images: max(low - slope * few, 0.0) + slope * images, 4 + steps
 
 
-def _processes(trial: Trial, drawn: int) -> int:
-    """This one, and those that train beside it."""
-    workers = min(trial.experiment.run.workers or processes_that_fit(trial), drawn)
-    return 1 + workers if workers > 1 else 1
-
-
 def _side_by_side(costs: Sequence[float], drawn: int, trial: Trial) -> float:
     """Seconds that a round trains: its sites one after the other, or as far as processes can, beside each other."""
     total = float(np.mean(costs)) * drawn
-    workers = min(trial.experiment.run.workers or processes_that_fit(trial), processes_that_fit(trial), drawn)
-    return max(total / max(1, workers), max(costs) if drawn == len(costs) else 0.0) if workers > 1 else total
+    if (at_once := min(processes(trial), that_fit(trial))) < 2:
+        return total
+    return max(total / at_once, max(costs) if drawn == len(costs) else 0.0)
 
 
 def _validation(trial: Trial, server: ServerState) -> tuple[float, float, float]:
@@ -184,7 +170,7 @@ def _validation(trial: Trial, server: ServerState) -> tuple[float, float, float]
 
 
 def _scored(trial: Trial, site: Site, server: ServerState, images: int) -> Mapping[str, float]:
-    fewer = replace(site, val=_part(site.val, images))
+    fewer = replace(site, val=site.val.first(images))
     return score(trial.predict(fewer, "val", server.weights), fewer, "val")
 
 

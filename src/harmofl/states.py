@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from harmofl.arrays import num_bytes
-from harmofl.checkpoint import flatten, read_arrays
+from harmofl.checkpoint import flatten, read_arrays, unflatten
 from harmofl.errors import RunError
 from harmofl.exchange import ClientState
 from harmofl.files import storing, write_atomic
@@ -109,10 +109,7 @@ def _bytes(state: ClientState) -> int:
 def _read(path: Path) -> ClientState:
     arrays, about = read_arrays(path)
     try:
-        state: dict[str, dict[str, Tensor]] = {name.removeprefix("state/"): {} for name in json.loads(about["groups"])}
-        for key, value in arrays.items():
-            _, group, name = key.split("/", 2)
-            state[group][name] = value
-    except (KeyError, ValueError):
+        groups = unflatten(arrays, json.loads(about["groups"]))
+    except (KeyError, ValueError, StopIteration):
         raise RunError(f"{path}: is not what a site of a run keeps; start the run again") from None
-    return state
+    return {name.removeprefix("state/"): entries for name, entries in groups.items()}

@@ -1,34 +1,28 @@
-"""An experiment made ready: its images decoded, its method, network and optimizer built."""
+"""An experiment made ready: its images decoded, its method and model built."""
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from harmofl.arrays import Arrays
-from harmofl.batch import Batch, Task
-from harmofl.config import Experiment, TrainingTable, resolved
+from harmofl.batch import Task
+from harmofl.building import build, device_of
+from harmofl.config import Experiment, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
 from harmofl.data.summary import absent_classes
-from harmofl.data.transforms import augment
-from harmofl.errors import ConfigError, DataError, HarmoFLError
+from harmofl.errors import ConfigError, DataError
 from harmofl.evaluation import predict, score
 from harmofl.exchange import ServerState
 from harmofl.journal import Scores
-from harmofl.local import Training, batch_indices
-from harmofl.losses import LOSSES
+from harmofl.local import Training
 from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
-from harmofl.models import build_network
-from harmofl.precision import computing
 from harmofl.seeding import rng
 
 LARGE = 2.0
@@ -67,7 +61,7 @@ class Trial:
         Raises:
             HarmoFLError: one line about the first thing that does not hold.
         """
-        data, device = experiment.data, _device(experiment.run.device)
+        data, device = experiment.data, device_of(experiment.run.device)
         federation = _opened(experiment, opening, cache)
         unseen = _chosen(federation, data.unseen, "data.unseen")
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
@@ -82,16 +76,10 @@ class Trial:
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
         check_metric(experiment, federation.info.task)
-        if experiment.training.compile and not method.compiles:
-            name = experiment.method["name"]
-            raise ConfigError(f"training.compile: {name} looks into the network while it computes; set it to false")
         if unseen and not method.common:
             name = experiment.method["name"]
             raise ConfigError(f"data.unseen: {name} trains no common model that an unseen site could use; leave it out")
-        if experiment.training.precision == "tf32" and device.type != "cuda":
-            raise ConfigError(f"training.precision: tf32 is of CUDA devices, got run.device {device}; set float32")
-        training = _training(experiment, federation, method, device)
-        _try_out(training.model, federation, training, experiment.evaluation.batch_size)
+        training = build(experiment, federation, method, device)
         return cls(experiment, federation, method, training, unseen)
 
     @cached_property
@@ -143,10 +131,9 @@ class Trial:
         return {site.name: score(self.predict(site, split, used(site.name)), site, split) for site in sites}
 
     def used(self, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
-        """What a site uses: its own entries over the global weights; one that has yet to train, a newcomer's."""
-        absent = {site.name for site in self.federation.sites} - set(own)
-        new = self.method.newcomer(weights, list(own.values())) if own and absent and self.method.common else weights
-        return lambda site: {**weights, **own[site]} if site in own else new
+        """What a site uses: its own entries over the global weights; one that did not train, what a newcomer does."""
+        newcomer = cache(lambda: self.method.newcomer(weights, list(own.values())) if self.method.common else weights)
+        return lambda site: {**weights, **own[site]} if site in own else newcomer()
 
     def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
         """Outputs for one split of a site, see `harmofl.evaluation.predict`."""
@@ -214,111 +201,3 @@ def _chosen(federation: Federation, names: tuple[str, ...], key: str) -> tuple[S
     if missing := [name for name in names if name not in there]:
         raise ConfigError(f"{key} must name sites of the federation ({', '.join(there)}), got {missing[0]!r}")
     return tuple(there[name] for name in sorted(set(names)))
-
-
-def _training(experiment: Experiment, federation: Federation, method: FedAvg, device: torch.device) -> Training:
-    table = experiment.training
-    model = method.model(_network(experiment, federation))
-    return Training(
-        model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # faster convolutions
-        loss=LOSSES[table.loss or ""],
-        optimizer=_optimizer(table, device),
-        epochs=table.epochs,
-        batch_size=table.batch_size or 0,
-        augment=augment if table.augment == "flips" else None,
-        seed=experiment.run.seed,
-        precision=table.precision,
-        device=device,
-    )
-
-
-def _network(experiment: Experiment, federation: Federation) -> nn.Module:
-    table = experiment.network
-    network = build_network(
-        table.name or "",
-        channels=federation.sites[0].train.images.shape[1],
-        classes=len(federation.info.classes),
-        norm=table.norm,
-        seed=experiment.run.seed,
-        options=table.options,
-    )
-    if experiment.training.compile:
-        _check_compiler()
-        network.compile()
-    return network
-
-
-def _check_compiler() -> None:
-    """Find out whether anything can be compiled before training would.
-
-    Raises:
-        ConfigError: if not.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's own, about itself
-            torch.compile(nn.ReLU())(torch.zeros(2))
-    except Exception as error:  # torch raises anything without a compiler
-        reason = " ".join(str(error).split("\n")[0].split())
-        fix = "install a C++ compiler such as g++, or set it to false"
-        raise ConfigError(f"training.compile: torch must be able to compile here, but {reason}; {fix}") from None
-
-
-def _optimizer(table: TrainingTable, device: torch.device) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
-    """On CUDA all params in one kernel; on a CPU that gains nothing beside a step, and rounds otherwise."""
-    given: dict[str, Any] = {"lr": table.lr or 0.0, "weight_decay": table.weight_decay}
-    if device.type == "cuda":
-        given["fused"] = True
-    if table.optimizer == "sgd":
-        return partial(torch.optim.SGD, momentum=table.momentum, **given)
-    return partial(torch.optim.Adam, **given)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"run.device is {name}, which torch cannot use here; set it to cpu or auto") from None
-    return torch.device(name)
-
-
-def _try_out(model: nn.Module, federation: Federation, training: Training, evaluation: int) -> None:
-    """Pass the smallest batches that will occur through a copy of the model, so that a misfit shows before training.
-
-    Raises:
-        ConfigError: if the network cannot take the images, or its output is not what the loss needs.
-    """
-    copy = deepcopy(model).to(training.device)
-    for training_mode, splits, size in ((True, ("train",), training.batch_size), (False, ("val", "test"), evaluation)):
-        site, split = min(
-            ((site, site.split(name)) for site in federation.sites for name in splits),
-            key=lambda pair: _smallest(len(pair[1]), size),
-        )
-        batch = split.batch(range(_smallest(len(split), size)))
-        try:
-            training.optimizer(copy.parameters())
-            with torch.no_grad(), computing(training.precision, training.device):
-                logits = copy.train(training_mode)(batch.images.to(training.device))
-            problem = _misfit(logits, len(site.classes), batch)
-        except HarmoFLError as error:
-            problem = str(error)
-        except Exception as error:
-            problem = " ".join(str(error).split())
-        if problem:
-            shape = "x".join(map(str, batch.images.shape))
-            raise ConfigError(
-                f"{site.name}: the network must take a batch of {shape} images, but: {problem}; set data.size, "
-                "another network.norm or batch size, or give the site more images"
-            )
-
-
-def _smallest(count: int, batch_size: int) -> int:
-    return min(len(index) for index in batch_indices(np.arange(count), batch_size))
-
-
-def _misfit(logits: object, classes: int, batch: Batch) -> str:
-    expected = (len(batch), classes, *batch.targets.shape[1:])
-    if not isinstance(logits, Tensor):
-        return f"its output must be a tensor, got {type(logits).__name__}"
-    return "" if logits.shape == expected else f"its output must be {expected}, got {tuple(logits.shape)}"

@@ -40,6 +40,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, count: int) -> "Split":
+        """The first images, as many as that or all."""
+        count = min(count, len(self))
+        return Split(self.images[np.arange(count)], self.targets[np.arange(count)], self.cases[:count])
+
     def batch(self, index: Sequence[int] | np.ndarray) -> Batch:
         """Gather the images at `index`, in that order, into memory of their own.
 

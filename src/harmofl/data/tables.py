@@ -49,9 +49,7 @@ def read_table(path: Path) -> Table:
         header = next(reader, [])
         columns = tuple(map(column_name, header))
         _check_header(path, columns)
-        rows = tuple(
-            (reader.line_num, _row(f"{path}:{reader.line_num}", columns, values)) for values in reader if values
-        )
+        rows = tuple((reader.line_num, _row(path, reader.line_num, columns, values)) for values in reader if values)
         return Table(path, columns, rows)
 
 
@@ -80,9 +78,9 @@ def _check_header(path: Path, columns: Sequence[str]) -> None:
             raise DataError(f"{path}: column {column!r} must be there once, got {count}; rename or delete the others")
 
 
-def _row(place: str, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+def _row(path: Path, line: int, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
     if any(values[len(columns) :]):
         got = f"{len(values)} for {len(columns)} columns, the last {values[-1]!r}"
-        raise DataError(f"{place}: must have a value a column, got {got}; put quotes around values with commas")
+        raise DataError(f"{path}:{line}: must have a value a column, got {got}; put quotes around values with commas")
     padded = [*values, *[""] * len(columns)]
     return {column: value.strip() for column, value in zip(columns, padded, strict=False)}

@@ -4,7 +4,6 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 Algorithm 1. https://arxiv.org/abs/1602.05629
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from harmofl.batch import Batch
 from harmofl.errors import ConfigError, ShapeError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
+from harmofl.methods import climbing
 from harmofl.profile import ProfileNorm, Reference
-from harmofl.sharpness import check_alpha, climb, displaced
+from harmofl.sharpness import check_alpha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +78,11 @@ class FedAvg:
         if self.weighting not in ("uniform", "samples"):
             raise ConfigError(f"weighting must be uniform or samples, got {self.weighting!r}")
         check_alpha(self.alpha)
-        self._check_climb()
+        climbing.check(self)
         AmplitudeNorm(self.band, self.decay, self.strength)  # checks them
         ProfileNorm(self.rings or 1, self.reference)
         if self.rings and self.band != "off":
             raise ConfigError(f'rings and band exclude each other, got {self.rings} and {self.band}; set band="off"')
-
-    def _check_climb(self) -> None:
-        if self.climb not in ("fresh", "previous"):
-            raise ConfigError(f"climb must be fresh or previous, got {self.climb!r}")
-        if isinstance(self.climb_every, bool) or not isinstance(self.climb_every, int) or self.climb_every < 1:
-            raise ConfigError(f"climb_every must be a whole number of at least 1, got {self.climb_every!r}")
-        try:
-            re.compile(self.climb_part)
-        except (re.error, TypeError) as error:
-            raise ConfigError(f"climb_part must be a regular expression, got {self.climb_part!r} ({error})") from None
-        if not self.climbs_as_said and (self.climb, self.climb_every, self.climb_part) != ("fresh", 1, ""):
-            its = f"{type(self).__name__}'s climb is its own"
-            raise ConfigError(f"{its}; leave climb, climb_every and climb_part out")
 
     @property
     def passes(self) -> float:
@@ -117,9 +104,7 @@ class FedAvg:
         layer = self.layer()
         before = OrderedDict[str, nn.Module](amplitude_norm=layer) if layer else OrderedDict[str, nn.Module]()
         model = nn.Sequential(OrderedDict(before, network=network))
-        names = [name for name, _ in model.named_parameters()]
-        if names and not any(re.search(self.climb_part, name) for name in names):
-            raise ConfigError(f"climb_part must be in a param's name, such as {names[0]}, got {self.climb_part!r}")
+        climbing.check_part(self, model)
         return model
 
     def start(self, model: nn.Module) -> ServerState:
@@ -182,26 +167,7 @@ class FedAvg:
 
         With `climb="previous"` there is one pass, and the objective is that at w + delta.
         """
-        if self.alpha == 0 or run.num_steps % self.climb_every:
-            return self.backward(run, batch)
-        named = zip(run.names, run.params, strict=True)
-        moved = [param for name, param in named if re.search(self.climb_part, name)]
-        if self.climb == "previous":
-            known = [param for param in moved if run.num_steps and param.grad is not None]
-            with displaced(run.params, known, climb([p.grad for p in known if p.grad is not None], self.alpha)):
-                return self.backward(run, batch)
-        loss, way = self._way_up(run, batch, moved)
-        with displaced(run.model, moved, climb(way, self.alpha)):
-            self.backward(run, batch)
-        return loss
-
-    def _way_up(self, run: LocalRun, batch: Batch, moved: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
-        """The objective, and its gradient at the params that are to climb, as far back as these are."""
-        if len(moved) == len(run.params):
-            return self.backward(run, batch), run.grads
-        loss = self.objective(run, batch)
-        large = loss * run.scale.factor if run.scale else loss  # the climb is as long
-        return loss.detach(), list(torch.autograd.grad(large, moved, allow_unused=True, materialize_grads=True))
+        return climbing.gradient(self, run, batch)
 
     def correct(self, run: LocalRun) -> None:
         """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""

@@ -1,15 +1,15 @@
 """The plain loop or processes, whichever trains more images a second here."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Any
 
 from harmofl.data.site import Site
-from harmofl.exchange import ClientState, ClientUpdate, ServerState
-from harmofl.local import Training
+from harmofl.exchange import ServerState
 from harmofl.method import Method
-from harmofl.runtimes import simulation
+from harmofl.runtimes import Carried, simulation
 from harmofl.runtimes.parallel import Equipment, Workers
 
 GAIN = 1.05
@@ -38,21 +38,13 @@ class Measured:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._open.close()
 
-    def run_round(
-        self,
-        method: Method,
-        server: ServerState,
-        sites: Sequence[Site],
-        states: Mapping[str, ClientState],
-        training: Training,
-        on_site: Callable[[str], None] = lambda site: None,
-    ) -> tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]:
-        """As `simulation.run_round`."""
+    def run_round(self, method: Method, server: ServerState, sites: Sequence[Site], *others: Any) -> Carried:
+        """See `RunRound`."""
         if len(self._rates) == 1 and self._workers is None:
             self._workers = self._open.enter_context(Workers(self._equip, self._count))
-        carry = self._workers.run_round if self._workers else simulation.run_round
+        carry: Callable[..., Carried] = self._workers.run_round if self._workers else simulation.run_round
         begin = time.perf_counter()
-        result = carry(method, server, sites, states, training, on_site)
+        result = carry(method, server, sites, *others)
         if len(self._rates) < 2:
             images = sum(len(site.train) for site in sites)
             self._rates.append(images / (time.perf_counter() - begin))

@@ -23,6 +23,7 @@ from harmofl.errors import HarmoFLError, RunError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import Training, run_client
 from harmofl.method import Method
+from harmofl.runtimes import Carried
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Workers:
         states: Mapping[str, ClientState],
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
-    ) -> tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]:
-        """As `simulation.run_round`; `training` is the processes' own.
+    ) -> Carried:
+        """See `RunRound`; `training` is the processes' own.
 
         Raises:
             HarmoFLError: the first error of a site.

@@ -1,0 +1,154 @@
+"""A model, its optimizer and its loss, built as an experiment says and tried out before anything is trained."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harmofl.batch import Batch
+from harmofl.config import Experiment, TrainingTable
+from harmofl.data.site import Federation
+from harmofl.data.transforms import augment
+from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.local import Training, batch_indices
+from harmofl.losses import LOSSES
+from harmofl.methods import FedAvg
+from harmofl.models import build_network
+from harmofl.precision import computing
+
+
+def build(experiment: Experiment, federation: Federation, method: FedAvg, device: torch.device) -> Training:
+    """How every site of an experiment trains.
+
+    Args:
+        experiment: resolved, nothing left open.
+        federation: the sites, for the shape of their images and the number of classes.
+        method: what stands before the network is its.
+        device: where the steps are taken.
+
+    Raises:
+        ConfigError: if the device does not bear the precision, if the network cannot be built, compiled or take the
+            images, or if its output is not what the loss needs.
+    """
+    table = experiment.training
+    if table.precision == "tf32" and device.type != "cuda":
+        raise ConfigError(f"training.precision: tf32 is of CUDA devices, got run.device {device}; set float32")
+    if table.compile and not method.compiles:
+        name = experiment.method["name"]
+        raise ConfigError(f"training.compile: {name} looks into the network while it computes; set it to false")
+    model = method.model(_network(experiment, federation))
+    training = Training(
+        model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # faster convolutions
+        loss=LOSSES[table.loss or ""],
+        optimizer=_optimizer(table, device),
+        epochs=table.epochs,
+        batch_size=table.batch_size or 0,
+        augment=augment if table.augment == "flips" else None,
+        seed=experiment.run.seed,
+        precision=table.precision,
+        device=device,
+    )
+    _try_out(federation, training, experiment.evaluation.batch_size)
+    return training
+
+
+def _network(experiment: Experiment, federation: Federation) -> nn.Module:
+    table = experiment.network
+    network = build_network(
+        table.name or "",
+        channels=federation.sites[0].train.images.shape[1],
+        classes=len(federation.info.classes),
+        norm=table.norm,
+        seed=experiment.run.seed,
+        options=table.options,
+    )
+    if experiment.training.compile:
+        _check_compiler()
+        network.compile()
+    return network
+
+
+def _check_compiler() -> None:
+    """Find out whether anything can be compiled before training would.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's own, about itself
+            torch.compile(nn.ReLU())(torch.zeros(2))
+    except Exception as error:  # torch raises anything without a compiler
+        reason = " ".join(str(error).split("\n")[0].split())
+        fix = "install a C++ compiler such as g++, or set it to false"
+        raise ConfigError(f"training.compile: torch must be able to compile here, but {reason}; {fix}") from None
+
+
+def _optimizer(table: TrainingTable, device: torch.device) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
+    """On CUDA all params in one kernel; on a CPU that gains nothing beside a step, and rounds otherwise."""
+    given: dict[str, Any] = {"lr": table.lr or 0.0, "weight_decay": table.weight_decay}
+    if device.type == "cuda":
+        given["fused"] = True
+    if table.optimizer == "sgd":
+        return partial(torch.optim.SGD, momentum=table.momentum, **given)
+    return partial(torch.optim.Adam, **given)
+
+
+def device_of(name: str) -> torch.device:
+    """The device called so; "auto" is a GPU if there is one.
+
+    Raises:
+        ConfigError: if torch cannot use it here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"run.device is {name}, which torch cannot use here; set it to cpu or auto") from None
+    return torch.device(name)
+
+
+def _try_out(federation: Federation, training: Training, evaluation: int) -> None:
+    """Pass the smallest batches that will occur through a copy of the model, so that a misfit shows before training.
+
+    Raises:
+        ConfigError: if the network cannot take the images, or its output is not what the loss needs.
+    """
+    copy = deepcopy(training.model).to(training.device)
+    for training_mode, splits, size in ((True, ("train",), training.batch_size), (False, ("val", "test"), evaluation)):
+        site, split = min(
+            ((site, site.split(name)) for site in federation.sites for name in splits),
+            key=lambda pair: _smallest(len(pair[1]), size),
+        )
+        batch = split.batch(range(_smallest(len(split), size)))
+        try:
+            training.optimizer(copy.parameters())
+            with torch.no_grad(), computing(training.precision, training.device):
+                logits = copy.train(training_mode)(batch.images.to(training.device))
+            problem = _misfit(logits, len(site.classes), batch)
+        except HarmoFLError as error:
+            problem = str(error)
+        except Exception as error:
+            problem = " ".join(str(error).split())
+        if problem:
+            shape = "x".join(map(str, batch.images.shape))
+            raise ConfigError(
+                f"{site.name}: the network must take a batch of {shape} images, but: {problem}; set data.size, "
+                "another network.norm or batch size, or give the site more images"
+            )
+
+
+def _smallest(count: int, batch_size: int) -> int:
+    return min(len(index) for index in batch_indices(np.arange(count), batch_size))
+
+
+def _misfit(logits: object, classes: int, batch: Batch) -> str:
+    expected = (len(batch), classes, *batch.targets.shape[1:])
+    if not isinstance(logits, Tensor):
+        return f"its output must be a tensor, got {type(logits).__name__}"
+    return "" if logits.shape == expected else f"its output must be {expected}, got {tuple(logits.shape)}"
