@@ -2,7 +2,7 @@
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,11 +88,8 @@ def prepare(
     if source is None or to is None:
         raise ConfigError("--from DOWNLOAD and --to FOLDER belong together; give both")
     download = look_through(name, source, wishes)
+    _tell(download.problems)
     told = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    for line in download.problems[:LISTED]:
-        told.print(line)
-    if len(download.problems) > LISTED:
-        told.print(f"and {len(download.problems) - LISTED} more")
     with bar("preparing") as progress:
         info = convert(
             download,
@@ -178,10 +175,14 @@ def _told_in_the_end(lines: list[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for line in lines[:LISTED]:
-            print(line, file=sys.stderr)
-        if len(lines) > LISTED:
-            print(f"and {len(lines) - LISTED} more", file=sys.stderr)
+        _tell(lines)
+
+
+def _tell(lines: Sequence[str]) -> None:
+    for line in lines[:LISTED]:
+        print(line, file=sys.stderr)
+    if len(lines) > LISTED:
+        print(f"and {len(lines) - LISTED} more", file=sys.stderr)
 
 
 register(data_app)

@@ -90,11 +90,12 @@ def _placed(source: Path, kind: str, name: str, made: Mapping[str, Made], target
     """Where a file of the old table is in the new one; linked there if it was not converted."""
     if name in made:
         return _only(made[name], place)
-    new, file = f"{kind}/{name}", source.parent / name
-    if file.is_file():
-        if (target.parent / new).exists() and not (target.parent / new).samefile(file):
-            raise DataError(f"{place}: a DICOM beside {name} becomes a file of that name too; rename one")
-        link(file, target.parent / new)
+    file, new = source.parent / name, f"{kind}/{name}"
+    if not file.is_file():
+        return name  # is said to be missing later
+    if (target.parent / new).exists() and not (target.parent / new).samefile(file):
+        raise DataError(f"{place}: a DICOM beside {name} becomes a file of that name too; rename one")
+    link(file, target.parent / new)
     return new
 
 
