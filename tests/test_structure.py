@@ -85,6 +85,15 @@ def test_methods_know_neither_data_nor_flower(path: Path) -> None:
     assert not {m for m in imports_of(path) if m.startswith(("flwr", "harmofl.data", "harmofl.runtimes"))}
 
 
+def test_one_file_knows_flower() -> None:
+    knowing = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if "flwr" in roots(path)}
+    assert knowing == {Path("runtimes/flower.py")}
+
+
+def roots(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imports_of(path)}
+
+
 def test_all_is_what_can_be_seen() -> None:
     public = {name for name, value in vars(harmofl).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert set(harmofl.__all__) == public

@@ -120,7 +120,7 @@ class Journal:
 
     def card(self) -> dict[str, Any]:
         """What `create` was given to describe the model."""
-        return _readstrict_json(self._model / "model.json")
+        return _read_json(self._model / "model.json")
 
     def append(self, record: RoundRecord) -> None:
         """Add one round, on the disk before this returns."""
@@ -229,18 +229,18 @@ class Journal:
         Raises:
             RunError: if it is missing or damaged.
         """
-        return _readstrict_json(self._cases)
+        return _read_json(self._cases)
 
     def result(self) -> dict[str, Any]:
         """The result of a finished run."""
-        return _readstrict_json(self.result_path)
+        return _read_json(self.result_path)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
         write_atomic(self.result_path, strict_json(result, indent=2).encode())
 
 
-def _readstrict_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
