@@ -1,6 +1,7 @@
 """Every method, the same seed, the same weights to the bit through Flower as in the plain loop."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -132,11 +133,17 @@ def failing(broadcast: Broadcast) -> ClientUpdate:
     raise TrainingError(f"{max(NODES)}: the loss must be finite, got nan in round 1, step 1")
 
 
+def poisoned(broadcast: Broadcast) -> ClientUpdate:
+    update = SiteApp(max(NODES), "fedavg").train(broadcast)
+    return replace(update, weights={name: value * float("nan") for name, value in update.weights.items()})
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
         (client_app(failing), TrainingError, "the loss must be finite, got nan in round 1, step 1"),
         (client_app(SiteApp(min(NODES), "fedavg").train), RunError, "must answer for itself"),
+        (client_app(poisoned), TrainingError, "must be finite, but is not, in the update of round 1"),
         (replying(lambda message: message.content), RunError, "must answer with an update"),
         (replying(lambda message: RecordDict({"weights": ArrayRecord()})), RunError, "must answer with an update"),
         (replying(lambda message: RecordDict({"head": ConfigRecord()})), RunError, "must answer with an update"),

@@ -13,6 +13,7 @@ from harmofl.arrays import Arrays
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError, HarmoFLError, RunError, TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.inspection import check_update
 from harmofl.local import Training
 from harmofl.method import Method
 from harmofl.runtimes import Carried
@@ -50,15 +51,17 @@ class FlowerRounds:
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
     ) -> Carried:
-        """See `RunRound`; of `sites` only the names are used, `states` and `training` are the sites' own.
+        """See `RunRound`; of `sites` only the names are used, of `training` the model; `states` are the sites' own.
 
         Raises:
-            TrainingError: what went wrong at a site.
+            TrainingError: what went wrong at a site, or what is wrong with its update, see `check_update`.
             RunError: if a site does not answer in time, or not with an update.
         """
         broadcast = method.broadcast(server)
         names = {self._nodes[site.name]: site.name for site in sites}
         content = pack_broadcast(broadcast)
+        training.model.load_state_dict(server.weights)  # once frozen, an amplitude is not sent any more
+        shared = [name for name in server.weights if method.is_shared(training.model, name)]
         messages = [
             Message(content, node, MessageType.TRAIN, group_id=str(broadcast.round), ttl=self._timeout)
             for node in names
@@ -67,6 +70,7 @@ class FlowerRounds:
         for reply in self._grid.send_and_receive(messages, timeout=self._timeout):
             name = names[reply.metadata.src_node_id]
             updates[name] = _update_of(reply, name)
+            check_update(updates[name], broadcast, shared)
             on_site(name)
         if late := sorted(set(names.values()) - set(updates)):
             raise RunError(f"{', '.join(late)}: must answer round {broadcast.round} in {self._timeout} s, but did not")
