@@ -1,0 +1,174 @@
+"""Every method, the same seed, the same weights to the bit through Flower as in the plain loop."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import torch
+from toys import assert_same, toy_network, toy_sites, toy_training
+
+from harmofl.errors import RunError, TrainingError
+from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.local import run_client
+from harmofl.methods import METHODS, make_method
+from harmofl.runtimes import simulation
+
+pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
+
+from harmofl.runtimes.flower import FlowerRounds, client_app, unpack_update
+
+NODES = {site.name: 100 + k for k, site in enumerate(toy_sites())}
+
+
+def over_the_wire(message: Message) -> Message:
+    """Through the bytes in which Flower sends a message."""
+    contents = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+    return inflate_object_from_contents(message.object_id, contents)
+
+
+class LocalGrid(Grid):
+    """A grid in this process: every message becomes bytes, is answered by a site's app, and comes back as bytes.
+
+    Answers come in the reverse order of the questions.
+    """
+
+    def __init__(self, apps: dict[int, ClientApp]) -> None:
+        self.apps = apps
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        return [reply for message in reversed(list(messages)) if (reply := self.answer(message)) is not None]
+
+    def answer(self, message: Message) -> Message | None:
+        node = message.metadata.dst_node_id
+        message.metadata.__dict__["_message_id"] = str(uuid4())
+        context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+        reply = self.apps[node](over_the_wire(message), context)
+        return over_the_wire(reply) if reply else None
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    run = property(lambda self: None)
+    create_message = get_node_ids = get_nodes = push_messages = pull_messages = set_run
+
+
+class SiteApp:
+    """A site: its own model, and what it keeps, in its own building."""
+
+    def __init__(self, name: str, method: str) -> None:
+        self.site = next(site for site in toy_sites() if site.name == name)
+        self.method = make_method(method, {})
+        self.training = toy_training(self.method, toy_network(dropout=0.2))
+        self.state: ClientState = {}
+
+    def train(self, broadcast: Broadcast) -> ClientUpdate:
+        update, self.state = run_client(self.method, self.site, broadcast, self.state, self.training)
+        return update
+
+
+def rounds(name: str, carry: Any) -> tuple[ServerState, dict[str, ClientState]]:
+    method = make_method(name, {})
+    training = toy_training(method, toy_network(dropout=0.2))
+    server, states = method.start(training.model), {}
+    for _ in range(3):
+        server, kept, updates = carry(method, server, toy_sites(), states, training)
+        states.update(kept)
+        assert [update.site for update in updates] == sorted(NODES)
+    return server, states
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_same_bits_through_flower(name: str) -> None:
+    torch.set_num_threads(1)
+    plain, kept = rounds(name, simulation.run_round)
+    apps = {site: SiteApp(site, name) for site in NODES}
+    grid = LocalGrid({NODES[site]: client_app(app.train) for site, app in apps.items()})
+    sent, none = rounds(name, FlowerRounds(grid, NODES).run_round)
+    assert not none, "what a site keeps must stay there"
+    assert (sent.round, sent.params) == (plain.round, plain.params)
+    assert_same(plain.weights, sent.weights)
+    assert plain.extras.keys() == sent.extras.keys()
+    for group, arrays in plain.extras.items():
+        assert_same(arrays, sent.extras[group])
+    for site, groups in kept.items():
+        assert groups.keys() == apps[site].state.keys()
+        for group, arrays in groups.items():
+            assert_same(arrays, apps[site].state[group])
+
+
+def one_round(apps: dict[int, Any], timeout: float | None = None) -> None:
+    method = make_method("fedavg", {})
+    training = toy_training(method, toy_network())
+    FlowerRounds(LocalGrid(apps), NODES, timeout).run_round(
+        method, method.start(training.model), toy_sites(), {}, training
+    )
+
+
+def apps_with(wrong: Any) -> dict[int, Any]:
+    """All sites as they should be, but for the last."""
+    good = {NODES[site]: client_app(SiteApp(site, "fedavg").train) for site in NODES}
+    return {**good, NODES[max(NODES)]: wrong}
+
+
+def replying(make: Any) -> ClientApp:
+    app = ClientApp()
+
+    @app.train()
+    def answer(message: Message, context: Context) -> Message:
+        return Message(make(message), reply_to=message)
+
+    return app
+
+
+def failing(broadcast: Broadcast) -> ClientUpdate:
+    raise TrainingError(f"{max(NODES)}: the loss must be finite, got nan in round 1, step 1")
+
+
+def poisoned(broadcast: Broadcast) -> ClientUpdate:
+    update = SiteApp(max(NODES), "fedavg").train(broadcast)
+    return replace(update, weights={name: value * float("nan") for name, value in update.weights.items()})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (client_app(failing), TrainingError, "the loss must be finite, got nan in round 1, step 1"),
+        (client_app(SiteApp(min(NODES), "fedavg").train), RunError, "must answer for itself"),
+        (client_app(poisoned), TrainingError, "must be finite, but is not, in the update of round 1"),
+        (replying(lambda message: message.content), RunError, "must answer with an update"),
+        (replying(lambda message: RecordDict({"weights": ArrayRecord()})), RunError, "must answer with an update"),
+        (replying(lambda message: RecordDict({"head": ConfigRecord()})), RunError, "must answer with an update"),
+        (replying(lambda message: Error(code=0, reason="the node is gone")), TrainingError, "the node is gone"),
+    ],
+)
+def test_a_wrong_answer_is_one_line_that_names_the_site(wrong: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as raised:
+        one_round(apps_with(wrong))
+    assert str(raised.value).startswith(max(NODES))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_site_that_does_not_answer_is_named() -> None:
+    with pytest.raises(RunError, match=rf"^{max(NODES)}: must answer round 1 in 5"):
+        one_round(apps_with(lambda message, context: None), timeout=5)
+
+
+def test_an_update_is_read_without_pickle() -> None:
+    import pickle
+
+    import numpy as np
+    from flwr.app import Array
+
+    harmful = Array("object", (1,), "numpy.ndarray", b"\x93NUMPY\x01\x00" + pickle.dumps(np.zeros(1)))
+    content = RecordDict({"head": ConfigRecord({"site": "a"}), "weights": ArrayRecord({"w": harmful})})
+    with pytest.raises(ValueError, match=r".*"):
+        unpack_update(content)
