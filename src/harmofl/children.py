@@ -3,8 +3,24 @@
 import ctypes
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PR_SET_PDEATHSIG = 1  # prctl.h
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Within, start processes that leave Ctrl-C to this one while they still import."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def end_with_parent() -> None:

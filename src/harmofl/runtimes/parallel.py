@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harmofl.children import end_with_parent
+from harmofl.children import end_with_parent, without_interrupts
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
@@ -54,7 +54,8 @@ class Workers:
             for number in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, equip, number), daemon=True)
-                process.start()
+                with without_interrupts():
+                    process.start()
                 theirs.close()
                 self._processes.append(process)
                 self._lines.append(ours)
