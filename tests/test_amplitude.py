@@ -108,6 +108,25 @@ def test_own_amplitude_changes_nothing() -> None:
         torch.testing.assert_close(with_amplitude(x, amplitude(x[0]), L), x)
 
 
+@pytest.mark.parametrize(
+    ("turn", "commutes"),
+    [
+        (lambda x: x.rot90(2, (-2, -1)), True),
+        (lambda x: x.roll(5, -1), True),
+        (lambda x: x.flip(-1), False),
+        (lambda x: x.flip(-2), False),
+        (lambda x: x.rot90(1, (-2, -1)), False),
+    ],
+)
+def test_a_whole_amplitude_commutes_with_half_turns_and_shifts_alone(turn, commutes: bool) -> None:
+    """An amplitude is symmetric about its origin, not about its axes; so images are normalized after augmentation."""
+    random = torch.Generator().manual_seed(0)
+    x, other = torch.rand(8, 3, 32, 32, generator=random), torch.rand(8, 3, 32, 32, generator=random)
+    A = amplitude(other).mean(0)
+    apart = (with_amplitude(turn(x), A) - turn(with_amplitude(x, A))).abs().max()
+    assert apart < 1e-6 if commutes else apart > 0.1
+
+
 def test_input_is_not_changed_in_place() -> None:
     x = torch.rand(2, 3, 8, 8)
     before = x.clone()

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 import torch
 from toys import assert_same, toy_network, toy_sites, toy_training
@@ -16,14 +18,14 @@ from harmofl.methods import METHODS, make_method
 from harmofl.runtimes import simulation
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
-from harmofl.runtimes.flower import FlowerRounds, client_app, unpack_update
+from harmofl.runtimes.flower import FlowerRounds, client_app, pack_update, unpack_update
 
 NODES = {site.name: 100 + k for k, site in enumerate(toy_sites())}
 
@@ -147,6 +149,7 @@ def poisoned(broadcast: Broadcast) -> ClientUpdate:
         (replying(lambda message: message.content), RunError, "must answer with an update"),
         (replying(lambda message: RecordDict({"weights": ArrayRecord()})), RunError, "must answer with an update"),
         (replying(lambda message: RecordDict({"head": ConfigRecord()})), RunError, "must answer with an update"),
+        (replying(lambda message: RecordDict({"error": ArrayRecord()})), RunError, "must answer with an update"),
         (replying(lambda message: Error(code=0, reason="the node is gone")), TrainingError, "the node is gone"),
     ],
 )
@@ -163,12 +166,10 @@ def test_a_site_that_does_not_answer_is_named() -> None:
 
 
 def test_an_update_is_read_without_pickle() -> None:
-    import pickle
-
-    import numpy as np
-    from flwr.app import Array
-
-    harmful = Array("object", (1,), "numpy.ndarray", b"\x93NUMPY\x01\x00" + pickle.dumps(np.zeros(1)))
-    content = RecordDict({"head": ConfigRecord({"site": "a"}), "weights": ArrayRecord({"w": harmful})})
-    with pytest.raises(ValueError, match=r".*"):
+    file = BytesIO()
+    np.save(file, np.array([print], dtype=object), allow_pickle=True)
+    harmful = Array("object", (1,), "numpy.ndarray", file.getvalue())
+    content = pack_update(ClientUpdate("a", {}, 1, 1, 0.0))
+    content["weights"] = ArrayRecord({"w": harmful})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
         unpack_update(content)

@@ -77,6 +77,12 @@ def _check_alike(a: Arrays, b: Arrays) -> None:
             )
 
 
+def is_finite(value: Tensor) -> bool:
+    """Whether no number in it is infinite or NaN; integers and booleans never are."""
+    floating = value.is_floating_point() or value.is_complex()
+    return not floating or bool(value.sum().isfinite()) or bool(value.isfinite().all())  # the sum is faster
+
+
 def num_bytes(a: Arrays) -> int:
     """Bytes the tensors take as they are sent."""
     return sum(value.numel() * value.element_size() for value in a.values())

@@ -3,9 +3,7 @@
 import math
 from collections.abc import Collection, Iterator
 
-from torch import Tensor
-
-from harmofl.arrays import Arrays
+from harmofl.arrays import Arrays, is_finite
 from harmofl.errors import TrainingError
 from harmofl.exchange import Broadcast, ClientUpdate
 
@@ -43,13 +41,9 @@ def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str]) -> Iter
             yield f"{name} must be {sent[name].dtype}, got {value.dtype}"
         elif sent[name].numel() and value.shape != sent[name].shape:
             yield f"{name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
-        elif not _finite(value):
+        elif not is_finite(value):
             yield f"{name} must be finite, but is not"
     for group, arrays in update.extras.items():
         for name, value in arrays.items():
-            if not _finite(value):
+            if not is_finite(value):
                 yield f"{group} of {name} must be finite, but is not"
-
-
-def _finite(value: Tensor) -> bool:
-    return not (value.is_floating_point() or value.is_complex()) or bool(value.isfinite().all())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays, state_of
+from harmofl.arrays import Arrays, is_finite, state_of
 from harmofl.batch import Batch
 from harmofl.errors import TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
@@ -282,7 +282,7 @@ def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
 
 def _check_finite(weights: Arrays, run: LocalRun) -> None:
     for name, value in weights.items():
-        if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():  # the sum is faster
+        if not is_finite(value):
             raise TrainingError(
                 f"{run.site.name}: {name} must be finite after round {run.broadcast.round}, but is not; lower "
                 "training.lr, or look at this site's images with `harmofl data check`"

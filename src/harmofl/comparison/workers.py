@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harmofl.children import end_with_parent
+from harmofl.children import end_with_parent, without_interrupts
 from harmofl.comparison.plan import Job
 from harmofl.config import Experiment
 from harmofl.errors import HarmoFLError
@@ -71,9 +71,10 @@ def _in_turn(jobs: Sequence[Job], todo: Sequence[Job], told: Told) -> list[tuple
 def _side_by_side(jobs: Sequence[Job], todo: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
     failed: list[tuple[Job, str]] = []
     with _pool(workers) as pool:
-        pending: dict[Future[str], Job] = {
-            pool.submit(_one, job.experiment.model_dump(mode="json"), job.folder): job for job in todo
-        }
+        with without_interrupts():  # the first jobs start the processes
+            pending: dict[Future[str], Job] = {
+                pool.submit(_one, job.experiment.model_dump(mode="json"), job.folder): job for job in todo
+            }
         while pending:
             done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
             told(_rounds_done(jobs), "")

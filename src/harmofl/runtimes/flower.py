@@ -129,9 +129,9 @@ def unpack_update(content: RecordDict) -> ClientUpdate:
 def _update_of(reply: Message, name: str) -> ClientUpdate:
     if reply.has_error():
         raise TrainingError(f"{name}: must train, but Flower says: {reply.error.reason}")
-    if ERROR in reply.content:
-        raise TrainingError(str(reply.content.config_records[ERROR]["line"]))
     try:
+        if ERROR in reply.content:
+            raise TrainingError(str(reply.content.config_records[ERROR]["line"]))
         update = unpack_update(reply.content)
     except (KeyError, TypeError, ValueError, EOFError) as error:
         raise RunError(f"{name}: must answer with an update, but it cannot be read ({error!r})") from None
