@@ -28,7 +28,7 @@ def usual_memory() -> None:
 def with_amplitude(images: Tensor, A: np.ndarray, reach: int | None) -> Tensor:
     """Each image by itself: |F| replaced by A (C, H, W), whole or up to `reach` cycles around the middle."""
     results = []
-    for image in images.numpy():
+    for image in images.cpu().numpy():
         F = np.fft.fft2(image, axes=(-2, -1))
         amplitude, phase = np.abs(F), np.angle(F)
         if reach is None:
@@ -41,7 +41,7 @@ def with_amplitude(images: Tensor, A: np.ndarray, reach: int | None) -> Tensor:
             amplitude[box] = given[box]
             amplitude = np.fft.ifftshift(amplitude, axes=(-2, -1))
         results.append(np.real(np.fft.ifft2(amplitude * np.exp(1j * phase), axes=(-2, -1))).astype(image.dtype))
-    return torch.from_numpy(np.stack(results))
+    return torch.from_numpy(np.stack(results)).to(images.device)
 
 
 class PlainBlock(_DenseBlock):

@@ -1,7 +1,9 @@
 import io
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -240,11 +242,9 @@ def test_errors_of_the_comparing_commands_are_one_line(federation: Path, tmp_pat
     assert not (tmp_path / "x").exists()
 
 
-def test_interrupting_says_how_to_go_on(federation: Path, tmp_path: Path) -> None:
-    """Ctrl-C during training, as the terminal sends it."""
-    import signal
-    import time
-
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_says_how_to_go_on(sent: int, federation: Path, tmp_path: Path) -> None:
+    """Ctrl-C during training, as the terminal sends it, and a scheduler's end."""
     folder = tmp_path / "run"
     words = ["run", "--data", federation, "--rounds", 500, "--out", folder, *QUICK]
     process = subprocess.Popen(
@@ -254,7 +254,7 @@ def test_interrupting_says_how_to_go_on(federation: Path, tmp_path: Path) -> Non
         if (folder / "checkpoint" / "state.safetensors").exists():
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"harmofl run --resume {folder}" in said

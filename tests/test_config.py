@@ -88,6 +88,7 @@ def test_settings_are_toml_values_or_text() -> None:
         ({"alpha": -1}, "alpha must be a finite number of at least 0, got -1"),
         ({"beta": 1}, "harmofl has no hyperparameter 'beta'"),
         ({"data.folder": None}, "data.folder"),
+        ({"data.cache": ""}, "data.cache: must name a folder, got ''"),
     ],
 )
 def test_bad_values_are_one_line(changes: dict, message: str) -> None:

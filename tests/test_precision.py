@@ -9,9 +9,12 @@ from experiments import small
 from torch import nn
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
-from harmofl import run
+from harmofl import resume, run
+from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError
 from harmofl.evaluation import predict
+from harmofl.experiment import Watch
+from harmofl.journal import Journal, RoundRecord
 from harmofl.methods import FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.precision import LossScale, computing
 
@@ -136,11 +139,34 @@ def test_a_compiled_network_trains_alike() -> None:
         torch.testing.assert_close(value, compiled.weights[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
+class InterruptedInTwo(Watch):
+    def round_done(self, record: RoundRecord) -> None:
+        if record.round == 2:
+            raise KeyboardInterrupt
+
+
+@compiler
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
+    """Batches are of two sizes; by itself torch compiles the second for every size, and a resumed run otherwise."""
+    write_federation(tmp_path / "data", sites=1, images=23, size=32)
+    asked = small(tmp_path / "data", training__compile=True)
+    torch.compiler.reset()
+    run(asked, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, tmp_path / "part", InterruptedInTwo())
+    torch.compiler.reset()
+    resume(tmp_path / "part")
+    states = [Journal.open(tmp_path / name).load() for name in ("whole", "part")]
+    assert_same(*(state.server.weights for state in states if state))
+
+
 def test_without_a_compiler(federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
-        raise RuntimeError("No working C++ compiler found\nand more")
+        raise RuntimeError("backend='inductor' raised:\nInvalidCxxCompiler: No working C++ compiler found\nand more")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    with pytest.raises(ConfigError, match=r"compile here, but No working .* found; install a C\+\+ compiler"):
+    with pytest.raises(ConfigError, match=r"but InvalidCxxCompiler: No .* found; install a C\+\+ compiler"):
         run(small(federation, training__compile=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -99,6 +99,20 @@ def test_a_misfit_is_said_before_the_run_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        ({"run__threads": 1024}, "run.threads is 1024, but only"),
+        ({"training__precision": "float16"}, "float16 is slow on a CPU"),
+        ({"method__name": "fedavg", "method__climb": "previous"}, "alpha is 0: they change nothing"),
+    ],
+)
+def test_settings_that_do_no_good_are_told_of(changes: dict, remark: str, federation: Path) -> None:
+    assert not any(remark in line for line in prepared(federation).remarks())
+    assert any(remark in line for line in prepared(federation, **changes).remarks())
+    torch.set_num_threads(1)
+
+
 def test_images_that_fill_the_memory_are_told_of(
     federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

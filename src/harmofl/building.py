@@ -1,5 +1,6 @@
 """A model, its optimizer and its loss, built as an experiment says and tried out before anything is trained."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -69,7 +70,8 @@ def _network(experiment: Experiment, federation: Federation) -> nn.Module:
     )
     if experiment.training.compile:
         _check_compiler()
-        network.compile()
+        torch._dynamo.config.recompile_limit = 64  # above it some sizes would run as they are, whichever came last
+        network.compile(dynamic=False)  # else a size's numbers depend on which sizes came before it
     return network
 
 
@@ -83,7 +85,7 @@ def _check_compiler() -> None:
         with warnings.catch_warnings(action="ignore"):  # torch's own, about itself
             torch.compile(nn.ReLU())(torch.zeros(2))
     except Exception as error:  # torch raises anything without a compiler
-        reason = " ".join(str(error).split("\n")[0].split())
+        reason = " ".join(re.sub(r"^backend=\S+ raised:\s*", "", str(error)).split("\n")[0].split())
         fix = "install a C++ compiler such as g++, or set it to false"
         raise ConfigError(f"training.compile: torch must be able to compile here, but {reason}; {fix}") from None
 

@@ -1,5 +1,6 @@
 """The command `harmofl`: parse, call, print."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -259,6 +260,7 @@ def _default_folder(chosen: Any) -> Path:
 
 def main() -> None:
     """Entry point: every error of ours is one line and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end leaves no more behind than Ctrl-C
     try:
         app()
     except HarmoFLError as error:

@@ -14,10 +14,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from harmofl.batch import Task
 from harmofl.errors import ConfigError
@@ -41,6 +41,15 @@ class _Table(BaseModel):
         return value
 
 
+def _named(folder: object) -> object:
+    if folder == "":
+        raise ValueError("must name a folder")
+    return folder
+
+
+Folder = Annotated[Path, BeforeValidator(_named)]
+
+
 class RunTable(_Table):
     """Where and how the run is carried out."""
 
@@ -55,14 +64,14 @@ class RunTable(_Table):
 class DataTable(_Table):
     """Which images, and how they are decoded."""
 
-    folder: Path
+    folder: Folder
     size: tuple[int, int] | None = None
     channels: int | None = Field(None, ge=1)
     sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these take part")
     unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
     split: Literal["given", "images"] = Field("given", description="images: 64/16/20 % of single images, at random")
     split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
-    cache: Path | None = Field(None, description="keep decoded images here, mapped, and not in memory")
+    cache: Folder | None = Field(None, description="keep decoded images here, mapped, and not in memory")
     source: str = Field("", description="where the data can be had, in words")
 
 
@@ -263,4 +272,5 @@ def _one_line(error: ValidationError, where: str) -> str:
         return f"{where}: unknown key {key!r}; known here are {', '.join(model.model_fields)}"
     if first["type"] == "missing":
         return f"{where}: {key} is missing; give it there or with --set {key}=..."
-    return f"{where}: {key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -15,7 +15,7 @@ _FIRST_SCALE, _PATIENCE = 2.0**14, 200
 
 @contextmanager
 def computing(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Within, convolutions and matrix products are computed in that precision.
+    """Within, convolutions and matrix products are computed in that precision, and the same way every time.
 
     Weights are narrowed anew whenever they are used, so that a perturbation of them is never missed.
 
@@ -24,16 +24,18 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
             "float16" are torch's autocast.
         device: where the network is.
     """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
     if device.type == "cuda":
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+        cudnn.deterministic = True  # else gradients are summed in whatever order, and a resumed run ends otherwise
     try:
         dtype = _NARROW.get(precision)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
             yield
     finally:
         if device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+            matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
 
 
 class LossScale:

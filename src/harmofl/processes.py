@@ -1,5 +1,6 @@
 """Who carries out the rounds of an experiment: the plain loop, or processes, as many as are asked for or fit."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ def that_fit(trial: Trial) -> int:
 
 def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
     """In a new process: the same experiment, on a GPU of its own if there are several."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # each process compiles by itself
     if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
         tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"
     trial = Trial.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)

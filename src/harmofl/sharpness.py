@@ -68,20 +68,19 @@ def displaced(
         params: what is moved.
         deltas: by how much, one of the same shape for each.
     """
-    before = [p.detach().clone() for p in params]
+    moved = [p.detach() for p in params]
+    before = _copies(moved)
     with ExitStack() as stack:
         if isinstance(target, nn.Module):
             stack.enter_context(_still(target))
         try:
-            with torch.no_grad():
-                for p, delta in zip(params, deltas, strict=True):
-                    p.add_(delta)
-                    p.grad = None
+            if moved:
+                torch._foreach_add_(moved, list(deltas))
+            for p in params:
+                p.grad = None
             yield
         finally:
-            with torch.no_grad():
-                for p, value in zip(params, before, strict=True):
-                    p.copy_(value)
+            _copy(before, moved)
 
 
 @torch.no_grad()
@@ -96,17 +95,16 @@ def climb(gradients: list[Tensor], alpha: float) -> list[Tensor]:
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, dtype=wide)))
     usable = torch.isfinite(norm) & torch.isfinite(alpha / norm)
     scale = torch.where(usable, alpha / norm, 0)
-    return [torch.where(usable, g * scale, 0).to(g.dtype) for g in gradients]
+    ways = torch._foreach_mul(gradients, scale)
+    return [torch.where(usable, way, 0).to(g.dtype) for way, g in zip(ways, gradients, strict=True)]
 
 
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
     """No buffer of the model moves, and no AmplitudeNorm learns."""
-    before = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    places = [(m, name, buffer) for m in model.modules() for name, buffer in m.named_buffers(recurse=False)]
+    buffers = [buffer for _, _, buffer in places]
+    before = _copies(buffers)
     with ExitStack() as stack:
         for module in model.modules():
             if isinstance(module, AmplitudeNorm):
@@ -114,6 +112,20 @@ def _still(model: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for module, name, buffer, value in before:
-                    setattr(module, name, buffer.copy_(value))
+            _copy(before, buffers)
+            for module, name, buffer in places:
+                setattr(module, name, buffer)
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    copies = [torch.empty_like(tensor) for tensor in tensors]
+    _copy(tensors, copies)
+    return copies
+
+
+@torch.no_grad()
+def _copy(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """All of one dtype at once, which on a GPU is one kernel and not one a tensor."""
+    for dtype in {tensor.dtype for tensor in tensors}:
+        pairs = [pair for pair in zip(tensors, values, strict=True) if pair[0].dtype == dtype]
+        torch._foreach_copy_([tensor for tensor, _ in pairs], [value for _, value in pairs])

@@ -12,7 +12,7 @@ import torch
 from harmofl.arrays import Arrays
 from harmofl.batch import Task
 from harmofl.building import build, device_of
-from harmofl.config import Experiment, resolved
+from harmofl.config import Experiment, available_cores, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
 from harmofl.data.summary import absent_classes
 from harmofl.errors import ConfigError, DataError
@@ -101,6 +101,11 @@ class Trial:
             said.append("the published split parts the images of patients, so scores are too high")
         if (held := _gigabytes_held(self.federation)) > LARGE:
             said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
+        threads, cores = self.experiment.run.threads, available_cores()
+        if threads > cores:
+            said.append(f"run.threads is {threads}, but only {cores} cores are here: that is slow; set it to {cores}")
+        if self.training.precision == "float16" and self.training.device.type == "cpu":
+            said.append("training.precision float16 is slow on a CPU; bfloat16 is faster there")
         if self.experiment.data.split == "images":
             said.append("data.split is images: one patient's images are on several sides, so scores are too high")
         return said

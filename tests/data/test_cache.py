@@ -55,12 +55,13 @@ def test_other_sizes_and_changed_files_are_decoded_anew(tmp_path):
     np.testing.assert_array_equal(image, np.moveaxis(photograph(99), 2, 0))
 
 
+@pytest.mark.parametrize("content", [b"half", b""])
 @pytest.mark.parametrize("damage", ["train-images.npy", "cases.json"])
-def test_damaged_entry_is_made_again(tmp_path, damage):
+def test_damaged_entry_is_made_again(tmp_path, damage, content):
     folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
     open_federation(folder, cache=cache)
     (entry,) = cache.iterdir()
-    (entry / damage).write_bytes(b"half")
+    (entry / damage).write_bytes(content)
     same(open_federation(folder, cache=cache), open_federation(folder))
 
 

@@ -36,6 +36,13 @@ def check(method: FedAvg) -> None:
         raise ConfigError(f"{its}; leave climb, climb_every and climb_part out")
 
 
+def remarks(method: FedAvg) -> list[str]:
+    """Whether settings of the climb go unheeded."""
+    if method.alpha or (method.climb, method.climb_every, method.climb_part) == ("fresh", 1, ""):
+        return []
+    return ["climb, climb_every and climb_part are of perturbed steps, but alpha is 0: they change nothing"]
+
+
 def check_part(method: FedAvg, model: nn.Module) -> None:
     """Raise ConfigError unless some param of the model is to climb."""
     names = [name for name, _ in model.named_parameters()]

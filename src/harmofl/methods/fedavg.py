@@ -198,7 +198,7 @@ class FedAvg:
 
     def remarks(self, model: nn.Module) -> list[str]:
         """What a user should know of this method with this model, in plain words."""
-        return []
+        return climbing.remarks(self)
 
 
 def _check_widths(updates: Sequence[ClientUpdate]) -> None:

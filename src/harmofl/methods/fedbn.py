@@ -27,5 +27,5 @@ class FedBN(FedAvg):
     def remarks(self, model: nn.Module) -> list[str]:
         """Whether there is anything to keep at home."""
         if normalization_entries(model):
-            return []
+            return super().remarks(model)
         return ["fedbn: this network's normalization layers hold nothing to keep at home, so it equals fedavg"]

@@ -55,7 +55,7 @@ class FedFA(FedAvg):
     def remarks(self, model: nn.Module) -> list[str]:
         """Whether there is anything to augment."""
         if len(model.get_submodule("augmentation")):  # type: ignore[arg-type]
-            return []
+            return super().remarks(model)
         return ["fedfa: this network has no layer that normalizes maps and names no stages, so it equals fedavg"]
 
     def server_step(

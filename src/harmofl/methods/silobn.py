@@ -26,5 +26,5 @@ class SiloBN(FedAvg):
     def remarks(self, model: nn.Module) -> list[str]:
         """Whether there is anything to keep at home."""
         if running_entries(model):
-            return []
+            return super().remarks(model)
         return ["silobn: this network keeps no running statistics, so it equals fedavg"]

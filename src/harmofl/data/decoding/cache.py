@@ -65,7 +65,7 @@ def _load(entry: Path) -> dict[str, Arrays] | None:
     try:
         cases = json.loads((entry / "cases.json").read_text(encoding="utf-8"))
         return {split: (*_arrays(entry, split), tuple(cases[split])) for split in SPLITS}
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError):  # EOFError: an empty .npy
         return None
 
 

@@ -1,0 +1,76 @@
+"""The same training on a GPU: near the CPU's numbers, repeatable, and without waiting for the device within a step."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import small
+from toys import assert_same, toy_network, toy_sites, toy_training, train
+
+from harmofl import resume, run
+from harmofl.experiment import Watch
+from harmofl.journal import Journal, RoundRecord
+from harmofl.local import begin
+from harmofl.methods import METHODS, make_method
+from harmofl.precision import computing
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, which is not here")
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"fedfa"}))  # which draws on the device
+def test_every_method_is_near_the_cpu(name: str) -> None:
+    method = make_method(name, {})
+    here, *_ = train(method, toy_training(method))
+    there, *_ = train(method, toy_training(method, device=CUDA))
+    for key, value in here.weights.items():
+        assert there.weights[key].device.type == "cpu"
+        torch.testing.assert_close(there.weights[key], value, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_step_does_not_wait_for_the_device(precision: str) -> None:
+    method = make_method("harmofl", {})
+    training = toy_training(method, toy_network(), device=CUDA, precision=precision)
+    server, *_ = train(method, training)
+    local = begin(toy_sites()[0], method.broadcast(server), {}, training)
+    method.prepare(local)
+    batch = next(iter(local.batches()))
+    with computing(precision, CUDA):
+        method.local_step(local, batch)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # that the mode is a prototype
+                torch.cuda.set_sync_debug_mode("error")
+            method.local_step(local, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_float16_trains() -> None:
+    method = make_method("harmofl", {})
+    wide, *_ = train(method, toy_training(method, device=CUDA))
+    narrow, *_ = train(method, toy_training(method, device=CUDA, precision="float16"))
+    for key, value in wide.weights.items():
+        torch.testing.assert_close(narrow.weights[key], value, rtol=0.1, atol=0.1)
+
+
+class StoppedError(Exception):
+    pass
+
+
+class StopAfterTwo(Watch):
+    def round_done(self, record: RoundRecord) -> None:
+        if record.round == 2:
+            raise StoppedError
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_resumed_run_ends_as_one_that_nothing_stopped(federation: Path, tmp_path: Path, optimizer: str) -> None:
+    asked = small(federation, run__device="cuda", training__optimizer=optimizer)
+    run(asked, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run(asked, tmp_path / "part", StopAfterTwo())
+    resume(tmp_path / "part")
+    whole, parts = (Journal.open(tmp_path / name).load().server.weights for name in ("whole", "part"))
+    assert_same(whole, parts)
