@@ -42,9 +42,8 @@ def build(experiment: Experiment, federation: Federation, method: FedAvg, device
     if table.compile and not method.compiles:
         name = experiment.method["name"]
         raise ConfigError(f"training.compile: {name} looks into the network while it computes; set it to false")
-    model = method.model(_network(experiment, federation))
     training = Training(
-        model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # faster convolutions
+        model=build_model(experiment, method, federation.sites[0].train.images.shape[1], len(federation.info.classes)),
         loss=LOSSES[table.loss or ""],
         optimizer=_optimizer(table, device),
         epochs=table.epochs,
@@ -58,12 +57,13 @@ def build(experiment: Experiment, federation: Federation, method: FedAvg, device
     return training
 
 
-def _network(experiment: Experiment, federation: Federation) -> nn.Module:
+def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: int) -> nn.Module:
+    """The network of a resolved experiment, behind what the method puts before it."""
     table = experiment.network
     network = build_network(
         table.name or "",
-        channels=federation.sites[0].train.images.shape[1],
-        classes=len(federation.info.classes),
+        channels=channels,
+        classes=classes,
         norm=table.norm,
         seed=experiment.run.seed,
         options=table.options,
@@ -72,7 +72,8 @@ def _network(experiment: Experiment, federation: Federation) -> nn.Module:
         _check_compiler()
         torch._dynamo.config.recompile_limit = 64  # above it some sizes would run as they are, whichever came last
         network.compile(dynamic=False)  # else a size's numbers depend on which sizes came before it
-    return network
+    model: nn.Module = method.model(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model  # in the layout of faster convolutions
 
 
 def _check_compiler() -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from harmofl.cli_compare import register
 from harmofl.cli_data import data_app
+from harmofl.cli_deploy import deploy_app
 from harmofl.cli_options import Seed, Size, parse_size
 from harmofl.errors import ConfigError, HarmoFLError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Federated learning on heterogeneous medical images: HarmoFL and the methods it is compared with.",
 )
 app.add_typer(data_app, name="data")
+app.add_typer(deploy_app, name="deploy")
 register(app)
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class RoundRecord:
         val: validation scores per site, in the rounds that are validated.
         best: whether this is the best round so far by mean validation score.
         test: test scores per site, only if asked for every round; never used to choose.
+        left_out: why a site that was drawn for the round has no part in it, by its name; in deployments.
     """
 
     round: int
@@ -58,6 +59,7 @@ class RoundRecord:
     val: Scores | None
     best: bool
     test: Scores | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class Journal:

@@ -41,7 +41,7 @@ class SiteStates(Mapping[str, ClientState]):
         if site in self._held:
             self._held.move_to_end(site)
             return self._held[site]
-        return _read(self.folder / self._files[site])
+        return read_state(self.folder / self._files[site])
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._files, *self._held}))
@@ -93,11 +93,7 @@ class SiteStates(Mapping[str, ClientState]):
         if site not in self._unsaved:
             return
         name = f"{hashlib.sha256(site.encode()).hexdigest()[:16]}-{self._unsaved[site]}.safetensors"
-        with storing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Tensor] = {}
-        groups = flatten(arrays, "state", self._held[site])
-        write_atomic(self.folder / name, safetensors.torch.save(arrays, {"groups": json.dumps(groups)}))
+        write_state(self.folder / name, self._held[site])
         self._files[site] = name
         del self._unsaved[site]
 
@@ -106,7 +102,17 @@ def _bytes(state: ClientState) -> int:
     return sum(map(num_bytes, state.values()))
 
 
-def _read(path: Path) -> ClientState:
+def write_state(path: Path, state: ClientState) -> None:
+    """Write what a site keeps; StorageError if that fails."""
+    with storing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Tensor] = {}
+    groups = flatten(arrays, "state", state)
+    write_atomic(path, safetensors.torch.save(arrays, {"groups": json.dumps(groups)}))
+
+
+def read_state(path: Path) -> ClientState:
+    """Undo `write_state`; RunError if the file is damaged or something else."""
     arrays, about = read_arrays(path)
     try:
         groups = unflatten(arrays, json.loads(about["groups"]))

@@ -89,10 +89,7 @@ class Trial:
 
     def drawn(self, round_number: int) -> tuple[Site, ...]:
         """The sites that train in a round: all, or as many of them as take part, drawn by seed and round."""
-        sites, experiment = self.training_sites, self.experiment
-        count = max(1, round(experiment.training.participation * len(sites)))
-        order = rng(experiment.run.seed, "participation", round_number).permutation(len(sites))
-        return tuple(sites[k] for k in sorted(order[:count]))
+        return tuple(self.training_sites[k] for k in draw(self.experiment, len(self.training_sites), round_number))
 
     def remarks(self) -> list[str]:
         """What a user should know before training begins, in plain words."""
@@ -162,6 +159,13 @@ class Trial:
     def summary(self, scores: Scores) -> Summary:
         """Mean, worst and spread of that score over the sites."""
         return summarize({site: values[self.metric] for site, values in scores.items()})
+
+
+def draw(experiment: Experiment, sites: int, round_number: int) -> list[int]:
+    """Which of so many sites, in the order of their names, train in a round."""
+    count = max(1, round(experiment.training.participation * sites))
+    order = rng(experiment.run.seed, "participation", round_number).permutation(sites)
+    return sorted(order[:count].tolist())
 
 
 def _opened(experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None) -> Federation:

@@ -1,0 +1,359 @@
+"""The server's loop of a deployment: the rounds, who takes part, and what survives a night."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import numpy as np
+import torch
+
+from harmofl.arrays import num_bytes
+from harmofl.building import build_model
+from harmofl.checkpoint import Checkpoint
+from harmofl.config import Experiment, resolved, to_toml
+from harmofl.data.site import Site
+from harmofl.deployment.folders import ServerFolder, experiment_of, split_address
+from harmofl.errors import ConfigError, HarmoFLError, RunError
+from harmofl.journal import Journal, RoundRecord
+from harmofl.local import Training
+from harmofl.losses import LOSSES
+from harmofl.methods import FedAvg, make_method
+from harmofl.metrics import MAIN_METRIC, summarize
+from harmofl.runtimes.flower import FlowerRounds
+from harmofl.runtimes.flower.hub import Certificate, Hub
+from harmofl.trial import check_metric, draw
+
+log = logging.getLogger("harmofl")
+GREETING_S, SCORING_S = 60.0, 3600.0
+"""Seconds that a site has to describe itself, and to score a model."""
+TRIES, PAUSE = 5, 5.0
+"""So often in a row a round that too few sites complete is tried, and the pause before the next try, in seconds."""
+LOOK = 0.2
+VERSION = version("harmofl")
+_WITHOUT_TLS = "is without TLS; add --insecure, and know that anyone on the way can read and change what is sent"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A site as the server knows it."""
+
+    name: str
+
+
+def serve(folder: Path, insecure: bool = False) -> dict[str, Any]:
+    """Hold a federation: wait for sites, train, and go on from the last round if it was begun before.
+
+    Args:
+        folder: the server's, from `harmofl deploy init`.
+        insecure: listens without TLS, which the folder must say too.
+
+    Returns:
+        The result, as in `result.json`.
+
+    Raises:
+        HarmoFLError: one line about the first thing that does not hold.
+    """
+    place = ServerFolder.open(folder)
+    if place.insecure != insecure:
+        raise ConfigError(f"{folder}: {_WITHOUT_TLS if place.insecure else 'is with TLS; leave --insecure out'}")
+    experiment, digest = experiment_of(folder, {"data.folder": "at-the-sites"})
+    host, port = split_address(place.listen, "listen")
+    certificate = None if insecure else Certificate(folder / "cert.pem", folder / "key.pem")
+    run = folder / "run"
+    if (run / "result.json").exists():
+        return Journal.open(run).result()
+    with Hub(host, port, place.keys, certificate) as hub:
+        log.info("listening at %s:%d for %s", host, hub.port, ", ".join(sorted(place.keys)))
+        server = Server(place, experiment, digest, hub)
+        first = server.first_description()
+        journal = server.journal(first)
+        with journal.locked():
+            return server.train(journal)
+
+
+@dataclass
+class Server:
+    """One federation.
+
+    Args:
+        place: the server's folder.
+        experiment: what is trained, as agreed on; resolved once the task is known.
+        digest: of what was agreed on.
+        hub: the line to the sites.
+        run: names this run, so that sites know what they kept for it.
+        described: what sites said of themselves, by name, with when they had connected.
+        refused: why sites may not take part, likewise.
+    """
+
+    place: ServerFolder
+    experiment: Experiment
+    digest: str
+    hub: Hub
+    run: str = ""
+    described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    refused: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    greeted: dict[str, str | None] = field(default_factory=dict)
+    keep: tuple[int, ...] = ()
+    told: str = ""
+
+    def line(self, timeout: float, **more: Any) -> FlowerRounds:
+        """To the sites; every message says which run, version and experiment it is of."""
+        head = {"run": self.run, "version": VERSION, "digest": self.digest, "keep": list(self.keep), **more}
+        return FlowerRounds(self.hub, self.hub.nodes, timeout, 0, head)
+
+    def first_description(self) -> Mapping[str, Any]:
+        """What the first site says of itself, or what sites said when the run began."""
+        run = self.place.folder / "run"
+        if (run / "config.toml").exists():
+            card = Journal.open(run).card()
+            self.run = str(card["run"])
+            return card
+        self.run = uuid4().hex
+        while True:
+            self.greet(None)
+            if self.described:
+                return self.described[min(self.described)]
+            self.say("waiting for the first site")
+            time.sleep(LOOK)
+
+    def greet(self, card: Mapping[str, Any] | None) -> None:
+        """Ask sites that have connected anew what they are; those that do not fit are refused, in one line."""
+        since = {name: self.hub.since(name) for name in self.hub.connected()}
+        new = [name for name, when in since.items() if self.greeted.get(name, "") != when]
+        if not new:
+            return
+        line = self.line(GREETING_S)
+        answers = line.describe(new)
+        for name in new:
+            self.greeted[name] = since[name]
+            self.refused.pop(name, None)
+            first = card or (self.described[min(self.described)] if self.described else None)
+            fault = line.left_out.get(name) or _misfit(name, answers[name], first)
+            if fault:
+                self.refused[name] = (since[name], fault)
+                log.warning("refused: %s", fault)
+            else:
+                self.described[name] = answers[name]
+                log.info("%s has joined: %s images to train on", name, answers[name]["num_images"][0])
+
+    def present(self, card: Mapping[str, Any]) -> list[str]:
+        """The sites that are connected and fit."""
+        self.greet(card)
+        return sorted(name for name in self.hub.connected() if name in self.greeted and name not in self.refused)
+
+    def journal(self, first: Mapping[str, Any]) -> Journal:
+        """The run folder, made if there is none."""
+        self.experiment = resolved(self.experiment, first["task"])
+        check_metric(self.experiment, first["task"])
+        torch.set_num_threads(self.experiment.run.threads)
+        run = self.place.folder / "run"
+        if (run / "config.toml").exists():
+            return Journal.open(run)
+        card = {
+            "task": first["task"],
+            "classes": list(first["classes"]),
+            "channels": int(first["channels"]),
+            "size": list(first["size"]),
+            "network": self.experiment.network.model_dump(),
+            "method": dict(self.experiment.method),
+            "sites": sorted(self.place.keys),
+            "unseen": [],
+            "fingerprint": self.digest,
+            "run": self.run,
+        }
+        return Journal.create(run, to_toml(self.experiment, {"harmofl": VERSION}), card)
+
+    def train(self, journal: Journal) -> dict[str, Any]:
+        """All rounds that are not done yet, then the test."""
+        card, experiment = journal.card(), self.experiment
+        options = dict(experiment.method)
+        method = make_method(options.pop("name"), options)
+        refuse_method(method, experiment.method["name"])
+        model = build_model(experiment, method, card["channels"], len(card["classes"]))
+        training = Training(model=model, loss=LOSSES[experiment.training.loss or ""], optimizer=torch.optim.SGD)
+        checkpoint = journal.load() or Checkpoint(method.start(model))
+        journal.rewind(checkpoint.server.round)
+        journal.settle(checkpoint.best_round)
+        if checkpoint.server.round:
+            log.info("going on after round %d", checkpoint.server.round)
+        saved = checkpoint.server.round
+        while checkpoint.server.round < experiment.training.rounds:
+            self.keep = (saved, checkpoint.best_round)
+            checkpoint, record = self.round(method, training, journal, card, checkpoint)
+            journal.append(record)
+            if record.round % experiment.run.checkpoint_every == 0 or record.round == experiment.training.rounds:
+                journal.save(checkpoint)
+                saved = record.round
+        self.keep = (saved, checkpoint.best_round)
+        return self.finish(journal, card, checkpoint, training)
+
+    def round(
+        self, method: FedAvg, training: Training, journal: Journal, card: Mapping[str, Any], before: Checkpoint
+    ) -> tuple[Checkpoint, RoundRecord]:
+        """Train, aggregate, validate; sites without a good answer in time are left out and recorded."""
+        begin, number = time.perf_counter(), before.server.round + 1
+        names = sorted(self.place.keys)
+        drawn = [names[k] for k in draw(self.experiment, len(names), number)]
+        everyone = number == 1
+        for attempt in range(1, TRIES + 1):
+            there = self.gather(card, drawn, number, everyone)
+            line = self.line(self.place.deadline_s)
+            line.quorum = min(self.place.min_sites, len(drawn))
+            sites = cast(Sequence[Site], [Named(name) for name in there])
+            try:
+                server, _, updates = line.run_round(method, before.server, sites, {}, training)
+                break
+            except HarmoFLError as error:
+                if attempt == TRIES:
+                    raise
+                log.warning("%s; round %d is tried again in %.0f s", error, number, PAUSE)
+                time.sleep(PAUSE)
+        out = {name: self._absence(name) for name in drawn if name not in there} | line.left_out
+        for reason in out.values():
+            log.warning("round %d without %s", number, reason)
+        val = self.scores(card, server.round, server.weights, "val") if self.validated(number) else None
+        mean = (
+            summarize({site: values[self.metric(card)] for site, values in val.items()}).mean if val else float("-inf")
+        )
+        best = mean > before.best_score
+        if best:
+            journal.save_model(server.round, server.weights, {})
+        sent = method.broadcast(before.server).num_bytes()
+        record = RoundRecord(
+            round=server.round,
+            seconds=round(time.perf_counter() - begin, 4),
+            train_loss={update.site: update.loss for update in updates},
+            bytes_up=sum(update.num_bytes() for update in updates),
+            bytes_down=len(there) * (sent + (num_bytes(server.weights) if val else 0)),
+            bytes_kept=0,
+            bytes_held=max(update.memory for update in updates),
+            val=val,
+            best=best,
+            left_out=out,
+        )
+        chosen = (server.round, mean) if best else (before.best_round, before.best_score)
+        said = f"{self.metric(card)} {mean:.4f}" if val else "not validated"
+        log.info(
+            "round %d of %d: %d sites, %s, %.1f s",
+            number,
+            self.experiment.training.rounds,
+            len(updates),
+            said,
+            record.seconds,
+        )
+        return Checkpoint(server, *chosen), record
+
+    def gather(self, card: Mapping[str, Any], drawn: Sequence[str], number: int, everyone: bool) -> list[str]:
+        """The sites of a round: those that are there once enough are; in the first all, until the deadline is over."""
+        begin = time.monotonic()
+        need = min(self.place.min_sites, len(drawn))
+        while True:
+            there = [name for name in self.present(card) if name in drawn]
+            patient = everyone and time.monotonic() - begin < self.place.deadline_s
+            if len(there) == len(drawn) or (len(there) >= need and not patient):
+                return there
+            missing = [name for name in drawn if name not in there]
+            self.say(f"round {number} waits for {', '.join(missing)}: {len(there)} there, {need} needed")
+            time.sleep(LOOK)
+
+    def say(self, line: str) -> None:
+        """A line in the log, once."""
+        if line != self.told:
+            log.info(line)
+            self.told = line
+
+    def _absence(self, name: str) -> str:
+        return self.refused[name][1] if name in self.refused else f"{name}: is not connected"
+
+    def validated(self, number: int) -> bool:
+        """Whether this round's model is scored."""
+        return number % self.experiment.evaluation.every == 0 or number == self.experiment.training.rounds
+
+    def metric(self, card: Mapping[str, Any]) -> str:
+        """By which the round is chosen."""
+        return self.experiment.evaluation.metric or MAIN_METRIC[card["task"]]
+
+    def scores(self, card: Mapping[str, Any], number: int, weights: Any, split: str) -> dict[str, dict[str, float]]:
+        """Every connected site's scores; none if fewer than the quorum have any."""
+        line = self.line(max(self.place.deadline_s, 1.0))
+        found = line.evaluate(self.present(card), number, weights, split)
+        for reason in line.left_out.values():
+            log.warning("round %d is not scored at %s", number, reason)
+        scores = {
+            name: {metric: float(value) for metric, value in values.items()}
+            for name, values in sorted(found.items())
+            if isinstance(values.get(self.metric(card)), float)
+        }
+        return scores if len(scores) >= self.place.min_sites else {}
+
+    def finish(
+        self, journal: Journal, card: Mapping[str, Any], checkpoint: Checkpoint, training: Training
+    ) -> dict[str, Any]:
+        """Test the chosen model at the sites, once; tell them that all is done."""
+        if not checkpoint.best_round:
+            raise RunError(f"{journal.folder}: no round could be validated, so no model is chosen")
+        weights, _ = journal.load_model()
+        test: dict[str, dict[str, float]] = {}
+        while not test:
+            self.gather(card, sorted(self.place.keys), checkpoint.server.round, everyone=False)
+            test = self.scores(card, checkpoint.best_round, weights, "test")
+        records = journal.records()
+        metric = self.metric(card)
+        result = {
+            "name": self.experiment.run.name,
+            "method": self.experiment.method["name"],
+            "task": card["task"],
+            "classes": card["classes"],
+            "main_metric": metric,
+            "chosen_round": checkpoint.best_round,
+            "rounds": len(records),
+            "num_images": {
+                name: dict(zip(("train", "val", "test"), map(int, said["num_images"]), strict=True))
+                for name, said in sorted(self.described.items())
+            },
+            "val": records[checkpoint.best_round - 1]["val"],
+            "test": test,
+            "unseen": {},
+            "summary": asdict(summarize({site: values[metric] for site, values in test.items()})),
+            "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
+            "num_params": sum(p.numel() for p in training.model.parameters()),
+            "passes": 1.0,
+            "remarks": [],
+        }
+        journal.finish(result)
+        self.line(GREETING_S, over=True).describe(self.present(card))
+        return journal.result()
+
+
+def refuse_method(method: FedAvg, name: str) -> None:
+    """Raise ConfigError for the yardsticks that are no federated learning."""
+    if method.pooled or not method.sends:
+        raise ConfigError(
+            f"method.name: {name} sends nothing between sites and server; choose another for a deployment"
+        )
+
+
+def _misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) -> str:
+    """Why a site that says this of itself cannot take part; nothing if it can."""
+    try:
+        own = (said["task"], list(said["classes"]), int(said["channels"]), [int(n) for n in said["size"]])
+        if len(said["num_images"]) != 3 or own[0] not in MAIN_METRIC or not 0 < own[2] < 1000:
+            return f"{name}: its description makes no sense"
+    except (KeyError, TypeError, ValueError):
+        return f"{name}: its description makes no sense"
+    if first is None:
+        return ""
+    for what, ours, its in zip(
+        ("task", "classes", "channels", "size"),
+        (first["task"], list(first["classes"]), int(first["channels"]), list(first["size"])),
+        own,
+        strict=True,
+    ):
+        if ours != its:
+            return f"{name}: {what} must be {ours} as at the other sites, got {its}"
+    return ""

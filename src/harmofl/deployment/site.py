@@ -1,0 +1,175 @@
+"""What runs at a site: it trains and scores what the server sends, on images and settings that never leave it."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harmofl.data.site import Site
+from harmofl.deployment.folders import SiteFolder, experiment_of
+from harmofl.errors import ConfigError, HarmoFLError, RunError
+from harmofl.evaluation import score
+from harmofl.exchange import Broadcast, ClientState, ClientUpdate
+from harmofl.files import locked
+from harmofl.local import run_client
+from harmofl.runtimes.flower import client_app
+from harmofl.runtimes.flower.node import attend
+from harmofl.runtimes.flower.rounds import Scalars
+from harmofl.states import read_state, write_state
+from harmofl.trial import Trial
+
+log = logging.getLogger("harmofl")
+VERSION = version("harmofl")
+Opening = Callable[[str, int, int], None]
+
+
+def join(folder: Path, data: Path, opening: Opening = lambda site, done, total: None, **changes: Any) -> None:
+    """Take part in a federation until it is over.
+
+    Args:
+        folder: the site's, from `harmofl deploy init`.
+        data: a folder of sites with this site's in it, or of the images/ and masks/ of this site alone.
+        opening: told the site, how many images are read and how many there are.
+        changes: of the site's own affairs, such as {"data.cache": ..., "run.device": "cuda"}.
+
+    Raises:
+        HarmoFLError: one line about the first thing that does not hold.
+    """
+    place = SiteFolder.open(folder)
+    with locked(folder, "joined"):
+        experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
+        trial = Trial.prepare(experiment, opening)
+        desk = Desk(place, digest, trial, _site_of(trial, place.name))
+        app = client_app(desk.train, desk.describe, desk.evaluate, desk.check)
+        attend(place.server, place.key, place.authority, app, lambda: desk.over)
+
+
+def _site_of(trial: Trial, name: str) -> Site:
+    sites = {site.name: site for site in trial.federation.sites}
+    if name in sites:
+        return sites[name]
+    if len(sites) == 1:
+        return next(iter(sites.values()))
+    raise ConfigError(
+        f"--data must hold the site {name!r} or one site alone, got {', '.join(sites)}; name the folder of this site"
+    )
+
+
+@dataclass
+class Desk:
+    """Answers the server's messages.
+
+    Args:
+        place: the site's folder.
+        digest: of what was agreed on.
+        trial: its method, network and training, made here.
+        site: its images.
+        over: whether the server has said that all is done.
+        head: of the message that is being answered.
+    """
+
+    place: SiteFolder
+    digest: str
+    trial: Trial
+    site: Site
+    over: bool = False
+    head: Scalars = field(default_factory=dict)
+
+    def check(self, head: Scalars) -> None:
+        """Refuse a server of another version, or one that asks for something else than was agreed on."""
+        name = self.place.name
+        if head.get("version") != VERSION:
+            raise ConfigError(
+                f"{name}: server and sites must run one version, but this site has {VERSION} and the server "
+                f"{head.get('version')}; install the same"
+            )
+        if head.get("digest") != self.digest:
+            raise ConfigError(
+                f"{name}: experiment.toml must be the server's, but this site has {self.digest} and the server "
+                f"{head.get('digest')}; agree on one and put it into both folders"
+            )
+        run = str(head.get("run", ""))
+        if not run.isalnum():
+            raise ConfigError(f"{name}: a message must name its run, got {run!r}")
+        self.head = dict(head)
+        self.over = self.over or bool(head.get("over"))
+
+    def describe(self) -> Scalars:
+        """What the server must know to build the model, and how many images there are."""
+        info, images = self.trial.federation.info, self.site.train.images
+        return {
+            "task": info.task,
+            "classes": list(info.classes),
+            "channels": int(images.shape[1]),
+            "size": [int(n) for n in images.shape[2:]],
+            "num_images": [len(self.site.split(split)) for split in ("train", "val", "test")],
+            "threads": self.trial.experiment.run.threads,
+        }
+
+    def train(self, broadcast: Broadcast) -> ClientUpdate:
+        """The site's share of a round; what it keeps is on the disk before it answers.
+
+        A round that is asked for again, as by a server that fell back to its last checkpoint, starts from what the
+        site kept before that round, and so ends with the same bits.
+        """
+        begin, trial = time.perf_counter(), self.trial
+        state = self._before(broadcast.round - 1)
+        named = self._named(self.site)
+        try:
+            update, kept = run_client(trial.method, named, broadcast, state, trial.training)
+        except HarmoFLError:
+            raise
+        except Exception as error:  # out of a GPU's memory, or whatever a network raises
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise RunError(f"{self.place.name}: must train, but: {reason}") from None
+        write_state(self._file(broadcast.round), kept)
+        self._tidy()
+        seconds = time.perf_counter() - begin
+        log.info(
+            "round %d: trained on %d images, loss %.4f, %.1f s", broadcast.round, len(named.train), update.loss, seconds
+        )
+        return update
+
+    def evaluate(self, broadcast: Broadcast, split: str) -> Scalars:
+        """Scores of the global weights, and over them the site's own of that round, on "val" or "test"."""
+        if split not in ("val", "test"):
+            raise ConfigError(f"{self.place.name}: scores are of val or test, got {split!r}")
+        own = self.trial.method.own(self._before(broadcast.round)) or {}
+        named = self._named(self.site)
+        scores = score(self.trial.predict(named, split, {**broadcast.weights, **own}), named, split)
+        log.info("round %d: %s on %s images", broadcast.round, self._main(scores), split)
+        return scores
+
+    def _main(self, scores: Scalars) -> str:
+        return f"{self.trial.metric} {scores[self.trial.metric]:.4f}"
+
+    def _named(self, site: Site) -> Site:
+        """The site under the name that all others know it by."""
+        return Site(self.place.name, site.task, site.classes, site.train, site.val, site.test)
+
+    @property
+    def _folder(self) -> Path:
+        return self.place.folder / "state" / str(self.head["run"])
+
+    def _file(self, round_number: int) -> Path:
+        return self._folder / f"{round_number:08d}.safetensors"
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.safetensors"))
+
+    def _before(self, round_number: int) -> ClientState:
+        """What the site kept from the last round up to this one in which it took part."""
+        past = [number for number in self._rounds() if number <= round_number]
+        return read_state(self._file(past[-1])) if past else {}
+
+    def _tidy(self) -> None:
+        """Delete what neither the next round, the server's checkpoint nor the chosen round will ask for."""
+        rounds = self._rounds()
+        wanted = {rounds[-1]}
+        for number in self.head.get("keep", ()):
+            wanted |= {max((past for past in rounds if past <= number), default=rounds[-1])}
+        for number in set(rounds) - wanted:
+            self._file(number).unlink(missing_ok=True)
