@@ -126,7 +126,7 @@ class Desk:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RunError(f"{self.place.name}: must train, but: {reason}") from None
         write_state(self._file(broadcast.round), kept)
-        self._tidy()
+        self._tidy(broadcast.round)
         seconds = time.perf_counter() - begin
         log.info(
             "round %d: trained on %d images, loss %.4f, %.1f s", broadcast.round, len(named.train), update.loss, seconds
@@ -165,11 +165,13 @@ class Desk:
         past = [number for number in self._rounds() if number <= round_number]
         return read_state(self._file(past[-1])) if past else {}
 
-    def _tidy(self) -> None:
-        """Delete what neither the next round, the server's checkpoint nor the chosen round will ask for."""
-        rounds = self._rounds()
-        wanted = {rounds[-1]}
+    def _tidy(self, round_number: int) -> None:
+        """Delete what neither the next round, the server's checkpoint nor the chosen round will ask for.
+
+        Later rounds than this one were of a server that has fallen back since.
+        """
+        rounds, wanted = self._rounds(), {round_number}
         for number in self.head.get("keep", ()):
-            wanted |= {max((past for past in rounds if past <= number), default=rounds[-1])}
+            wanted |= {max((past for past in rounds if past <= number), default=round_number)}
         for number in set(rounds) - wanted:
             self._file(number).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from flwr.app import Error, Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest
 from flwr.serverapp import Grid
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.error import http_error_translator
@@ -141,13 +141,26 @@ class Hub(Grid):
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),
-            Middleware(BaseHTTPMiddleware, dispatch=_for_itself),
+            Middleware(BaseHTTPMiddleware, dispatch=self._authenticated),
         ]
         app = FastAPI(middleware=middleware, docs_url=None, redoc_url=None, openapi_url=None)
         app.state.linkstate_factory = self._factory
         app.state.enable_supernode_auth = True
         app.include_router(router)
         return app
+
+    async def _authenticated(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """A site answers for itself alone, whatever its message says; one that comes back takes its own place."""
+        sent = getattr(request.state, "protobuf_request", None)
+        if isinstance(sent, PushMessagesRequest) and any(
+            message.metadata.src_node_id != sent.node.node_id for message in sent.messages_list
+        ):
+            return Response(status_code=403)
+        if isinstance(sent, ActivateNodeRequest):
+            node = self._state.get_node_id_by_public_key(sent.public_key)
+            if node is not None:  # a process that was killed could not say that it goes
+                self._state.deactivate_node(node)
+        return await call_next(request)
 
     def _live(self) -> None:
         while not self._closed.wait(_BEAT):
@@ -296,13 +309,3 @@ async def _telling(request: Request, call_next: RequestResponseEndpoint) -> Resp
             why = "no site of this federation has its key"
         log.warning("%s: refused at %s: %s", host, request.url.path, why)
     return response
-
-
-async def _for_itself(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """A site answers for itself alone, whatever its message says."""
-    sent = getattr(request.state, "protobuf_request", None)
-    if isinstance(sent, PushMessagesRequest) and any(
-        message.metadata.src_node_id != sent.node.node_id for message in sent.messages_list
-    ):
-        return Response(status_code=403)
-    return await call_next(request)

@@ -43,7 +43,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from harmofl.errors import ConfigError, RunError
 
 log = logging.getLogger("harmofl")
-BEAT, SHORTEST, LONGEST = 15.0, 0.1, 2.0
+BEAT, SHORTEST, LONGEST = 10.0, 0.1, 0.5
 """Seconds between signs of life, and between looks for a message: at first, and when none has come for a while."""
 PATIENCE = 30.0
 """Longest pause before the server is tried again."""

@@ -1,5 +1,6 @@
 """Rounds, descriptions and scores asked of sites through a Flower grid, and what answers there."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ try:
 except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
+log = logging.getLogger("harmofl")
 Answer = TypeVar("Answer")
 HEAD, ERROR, WEIGHTS, EXTRAS = "head", "error", "weights", "extras/"
 
@@ -155,6 +157,7 @@ def client_app(
                 check(message.content.config_records[HEAD])
                 content = work(message.content)
             except HarmoFLError as error:
+                log.warning("%s", error)
                 content = RecordDict({ERROR: ConfigRecord({"line": str(error)})})
             return Message(content, reply_to=message)
 

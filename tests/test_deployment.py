@@ -1,0 +1,170 @@
+"""Federations of real processes, with TLS and keys: the simulation's bits, whatever happens on the way."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import assert_same
+
+pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
+from deployments import SITES, Deployment
+
+from harmofl import run
+from harmofl.config import load_experiment
+from harmofl.data.synthetic import write_federation
+from harmofl.deployment.folders import ServerFolder, SiteFolder, create
+from harmofl.errors import ConfigError
+from harmofl.journal import Journal
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hospitals") / "tissue"
+    write_federation(folder, sites=3, images=10, size=32)
+    return folder
+
+
+def simulated(data: Path, settings: dict[str, Any], folder: Path) -> Journal:
+    run(load_experiment(None, {**settings, "data.folder": str(data)}), folder)
+    return Journal.open(folder)
+
+
+def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
+    plain = simulated(deployed.data, deployed.settings, tmp_path / "simulated")
+    real = Journal.open(deployed.folder / "server" / "run")
+    a, b = plain.load(), real.load()
+    assert a is not None
+    assert b is not None
+    assert_same(a.server.weights, b.server.weights)
+    assert [record["val"] for record in plain.records()] == [record["val"] for record in real.records()]
+    assert plain.result()["test"] == real.result()["test"]
+    assert plain.result()["num_images"] == real.result()["num_images"]
+
+
+@pytest.mark.parametrize("name", ["harmofl", "fedbn", "scaffold"])
+def test_the_same_bits_as_the_simulation(name: str, hospitals: Path, tmp_path: Path) -> None:
+    with Deployment(tmp_path / "d", hospitals, {"method.name": name, "training.rounds": 3}) as deployed:
+        deployed.start_all()
+        for party in ("server", *SITES):
+            assert deployed.ended(party) == 0, deployed.said(party)
+        assert "Traceback" not in "".join(map(deployed.said, ("server", *SITES)))
+        same_as_simulated(deployed, tmp_path)
+
+
+def test_kills_of_server_and_sites_change_no_bit(hospitals: Path, tmp_path: Path) -> None:
+    """The server twice, with its last round's checkpoint behind; a site while it trains; all come back."""
+    settings = {"method.name": "fedbn", "training.rounds": 6, "run.checkpoint_every": 2, "training.epochs": 3}
+    with Deployment(tmp_path / "d", hospitals, settings) as deployed:
+        deployed.start_all()
+        deployed.until(lambda: deployed.rounds() >= 1)
+        deployed.kill("site-2")
+        deployed.start("site-2")
+        deployed.until(lambda: deployed.rounds() >= 3)
+        deployed.kill("server")
+        deployed.start("server")
+        deployed.until(lambda: "going on after round 2" in deployed.said("server"))
+        deployed.until(lambda: deployed.rounds() >= 4)
+        deployed.kill("server")
+        deployed.kill("site-1")
+        deployed.start("server")
+        deployed.start("site-1")
+        for party in ("server", *SITES):
+            assert deployed.ended(party) == 0, deployed.said(party)
+        assert "Traceback" not in "".join(map(deployed.said, ("server", *SITES)))
+        same_as_simulated(deployed, tmp_path)
+        kept = list((deployed.folder / "site-1" / "state").rglob("*.safetensors"))
+        assert 1 <= len(kept) <= 3, "old states must not pile up"
+
+
+def test_a_dead_site_is_left_out_and_comes_back(hospitals: Path, tmp_path: Path) -> None:
+    settings = {"method.name": "fedavg", "training.rounds": 400, "run.checkpoint_every": 100}
+    with Deployment(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=4) as deployed:
+        deployed.start_all()
+        records = Journal(deployed.folder / "server" / "run").records
+        deployed.until(lambda: deployed.rounds() >= 1)
+        assert records()[0]["left_out"] == {}
+        assert set(records()[0]["train_loss"]) == set(SITES)
+        deployed.kill("site-3")
+        deployed.until(lambda: records()[-1]["left_out"] != {})
+        assert set(records()[-1]["left_out"]) == {"site-3"}
+        assert "site-3: must answer round" in records()[-1]["left_out"]["site-3"]
+        deployed.until(lambda: "site-3: is not connected" in records()[-1]["left_out"].values())
+        deployed.start("site-3")
+        deployed.until(lambda: set(records()[-1]["train_loss"]) == set(SITES))
+        assert "Traceback" not in deployed.said("server")
+
+
+def test_strangers_are_refused_in_one_line_at_both_ends(hospitals: Path, tmp_path: Path) -> None:
+    with Deployment(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
+        other = Deployment(tmp_path / "other", hospitals, {})
+        shutil.copy(other.folder / "site-1" / "key.pem", deployed.folder / "site-1" / "key.pem")
+        shutil.copy(other.folder / "site-2" / "ca.pem", deployed.folder / "site-2" / "ca.pem")
+        changed = deployed.folder / "site-3" / "experiment.toml"
+        changed.write_text(changed.read_text().replace("lr = 0.01", "lr = 0.02"))
+        deployed.start_all()
+        assert deployed.ended("site-1") == 2
+        assert "the server must know this site's key, but does not" in deployed.said("site-1")
+        assert deployed.ended("site-2") == 2
+        assert "certificate must be signed by this federation's authority" in deployed.said("site-2")
+        deployed.until(lambda: "experiment.toml must be the server's" in deployed.said("server"))
+        deployed.until(lambda: "experiment.toml must be the server's" in deployed.said("site-3"))
+        server = deployed.said("server")
+        assert "no site of this federation has its key" in server
+        assert "Traceback" not in "".join(map(deployed.said, ("server", *SITES)))
+        assert deployed.rounds() == 0
+
+
+def test_nothing_secret_is_in_the_wrong_folder(tmp_path: Path) -> None:
+    experiment = load_experiment(None, {"data.folder": "/private/images", "data.cache": "/private/cache"})
+    made = create(tmp_path / "d", experiment, ["north", "south"], "fl.hospital.org:9092")
+    assert [path.name for path in made] == ["server", "north", "south"]
+    secrets = {path for path in (tmp_path / "d").rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()}
+    names = {str(path.relative_to(tmp_path / "d")) for path in secrets}
+    assert names == {"authority/ca.key", "server/key.pem", "north/key.pem", "south/key.pem"}
+    assert all(path.stat().st_mode & 0o77 == 0 for path in secrets)
+    assert len({path.read_bytes() for path in secrets}) == 4
+    for folder in made:
+        assert "private" not in (folder / "experiment.toml").read_text()
+    server = ServerFolder.open(tmp_path / "d" / "server")
+    assert (server.listen, server.min_sites, set(server.keys)) == ("0.0.0.0:9092", 2, {"north", "south"})
+    assert SiteFolder.open(tmp_path / "d" / "north").server == "fl.hospital.org:9092"
+
+
+@pytest.mark.parametrize(
+    ("sites", "address", "options", "message"),
+    [
+        (["a", "A"], "h:1", {}, "--site must name each site once"),
+        (["../a"], "h:1", {}, "--site must be letters"),
+        (["server"], "h:1", {}, "--site must not be 'server'"),
+        ([], "h:1", {}, "--site must be given"),
+        (["a"], "h", {}, "--address must be HOST:PORT"),
+        (["a"], "h:70000", {}, "--address must be HOST:PORT"),
+        (["a"], "h:1", {"min_sites": 2}, "--min-sites must be from 1"),
+    ],
+)
+def test_mistakes_at_init_are_one_line(
+    sites: list[str], address: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create(tmp_path / "d", load_experiment(None, {"data.folder": "x"}), sites, address, **options)
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("server.toml", "listen = 'x'", "must have listen"),
+        ("server.toml", "][", "must be a TOML file"),
+        ("server.toml", None, "must be there and readable"),
+        ("sites/a.pub", None, "must hold the public key of each site"),
+    ],
+)
+def test_damaged_folders_are_one_line(file: str, content: str | None, message: str, tmp_path: Path) -> None:
+    create(tmp_path / "d", load_experiment(None, {"data.folder": "x"}), ["a"], "localhost:1")
+    path = tmp_path / "d" / "server" / file
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        ServerFolder.open(tmp_path / "d" / "server")
