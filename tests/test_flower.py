@@ -1,5 +1,6 @@
 """Every method, the same seed, the same weights to the bit through Flower as in the plain loop."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
@@ -158,6 +159,45 @@ def test_a_wrong_answer_is_one_line_that_names_the_site(wrong: Any, error: type[
         one_round(apps_with(wrong))
     assert str(raised.value).startswith(max(NODES))
     assert "\n" not in str(raised.value)
+
+
+def swollen(broadcast: Broadcast) -> ClientUpdate:
+    update = SiteApp(max(NODES), "fedavg").train(broadcast)
+    return replace(update, weights={n: v * 1000 if v.is_floating_point() else v for n, v in update.weights.items()})
+
+
+def with_extras(broadcast: Broadcast) -> ClientUpdate:
+    return replace(SiteApp(max(NODES), "fedavg").train(broadcast), extras={"control": {"x": torch.ones(2)}})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (client_app(failing), "the loss must be finite"),
+        (client_app(poisoned), "must be finite, but is not"),
+        (client_app(swollen), "the norm of its weights must be at most 100 times"),
+        (client_app(with_extras), r"extras must be those of the method \(none\), got 'control'"),
+        (replying(lambda message: RecordDict({"weights": ArrayRecord()})), "must answer with an update"),
+        (replying(lambda message: Error(code=0, reason="the node is gone")), "the node is gone"),
+        (lambda message, context: None, "must answer round 1 in 5 s, but did not"),
+    ],
+)
+def test_with_a_quorum_a_wrong_site_is_left_out(wrong: Any, reason: str) -> None:
+    """The others make the round, the same as if it had not been drawn."""
+    method = make_method("fedavg", {})
+    training = toy_training(method, toy_network())
+    start = method.start(training.model)
+    rounds = FlowerRounds(LocalGrid(apps_with(wrong)), NODES, timeout=5, quorum=2)
+    server, _, updates = rounds.run_round(method, start, toy_sites(), {}, training)
+    assert [update.site for update in updates] == sorted(NODES)[:-1]
+    assert rounds.left_out.keys() == {max(NODES)}
+    assert re.search(reason, rounds.left_out[max(NODES)])
+    others = [site for site in toy_sites() if site.name != max(NODES)]
+    alone, *_ = simulation.run_round(method, start, others, {}, training)
+    assert_same(server.weights, alone.weights)
+    rounds.quorum = 3
+    with pytest.raises(RunError, match=rf"^round 1: at least 3 sites must take part, got 2: {max(NODES)}: "):
+        rounds.run_round(method, start, toy_sites(), {}, training)
 
 
 def test_a_site_that_does_not_answer_is_named() -> None:

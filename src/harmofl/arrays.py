@@ -1,5 +1,6 @@
 """Arithmetic on named tensors: what travels between sites and server."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -81,6 +82,11 @@ def is_finite(value: Tensor) -> bool:
     """Whether no number in it is infinite or NaN; integers and booleans never are."""
     floating = value.is_floating_point() or value.is_complex()
     return not floating or bool(value.sum().isfinite()) or bool(value.isfinite().all())  # the sum is faster
+
+
+def norm(values: Sequence[Tensor]) -> float:
+    """One Euclidean norm over all of them; 0 of none."""
+    return math.sqrt(sum(float(value.double().square().sum()) for value in values))
 
 
 def num_bytes(a: Arrays) -> int:

@@ -1,7 +1,7 @@
 """What a runtime asks of a federated learning method: the only thing it knows about one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -13,6 +13,9 @@ from harmofl.local import LocalRun
 
 class Method(Protocol):
     """A frozen bag of hyperparameters with these functions; whatever changes is passed in and returned."""
+
+    sent: ClassVar[tuple[str, ...]]
+    """Which extras the sites send."""
 
     def model(self, network: nn.Module) -> nn.Module:
         """The model that is trained: has the submodule `network`, and what the method puts before it."""

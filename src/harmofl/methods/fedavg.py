@@ -56,6 +56,8 @@ class FedAvg:
     """Whether `climb`, `climb_every` and `climb_part` are heeded; not by methods whose climb is their own."""
     compiles: ClassVar[bool] = True
     """Whether the network may be compiled; not where hooks read or change what is within it."""
+    sent: ClassVar[tuple[str, ...]] = ()
+    """Which extras the sites send; an update with others is not of this method."""
     told: ClassVar[tuple[str, ...]] = ()
     """Which of the server's extras go to the sites."""
 

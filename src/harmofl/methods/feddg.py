@@ -38,6 +38,7 @@ class FedDG(FedAvg):
     """
 
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
+    sent = ("bank",)
     told = ("bank",)
     window: float = 0.03
     bank: int = 16

@@ -24,6 +24,8 @@ class FedNova(FedAvg):
     are normalized; running statistics are averaged. Equal steps at all sites and no momentum give FedAvg.
     """
 
+    sent = ("nova",)
+
     def prepare(self, run: LocalRun) -> None:
         """Start momentum anew."""
         for entries in run.optimizer.state.values():

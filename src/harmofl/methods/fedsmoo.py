@@ -32,6 +32,7 @@ class FedSMOO(FedDyn):
 
     climbs_as_said: ClassVar[bool] = False
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "alpha": (0.0005, 1)}
+    sent = ("s",)
     told = ("s",)
     alpha: float = 0.05
 

@@ -32,6 +32,7 @@ class MoFedSAM(FedAvg):
     """
 
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
+    sent = ("direction",)
     told = ("direction",)
     alpha: float = 0.05
     beta: float = 0.1

@@ -26,6 +26,7 @@ class Scaffold(FedAvg):
     site that ever took part.
     """
 
+    sent = ("control",)
     told = ("control",)
 
     def start(self, model: nn.Module) -> ServerState:

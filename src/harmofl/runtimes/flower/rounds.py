@@ -81,7 +81,7 @@ class FlowerRounds:
 
         def read(content: RecordDict, name: str) -> ClientUpdate:
             update = _update_of(content, name)
-            check_update(update, broadcast, shared)
+            check_update(update, broadcast, shared, server.params, method.sent)
             return update
 
         names, content = [site.name for site in sites], pack_broadcast(broadcast, self._head)
