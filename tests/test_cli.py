@@ -103,6 +103,7 @@ def test_methods_lists_every_method() -> None:
     [
         *("run", "plan", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search"),
         *("data synth", "data prepare", "data import", "data check", "data overview", "data shift", "data show"),
+        *("deploy init", "deploy serve", "deploy join", "deploy status"),
     ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:

@@ -105,6 +105,20 @@ def join(
         raise typer.Exit(130) from None
 
 
+@deploy_app.command()
+def status(folder: Annotated[Path, typer.Argument(help="The server's folder.")]) -> None:
+    """Say how far a federation is: the rounds, what each site last did, and why any was left out.
+
+    Example:
+        harmofl deploy status deployment/server
+    """
+    from harmofl.deployment.server import status
+
+    console = Console()
+    for line in status(folder):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def _log() -> None:
     """Lines with the time, on the standard error stream."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
