@@ -1,14 +1,18 @@
 """Federations of real processes, with TLS and keys: the simulation's bits, whatever happens on the way."""
 
 import shutil
+import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from toys import assert_same
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
-from deployments import SITES, Deployment
+from deployments import SITES, Deployment, free_port
 
 from harmofl import run
 from harmofl.config import load_experiment
@@ -168,3 +172,32 @@ def test_damaged_folders_are_one_line(file: str, content: str | None, message: s
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         ServerFolder.open(tmp_path / "d" / "server")
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx, which is not here")
+def test_behind_the_proxy_of_the_docs(hospitals: Path, tmp_path: Path) -> None:
+    """Sites as they are, the server in the clear behind nginx, which lets them reach the fleet path alone."""
+    page = (Path(__file__).parent.parent / "docs" / "flower.md").read_text()
+    with Deployment(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
+        server, inner = deployed.folder / "server", free_port()
+        toml = (server / "server.toml").read_text().replace(f":{deployed.port}", f":{inner}")
+        (server / "server.toml").write_text(toml.replace("insecure = false", "insecure = true"))
+        block = page.split("```nginx\n")[1].split("```")[0].replace("9443", str(deployed.port))
+        block = block.replace("/etc/harmofl", str(server)).replace("9092", str(inner))
+        config = tmp_path / "nginx.conf"
+        names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{name}_temp_path {tmp_path}/{name};" for name in names)
+        config.write_text(
+            f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error; events {{}}\n"
+            f"http {{ access_log off; {temporary} {block} }}"
+        )
+        deployed.processes["nginx"] = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
+        deployed.start("server", "--insecure")
+        for site in SITES:
+            deployed.start(site)
+        for party in ("server", *SITES):
+            assert deployed.ended(party) == 0, deployed.said(party)
+        context = ssl.create_default_context(cafile=deployed.folder / "site-1" / "ca.pem")
+        for path in ("docs", "openapi.json", "v1/control/list-runs", "v1/runtime/push-messages"):
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(f"https://localhost:{deployed.port}/{path}", context=context)

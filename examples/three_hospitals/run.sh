@@ -1,0 +1,21 @@
+#!/bin/sh
+# Three hospitals and a server, as four processes on this machine, with TLS and keys; what each says is printed.
+#
+#     sh examples/three_hospitals/run.sh [FOLDER]
+set -e
+folder=${1:-runs/three_hospitals}
+port=${PORT:-9092}
+harmofl data synth --to "$folder/images" --sites 3 --images 24 --size 64
+harmofl deploy init --out "$folder/deployment" --address "localhost:$port" --listen "127.0.0.1:$port" \
+    --site site-1 --site site-2 --site site-3 \
+    --set training.rounds=5 --set run.threads=1 --set 'network.options={features=8}' --set training.lr=0.001
+
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
+harmofl deploy serve "$folder/deployment/server" &
+server=$!
+for site in site-1 site-2 site-3; do
+    harmofl deploy join "$folder/deployment/$site" --data "$folder/images" 2>&1 | sed -u "s/^/$site  /" &
+done
+wait $server
+sleep 1
+harmofl deploy status "$folder/deployment/server"
