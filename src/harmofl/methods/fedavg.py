@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from harmofl.amplitude import AmplitudeNorm, Band
 from harmofl.arrays import Arrays, mean, state_of
 from harmofl.batch import Batch
+from harmofl.checks import is_number
 from harmofl.errors import ConfigError, ShapeError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods import climbing
 from harmofl.profile import ProfileNorm, Reference
+from harmofl.robust import AVERAGES, Average, average
 from harmofl.sharpness import check_alpha
 
 
@@ -33,6 +35,9 @@ class FedAvg:
     Args:
         weighting: p_i; "uniform" gives every site 1/N (as the HarmoFL code does), "samples" n_i / n (as FedAvg's
             paper does).
+        average: "mean", or one that a few sites cannot bend at will: "median", "trimmed", "clipped", see
+            `harmofl.robust`; extras are averaged as ever.
+        trim: share of the sites that "trimmed" leaves out at either end, in [0, 0.5).
         alpha: length of the climb of a perturbed step (HarmoFL Eq 6), at least 0; 0 takes plain steps.
         climb: "fresh" climbs along the gradient of this batch at w, which takes a pass of its own; "previous" along
             the gradient that the step before went down, which costs nothing (the round's first step is plain).
@@ -65,6 +70,8 @@ class FedAvg:
     """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic axis."""
 
     weighting: Literal["uniform", "samples"] = "uniform"
+    average: Average = "mean"
+    trim: float = 0.2
     alpha: float = 0.0
     climb: Literal["fresh", "previous"] = "fresh"
     climb_every: int = 1
@@ -79,6 +86,10 @@ class FedAvg:
     def __post_init__(self) -> None:
         if self.weighting not in ("uniform", "samples"):
             raise ConfigError(f"weighting must be uniform or samples, got {self.weighting!r}")
+        if self.average not in AVERAGES:
+            raise ConfigError(f"average must be one of {', '.join(AVERAGES)}, got {self.average!r}")
+        if not is_number(self.trim) or not 0 <= self.trim < 0.5:
+            raise ConfigError(f"trim must be a number from 0 to below 0.5, got {self.trim!r}")
         check_alpha(self.alpha)
         climbing.check(self)
         AmplitudeNorm(self.band, self.decay, self.strength)  # checks them
@@ -133,7 +144,8 @@ class FedAvg:
             ShapeError: if an amplitude is learnt and the sites' images differ in width.
         """
         _check_widths(updates)
-        averaged = mean([u.weights for u in updates], self.shares(updates))
+        entries, shares = [u.weights for u in updates], self.shares(updates)
+        averaged = average(self.average, entries, shares, server.weights, server.params, self.trim)
         weights, extras = self.server_step(server, averaged, updates)
         fixed = {"amplitude_norm.frozen": torch.tensor(True)} if "amplitude_norm.amplitude" in averaged else {}
         return ServerState(server.round + 1, {**server.weights, **weights, **fixed}, extras, server.params)
