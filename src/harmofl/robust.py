@@ -27,7 +27,8 @@ def average(
         how: "mean" is sum_i p_i a_i; "median" the middle value of each number by itself, and "trimmed" the mean of
             it without the floor(trim N) smallest, at least one, and as many largest (Yin et al., "Byzantine-Robust
             Distributed Learning", ICML 2018), both without p_i; "clipped" is the mean in which no site's params go
-            further from `before` than the median of the sites (Sun et al., "Can You Really Backdoor Federated Learning?", 2019).
+            further from `before` than the median of the sites (Sun et al., "Can You Really Backdoor Federated
+            Learning?", 2019).
         arrays: what each of N sites sent, alike in names and shapes.
         shares: p_i, of mean and clipped.
         before: what was sent to the sites.
