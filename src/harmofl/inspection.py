@@ -68,6 +68,8 @@ def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str], extras:
         if group not in extras:
             yield f"extras must be those of the method ({', '.join(extras) or 'none'}), got {group!r}"
         for name, value in arrays.items():
+            if name not in sent and name not in ("a", update.site):
+                yield f"{group} must be of its own entries, got {name[:60]!r}"
             if name in sent and value.shape != sent[name].shape:
                 yield f"{group} of {name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
             if not is_finite(value):

@@ -1,6 +1,7 @@
 """The server's loop of a deployment: the rounds, who takes part, and what survives a night."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -86,8 +87,11 @@ class Server:
         digest: of what was agreed on.
         hub: the line to the sites.
         run: names this run, so that sites know what they kept for it.
-        described: what sites said of themselves, by name, with when they had connected.
+        described: what sites said of themselves, by name.
         refused: why sites may not take part, likewise.
+        greeted: how often a site had connected when it was asked, and when to ask it again.
+        keep: rounds whose states sites must still have.
+        counted: the last round of which each site's update was averaged.
     """
 
     place: ServerFolder
@@ -96,55 +100,80 @@ class Server:
     hub: Hub
     run: str = ""
     described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    refused: dict[str, tuple[str | None, str]] = field(default_factory=dict)
-    greeted: dict[str, str | None] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    greeted: dict[str, tuple[int, float]] = field(default_factory=dict)
     keep: tuple[int, ...] = ()
+    counted: dict[str, int] = field(default_factory=dict)
     told: str = ""
 
     def line(self, timeout: float, **more: Any) -> FlowerRounds:
         """To the sites; every message says which run, version and experiment it is of."""
-        head = {"run": self.run, "version": VERSION, "digest": self.digest, "keep": list(self.keep), **more}
+        head = {
+            "run": self.run,
+            "version": VERSION,
+            "digest": self.digest,
+            "keep": list(self.keep),
+            "sites": list(self.counted),
+            "counted": list(self.counted.values()),
+            **more,
+        }
         return FlowerRounds(self.hub, self.hub.nodes, timeout, 0, head)
 
     def first_description(self) -> Mapping[str, Any]:
-        """What the first site says of itself, or what sites said when the run began."""
+        """What the sites say of themselves, or what they said when the run began."""
         run = self.place.folder / "run"
         if (run / "config.toml").exists():
             card = Journal.open(run).card()
+            if card.get("fingerprint") != self.digest:
+                raise ConfigError(
+                    f"{self.place.folder}: experiment.toml must be that with which {run} was begun, but is not; "
+                    "restore it, or move run/ away to start anew"
+                )
             self.run = str(card["run"])
             return card
         self.run = uuid4().hex
         while True:
             self.greet(None)
-            if self.described:
-                return self.described[min(self.described)]
-            self.say("waiting for the first site")
+            for said in self.described.values():
+                alike = [name for name, other in self.described.items() if _form(other) == _form(said)]
+                if len(alike) >= self.place.min_sites:
+                    return said
+            odd = "" if len({str(_form(said)) for said in self.described.values()}) < 2 else self._odds()
+            need = self.place.min_sites
+            self.say(f"waiting for sites: {len(self.described)} there, {need} {'alike ' if odd else ''}needed{odd}")
             time.sleep(LOOK)
+
+    def _odds(self) -> str:
+        said = "; ".join(f"{name} {_form(self.described[name])}" for name in sorted(self.described))
+        return f"; they differ in task, classes, channels or size: {said}"
 
     def greet(self, card: Mapping[str, Any] | None) -> None:
         """Ask sites that have connected anew what they are; those that do not fit are refused, in one line."""
-        since = {name: self.hub.since(name) for name in self.hub.connected()}
-        new = [name for name, when in since.items() if self.greeted.get(name, "") != when]
-        if not new:
+        since, now = {name: self.hub.since(name) for name in self.hub.connected()}, time.monotonic()
+        new = [name for name, when in since.items() if self.greeted.get(name, (0, 0.0))[0] != when]
+        silent = [name for name in since if now > self.greeted.get(name, (0, now))[1] and name in self.refused]
+        if not (asked := sorted({*new, *silent})):
             return
         line = self.line(GREETING_S)
-        answers = line.describe(new)
-        for name in new:
-            self.greeted[name] = since[name]
-            self.refused.pop(name, None)
-            first = card or (self.described[min(self.described)] if self.described else None)
-            fault = line.left_out.get(name) or _misfit(name, answers[name], first)
+        answers = line.describe(asked)
+        for name in asked:
+            before = self.refused.pop(name, None)
+            again = time.monotonic() + GREETING_S if name in line.left_out else float("inf")
+            self.greeted[name] = since[name], again
+            fault = line.left_out.get(name) or _misfit(name, answers[name], card)
             if fault:
-                self.refused[name] = (since[name], fault)
-                log.warning("refused: %s", fault)
-            else:
+                self.refused[name] = fault
+                if fault != before:
+                    log.warning("refused: %s", fault)
+            elif name not in self.described or name in new:
+                log.info("%s is there: %d images to train on", name, answers[name]["num_images"][0])
+            if not fault:
                 self.described[name] = answers[name]
-                log.info("%s has joined: %s images to train on", name, answers[name]["num_images"][0])
 
     def present(self, card: Mapping[str, Any]) -> list[str]:
         """The sites that are connected and fit."""
         self.greet(card)
-        return sorted(name for name in self.hub.connected() if name in self.greeted and name not in self.refused)
+        return sorted(name for name in self.hub.connected() if name in self.described and name not in self.refused)
 
     def journal(self, first: Mapping[str, Any]) -> Journal:
         """The run folder, made if there is none."""
@@ -181,14 +210,16 @@ class Server:
         journal.settle(checkpoint.best_round)
         if checkpoint.server.round:
             log.info("going on after round %d", checkpoint.server.round)
-        saved = checkpoint.server.round
+        saved, saved_best = checkpoint.server.round, checkpoint.best_round
+        for past in journal.records():
+            self.counted.update(dict.fromkeys(past["train_loss"], past["round"]))
         while checkpoint.server.round < experiment.training.rounds:
-            self.keep = (saved, checkpoint.best_round)
+            self.keep = (saved, saved_best, checkpoint.best_round)
             checkpoint, record = self.round(method, training, journal, card, checkpoint)
             journal.append(record)
             if record.round % experiment.run.checkpoint_every == 0 or record.round == experiment.training.rounds:
                 journal.save(checkpoint)
-                saved = record.round
+                saved, saved_best = record.round, checkpoint.best_round
         self.keep = (saved, checkpoint.best_round)
         return self.finish(journal, card, checkpoint, training)
 
@@ -216,11 +247,12 @@ class Server:
         out = {name: self._absence(name) for name in drawn if name not in there} | line.left_out
         for reason in out.values():
             log.warning("round %d without %s", number, reason)
+        self.counted.update({update.site: number for update in updates})
         val = self.scores(card, server.round, server.weights, "val") if self.validated(number) else None
-        mean = (
-            summarize({site: values[self.metric(card)] for site, values in val.items()}).mean if val else float("-inf")
-        )
-        best = mean > before.best_score
+        metric, mean = self.metric(card), float("-inf")
+        if val:
+            mean = summarize({site: values[metric] for site, values in val.items()}).mean
+        best = bool(val) and self._better(journal, before.best_round, val or {}, metric)
         if best:
             journal.save_model(server.round, server.weights, {})
         sent = method.broadcast(before.server).num_bytes()
@@ -237,7 +269,7 @@ class Server:
             left_out=out,
         )
         chosen = (server.round, mean) if best else (before.best_round, before.best_score)
-        said = f"{self.metric(card)} {mean:.4f}" if val else "not validated"
+        said = f"{metric} {mean:.4f}" if val else "not validated"
         log.info(
             "round %d of %d: %d sites, %s, %.1f s",
             number,
@@ -267,8 +299,19 @@ class Server:
             log.info(line)
             self.told = line
 
+    def _better(self, journal: Journal, best_round: int, val: Mapping[str, Mapping[str, float]], metric: str) -> bool:
+        """Whether the scores are better than those of the best round so far, at the sites that gave both."""
+        if not best_round:
+            return True
+        held = journal.records()[best_round - 1]["val"]
+        both = sorted(val.keys() & held.keys())
+        if not both:
+            return False
+        now, then = (summarize({name: scores[name][metric] for name in both}).mean for scores in (val, held))
+        return now > then
+
     def _absence(self, name: str) -> str:
-        return self.refused[name][1] if name in self.refused else f"{name}: is not connected"
+        return self.refused.get(name, f"{name}: is not connected")
 
     def validated(self, number: int) -> bool:
         """Whether this round's model is scored."""
@@ -284,12 +327,17 @@ class Server:
         found = line.evaluate(self.present(card), number, weights, split)
         for reason in line.left_out.values():
             log.warning("round %d is not scored at %s", number, reason)
-        scores = {
-            name: {metric: float(value) for metric, value in values.items()}
-            for name, values in sorted(found.items())
-            if isinstance(values.get(self.metric(card)), float)
-        }
+        scores = {name: dict(values) for name, values in sorted(found.items()) if self._credible(card, name, values)}
         return scores if len(scores) >= self.place.min_sites else {}
+
+    def _credible(self, card: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> bool:
+        """Whether these are scores; what they are of is the site's word."""
+        metric, named = values.get(self.metric(card)), all(key.isidentifier() and len(key) < 40 for key in values)
+        fine = named and len(values) < 40 and all(type(value) is float for value in values.values())
+        if fine and isinstance(metric, float) and math.isfinite(metric):
+            return True
+        log.warning("%s: %s must be a finite number among the scores, which are left out", name, self.metric(card))
+        return False
 
     def finish(
         self, journal: Journal, card: Mapping[str, Any], checkpoint: Checkpoint, training: Training
@@ -298,10 +346,14 @@ class Server:
         if not checkpoint.best_round:
             raise RunError(f"{journal.folder}: no round could be validated, so no model is chosen")
         weights, _ = journal.load_model()
-        test: dict[str, dict[str, float]] = {}
-        while not test:
-            self.gather(card, sorted(self.place.keys), checkpoint.server.round, everyone=False)
-            test = self.scores(card, checkpoint.best_round, weights, "test")
+        for attempt in range(1, TRIES + 1):
+            self.gather(card, sorted(self.place.keys), checkpoint.server.round, everyone=True)
+            if test := self.scores(card, checkpoint.best_round, weights, "test"):
+                break
+            if attempt == TRIES:
+                need = self.place.min_sites
+                raise RunError(f"at least {need} sites must test the chosen model, but do not; serve again for that")
+            time.sleep(PAUSE)
         records = journal.records()
         metric = self.metric(card)
         result = {
@@ -353,7 +405,7 @@ def status(folder: Path) -> list[str]:
     best = next((record for record in reversed(records) if record["best"]), None)
     if best:
         metric = load_experiment(run / "config.toml", {}).evaluation.metric
-        scores = ", ".join(f"{name} {values[metric]:.3f}" for name, values in best["val"].items())
+        scores = ", ".join(f"{name} {values[metric]:.3f}" for name, values in best["val"].items() if values[metric])
         lines.append(f"best: round {best['round']}, {metric} on validation images: {scores}")
     return lines
 
@@ -366,22 +418,32 @@ def refuse_method(method: FedAvg, name: str) -> None:
         )
 
 
+def _form(said: Mapping[str, Any]) -> tuple[str, list[str], int, list[int]]:
+    return said["task"], list(said["classes"]), said["channels"], list(said["size"])
+
+
 def _misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) -> str:
     """Why a site that says this of itself cannot take part; nothing if it can."""
-    try:
-        own = (said["task"], list(said["classes"]), int(said["channels"]), [int(n) for n in said["size"]])
-        if len(said["num_images"]) != 3 or own[0] not in MAIN_METRIC or not 0 < own[2] < 1000:
-            return f"{name}: its description makes no sense"
-    except (KeyError, TypeError, ValueError):
+
+    def whole(value: Any, lowest: int, highest: int) -> bool:
+        return type(value) is int and lowest <= value <= highest
+
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(t, str) and t.isprintable() and len(t) < 200 for t in value)
+
+    def wholes(value: Any, count: int, lowest: int) -> bool:
+        return isinstance(value, list) and len(value) == count and all(whole(n, lowest, 10**9) for n in value)
+
+    sound = (
+        said.get("task") in MAIN_METRIC
+        and texts(said.get("classes"))
+        and 1 <= len(said["classes"]) <= 1000
+        and whole(said.get("channels"), 1, 1000)
+        and wholes(said.get("size"), 2, 1)
+        and wholes(said.get("num_images"), 3, 0)
+    )
+    if not sound:
         return f"{name}: its description makes no sense"
-    if first is None:
-        return ""
-    for what, ours, its in zip(
-        ("task", "classes", "channels", "size"),
-        (first["task"], list(first["classes"]), int(first["channels"]), list(first["size"])),
-        own,
-        strict=True,
-    ):
-        if ours != its:
-            return f"{name}: {what} must be {ours} as at the other sites, got {its}"
-    return ""
+    pairs = zip(("task", "classes", "channels", "size"), _form(first or said), _form(said), strict=True)
+    faults = (f"{name}: {what} must be {a} as at the other sites, got {b}" for what, a, b in pairs if a != b)
+    return next(faults, "")

@@ -161,9 +161,14 @@ class Desk:
         return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.safetensors"))
 
     def _before(self, round_number: int) -> ClientState:
-        """What the site kept from the last round up to this one in which it took part."""
-        past = [number for number in self._rounds() if number <= round_number]
+        """What the site kept from the last round up to this one of which the server averaged its update."""
+        past = [number for number in self._rounds() if number <= min(round_number, self._counted())]
         return read_state(self._file(past[-1])) if past else {}
+
+    def _counted(self) -> int:
+        """The last round of which the server averaged what this site sent; 0 if none."""
+        pairs = zip(self.head.get("sites", ()), self.head.get("counted", ()), strict=False)
+        return int(dict(pairs).get(self.place.name, 0))
 
     def _tidy(self, round_number: int) -> None:
         """Delete what neither the next round, the server's checkpoint nor the chosen round will ask for.
@@ -171,7 +176,7 @@ class Desk:
         Later rounds than this one were of a server that has fallen back since.
         """
         rounds, wanted = self._rounds(), {round_number}
-        for number in self.head.get("keep", ()):
+        for number in (*self.head.get("keep", ()), self._counted()):
             wanted |= {max((past for past in rounds if past <= number), default=round_number)}
         for number in set(rounds) - wanted:
             self._file(number).unlink(missing_ok=True)

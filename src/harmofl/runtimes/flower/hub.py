@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,14 @@ from flwr.app import Error, Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.serverapp import Grid
-from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLWR_IN_MEMORY_DB_NAME,
+    NOOP_FEDERATION_ID,
+    TaskType,
+)
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -38,9 +45,13 @@ from flwr.superlink.routers.fleet.router import router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from harmofl.errors import ConfigError
+from harmofl.errors import ConfigError, RunError
 
 log = logging.getLogger("harmofl")
+LARGEST, MOST = 64 << 20, 100_000
+"""Bytes of one request, and parts of one answer, beyond which it is refused; Flower sends arrays in pieces."""
+AWAY = 60.0
+"""Seconds that a site may be away before its message counts as lost."""
 _LOOK, _BEAT = 0.05, 10.0
 """Seconds between looks for answers, and between signs of life that Flower wants of its own run."""
 
@@ -51,13 +62,17 @@ class _Asked:
 
     Args:
         message: as it was sent.
-        since: when its site was last connected anew before that.
+        since: how often its site had connected before that.
+        answered: whether the head of an answer has come.
+        seen: when the site was last connected.
         head: of the answer, once it is there.
         contents: the objects of the answer that have come so far.
     """
 
     message: Message
-    since: str | None
+    since: int
+    answered: bool = False
+    seen: float = field(default_factory=time.monotonic)
     head: Message | None = None
     contents: dict[str, bytes] = field(default_factory=dict)
 
@@ -99,6 +114,8 @@ class Hub(Grid):
             name: self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=name)
             for name, key in keys.items()
         }
+        self._keys, self._times, self._open = set(keys.values()), dict[int, int](), dict[str, _Asked]()
+        _whole_trees(self._state.object_store)
         self._run = self._state.create_run(
             "harmofl/harmofl", "0", None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
         )
@@ -108,7 +125,7 @@ class Hub(Grid):
         self._state.claim_task(task)
         self._state.activate_task(task)
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self._run, SUPERLINK_NODE_ID, task
-        self._closed = threading.Event()
+        self._closed, self._lapsed = threading.Event(), False
         self._listen(host, port, certificate)
         threading.Thread(target=self._live, daemon=True).start()
 
@@ -138,6 +155,7 @@ class Hub(Grid):
     def _app(self) -> FastAPI:
         middleware = [
             Middleware(BaseHTTPMiddleware, dispatch=_telling),
+            Middleware(BaseHTTPMiddleware, dispatch=self._known),
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),
@@ -149,22 +167,64 @@ class Hub(Grid):
         app.include_router(router)
         return app
 
+    async def _known(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Turn away who has no site's key, and what is too large, before anything of it is read."""
+        try:
+            key = b64decode(request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
+            size = int(request.headers["content-length"])
+        except (KeyError, ValueError):
+            return Response(status_code=403)
+        if key not in self._keys:
+            return Response(status_code=403)
+        return Response(status_code=413) if not 0 <= size <= LARGEST else await call_next(request)
+
     async def _authenticated(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """A site answers for itself alone, whatever its message says; one that comes back takes its own place."""
         sent = getattr(request.state, "protobuf_request", None)
-        if isinstance(sent, PushMessagesRequest) and any(
-            message.metadata.src_node_id != sent.node.node_id for message in sent.messages_list
-        ):
-            return Response(status_code=403)
-        if isinstance(sent, ActivateNodeRequest):
-            node = self._state.get_node_id_by_public_key(sent.public_key)
-            if node is not None:  # a process that was killed could not say that it goes
-                self._state.deactivate_node(node)
+        if isinstance(sent, PushMessagesRequest) and not self._is_answer(sent):
+            return Response(status_code=400)
+        if not isinstance(sent, ActivateNodeRequest):
+            return await call_next(request)
+        node = self._state.get_node_id_by_public_key(sent.public_key)
+        if node is not None:  # a process that was killed could not say that it goes
+            self._state.deactivate_node(node)
+            self._times[node] = self._times.get(node, 0) + 1
         return await call_next(request)
+
+    def _is_answer(self, sent: PushMessagesRequest) -> bool:
+        """Whether it is one site's first answer to one message, of a size that its parts do not belie."""
+        if len(sent.messages_list) != 1 or len(sent.message_object_trees) != 1:
+            return False
+        about, tree = sent.messages_list[0].metadata, sent.message_object_trees[0]
+        asked = self._open.get(about.reply_to_message_id)
+        if asked is None:  # late, or answered: Flower will say so
+            return bool(about.src_node_id == sent.node.node_id)
+        if about.src_node_id != sent.node.node_id or asked.node != sent.node.node_id or asked.answered:
+            return False
+        if about.message_id != tree.object_id or not self._is_sound(tree):
+            return False
+        asked.answered = True
+        return True
+
+    def _is_sound(self, tree: ObjectTree) -> bool:
+        """Whether every part has the same parts of its own wherever it occurs, also in what is there already."""
+        parts: dict[str, list[str]] = {}
+        waiting, count = [tree], 0
+        while waiting:
+            part, count = waiting.pop(), count + 1
+            own = [child.object_id for child in part.children]
+            if count > MOST or parts.setdefault(part.object_id, own) != own:
+                return False
+            waiting.extend(part.children)
+        store: Any = self._state.object_store
+        with store.lock_store:
+            known = {name: store.store[name].child_object_ids for name in parts if name in store.store}
+        return all(bool(parts[name] == own) for name, own in known.items())
 
     def _live(self) -> None:
         while not self._closed.wait(_BEAT):
-            self._state.acknowledge_task_heartbeat(self._task)
+            if not self._state.acknowledge_task_heartbeat(self._task):
+                self._lapsed = True
 
     def __enter__(self) -> "Hub":
         return self
@@ -190,42 +250,54 @@ class Hub(Grid):
         A site that went away and came back before it answered is asked once more.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        waiting: dict[str, _Asked] = {}
         for message in messages:
-            self._ask(message, waiting)
+            self._ask(message)
         try:
-            while waiting and (end is None or time.monotonic() < end):
-                for name in self._answered(waiting):
-                    asked = waiting.pop(name)
-                    self._state.delete_messages({name})
-                    yield self._whole(asked)
-                for name in [name for name, asked in waiting.items() if self._since(asked.node) != asked.since]:
-                    self._state.delete_messages({name})
-                    self._ask(waiting.pop(name).message, waiting)
+            while self._open and (end is None or time.monotonic() < end):
+                for name in self._answered():
+                    reply = self._whole(self._open[name])
+                    self._drop(name)
+                    yield reply
+                for name, asked in list(self._open.items()):
+                    if self._times.get(asked.node, 0) != asked.since:
+                        self._drop(name)
+                        self._ask(asked.message)
                 time.sleep(_LOOK)
         finally:
-            self._state.delete_messages(set(waiting))
+            for name in list(self._open):
+                self._drop(name)
 
-    def _ask(self, message: Message, waiting: dict[str, _Asked]) -> None:
+    def _ask(self, message: Message) -> None:
         about = message.metadata
         fresh = Message(message.content, about.dst_node_id, about.message_type, ttl=about.ttl, group_id=about.group_id)
-        since = self._since(about.dst_node_id)
-        waiting[self._send(fresh)] = _Asked(fresh, since)
+        since = self._times.get(about.dst_node_id, 0)
+        self._open[self._send(fresh)] = _Asked(fresh, since)
 
-    def since(self, site: str) -> str | None:
-        """When a site was last connected anew, as text."""
-        return self._since(self.nodes[site])
+    def _drop(self, name: str) -> None:
+        """Forget a message, and all of its answer that has come."""
+        asked = self._open.pop(name)
+        self._state.delete_messages({name})
+        for root in [name, *([str(asked.head.metadata.message_id)] if asked.head else [])]:
+            self._state.object_store.delete(root)
 
-    def _since(self, node: int) -> str | None:
-        since: str | None = self._state.get_node_info(node_ids=[node])[0].last_activated_at
-        return since
+    def since(self, site: str) -> int:
+        """How often a site has connected."""
+        return self._times.get(self.nodes[site], 0)
 
-    def _answered(self, waiting: Mapping[str, _Asked]) -> list[str]:
-        """Which messages have an answer, complete or an error; the rest of an answer follows its head."""
-        open_ = {name for name, asked in waiting.items() if asked.head is None}
-        for head in self._state.get_message_res(message_ids=open_, run_id=self._run) if open_ else ():
-            waiting[head.metadata.reply_to_message_id].head = head
-        return [name for name, asked in waiting.items() if asked.head is not None and self._complete(asked)]
+    def _answered(self) -> list[str]:
+        """Which messages have an answer, complete or an error; the rest of an answer follows its head.
+
+        A site that is away has some time to come back; asked now, Flower would answer for it that it is gone.
+        """
+        there, now = self._state.get_nodes(self._run), time.monotonic()
+        heads: set[str] = set()
+        for name, asked in self._open.items():
+            asked.seen = now if asked.node in there else asked.seen
+            if asked.head is None and (asked.answered or now - asked.seen > AWAY):
+                heads.add(name)
+        for head in self._state.get_message_res(message_ids=heads, run_id=self._run) if heads else ():
+            self._open[head.metadata.reply_to_message_id].head = head
+        return [name for name, asked in self._open.items() if asked.head is not None and self._complete(asked)]
 
     def _send(self, message: Message) -> str:
         with no_object_id_recompute():
@@ -233,7 +305,9 @@ class Hub(Grid):
             objects, tree = get_all_nested_objects(message), get_object_tree(message)
             session = self._state.start_session(self._run)
             head = remove_content_from_message(message)
-            _, missing = self._state.store_message_and_object_tree(head, tree, session)
+            stored, missing = self._state.store_message_and_object_tree(head, tree, session)
+            if not stored or self._lapsed:
+                raise RunError("Flower's run must be alive, but has ended, as after a suspend; serve again")
             for name in missing:
                 self._state.store_object(self._run, session, name, objects[name].deflate())
         return str(message.metadata.message_id)
@@ -299,13 +373,24 @@ class Hub(Grid):
         raise NotImplementedError
 
 
+def _whole_trees(store: Any) -> None:
+    """Let a tree be entered at one go: else what another's end deletes in between is missing in it."""
+    enter = store.preregister
+
+    def preregister(run_id: int, object_tree: ObjectTree) -> list[str]:
+        with store.lock_store:
+            found: list[str] = enter(run_id, object_tree)
+        return found
+
+    store.preregister = preregister
+
+
 async def _telling(request: Request, call_next: RequestResponseEndpoint) -> Response:
     """Say in one line who was turned away."""
     response = await call_next(request)
     if response.status_code >= 400:
         host = request.client.host if request.client else "?"
-        why = "unknown key or bad signature" if response.status_code == 401 else f"status {response.status_code}"
-        if request.url.path.endswith("/activate-node"):
-            why = "no site of this federation has its key"
-        log.warning("%s: refused at %s: %s", host, request.url.path, why)
+        why = {401: "its signature or its clock is wrong", 403: "no site of this federation has its key"}
+        said = why.get(response.status_code, f"status {response.status_code}")
+        log.warning("%s: refused at %s: %s", host, ascii(request.url.path)[1:-1][:80], said)
     return response

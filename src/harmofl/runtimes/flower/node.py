@@ -69,22 +69,24 @@ def attend(address: str, key: bytes, authority: bytes | None, app: ClientApp, ov
     auth = NodeAuthHttpInterceptor(private, private.public_key())
     pause, told = SHORTEST, ""
     while not over():
+        begin = time.monotonic()
         try:
             with (
                 FleetHttpClient.from_server_address(address, authority is None, authority, [auth]) as client,
                 _connected(client, private) as node,
             ):
                 log.info("connected to %s", address)
-                pause, told = SHORTEST, ""
+                told = ""
                 _answer_all(client, node, app, over)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code < 500 and error.request.url.path.endswith("/activate-node"):
+            if error.response.status_code == 403 and error.request.url.path.endswith("/activate-node"):
                 raise RunError(
                     f"{address}: the server must know this site's key, but does not; give its operator the site's "
                     "public key, or use the folder that was made for this federation"
                 ) from None
-            reason = f"it answers {error.response.status_code}"
-        except (httpx.HTTPError, OSError, ObjectPullError, ObjectPushError) as error:
+            hint = ", as for a wrong clock" if error.response.status_code == 401 else ""
+            reason = f"it answers {error.response.status_code}{hint}"
+        except (httpx.HTTPError, OSError, ValueError, ObjectPullError, ObjectPushError) as error:
             if "certificate verify failed" in str(error).lower():
                 raise ConfigError(
                     f"{address}: the server's certificate must be signed by this federation's authority (ca.pem) and "
@@ -95,7 +97,8 @@ def attend(address: str, key: bytes, authority: bytes | None, app: ClientApp, ov
             continue
         if reason != told:
             log.warning("%s: no answer from the server (%s); trying again until it is there", address, reason)
-        told, pause = reason, min(2 * pause, PATIENCE)
+        lasted = time.monotonic() - begin > PATIENCE
+        told, pause = reason, SHORTEST if lasted else min(2 * pause, PATIENCE)
         time.sleep(pause)
 
 
@@ -128,10 +131,20 @@ def _connected(client: FleetHttpClient, key: ec.EllipticCurvePrivateKey) -> Iter
     beating.start()
     try:
         yield node
+    except (httpx.HTTPError, OSError, ValueError, ObjectPullError, ObjectPushError):
+        raise  # it will be back
+    except BaseException:
+        _leave(client, node)
+        raise
+    else:
+        _leave(client, node)
     finally:
         gone.set()
-        with suppress(httpx.HTTPError, RuntimeError):
-            client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
+
+
+def _leave(client: FleetHttpClient, node: Node) -> None:
+    with suppress(httpx.HTTPError, RuntimeError):
+        client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
 
 
 def _answer_all(client: FleetHttpClient, node: Node, app: ClientApp, over: Callable[[], bool]) -> None:

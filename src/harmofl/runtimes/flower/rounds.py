@@ -92,7 +92,12 @@ class FlowerRounds:
                 f"round {broadcast.round}: at least {self.quorum} sites must take part, got {len(updates)}: {reasons}"
             )
         arrived = [updates[name] for name in sorted(updates)]
-        return method.aggregate(server, arrived), {}, arrived
+        try:
+            return method.aggregate(server, arrived), {}, arrived
+        except HarmoFLError:
+            raise
+        except Exception as error:  # extras that do not go together
+            raise RunError(f"round {broadcast.round}: updates must go together, but: {clean(repr(error))}") from None
 
     def describe(self, sites: Sequence[str]) -> dict[str, Scalars]:
         """What sites say of themselves, by name, from `describe` of their `client_app`."""
@@ -156,9 +161,10 @@ def client_app(
             try:
                 check(message.content.config_records[HEAD])
                 content = work(message.content)
-            except HarmoFLError as error:
-                log.warning("%s", error)
-                content = RecordDict({ERROR: ConfigRecord({"line": str(error)})})
+            except Exception as error:  # whatever a message, a network or a GPU may bring about
+                line = " ".join(str(error).split()) or type(error).__name__
+                log.warning("%s", line)
+                content = RecordDict({ERROR: ConfigRecord({"line": line})})
             return Message(content, reply_to=message)
 
         return answer
@@ -210,19 +216,26 @@ def _read(reply: Message, name: str, read: Callable[[RecordDict, str], Answer]) 
         RunError: if it is no answer.
     """
     if reply.has_error():
-        raise TrainingError(f"{name}: must answer, but Flower says: {' '.join(str(reply.error.reason).split())}")
+        raise TrainingError(f"{name}: must answer, but Flower says: {clean(str(reply.error.reason))}")
     try:
         if ERROR in reply.content:
             raise TrainingError(_of(name, str(reply.content.config_records[ERROR]["line"])))
         return read(reply.content, name)
-    except (KeyError, TypeError, ValueError, EOFError) as error:
-        raise RunError(f"{name}: must answer with an update, but it cannot be read ({error!r})") from None
+    except HarmoFLError:
+        raise
+    except Exception as error:  # whatever bytes a site may send
+        raise RunError(f"{name}: must answer with an update, but it cannot be read ({clean(repr(error))})") from None
 
 
 def _of(name: str, line: str) -> str:
     """A site's line, on one line, with its name before it."""
-    line = " ".join(line.split())[:500]
+    line = clean(line)
     return line if line.startswith(f"{name}: ") else f"{name}: {line}"
+
+
+def clean(text: str) -> str:
+    """A text from elsewhere, fit for a line of a log."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]
 
 
 def _scalars(content: RecordDict, name: str) -> Scalars:
