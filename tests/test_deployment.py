@@ -1,8 +1,10 @@
 """Federations of real processes, with TLS and keys: the simulation's bits, whatever happens on the way."""
 
+import json
 import shutil
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -96,6 +98,14 @@ def test_a_dead_site_is_left_out_and_comes_back(hospitals: Path, tmp_path: Path)
         assert set(records()[-1]["left_out"]) == {"site-3"}
         assert "site-3: must answer round" in records()[-1]["left_out"]["site-3"]
         deployed.until(lambda: "site-3: is not connected" in records()[-1]["left_out"].values())
+        status = subprocess.run(
+            [sys.executable, "-m", "harmofl", "deploy", "status", deployed.folder / "server"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "site-3: last in round" in status.stdout
+        assert "left out: site-3: is not connected" in status.stdout
         deployed.start("site-3")
         deployed.until(lambda: set(records()[-1]["train_loss"]) == set(SITES))
         assert "Traceback" not in deployed.said("server")
@@ -147,6 +157,10 @@ def test_nothing_secret_is_in_the_wrong_folder(tmp_path: Path) -> None:
         (["a"], "h", {}, "--address must be HOST:PORT"),
         (["a"], "h:70000", {}, "--address must be HOST:PORT"),
         (["a"], "h:1", {"min_sites": 2}, "--min-sites must be from 1"),
+        (["a"], "klinik-münchen.de:1", {}, "a name in ASCII"),
+        (["a"], "https://h:1", {}, "a name in ASCII"),
+        (["a"], "h:1", {"deadline_s": float("nan")}, "--deadline must be a finite number"),
+        (["a"], "h:1", {"listen": "banana"}, "--listen must be HOST:PORT"),
     ],
 )
 def test_mistakes_at_init_are_one_line(
@@ -164,6 +178,12 @@ def test_mistakes_at_init_are_one_line(
         ("server.toml", "][", "must be a TOML file"),
         ("server.toml", None, "must be there and readable"),
         ("sites/a.pub", None, "must hold the public key of each site"),
+        ("sites/a.pub", "garbage", "must be the elliptic-curve public key of a site"),
+        (
+            "server.toml",
+            "listen = 'h:1'\nmin_sites = 1\ndeadline_s = nan\ninsecure = false",
+            "deadline_s must be a finite number",
+        ),
     ],
 )
 def test_damaged_folders_are_one_line(file: str, content: str | None, message: str, tmp_path: Path) -> None:
@@ -201,3 +221,26 @@ def test_behind_the_proxy_of_the_docs(hospitals: Path, tmp_path: Path) -> None:
         for path in ("docs", "openapi.json", "v1/control/list-runs", "v1/runtime/push-messages"):
             with pytest.raises(HTTPError, match="404"):
                 urlopen(f"https://localhost:{deployed.port}/{path}", context=context)
+
+
+def test_what_was_begun_is_not_changed(hospitals: Path, tmp_path: Path) -> None:
+    with Deployment(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
+        run = deployed.folder / "server" / "run"
+        run.mkdir()
+        (run / "config.toml").write_text("")
+        (run / "model").mkdir()
+        (run / "model" / "model.json").write_text(json.dumps({"fingerprint": "another", "run": "a"}))
+        deployed.start("server")
+        assert deployed.ended("server") == 2
+        assert "experiment.toml must be that with which" in deployed.said("server")
+
+
+def test_a_stranger_reaches_nothing_and_is_not_read(hospitals: Path, tmp_path: Path) -> None:
+    with Deployment(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
+        deployed.start("server")
+        deployed.until(lambda: "listening" in deployed.said("server"))
+        context = ssl.create_default_context(cafile=deployed.folder / "site-1" / "ca.pem")
+        for path in ("v1/fleet/pull-messages", "v1/control/start-run", "v1/runtime/push-messages", "docs"):
+            with pytest.raises(HTTPError, match="403"):
+                urlopen(f"https://localhost:{deployed.port}/{path}", data=b"x" * 1000, context=context)
+        assert "Traceback" not in deployed.said("server")

@@ -21,9 +21,11 @@ import tomli_w
 from harmofl.config import Experiment, load_experiment
 from harmofl.errors import ConfigError
 from harmofl.files import storing
+from harmofl.methods import FedAvg, make_method
 
 try:
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import (
@@ -31,11 +33,13 @@ try:
         NoEncryption,
         PrivateFormat,
         PublicFormat,
+        load_pem_public_key,
     )
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOCAL = ("folder", "cache", "sites", "unseen", "source")
 """What of the data table is a site's own affair."""
@@ -69,10 +73,15 @@ class ServerFolder:
         keys = {file.stem: _read(file) for file in sorted((folder / "sites").glob("*.pub"))}
         if not keys:
             raise ConfigError(f"{folder / 'sites'}: must hold the public key of each site as NAME.pub, but holds none")
+        owners: dict[bytes, str] = {}
+        for name, key in keys.items():
+            keys[name] = _public(folder / "sites" / f"{name}.pub", key)
+            if (other := owners.setdefault(keys[name], name)) != name:
+                raise ConfigError(f"{folder / 'sites'}: {other} and {name} must have keys of their own, got one")
         if not 1 <= table["min_sites"] <= len(keys):
             raise ConfigError(f"{path}: min_sites must be from 1 to {len(keys)}, got {table['min_sites']}")
-        if table["deadline_s"] <= 0:
-            raise ConfigError(f"{path}: deadline_s must be more than 0 seconds, got {table['deadline_s']}")
+        if not 0 < table["deadline_s"] < float("inf"):
+            raise ConfigError(f"{path}: deadline_s must be a finite number above 0, got {table['deadline_s']}")
         split_address(table["listen"], f"{path}: listen")
         return cls(folder, keys=keys, **table)
 
@@ -104,6 +113,10 @@ class SiteFolder:
         table = _table(path, {"name": str, "server": str, "insecure": bool})
         split_address(table["server"], f"{path}: server")
         authority = None if table["insecure"] else _read(folder / "ca.pem")
+        try:
+            x509.load_pem_x509_certificate(authority or b"") if authority is not None else None
+        except ValueError as error:
+            raise ConfigError(f"{folder / 'ca.pem'}: must be a certificate in PEM, but: {error}") from None
         return cls(folder, key=_read(folder / "key.pem"), authority=authority, **table)
 
 
@@ -151,6 +164,14 @@ def create(
         raise ConfigError(f"--min-sites must be from 1 to the number of sites, {len(sites)}, got {count}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: must be a new folder or an empty one; choose another with --out")
+    if not 0 < deadline_s < float("inf"):
+        raise ConfigError(f"--deadline must be a finite number of seconds above 0, got {deadline_s}")
+    if not HOST.fullmatch(host) and not _is_ip(host):
+        raise ConfigError(f"--address must be HOST:PORT with a name in ASCII or an IP address, got {address!r}")
+    if listen:
+        split_address(listen, "--listen")
+    options = dict(experiment.method)
+    refuse_method(make_method(options.pop("name"), options), experiment.method["name"])
     agreed = _agreed(experiment)
     server = {
         "listen": listen or f"0.0.0.0:{port}",
@@ -161,7 +182,8 @@ def create(
     with storing(out):
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = out / "server"
-        (folder / "sites").mkdir(parents=True, mode=0o700)
+        folder.mkdir(mode=0o700)
+        (folder / "sites").mkdir(mode=0o700)
         _toml(folder / "server.toml", server)
         (folder / "experiment.toml").write_text(agreed, encoding="utf-8")
         authority = b""
@@ -181,6 +203,14 @@ def create(
                 (site / "ca.pem").write_bytes(authority)
             made.append(site)
     return made
+
+
+def refuse_method(method: FedAvg, name: str) -> None:
+    """Raise ConfigError for the yardsticks that are no federated learning."""
+    if method.pooled or not method.sends:
+        raise ConfigError(
+            f"method.name: {name} sends nothing between sites and server; choose another for a deployment"
+        )
 
 
 def split_address(address: str, what: str) -> tuple[str, int]:
@@ -260,6 +290,25 @@ def _secret(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _public(path: Path, content: bytes) -> bytes:
+    """A site's public key, as Flower writes it."""
+    try:
+        key = load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ConfigError(f"{path}: must be the elliptic-curve public key of a site in PEM, but is not")
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _toml(path: Path, table: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from harmofl.building import build_model
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, load_experiment, resolved, to_toml
 from harmofl.data.site import Site
-from harmofl.deployment.folders import ServerFolder, experiment_of, split_address
+from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.journal import Journal, RoundRecord
 from harmofl.local import Training
@@ -27,6 +27,7 @@ from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import MAIN_METRIC, summarize
 from harmofl.runtimes.flower import FlowerRounds
 from harmofl.runtimes.flower.hub import Certificate, Hub
+from harmofl.runtimes.flower.rounds import clean
 from harmofl.trial import check_metric, draw
 
 log = logging.getLogger("harmofl")
@@ -92,6 +93,7 @@ class Server:
         greeted: how often a site had connected when it was asked, and when to ask it again.
         keep: rounds whose states sites must still have.
         counted: the last round of which each site's update was averaged.
+        begun: whether this process has begun a round; its first one waits for all sites.
     """
 
     place: ServerFolder
@@ -104,6 +106,7 @@ class Server:
     greeted: dict[str, tuple[int, float]] = field(default_factory=dict)
     keep: tuple[int, ...] = ()
     counted: dict[str, int] = field(default_factory=dict)
+    begun: bool = False
     told: str = ""
 
     def line(self, timeout: float, **more: Any) -> FlowerRounds:
@@ -165,6 +168,8 @@ class Server:
                 self.refused[name] = fault
                 if fault != before:
                     log.warning("refused: %s", fault)
+                if name in answers:
+                    self.line(GREETING_S, refused=fault).describe([name])
             elif name not in self.described or name in new:
                 log.info("%s is there: %d images to train on", name, answers[name]["num_images"][0])
             if not fault:
@@ -230,7 +235,7 @@ class Server:
         begin, number = time.perf_counter(), before.server.round + 1
         names = sorted(self.place.keys)
         drawn = [names[k] for k in draw(self.experiment, len(names), number)]
-        everyone = number == 1
+        everyone, self.begun = not self.begun, True
         for attempt in range(1, TRIES + 1):
             there = self.gather(card, drawn, number, everyone)
             line = self.line(self.place.deadline_s)
@@ -290,7 +295,8 @@ class Server:
             if len(there) == len(drawn) or (len(there) >= need and not patient):
                 return there
             missing = [name for name in drawn if name not in there]
-            self.say(f"round {number} waits for {', '.join(missing)}: {len(there)} there, {need} needed")
+            until = f", at most {self.place.deadline_s:.0f} s for all" if patient and len(there) >= need else ""
+            self.say(f"round {number} waits for {', '.join(missing)}: {len(there)} there, {need} needed{until}")
             time.sleep(LOOK)
 
     def say(self, line: str) -> None:
@@ -410,14 +416,6 @@ def status(folder: Path) -> list[str]:
     return lines
 
 
-def refuse_method(method: FedAvg, name: str) -> None:
-    """Raise ConfigError for the yardsticks that are no federated learning."""
-    if method.pooled or not method.sends:
-        raise ConfigError(
-            f"method.name: {name} sends nothing between sites and server; choose another for a deployment"
-        )
-
-
 def _form(said: Mapping[str, Any]) -> tuple[str, list[str], int, list[int]]:
     return said["task"], list(said["classes"]), said["channels"], list(said["size"])
 
@@ -442,6 +440,8 @@ def _misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None)
         and wholes(said.get("size"), 2, 1)
         and wholes(said.get("num_images"), 3, 0)
     )
+    if said.get("site") != name:
+        return f"{name}: `name` in its site.toml must be that of its key, got {clean(repr(said.get('site')))}"
     if not sound:
         return f"{name}: its description makes no sense"
     pairs = zip(("task", "classes", "channels", "size"), _form(first or said), _form(said), strict=True)

@@ -45,6 +45,7 @@ def join(folder: Path, data: Path, opening: Opening = lambda site, done, total: 
         desk = Desk(place, digest, trial, _site_of(trial, place.name))
         app = client_app(desk.train, desk.describe, desk.evaluate, desk.check)
         attend(place.server, place.key, place.authority, app, lambda: desk.over)
+        log.info("the federation is over")
 
 
 def _site_of(trial: Trial, name: str) -> Site:
@@ -94,6 +95,8 @@ class Desk:
         run = str(head.get("run", ""))
         if not run.isalnum():
             raise ConfigError(f"{name}: a message must name its run, got {run!r}")
+        if reason := head.get("refused"):
+            raise ConfigError(f"refused by the server: {reason}")
         self.head = dict(head)
         self.over = self.over or bool(head.get("over"))
 
@@ -101,6 +104,7 @@ class Desk:
         """What the server must know to build the model, and how many images there are."""
         info, images = self.trial.federation.info, self.site.train.images
         return {
+            "site": self.place.name,
             "task": info.task,
             "classes": list(info.classes),
             "channels": int(images.shape[1]),
@@ -118,15 +122,12 @@ class Desk:
         begin, trial = time.perf_counter(), self.trial
         state = self._before(broadcast.round - 1)
         named = self._named(self.site)
+        update, kept = run_client(trial.method, named, broadcast, state, trial.training)
         try:
-            update, kept = run_client(trial.method, named, broadcast, state, trial.training)
-        except HarmoFLError:
-            raise
-        except Exception as error:  # out of a GPU's memory, or whatever a network raises
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise RunError(f"{self.place.name}: must train, but: {reason}") from None
-        write_state(self._file(broadcast.round), kept)
-        self._tidy(broadcast.round)
+            write_state(self._file(broadcast.round), kept)
+            self._tidy(broadcast.round)
+        except (OSError, HarmoFLError) as error:
+            raise self._kept_here(error) from None
         seconds = time.perf_counter() - begin
         log.info(
             "round %d: trained on %d images, loss %.4f, %.1f s", broadcast.round, len(named.train), update.loss, seconds
@@ -163,7 +164,15 @@ class Desk:
     def _before(self, round_number: int) -> ClientState:
         """What the site kept from the last round up to this one of which the server averaged its update."""
         past = [number for number in self._rounds() if number <= min(round_number, self._counted())]
-        return read_state(self._file(past[-1])) if past else {}
+        try:
+            return read_state(self._file(past[-1])) if past else {}
+        except HarmoFLError as error:
+            raise self._kept_here(error) from None
+
+    def _kept_here(self, error: Exception) -> RunError:
+        """What the server is told of an error that names a path of this site."""
+        log.warning("%s", error)
+        return RunError(f"{self.place.name}: must keep its state on its disk, but cannot; its own log says why")
 
     def _counted(self) -> int:
         """The last round of which the server averaged what this site sent; 0 if none."""

@@ -187,6 +187,9 @@ class Hub(Grid):
             return await call_next(request)
         node = self._state.get_node_id_by_public_key(sent.public_key)
         if node is not None:  # a process that was killed could not say that it goes
+            if node in self._state.get_nodes(self._run):
+                name = next(name for name, known in self.nodes.items() if known == node)
+                log.warning("%s connects anew: its line broke, or two processes have its key", name)
             self._state.deactivate_node(node)
             self._times[node] = self._times.get(node, 0) + 1
         return await call_next(request)

@@ -161,10 +161,15 @@ def client_app(
             try:
                 check(message.content.config_records[HEAD])
                 content = work(message.content)
-            except Exception as error:  # whatever a message, a network or a GPU may bring about
-                line = " ".join(str(error).split()) or type(error).__name__
+            except HarmoFLError as error:
+                line = str(error)
                 log.warning("%s", line)
-                content = RecordDict({ERROR: ConfigRecord({"line": line})})
+            except Exception as error:  # whatever a message, a network or a GPU may bring about
+                log.warning("%s: %s", type(error).__name__, clean(str(error)))
+                line = f"it failed with {type(error).__name__}; its own log says more"  # a text may name its files
+            else:
+                return Message(content, reply_to=message)
+            content = RecordDict({ERROR: ConfigRecord({"line": line})})
             return Message(content, reply_to=message)
 
         return answer
