@@ -1,15 +1,19 @@
 """Every method, the same seed, the same weights to the bit through Flower as in the plain loop."""
 
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
+from multiprocessing import get_context
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from toys import assert_same, toy_network, toy_sites, toy_training
 
 from harmofl.errors import RunError, TrainingError
@@ -24,9 +28,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from harmofl.runtimes.flower import FlowerRounds, client_app, pack_update, unpack_update
+from harmofl.runtimes.flower import FlowerRounds, client_app, hub, node, pack_update, unpack_update
 
 NODES = {site.name: 100 + k for k, site in enumerate(toy_sites())}
 
@@ -213,3 +219,42 @@ def test_an_update_is_read_without_pickle() -> None:
     content["weights"] = ArrayRecord({"w": harmful})
     with pytest.raises(ValueError, match="allow_pickle=False"):
         unpack_update(content)
+
+
+def slow_site(port: int, key: bytes) -> None:
+    """A site whose line breaks once, and that needs longer to read a message than the server to take it back."""
+    pull, look = FleetHttpClient.PullObject, FleetHttpClient.PullMessages
+    breaks = iter([True])
+
+    def slow(*words: Any) -> Any:
+        time.sleep(0.6)
+        return pull(*words)
+
+    def broken_once(*words: Any) -> Any:
+        if next(breaks, False):
+            time.sleep(1)
+            raise ConnectionError("broken")
+        return look(*words)
+
+    FleetHttpClient.PullObject = slow  # type: ignore[method-assign]
+    FleetHttpClient.PullMessages = broken_once  # type: ignore[method-assign]
+    node.attend(f"127.0.0.1:{port}", key, None, client_app(lambda broadcast: None), lambda: False)
+
+
+@pytest.mark.timeout(60)
+def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_LOOK", 0.3)
+    key = ec.generate_private_key(ec.SECP384R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with hub.Hub("127.0.0.1", 0, {"a": public_key_to_bytes(key.public_key())}, None) as server:
+        site = get_context("spawn").Process(target=slow_site, args=(server.port, pem), daemon=True)
+        site.start()
+        try:
+            while server.since("a") < 1:
+                time.sleep(0.05)
+            content = RecordDict({"head": ConfigRecord({})})
+            (reply,) = server.send_and_receive([Message(content, server.nodes["a"], "query")], timeout=30)
+        finally:
+            site.kill()
+        assert not reply.has_error()
+        assert server.since("a") == 2, "what the server takes back is no reason to connect anew"

@@ -341,7 +341,11 @@ def test_a_site_that_joins_late_gets_the_amplitude() -> None:
     ("name", "options", "message"),
     [
         ("fedavgg", {}, "method must be one of fedavg, harmofl, .*, pooled, got 'fedavgg'"),
-        ("fedavg", {"mu": 1}, "fedavg has no hyperparameter 'mu'; it has weighting, alpha, climb, .*band"),
+        (
+            "fedavg",
+            {"mu": 1},
+            "fedavg has no hyperparameter 'mu'; it has weighting, average, trim, alpha, climb, .*band",
+        ),
         ("fedavg", {"weighting": "size"}, "weighting must be uniform or samples"),
         ("fedsam", {"alpha": -1}, "alpha must be"),
         ("fedsam", {"alpha": "off"}, "method.alpha must be a number"),

@@ -141,7 +141,7 @@ class Hub(Grid):
         if certificate:
             tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
         try:
-            config = uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off", **tls)
+            config = uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off", ws="none", **tls)
             config.load()
         except OSError as error:
             self._socket.close()

@@ -86,7 +86,7 @@ def attend(address: str, key: bytes, authority: bytes | None, app: ClientApp, ov
                 ) from None
             hint = ", as for a wrong clock" if error.response.status_code == 401 else ""
             reason = f"it answers {error.response.status_code}{hint}"
-        except (httpx.HTTPError, OSError, ValueError, ObjectPullError, ObjectPushError) as error:
+        except (httpx.HTTPError, OSError, ValueError, ObjectPullError) as error:
             if "certificate verify failed" in str(error).lower():
                 raise ConfigError(
                     f"{address}: the server's certificate must be signed by this federation's authority (ca.pem) and "
@@ -131,7 +131,7 @@ def _connected(client: FleetHttpClient, key: ec.EllipticCurvePrivateKey) -> Iter
     beating.start()
     try:
         yield node
-    except (httpx.HTTPError, OSError, ValueError, ObjectPullError, ObjectPushError):
+    except (httpx.HTTPError, OSError, ValueError, ObjectPullError):
         raise  # it will be back
     except BaseException:
         _leave(client, node)
@@ -161,17 +161,34 @@ def _answer_all(client: FleetHttpClient, node: Node, app: ClientApp, over: Calla
         context = Context(
             run_id=message.metadata.run_id, node_id=node.node_id, node_config={}, state=RecordDict(), run_config={}
         )
-        _push(client, node, app(message, context), time.monotonic() - begin)
+        with suppress(ObjectPushError):  # the server no longer waits for it
+            _push(client, node, app(message, context), time.monotonic() - begin)
+
+
+class _TakenBackError(Exception):
+    """The server no longer has what it asked."""
 
 
 def _next_message(client: FleetHttpClient, node: Node) -> Message | None:
+    """What the server asks; None if nothing, or if it took its message back while that was read."""
     pulled = client.PullMessages(PullMessagesRequest(node=node))
     if not pulled.messages_list:
         return None
     head = message_from_proto(pulled.messages_list[0])
     run, name = head.metadata.run_id, head.metadata.message_id
     parts = [part.object_id for part in iterate_object_tree(pulled.message_object_trees[0])]
-    contents = pull_objects(parts, make_pull_object_fn_protobuf(client.PullObject, node, run))
+    pull = make_pull_object_fn_protobuf(client.PullObject, node, run)
+
+    def fetch(part: str) -> bytes:
+        try:
+            return pull(part)
+        except ObjectPullError:
+            raise _TakenBackError from None
+
+    try:
+        contents = pull_objects(parts, fetch)
+    except _TakenBackError:  # no reason to connect anew: for that the server takes back its next message too
+        return None
     make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run)(name)
     message = inflate_object_from_contents(name, contents)
     assert isinstance(message, Message)
