@@ -15,11 +15,12 @@ from harmofl.methods import METHODS
 SOURCE = Path(harmofl.__file__).parent
 LAYERS = [
     *("errors", "checks", "batch", "seeding", "memory", "files", "children"),
-    *("arrays", "replacing", "amplitude", "profile", "robust", "exchange", "inspection", "sharpness", "precision"),
+    *("arrays", "replacing", "amplitude", "profile", "robust", "exchange", "inspection"),
+    *("privacy", "sharpness", "precision"),
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "samples", "checkpoint", "states", "journal", "config"),
-    *("building", "trial", "processes", "experiment", "forecast", "deployment"),
+    *("protection", "building", "trial", "processes", "experiment", "forecast", "deployment"),
     *(
         "report",
         "terminal",

@@ -21,6 +21,7 @@ from harmofl.losses import LOSSES
 from harmofl.methods import FedAvg
 from harmofl.models import build_network
 from harmofl.precision import computing
+from harmofl.protection import check_model, simulated_protection
 
 
 def build(experiment: Experiment, federation: Federation, method: FedAvg, device: torch.device) -> Training:
@@ -52,7 +53,9 @@ def build(experiment: Experiment, federation: Federation, method: FedAvg, device
         seed=experiment.run.seed,
         precision=table.precision,
         device=device,
+        protect=simulated_protection(experiment),
     )
+    check_model(experiment.privacy, method, training.model)
     _try_out(federation, training, experiment.evaluation.batch_size)
     return training
 

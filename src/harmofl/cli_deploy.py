@@ -82,6 +82,7 @@ def join(
     cache: Annotated[Path | None, typer.Option(help="Keep decoded images in this folder, not in memory.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of this process; the experiment's, or all cores.")] = None,
+    min_images: Annotated[int, typer.Option(min=0, help="Send no amplitude of fewer images than this.")] = 0,
     insecure: Insecure = False,
 ) -> None:
     """Take part in a federation with this site's images until it is over; connects outwards only.
@@ -99,7 +100,7 @@ def join(
     given: dict[str, Any] = {"data.cache": cache and str(cache), "run.device": device, "run.threads": threads}
     try:
         with bar("reading") as opening:
-            join(folder, data, opening, **{key: value for key, value in given.items() if value is not None})
+            join(folder, data, opening, min_images, **{key: value for key, value in given.items() if value is not None})
     except KeyboardInterrupt:
         print("harmofl: interrupted; the same command joins again", file=sys.stderr)
         raise typer.Exit(130) from None

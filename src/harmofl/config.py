@@ -7,6 +7,7 @@
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
               compile, augment
 [evaluation]  metric, batch_size, every, test_every_round
+[privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
 
 import os
@@ -109,6 +110,26 @@ class EvaluationTable(_Table):
     test_every_round: bool = False
 
 
+class PrivacyTable(_Table):
+    """What keeps updates from telling of a site or its images; all of it is off unless set."""
+
+    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="norm that no update is longer than")
+    noise: float = Field(0.0, ge=0, allow_inf_nan=False, description="standard deviation of the noise, in clips")
+    noise_of: Literal["update", "sum"] = Field("update", description="sum: shares of it, to be summed under masks")
+    amplitude_clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="clip of a site's amplitude")
+    sites: int = Field(3, ge=2, description="fewest sites of a sum, for masks and shares of noise")
+    masks: bool = Field(False, description="secure aggregation in deployments: the server sees sums alone")
+    min_images: int = Field(0, ge=0, description="fewest images that an amplitude is sent of")
+    delta: float = Field(1e-5, gt=0, lt=1, description="of the statement of what was spent")
+
+    @field_validator("noise")
+    @classmethod
+    def _clipped(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("clip", 0) is None:
+            raise ValueError("needs privacy.clip, the norm that the noise is reckoned from")
+        return value
+
+
 class Experiment(_Table):
     """Everything that decides a run's result."""
 
@@ -118,6 +139,7 @@ class Experiment(_Table):
     network: NetworkTable = NetworkTable()
     training: TrainingTable = TrainingTable()  # type: ignore[call-arg]
     evaluation: EvaluationTable = EvaluationTable()  # type: ignore[call-arg]
+    privacy: PrivacyTable = PrivacyTable()  # type: ignore[call-arg]
 
     @field_validator("method")
     @classmethod
@@ -147,6 +169,7 @@ _EXAMPLES = {
     "network": "network.name=unet",
     "training": "training.lr=0.01",
     "evaluation": "evaluation.batch_size=8",
+    "privacy": "privacy.min_images=20",
 }
 
 

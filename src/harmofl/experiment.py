@@ -20,6 +20,7 @@ from harmofl.errors import RunError
 from harmofl.evaluation import case_scores, score
 from harmofl.journal import Journal, RoundRecord
 from harmofl.processes import runtime, shared_cache
+from harmofl.protection import statement
 from harmofl.runtimes import RunRound
 from harmofl.samples import sample, save_samples
 from harmofl.trial import Trial
@@ -194,7 +195,10 @@ def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str,
         "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
         "num_params": sum(p.numel() for p in trial.training.model.parameters()),
         "passes": trial.method.passes,
-        "remarks": trial.method.remarks(trial.training.model),
+        "remarks": [
+            *trial.method.remarks(trial.training.model),
+            *statement(trial.experiment, trial.method, deployed=False),
+        ],
     }
     journal.finish(result)
     return journal.result()

@@ -4,6 +4,8 @@ import math
 from collections.abc import Collection, Iterator
 from itertools import chain
 
+import torch
+
 from harmofl.arrays import Arrays, is_finite, norm
 from harmofl.errors import TrainingError
 from harmofl.exchange import Broadcast, ClientUpdate
@@ -39,6 +41,14 @@ def check_update(
     fault = next(faults, None)
     if fault:
         raise TrainingError(f"{update.site}: {fault}, in the update of round {broadcast.round}")
+
+
+def check_masked(update: ClientUpdate, broadcast: Broadcast, shared: Collection[str]) -> None:
+    """What of `check_update` can be known of an update under masks: its names, its shapes and the numbers beside it."""
+    sent = {name: broadcast.weights[name].to(torch.int64) for name in shared}
+    fault = next(_faults(update, sent, shared, ()), None)
+    if fault:
+        raise TrainingError(f"{update.site}: {fault}, in the masked update of round {broadcast.round}")
 
 
 def _excess(update: ClientUpdate, sent: Arrays, params: Collection[str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 Loss = Callable[[Tensor, Tensor], Tensor]
+Protect = Callable[[ClientUpdate, Broadcast], ClientUpdate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Training:
         seed: of the order of the images, of augmentation and of dropout, with round and site.
         device: where the steps are taken.
         precision: in which numbers the network computes there.
+        protect: what becomes of an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class Training:
     seed: int = 0
     device: torch.device = CPU
     precision: Precision = "float32"
+    protect: Protect | None = None
 
 
 @dataclass
@@ -237,6 +240,8 @@ def run_client(
         for name, value in weights.items()
         if name not in shared and not torch.equal(value, broadcast.weights[name])
     }
+    if training.protect:
+        update = training.protect(update, broadcast)
     return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
 
 

@@ -23,6 +23,7 @@ from harmofl.local import Training
 from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
+from harmofl.protection import check_images, check_method, statement
 from harmofl.seeding import rng
 
 LARGE = 2.0
@@ -76,6 +77,8 @@ class Trial:
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
         check_metric(experiment, federation.info.task)
+        check_method(experiment.privacy, experiment.method["name"], method)
+        check_images(experiment.privacy, method, federation.sites)
         if unseen and not method.common:
             name = experiment.method["name"]
             raise ConfigError(f"data.unseen: {name} trains no common model that an unseen site could use; leave it out")
@@ -103,6 +106,7 @@ class Trial:
             said.append(f"run.threads is {threads}, but only {cores} cores are here: that is slow; set it to {cores}")
         if self.training.precision == "float16" and self.training.device.type == "cpu":
             said.append("training.precision float16 is slow on a CPU; bfloat16 is faster there")
+        said += statement(self.experiment, self.method, deployed=False)
         if self.experiment.data.split == "images":
             said.append("data.split is images: one patient's images are on several sides, so scores are too high")
         return said

@@ -2,7 +2,7 @@
 
 authority/   ca.key ca.pem: signs the server's certificate; needed again only for a new one
 server/      server.toml experiment.toml cert.pem key.pem sites/NAME.pub; run/ as soon as it serves
-NAME/        site.toml experiment.toml ca.pem key.pem; state/: what the site keeps from round to round
+NAME/        site.toml experiment.toml ca.pem key.pem sites/NAME.pub; state/: what the site keeps from round to round
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from harmofl.config import Experiment, load_experiment
 from harmofl.errors import ConfigError
 from harmofl.files import storing
 from harmofl.methods import FedAvg, make_method
+from harmofl.protection import check_method
 
 try:
     from cryptography import x509
@@ -70,14 +71,9 @@ class ServerFolder:
         """Read it; ConfigError for the first thing that does not hold."""
         path = folder / "server.toml"
         table = _table(path, {"listen": str, "min_sites": int, "deadline_s": float, "insecure": bool})
-        keys = {file.stem: _read(file) for file in sorted((folder / "sites").glob("*.pub"))}
+        keys = _public_keys(folder / "sites")
         if not keys:
             raise ConfigError(f"{folder / 'sites'}: must hold the public key of each site as NAME.pub, but holds none")
-        owners: dict[bytes, str] = {}
-        for name, key in keys.items():
-            keys[name] = _public(folder / "sites" / f"{name}.pub", key)
-            if (other := owners.setdefault(keys[name], name)) != name:
-                raise ConfigError(f"{folder / 'sites'}: {other} and {name} must have keys of their own, got one")
         if not 1 <= table["min_sites"] <= len(keys):
             raise ConfigError(f"{path}: min_sites must be from 1 to {len(keys)}, got {table['min_sites']}")
         if not 0 < table["deadline_s"] < float("inf"):
@@ -97,6 +93,7 @@ class SiteFolder:
         insecure: whether it connects without TLS.
         key: the site's private key, PEM.
         authority: what the server's certificate is signed by, PEM; None without TLS.
+        keys: the public keys of all sites, PEM, by name; for masks.
     """
 
     folder: Path
@@ -105,6 +102,7 @@ class SiteFolder:
     insecure: bool
     key: bytes
     authority: bytes | None
+    keys: Mapping[str, bytes]
 
     @classmethod
     def open(cls, folder: Path) -> "SiteFolder":
@@ -117,7 +115,8 @@ class SiteFolder:
             x509.load_pem_x509_certificate(authority or b"") if authority is not None else None
         except ValueError as error:
             raise ConfigError(f"{folder / 'ca.pem'}: must be a certificate in PEM, but: {error}") from None
-        return cls(folder, key=_read(folder / "key.pem"), authority=authority, **table)
+        keys = _public_keys(folder / "sites")
+        return cls(folder, key=_read(folder / "key.pem"), authority=authority, keys=keys, **table)
 
 
 def experiment_of(folder: Path, changes: Mapping[str, Any]) -> tuple[Experiment, str]:
@@ -171,7 +170,15 @@ def create(
     if listen:
         split_address(listen, "--listen")
     options = dict(experiment.method)
-    refuse_method(make_method(options.pop("name"), options), experiment.method["name"])
+    method = make_method(options.pop("name"), options)
+    refuse_method(method, experiment.method["name"])
+    check_method(experiment.privacy, experiment.method["name"], method)
+    drawn = max(1, round(experiment.training.participation * len(sites)))
+    if experiment.privacy.masks and min(count, drawn) < experiment.privacy.sites:
+        raise ConfigError(
+            f"privacy.masks: at least {experiment.privacy.sites} sites (privacy.sites) must make a round, got {drawn} "
+            f"that take part and --min-sites {count}"
+        )
     agreed = _agreed(experiment)
     server = {
         "listen": listen or f"0.0.0.0:{port}",
@@ -183,19 +190,18 @@ def create(
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = out / "server"
         folder.mkdir(mode=0o700)
-        (folder / "sites").mkdir(mode=0o700)
         _toml(folder / "server.toml", server)
         (folder / "experiment.toml").write_text(agreed, encoding="utf-8")
         authority = b""
         if not insecure:
             authority = _certificates(out / "authority", folder, host)
         made = [folder]
-        for name in sites:
-            key = ec.generate_private_key(ec.SECP384R1())
-            public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-            (folder / "sites" / f"{name}.pub").write_bytes(public)
+        keys = {name: ec.generate_private_key(ec.SECP384R1()) for name in sites}
+        _write_public(folder / "sites", keys)
+        for name, key in keys.items():
             site = out / name
             site.mkdir(mode=0o700)
+            _write_public(site / "sites", keys)
             _toml(site / "site.toml", {"name": name, "server": address, "insecure": insecure})
             (site / "experiment.toml").write_text(agreed, encoding="utf-8")
             _secret(site / "key.pem", key)
@@ -292,12 +298,31 @@ def _secret(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
         file.write(content)
 
 
+def _write_public(folder: Path, keys: Mapping[str, ec.EllipticCurvePrivateKey]) -> None:
+    """The public keys of all sites, as files."""
+    folder.mkdir(mode=0o700)
+    for name, key in keys.items():
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pub").write_bytes(public)
+
+
 def _is_ip(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
+
+
+def _public_keys(folder: Path) -> dict[str, bytes]:
+    """The public keys in a folder, by the names of their files."""
+    keys, owners = dict[str, bytes](), dict[bytes, str]()
+    for path in sorted(folder.glob("*.pub")):
+        name, key = path.stem, _public(path, _read(path))
+        if (other := owners.setdefault(key, name)) != name:
+            raise ConfigError(f"{folder}: {other} and {name} must have keys of their own, got one")
+        keys[name] = key
+    return keys
 
 
 def _public(path: Path, content: bytes) -> bytes:

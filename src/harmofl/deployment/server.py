@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +20,13 @@ from harmofl.config import Experiment, load_experiment, resolved, to_toml
 from harmofl.data.site import Site
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
+from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.journal import Journal, RoundRecord
 from harmofl.local import Training
 from harmofl.losses import LOSSES
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import MAIN_METRIC, summarize
+from harmofl.protection import check_method, check_model, statement
 from harmofl.runtimes.flower import FlowerRounds
 from harmofl.runtimes.flower.hub import Certificate, Hub
 from harmofl.runtimes.flower.rounds import clean
@@ -94,6 +96,7 @@ class Server:
         keep: rounds whose states sites must still have.
         counted: the last round of which each site's update was averaged.
         begun: whether this process has begun a round; its first one waits for all sites.
+        lost: rounds in a row that were lost under masks.
     """
 
     place: ServerFolder
@@ -107,6 +110,7 @@ class Server:
     keep: tuple[int, ...] = ()
     counted: dict[str, int] = field(default_factory=dict)
     begun: bool = False
+    lost: int = 0
     told: str = ""
 
     def line(self, timeout: float, **more: Any) -> FlowerRounds:
@@ -120,7 +124,7 @@ class Server:
             "counted": list(self.counted.values()),
             **more,
         }
-        return FlowerRounds(self.hub, self.hub.nodes, timeout, 0, head)
+        return FlowerRounds(self.hub, self.hub.nodes, timeout, 0, head, masked=self.experiment.privacy.masks)
 
     def first_description(self) -> Mapping[str, Any]:
         """What the sites say of themselves, or what they said when the run began."""
@@ -209,6 +213,10 @@ class Server:
         method = make_method(options.pop("name"), options)
         refuse_method(method, experiment.method["name"])
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
+        check_method(experiment.privacy, experiment.method["name"], method)
+        check_model(experiment.privacy, method, model)
+        for line in statement(experiment, method, deployed=True):
+            log.info(line)
         training = Training(model=model, loss=LOSSES[experiment.training.loss or ""], optimizer=torch.optim.SGD)
         checkpoint = journal.load() or Checkpoint(method.start(model))
         journal.rewind(checkpoint.server.round)
@@ -226,7 +234,7 @@ class Server:
                 journal.save(checkpoint)
                 saved, saved_best = record.round, checkpoint.best_round
         self.keep = (saved, checkpoint.best_round)
-        return self.finish(journal, card, checkpoint, training)
+        return self.finish(journal, card, checkpoint, method, training)
 
     def round(
         self, method: FedAvg, training: Training, journal: Journal, card: Mapping[str, Any], before: Checkpoint
@@ -235,25 +243,13 @@ class Server:
         begin, number = time.perf_counter(), before.server.round + 1
         names = sorted(self.place.keys)
         drawn = [names[k] for k in draw(self.experiment, len(names), number)]
-        everyone, self.begun = not self.begun, True
-        for attempt in range(1, TRIES + 1):
-            there = self.gather(card, drawn, number, everyone)
-            line = self.line(self.place.deadline_s)
-            line.quorum = min(self.place.min_sites, len(drawn))
-            sites = cast(Sequence[Site], [Named(name) for name in there])
-            try:
-                server, _, updates = line.run_round(method, before.server, sites, {}, training)
-                break
-            except HarmoFLError as error:
-                if attempt == TRIES:
-                    raise
-                log.warning("%s; round %d is tried again in %.0f s", error, number, PAUSE)
-                time.sleep(PAUSE)
+        there, line, server, updates = self.trained(method, training, card, before.server, drawn)
         out = {name: self._absence(name) for name in drawn if name not in there} | line.left_out
         for reason in out.values():
             log.warning("round %d without %s", number, reason)
         self.counted.update({update.site: number for update in updates})
-        val = self.scores(card, server.round, server.weights, "val") if self.validated(number) else None
+        scored = updates and self.validated(number)
+        val = self.scores(card, server.round, server.weights, "val") if scored else None
         metric, mean = self.metric(card), float("-inf")
         if val:
             mean = summarize({site: values[metric] for site, values in val.items()}).mean
@@ -268,7 +264,7 @@ class Server:
             bytes_up=sum(update.num_bytes() for update in updates),
             bytes_down=len(there) * (sent + (num_bytes(server.weights) if val else 0)),
             bytes_kept=0,
-            bytes_held=max(update.memory for update in updates),
+            bytes_held=max((update.memory for update in updates), default=0),
             val=val,
             best=best,
             left_out=out,
@@ -285,10 +281,49 @@ class Server:
         )
         return Checkpoint(server, *chosen), record
 
+    def trained(
+        self,
+        method: FedAvg,
+        training: Training,
+        card: Mapping[str, Any],
+        server: ServerState,
+        drawn: Sequence[str],
+    ) -> tuple[list[str], FlowerRounds, ServerState, Sequence[ClientUpdate]]:
+        """Ask sites for a round until enough answer; who was asked, over which line, and what came of it.
+
+        Under masks no site answers a round twice, so one without an answer of each is lost: the weights stay.
+        """
+        number = server.round + 1
+        everyone, self.begun = not self.begun, True
+        for attempt in range(1, TRIES + 1):
+            there = self.gather(card, drawn, number, everyone)
+            line = self.line(self.place.deadline_s, among=there)
+            line.quorum = self.needed(drawn)
+            sites = cast(Sequence[Site], [Named(name) for name in there])
+            try:
+                after, _, updates = line.run_round(method, server, sites, {}, training)
+                self.lost = 0
+                return there, line, after, updates
+            except HarmoFLError as error:
+                self.lost += self.experiment.privacy.masks
+                if TRIES in (attempt, self.lost):
+                    raise
+                if self.lost:
+                    log.warning("%s; round %d is lost", error, number)
+                    return there, line, replace(server, round=number), ()
+                log.warning("%s; round %d is tried again in %.0f s", error, number, PAUSE)
+                time.sleep(PAUSE)
+        raise AssertionError
+
+    def needed(self, drawn: Sequence[str]) -> int:
+        """So many of the sites drawn make a round."""
+        table = self.experiment.privacy
+        return max(min(self.place.min_sites, len(drawn)), table.sites if table.masks else 0)
+
     def gather(self, card: Mapping[str, Any], drawn: Sequence[str], number: int, everyone: bool) -> list[str]:
         """The sites of a round: those that are there once enough are; in the first all, until the deadline is over."""
         begin = time.monotonic()
-        need = min(self.place.min_sites, len(drawn))
+        need = self.needed(drawn)
         while True:
             there = [name for name in self.present(card) if name in drawn]
             patient = everyone and time.monotonic() - begin < self.place.deadline_s
@@ -346,7 +381,7 @@ class Server:
         return False
 
     def finish(
-        self, journal: Journal, card: Mapping[str, Any], checkpoint: Checkpoint, training: Training
+        self, journal: Journal, card: Mapping[str, Any], checkpoint: Checkpoint, method: FedAvg, training: Training
     ) -> dict[str, Any]:
         """Test the chosen model at the sites, once; tell them that all is done."""
         if not checkpoint.best_round:
@@ -381,7 +416,7 @@ class Server:
             "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
             "num_params": sum(p.numel() for p in training.model.parameters()),
             "passes": 1.0,
-            "remarks": [],
+            "remarks": statement(self.experiment, method, deployed=True),
         }
         journal.finish(result)
         self.line(GREETING_S, over=True).describe(self.present(card))

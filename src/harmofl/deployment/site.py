@@ -3,20 +3,22 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from harmofl.data.site import Site
+from harmofl.deployment.cover import Cover
 from harmofl.deployment.folders import SiteFolder, experiment_of
-from harmofl.errors import ConfigError, HarmoFLError, RunError
+from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
 from harmofl.evaluation import score
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
 from harmofl.files import locked
 from harmofl.local import run_client
+from harmofl.protection import statement
 from harmofl.runtimes.flower import client_app
-from harmofl.runtimes.flower.node import attend
+from harmofl.runtimes.flower.node import attend, private_key
 from harmofl.runtimes.flower.rounds import Scalars
 from harmofl.states import read_state, write_state
 from harmofl.trial import Trial
@@ -26,13 +28,16 @@ VERSION = version("harmofl")
 Opening = Callable[[str, int, int], None]
 
 
-def join(folder: Path, data: Path, opening: Opening = lambda site, done, total: None, **changes: Any) -> None:
+def join(
+    folder: Path, data: Path, opening: Opening = lambda site, done, total: None, min_images: int = 0, **changes: Any
+) -> None:
     """Take part in a federation until it is over.
 
     Args:
         folder: the site's, from `harmofl deploy init`.
         data: a folder of sites with this site's in it, or of the images/ and masks/ of this site alone.
         opening: told the site, how many images are read and how many there are.
+        min_images: of how many images an amplitude must be that leaves, if more than was agreed on.
         changes: of the site's own affairs, such as {"data.cache": ..., "run.device": "cuda"}.
 
     Raises:
@@ -41,8 +46,13 @@ def join(folder: Path, data: Path, opening: Opening = lambda site, done, total: 
     place = SiteFolder.open(folder)
     with locked(folder, "joined"):
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
-        trial = Trial.prepare(experiment, opening)
-        desk = Desk(place, digest, trial, _site_of(trial, place.name))
+        privacy = experiment.privacy
+        stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
+        trial = Trial.prepare(experiment.model_copy(update={"privacy": stricter}), opening)
+        cover = Cover(place, private_key(place.key), privacy)
+        desk = Desk(place, digest, trial, _site_of(trial, place.name), cover)
+        for line in statement(trial.experiment, trial.method, deployed=True):
+            log.info(line)
         app = client_app(desk.train, desk.describe, desk.evaluate, desk.check)
         attend(place.server, place.key, place.authority, app, lambda: desk.over)
         log.info("the federation is over")
@@ -68,6 +78,7 @@ class Desk:
         digest: of what was agreed on.
         trial: its method, network and training, made here.
         site: its images.
+        cover: what is put on an update before it leaves.
         over: whether the server has said that all is done.
         head: of the message that is being answered.
     """
@@ -76,6 +87,7 @@ class Desk:
     digest: str
     trial: Trial
     site: Site
+    cover: Cover
     over: bool = False
     head: Scalars = field(default_factory=dict)
 
@@ -122,11 +134,12 @@ class Desk:
         begin, trial = time.perf_counter(), self.trial
         state = self._before(broadcast.round - 1)
         named = self._named(self.site)
-        update, kept = run_client(trial.method, named, broadcast, state, trial.training)
+        update, kept = run_client(trial.method, named, broadcast, state, replace(trial.training, protect=None))
         try:
+            update = self.cover.put(update, broadcast, str(self.head["run"]), self.head.get("among", ()), self._folder)
             write_state(self._file(broadcast.round), kept)
             self._tidy(broadcast.round)
-        except (OSError, HarmoFLError) as error:
+        except (OSError, StorageError) as error:
             raise self._kept_here(error) from None
         seconds = time.perf_counter() - begin
         log.info(

@@ -3,6 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -11,9 +12,10 @@ from harmofl.arrays import Arrays
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError, HarmoFLError, RunError, TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
-from harmofl.inspection import check_update
+from harmofl.inspection import check_masked, check_update
 from harmofl.local import Training
 from harmofl.method import Method
+from harmofl.privacy.masks import unmasked
 from harmofl.runtimes import Carried
 
 try:
@@ -43,6 +45,7 @@ class FlowerRounds:
         timeout: seconds that a site has for its round; without end if None.
         quorum: so many updates make a round; sites without a good one are left out of it. None asks all for one.
         head: what else every message says.
+        masked: whether updates come under masks, see `harmofl.privacy.masks`; then all sites must answer.
 
     Attributes:
         left_out: why a site has no part in the last round or description or score, in one line, by its name.
@@ -55,9 +58,10 @@ class FlowerRounds:
         timeout: float | None = None,
         quorum: int | None = None,
         head: Scalars | None = None,
+        masked: bool = False,
     ) -> None:
         self._grid, self._nodes, self._timeout = grid, dict(nodes), timeout
-        self.quorum, self._head = quorum, dict(head or {})
+        self.quorum, self._head, self._masked = quorum, dict(head or {}), masked
         self.left_out: dict[str, str] = {}
 
     def run_round(
@@ -81,10 +85,14 @@ class FlowerRounds:
 
         def read(content: RecordDict, name: str) -> ClientUpdate:
             update = _update_of(content, name)
-            check_update(update, broadcast, shared, server.params, method.sent)
+            if self._masked:
+                check_masked(update, broadcast, shared)
+            else:
+                check_update(update, broadcast, shared, server.params, method.sent)
             return update
 
         names, content = [site.name for site in sites], pack_broadcast(broadcast, self._head)
+        self.quorum = len(names) if self._masked else self.quorum
         updates = self._asked(MessageType.TRAIN, names, content, read, f"answer round {broadcast.round}", on_site)
         if len(updates) < (self.quorum or 0):
             reasons = "; ".join(self.left_out.values())
@@ -93,6 +101,9 @@ class FlowerRounds:
             )
         arrived = [updates[name] for name in sorted(updates)]
         try:
+            if self._masked:
+                arrived = _summed(arrived, broadcast)
+                check_update(replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.sent)
             return method.aggregate(server, arrived), {}, arrived
         except HarmoFLError:
             raise
@@ -179,6 +190,12 @@ def client_app(
     if evaluate is not None:
         app.evaluate()(answering(lambda content: RecordDict({HEAD: ConfigRecord(dict(_scored(evaluate, content)))})))
     return app
+
+
+def _summed(updates: Sequence[ClientUpdate], broadcast: Broadcast) -> list[ClientUpdate]:
+    """The updates with the mean of all in the place of each, which is all that their masks let be seen."""
+    mean = unmasked([update.weights for update in updates], broadcast.weights)
+    return [replace(update, weights=mean) for update in updates]
 
 
 def _scored(evaluate: Callable[[Broadcast, str], Scalars], content: RecordDict) -> Scalars:

@@ -1,0 +1,67 @@
+"""Differential privacy of a site: what it sends is clipped, and normal noise is added before it leaves.
+
+McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018, with the sites as the users;
+noise in shares at the sites as in Kairouz et al., "The Distributed Discrete Gaussian Mechanism", ICML 2021, section 2.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from harmofl.arrays import Arrays, difference, moved, norm
+from harmofl.exchange import Broadcast, ClientUpdate
+from harmofl.seeding import rng
+
+AMPLITUDE = "amplitude_norm.amplitude"
+Normals = Callable[[int], np.ndarray]
+"""So many independent standard normal numbers, float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """u -> u min(1, C / ||u||) + sigma N(0, I), where u is a site's weights less those that it was sent.
+
+    An amplitude, which a site is sent nothing to compare with, is clipped and noised by itself: one more release.
+
+    Args:
+        clip: C, above 0; all floating-point entries have one common norm.
+        multiplier: sigma / C, at least 0.
+        amplitude_clip: C of the amplitude.
+    """
+
+    clip: float
+    multiplier: float
+    amplitude_clip: float = 0.0
+
+    def added(self, update: ClientUpdate, broadcast: Broadcast, normals: Normals) -> ClientUpdate:
+        """The update as it may leave the site; integers, losses and counts in it stay as they are."""
+        floating = [name for name, value in update.weights.items() if value.is_floating_point()]
+        names = [name for name in floating if name != AMPLITUDE]
+        way = self._noisy(difference(update.weights, broadcast.weights, names), self.clip, normals)
+        weights = {**update.weights, **moved(broadcast.weights, way)}
+        if AMPLITUDE in floating:
+            amplitude = {AMPLITUDE: update.weights[AMPLITUDE].double()}
+            noisy = self._noisy(amplitude, self.amplitude_clip, normals)[AMPLITUDE]
+            weights[AMPLITUDE] = noisy.to(update.weights[AMPLITUDE].dtype)
+        return replace(update, weights=weights)
+
+    def _noisy(self, arrays: Arrays, clip: float, normals: Normals) -> Arrays:
+        length = norm(list(arrays.values()))
+        scale, sigma = min(1.0, clip / length) if length else 1.0, self.multiplier * clip
+        return {
+            name: value * scale + sigma * torch.from_numpy(normals(value.numel())).view(value.shape)
+            for name, value in arrays.items()
+        }
+
+
+def simulated(noise: Noise, seed: int, update: ClientUpdate, broadcast: Broadcast) -> ClientUpdate:
+    """With noise that a run can repeat, as where all sites are on one machine; whoever knows the seed can remove it."""
+    return noise.added(update, broadcast, rng(seed, "noise", broadcast.round, update.site).standard_normal)
+
+
+def share(multiplier: float, of: str, sites: int) -> float:
+    """The noise of one site, if it is to be that of its update ("update") or of the sum over so many sites ("sum")."""
+    return multiplier / math.sqrt(sites) if of == "sum" else multiplier
