@@ -48,13 +48,15 @@ def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
     assert b is not None
     assert_same(a.server.weights, b.server.weights)
     assert [record["val"] for record in plain.records()] == [record["val"] for record in real.records()]
+    assert [record["bytes_up"] for record in plain.records()] == [record["bytes_up"] for record in real.records()]
     assert plain.result()["test"] == real.result()["test"]
     assert plain.result()["num_images"] == real.result()["num_images"]
 
 
-@pytest.mark.parametrize("name", ["harmofl", "fedbn", "scaffold"])
-def test_the_same_bits_as_the_simulation(name: str, hospitals: Path, tmp_path: Path) -> None:
-    with Deployment(tmp_path / "d", hospitals, {"method.name": name, "training.rounds": 3}) as deployed:
+@pytest.mark.parametrize(("name", "updates"), [("harmofl", "bfloat16"), ("fedbn", "float32"), ("scaffold", "float32")])
+def test_the_same_bits_as_the_simulation(name: str, updates: str, hospitals: Path, tmp_path: Path) -> None:
+    settings = {"method.name": name, "training.rounds": 3, "training.updates": updates}
+    with Deployment(tmp_path / "d", hospitals, settings) as deployed:
         deployed.start_all()
         for party in ("server", *SITES):
             assert deployed.ended(party) == 0, deployed.said(party)

@@ -15,7 +15,7 @@ from harmofl.methods import METHODS
 SOURCE = Path(harmofl.__file__).parent
 LAYERS = [
     *("errors", "checks", "batch", "seeding", "memory", "files", "children"),
-    *("arrays", "replacing", "amplitude", "profile", "robust", "exchange", "inspection"),
+    *("arrays", "replacing", "amplitude", "profile", "robust", "exchange", "compression", "inspection"),
     *("privacy", "sharpness", "precision"),
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),

@@ -5,7 +5,7 @@
 [method]      name, and the method's hyperparameters
 [network]     name, norm, options
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
-              compile, augment
+              compile, augment, updates
 [evaluation]  metric, batch_size, every, test_every_round
 [privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
@@ -99,6 +99,7 @@ class TrainingTable(_Table):
     precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
     compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
     augment: Literal["none", "flips"] = Field("none", description="flips: and quarter turns of square images")
+    updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: half the bytes, see compression")
 
 
 class EvaluationTable(_Table):

@@ -58,6 +58,7 @@ class ClientUpdate:
         loss: mean training loss over those steps, before each step.
         extras: what a method adds.
         memory: bytes that the method held at the site while training, beside the model and its optimizer.
+        bytes_sent: bytes on the wire, if fewer than the arrays take.
     """
 
     site: str
@@ -67,7 +68,8 @@ class ClientUpdate:
     loss: float
     extras: Mapping[str, Arrays] = field(default_factory=dict)
     memory: int = 0
+    bytes_sent: int = 0
 
     def num_bytes(self) -> int:
-        """Bytes of everything inside."""
-        return num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))
+        """Bytes of everything inside, as it is sent."""
+        return self.bytes_sent or num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))

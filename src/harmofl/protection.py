@@ -5,9 +5,11 @@ from functools import partial
 
 from torch import nn
 
+from harmofl.compression import rounded
 from harmofl.config import Experiment, PrivacyTable
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError
+from harmofl.exchange import Broadcast, ClientUpdate
 from harmofl.local import Protect
 from harmofl.methods import FedAvg
 from harmofl.privacy.accounting import epsilon
@@ -23,13 +25,21 @@ def noise_of(table: PrivacyTable) -> Noise | None:
 
 
 def simulated_protection(experiment: Experiment) -> Protect | None:
-    """The same for a federation on one machine, where noise comes from the seed."""
-    noise = noise_of(experiment.privacy)
-    return partial(simulated, noise, experiment.run.seed) if noise else None
+    """What becomes of an update on one machine, where noise comes from the seed; None if it stays as it is."""
+    noise, small = noise_of(experiment.privacy), experiment.training.updates == "bfloat16"
+    if noise is None:
+        return rounded if small else None
+    return partial(_noised, noise, experiment.run.seed, small)
 
 
-def check_method(table: PrivacyTable, name: str, method: FedAvg) -> None:
+def _noised(noise: Noise, seed: int, small: bool, update: ClientUpdate, broadcast: Broadcast) -> ClientUpdate:
+    update = simulated(noise, seed, update, broadcast)
+    return rounded(update, broadcast) if small else update
+
+
+def check_method(experiment: Experiment, method: FedAvg) -> None:
     """Raise ConfigError unless the method can be kept as private as is asked for."""
+    table, name = experiment.privacy, experiment.method["name"]
     asked = "privacy.masks" if table.masks else "privacy.clip"
     if table.masks or table.clip is not None:
         if method.pooled or not method.sends:
@@ -44,6 +54,8 @@ def check_method(table: PrivacyTable, name: str, method: FedAvg) -> None:
         raise ConfigError(
             f'privacy.masks: method.average must be "mean", as only sums are seen, got {method.average!r}'
         )
+    if table.masks and experiment.training.updates != "float32":
+        raise ConfigError("privacy.masks: masked numbers are whole and cannot be smaller; set training.updates=float32")
     if table.clip is not None and method.layer() and table.amplitude_clip is None:
         raise ConfigError(
             "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "

@@ -77,7 +77,7 @@ class Trial:
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
         check_metric(experiment, federation.info.task)
-        check_method(experiment.privacy, experiment.method["name"], method)
+        check_method(experiment, method)
         check_images(experiment.privacy, method, federation.sites)
         if unseen and not method.common:
             name = experiment.method["name"]

@@ -70,6 +70,10 @@ def test_the_accountant_gives_what_the_formula_of_one_gaussian_gives(multiplier:
     assert epsilon(multiplier, releases, delta) == pytest.approx(brentq(excess, 0, 100), rel=0.01)
 
 
+def test_next_to_no_noise_has_an_epsilon_too() -> None:
+    assert epsilon(0.0003, 12, 1e-5) > 1e6
+
+
 def test_a_run_with_noise_can_be_repeated_and_differs_from_one_without(tmp_path, federation) -> None:
     settings = {"privacy.clip": 1.0, "privacy.noise": 0.1, "method.name": "fedavg", "training.rounds": 2}
     weights = []

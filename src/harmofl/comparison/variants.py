@@ -62,8 +62,8 @@ def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:
     """Raise ConfigError unless one method of a comparison may have another value of this setting than the others."""
     if key in ("name", "method.name"):
         raise ConfigError(f"{where}: {key} is no setting of a method; name the method itself")
-    if "." in key and not key.startswith(("method.", "training.", *also)):
-        allowed = "hyperparameters and training.*" + "".join(f", {name.rstrip('.')}" for name in also)
+    if "." in key and not key.startswith(("method.", "training.", "privacy.", *also)):
+        allowed = "hyperparameters, training.* and privacy.*" + "".join(f", {name.rstrip('.')}" for name in also)
         raise ConfigError(f"{where}: {key} must be the same for all that is compared; only {allowed} may differ")
 
 

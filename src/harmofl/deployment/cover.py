@@ -10,6 +10,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from scipy.special import ndtri
 
+from harmofl.compression import compressed
 from harmofl.config import PrivacyTable
 from harmofl.deployment.folders import SiteFolder
 from harmofl.errors import TrainingError
@@ -27,11 +28,13 @@ class Cover:
         place: the site's folder.
         key: its private key.
         table: what was agreed on.
+        small: whether moves are sent in bfloat16.
     """
 
     place: SiteFolder
     key: ec.EllipticCurvePrivateKey
     table: PrivacyTable
+    small: bool = False
 
     def put(
         self, update: ClientUpdate, broadcast: Broadcast, run: str, among: Sequence[str], kept: Path
@@ -50,6 +53,8 @@ class Cover:
         """
         if noise := noise_of(self.table):
             update = noise.added(update, broadcast, self._normals(update, run, broadcast.round))
+        if self.small:
+            update = replace(update, weights=compressed(update.weights, broadcast.weights))
         if not self.table.masks:
             return update
         self._check(among)

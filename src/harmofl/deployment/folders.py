@@ -172,7 +172,7 @@ def create(
     options = dict(experiment.method)
     method = make_method(options.pop("name"), options)
     refuse_method(method, experiment.method["name"])
-    check_method(experiment.privacy, experiment.method["name"], method)
+    check_method(experiment, method)
     drawn = max(1, round(experiment.training.participation * len(sites)))
     if experiment.privacy.masks and min(count, drawn) < experiment.privacy.sites:
         raise ConfigError(

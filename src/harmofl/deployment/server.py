@@ -213,7 +213,7 @@ class Server:
         method = make_method(options.pop("name"), options)
         refuse_method(method, experiment.method["name"])
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
-        check_method(experiment.privacy, experiment.method["name"], method)
+        check_method(experiment, method)
         check_model(experiment.privacy, method, model)
         for line in statement(experiment, method, deployed=True):
             log.info(line)

@@ -49,7 +49,7 @@ def join(
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
         trial = Trial.prepare(experiment.model_copy(update={"privacy": stricter}), opening)
-        cover = Cover(place, private_key(place.key), privacy)
+        cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
         desk = Desk(place, digest, trial, _site_of(trial, place.name), cover)
         for line in statement(trial.experiment, trial.method, deployed=True):
             log.info(line)

@@ -2,9 +2,13 @@
 
 from harmofl.errors import ConfigError
 
+LARGE = 100.0
+"""From here on an epsilon promises nothing, and its exact value takes more memory than there is."""
+
 
 def epsilon(multiplier: float, releases: int, delta: float) -> float:
-    """Epsilon of the (epsilon, delta)-differential privacy of releases with normal noise, tight to about 1 %.
+    """Epsilon of the (epsilon, delta)-differential privacy of releases with normal noise, tight to 1 %, and
+    above `LARGE` a bound.
 
     Neighbours differ in that one site's contribution is zero. Sites are drawn by a seed that all know, so drawing
     fewer of them a round makes nothing smaller.
@@ -20,6 +24,10 @@ def epsilon(multiplier: float, releases: int, delta: float) -> float:
     try:
         from dp_accounting import GaussianDpEvent
         from dp_accounting.pld import PLDAccountant
+        from dp_accounting.rdp import RdpAccountant
     except ImportError as error:
         raise ConfigError(f"privacy.noise: {error}; pip install 'harmofl[privacy]'") from None
+    loose = float(RdpAccountant().compose(GaussianDpEvent(multiplier), releases).get_epsilon(delta))
+    if loose > LARGE:
+        return loose
     return float(PLDAccountant().compose(GaussianDpEvent(multiplier), releases).get_epsilon(delta))

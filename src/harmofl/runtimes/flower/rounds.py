@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from harmofl.arrays import Arrays
+from harmofl.compression import expanded
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError, HarmoFLError, RunError, TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
@@ -88,6 +89,9 @@ class FlowerRounds:
             if self._masked:
                 check_masked(update, broadcast, shared)
             else:
+                sent = update.num_bytes()
+                weights = expanded(update.weights, broadcast.weights)
+                update = replace(update, weights=weights, bytes_sent=sent)
                 check_update(update, broadcast, shared, server.params, method.sent)
             return update
 
@@ -195,7 +199,7 @@ def client_app(
 def _summed(updates: Sequence[ClientUpdate], broadcast: Broadcast) -> list[ClientUpdate]:
     """The updates with the mean of all in the place of each, which is all that their masks let be seen."""
     mean = unmasked([update.weights for update in updates], broadcast.weights)
-    return [replace(update, weights=mean) for update in updates]
+    return [replace(update, weights=mean, bytes_sent=update.num_bytes()) for update in updates]
 
 
 def _scored(evaluate: Callable[[Broadcast, str], Scalars], content: RecordDict) -> Scalars:
