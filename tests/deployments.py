@@ -32,11 +32,15 @@ def free_port() -> int:
 class Deployment:
     """Folders of a deployment, and the processes that were started from them; they end with the context."""
 
-    def __init__(self, folder: Path, data: Path, settings: dict[str, Any], **options: Any) -> None:
+    def __init__(
+        self, folder: Path, data: Path, settings: dict[str, Any], host: str = "localhost", **options: Any
+    ) -> None:
         self.folder, self.data, self.port = folder, data, free_port()
         self.settings = SETTINGS | settings
+        self.before: dict[str, list[str]] = {}
         experiment = load_experiment(None, self.settings)
-        create(folder, experiment, SITES, f"localhost:{self.port}", listen=f"127.0.0.1:{self.port}", **options)
+        listen = {"listen": f"127.0.0.1:{self.port}", **options}
+        create(folder, experiment, SITES, f"{host}:{self.port}", **listen)
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> "Deployment":
@@ -53,7 +57,11 @@ class Deployment:
         more = [] if name == "server" else ["--data", self.data]
         with self.log(name).open("a") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "harmofl", "deploy", *map(str, (*command, *more, *words))],
+                [
+                    *self.before.get(name, [sys.executable, "-m", "harmofl"]),
+                    "deploy",
+                    *map(str, (*command, *more, *words)),
+                ],
                 stdout=log,
                 stderr=log,
                 text=True,
@@ -87,6 +95,25 @@ class Deployment:
         while not holds():
             assert time.monotonic() < end, "\n".join(f"{name}:\n{self.said(name)}" for name in ("server", *SITES))
             time.sleep(0.05)
+
+    def proxied(self, folder: Path, server: str, inner: int) -> list[str]:
+        """The command of an nginx set up as the docs say; the server's folder is made to serve in the clear."""
+        page = (Path(__file__).parent.parent / "docs" / "flower.md").read_text()
+        toml = self.folder / "server" / "server.toml"
+        text = toml.read_text().replace(f"127.0.0.1:{self.port}", f"{server}:{inner}")
+        toml.write_text(text.replace("insecure = false", "insecure = true"))
+        block = page.split("```nginx\n")[1].split("```")[0].replace("9443", str(self.port))
+        block = block.replace("/etc/harmofl", str(self.folder / "server")).replace(
+            "127.0.0.1:9092", f"{server}:{inner}"
+        )
+        names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in names)
+        config = folder / "nginx.conf"
+        config.write_text(
+            f"daemon off; pid {folder}/pid; error_log {folder}/error; events {{}}\n"
+            f"http {{ access_log off; {temporary} {block} }}"
+        )
+        return ["nginx", "-c", str(config)]
 
     def rounds(self) -> int:
         path = self.folder / "server" / "run" / "rounds.jsonl"

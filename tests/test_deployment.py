@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import ssl
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-import torch
 from toys import assert_same
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
@@ -201,21 +199,9 @@ def test_damaged_folders_are_one_line(file: str, content: str | None, message: s
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx, which is not here")
 def test_behind_the_proxy_of_the_docs(hospitals: Path, tmp_path: Path) -> None:
     """Sites as they are, the server in the clear behind nginx, which lets them reach the fleet path alone."""
-    page = (Path(__file__).parent.parent / "docs" / "flower.md").read_text()
     with Deployment(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
-        server, inner = deployed.folder / "server", free_port()
-        toml = (server / "server.toml").read_text().replace(f":{deployed.port}", f":{inner}")
-        (server / "server.toml").write_text(toml.replace("insecure = false", "insecure = true"))
-        block = page.split("```nginx\n")[1].split("```")[0].replace("9443", str(deployed.port))
-        block = block.replace("/etc/harmofl", str(server)).replace("9092", str(inner))
-        config = tmp_path / "nginx.conf"
-        names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        temporary = "".join(f"{name}_temp_path {tmp_path}/{name};" for name in names)
-        config.write_text(
-            f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error; events {{}}\n"
-            f"http {{ access_log off; {temporary} {block} }}"
-        )
-        deployed.processes["nginx"] = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
+        proxy = deployed.proxied(tmp_path, "127.0.0.1", free_port())
+        deployed.processes["nginx"] = subprocess.Popen(proxy, stderr=subprocess.DEVNULL)
         deployed.start("server", "--insecure")
         for site in SITES:
             deployed.start(site)
@@ -248,37 +234,3 @@ def test_a_stranger_reaches_nothing_and_is_not_read(hospitals: Path, tmp_path: P
             with pytest.raises(HTTPError, match="403"):
                 urlopen(f"https://localhost:{deployed.port}/{path}", data=b"x" * 1000, context=context)
         assert "Traceback" not in deployed.said("server")
-
-
-def test_under_masks_the_same_model_and_a_lost_round_costs_a_round(hospitals: Path, tmp_path: Path) -> None:
-    """The server averages sums alone; a site that is killed in a round costs that round, and no other."""
-    settings = {"method.name": "harmofl", "training.rounds": 3, "privacy.masks": True}
-    with Deployment(tmp_path / "d", hospitals, settings) as deployed:
-        deployed.start_all()
-        for party in ("server", *SITES):
-            assert deployed.ended(party) == 0, deployed.said(party)
-        assert "Traceback" not in "".join(map(deployed.said, ("server", *SITES)))
-        plain = simulated(hospitals, deployed.settings, tmp_path / "simulated").load()
-        real = Journal.open(deployed.folder / "server" / "run").load()
-        assert plain is not None
-        assert real is not None
-        for name, value in plain.server.weights.items():
-            torch.testing.assert_close(real.server.weights[name], value, atol=1e-4, rtol=1e-3, msg=name)
-
-
-def test_a_site_that_is_killed_under_masks_costs_one_round(hospitals: Path, tmp_path: Path) -> None:
-    settings = {"method.name": "fedavg", "training.rounds": 60, "privacy.masks": True, "run.checkpoint_every": 1}
-    with Deployment(tmp_path / "d", hospitals, settings, deadline_s=6) as deployed:
-        deployed.start_all()
-        records = Journal(deployed.folder / "server" / "run").records
-        deployed.until(lambda: deployed.rounds() >= 2)
-        deployed.processes["site-2"].send_signal(signal.SIGSTOP)
-        deployed.until(lambda: any(not record["train_loss"] for record in records()))
-        deployed.processes["site-2"].send_signal(signal.SIGCONT)
-        lost = [record["round"] for record in records() if not record["train_loss"]]
-        deployed.until(lambda: deployed.rounds() >= lost[-1] + 3)
-        assert set(records()[-1]["train_loss"]) == set(SITES)
-        assert f"round {lost[0]} is lost" in deployed.said("server")
-        assert "site-2" in records()[lost[0] - 1]["left_out"]
-        assert "val" not in records()[lost[0] - 1]
-        assert "Traceback" not in "".join(map(deployed.said, ("server", *SITES)))

@@ -7,8 +7,9 @@ LARGE = 100.0
 
 
 def epsilon(multiplier: float, releases: int, delta: float) -> float:
-    """Epsilon of the (epsilon, delta)-differential privacy of releases with normal noise, tight to 1 %, and
-    above `LARGE` a bound.
+    """Epsilon of the (epsilon, delta)-differential privacy of releases with normal noise.
+
+    It is tight to 1 %; above `LARGE` it is an upper bound.
 
     Neighbours differ in that one site's contribution is zero. Sites are drawn by a seed that all know, so drawing
     fewer of them a round makes nothing smaller.
