@@ -3,7 +3,8 @@
     python benchmarks/deployment.py --rounds 10
 
 The U-Net of 7.76 M params on a few 32x32 images, so that training is next to nothing. Printed for the same federation:
-a round through Flower, and the same round in the plain loop (median of the rounds after the first, as recorded).
+a round between our processes, also with masks and with updates in bfloat16, the same round in the plain loop, and a
+round of Flower's own processes and FedAvg, which train nothing and have no TLS (medians of the rounds after the first).
 """
 
 import argparse
@@ -13,12 +14,19 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from deployments import SITES, Deployment
+from deployments import SITES, Deployment, free_port
+from stock_flower import seconds as stock_seconds
 
 from harmofl import run
 from harmofl.config import load_experiment
 from harmofl.data.synthetic import write_federation
 from harmofl.journal import Journal
+
+VARIANTS = {
+    "between processes, TLS, keys": {},
+    "the same, updates in bfloat16": {"training.updates": "bfloat16"},
+    "the same, under masks": {"privacy.masks": True},
+}
 
 
 def seconds(journal: Journal) -> float:
@@ -38,16 +46,23 @@ def main() -> None:
             "network.options": {},
             "evaluation.every": rounds,
         }
-        with Deployment(folder / "deployment", folder / "data", settings) as deployed:
-            deployed.start_all()
-            for party in ("server", *SITES):
-                assert deployed.ended(party, 600) == 0, deployed.said(party)
-            through = seconds(Journal.open(deployed.folder / "server" / "run"))
-            asked = {**deployed.settings, "data.folder": str(folder / "data")}
+        found = {}
+        for label, more in VARIANTS.items():
+            with Deployment(folder / label, folder / "data", {**settings, **more}) as deployed:
+                deployed.start_all()
+                for party in ("server", *SITES):
+                    assert deployed.ended(party, 600) == 0, deployed.said(party)
+                found[label] = seconds(Journal.open(deployed.folder / "server" / "run"))
+        asked = {**deployed.settings, "data.folder": str(folder / "data"), "privacy.masks": False}
+        (folder / "stock").mkdir()
+        found["Flower's own processes and FedAvg, no TLS"] = stock_seconds(
+            folder / "stock", rounds, [free_port() for _ in range(4)]
+        )
         run(load_experiment(None, asked), folder / "run")
-        plain = seconds(Journal.open(folder / "run"))
+        found["plain loop"] = seconds(Journal.open(folder / "run"))
     print("| a round of three sites, 7.76 M params, one thread each | seconds |\n|---|---|")
-    print(f"| between processes, TLS, keys | {through:.2f} |\n| plain loop | {plain:.2f} |")
+    for label, value in found.items():
+        print(f"| {label} | {value:.2f} |")
 
 
 if __name__ == "__main__":
