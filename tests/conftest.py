@@ -49,3 +49,13 @@ def finished_run(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     run(small(federation), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sites with a few small images each."""
+    from harmofl.data.synthetic import write_federation
+
+    folder = tmp_path_factory.mktemp("hospitals") / "tissue"
+    write_federation(folder, sites=3, images=10, size=32)
+    return folder

@@ -18,19 +18,11 @@ from deployments import SITES, Deployment, free_port
 
 from harmofl import run
 from harmofl.config import load_experiment
-from harmofl.data.synthetic import write_federation
 from harmofl.deployment.folders import ServerFolder, SiteFolder, create
 from harmofl.errors import ConfigError
 from harmofl.journal import Journal
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hospitals") / "tissue"
-    write_federation(folder, sites=3, images=10, size=32)
-    return folder
 
 
 def simulated(data: Path, settings: dict[str, Any], folder: Path) -> Journal:

@@ -17,17 +17,9 @@ from deployments import SITES, Deployment
 
 from harmofl import run
 from harmofl.config import load_experiment
-from harmofl.data.synthetic import write_federation
 from harmofl.journal import Journal
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hospitals") / "tissue"
-    write_federation(folder, sites=3, images=10, size=32)
-    return folder
 
 
 def no_traceback(deployed: Deployment) -> None:
