@@ -20,7 +20,7 @@ LAYERS = [
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "samples", "checkpoint", "states", "journal", "config"),
-    *("protection", "building", "trial", "processes", "experiment", "forecast", "deployment"),
+    *("protection", "building", "trained", "assessment", "trial", "processes", "experiment", "forecast", "deployment"),
     *(
         "report",
         "terminal",
@@ -32,6 +32,7 @@ LAYERS = [
         "cli_data",
         "cli_compare",
         "cli_deploy",
+        "cli_use",
         "cli",
         "__main__",
     ),

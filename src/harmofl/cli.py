@@ -17,6 +17,7 @@ from harmofl.cli_compare import register
 from harmofl.cli_data import data_app
 from harmofl.cli_deploy import deploy_app
 from harmofl.cli_options import Seed, Size, parse_size
+from harmofl.cli_use import register as register_use
 from harmofl.errors import ConfigError, HarmoFLError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")
 register(app)
+register_use(app)
 
 
 Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]

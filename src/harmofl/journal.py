@@ -210,16 +210,7 @@ class Journal:
         Raises:
             RunError: if there is none, or it is damaged.
         """
-        arrays, _ = read_arrays(self._model / "model.safetensors")
-        weights, own = {}, dict[str, dict[str, Tensor]]()
-        for key, value in arrays.items():
-            kind, _, rest = key.partition("/")
-            group, _, name = rest.partition("/")
-            if kind == "global":
-                weights[name] = value
-            else:
-                own.setdefault(group, {})[name] = value
-        return weights, own
+        return read_model(self._model)[1:]
 
     def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the scores of single test cases, see `harmofl.metrics.CaseScores`, by site."""
@@ -240,6 +231,24 @@ class Journal:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
         write_atomic(self.result_path, strict_json(result, indent=2).encode())
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The card of a model/ folder, its global weights, and by site the weights that it keeps for itself.
+
+    Raises:
+        RunError: if one is missing, or damaged.
+    """
+    arrays, _ = read_arrays(folder / "model.safetensors")
+    weights, own = {}, dict[str, dict[str, Tensor]]()
+    for key, value in arrays.items():
+        kind, _, rest = key.partition("/")
+        group, _, name = rest.partition("/")
+        if kind == "global":
+            weights[name] = value
+        else:
+            own.setdefault(group, {})[name] = value
+    return _read_json(folder / "model.json"), weights, own
 
 
 def _read_json(path: Path) -> dict[str, Any]:

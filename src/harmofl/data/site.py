@@ -91,6 +91,12 @@ def merged(sites: Sequence[Site], name: str = "pooled") -> Site:
     return Site(name, sites[0].task, sites[0].classes, *parts)
 
 
+def undivided(site: Site) -> Site:
+    """The site with all of its images for testing."""
+    none = site.train.first(0)
+    return replace(site, train=none, val=none, test=_merged([site.train, site.val, site.test]))
+
+
 def _prefixed(split: Split, prefix: str) -> Split:
     return replace(split, cases=tuple(prefix + case for case in split.cases))
 

@@ -1,0 +1,73 @@
+"""The command `harmofl evaluate`: what a trained model is worth at a site."""
+
+import csv
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harmofl.cli_options import bar
+from harmofl.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run folder, or its model/ folder alone.")],
+    data: Annotated[Path, typer.Option(help="A folder of sites, or the images of one site.")],
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; test, and all images of sites that did not train.")
+    ] = None,
+    statistics: Annotated[
+        str, typer.Option(help="images: of each site's images, without labels; batch: of each batch, as trained.")
+    ] = "images",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "cpu",
+    cases: Annotated[Path | None, typer.Option(help="Write the score of every case here, as CSV.")] = None,
+) -> None:
+    """Score a trained model at sites, also at those that never took part, with 95 % intervals over cases.
+
+    Example:
+        harmofl evaluate runs/hospitals-harmofl-seed0 --data newcomers --cases cases.csv
+    """
+    from harmofl.assessment import assess
+    from harmofl.building import device_of
+    from harmofl.data.site import open_federation
+    from harmofl.trained import STATISTICS, Statistics, TrainedModel
+
+    if split not in (None, "train", "val", "test"):
+        raise ConfigError(f"--split must be train, val or test, got {split!r}")
+    if statistics not in STATISTICS:
+        raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
+    trained, where = TrainedModel.open(model), str(device_of(device))
+    with bar("reading") as progress:
+        size, channels = tuple(trained.card["size"]), trained.card["channels"]
+        sites = open_federation(data, size=(size[0], size[1]), channels=channels, progress=progress).sites
+    with bar("scoring") as progress:
+        found = []
+        for k, site in enumerate(sites):
+            progress(site.name, k, len(sites))
+            found.append(assess(trained, site, split, cast(Statistics, statistics), batch_size, where))
+    if cases is not None:
+        rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
+        _write(cases, rows, trained.metric)
+    console = Console()
+    table = Table("site", "images", "trained", trained.metric, "95 % interval")
+    for one in found:
+        value, between = f"{one.scores[trained.metric]:.3f}", f"{one.low:.3f} - {one.high:.3f}"
+        table.add_row(one.site, str(one.images), "yes" if one.trained else "no", value, between)
+    console.print(table)
+    for line in dict.fromkeys(line for one in found for line in one.said):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _write(path: Path, rows: list[tuple[str, str, float]], metric: str) -> None:
+    from harmofl.files import storing
+
+    with storing(path), path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("site", "case", metric), *rows])

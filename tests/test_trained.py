@@ -1,0 +1,107 @@
+"""A trained model at a new site: the same whatever its batches; and at its own sites, the scores of its run."""
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from experiments import small
+from typer.testing import CliRunner
+
+from harmofl import run
+from harmofl.assessment import assess, interval
+from harmofl.cli import app
+from harmofl.data.site import open_federation, undivided
+from harmofl.data.synthetic import write_federation
+from harmofl.errors import ConfigError, RunError
+from harmofl.journal import Journal
+from harmofl.metrics import CaseScores
+from harmofl.trained import TrainedModel
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unseen") / "new"
+    write_federation(folder, sites=1, images=9, size=32, seed=7)
+    (folder / "site-1").rename(folder / "newcomer")
+    return folder
+
+
+def test_at_its_own_sites_the_scores_of_the_run(finished_run: Path, federation: Path) -> None:
+    """With the statistics of the batch, as the run scored; and from the model folder alone."""
+    model, told = TrainedModel.open(finished_run / "model"), Journal.open(finished_run).result()
+    for site in open_federation(federation).sites:
+        assert assess(model, site, statistics="batch").scores == pytest.approx(told["test"][site.name], nan_ok=True)
+
+
+def test_no_output_depends_on_batch_size_or_order(finished_run: Path, unseen: Path) -> None:
+    model = TrainedModel.open(finished_run)
+    assert model.mixes
+    site = undivided(open_federation(unseen).sites[0])
+    whole = model.outputs(site, "test", batch_size=9)
+    np.testing.assert_array_equal(whole, model.outputs(site, "test", batch_size=2))
+    np.testing.assert_array_equal(whole, model.outputs(site, "test", batch_size=1))
+    batched = [model.outputs(site, "test", "batch", batch_size=size) for size in (9, 2)]
+    assert (batched[0] != batched[1]).any(), "with the statistics of the batch it does"
+
+
+def test_estimated_statistics_are_those_of_the_images(finished_run: Path, unseen: Path) -> None:
+    """All images in one batch: mean and variance of the first layer's maps, by hand; the layers are as before after."""
+    from harmofl.trained import estimated
+
+    model = TrainedModel.open(finished_run)
+    model.load("newcomer")
+    site = undivided(open_federation(unseen).sites[0])
+    maps: list[torch.Tensor] = []
+    layer = next(m for m in model.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    hook = layer.register_forward_pre_hook(lambda module, inputs: maps.append(inputs[0]))
+    before = dict(model.model.state_dict())
+    with estimated(model.model, site, torch.device("cpu")):
+        torch.testing.assert_close(layer.running_mean, maps[0].mean((0, 2, 3)))
+        torch.testing.assert_close(layer.running_var, maps[0].var((0, 2, 3)))
+    hook.remove()
+    assert model.model.state_dict().keys() == before.keys()
+    assert not layer.track_running_stats
+
+
+def test_an_unseen_site_meets_the_mean_of_what_sites_keep(federation: Path, unseen: Path, tmp_path: Path) -> None:
+    run(small(federation, **{"method.name": "fedbn", "network.norm": "batch"}), tmp_path / "run")
+    model = TrainedModel.open(tmp_path / "run")
+    found = assess(model, open_federation(unseen).sites[0])
+    assert (found.images, found.trained) == (9, False)
+    assert found.said == ("entries that sites keep for themselves: the mean over 2 sites, as it did not train",)
+
+
+def test_the_interval_by_hand() -> None:
+    """Of n equal scores nothing varies; of 0 and 1 in two groups the mean over groups stays between them."""
+    assert interval(CaseScores(["a", "b"], ["", ""], [0.5, 0.5])) == (0.5, 0.5)
+    low, high = interval(CaseScores(list("abcd"), ["x", "x", "y", "y"], [0.0, 1.0, 1.0, 1.0]))
+    assert (low, high) == (0.5, 1.0)
+    assert np.isnan(interval(CaseScores(["a"], [""], [0.5]))).all()
+
+
+def test_the_command(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(finished_run), "--data", str(unseen), "--cases", str(tmp_path / "cases.csv")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "newcomer" in done.output
+    assert "of this site's images, without labels, fixed" in done.output
+    assert "amplitude: the average over site-1, site-2, as fixed in training" in done.output
+    rows = list(csv.reader((tmp_path / "cases.csv").read_text().splitlines()))
+    assert rows[0] == ["site", "case", "dice"]
+    assert len(rows) == 10
+
+
+def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"model\.json is missing"):
+        TrainedModel.open(tmp_path)
+    shutil.copytree(finished_run / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(RunError, match=r"model\.safetensors"):
+        TrainedModel.open(tmp_path / "model")
+    site = replace(open_federation(unseen).sites[0], classes=("a", "b", "c"))
+    with pytest.raises(ConfigError, match="newcomer: classes must be the model's"):
+        assess(TrainedModel.open(finished_run), site)
