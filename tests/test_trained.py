@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from harmofl import run
 from harmofl.assessment import assess, interval
 from harmofl.cli import app
-from harmofl.data.site import open_federation, undivided
+from harmofl.data.site import Split, open_federation, undivided
 from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError, RunError
 from harmofl.journal import Journal
@@ -44,6 +44,10 @@ def test_no_output_depends_on_batch_size_or_order(finished_run: Path, unseen: Pa
     whole = model.outputs(site, "test", batch_size=9)
     np.testing.assert_array_equal(whole, model.outputs(site, "test", batch_size=2))
     np.testing.assert_array_equal(whole, model.outputs(site, "test", batch_size=1))
+    order = np.random.default_rng(0).permutation(9)
+    images, targets, cases = site.test.images[order], site.test.targets[order], tuple(site.test.cases[k] for k in order)
+    shuffled = replace(site, test=Split(images, targets, cases))
+    np.testing.assert_array_equal(whole[order], model.outputs(shuffled, "test", batch_size=4))
     batched = [model.outputs(site, "test", "batch", batch_size=size) for size in (9, 2)]
     assert (batched[0] != batched[1]).any(), "with the statistics of the batch it does"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,8 +14,7 @@ from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays
 from harmofl.building import build_model
 from harmofl.config import resolved, validated
-from harmofl.data.manifest import SPLITS
-from harmofl.data.site import Site
+from harmofl.data.site import Site, Split, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import predict
 from harmofl.journal import read_model
@@ -138,7 +138,7 @@ class estimated:  # noqa: N801
 
     Args:
         model: its layers are changed, and are as before afterwards.
-        site: whose images, in the order of train, val and test.
+        site: whose images, in an order that their content alone decides.
         device: where the model is.
         batch_size: images of a batch; the last may have one more.
     """
@@ -156,12 +156,18 @@ class estimated:  # noqa: N801
             layer.num_batches_tracked = torch.tensor(0, device=self._device)
             layer.track_running_stats, layer.momentum = True, None  # None: the plain average over batches
             layer.train()
-        for split in map(self._site.split, SPLITS):
-            for index in batch_indices(np.arange(len(split)), self._size) if len(split) else ():
-                self._model(split.batch(index).images.to(self._device))
+        images = undivided(self._site).test
+        for index in batch_indices(_by_content(images), self._size):
+            self._model(images.batch(index).images.to(self._device))
         self._model.eval()
 
     def __exit__(self, *exc: object) -> None:
         for layer in self._layers:
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
             layer.track_running_stats, layer.momentum = False, 0.1
+
+
+def _by_content(split: Split) -> np.ndarray:
+    """An order of the images that does not depend on how they are listed, and mixes classes as if at random."""
+    digests = [sha256(np.ascontiguousarray(split.images[k : k + 1]).tobytes()).digest() for k in range(len(split))]
+    return np.array(sorted(range(len(split)), key=digests.__getitem__))
