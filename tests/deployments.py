@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.config import load_experiment
-from harmofl.deployment.folders import create
+from harmofl.deployment.creating import create
 
 SITES = ("site-1", "site-2", "site-3")
 SETTINGS = {

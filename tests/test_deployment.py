@@ -18,7 +18,8 @@ from deployments import SITES, Deployment, free_port
 
 from harmofl import run
 from harmofl.config import load_experiment
-from harmofl.deployment.folders import ServerFolder, SiteFolder, create
+from harmofl.deployment.creating import create
+from harmofl.deployment.folders import ServerFolder, SiteFolder
 from harmofl.errors import ConfigError
 from harmofl.journal import Journal
 
@@ -226,3 +227,10 @@ def test_a_stranger_reaches_nothing_and_is_not_read(hospitals: Path, tmp_path: P
             with pytest.raises(HTTPError, match="403"):
                 urlopen(f"https://localhost:{deployed.port}/{path}", data=b"x" * 1000, context=context)
         assert "Traceback" not in deployed.said("server")
+
+
+def test_a_site_may_ask_for_more_images_behind_an_amplitude(hospitals: Path, tmp_path: Path) -> None:
+    with Deployment(tmp_path / "d", hospitals, {"training.rounds": 1, "privacy.min_images": 2}) as deployed:
+        deployed.start("site-1", "--min-images", 50)
+        assert deployed.ended("site-1") == 2
+        assert "must be of at least 50 images (privacy.min_images), got 5" in deployed.said("site-1")

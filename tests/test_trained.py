@@ -106,6 +106,11 @@ def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_p
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(RunError, match=r"model\.safetensors"):
         TrainedModel.open(tmp_path / "model")
+    for option, value in (("--split", "all"), ("--statistics", "sites")):
+        with pytest.raises(ConfigError, match=f"{option} must be"):
+            CliRunner().invoke(
+                app, ["evaluate", str(finished_run), "--data", str(unseen), option, value], catch_exceptions=False
+            )
     site = replace(open_federation(unseen).sites[0], classes=("a", "b", "c"))
     with pytest.raises(ConfigError, match="newcomer: classes must be the model's"):
         assess(TrainedModel.open(finished_run), site)

@@ -39,7 +39,7 @@ def init(
         harmofl deploy init --address fl.hospital.org:9092 --site north --site south --set training.rounds=50
     """
     from harmofl.config import load_experiment, parse_settings
-    from harmofl.deployment.folders import create
+    from harmofl.deployment.creating import create
 
     experiment = load_experiment(config, {"data.folder": "at-the-sites", **parse_settings(setting or [])})
     made = create(
@@ -113,7 +113,7 @@ def status(folder: Annotated[Path, typer.Argument(help="The server's folder.")])
     Example:
         harmofl deploy status deployment/server
     """
-    from harmofl.deployment.server import status
+    from harmofl.deployment.status import status
 
     console = Console()
     for line in status(folder):

@@ -1,12 +1,17 @@
 """Score a model on one split of a site."""
 
+from collections.abc import Callable, Mapping
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harmofl.arrays import Arrays
 from harmofl.batch import Task
 from harmofl.data.site import Site
 from harmofl.local import batch_indices
+from harmofl.methods import FedAvg
 from harmofl.metrics import (
     CaseScores,
     classification_cases,
@@ -32,6 +37,12 @@ def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> Cas
     if site.task == "classification":
         return classification_cases(metric, outputs, np.asarray(data.targets), data.cases)
     return segmentation_cases(metric, outputs, np.asarray(data.targets), data.cases, len(site.classes))
+
+
+def used(method: FedAvg, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
+    """What a site uses: its own entries over the global weights; one that did not train, what a newcomer does."""
+    newcomer = cache(lambda: method.newcomer(weights, list(own.values())) if method.common else weights)
+    return lambda site: {**weights, **own[site]} if site in own else newcomer()
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """A trained model opened for use, with all fixed that an image's output depends on beside the image."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,7 @@ from harmofl.building import build_model
 from harmofl.config import resolved, validated
 from harmofl.data.site import Site, Split, undivided
 from harmofl.errors import ConfigError, RunError
-from harmofl.evaluation import predict
+from harmofl.evaluation import predict, used
 from harmofl.journal import read_model
 from harmofl.local import batch_indices
 from harmofl.methods import FedAvg, make_method
@@ -89,12 +90,7 @@ class TrainedModel:
 
     def load(self, site: str) -> None:
         """Load what a site uses: its own entries over the global ones; one that did not train, what a newcomer does."""
-        used = {**self.weights, **self.own[site]} if site in self.own else self.newcomer()
-        self.model.load_state_dict(used)
-
-    def newcomer(self) -> Arrays:
-        """The weights for a site that did not train."""
-        return self.method.newcomer(self.weights, list(self.own.values())) if self.method.common else self.weights
+        self.model.load_state_dict(used(self.method, self.weights, self.own)(site))
 
     def outputs(
         self, site: Site, split: str, statistics: Statistics = "images", batch_size: int = 32, device: str = "cpu"
@@ -112,11 +108,10 @@ class TrainedModel:
         """
         self.check(site)
         self.load(site.name)
-        model = self.model.to(device)
-        if self.mixes and statistics == "images":
-            with estimated(model, site, torch.device(device)):
-                return predict(model, site, split, batch_size=batch_size, device=torch.device(device))
-        return predict(model, site, split, batch_size=batch_size, device=torch.device(device))
+        place = torch.device(device)
+        model = self.model.to(place)
+        with estimated(model, site, place) if self.mixes and statistics == "images" else nullcontext():
+            return predict(model, site, split, batch_size=batch_size, device=place)
 
     def said(self, site: str, statistics: Statistics) -> list[str]:
         """Which amplitude, normalization statistics and weights a site's images meet, in plain words."""

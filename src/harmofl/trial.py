@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from harmofl.config import Experiment, available_cores, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
 from harmofl.data.summary import absent_classes
 from harmofl.errors import ConfigError, DataError
-from harmofl.evaluation import predict, score
+from harmofl.evaluation import predict, score, used
 from harmofl.exchange import ServerState
 from harmofl.journal import Scores
 from harmofl.local import Training
@@ -132,14 +132,13 @@ class Trial:
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
         """Every site's scores under the global weights and, over them, those it keeps for itself."""
-        used = self.used(weights, own)
+        of_site = self.used(weights, own)
         sites = self.federation.sites
-        return {site.name: score(self.predict(site, split, used(site.name)), site, split) for site in sites}
+        return {site.name: score(self.predict(site, split, of_site(site.name)), site, split) for site in sites}
 
     def used(self, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
-        """What a site uses: its own entries over the global weights; one that did not train, what a newcomer does."""
-        newcomer = cache(lambda: self.method.newcomer(weights, list(own.values())) if self.method.common else weights)
-        return lambda site: {**weights, **own[site]} if site in own else newcomer()
+        """See `harmofl.evaluation.used`."""
+        return used(self.method, weights, own)
 
     def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
         """Outputs for one split of a site, see `harmofl.evaluation.predict`."""

@@ -1,6 +1,5 @@
 """What becomes of a site's update before it leaves: noise and masks that nobody but the site could make."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +106,6 @@ class Normals:
     def __call__(self, count: int) -> np.ndarray:
         """So many, float64, others at each call."""
         self._calls += 1
-        bits = stream(self._secret, hashlib.sha256(f"{self._label} {self._calls}".encode()).hexdigest(), count)
+        bits = stream(self._secret, f"{self._label} {self._calls}", count)
         normal: np.ndarray = ndtri(((bits >> np.uint64(11)) + 0.5) * 2.0**-53)
         return normal

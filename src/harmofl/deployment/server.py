@@ -16,8 +16,9 @@ import torch
 from harmofl.arrays import num_bytes
 from harmofl.building import build_model
 from harmofl.checkpoint import Checkpoint
-from harmofl.config import Experiment, load_experiment, resolved, to_toml
+from harmofl.config import Experiment, resolved, to_toml
 from harmofl.data.site import Site
+from harmofl.deployment.descriptions import form, misfit
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.exchange import ClientUpdate, ServerState
@@ -29,7 +30,6 @@ from harmofl.metrics import MAIN_METRIC, summarize
 from harmofl.protection import check_method, check_model, statement
 from harmofl.runtimes.flower import FlowerRounds
 from harmofl.runtimes.flower.hub import Certificate, Hub
-from harmofl.runtimes.flower.rounds import clean
 from harmofl.trial import check_metric, draw
 
 log = logging.getLogger("harmofl")
@@ -142,16 +142,16 @@ class Server:
         while True:
             self.greet(None)
             for said in self.described.values():
-                alike = [name for name, other in self.described.items() if _form(other) == _form(said)]
+                alike = [name for name, other in self.described.items() if form(other) == form(said)]
                 if len(alike) >= self.place.min_sites:
                     return said
-            odd = "" if len({str(_form(said)) for said in self.described.values()}) < 2 else self._odds()
+            odd = "" if len({str(form(said)) for said in self.described.values()}) < 2 else self._odds()
             need = self.place.min_sites
             self.say(f"waiting for sites: {len(self.described)} there, {need} {'alike ' if odd else ''}needed{odd}")
             time.sleep(LOOK)
 
     def _odds(self) -> str:
-        said = "; ".join(f"{name} {_form(self.described[name])}" for name in sorted(self.described))
+        said = "; ".join(f"{name} {form(self.described[name])}" for name in sorted(self.described))
         return f"; they differ in task, classes, channels or size: {said}"
 
     def greet(self, card: Mapping[str, Any] | None) -> None:
@@ -167,7 +167,7 @@ class Server:
             before = self.refused.pop(name, None)
             again = time.monotonic() + GREETING_S if name in line.left_out else float("inf")
             self.greeted[name] = since[name], again
-            fault = line.left_out.get(name) or _misfit(name, answers[name], card)
+            fault = line.left_out.get(name) or misfit(name, answers[name], card)
             if fault:
                 self.refused[name] = fault
                 if fault != before:
@@ -271,14 +271,8 @@ class Server:
         )
         chosen = (server.round, mean) if best else (before.best_round, before.best_score)
         said = f"{metric} {mean:.4f}" if val else "not validated"
-        log.info(
-            "round %d of %d: %d sites, %s, %.1f s",
-            number,
-            self.experiment.training.rounds,
-            len(updates),
-            said,
-            record.seconds,
-        )
+        total = self.experiment.training.rounds
+        log.info("round %d of %d: %d sites, %s, %.1f s", number, total, len(updates), said, record.seconds)
         return Checkpoint(server, *chosen), record
 
     def trained(
@@ -421,64 +415,3 @@ class Server:
         journal.finish(result)
         self.line(GREETING_S, over=True).describe(self.present(card))
         return journal.result()
-
-
-def status(folder: Path) -> list[str]:
-    """How far a federation is, in lines for a person, from what its server has recorded.
-
-    Raises:
-        ConfigError, RunError: if this is no server's folder, or its records are damaged.
-    """
-    place, run = ServerFolder.open(folder), folder / "run"
-    if not (run / "config.toml").exists():
-        return [f"no round yet; waiting for {', '.join(sorted(place.keys))}"]
-    journal = Journal.open(run)
-    records, total = journal.records(), load_experiment(run / "config.toml", {}).training.rounds
-    if not records:
-        return [f"round 1 of {total} is under way"]
-    done, last = (run / "result.json").exists(), records[-1]
-    lines = [f"round {last['round']} of {total}{', finished' if done else ''}; {last['seconds']:.1f} s"]
-    for name in sorted(place.keys):
-        rounds = [record["round"] for record in records if name in record["train_loss"]]
-        part = f"last in round {rounds[-1]}, in {len(rounds)} of {last['round']}" if rounds else "never yet"
-        why = last["left_out"].get(name)
-        lines.append(f"{name}: {part}" + (f"; left out: {why}" if why else ""))
-    best = next((record for record in reversed(records) if record["best"]), None)
-    if best:
-        metric = load_experiment(run / "config.toml", {}).evaluation.metric
-        scores = ", ".join(f"{name} {values[metric]:.3f}" for name, values in best["val"].items() if values[metric])
-        lines.append(f"best: round {best['round']}, {metric} on validation images: {scores}")
-    return lines
-
-
-def _form(said: Mapping[str, Any]) -> tuple[str, list[str], int, list[int]]:
-    return said["task"], list(said["classes"]), said["channels"], list(said["size"])
-
-
-def _misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) -> str:
-    """Why a site that says this of itself cannot take part; nothing if it can."""
-
-    def whole(value: Any, lowest: int, highest: int) -> bool:
-        return type(value) is int and lowest <= value <= highest
-
-    def texts(value: Any) -> bool:
-        return isinstance(value, list) and all(isinstance(t, str) and t.isprintable() and len(t) < 200 for t in value)
-
-    def wholes(value: Any, count: int, lowest: int) -> bool:
-        return isinstance(value, list) and len(value) == count and all(whole(n, lowest, 10**9) for n in value)
-
-    sound = (
-        said.get("task") in MAIN_METRIC
-        and texts(said.get("classes"))
-        and 1 <= len(said["classes"]) <= 1000
-        and whole(said.get("channels"), 1, 1000)
-        and wholes(said.get("size"), 2, 1)
-        and wholes(said.get("num_images"), 3, 0)
-    )
-    if said.get("site") != name:
-        return f"{name}: `name` in its site.toml must be that of its key, got {clean(repr(said.get('site')))}"
-    if not sound:
-        return f"{name}: its description makes no sense"
-    pairs = zip(("task", "classes", "channels", "size"), _form(first or said), _form(said), strict=True)
-    faults = (f"{name}: {what} must be {a} as at the other sites, got {b}" for what, a, b in pairs if a != b)
-    return next(faults, "")

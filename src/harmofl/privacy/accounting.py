@@ -1,11 +1,14 @@
 """What a number of noisy releases can tell of one site, by Google's dp-accounting."""
 
+from functools import cache
+
 from harmofl.errors import ConfigError
 
 LARGE = 100.0
 """From here on an epsilon promises nothing, and its exact value takes more memory than there is."""
 
 
+@cache
 def epsilon(multiplier: float, releases: int, delta: float) -> float:
     """Epsilon of the (epsilon, delta)-differential privacy of releases with normal noise.
 

@@ -1,0 +1,151 @@
+"""Makes the folders of a deployment; see `harmofl.deployment.folders` for what is in them."""
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from harmofl.config import Experiment
+from harmofl.deployment.certificates import certificates, site_keys, write_public, write_secret
+from harmofl.deployment.folders import refuse_method, split_address
+from harmofl.errors import ConfigError
+from harmofl.files import storing
+from harmofl.methods import make_method
+from harmofl.protection import check_method
+from harmofl.trial import draw
+
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LOCAL = ("folder", "cache", "sites", "unseen", "source")
+"""What of the data table is a site's own affair."""
+
+
+def create(
+    out: Path,
+    experiment: Experiment,
+    sites: Sequence[str],
+    address: str,
+    *,
+    listen: str = "",
+    min_sites: int | None = None,
+    deadline_s: float = 3600.0,
+    insecure: bool = False,
+) -> list[Path]:
+    """Make the folders of a deployment, its keys and its certificates.
+
+    Args:
+        out: the folder to make them in; new or empty.
+        experiment: what is trained and how; where the images are is for each site to say.
+        sites: their names.
+        address: HOST:PORT under which sites reach the server; the certificate is for that host.
+        listen: HOST:PORT at which the server listens; every address of the machine, at the same port, if empty.
+        min_sites: so many make a round; all if None.
+        deadline_s: seconds that a site has for its share of a round.
+        insecure: without TLS.
+
+    Returns:
+        The folders made.
+
+    Raises:
+        ConfigError: for the first thing that does not hold.
+        StorageError: if they cannot be written.
+    """
+    host, port = split_address(address, "--address")
+    count = len(sites) if min_sites is None else min_sites
+    _check_options(out, sites, count, deadline_s, address, host, listen)
+    _check_experiment(experiment, sites, count)
+    agreed = _agreed(experiment)
+    server = {
+        "listen": listen or f"0.0.0.0:{port}",
+        "min_sites": count,
+        "deadline_s": float(deadline_s),
+        "insecure": insecure,
+    }
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = _folder(out / "server", agreed)
+        _toml(folder / "server.toml", server)
+        authority = b"" if insecure else certificates(out / "authority", folder, host)
+        keys = site_keys(sites)
+        write_public(folder / "sites", keys)
+        made = [folder]
+        for name, key in keys.items():
+            made.append(_folder(out / name, agreed))
+            write_public(made[-1] / "sites", keys)
+            _toml(made[-1] / "site.toml", {"name": name, "server": address, "insecure": insecure})
+            write_secret(made[-1] / "key.pem", key)
+            if authority:
+                (made[-1] / "ca.pem").write_bytes(authority)
+    return made
+
+
+def _folder(path: Path, agreed: str) -> Path:
+    """A folder that its owner alone may read, with what was agreed on."""
+    path.mkdir(mode=0o700)
+    (path / "experiment.toml").write_text(agreed, encoding="utf-8")
+    return path
+
+
+def _check_options(
+    out: Path, sites: Sequence[str], count: int, deadline_s: float, address: str, host: str, listen: str
+) -> None:
+    _check_names(sites)
+    if not 1 <= count <= len(sites):
+        raise ConfigError(f"--min-sites must be from 1 to the number of sites, {len(sites)}, got {count}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: must be a new folder or an empty one; choose another with --out")
+    if not 0 < deadline_s < float("inf"):
+        raise ConfigError(f"--deadline must be a finite number of seconds above 0, got {deadline_s}")
+    if not HOST.fullmatch(host) and not _is_ip(host):
+        raise ConfigError(f"--address must be HOST:PORT with a name in ASCII or an IP address, got {address!r}")
+    if listen:
+        split_address(listen, "--listen")
+
+
+def _check_experiment(experiment: Experiment, sites: Sequence[str], count: int) -> None:
+    options = dict(experiment.method)
+    method = make_method(options.pop("name"), options)
+    refuse_method(method, experiment.method["name"])
+    check_method(experiment, method)
+    drawn = len(draw(experiment, len(sites), 1))
+    if experiment.privacy.masks and min(count, drawn) < experiment.privacy.sites:
+        raise ConfigError(
+            f"privacy.masks: at least {experiment.privacy.sites} sites (privacy.sites) must make a round, got {drawn} "
+            f"that take part and --min-sites {count}"
+        )
+
+
+def _agreed(experiment: Experiment) -> str:
+    """The experiment as every party gets it, without what is a site's own affair."""
+    if experiment.data.unseen:
+        raise ConfigError("data.unseen: a deployment has no unseen sites; leave it out")
+    tables = experiment.model_dump(mode="json", exclude_none=True)
+    tables["data"] = {key: value for key, value in tables["data"].items() if key not in LOCAL}
+    return tomli_w.dumps(tables)
+
+
+def _check_names(sites: Sequence[str]) -> None:
+    if not sites:
+        raise ConfigError("--site must be given, once for each site")
+    for name in sites:
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"--site must be letters, digits, '.', '_' and '-', at most 64, got {name!r}")
+        if name.lower() in ("server", "authority"):
+            raise ConfigError(f"--site must not be {name!r}, which is a folder of its own; choose another name")
+    if len({name.lower() for name in sites}) < len(sites):
+        raise ConfigError(f"--site must name each site once, got {', '.join(sites)}")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _toml(path: Path, table: Mapping[str, Any]) -> None:
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")

@@ -1,0 +1,41 @@
+"""What sites say of themselves, and whether it goes together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from harmofl.metrics import MAIN_METRIC
+from harmofl.runtimes.flower.rounds import clean
+
+
+def form(said: Mapping[str, Any]) -> tuple[str, list[str], int, list[int]]:
+    """What must be alike at all sites: task, classes, channels, size."""
+    return said["task"], list(said["classes"]), said["channels"], list(said["size"])
+
+
+def misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) -> str:
+    """Why a site that says this of itself cannot take part; nothing if it can."""
+
+    def whole(value: Any, lowest: int, highest: int) -> bool:
+        return type(value) is int and lowest <= value <= highest
+
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(t, str) and t.isprintable() and len(t) < 200 for t in value)
+
+    def wholes(value: Any, count: int, lowest: int) -> bool:
+        return isinstance(value, list) and len(value) == count and all(whole(n, lowest, 10**9) for n in value)
+
+    sound = (
+        said.get("task") in MAIN_METRIC
+        and texts(said.get("classes"))
+        and 1 <= len(said["classes"]) <= 1000
+        and whole(said.get("channels"), 1, 1000)
+        and wholes(said.get("size"), 2, 1)
+        and wholes(said.get("num_images"), 3, 0)
+    )
+    if said.get("site") != name:
+        return f"{name}: `name` in its site.toml must be that of its key, got {clean(repr(said.get('site')))}"
+    if not sound:
+        return f"{name}: its description makes no sense"
+    pairs = zip(("task", "classes", "channels", "size"), form(first or said), form(said), strict=True)
+    faults = (f"{name}: {what} must be {a} as at the other sites, got {b}" for what, a, b in pairs if a != b)
+    return next(faults, "")

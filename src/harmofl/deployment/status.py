@@ -1,0 +1,35 @@
+"""How far a federation is, read from the folder of its server."""
+
+from pathlib import Path
+
+from harmofl.config import load_experiment
+from harmofl.deployment.folders import ServerFolder
+from harmofl.journal import Journal
+
+
+def status(folder: Path) -> list[str]:
+    """How far a federation is, in lines for a person, from what its server has recorded.
+
+    Raises:
+        ConfigError, RunError: if this is no server's folder, or its records are damaged.
+    """
+    place, run = ServerFolder.open(folder), folder / "run"
+    if not (run / "config.toml").exists():
+        return [f"no round yet; waiting for {', '.join(sorted(place.keys))}"]
+    journal = Journal.open(run)
+    records, total = journal.records(), load_experiment(run / "config.toml", {}).training.rounds
+    if not records:
+        return [f"round 1 of {total} is under way"]
+    done, last = (run / "result.json").exists(), records[-1]
+    lines = [f"round {last['round']} of {total}{', finished' if done else ''}; {last['seconds']:.1f} s"]
+    for name in sorted(place.keys):
+        rounds = [record["round"] for record in records if name in record["train_loss"]]
+        part = f"last in round {rounds[-1]}, in {len(rounds)} of {last['round']}" if rounds else "never yet"
+        why = last["left_out"].get(name)
+        lines.append(f"{name}: {part}" + (f"; left out: {why}" if why else ""))
+    best = next((record for record in reversed(records) if record["best"]), None)
+    if best:
+        metric = load_experiment(run / "config.toml", {}).evaluation.metric
+        scores = ", ".join(f"{name} {values[metric]:.3f}" for name, values in best["val"].items() if values[metric])
+        lines.append(f"best: round {best['round']}, {metric} on validation images: {scores}")
+    return lines
