@@ -127,6 +127,11 @@ def test_what_must_be_the_same_for_all_cannot_be_said_of_one(text: str) -> None:
         parse_variants(text)
 
 
+def test_privacy_and_training_may_differ() -> None:
+    (variant,) = parse_variants("quiet=fedavg:privacy.clip=1:training.updates=bfloat16")
+    assert variant.changes == {"privacy.clip": 1, "training.updates": "bfloat16"}
+
+
 @pytest.mark.parametrize("over", ["method.name=fedavg,harmofl", "run.seed=1,2", "evaluation.metric=dice,iou"])
 def test_a_sweep_is_over_settings_that_can_be_compared(over: str, federation: Path) -> None:
     with pytest.raises(ConfigError, match=r"must be the same for all|is no setting of a method"):

@@ -29,7 +29,8 @@ from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import MAIN_METRIC, summarize
 from harmofl.protection import check_method, check_model, statement
 from harmofl.runtimes.flower import FlowerRounds
-from harmofl.runtimes.flower.hub import Certificate, Hub
+from harmofl.runtimes.flower.door import Certificate
+from harmofl.runtimes.flower.hub import Hub
 from harmofl.trial import check_metric, draw
 
 log = logging.getLogger("harmofl")

@@ -4,16 +4,13 @@ Of Flower's SuperLink only what sites need is there: no Control API, nothing tha
 """
 
 import logging
-import socket
 import threading
 import time
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from flwr.app import Error, Message
 from flwr.app.message import remove_content_from_message
@@ -45,7 +42,8 @@ from flwr.superlink.routers.fleet.router import router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from harmofl.errors import ConfigError, RunError
+from harmofl.errors import RunError
+from harmofl.runtimes.flower.door import Certificate, Door, telling
 
 log = logging.getLogger("harmofl")
 LARGEST, MOST = 64 << 20, 100_000
@@ -80,14 +78,6 @@ class _Asked:
     def node(self) -> int:
         """Whom it was sent to."""
         return int(self.message.metadata.dst_node_id)
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """Files of the server's TLS certificate and its private key, PEM."""
-
-    certificate: Path
-    key: Path
 
 
 class Hub(Grid):
@@ -126,35 +116,13 @@ class Hub(Grid):
         self._state.activate_task(task)
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self._run, SUPERLINK_NODE_ID, task
         self._closed, self._lapsed = threading.Event(), False
-        self._listen(host, port, certificate)
+        self._door = Door(host, port, certificate, self._app())
+        self.port = self._door.port
         threading.Thread(target=self._live, daemon=True).start()
-
-    def _listen(self, host: str, port: int, certificate: Certificate | None) -> None:
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"{host}:{port}: cannot listen there ({reason}); free the port or set another") from None
-        self.port = self._socket.getsockname()[1]
-        tls: dict[str, Any] = {}
-        if certificate:
-            tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
-        try:
-            config = uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off", ws="none", **tls)
-            config.load()
-        except OSError as error:
-            self._socket.close()
-            raise ConfigError(f"certificate and key must be PEM files that belong together, but {error}") from None
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-        self._thread.start()
-        while not self._server.started and self._thread.is_alive():
-            time.sleep(0.01)
 
     def _app(self) -> FastAPI:
         middleware = [
-            Middleware(BaseHTTPMiddleware, dispatch=_telling),
+            Middleware(BaseHTTPMiddleware, dispatch=telling),
             Middleware(BaseHTTPMiddleware, dispatch=self._known),
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
@@ -238,9 +206,7 @@ class Hub(Grid):
     def close(self) -> None:
         """Hang up on everybody."""
         self._closed.set()
-        self._server.should_exit = True
-        self._thread.join(timeout=5)
-        self._socket.close()
+        self._door.close()
 
     def connected(self) -> set[str]:
         """The names of the sites that are there: connected, and heard of lately."""
@@ -386,14 +352,3 @@ def _whole_trees(store: Any) -> None:
         return found
 
     store.preregister = preregister
-
-
-async def _telling(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Say in one line who was turned away."""
-    response = await call_next(request)
-    if response.status_code >= 400:
-        host = request.client.host if request.client else "?"
-        why = {401: "its signature or its clock is wrong", 403: "no site of this federation has its key"}
-        said = why.get(response.status_code, f"status {response.status_code}")
-        log.warning("%s: refused at %s: %s", host, ascii(request.url.path)[1:-1][:80], said)
-    return response
