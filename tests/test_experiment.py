@@ -147,7 +147,7 @@ MOMENTS = {
     "during aggregation": "HarmoFL.aggregate = killing(HarmoFL.aggregate, 2)",
     "during the checkpoint write": "journal.write_atomic = half_written",
     "after the checkpoint": "experiment.Watch.round_done = killing(experiment.Watch.round_done, 2)",
-    "before the result": "experiment.save_samples = killing(experiment.save_samples, 1)",
+    "before the result": "experiment.save_arrays = killing(experiment.save_samples, 1)",
 }
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     *("privacy", "sharpness", "precision"),
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
-    *("evaluation", "samples", "checkpoint", "states", "journal", "config"),
+    *("evaluation", "keepsakes", "checkpoint", "states", "journal", "config"),
     *("protection", "building", "trained", "assessment", "trial", "processes", "experiment", "forecast", "deployment"),
     *(
         "report",

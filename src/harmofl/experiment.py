@@ -19,10 +19,9 @@ from harmofl.data.manifest import SPLITS
 from harmofl.errors import RunError
 from harmofl.evaluation import case_scores, score
 from harmofl.journal import Journal, RoundRecord
+from harmofl.keepsakes import common_spectrum, sample, save_arrays, spectrum
 from harmofl.processes import runtime, shared_cache
-from harmofl.protection import statement
 from harmofl.runtimes import RunRound
-from harmofl.samples import sample, save_samples
 from harmofl.trial import Trial
 
 
@@ -159,13 +158,23 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
     """The chosen model's scores on the test images of every site, unseen ones too; saves those of single cases."""
     weights, own = journal.load_model()
     used = trial.used(weights, own)
-    scores, cases, samples = {}, {}, {}
+    scores, cases, samples, probabilities = {}, {}, {}, {}
     for site in (*trial.federation.sites, *trial.unseen):
         outputs = trial.predict(site, "test", used(site.name))
         scores[site.name] = score(outputs, site, "test")
-        cases[site.name] = asdict(case_scores(trial.metric, outputs, site, "test"))
-        samples.update(sample(site, outputs, amplitude_norm_of(trial.training.model)))
-    save_samples(journal.folder / "samples.npz", samples)
+        of_cases = case_scores(trial.metric, outputs, site, "test")
+        cases[site.name] = asdict(of_cases)
+        samples.update(sample(site, outputs, of_cases, amplitude_norm_of(trial.training.model)))
+        if site.task == "classification":
+            probabilities[f"{site.name}/probabilities"] = outputs
+            probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
+    save_arrays(journal.folder / "samples.npz", samples)
+    if probabilities:
+        save_arrays(journal.folder / "probabilities.npz", probabilities)
+    layer = amplitude_norm_of(trial.training.model)
+    if layer is not None and (common := common_spectrum(layer)) is not None:
+        spectra = {f"sites/{site.name}": spectrum(site) for site in trial.federation.sites}
+        save_arrays(journal.folder / "amplitudes.npz", {"common": common, **spectra})
     journal.save_cases(cases)
     return scores
 
@@ -195,10 +204,7 @@ def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str,
         "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
         "num_params": sum(p.numel() for p in trial.training.model.parameters()),
         "passes": trial.method.passes,
-        "remarks": [
-            *trial.method.remarks(trial.training.model),
-            *statement(trial.experiment, trial.method, deployed=False),
-        ],
+        "remarks": trial.cautions(),
     }
     journal.finish(result)
     return journal.result()

@@ -6,7 +6,7 @@ checkpoint/        state.safetensors: the server's state after a round; sites/: 
 model/             the best global model by mean validation score: model.safetensors + model.json
 result.json        the chosen model's scores, when the run has finished
 cases.json         the chosen model's score of every single test case
-samples.npz        example images with truth and prediction, for the report
+samples.npz, probabilities.npz, amplitudes.npz: for the report, see `harmofl.keepsakes`
 """
 
 import json

@@ -96,9 +96,7 @@ class Trial:
 
     def remarks(self) -> list[str]:
         """What a user should know before training begins, in plain words."""
-        said = [*absent_classes(self.federation), *self.method.remarks(self.training.model)]
-        if self.federation.info.split == "images":
-            said.append("the published split parts the images of patients, so scores are too high")
+        said = self.cautions()
         if (held := _gigabytes_held(self.federation)) > LARGE:
             said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
         threads, cores = self.experiment.run.threads, available_cores()
@@ -106,10 +104,16 @@ class Trial:
             said.append(f"run.threads is {threads}, but only {cores} cores are here: that is slow; set it to {cores}")
         if self.training.precision == "float16" and self.training.device.type == "cpu":
             said.append("training.precision float16 is slow on a CPU; bfloat16 is faster there")
-        said += statement(self.experiment, self.method, deployed=False)
+        return said
+
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know."""
+        said = [*absent_classes(self.federation), *self.method.remarks(self.training.model)]
+        if self.federation.info.split == "images":
+            said.append("the published split parts the images of patients, so scores are too high")
         if self.experiment.data.split == "images":
             said.append("data.split is images: one patient's images are on several sides, so scores are too high")
-        return said
+        return said + statement(self.experiment, self.method, deployed=False)
 
     def start(self) -> ServerState:
         """The server's state before round 1; to be asked for before anything is trained."""

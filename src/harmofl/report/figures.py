@@ -1,149 +1,317 @@
-"""The charts: curves over the rounds and bars per site."""
+"""The charts of runs, each with the numbers it is drawn from."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from harmofl.report.load import Round, Run
-from harmofl.report.scores import Group, mean, metric_name, metric_words, number, site_values
-from harmofl.report.svg import DASHES, INK, SERIES, draw
+from harmofl.report.scores import Group, interval_at, mean, metric_name, metric_words, number, tested
+from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
 
-Value = Callable[[Round], float]
-Span = tuple[float, float] | None  # of the vertical axis; None fits the values
-WIDE, SMALL, BARS = (5.2, 3.0), (2.9, 2.1), (10.4, 3.2)  # inches
-MARGINS = (0.52, 0.44, 0.12, 0.3)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One run's line: the rounds that have a value, and the round the model was taken from."""
-
-    label: str
-    index: int
-    rounds: tuple[int, ...]
-    values: tuple[float, ...]
-    chosen: int | None
+Row = Mapping[str, Any]
+FEW = 24
+"""Up to so many sites have a small chart each."""
+_POINT: dict[str, Any] = {"type": "point", "filled": True}
 
 
-def overview(group: Group, ident: str) -> list[Markup]:
-    """The mean validation score and the mean training loss of every run."""
+def over_rounds(group: Group, ident: str) -> list[Chart]:
+    """The validation score and the training loss of every run, in the mean over the sites or at one of them."""
+    score = f"validation {metric_words(group.metric)}"
+    title = f"{metric_name(group.metric)} on validation images"
     return [
-        _chart(
-            f"{ident}-val",
-            f"Mean validation {metric_words(group.metric)}",
-            WIDE,
-            _curves(group, lambda line: mean(site_values(line.val, group.sites, group.metric)), mark=True),
-        ),
-        _chart(
-            f"{ident}-loss",
-            "Mean training loss",
-            WIDE,
-            _curves(group, lambda line: mean(list(line.train_loss.values()))),
-        ),
+        _curves(group, f"{ident}-validation", title, _val(group), score, True),
+        _curves(group, f"{ident}-loss", "Training loss", _loss, "loss"),
     ]
 
 
-def per_site(group: Group, ident: str) -> list[Markup]:
-    """The validation score of every run, one small chart per site, all on the same scale."""
-    lines = {site: _curves(group, _value_at(site, group.metric), mark=True) for site in group.sites}
-    values = [value for curves in lines.values() for curve in curves for value in curve.values]
-    margin = 0.05 * (max(values) - min(values)) if values else 0.0
-    span = (min(values) - margin, max(values) + margin) if margin else None
-    return [
-        _chart(f"{ident}-site{index}", f"Site {site}", SMALL, curves, span)
-        for index, (site, curves) in enumerate(lines.items())
+def per_site(group: Group, ident: str) -> list[Chart]:
+    """The validation score of every run, one small still chart per site, all on the same scale; none for many sites."""
+    if not 1 < len(group.sites) <= FEW:
+        return []
+    charts = []
+    rows = _rounds(group, _val(group), "score")
+    values = [row["score"] for row in rows]
+    span = [min(values), max(values)] if values else [0, 1]
+    for index, site in enumerate(group.sites):
+        own = [row for row in rows if row["site"] == site]
+        spec = {
+            "width": 190,
+            "height": 110,
+            "layer": [
+                {"mark": {"type": "line"}, "encoding": _dash(group)},
+                {"transform": [{"filter": "datum.chosen"}], "mark": {**_POINT, "shape": "diamond", "size": 60}},
+            ],
+            "encoding": {
+                "x": _round_axis(),
+                "y": _axis("score", None, scale={"domain": span, "nice": True, "zero": False}),
+                "color": _run_colour(group, legend=False),
+            },
+        }
+        charts.append(
+            Chart(f"{ident}-site{index}", f"Site {site}", _told(f"Site {site}", group, own, "score"), spec, own)
+        )
+    return charts
+
+
+def _loss(line: Round, site: str) -> float:
+    return line.train_loss.get(site, math.nan)
+
+
+def _val(group: Group) -> Callable[[Round, str], float]:
+    return lambda line, site: line.val.get(site, {}).get(group.metric, math.nan)
+
+
+def _rounds(group: Group, value: Callable[[Round, str], float], name: str) -> list[dict[str, Any]]:
+    """A row a run, site and round, and one for the mean over the sites where all of them have a value."""
+    rows = []
+    for run in group.runs:
+        chosen = run.result.chosen_round if run.result else None
+        for line in run.rounds:
+            values = {site: value(line, site) for site in group.sites}
+            there = [one for one in values.values() if math.isfinite(one)]
+            values = {ALL: mean(there if name == "loss" else list(values.values())), **values}
+            rows += [
+                {"run": run.label, "site": site, "round": line.round, name: one, "chosen": line.round == chosen}
+                for site, one in values.items()
+                if math.isfinite(one)
+            ]
+    return rows
+
+
+def _curves(
+    group: Group, ident: str, title: str, value: Callable[[Round, str], float], name: str, mark: bool = False
+) -> Chart:
+    rows = _rounds(group, value, name)
+    tooltip = [{"field": key} for key in ("run", "site", "round")] + [{"field": name, "format": ".4f"}]
+    shown = [{"filter": "datum.site == site"}]
+    layers: list[dict[str, Any]] = []
+    if len(group.runs) == 1 and len(group.sites) > 1:
+        layers.append(
+            {
+                "transform": [{"filter": f"datum.site != site && datum.site != '{ALL}'"}],
+                "mark": {"type": "line", "opacity": 0.4, "strokeWidth": 1},
+                "encoding": {"detail": {"field": "site"}, "color": {"value": "var(--soft)"}},
+            }
+        )
+    layers.append({"transform": shown, "mark": {"type": "line", "strokeWidth": 2.5}, "encoding": _dash(group)})
+    if mark:
+        layers.append(
+            {
+                "transform": [*shown, {"filter": "datum.chosen"}],
+                "mark": {**_POINT, "shape": "diamond", "size": 110, "opacity": 1},
+            }
+        )
+    near = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
+    size = {
+        "condition": {"param": "near", "empty": False, "value": 70},
+        "value": 14 if len(group.runs[0].rounds) < 3 else 0,
+    }
+    layers.append(
+        {
+            "transform": shown if len(group.runs) > 1 else [],
+            "params": [{"name": "near", "select": near}],
+            "mark": _POINT,
+            "encoding": {"size": size, "tooltip": tooltip},
+        }
+    )
+    spec = {
+        "height": 220,
+        "layer": layers,
+        "encoding": {
+            "x": _round_axis(),
+            "y": _axis(name, name, scale={"zero": False}),
+            "color": _run_colour(group, legend=len(group.runs) > 1),
+        },
+    }
+    overall = [row for row in rows if row["site"] == ALL]
+    return Chart(ident, title, _told(f"{title}, mean over the sites", group, overall, name), spec, rows, by_site=True)
+
+
+def _told(title: str, group: Group, rows: Sequence[Row], name: str) -> str:
+    said = []
+    for run in group.runs:
+        own = [row for row in rows if row["run"] == run.label]
+        if own:
+            first, last = own[0], own[-1]
+            said.append(
+                f"{run.label} goes from {number(first[name])} at round {first['round']} "
+                f"to {number(last[name])} at round {last['round']}"
+            )
+    return f"{title}, over the rounds: {'; '.join(said) or 'no values'}"
+
+
+def _round_axis() -> dict[str, Any]:
+    return {"field": "round", "type": "quantitative", "title": "Round", "axis": {"tickMinStep": 1, "grid": False}}
+
+
+def _axis(field: str, title: str | None, **more: Any) -> dict[str, Any]:
+    return {"field": field.replace(".", "\\."), "type": "quantitative", "title": title, **more}
+
+
+def _run_colour(group: Group, *, legend: bool) -> dict[str, Any]:
+    labels = [run.label for run in group.runs]
+    scale = {"domain": labels, "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
+    return {"field": "run", "type": "nominal", "title": None, "scale": scale, **({} if legend else {"legend": None})}
+
+
+def _dash(group: Group) -> dict[str, Any]:
+    """The dashes of a run's line, which change once every colour has been used."""
+    labels = [run.label for run in group.runs]
+    scale = {"domain": labels, "range": [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(labels))]}
+    return {"strokeDash": {"field": "run", "type": "nominal", "legend": None, "scale": scale}}
+
+
+def scores(group: Group, ident: str) -> Chart:
+    """The test score of every finished run at every site, with its 95 % interval over the test cases."""
+    rows: list[dict[str, Any]] = []
+    for run in group.finished:
+        for site, value in tested(run, group.metric).items():
+            low, high = interval_at(run, site)
+            if math.isfinite(value):
+                trained = site in group.sites
+                rows.append(
+                    {
+                        "run": run.label,
+                        "site": site if trained else f"{site} (not in training)",
+                        "score": value,
+                        "low": low,
+                        "high": high,
+                    }
+                )
+    order = list(dict.fromkeys(row["site"] for row in rows))
+    many = len(group.finished) > 1
+    tooltip = [{"field": key} for key in ("site", "run")]
+    tooltip += [{"field": key, "format": ".3f"} for key in ("score", "low", "high")]
+    offset = {"yOffset": {"field": "run", "sort": None, "scale": {"paddingInner": 0.2}}} if many else {}
+    scale = {"zero": False, "nice": True}
+    interval = {"x": _axis("low", None, scale=scale), "x2": {"field": "high"}}
+    point = {"x": _axis("score", metric_name(group.metric), scale=scale)}
+    spec = {
+        "height": {"step": 13 if many else 22, **({"for": "offset"} if many else {})},
+        "layer": [
+            {
+                "transform": [{"filter": "isValid(datum.low)"}],
+                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6},
+                "encoding": interval,
+            },
+            {"mark": {**_POINT, "size": 70, "opacity": 1}, "encoding": point},
+        ],
+        "encoding": {
+            "y": {
+                "field": "site",
+                "type": "nominal",
+                "sort": order,
+                "title": None,
+                "axis": {"grid": many, "tickBand": "extent", "labelLimit": 140},
+            },
+            **offset,
+            "color": _run_colour(group, legend=many),
+            "tooltip": tooltip,
+        },
+    }
+    told = "; ".join(f"{row['run']} at {row['site']} {number(row['score'])}" for row in rows)
+    title = f"Test {metric_words(group.metric)} with 95 % intervals over cases"
+    return Chart(f"{ident}-scores", title, f"{title}: {told}", spec, rows)
+
+
+def cases(group: Group, ident: str) -> Chart | None:
+    """The score of every single test case, where that is more than right or wrong."""
+    rows: list[dict[str, Any]] = [
+        {"run": run.label, "site": site, "case": case, "score": score}
+        for run in group.finished
+        if run.result and run.result.task == "segmentation"
+        for site, found in run.cases.items()
+        for case, score in zip(found.cases, found.scores, strict=True)
+        if math.isfinite(score)
     ]
+    if not rows:
+        return None
+    spec = {
+        "height": {"step": 22},
+        "mark": {"type": "point", "size": 30, "opacity": 0.7},
+        "encoding": {
+            "x": _axis("score", metric_name(group.metric), scale={"domain": [0, 1]}),
+            "y": {"field": "site", "type": "nominal", "sort": None, "title": None, "axis": {"grid": True}},
+            "color": _run_colour(group, legend=len(group.finished) > 1),
+            "tooltip": [{"field": key} for key in ("run", "site", "case")] + [{"field": "score", "format": ".3f"}],
+        },
+    }
+    lowest = min(rows, key=lambda row: row["score"])
+    said = f"{len(rows)} test cases; the lowest is {lowest['case']} at {lowest['site']} with {number(lowest['score'])}"
+    return Chart(f"{ident}-cases", "Every test case", said, spec, rows)
 
 
-def bars(group: Group, ident: str) -> Markup:
-    """The test score of every finished run, side by side per site."""
-    series = [(index, _test_values(group, run)) for index, run in enumerate(group.runs) if run.result]
-    told = [f"{group.runs[index].label} {', '.join(map(number, values))}" for index, values in series]
-    title = f"Test {metric_words(group.metric)} at {', '.join(group.sites)}: {'; '.join(told)}"
-    return draw(f"{ident}-bars", title, BARS, lambda axes: _paint_bars(axes, group, series))
-
-
-def _value_at(site: str, metric: str) -> Value:
-    return lambda line: line.val.get(site, {}).get(metric, math.nan)
-
-
-def _test_values(group: Group, run: Run) -> list[float]:
-    return site_values(run.result.test, group.sites, group.metric) if run.result else []
-
-
-def _curves(group: Group, value: Value, *, mark: bool = False) -> list[Curve]:
-    curves = []
-    for index, run in enumerate(group.runs):
-        points = [(line.round, value(line)) for line in run.rounds]
-        finite = [(round_, score) for round_, score in points if math.isfinite(score)]
-        chosen = run.result.chosen_round if run.result and mark else None
-        rounds, values = tuple(point[0] for point in finite), tuple(point[1] for point in finite)
-        curves.append(Curve(run.label, index, rounds, values, chosen))
-    return curves
-
-
-def _chart(ident: str, title: str, size: tuple[float, float], curves: Sequence[Curve], span: Span = None) -> Markup:
-    return draw(ident, _describe(title, curves), size, lambda axes: _paint_curves(axes, title, curves, span), MARGINS)
-
-
-def _describe(title: str, curves: Sequence[Curve]) -> str:
-    said = [
-        f"{curve.label} goes from {number(curve.values[0])} at round {curve.rounds[0]}"
-        f" to {number(curve.values[-1])} at round {curve.rounds[-1]}"
-        for curve in curves
-        if curve.values
+def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
+    """Seconds of every round."""
+    group = Group("", (), tuple(runs))
+    rows = [
+        {
+            "run": run.label,
+            "round": line.round,
+            "seconds": line.seconds,
+            "megabytes": (line.bytes_up + line.bytes_down) / 1e6,
+        }
+        for run in runs
+        for line in run.rounds
+        if math.isfinite(line.seconds)
     ]
-    return f"{title} over the rounds: {'; '.join(said) or 'no values'}"
+    if not rows:
+        return None
+    spec = {
+        "height": 160,
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": _round_axis(),
+            "y": _axis("seconds", "seconds", scale={"zero": True}),
+            "color": _run_colour(group, legend=len(runs) > 1),
+            **_dash(group),
+            "tooltip": [{"field": "run"}, {"field": "round"}]
+            + [{"field": key, "format": ".2f"} for key in ("seconds", "megabytes")],
+        },
+    }
+    said = "Seconds of every round: " + "; ".join(
+        f"{run.label} {min(own):.2f} to {max(own):.2f}"
+        for run in runs
+        if (own := [float(str(row["seconds"])) for row in rows if row["run"] == run.label])
+    )
+    return Chart(f"{ident}-seconds", "Seconds a round, and megabytes sent", said, spec, rows)
 
 
-def _paint_curves(axes: Axes, title: str, curves: Sequence[Curve], span: Span) -> None:
-    for curve in curves:
-        _paint_curve(axes, curve)
-    axes.set_title(title)
-    if span:
-        axes.set_ylim(span)
-    axes.set_xlabel("Round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+def _sent(line: Round) -> float:
+    return (line.bytes_up + line.bytes_down) / 1e6
 
 
-def _paint_curve(axes: Axes, curve: Curve) -> None:
-    colour = SERIES[curve.index % len(SERIES)]
-    marker = "o" if len(curve.values) < 3 else ""
-    (line,) = axes.plot(curve.rounds, curve.values, color=colour, marker=marker, markersize=3.5)
-    line.set_linestyle(line_style(curve.index))
-    if curve.chosen in curve.rounds:
-        value = curve.values[curve.rounds.index(curve.chosen)]
-        axes.plot([curve.chosen], [value], color=colour, marker="D", markersize=6, linestyle="none")
-
-
-def dash_pattern(index: int) -> str:
-    """The dashes of a run's line, which change once every colour has been used, as SVG writes them."""
-    return DASHES[index // len(SERIES) % len(DASHES)]
-
-
-def line_style(index: int) -> Literal["-"] | tuple[float, tuple[float, ...]]:
-    """`dash_pattern` as matplotlib writes it."""
-    lengths = tuple(float(length) for length in dash_pattern(index).split())
-    return (0, lengths) if lengths else "-"
-
-
-def _paint_bars(axes: Axes, group: Group, series: Sequence[tuple[int, list[float]]]) -> None:
-    width = min(0.8 / max(len(series), 1), 0.3)
-    labelled = len(series) * len(group.sites) <= 24
-    for place, (index, values) in enumerate(series):
-        middle = [site + (place - (len(series) - 1) / 2) * width for site in range(len(group.sites))]
-        drawn = axes.bar(middle, values, width=0.92 * width, color=SERIES[index % len(SERIES)])
-        if labelled:
-            texts = [f"{value:.2f}" if math.isfinite(value) else "" for value in values]
-            axes.bar_label(drawn, labels=texts, padding=2, fontsize=8, color=INK)
-    crowded = max((len(site) for site in group.sites), default=0) * len(group.sites) > 70
-    axes.set_xticks(range(len(group.sites)), group.sites, rotation=30 if crowded else 0)
-    axes.tick_params(axis="x", length=0)
-    axes.set_ylabel(metric_name(group.metric))
-    axes.set_ylim(bottom=0)
+def participation(run: Run, ident: str) -> Chart | None:
+    """Which site trained in which round, and why not; None if all did in all."""
+    rows = [
+        {"site": site, "round": line.round, "state": state, "reason": line.left_out.get(site, "")}
+        for line in run.rounds
+        for site in run.sites_ever
+        for state in ["trained" if site in line.train_loss else "left out" if site in line.left_out else "not drawn"]
+    ]
+    if all(row["state"] == "trained" for row in rows):
+        return None
+    states = ["trained", "not drawn", "left out"]
+    spec = {
+        "height": {"step": 16},
+        "mark": {"type": "rect", "stroke": "var(--card)", "strokeWidth": 1},
+        "encoding": {
+            "x": {
+                "field": "round",
+                "type": "ordinal",
+                "title": "Round",
+                "axis": {"labelOverlap": True, "labelAngle": 0},
+            },
+            "y": {"field": "site", "type": "nominal", "sort": None, "title": None},
+            "color": {
+                "field": "state",
+                "type": "nominal",
+                "title": None,
+                "scale": {"domain": states, "range": ["var(--s2)", "var(--line)", "var(--s4)"]},
+            },
+            "tooltip": [{"field": key} for key in ("site", "round", "state", "reason")],
+        },
+    }
+    counts = {state: sum(row["state"] == state for row in rows) for state in states}
+    said = f"{run.label}, sites and rounds: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+    return Chart(f"{ident}-participation", f"{run.label}: who took part in which round", said, spec, rows)

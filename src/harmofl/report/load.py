@@ -4,13 +4,17 @@ import math
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from harmofl.assessment import interval
 from harmofl.errors import RunError
-from harmofl.report.samples import SiteSamples, read_samples
+from harmofl.methods import METHODS
+from harmofl.metrics import CaseScores
+from harmofl.report.samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
 
 T = TypeVar("T")
 
@@ -30,6 +34,15 @@ Scores = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_numbers)]]
 
 
 @dataclass(frozen=True)
+class _Cases:
+    """As cases.json has it: a score that is no number is null."""
+
+    cases: list[str]
+    groups: list[str]
+    scores: list[Number]
+
+
+@dataclass(frozen=True)
 class Round:
     """One line of rounds.jsonl; a number that was not recorded is NaN."""
 
@@ -39,6 +52,7 @@ class Round:
     bytes_down: Number = math.nan
     train_loss: dict[str, Number] = field(default_factory=dict)
     val: Scores = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,8 @@ class Result:
     rounds: int
     test: Scores
     val: Scores = field(default_factory=dict)
+    unseen: Scores = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     num_images: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds_per_round: Number = math.nan
     num_params: int | None = None
@@ -61,14 +77,49 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder; `result` is None while the run is not finished."""
+    """One run folder; `result` is None while the run is not finished.
+
+    Args:
+        folder: where it is.
+        label: what it is called on the page.
+        config: of the run.
+        rounds: as far as it got.
+        result: of the chosen model.
+        samples: example images by site.
+        cases: the score of every test case by site.
+        probabilities: by site, the class probabilities (N, K) of test images and their true classes (N,).
+        amplitudes: by site, and "" for that given to all: mean amplitude spectra (H, W//2 + 1).
+    """
 
     folder: Path
     label: str
     config: dict[str, Any]
     rounds: tuple[Round, ...]
     result: Result | None
-    samples: dict[str, SiteSamples]
+    samples: dict[str, SiteSamples] = field(default_factory=dict)
+    cases: dict[str, CaseScores] = field(default_factory=dict)
+    probabilities: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    amplitudes: dict[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % interval of the main metric over the test cases of each site, see `harmofl.assessment.interval`."""
+        return {site: interval(cases) for site, cases in self.cases.items()}
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.result.method if self.result else _method_name(self.config)
+
+    @property
+    def yardstick(self) -> bool:
+        """Whether it is no federated method: each site alone, or all images in one place."""
+        return self.method in METHODS and not METHODS[self.method].sends
+
+    @property
+    def sites_ever(self) -> tuple[str, ...]:
+        """Every site that took part, or was to."""
+        return tuple(dict.fromkeys(site for line in self.rounds for site in (*line.train_loss, *line.left_out)))
 
     @property
     def main_metric(self) -> str:
@@ -116,7 +167,22 @@ def _load_run(folder: Path) -> Run:
     path = folder / "result.json"
     result = _parse(TypeAdapter(Result), _read(path), str(path)) if path.exists() else None
     method = result.method if result else _method_name(config)
-    return Run(folder, method or folder.name, config, rounds, result, read_samples(folder / "samples.npz"))
+    return Run(
+        folder,
+        method or folder.name,
+        config,
+        rounds,
+        result,
+        read_samples(folder / "samples.npz"),
+        _read_cases(folder / "cases.json") if result else {},
+        read_probabilities(folder / "probabilities.npz"),
+        read_amplitudes(folder / "amplitudes.npz"),
+    )
+
+
+def _read_cases(path: Path) -> dict[str, CaseScores]:
+    found = _parse(TypeAdapter(dict[str, _Cases]), _read(path), str(path)) if path.exists() else {}
+    return {site: CaseScores(of.cases, of.groups, of.scores) for site, of in found.items()}
 
 
 def _read(path: Path) -> str:

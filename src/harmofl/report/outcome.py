@@ -7,14 +7,19 @@ from harmofl.report.scores import Group, mean, metric_words, number, site_values
 
 
 def outcome(group: Group) -> str:
-    """One sentence: the best run, its lead, its worst site and how its model was chosen."""
+    """What came out: the best federated run, its lead, its worst site, how its model was chosen; the yardsticks."""
     scored = [(mean(_test(group, result)), run, result) for run, result in _done(group)]
-    ranked = sorted((entry for entry in scored if math.isfinite(entry[0])), key=lambda entry: -entry[0])
+    known = sorted((entry for entry in scored if math.isfinite(entry[0])), key=lambda entry: -entry[0])
+    ranked = [entry for entry in known if not entry[1].yardstick] or known
     if not ranked:
         return _nothing_yet(group)
     best, run, result = ranked[0]
     rival = (ranked[1][0], ranked[1][1].label) if len(ranked) > 1 else None
-    return f"{_lead(group, run.label, best, rival)}{_worst(group, result)}, and {_chosen(result)}."
+    told = f"{_lead(group, run.label, best, rival)}{_worst(group, result)}, and {_chosen(result)}."
+    aside = [
+        f" {other.label} reaches {number(value)}, {value - best:+.3f}." for value, other, _ in known if other.yardstick
+    ]
+    return told + "".join(aside if ranked != known else [])
 
 
 def _done(group: Group) -> list[tuple[Run, Result]]:

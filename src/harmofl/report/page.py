@@ -2,15 +2,17 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from harmofl.report import figures
+from harmofl.report import classes, figures, vega
+from harmofl.report.amplitudes import maps
 from harmofl.report.load import Run
 from harmofl.report.outcome import outcome
-from harmofl.report.pictures import Gallery, class_key, galleries, has_normalized
+from harmofl.report.pictures import Gallery, class_key, galleries, has_masks, has_normalized
+from harmofl.report.pixels import MISTAKES
 from harmofl.report.scores import (
     DASH,
     Group,
@@ -19,11 +21,14 @@ from harmofl.report.scores import (
     group_runs,
     metric_name,
     score_table,
+    site_table,
     validation_table,
 )
 from harmofl.report.settings import differences, sections
 from harmofl.report.svg import SERIES
 from harmofl.report.templates import template_of
+from harmofl.report.vega import Chart
+from harmofl.report.warnings import warnings
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,23 @@ class Block:
     group: Group
     title: str
     outcome: str
-    table: Table
+    tables: list[Table]
     further: list[Table]
-    overview: list[Markup]
-    per_site: list[Markup]
-    bars: Markup | None
+    scores: list[Chart]
+    overview: list[Chart]
+    per_site: list[Chart]
+    closely: list[Chart]
+    calibration: Table | None
     images: list["Images"]
     galleries: list[Gallery]
     classes: list[tuple[str, str]]
     normalized: bool
+    mistakes: tuple[tuple[str, str], ...]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """All of them."""
+        return [*self.scores, *self.overview, *self.per_site, *self.closely]
 
 
 @dataclass(frozen=True)
@@ -68,41 +81,130 @@ class Cost:
     parameters: str
 
 
-def render(runs: Sequence[Run]) -> str:
-    """The whole page as text."""
-    template = template_of("report.html", dash_pattern=figures.dash_pattern, colour=lambda index: index % len(SERIES))
+@dataclass(frozen=True)
+class Page:
+    """What the report is made of.
+
+    Args:
+        title: of the page.
+        runs: what it is about.
+        blocks: one for all runs that may be compared with one another.
+        warnings: by run, what a reader must know.
+        taking_part: charts of who trained when, of the runs where not all did.
+        cost: the chart of time and traffic, if anything was recorded.
+        amplitudes: by run, the spectra as pictures.
+    """
+
+    title: str
+    runs: Sequence[Run]
+    blocks: list[Block]
+    warnings: list[tuple[str, list[str]]]
+    taking_part: list[Chart]
+    cost: Chart | None
+    amplitudes: list[tuple[str, list[tuple[str, str]]]]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """All of the page."""
+        own = [chart for block in self.blocks for chart in block.charts]
+        return [*own, *self.taking_part, *([self.cost] if self.cost else [])]
+
+    @property
+    def pictures(self) -> Iterator[tuple[str, str]]:
+        """A name and a data URI of every picture that is no chart."""
+        for block in self.blocks:
+            for gallery in block.galleries:
+                for k, case in enumerate(gallery.cases):
+                    for tile in case.tiles:
+                        if tile.source:
+                            yield f"{gallery.site}-{k}-{tile.caption}", tile.source
+        for label, shown in self.amplitudes:
+            for name, source in shown:
+                yield f"amplitude-{label}-{name}", source
+
+
+def compose(runs: Sequence[Run]) -> Page:
+    """Work out everything that the page shows."""
     groups = group_runs(runs)
-    blocks = [
-        _block(f"g{index}", group, pictures)
-        for index, (group, pictures) in enumerate(zip(groups, galleries(groups), strict=True))
-    ]
-    return template.render(
+    return Page(
         title=_title(runs),
+        runs=runs,
+        blocks=[
+            _block(f"g{index}", group, pictures)
+            for index, (group, pictures) in enumerate(zip(groups, galleries(groups), strict=True))
+        ],
+        warnings=[(run.label, said) for run in runs if (said := warnings(run))],
+        taking_part=[c for k, run in enumerate(runs) if (c := figures.participation(run, f"r{k}"))],
+        cost=figures.time_and_traffic(runs),
+        amplitudes=[(run.label, shown) for run in runs if (shown := maps(run))],
+    )
+
+
+def render(page: Page) -> str:
+    """The whole page as text."""
+    template = template_of(
+        "report.html",
+        dash_pattern=dash_pattern,
+        colour=lambda index: index % len(SERIES),
+        chart=live,
+        still=vega.inline,
+    )
+    blocks, runs = page.blocks, page.runs
+    sites = list(dict.fromkeys(site for block in blocks for site in block.group.sites))
+    return template.render(
+        page=page,
         blocks=blocks,
+        sites=sites if len(sites) > 1 else [],
+        all_sites=vega.ALL,
         omitted=any(run.samples for run in runs) and not any(block.galleries for block in blocks),
         costs=[_cost(run) for run in runs],
         configs=[(run.label, _run_name(run), sections(run.config)) for run in runs],
         labels=[run.label for run in runs],
         differences=differences(runs),
+        labels_of=lambda block: [run.label for run in block.group.runs],
+        charted=[chart.title.partition(":")[0] for chart in page.taking_part],
+        rounds=[(run.label, len(run.rounds), len(run.sites_ever)) for run in runs],
+        scripts=[vega.script(), vega.starter()],
+        allowed=vega.allowed(vega.script(), vega.starter()),
     )
+
+
+def live(chart: Chart) -> Markup:
+    """A chart that is a still picture without a script and on paper, and else one to hover over."""
+    data = f'<script type="application/json">{vega.embedded(chart)}</script>'
+    return Markup(f'<div data-chart="{chart.name}"><div class="still">{vega.inline(chart)}</div>{data}</div>')
+
+
+def dash_pattern(index: int) -> str:
+    """The dashes of a run's line, which change once every colour has been used, as SVG writes them."""
+    dashes = vega.DASHES[index // len(SERIES) % len(vega.DASHES)]
+    return "" if dashes == vega.DASHES[0] else " ".join(map(str, dashes))
 
 
 def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:
     validation = [validation_table(group)] if group.finished else []
+    alone = group.runs[0] if len(group.runs) == 1 and group.finished else None
+    tables = [score_table(group, group.metric, mark_best=True)]
+    by_site = [site_table(alone, group.metric)] if alone else []
+    closely = [classes.calibration(group, ident), figures.cases(group, ident)]
+    closely += [classes.confusion(run, f"{ident}-{k}") for k, run in enumerate(group.runs)]
     return Block(
         ident=ident,
         group=group,
         title=f"{metric_name(group.metric)} at {len(group.sites)} sites: {', '.join(group.sites)}",
         outcome=outcome(group),
-        table=score_table(group, group.metric, mark_best=True),
+        tables=by_site + tables if len(group.sites) <= 8 or not alone else by_site,
         further=[score_table(group, metric) for metric in further_metrics(group)] + validation,
-        overview=figures.overview(group, ident),
+        scores=[figures.scores(group, ident)] if group.finished else [],
+        overview=figures.over_rounds(group, ident),
         per_site=figures.per_site(group, ident),
-        bars=figures.bars(group, ident) if group.finished else None,
+        closely=[chart for chart in closely if chart],
+        calibration=classes.calibration_table(group),
         images=_images(group),
         galleries=pictures,
         classes=class_key(group),
         normalized=has_normalized(group),
+        mistakes=MISTAKES if has_masks(group) else (),
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harmofl.report.load import Run
-from harmofl.report.pixels import class_colour, data_uri, outlined, to_bytes
+from harmofl.report.pixels import class_colour, compared, data_uri, outlined, to_bytes
 from harmofl.report.samples import Array, SiteSamples
-from harmofl.report.scores import Group
+from harmofl.report.scores import Group, metric_name, number
 
-BUDGET = 3_500_000  # characters of pictures on one page
+BUDGET = 2_500_000  # characters of pictures on one page
 LIMITS = ((4, 256), (4, 192), (3, 192), (2, 160), (2, 128), (1, 112), (1, 64))  # cases per site, pixels
 
 
@@ -88,6 +88,11 @@ def has_normalized(group: Group) -> bool:
     return any(arrays.normalized is not None for run in group.runs for arrays in run.samples.values())
 
 
+def has_masks(group: Group) -> bool:
+    """Whether any sample has a mask, and so a difference to show."""
+    return any(arrays.targets.ndim == 3 for run in group.runs for arrays in run.samples.values())
+
+
 def _sampled_sites(group: Group) -> list[str]:
     sampled = dict.fromkeys(site for run in group.runs for site in run.samples)
     known = [site for site in group.sites if site in sampled]
@@ -99,15 +104,25 @@ def _weight(gallery: Gallery) -> int:
 
 
 def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
-    """Samples of several runs that are the same image are one case."""
+    """Samples of several runs that are the same image are one case; of one run, the best, the median and the worst."""
     found: dict[tuple[str, bytes, bytes], list[_Sample]] = {}
     for run in group.runs:
-        for index in range(min(cases, len(run.samples[site].images) if site in run.samples else 0)):
+        shown = run.samples[site].chosen(ranked=len(group.runs) == 1) if site in run.samples else []
+        for index in shown[:cases]:
             sample = _Sample(run, site, index)
             key = (sample.case, sample.image.tobytes(), sample.arrays.targets[index].tobytes())
             found.setdefault(key, []).append(sample)
-    made = [Case(samples[0].case, tuple(_tiles(samples, side))) for samples in found.values()]
+    made = [Case(_headed(samples[0], group), tuple(_tiles(samples, side))) for samples in found.values()]
     return Gallery(site, tuple(made))
+
+
+def _headed(sample: _Sample, group: Group) -> str:
+    """The case's name, and what it is an example of."""
+    ranks, scores = sample.arrays.ranks, sample.arrays.scores
+    if ranks is None or scores is None or not ranks[sample.index]:
+        return sample.case
+    what = metric_name(group.metric) if sample.is_mask else "probability of the truth"
+    return f"{str(ranks[sample.index]).capitalize()}: {sample.case}, {what} {number(float(scores[sample.index]))}"
 
 
 def _tiles(samples: Sequence[_Sample], side: int) -> Iterator[Tile]:
@@ -132,6 +147,8 @@ def _run_tiles(sample: _Sample, side: int) -> Iterator[Tile]:
     if sample.is_mask:
         said = f"the outline predicted by {label}"
         yield _mask_tile(sample, arrays.predictions, f"{label}: prediction", said, side)
+        pixels, told = compared(sample.image, arrays.targets[sample.index], arrays.predictions[sample.index], side)
+        yield Tile(f"{label}: difference", f"{sample.where}, {label} against the truth: {told}", data_uri(pixels))
 
 
 def _mask_tile(sample: _Sample, labels: Array, caption: str, said: str, side: int) -> Tile:

@@ -35,6 +35,28 @@ def outlined(image: Array, labels: Array, side: int) -> Array:
     return drawn
 
 
+MISSED, INVENTED, CONFUSED = "#56b4e9", "#d55e00", "#f0e442"  # Okabe-Ito
+MISTAKES = (("missed", MISSED), ("not there", INVENTED), ("of another class", CONFUSED))
+
+
+def compared(image: Array, truth: Array, predicted: Array, side: int) -> tuple[Array, str]:
+    """The image in dim grey with what was missed, invented and confused in colour, and the same in words."""
+    shown = to_bytes(image, side)
+    grey = (shown.mean(axis=2) if shown.ndim == 3 else shown) * 0.55
+    drawn = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+    small = (_resize(labels.astype(np.uint8), side, Image.Resampling.NEAREST) for labels in (truth, predicted))
+    for where, (_, colour) in zip(_mistaken(*small), MISTAKES, strict=True):
+        drawn[where] = _rgb(colour)
+    wrong = zip(_mistaken(truth, predicted), MISTAKES, strict=True)
+    shares = [f"{100 * where.mean():.1f} % of the pixels {name}" for where, (name, _) in wrong]
+    return drawn, ", ".join(shares)
+
+
+def _mistaken(truth: Array, predicted: Array) -> tuple[Array, Array, Array]:
+    there, made = truth > 0, predicted > 0
+    return there & ~made, ~there & made, there & made & (truth != predicted)
+
+
 def class_colour(label: int) -> str:
     """The colour of a class; class 0 is background and has no outline."""
     return CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)]

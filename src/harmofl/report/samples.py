@@ -1,10 +1,10 @@
-"""Read samples.npz: a few images of every site with what was to be predicted and what was."""
+"""Read what a run keeps for its report, see `harmofl.keepsakes`."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from harmofl.errors import RunError
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class SiteSamples:
         predictions: as `targets`.
         cases: (K,) what each image is called.
         normalized: (K, C, H, W) after amplitude normalization, where the method has it.
+        ranks: (K,) "best", "median", "worst", or "" for images that are the same in every run; older runs have none.
+        scores: (K,) of the case, or the probability of an image's true class; older runs have none.
     """
 
     images: Array
@@ -31,6 +34,15 @@ class SiteSamples:
     predictions: Array
     cases: Array
     normalized: Array | None = None
+    ranks: Array | None = None
+    scores: Array | None = None
+
+    def chosen(self, ranked: bool) -> list[int]:
+        """Which of them to show: those of each rank, or those that other runs have too."""
+        if self.ranks is None:
+            return list(range(len(self.images)))
+        found = [index for index, rank in enumerate(self.ranks) if bool(rank) == ranked]
+        return found or list(range(len(self.images)))
 
 
 def read_samples(path: Path) -> dict[str, SiteSamples]:
@@ -39,15 +51,49 @@ def read_samples(path: Path) -> dict[str, SiteSamples]:
     Raises:
         RunError: the file is damaged or lacks an array.
     """
+    return _read(path, lambda arrays: {site: _site(arrays, site) for site in _sites(arrays)})
+
+
+def read_probabilities(path: Path) -> dict[str, tuple[Array, Array]]:
+    """By site, (N, K) class probabilities and (N,) true classes of test images; none when the file is absent.
+
+    Raises:
+        RunError: the file is damaged or lacks an array.
+    """
+    return _read(path, lambda arrays: {site: _answers(arrays, site) for site in _sites(arrays)})
+
+
+def read_amplitudes(path: Path) -> dict[str, Array]:
+    """By site, and "" for that given to all, (H, W//2 + 1) mean amplitude spectra; none when the file is absent.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return _read(
+        path, lambda arrays: {name.removeprefix("sites/") if "/" in name else "": a for name, a in arrays.items()}
+    )
+
+
+def _read(path: Path, parse: Callable[[dict[str, Array]], dict[str, T]]) -> dict[str, T]:
     if not path.exists():
         return {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            sites = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
-            return {site: _site(arrays, site) for site in sites}
+            return parse(dict(arrays))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"{path} cannot be read ({reason}); delete it to report without images") from error
+        raise RunError(f"{path} cannot be read ({reason}); delete it to report without it") from error
+
+
+def _sites(arrays: Mapping[str, Array]) -> list[str]:
+    return list(dict.fromkeys(name.rpartition("/")[0] for name in arrays))
+
+
+def _answers(arrays: Mapping[str, Array], site: str) -> tuple[Array, Array]:
+    probabilities, targets = arrays[f"{site}/probabilities"], arrays[f"{site}/targets"]
+    if probabilities.ndim != 2 or targets.shape != probabilities.shape[:1]:
+        raise ValueError(f"the arrays of site {site} do not fit one another")
+    return probabilities, targets
 
 
 def _site(arrays: Mapping[str, Array], site: str) -> SiteSamples:
@@ -59,4 +105,7 @@ def _site(arrays: Mapping[str, Array], site: str) -> SiteSamples:
     fits = images.ndim == 4 and targets.shape == predictions.shape == expected and len(cases) == len(images)
     if not fits or (normalized is not None and normalized.shape != images.shape):
         raise ValueError(f"the arrays of site {site} do not fit one another")
-    return SiteSamples(images, targets, predictions, cases, normalized)
+    ranks, scores = arrays.get(f"{site}/ranks"), arrays.get(f"{site}/scores")
+    if any(array is not None and array.shape != cases.shape for array in (ranks, scores)):
+        raise ValueError(f"the arrays of site {site} do not fit one another")
+    return SiteSamples(images, targets, predictions, cases, normalized, ranks, scores)

@@ -42,21 +42,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One run of a table; `note` stands in for the cells of a run that has none."""
+    """One run or site of a table; `note` stands in for the cells of a run that has none; `index` is its colour."""
 
     label: str
-    index: int
+    index: int | None
     cells: tuple[Cell, ...] = ()
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of runs against sites."""
+    """A table; `summaries` of its last columns stand apart."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    corner: str = "Run"
+    summaries: int = 3
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -91,6 +93,38 @@ def mean(values: Sequence[float]) -> float:
 def number(value: float) -> str:
     """Three decimals, or an en dash for what is not a number."""
     return f"{value:.3f}" if math.isfinite(value) else DASH
+
+
+def tested(run: Run, metric: str) -> dict[str, float]:
+    """A metric of the chosen model on the test images of every site, unseen ones last."""
+    if run.result is None:
+        return {}
+    found = {**run.result.test, **run.result.unseen}
+    return {site: found[site].get(metric, math.nan) for site in found}
+
+
+def interval_at(run: Run, site: str) -> tuple[float, float]:
+    """The 95 % interval of the main metric over test cases; NaN where there is none."""
+    return run.intervals.get(site, (math.nan, math.nan))
+
+
+def between(low: float, high: float) -> str:
+    """An interval as it is printed."""
+    return f"{number(low)} \N{EN DASH} {number(high)}" if math.isfinite(low) and math.isfinite(high) else DASH
+
+
+def site_table(run: Run, metric: str) -> Table:
+    """One run's test score at every site, with its interval and how many images and cases it is from."""
+    rows = []
+    for site, value in tested(run, metric).items():
+        images = run.result.num_images.get(site, {}).get("test") if run.result else None
+        cases = len(set(run.cases[site].cases)) if site in run.cases else None
+        counts = [DASH if count is None else str(count) for count in (images, cases)]
+        texts = (number(value), between(*interval_at(run, site)), *counts)
+        trained = run.result is not None and site in run.result.test
+        rows.append(Row(site if trained else f"{site} (not in training)", None, tuple(map(Cell, texts))))
+    title = f"{metric_name(metric)} on test images of every site"
+    return Table(title, (metric_name(metric), "95 % interval", "Images", "Cases"), tuple(rows), "Site", 0)
 
 
 def score_table(group: Group, metric: str, *, mark_best: bool = False) -> Table:

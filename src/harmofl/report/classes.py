@@ -1,0 +1,165 @@
+"""Classification looked at closely: what is taken for what, and whether probabilities hold what they promise."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmofl.report.load import Run
+from harmofl.report.scores import Cell, Group, Row, Table, number
+from harmofl.report.vega import ALL, Chart
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers for the test images of a site.
+
+    Args:
+        probabilities: (N, K).
+        targets: (N,) true classes.
+    """
+
+    probabilities: NDArray[np.floating[Any]]
+    targets: NDArray[np.integer[Any]]
+
+
+def confusion(run: Run, ident: str) -> Chart | None:
+    """How often each true class was taken for each, at all sites or one; None without probabilities."""
+    if not run.probabilities or run.result is None:
+        return None
+    names, rows = run.result.classes, []
+    for site, answers in _by_site(run).items():
+        counts = np.zeros((len(names), len(names)), int)
+        np.add.at(counts, (answers.targets, answers.probabilities.argmax(axis=1)), 1)
+        for i, true in enumerate(names):
+            for j, taken in enumerate(names):
+                share = counts[i, j] / counts[i].sum() if counts[i].sum() else math.nan
+                rows.append(
+                    {"site": site, "true": true, "predicted": taken, "images": int(counts[i, j]), "share": share}
+                )
+    axis = {"type": "nominal", "sort": names}
+    above = {"orient": "top", "labelAngle": -20}
+    spec = {
+        "height": {"step": 38},
+        "transform": [{"filter": "datum.site == site"}],
+        "layer": [
+            {
+                "mark": "rect",
+                "encoding": {
+                    "color": {"value": "var(--s0)"},
+                    "opacity": {
+                        "field": "share",
+                        "type": "quantitative",
+                        "scale": {"domain": [0, 1], "range": [0.04, 0.85]},
+                        "legend": None,
+                    },
+                },
+            },
+            {"mark": {"type": "text", "color": "currentColor"}, "encoding": {"text": {"field": "images"}}},
+        ],
+        "encoding": {
+            "y": {"field": "true", "title": "true class", **axis},
+            "x": {
+                "field": "predicted",
+                "title": "predicted class",
+                "axis": above,
+                **axis,
+            },
+            "tooltip": [{"field": key} for key in ("true", "predicted", "images")]
+            + [{"field": "share", "format": ".0%", "title": "of the true class"}],
+        },
+    }
+    wrong = max((row for row in rows if row["site"] == ALL and row["true"] != row["predicted"]), key=_images)
+    said = (
+        f"{run.label}: the commonest error is {wrong['true']} taken for {wrong['predicted']}, {wrong['images']} images"
+    )
+    return Chart(f"{ident}-confusion", f"{run.label}: true and predicted classes", said, spec, rows, by_site=True)
+
+
+def _images(row: Mapping[str, Any]) -> int:
+    return int(row["images"])
+
+
+def calibration(group: Group, ident: str) -> Chart | None:
+    """How often answers of a probability are right, against that probability; None without probabilities."""
+    rows = [
+        {"run": run.label, "site": site, "confidence": confidence, "right": right, "images": count}
+        for run in group.finished
+        for site, answers in _by_site(run).items()
+        for confidence, right, count in reliability(answers)
+    ]
+    if not rows:
+        return None
+    span = {"domain": [0, 1]}
+    spec = {
+        "height": 260,
+        "layer": [
+            {
+                "data": {"values": [{"confidence": 0, "right": 0}, {"confidence": 1, "right": 1}]},
+                "mark": {"type": "line", "strokeDash": [4, 3], "color": "var(--soft)"},
+                "encoding": {
+                    "x": {"field": "confidence", "type": "quantitative"},
+                    "y": {"field": "right", "type": "quantitative"},
+                },
+            },
+            {
+                "transform": [{"filter": "datum.site == site"}],
+                "mark": {"type": "line", "point": {"filled": True, "size": 60}},
+                "encoding": {
+                    "x": {"field": "confidence", "type": "quantitative", "title": "probability given", "scale": span},
+                    "y": {"field": "right", "type": "quantitative", "title": "share that is right", "scale": span},
+                    "color": {"field": "run", "type": "nominal", "title": None, "sort": None},
+                    "tooltip": [{"field": key} for key in ("run", "site", "images")]
+                    + [{"field": key, "format": ".2f"} for key in ("confidence", "right")],
+                },
+            },
+        ],
+    }
+    errors = [
+        f"{run.label} {number(calibration_error(_by_site(run)[ALL]))}" for run in group.finished if run.probabilities
+    ]
+    said = f"Probability against the share that is right; calibration error: {', '.join(errors)}"
+    return Chart(f"{ident}-calibration", "Calibration on test images", said, spec, rows, by_site=True)
+
+
+def calibration_table(group: Group) -> Table | None:
+    """The expected calibration error of every run at every site."""
+    rows = []
+    for index, run in enumerate(group.runs):
+        if run.probabilities:
+            values = {site: number(calibration_error(answers)) for site, answers in _by_site(run).items()}
+            cells = [values.get(site, "\N{EN DASH}") for site in (ALL, *group.sites)]
+            rows.append(Row(run.label, index, tuple(map(Cell, cells))))
+    return Table("Expected calibration error (lower is better)", (ALL, *group.sites), tuple(rows)) if rows else None
+
+
+def reliability(answers: Answers) -> list[tuple[float, float, int]]:
+    """Mean confidence, share that is right, and images, of each tenth of [0, 1] that any confidence falls into."""
+    confidence = answers.probabilities.max(axis=1)
+    right = answers.probabilities.argmax(axis=1) == answers.targets
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return [
+        (float(confidence[bins == b].mean()), float(right[bins == b].mean()), int((bins == b).sum()))
+        for b in np.unique(bins)
+    ]
+
+
+def calibration_error(answers: Answers) -> float:
+    """The expected calibration error of the most probable class, ten equal bins (Guo et al., ICML 2017, Eq 3)."""
+    return sum(abs(right - sure) * count for sure, right, count in reliability(answers)) / len(answers.targets)
+
+
+def _by_site(run: Run) -> dict[str, Answers]:
+    """Of every site, and of all training sites together."""
+    if not run.probabilities:
+        return {}
+    found = {site: Answers(p, y) for site, (p, y) in run.probabilities.items()}
+    named = run.result.test if run.result else found
+    parts = [found[site] for site in found if site in named] or list(found.values())
+    pooled = Answers(np.concatenate([a.probabilities for a in parts]), np.concatenate([a.targets for a in parts]))
+    return {ALL: pooled, **found}

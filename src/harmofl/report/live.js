@@ -1,0 +1,40 @@
+"use strict";
+// Draws every chart of the page again so that it answers to a pointer; without this script the still pictures stay.
+const views = [];
+function drawChart(box) {
+  const chart = JSON.parse(box.querySelector("script").textContent);
+  const live = document.createElement("div");
+  live.className = "live";
+  box.append(live);
+  const values = chart.values.map((row) => Object.fromEntries(chart.keys.map((key, k) => [key, row[k]])));
+  const spec = { ...chart.spec, data: { name: "rows", values } };
+  if (!spec.facet) spec.width = "container";
+  spec.autosize = { type: "fit-x", contains: "padding" };
+  const actions = { export: true, source: false, compiled: false, editor: false };
+  return vegaEmbed(live, spec, { ast: true, renderer: "svg", actions, downloadFileName: box.dataset.chart }).then(
+    (drawn) => {
+      views.push(drawn.view);
+      box.classList.add("drawn");
+      const svg = live.querySelector("svg");
+      svg.setAttribute("role", "img");
+      svg.setAttribute("aria-label", chart.spec.description);
+    },
+  );
+}
+const drawing = Promise.all([...document.querySelectorAll("[data-chart]")].map(drawChart));
+const chosenSite = document.querySelector("#site");
+function showSite() {
+  for (const view of views) {
+    if ("site" in view.getState({ signals: (name) => name === "site" }).signals) {
+      view.signal("site", chosenSite.value).runAsync();
+    }
+  }
+}
+drawing.then(() => {
+  document.documentElement.classList.add("live-page");
+  if (chosenSite) {
+    chosenSite.closest(".choice").hidden = false;
+    chosenSite.addEventListener("change", showSite);
+    showSite();
+  }
+});

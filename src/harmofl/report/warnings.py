@@ -1,0 +1,65 @@
+"""What a reader must know before believing the numbers, in plain words."""
+
+import math
+from collections import Counter
+
+from harmofl.metrics import CaseScores
+from harmofl.report.load import Run
+from harmofl.report.scores import between, interval_at
+
+FEW_IMAGES = 30
+FEW_CASES = 10
+
+
+def warnings(run: Run) -> list[str]:
+    """One line each; none of a run that has nothing to warn of."""
+    if run.result is None:
+        return [line for line in [_left_out(run)] if line]
+    return [*_uncertain(run), *filter(None, [_left_out(run), _still_rising(run)]), *run.result.remarks]
+
+
+def _uncertain(run: Run) -> list[str]:
+    """Sites whose score stands on few cases."""
+    found = []
+    for site, cases in run.cases.items():
+        few = _few_of_a_class(run, cases) if run.result and run.result.task == "classification" else _few_cases(cases)
+        if few:
+            interval = between(*interval_at(run, site))
+            known = f" (95 % interval {interval})" if any(map(str.isdigit, interval)) else ""
+            found.append(f"{site} has {few} to test on: its score is uncertain{known}")
+    return found
+
+
+def _few_cases(cases: CaseScores) -> str:
+    count = len(set(cases.cases))
+    return f"{count} case{'s' * (count != 1)}" if count < FEW_CASES else ""
+
+
+def _few_of_a_class(run: Run, cases: CaseScores) -> str:
+    """By groups, which are classes where the score is balanced accuracy."""
+    names = run.result.classes if run.result else []
+    counts = Counter(cases.groups)
+    if set(counts) == {""}:
+        return f"{counts['']} images" if counts[""] < FEW_IMAGES else ""
+    few = [(n, int(g)) for g, n in counts.items() if n < FEW_IMAGES]
+    return ", ".join(f"{n} {names[g] if g < len(names) else f'of class {g}'}" for n, g in sorted(few))
+
+
+def _left_out(run: Run) -> str:
+    """Who failed, and how often."""
+    counts = Counter(site for line in run.rounds for site in line.left_out)
+    if not counts:
+        return ""
+    told = ", ".join(f"{site} in {n} round{'s' * (n != 1)}" for site, n in counts.most_common())
+    first = next(line for line in run.rounds if line.left_out)
+    site, reason = next(iter(first.left_out.items()))
+    return f"left out of rounds for failing: {told}; first {site} in round {first.round}: {reason}"
+
+
+def _still_rising(run: Run) -> str:
+    """Whether more rounds would probably have given a better model."""
+    result = run.result
+    if result is None or result.rounds < 5 or result.chosen_round < result.rounds:
+        return ""
+    score = [v.get(result.main_metric, math.nan) for v in run.rounds[-1].val.values()] if run.rounds else []
+    return f"the last round, {result.rounds}, was the best: more rounds may give a better model" if score else ""
