@@ -184,10 +184,13 @@ def scores(group: Group, ident: str) -> Chart:
     tooltip += [{"field": key, "format": ".3f"} for key in ("score", "low", "high")]
     offset = {"yOffset": {"field": "run", "sort": None, "scale": {"paddingInner": 0.2}}} if many else {}
     scale = {"zero": False, "nice": True}
-    interval = {"x": _axis("low", None, scale=scale), "x2": {"field": "high"}}
-    point = {"x": _axis("score", metric_name(group.metric), scale=scale)}
+    interval = {
+        "x": _axis("low", metric_name(group.metric), scale=scale, axis={"tickCount": 8}),
+        "x2": {"field": "high"},
+    }
+    point = {"x": _axis("score", metric_name(group.metric), scale=scale, axis={"tickCount": 8})}
     spec = {
-        "height": {"step": 13 if many else 22, **({"for": "offset"} if many else {})},
+        "height": len(order) * (13 * len(group.finished) + 4 if many else 22),
         "layer": [
             {
                 "transform": [{"filter": "isValid(datum.low)"}],
@@ -227,7 +230,7 @@ def cases(group: Group, ident: str) -> Chart | None:
     if not rows:
         return None
     spec = {
-        "height": {"step": 22},
+        "height": 22 * len({row["site"] for row in rows}),
         "mark": {"type": "point", "size": 30, "opacity": 0.7},
         "encoding": {
             "x": _axis("score", metric_name(group.metric), scale={"domain": [0, 1]}),
@@ -293,7 +296,7 @@ def participation(run: Run, ident: str) -> Chart | None:
         return None
     states = ["trained", "not drawn", "left out"]
     spec = {
-        "height": {"step": 16},
+        "height": 16 * len(run.sites_ever),
         "mark": {"type": "rect", "stroke": "var(--card)", "strokeWidth": 1},
         "encoding": {
             "x": {

@@ -184,7 +184,6 @@ def dash_pattern(index: int) -> str:
 def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:
     validation = [validation_table(group)] if group.finished else []
     alone = group.runs[0] if len(group.runs) == 1 and group.finished else None
-    tables = [score_table(group, group.metric, mark_best=True)]
     by_site = [site_table(alone, group.metric)] if alone else []
     closely = [classes.calibration(group, ident), figures.cases(group, ident)]
     closely += [classes.confusion(run, f"{ident}-{k}") for k, run in enumerate(group.runs)]
@@ -193,7 +192,7 @@ def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:
         group=group,
         title=f"{metric_name(group.metric)} at {len(group.sites)} sites: {', '.join(group.sites)}",
         outcome=outcome(group),
-        tables=by_site + tables if len(group.sites) <= 8 or not alone else by_site,
+        tables=by_site or [score_table(group, group.metric, mark_best=True)],
         further=[score_table(group, metric) for metric in further_metrics(group)] + validation,
         scores=[figures.scores(group, ident)] if group.finished else [],
         overview=figures.over_rounds(group, ident),
@@ -204,8 +203,16 @@ def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:
         galleries=pictures,
         classes=class_key(group),
         normalized=has_normalized(group),
-        mistakes=MISTAKES if has_masks(group) else (),
+        mistakes=_mistakes(group),
     )
+
+
+def _mistakes(group: Group) -> tuple[tuple[str, str], ...]:
+    """The colours of the difference that can occur."""
+    if not has_masks(group):
+        return ()
+    several = any(run.result and len(run.result.classes) > 2 for run in group.runs)
+    return MISTAKES if several else MISTAKES[:2]
 
 
 def _title(runs: Sequence[Run]) -> str:
