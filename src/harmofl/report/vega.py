@@ -45,7 +45,13 @@ _CONFIG = {
         "tickColor": "var(--line)",
         "labelLimit": 160,
     },
-    "legend": {"labelColor": "currentColor", "titleColor": "currentColor", "labelLimit": 220, "orient": "top"},
+    "legend": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "labelLimit": 220,
+        "orient": "top",
+        "symbolOpacity": 1,
+    },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor"},
     "range": {"category": COLOURS},
 }
