@@ -205,6 +205,10 @@ def test_no_run_or_no_such_run(tmp_path):
         write_report([], tmp_path / "report.html")
     with pytest.raises(RunError, match="no run folder"):
         write_report([tmp_path / "absent"], tmp_path / "report.html")
+    write_run(tmp_path / "study" / "fedavg" / "seed-0")
+    (tmp_path / "study" / "table.json").touch()
+    with pytest.raises(RunError, match=r"comparison, whose page is .*report\.html; give runs in it.*fedavg/seed-0$"):
+        write_report([tmp_path / "study"], tmp_path / "report.html")
 
 
 def test_report_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -127,6 +127,7 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
     tooltip = [{"field": name} for name in ("method", "value", "of")]
     tooltip += [{"field": name, "format": ".3f"} for name in ("score", "low", "high")]
     kinds = {"domain": ["test", "validation"], "range": [[1, 0], [4, 3]]}
+    dashed = {"field": "of", "type": "nominal", "title": None, "legend": {"symbolType": "stroke"}}
     spec = {
         "height": 280,
         "layer": [
@@ -139,7 +140,7 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
                 "mark": {"type": "line", "point": {"filled": True, "size": 55}},
                 "encoding": {
                     "y": {**y, "field": "score"},
-                    "strokeDash": {"field": "of", "type": "nominal", "title": None, "scale": kinds},
+                    "strokeDash": {**dashed, "scale": kinds},
                     "tooltip": tooltip,
                 },
             },

@@ -101,17 +101,11 @@ def _curves(
                 "mark": {**_POINT, "shape": "diamond", "size": 110, "opacity": 1},
             }
         )
-    near = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
-    size = {
-        "condition": {"param": "near", "empty": False, "value": 70},
-        "value": 14 if len(group.runs[0].rounds) < 3 else 0,
-    }
     layers.append(
         {
             "transform": shown if len(group.runs) > 1 else [],
-            "params": [{"name": "near", "select": near}],
-            "mark": _POINT,
-            "encoding": {"size": size, "tooltip": tooltip},
+            "mark": {**_POINT, "size": 120, "opacity": 0},
+            "encoding": {"tooltip": tooltip},
         }
     )
     spec = {
