@@ -24,6 +24,8 @@ LAYERS = [
     *(
         "report",
         "terminal",
+        "dashboard",
+        "writers",
         "demo",
         "comparison",
         "__init__",

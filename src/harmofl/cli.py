@@ -57,6 +57,10 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME by default.")] = None,
     setting: Settings = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Show every site while training.")] = False,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Also write to tensorboard or mlflow; may be repeated.", metavar="WRITER")
+    ] = None,
 ) -> None:
     """Train a federation on one machine and report how its model does at every site.
 
@@ -65,24 +69,31 @@ def run(
 
         harmofl run configs/nuclei.toml --data nuclei --set method.alpha=0.1 --seed 1
 
-        harmofl run --resume runs/demo
+        harmofl run --resume runs/demo --dashboard --log tensorboard
     """
     from harmofl import experiment
+    from harmofl.dashboard import Dashboard
+    from harmofl.journal import Journal
     from harmofl.report import write_report
     from harmofl.terminal import Terminal, result_table
+    from harmofl.writers import Watches, writers
 
     if resume is not None and any(
         given is not None for given in (config, data, method, rounds, seed, size, out, setting)
     ):
-        raise ConfigError("--resume takes the run as it was begun; leave all other options out")
+        raise ConfigError(
+            "--resume takes the run as it was begun; of other options only --dashboard and --log may stand beside it"
+        )
     if resume is not None:
         folder, start = resume, partial(experiment.resume, resume)
     else:
         chosen = _experiment(config, data, method, rounds, seed, size, setting)
         folder = out or _default_folder(chosen)
         start = partial(experiment.run, chosen, folder)
-    with _interruptible(folder), Terminal() as terminal:
-        result = start(terminal)
+    others = writers(log or [], folder)
+    shown = Dashboard(Journal(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
+    with _interruptible(folder), shown:
+        result = start(Watches(shown, *others))
     report = write_report([folder], folder / "report.html")
     console = Console()
     console.print(result_table([result]))
@@ -129,6 +140,7 @@ def plan(
         harmofl plan --data hospitals/ --method fedavg --rounds 200 --set training.participation=0.25
     """
     from harmofl.cli_options import bar
+    from harmofl.dashboard import duration
     from harmofl.forecast import forecast
 
     chosen = _experiment(config, data, method, rounds, None, size, setting)
@@ -147,14 +159,6 @@ def plan(
         f"disk    {found.disk / megabyte:.0f} MB",
     ):
         print(line)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager
