@@ -140,8 +140,8 @@ def plan(
         harmofl plan --data hospitals/ --method fedavg --rounds 200 --set training.participation=0.25
     """
     from harmofl.cli_options import bar
-    from harmofl.dashboard import duration
     from harmofl.forecast import forecast
+    from harmofl.report.scores import duration
 
     chosen = _experiment(config, data, method, rounds, None, size, setting)
     with bar("measuring") as opening:
@@ -186,6 +186,28 @@ def report(
     from harmofl.report import write_report
 
     Console().print(f"report {write_report(runs, out)}", soft_wrap=True)
+
+
+@app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="The run folder; the run may begin later.")],
+    host: Annotated[str, typer.Option(help="Where to serve; 127.0.0.1 is for this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8010,
+) -> None:
+    """Serve the report of a run as a page that fills while it trains. Whoever can reach it sees the run's images.
+
+    Example:
+        harmofl watch runs/hospitals-harmofl-seed0 --port 8010
+    """
+    from harmofl.report.served import server
+
+    with server(run, host, port) as serving:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{serving.server_address[1]}/ shows {run}; Ctrl-C ends it", flush=True)
+        try:
+            serving.serve_forever()
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.text import Text
 from harmofl.experiment import Watch
 from harmofl.journal import RoundRecord
 from harmofl.metrics import summarize
+from harmofl.report.scores import duration
 from harmofl.trial import Trial
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -171,14 +172,6 @@ def sparkline(values: list[float], width: int) -> str:
     low, high = min(shown), max(shown)
     steps = len(BLOCKS) - 1
     return "".join(BLOCKS[round(steps * (v - low) / (high - low)) if high > low else steps // 2] for v in shown)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _number(values: Sequence[float]) -> str:
