@@ -1,0 +1,182 @@
+"""A record a round, from what a runtime returns; nothing that trains is touched."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harmofl.arrays import Arrays, norm
+from harmofl.config import TrainingTable
+from harmofl.diagnostics.curvature import flat
+from harmofl.diagnostics.probe import Measured, Probe, batch_size, fixed_batch, hessian_every
+from harmofl.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
+from harmofl.diagnostics.records import NAN, Record, append
+from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.trial import Trial
+
+
+class Diagnostics:
+    """Measures after every round and appends to a file.
+
+    Args:
+        trial: what is trained; its model is copied.
+        path: of the file.
+    """
+
+    def __init__(self, trial: Trial, path: Path) -> None:
+        self._trial, self._path = trial, path
+        sites, training = trial.federation.sites, trial.training
+        self._images, self._every = batch_size(sites, training.epochs), hessian_every(sites, training.epochs)
+        batches = {site.name: fixed_batch(site, self._images, training.seed) for site in sites}
+        self._probe = Probe(training.model, training.loss, batches, training.device)
+        self._rows = max(len(own[0].images) for own in batches.values())
+        self._before: tuple[Measured, Dissimilarity] | None = None
+
+    def begin(self, server: ServerState, own: Mapping[str, Arrays]) -> None:
+        """Before the first round of a run, or of its resumption: measure where it starts from."""
+        start = time.perf_counter()
+        record = self._at(server, own)
+        if server.round == 0:
+            append(self._path, Record(round=0, **record, seconds=_since(start)))
+
+    def after(
+        self,
+        before: ServerState,
+        server: ServerState,
+        updates: Sequence[ClientUpdate],
+        own: Mapping[str, Arrays],
+        seconds: float,
+    ) -> None:
+        """After a round.
+
+        Args:
+            before: the server's state that the round began with.
+            server: and the one it ended with.
+            updates: what the sites sent.
+            own: by site, the entries that it keeps for itself.
+            seconds: that the round took.
+
+        Raises:
+            StorageError: if the record cannot be written.
+        """
+        assert self._before is not None
+        start, (earlier, constants) = time.perf_counter(), self._before
+        at = self._at(server, own)
+        record = {**self._of_round(before, updates, constants), **at, "secant": self._secant(before, server, earlier)}
+        if server.round % self._every == 0 or server.round == self._trial.experiment.training.rounds:
+            record["eigenvalue"], record["residual"] = self._eigenvalue(server, own)
+        append(
+            self._path, Record(round=server.round, of_round=round(seconds, 4), **record, seconds=_since(start))
+        )
+
+    def shared(self, weights: Arrays) -> list[str]:
+        """The params that the sites share; all of them where they share none."""
+        model, method = self._trial.training.model, self._trial.method
+        trained = [name for name, param in model.named_parameters() if param.requires_grad]
+        return [name for name in trained if name in weights and method.is_shared(model, name)] or trained
+
+    def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> "dict[str, Arrays]":
+        """The global weights, and over them what a site has instead: not what it has beside them, as Ditto's models."""
+        shared = set(self.shared(server.weights)) if self._sharing else set()
+        return {
+            site.name: {**server.weights, **{n: v for n, v in own.get(site.name, {}).items() if n not in shared}}
+            for site in self._trial.federation.sites
+        }
+
+    @property
+    def _sharing(self) -> bool:
+        model, method = self._trial.training.model, self._trial.method
+        return any(method.is_shared(model, name) for name, _ in model.named_parameters())
+
+    def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, object]:
+        """What is measured at the server's weights; remembered as the constants of the next round."""
+        names = self.shared(server.weights)
+        measured = self._probe.measure(self._weights(server, own).__getitem__, names)
+        found = dissimilarity(list(measured.gradients.values()))
+        self._before = measured, found
+        said: dict[str, object] = {"images": self._images, "loss": measured.losses, "rise": measured.rises}
+        said["gradients"] = dict(zip(measured.losses, found.of_sites, strict=True))
+        if not self._sharing:
+            return said
+        keys = ("gradient", "square", "spread", "spread_unbiased", "relative", "epsilon")
+        return {
+            **said,
+            **{key: getattr(found, key) for key in keys},
+            "variance": self._of_a_batch(found.variance),
+            "norm": norm([server.weights[name] for name in names]),
+        }
+
+    def _of_a_batch(self, variance: float) -> float:
+        """That of a training batch, from that of half a fixed batch: independent images, so inverse to their number."""
+        return variance * self._rows / self._trial.training.batch_size
+
+    def _of_round(
+        self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity
+    ) -> dict[str, object]:
+        """Gamma, its bound from what was measured when the round began, and the cosines."""
+        if not self._sharing:
+            return {}
+        names = [n for n in self.shared(before.weights) if all(n in update.weights for update in updates)]
+        start = flat([before.weights[name] for name in names])
+        moves = [flat([update.weights[name] for name in names]) - start for update in updates]
+        steps = sum(update.num_steps for update in updates) / len(updates)
+        rate = plain_rate(self._trial.experiment.training)
+        limit = bound(
+            steps=steps,
+            lr=rate,
+            square=constants.square,
+            epsilon=constants.epsilon,
+            variance=self._of_a_batch(constants.variance),
+            sites=len(self._trial.federation.sites),
+        )
+        return {
+            "drift": sum(update.drift for update in updates) / len(updates),
+            "drift_end": sum(norm([move]) ** 2 for move in moves) / len(moves),
+            "bound": limit.total,
+            "terms": vars(limit),
+            "step": steps * rate,
+            "cosines": _pairs([update.site for update in updates], moves),
+        }
+
+    def _secant(self, before: ServerState, server: ServerState, earlier: Measured) -> float:
+        """Of F between two rounds; not over the first, after which the amplitude and so F itself is another."""
+        if self._before is None or not self._sharing or (server.round == 1 and self._trial.method.layer()):
+            return NAN
+        names = self.shared(server.weights)
+        way = norm([server.weights[name].double() - before.weights[name].double() for name in names])
+        change = _mean_gradient(self._before[0]) - _mean_gradient(earlier)
+        return norm([change]) / way if way else NAN
+
+    def _eigenvalue(self, server: ServerState, own: Mapping[str, Arrays]) -> tuple[float, float]:
+        assert self._before is not None
+        names = self.shared(server.weights)
+        return self._probe.eigenvalue(
+            self._weights(server, own).__getitem__, names, _mean_gradient(self._before[0])
+        )
+
+
+def plain_rate(training: TrainingTable) -> float:
+    """eta_l as Theorem 3.1 has it: SGD's, with momentum what a constant gradient ends up with; NaN for Adam."""
+    if training.optimizer != "sgd":
+        return NAN
+    return (training.lr or NAN) / (1 - training.momentum)
+
+
+def _mean_gradient(measured: Measured) -> Tensor:
+    return torch.stack([torch.stack(own).mean(dim=0) for own in measured.gradients.values()]).mean(dim=0)
+
+
+def _pairs(sites: Sequence[str], moves: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    values = cosines(moves)
+    table: dict[str, dict[str, float]] = {site: {} for site in sites}
+    for i, j in combinations(range(len(sites)), 2):
+        table[sites[i]][sites[j]] = table[sites[j]][sites[i]] = float(values[i, j])
+    return table
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 4)
