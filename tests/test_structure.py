@@ -20,7 +20,8 @@ LAYERS = [
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "keepsakes", "checkpoint", "states", "journal", "config"),
-    *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment", "forecast", "deployment"),
+    *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment", "forecast"),
+    "deployment",
     *(
         "report",
         "terminal",

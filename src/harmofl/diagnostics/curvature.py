@@ -10,7 +10,7 @@ from harmofl.sharpness import climb, displaced
 
 ALPHA = 0.05
 """Radius of the ball, the paper's; one for all methods, so that they compare."""
-STEPS = 8
+STEPS = 5
 """Of the Lanczos iteration, a Hessian-vector product each."""
 
 
@@ -19,7 +19,8 @@ def rise(
     model: nn.Module,
     params: Sequence[nn.Parameter],
     gradients: Sequence[Tensor],
-    loss: Callable[[], Tensor],
+    loss: Callable[[], float],
+    before: float,
     alpha: float = ALPHA,
 ) -> float:
     """f(w + alpha g / ||g||) - f(w): what the loss rises by at the paper's perturbation (Eq 6).
@@ -31,11 +32,11 @@ def rise(
         params: what moves.
         gradients: g, one a param.
         loss: f at the params.
+        before: f at w.
         alpha: the radius.
     """
-    before = float(loss())
     with displaced(model, params, climb(list(gradients), alpha)):
-        return float(loss()) - before
+        return loss() - before
 
 
 def hessian_product(loss: Tensor, params: Sequence[nn.Parameter], vector: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def hessian_product(loss: Tensor, params: Sequence[nn.Parameter], vector: Tensor
         vector: (sum of their sizes,).
     """
     first = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True, materialize_grads=True)
-    parts = vector.split([p.numel() for p in params])
+    parts = torch.split(vector, [p.numel() for p in params])
     along = torch.stack([(g * v.view_as(g)).sum() for g, v in zip(first, parts, strict=True)]).sum()
     if not along.requires_grad:  # a linear loss
         return torch.zeros_like(vector)

@@ -1,17 +1,17 @@
 """A record a round, from what a runtime returns; nothing that trains is touched."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harmofl.arrays import Arrays, norm
 from harmofl.config import TrainingTable
-from harmofl.diagnostics.curvature import flat
+from harmofl.diagnostics.curvature import STEPS, flat
 from harmofl.diagnostics.probe import Measured, Probe, batch_size, fixed_batch, hessian_every
 from harmofl.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
 from harmofl.diagnostics.records import NAN, Record, append
@@ -25,12 +25,13 @@ class Diagnostics:
     Args:
         trial: what is trained; its model is copied.
         path: of the file.
+        images: of each site's fixed batch; see `harmofl.diagnostics.probe.batch_size` if not given.
     """
 
-    def __init__(self, trial: Trial, path: Path) -> None:
+    def __init__(self, trial: Trial, path: Path, images: int | None = None) -> None:
         self._trial, self._path = trial, path
         sites, training = trial.federation.sites, trial.training
-        self._images, self._every = batch_size(sites, training.epochs), hessian_every(sites, training.epochs)
+        self._images, self._every = images or batch_size(sites, training.epochs), hessian_every(sites, training.epochs)
         batches = {site.name: fixed_batch(site, self._images, training.seed) for site in sites}
         self._probe = Probe(training.model, training.loss, batches, training.device)
         self._rows = max(len(own[0].images) for own in batches.values())
@@ -39,9 +40,20 @@ class Diagnostics:
     def begin(self, server: ServerState, own: Mapping[str, Arrays]) -> None:
         """Before the first round of a run, or of its resumption: measure where it starts from."""
         start = time.perf_counter()
-        record = self._at(server, own)
-        if server.round == 0:
-            append(self._path, Record(round=0, **record, seconds=_since(start)))
+        found = self._at(server, own)
+        if server.round == 0 and not (self._path.exists() and self._path.stat().st_size):
+            append(self._path, record(0, found, seconds=_since(start)))
+
+    def measure(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> Record:
+        """Of some weights all that needs no round: constants, sharpness and eigenvalue. Nothing is written.
+
+        Args:
+            server: whose weights.
+            own: by site, the entries that it keeps for itself.
+            steps: of the Lanczos iteration.
+        """
+        found = self._at(server, own)
+        return record(server.round, found, **self._eigenvalue(server, own, steps))
 
     def after(
         self,
@@ -65,13 +77,11 @@ class Diagnostics:
         """
         assert self._before is not None
         start, (earlier, constants) = time.perf_counter(), self._before
-        at = self._at(server, own)
-        record = {**self._of_round(before, updates, constants), **at, "secant": self._secant(before, server, earlier)}
+        found = {**self._of_round(before, updates, constants), **self._at(server, own)}
+        found["secant"] = self._secant(before, server, earlier)
         if server.round % self._every == 0 or server.round == self._trial.experiment.training.rounds:
-            record["eigenvalue"], record["residual"] = self._eigenvalue(server, own)
-        append(
-            self._path, Record(round=server.round, of_round=round(seconds, 4), **record, seconds=_since(start))
-        )
+            found |= self._eigenvalue(server, own)
+        append(self._path, record(server.round, found, of_round=round(seconds, 4), seconds=_since(start)))
 
     def shared(self, weights: Arrays) -> list[str]:
         """The params that the sites share; all of them where they share none."""
@@ -79,7 +89,7 @@ class Diagnostics:
         trained = [name for name, param in model.named_parameters() if param.requires_grad]
         return [name for name in trained if name in weights and method.is_shared(model, name)] or trained
 
-    def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> "dict[str, Arrays]":
+    def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:
         """The global weights, and over them what a site has instead: not what it has beside them, as Ditto's models."""
         shared = set(self.shared(server.weights)) if self._sharing else set()
         return {
@@ -92,13 +102,13 @@ class Diagnostics:
         model, method = self._trial.training.model, self._trial.method
         return any(method.is_shared(model, name) for name, _ in model.named_parameters())
 
-    def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, object]:
+    def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Any]:
         """What is measured at the server's weights; remembered as the constants of the next round."""
         names = self.shared(server.weights)
         measured = self._probe.measure(self._weights(server, own).__getitem__, names)
         found = dissimilarity(list(measured.gradients.values()))
         self._before = measured, found
-        said: dict[str, object] = {"images": self._images, "loss": measured.losses, "rise": measured.rises}
+        said: dict[str, Any] = {"images": self._images, "loss": measured.losses, "rise": measured.rises}
         said["gradients"] = dict(zip(measured.losses, found.of_sites, strict=True))
         if not self._sharing:
             return said
@@ -116,7 +126,7 @@ class Diagnostics:
 
     def _of_round(
         self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """Gamma, its bound from what was measured when the round began, and the cosines."""
         if not self._sharing:
             return {}
@@ -151,12 +161,16 @@ class Diagnostics:
         change = _mean_gradient(self._before[0]) - _mean_gradient(earlier)
         return norm([change]) / way if way else NAN
 
-    def _eigenvalue(self, server: ServerState, own: Mapping[str, Arrays]) -> tuple[float, float]:
+    def _eigenvalue(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> dict[str, float]:
         assert self._before is not None
-        names = self.shared(server.weights)
-        return self._probe.eigenvalue(
-            self._weights(server, own).__getitem__, names, _mean_gradient(self._before[0])
-        )
+        names, start = self.shared(server.weights), _mean_gradient(self._before[0])
+        value, residual = self._probe.eigenvalue(self._weights(server, own).__getitem__, names, start, steps)
+        return {"eigenvalue": value, "residual": residual}
+
+
+def record(number: int, found: Mapping[str, Any], **more: Any) -> Record:
+    """The record of a round, numbered."""
+    return Record(round=number, **found, **more)
 
 
 def plain_rate(training: TrainingTable) -> float:

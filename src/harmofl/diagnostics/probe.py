@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ FEWEST, MOST = 8, 64
 """Images of a fixed batch."""
 SHARE = 10
 """It has one in so many of the images that a site trains on in a round, on average."""
+SELDOM = 20
+"""Hessians take one in so many of the passes of training, except for that of the last round."""
 
 Weights = Callable[[str], Arrays]
 """site -> the whole state dict that its loss is taken at."""
@@ -32,9 +35,9 @@ def batch_size(sites: Sequence[Site], epochs: int) -> int:
 
 
 def hessian_every(sites: Sequence[Site], epochs: int) -> int:
-    """Rounds between Hessians, so that these take about a tenth of the passes too; the last round has one as well."""
+    """Rounds between Hessians; the last round has one as well."""
     passes = 3 * STEPS * len(sites) * batch_size(sites, epochs) / 2
-    return max(1, round(SHARE * passes / (epochs * sum(len(site.train) for site in sites))))
+    return max(1, round(SELDOM * passes / (epochs * sum(len(site.train) for site in sites))))
 
 
 def fixed_batch(site: Site, count: int, seed: int) -> tuple[Batch, ...]:
@@ -114,20 +117,23 @@ class Probe:
                 for batch in self._batches[site]:
                     value = self._value(batch)
                     own.append(torch.autograd.grad(value, trained, allow_unused=True, materialize_grads=True))
-                    values.append(float(value))
+                    values.append(float(value.detach()))
                 mean = [torch.stack(parts).mean(dim=0) for parts in zip(*own, strict=True)]
                 losses[site] = sum(values) / len(values)
-                rises[site] = rise(self.model, trained, mean, lambda site=site: self._mean(site))  # type: ignore[misc]
+                rises[site] = rise(self.model, trained, mean, partial(self._mean, site), losses[site])
                 gradients[site] = tuple(flat([parts[k] for k in wanted]).cpu() for parts in own)
         return Measured(losses, rises, gradients)
 
-    def eigenvalue(self, weights: Weights, names: Sequence[str], start: Tensor) -> tuple[float, float]:
+    def eigenvalue(
+        self, weights: Weights, names: Sequence[str], start: Tensor, steps: int = STEPS
+    ) -> tuple[float, float]:
         """Of the Hessian of F = (1/N) sum_i F_i on the first half of each fixed batch: a lower bound, and its residual.
 
         Args:
             weights: where.
             names: of the params it is with respect to.
             start: a gradient of F there, flat; noise is added to it.
+            steps: of the Lanczos iteration.
         """
         params = self.params(names)
 
@@ -141,7 +147,7 @@ class Probe:
         noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
         begin = noise / noise.norm() + start.cpu() / start.norm().clamp_min(1e-30).cpu()
         with computing("float32", self._device):
-            return top_eigenvalue(product, begin.to(self._device))
+            return top_eigenvalue(product, begin.to(self._device), steps)
 
     def _load(self, weights: Arrays) -> None:
         self.model.load_state_dict(weights)
@@ -149,5 +155,5 @@ class Probe:
     def _value(self, batch: Batch) -> Tensor:
         return self._loss(self.model(batch.images), batch.targets)
 
-    def _mean(self, site: str) -> Tensor:
-        return torch.stack([self._value(batch) for batch in self._batches[site]]).mean()
+    def _mean(self, site: str) -> float:
+        return sum(float(self._value(batch)) for batch in self._batches[site]) / len(self._batches[site])

@@ -41,7 +41,7 @@ def cosines(vectors: Sequence[Tensor]) -> np.ndarray:
     products = gram(vectors)
     lengths = np.sqrt(np.diag(products))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.clip(products / np.outer(lengths, lengths), -1, 1)
+        return np.asarray(np.clip(products / np.outer(lengths, lengths), -1, 1))
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Dissimilarity:
 def dissimilarity(gradients: Sequence[Sequence[Tensor]]) -> Dissimilarity:
     """Eq 8, and what Theorem 3.1 needs beside it, from gradients on a fixed batch.
 
-    Every constant is of this w and these images: where a constant must hold at every w, what is given is a lower bound of
-    it. But sampling noise is in the gradients too, so that spread and epsilon are above those of the whole data, on
+    Every constant is of this w and these images: where it must hold at every w, what is given is a lower bound of it.
+    But sampling noise is in the gradients too, so that spread and epsilon are above those of the whole data, on
     average by (N-1)/N of the variance of a site's gradient for the spread; `spread_unbiased` takes products of
     different batches alone and is free of it.
 
@@ -127,9 +127,9 @@ class Bound:
 
 
 def bound(*, steps: float, lr: float, square: float, epsilon: float, variance: float, sites: int) -> Bound:
-    """Theorem 3.1, non-convex case, where eta~ = K eta_g eta_l and so eta~ / eta_g = K eta_l:
+    """Theorem 3.1, non-convex case; eta~ = K eta_g eta_l, so that eta~ / eta_g is s = K eta_l.
 
-        Gamma <= 4 (K eta_l)^2 (G^2 + B^2 ||grad F||^2) + 4 (K eta_l)^2 epsilon^2 (N-1)^2 / N^2 + 2 (K eta_l)^2 sigma^2 / K
+        Gamma <= 4 s^2 (G^2 + B^2 ||grad F||^2) + 4 s^2 epsilon^2 (N-1)^2 / N^2 + 2 s^2 sigma^2 / K
 
     The theorem is of plain SGD steps. Of momentum m, lr / (1 - m) is the step that a constant gradient ends up with; of
     Adam there is no such number.

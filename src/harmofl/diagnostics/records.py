@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +21,9 @@ NAN = math.nan
 class Record:
     """What was measured after one round; round 0 is before training. NaN is what there is no value of.
 
-    Of the round: `drift`, `drift_end`, `bound` and its terms, `step`, `secant`, `cosines`. The constants of the bound are
-    those at the weights that the round began with, which are in the record before. Of the weights it ended with: all
-    others.
+    Of the round: `drift`, `drift_end`, `bound` and its terms, `step`, `secant`, `cosines`. The bound's constants are
+    those at the weights that the round began with, which are in the record before. All others are of the weights that
+    it ended with.
 
     Args:
         round: from 0.
@@ -48,7 +48,7 @@ class Record:
         bound: the right-hand side of Theorem 3.1; NaN where local steps are not those of SGD.
         terms: of the bound: gradients, dissimilarity, variance.
         step: K eta_l, what the theorem's eta~ / eta_g is.
-        secant: ||grad F(w') - grad F(w)|| / ||w' - w|| from begin to end of the round, a lower bound of the smoothness beta.
+        secant: ||grad F(w') - grad F(w)|| / ||w' - w|| over the round, a lower bound of the smoothness beta.
         cosines: of two sites' updates.
     """
 
@@ -80,18 +80,17 @@ class Record:
     @property
     def sharpness(self) -> float:
         """The mean rise of the sites."""
-        return mean(self.rise)
+        return mean(self.rise.values())
 
     @property
     def cosine(self) -> float:
         """The mean over all pairs of sites."""
-        pairs = [value for a, row in self.cosines.items() for b, value in row.items() if a < b]
-        return mean(dict(enumerate(pairs)))
+        return mean(value for a, row in self.cosines.items() for b, value in row.items() if a < b)
 
 
-def mean(values: Mapping[object, float] | Mapping[str, float]) -> float:
+def mean(values: Iterable[float]) -> float:
     """Of those that are known; NaN of none."""
-    known = [value for value in values.values() if math.isfinite(value)]
+    known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else NAN
 
 
