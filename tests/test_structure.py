@@ -34,6 +34,7 @@ LAYERS = [
         "cli_compare",
         "cli_deploy",
         "cli_use",
+        "cli_theory",
         "cli",
         "__main__",
     ),

@@ -128,3 +128,11 @@ def share(records: list[Record]) -> float:
     rounds = [record for record in records if record.round]
     trained = sum(record.of_round for record in rounds)
     return sum(record.seconds for record in records) / trained if rounds and trained else NAN
+
+
+def told(records: list[Record]) -> str:
+    """What measuring took, in a sentence."""
+    part = share(records)
+    if not math.isfinite(part):
+        return "diagnostics: no round was measured yet"
+    return f"diagnostics: {part:.0%} of the time of the rounds, on {records[-1].images} images a site or all of fewer"

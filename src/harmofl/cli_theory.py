@@ -1,0 +1,95 @@
+"""The commands `harmofl diagnostics | landscape`: the theory measured, and the loss around the solutions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harmofl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harmofl.diagnostics.records import Record
+
+SHOWN = 10
+"""Rounds that the table has unless all are asked for."""
+COLUMNS = {
+    "round": "round",
+    "Γ": "drift",
+    "bound": "bound",
+    "dissim.": "relative",
+    "ε": "epsilon",
+    "cosine": "cosine",
+    "rise": "sharpness",
+    "λ max": "eigenvalue",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(diagnostics)
+
+
+def diagnostics(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, trained with --diagnostics.")],
+    csv: Annotated[Path | None, typer.Option(help="Write every number here, also those of single sites.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write charts over the rounds here, .svg or .png.")] = None,
+    every: Annotated[bool, typer.Option("--all", help=f"Show every round, not {SHOWN} of them.")] = False,
+) -> None:
+    """Show what was measured in every round: drift and its bound, dissimilarity of the sites, sharpness.
+
+    Example:
+        harmofl diagnostics runs/nuclei-harmofl-seed0 runs/nuclei-fedavg-seed0 --picture theory.svg --csv theory.csv
+    """
+    from harmofl.diagnostics.records import read, told
+    from harmofl.report.diagnostics import FILE, chart
+
+    if picture is not None and picture.suffix.lower() not in (".svg", ".png"):
+        raise ConfigError(f"--picture must end with .svg or .png, got {picture}")
+    labels = _labels(runs)
+    records = {label: read(folder / FILE) for label, folder in zip(labels, runs, strict=True)}
+    console = Console()
+    for label, own in records.items():
+        console.print(_table(label, own, every))
+        console.print(told(own), highlight=False, soft_wrap=True, markup=False)
+    drawn = chart(records)
+    if drawn is None:
+        raise ConfigError(f"{runs[0] / FILE}: no round was measured; let the run take at least one")
+    if csv is not None or picture is not None:
+        from harmofl.files import write_atomic
+        from harmofl.report.vega import picture as file_of
+        from harmofl.report.vega import table
+
+        if csv is not None:
+            write_atomic(csv, table(drawn).encode())
+        if picture is not None:
+            write_atomic(picture, file_of(drawn, "svg" if picture.suffix.lower() == ".svg" else "png"))
+
+
+def _labels(runs: Sequence[Path]) -> list[str]:
+    """The folders' names, or whole paths if two have the same."""
+    names = [run.resolve().name for run in runs]
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise ConfigError("every run must be given once; leave the second one out")
+    return names if len(set(names)) == len(names) else [str(run) for run in runs]
+
+
+def _table(label: str, records: Sequence["Record"], every: bool) -> Table:
+    table = Table(title=escape(label), box=SIMPLE_HEAD, padding=0, collapse_padding=True, pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True, min_width=8)
+    count = len(records)
+    kept = (
+        range(count) if every or count <= SHOWN else sorted({round(k * (count - 1) / SHOWN) for k in range(SHOWN + 1)})
+    )
+    for k in kept:
+        table.add_row(*(_number(getattr(records[k], name)) for name in COLUMNS.values()))
+    return table
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3g}"
