@@ -21,7 +21,7 @@ LAYERS = [
     *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "keepsakes", "checkpoint", "states", "journal", "config"),
     *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment", "forecast"),
-    "deployment",
+    *("landscape", "deployment"),
     *(
         "report",
         "terminal",

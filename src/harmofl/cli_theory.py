@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harmofl.cli_options import Seed, bar
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ COLUMNS = {
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(diagnostics)
+    for command in (diagnostics, landscape):
+        app.command()(command)
 
 
 def diagnostics(
@@ -92,4 +94,48 @@ def _table(label: str, records: Sequence["Record"], every: bool) -> Table:
 
 
 def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
     return "-" if value != value else f"{value:.3g}"
+
+
+def landscape(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, a column each.")],
+    out: Annotated[Path, typer.Option(help="The folder to write landscape.html, .svg, .png and .csv to.")],
+    plane: Annotated[
+        str,
+        typer.Option(help="solutions: the directions of the sites' solutions; filters: random, filter-normalized."),
+    ] = "solutions",
+    resolution: Annotated[int, typer.Option(help="Points along either axis, odd.")] = 21,
+    span: Annotated[float | None, typer.Option(help="From the middle to the edge, in units of the axes.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Training images of each site, at most.")] = 32,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "cpu",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Points computed at a time, a thread each; 0: one a core, 1 on a GPU.")
+    ] = 0,
+) -> None:
+    """Draw every site's loss around the global solution, run beside run, with the sites' own solutions marked.
+
+    A second call with the same runs and options takes the surfaces from OUT/cache.
+
+    Examples:
+        harmofl landscape runs/fedavg runs/amplitude runs/harmofl --out landscape
+
+        harmofl landscape runs/fedavg runs/harmofl --out landscape --plane filters --resolution 31 --images 64
+    """
+    from harmofl.building import device_of
+    from harmofl.config import available_cores
+    from harmofl.landscape.computing import Asked, compute
+    from harmofl.landscape.plane import Kind
+    from harmofl.report.landscape import outcome, write_landscape
+
+    asked = Asked(cast(Kind, plane), resolution, span, images, seed)
+    where, folders = device_of(device), dict(zip(_labels(runs), runs, strict=True))
+    threads = workers or (available_cores() if where.type == "cpu" else 1)
+    with bar("landscape") as progress:
+        found = compute(folders, asked, out / "cache", threads, str(where), progress)
+    write_landscape(found, asked, out)
+    for line in outcome(found):
+        print(line)
+    print(f"page {out / 'landscape.html'}")

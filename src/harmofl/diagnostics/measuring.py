@@ -15,6 +15,7 @@ from harmofl.diagnostics.curvature import STEPS, flat
 from harmofl.diagnostics.probe import Measured, Probe, batch_size, fixed_batch, hessian_every
 from harmofl.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
 from harmofl.diagnostics.records import NAN, Record, append
+from harmofl.diagnostics.sharing import shared_params, weights_of
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.trial import Trial
 
@@ -83,34 +84,27 @@ class Diagnostics:
             found |= self._eigenvalue(server, own)
         append(self._path, record(server.round, found, of_round=round(seconds, 4), seconds=_since(start)))
 
-    def shared(self, weights: Arrays) -> list[str]:
-        """The params that the sites share; all of them where they share none."""
-        model, method = self._trial.training.model, self._trial.method
-        trained = [name for name, param in model.named_parameters() if param.requires_grad]
-        return [name for name in trained if name in weights and method.is_shared(model, name)] or trained
-
-    def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        """The global weights, and over them what a site has instead: not what it has beside them, as Ditto's models."""
-        shared = set(self.shared(server.weights)) if self._sharing else set()
-        return {
-            site.name: {**server.weights, **{n: v for n, v in own.get(site.name, {}).items() if n not in shared}}
-            for site in self._trial.federation.sites
-        }
+    @property
+    def _shared(self) -> list[str]:
+        return shared_params(self._trial.method, self._trial.training.model)
 
     @property
-    def _sharing(self) -> bool:
-        model, method = self._trial.training.model, self._trial.method
-        return any(method.is_shared(model, name) for name, _ in model.named_parameters())
+    def _names(self) -> list[str]:
+        """The params that are looked at: those shared, or all where there are none."""
+        return self._shared or [n for n, p in self._trial.training.model.named_parameters() if p.requires_grad]
+
+    def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:
+        return weights_of(self._shared, server.weights, own, [site.name for site in self._trial.federation.sites])
 
     def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Any]:
         """What is measured at the server's weights; remembered as the constants of the next round."""
-        names = self.shared(server.weights)
+        names = self._names
         measured = self._probe.measure(self._weights(server, own).__getitem__, names)
         found = dissimilarity(list(measured.gradients.values()))
         self._before = measured, found
         said: dict[str, Any] = {"images": self._images, "loss": measured.losses, "rise": measured.rises}
         said["gradients"] = dict(zip(measured.losses, found.of_sites, strict=True))
-        if not self._sharing:
+        if not self._shared:
             return said
         keys = ("gradient", "square", "spread", "spread_unbiased", "relative", "epsilon")
         return {
@@ -128,9 +122,9 @@ class Diagnostics:
         self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity
     ) -> dict[str, Any]:
         """Gamma, its bound from what was measured when the round began, and the cosines."""
-        if not self._sharing:
+        if not self._shared:
             return {}
-        names = [n for n in self.shared(before.weights) if all(n in update.weights for update in updates)]
+        names = [n for n in self._names if all(n in update.weights for update in updates)]
         start = flat([before.weights[name] for name in names])
         moves = [flat([update.weights[name] for name in names]) - start for update in updates]
         steps = sum(update.num_steps for update in updates) / len(updates)
@@ -154,16 +148,16 @@ class Diagnostics:
 
     def _secant(self, before: ServerState, server: ServerState, earlier: Measured) -> float:
         """Of F between two rounds; not over the first, after which the amplitude and so F itself is another."""
-        if self._before is None or not self._sharing or (server.round == 1 and self._trial.method.layer()):
+        if self._before is None or not self._shared or (server.round == 1 and self._trial.method.layer()):
             return NAN
-        names = self.shared(server.weights)
+        names = self._names
         way = norm([server.weights[name].double() - before.weights[name].double() for name in names])
         change = _mean_gradient(self._before[0]) - _mean_gradient(earlier)
         return norm([change]) / way if way else NAN
 
     def _eigenvalue(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> dict[str, float]:
         assert self._before is not None
-        names, start = self.shared(server.weights), _mean_gradient(self._before[0])
+        names, start = self._names, _mean_gradient(self._before[0])
         value, residual = self._probe.eigenvalue(self._weights(server, own).__getitem__, names, start, steps)
         return {"eigenvalue": value, "residual": residual}
 
