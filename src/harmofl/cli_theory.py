@@ -106,9 +106,9 @@ def landscape(
         str,
         typer.Option(help="solutions: the directions of the sites' solutions; filters: random, filter-normalized."),
     ] = "solutions",
-    resolution: Annotated[int, typer.Option(help="Points along either axis, odd.")] = 21,
+    resolution: Annotated[int, typer.Option(help="Points along either axis, odd.")] = 15,
     span: Annotated[float | None, typer.Option(help="From the middle to the edge, in units of the axes.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Training images of each site, at most.")] = 32,
+    images: Annotated[int, typer.Option(min=1, help="Training images of each site, at most.")] = 16,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "cpu",
     workers: Annotated[

@@ -34,16 +34,16 @@ class Asked:
     """
 
     kind: Kind = "solutions"
-    resolution: int = 21
+    resolution: int = 15
     span: float | None = None
-    images: int = 32
+    images: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"--plane must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if self.resolution < 3 or self.resolution % 2 == 0:
-            raise ConfigError(f"--resolution must be an odd number of at least 3, got {self.resolution}")
+        if self.resolution < 5 or self.resolution % 2 == 0:
+            raise ConfigError(f"--resolution must be an odd number of at least 5, got {self.resolution}")
         if self.span is not None and not 0 < self.span < float("inf"):
             raise ConfigError(f"--span must be a finite number above 0, got {self.span}")
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from harmofl.files import storing, write_atomic
 from harmofl.landscape.computing import Asked, Landscape
 from harmofl.report.data_page import Grid
+from harmofl.report.scores import DASH
 from harmofl.report.svg import INK, SERIES, embedded, style
 from harmofl.report.templates import template_of
 
@@ -143,7 +144,7 @@ def _saved(figure: Figure, kind: Literal["svg", "png"], background: str | None) 
 
 def _page(landscapes: Sequence[Landscape], asked: Asked, document: str) -> str:
     title = f"Loss around the solutions of {', '.join(one.label for one in landscapes)}"
-    images = f"at most {asked.images} training images a site, {asked.resolution} x {asked.resolution} points"
+    images = f"at most {asked.images} training images a site, at {asked.resolution} x {asked.resolution} points"
     return template_of("data.html").render(
         title="Loss surfaces",
         kind=f"{len(_sites(landscapes))} sites, {len(landscapes)} runs",
@@ -153,8 +154,8 @@ def _page(landscapes: Sequence[Landscape], asked: Asked, document: str) -> str:
         galleries=[],
         note=(
             "The star is the global solution, the large dot the solution of the row's site (where it stands after one "
-            f"more local round, laid into the plane), small dots those of others. Loss as in training, on {images}; all "
-            f"surfaces on one logarithmic scale, {_PLANES[asked.kind]}"
+            f"more local round, laid into the plane), small dots those of others. Loss as in training, on {images}; "
+            f"all surfaces on one logarithmic scale, {_PLANES[asked.kind]}"
         ),
     )
 
@@ -197,8 +198,8 @@ def _table(landscapes: Sequence[Landscape]) -> Grid:
 
 def _cells(one: Landscape, site: str) -> list[str]:
     if site not in one.surfaces.sites:
-        return ["–"] * 4
+        return [DASH] * 4
     s = one.surfaces.sites.index(site)
     distance = one.marks.distances[one.marks.names.index(site)] if site in one.marks.names else math.nan
     values = (one.surfaces.center[s], one.surfaces.own[s], rise(one)[s], distance)
-    return [f"{value:.3g}" if math.isfinite(value) else "–" for value in values]
+    return [f"{value:.3g}" if math.isfinite(value) else DASH for value in values]
