@@ -35,15 +35,15 @@ ROUNDS = {"nuclei": 8, "bloodcells": 6}
 SEEDS = (0, 1, 2)
 IMAGES = 64
 COLUMNS = {
-    "spread, x 1000": ("spread_unbiased", 1000.0),
+    "spread": ("spread_unbiased", 1.0),
     "relative": ("relative", 1.0),
     "epsilon": ("epsilon", 1.0),
-    "||grad F||": ("gradient", 1.0),
+    "norm of grad F": ("gradient", 1.0),
     "cosine": ("cosine", 1.0),
     "Gamma": ("drift", 1.0),
     "rise, x 1000": ("sharpness", 1000.0),
     "eigenvalue": ("eigenvalue", 1.0),
-    "||w||": ("norm", 1.0),
+    "norm of w": ("norm", 1.0),
     "test score": ("score", 1.0),
 }
 
@@ -99,7 +99,8 @@ def row(folder: Path) -> dict[str, float]:
 
 def show(dataset: str, out: Path) -> None:
     rows = {name: [row(out / f"{name}-{seed}") for seed in SEEDS] for name in VARIANTS}
-    print(f"\n{dataset}: {ROUNDS[dataset]} rounds, mean over {len(SEEDS)} seeds (standard deviation)\n")
+    seeds_said = f"mean over {len(SEEDS)} seeds (standard deviation), and in how many seeds a ratio is below 1"
+    print(f"\n{dataset}: {ROUNDS[dataset]} rounds, {seeds_said}\n")
     print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
     for name, seeds in rows.items():
         print(f"| {name} | {' | '.join(cell([s[key] * by for s in seeds]) for key, by in COLUMNS.values())} |")
@@ -122,7 +123,7 @@ def cell(values: list[float]) -> str:
 
 def paired(a: list[dict[str, float]], b: list[dict[str, float]], key: str) -> str:
     ratios = [x[key] / y[key] for x, y in zip(a, b, strict=True)]
-    return f"{fmean(ratios):.2f} ({stdev(ratios):.2f})"
+    return f"{fmean(ratios):.2f} ({stdev(ratios):.2f}), {sum(ratio < 1 for ratio in ratios)} of {len(ratios)}"
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_flag_measures_and_says_what_it_cost(federation: Path, tmp_path: Path) -
     assert "of the time of the rounds" in done.stdout
     assert load_experiment(tmp_path / "r" / "config.toml", {}).run.diagnostics
     assert "The theory measured" in (tmp_path / "r" / "report.html").read_text()
-    assert (tmp_path / "r" / "report-files" / "theory.csv").exists()
+    assert (tmp_path / "r" / "report-files" / "theory-drift.csv").exists()
 
 
 def test_report_shows_it_only_where_there_is_something(finished_run: Path, measured: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The theory measured, as one chart of small multiples over the rounds; for run reports and `harmofl diagnostics`."""
+"""The theory measured, over the rounds: a chart each for run reports, one of all for `harmofl diagnostics`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -61,35 +61,55 @@ def rows(records: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
 _TERMS = ("gradients", "dissimilarity", "variance")
 
 
-def chart(records: Mapping[str, Sequence[Record]], name: str = "theory") -> Chart | None:
-    """All quantities over the rounds, a colour a run; None without records."""
-    if not any(records.values()):
-        return None
+def charts(records: Mapping[str, Sequence[Record]]) -> list[Chart]:
+    """One of every quantity that was measured, over the rounds, a colour a run."""
     numbers = rows(records)
-    shown = [q for q in QUANTITIES if any(math.isfinite(row[q.name]) for row in numbers)]
-    spec = {
-        "concat": [_small(quantity, list(records)) for quantity in shown],
-        "columns": 2,
-        "resolve": {"scale": {"color": "shared"}},
-    }
+    return [
+        Chart(
+            f"theory-{quantity.name}",
+            quantity.title,
+            _told(quantity, numbers),
+            {"height": 170, **_drawn(quantity, list(records))},
+            [{key: row[key] for key in ("run", "round", *_lines(quantity))} for row in numbers],
+        )
+        for quantity in _known(numbers)
+    ]
+
+
+def chart(records: Mapping[str, Sequence[Record]]) -> Chart | None:
+    """All of them in one, with every number; None without records."""
+    numbers = rows(records)
+    if not numbers:
+        return None
+    shown = _known(numbers)
+    title = {"fontSize": 11, "fontWeight": "normal"}
+    parts = [
+        {"title": {"text": q.title, **title}, "width": 290, "height": 120, **_drawn(q, list(records))} for q in shown
+    ]
+    spec = {"concat": parts, "columns": 2, "resolve": {"scale": {"color": "shared"}}}
     said = "; ".join(_told(quantity, numbers) for quantity in shown)
-    return Chart(name, "The theory measured, over the rounds", said, spec, numbers)
+    return Chart("theory", "The theory measured, over the rounds", said, spec, numbers)
 
 
-def _small(quantity: Quantity, labels: Sequence[str]) -> dict[str, Any]:
+def _known(numbers: Sequence[Mapping[str, Any]]) -> list[Quantity]:
+    return [quantity for quantity in QUANTITIES if any(math.isfinite(row[quantity.name]) for row in numbers)]
+
+
+def _lines(quantity: Quantity) -> tuple[str, ...]:
+    return ("drift", "bound") if quantity.name == "drift" else (quantity.name,)
+
+
+def _drawn(quantity: Quantity, labels: Sequence[str]) -> dict[str, Any]:
+    """A line a run, and a dashed one of the bound beside the drift."""
     scale = {"type": "log"} if quantity.log else {"zero": False, "nice": True}
     colours = {"domain": list(labels), "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
     legend = {} if len(labels) > 1 else {"legend": None}
-    tooltip = [{"field": "run"}, {"field": "round"}, {"field": quantity.name, "format": ".4g"}]
-    line = _layer(quantity.name, scale, quantity.log, {"type": "line", "point": {"size": 18}})
-    layers = [{**line, "encoding": {**line["encoding"], "tooltip": tooltip}}]
-    if quantity.name == "drift":
-        layers.append(_layer("bound", scale, True, {"type": "line", "strokeDash": [5, 3], "opacity": 0.7}))
+    lines = _lines(quantity)
+    marks: list[dict[str, Any]] = [{"type": "line", "point": {"size": 18}}]
+    marks.append({"type": "line", "strokeDash": [5, 3], "opacity": 0.7})
+    tooltip = [{"field": "run"}, {"field": "round"}, *({"field": line, "format": ".4g"} for line in lines)]
     return {
-        "title": {"text": quantity.title, "fontSize": 11, "fontWeight": "normal"},
-        "width": 290,
-        "height": 120,
-        "layer": layers,
+        "layer": [_layer(line, scale, quantity.log, mark) for line, mark in zip(lines, marks, strict=False)],
         "encoding": {
             "x": {
                 "field": "round",
@@ -98,6 +118,7 @@ def _small(quantity: Quantity, labels: Sequence[str]) -> dict[str, Any]:
                 "axis": {"tickMinStep": 1, "grid": False},
             },
             "color": {"field": "run", "type": "nominal", "title": None, "scale": colours, **legend},
+            "tooltip": tooltip,
         },
     }
 

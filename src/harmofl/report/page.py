@@ -93,7 +93,7 @@ class Page:
         taking_part: charts of who trained when, of the runs where not all did.
         cost: the chart of time and traffic, if anything was recorded.
         amplitudes: by run, the spectra as pictures.
-        theory: the chart of what was measured of the theory, if anything was.
+        theory: charts of what was measured of the theory, if anything was.
     """
 
     title: str
@@ -103,13 +103,13 @@ class Page:
     taking_part: list[Chart]
     cost: Chart | None
     amplitudes: list[tuple[str, list[tuple[str, str]]]]
-    theory: Chart | None
+    theory: list[Chart]
 
     @property
     def charts(self) -> list[Chart]:
         """All of the page."""
         own = [chart for block in self.blocks for chart in block.charts]
-        return [*own, *self.taking_part, *(chart for chart in (self.cost, self.theory) if chart)]
+        return [*own, *self.theory, *self.taking_part, *([self.cost] if self.cost else [])]
 
     @property
     def pictures(self) -> Iterator[tuple[str, str]]:
@@ -139,7 +139,7 @@ def compose(runs: Sequence[Run]) -> Page:
         taking_part=[c for k, run in enumerate(runs) if (c := figures.participation(run, f"r{k}"))],
         cost=figures.time_and_traffic(runs),
         amplitudes=[(run.label, shown) for run in runs if (shown := maps(run))],
-        theory=diagnostics.chart(diagnostics.measured({run.label: run.folder for run in runs})),
+        theory=diagnostics.charts(diagnostics.measured({run.label: run.folder for run in runs})),
     )
 
 
