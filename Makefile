@@ -8,12 +8,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench bench-compare check format clean
+# What some tests need beside Python packages: a browser, and the proxy of docs/flower.md. Without them those tests are skipped.
+DEBIAN := chromium nginx-light
+
+.PHONY: packages demo test bench bench-compare check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/harmofl demo --out runs/demo
 
-test: $(VENV)/installed
+test: $(VENV)/installed packages
 	$(BIN)/pytest
 
 BENCH :=
@@ -25,11 +28,17 @@ bench: $(VENV)/installed
 bench-compare: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py compare $(BEFORE) $(AFTER)
 
-check: $(VENV)/installed
+check: $(VENV)/installed packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Only where this may be done without a question: as root, with apt-get.
+packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! (command -v chromium && command -v nginx) > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) > /dev/null \
+	  || echo "packages: $(DEBIAN) could not be installed; tests that need them are skipped"; fi
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .

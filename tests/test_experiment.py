@@ -56,6 +56,7 @@ def test_run_folder_has_what_is_promised(finished_run: Path) -> None:
         "result.json",
         "cases.json",
         "samples.npz",
+        "amplitudes.npz",
         "checkpoint/state.safetensors",
         "model/model.json",
         "model/model.safetensors",
@@ -147,7 +148,7 @@ MOMENTS = {
     "during aggregation": "HarmoFL.aggregate = killing(HarmoFL.aggregate, 2)",
     "during the checkpoint write": "journal.write_atomic = half_written",
     "after the checkpoint": "experiment.Watch.round_done = killing(experiment.Watch.round_done, 2)",
-    "before the result": "experiment.save_arrays = killing(experiment.save_samples, 1)",
+    "before the result": "experiment.save_arrays = killing(experiment.save_arrays, 1)",
 }
 
 

@@ -62,7 +62,7 @@ def compare(
 ) -> None:
     """Compare methods under the same network, initial weights, batches and budget, over several seeds.
 
-    Writes table.md, table.tex, table.json, scores.csv and the picture comparison.png. Stopped at any moment, the same
+    Writes report.html, table.md, table.tex, table.json, scores.csv and comparison.png. Stopped at any moment, the same
     command goes on where it was; more methods or seeds may be asked for later, and what is there is not run again.
 
     Examples:
@@ -144,7 +144,7 @@ def sweep(
     by_method = {
         variant.label: [found.get(v.label) for v in line] for variant, line in zip(variants, lines, strict=True)
     }
-    paths = write_sweep(by_method, key, values, comparison.metric, folder)
+    paths = write_sweep(by_method, key, values, comparison, folder)
     Console().print(f"picture {paths[1]}", soft_wrap=True)
     _end(comparison)
 
@@ -220,7 +220,7 @@ def _carry_out(chosen: "Study") -> "Comparison":
     comparison = _interruptible(lambda: carry_out_study(chosen))
     _show(comparison)
     Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
-    Console().print(f"picture {chosen.out / 'comparison.png'}, .svg", soft_wrap=True)
+    Console().print(f"report {chosen.out / 'report.html'}", soft_wrap=True)
     return comparison
 
 

@@ -188,7 +188,7 @@ def test_a_sweep_writes_data_and_picture(federation: Path, tmp_path: Path) -> No
     key, values = parse_sweep("method.alpha=0,0.05")
     lines = swept(chosen.base, parse_variants("fedavg"), key, values)
     comparison = carry_out_study(Study(chosen.base, lines[0], 2, tmp_path / "out", workers=1))
-    paths = write_sweep({"fedavg": comparison.outcomes}, key, values, comparison.metric, tmp_path / "out")
+    paths = write_sweep({"fedavg": comparison.outcomes}, key, values, comparison, tmp_path / "out")
     with paths[0].open() as file:
         table = list(csv.DictReader(file))
     assert [(r["method"], r["method.alpha"], r["seed"]) for r in table] == [

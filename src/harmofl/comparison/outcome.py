@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class Outcome:
         cases: by site.
         cost: what it takes.
         remarks: what a user should know, in plain words.
+        curves: by site, (seeds, rounds) its validation score after every round, NaN where there was none.
     """
 
     variant: Variant
@@ -74,6 +75,7 @@ class Outcome:
     cases: Mapping[str, CaseTable]
     cost: Cost
     remarks: tuple[str, ...]
+    curves: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def is_yardstick(self) -> bool:
@@ -165,12 +167,28 @@ def _outcome(by_seed: Mapping[int, list[_Finished]]) -> Outcome:
         val=np.array([np.mean([_validation(run) for run in runs]) for runs in by_seed.values()]),
         cases={site: _cases(site, by_seed) for site in sites},
         cost=_cost(runs),
+        curves=_curves(list(by_seed.values())),
         remarks=tuple(dict.fromkeys(line for run in runs for line in run.result.get("remarks", []))),
     )
 
 
 def _validation(run: _Finished) -> float:
     return float(np.mean([_number(scores[run.result["main_metric"]]) for scores in run.result["val"].values()]))
+
+
+def _curves(by_seed: Sequence[Sequence[_Finished]]) -> dict[str, Floats]:
+    """Where sites were left out in turn, the mean over the runs that a site trained in."""
+    runs = [run for runs in by_seed for run in runs]
+    metric, rounds = runs[0].result["main_metric"], max(len(run.records) for run in runs)
+    sites = sorted({site for run in runs for record in run.records for site in record.get("val") or {}})
+    curves = {site: np.full((len(by_seed), rounds), math.nan) for site in sites}
+    for row, of_seed in enumerate(by_seed):
+        for k in range(rounds):
+            there = [run.records[k].get("val") or {} for run in of_seed if k < len(run.records)]
+            for site, curve in curves.items():
+                values = [_number(val[site][metric]) for val in there if site in val]
+                curve[row, k] = np.mean(values) if values else math.nan
+    return curves
 
 
 def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> CaseTable:

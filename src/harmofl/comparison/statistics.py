@@ -1,7 +1,7 @@
 """Is one method better than another, and by more than seeds and test cases vary?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,12 @@ def difference(method: Outcome, baseline: Outcome, seed: int = 0) -> Difference 
     by_seed = sum(weight * gain.mean(axis=1) for gain, weight in gains)
     low, high = _interval(gains, len(common), seed)
     return Difference(float(np.mean(by_seed)), low, high, int(np.sum(by_seed > 0)), len(common))
+
+
+def at_site(outcome: Outcome, site: str) -> Outcome:
+    """The same, of one of its sites alone."""
+    column = outcome.sites.index(site)
+    return replace(outcome, sites=(site,), test=outcome.test[:, [column]], cases={site: outcome.cases[site]})
 
 
 Gains = list[tuple[NDArray[np.float64], float]]

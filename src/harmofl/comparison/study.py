@@ -100,14 +100,14 @@ def carry_out_study(study: Study) -> Comparison:
         said=_left_aside(study),
     )
     write_tables(comparison, study.out)
-    _draw(comparison, study.out)
+    _write_page(comparison, study.out)
     return comparison
 
 
-def _draw(comparison: Comparison, out: Path) -> None:
-    from harmofl.comparison.picture import draw_comparison  # slow to import
+def _write_page(comparison: Comparison, out: Path) -> None:
+    from harmofl.comparison.page import write_comparison  # slow to import
 
-    draw_comparison(comparison, out)
+    write_comparison(comparison, out)
 
 
 def _left_aside(study: Study) -> list[str]:

@@ -2,18 +2,24 @@
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harmofl.comparison.charts import coloured, shorten
 from harmofl.comparison.outcome import Outcome
+from harmofl.comparison.page import write_comparison
 from harmofl.comparison.study import site_names
+from harmofl.comparison.table import Comparison
 from harmofl.comparison.variants import Variant, check_may_differ, split_outside_brackets
 from harmofl.config import Experiment, parse_value
 from harmofl.errors import ConfigError
-from harmofl.files import storing, write_atomic
+from harmofl.files import write_atomic
+from harmofl.report.scores import metric_name
+from harmofl.report.vega import Chart, picture
 
 SITES = "sites"
 """The setting "how many sites take part"; it is no key of an experiment."""
@@ -65,18 +71,21 @@ Lines = Mapping[str, Sequence[Outcome | None]]
 """Method -> an outcome a value, None where no run came to its end."""
 
 
-def write_sweep(lines: Lines, key: str, values: Mapping[str, Any], metric: str, out: Path) -> list[Path]:
-    """Write sweep.csv, and the picture as sweep.png and sweep.svg, into the folder.
+def write_sweep(lines: Lines, key: str, values: Mapping[str, Any], comparison: Comparison, out: Path) -> list[Path]:
+    """Write sweep.csv, the picture as sweep.png and sweep.svg, and report.html with it, into the folder.
 
     Args:
         lines: the outcomes.
         key: what was swept.
         values: the values by how they are written.
-        metric: the score.
+        comparison: all of them side by side.
         out: the folder.
     """
-    write_atomic(out / "sweep.csv", _table(lines, key, values, metric).encode())
-    return [out / "sweep.csv", *_draw(lines, key, values, metric, out)]
+    chart = sweep_chart(lines, key, values, comparison.metric)
+    write_atomic(out / "sweep.csv", _table(lines, key, values, comparison.metric).encode())
+    write_atomic(out / "sweep.png", picture(chart, "png"))
+    write_atomic(out / "sweep.svg", picture(chart, "svg"))
+    return [out / "sweep.csv", out / "sweep.png", out / "sweep.svg", write_comparison(comparison, out, chart)]
 
 
 def _table(lines: Lines, key: str, values: Mapping[str, Any], metric: str) -> str:
@@ -91,41 +100,62 @@ def _table(lines: Lines, key: str, values: Mapping[str, Any], metric: str) -> st
     return file.getvalue()
 
 
-def _draw(lines: Lines, key: str, values: Mapping[str, Any], metric: str, out: Path) -> list[Path]:
-    """A line a method: mean over the seeds with their range, validation dashed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from harmofl.comparison.picture import quiet_drawing, shorten
-
+def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) -> Chart:
+    """One setting at several values, as the paper's Figure 5: a line a method, its range over the seeds as a band."""
     places, logarithmic = _places(values)
-    order = np.argsort(places, kind="stable")
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for index, (label, outcomes) in enumerate(lines.items()):
-        known = [(places[i], outcome) for i in order if (outcome := outcomes[i]) is not None]
-        x = [place for place, _ in known]
-        colour = f"C{index}"
-        for name, style, shade in (("average", "-o", 0.2), ("val", "--", 0.0)):
-            scores = [getattr(outcome, name) for _, outcome in known]
-            axes.plot(x, [np.mean(s) for s in scores], style, color=colour, label=shorten(label) if shade else None)
-            low, high = [s.min() for s in scores], [s.max() for s in scores]
-            axes.fill_between(x, low, high, color=colour, alpha=shade, lw=0)
-    if logarithmic:
-        axes.set_xscale("log")
-    axes.set_xticks(places, list(values), minor=False)
-    axes.minorticks_off()
-    axes.set_xlabel(key)
-    axes.set_ylabel(f"{metric}, mean over sites")
-    axes.set_title("solid: test, with the range over seeds; dashed: validation", loc="left", fontsize=9)
-    axes.grid(axis="y", lw=0.4)
-    axes.legend(frameon=False)
-    paths = [out / "sweep.png", out / "sweep.svg"]
-    for path in paths:
-        with storing(path), quiet_drawing():
-            figure.savefig(path, dpi=150)
-    return paths
+    rows = [
+        {
+            "method": shorten(label),
+            "value": text,
+            "place": place,
+            "of": of,
+            "score": float(scores.mean()),
+            "low": float(scores.min()),
+            "high": float(scores.max()),
+        }
+        for label, outcomes in lines.items()
+        for text, place, outcome in sorted(zip(values, places, outcomes, strict=True), key=lambda one: one[1])
+        if outcome is not None
+        for of, scores in (("test", outcome.average), ("validation", outcome.val))
+        if np.isfinite(scores).all()
+    ]
+    names = _written(places, list(values))
+    axis = {"values": places, "labelExpr": names, "labelOverlap": True}
+    x = {"field": "place", "type": "quantitative", "title": key, "axis": axis}
+    x["scale"] = {"type": "log"} if logarithmic else {"zero": False}
+    y = {"type": "quantitative", "title": f"{metric_name(metric)}, mean over sites", "scale": {"zero": False}}
+    tooltip = [{"field": name} for name in ("method", "value", "of")]
+    tooltip += [{"field": name, "format": ".3f"} for name in ("score", "low", "high")]
+    kinds = {"domain": ["test", "validation"], "range": [[1, 0], [4, 3]]}
+    dashed = {"field": "of", "type": "nominal", "title": None, "legend": {"symbolType": "stroke"}}
+    spec = {
+        "height": 280,
+        "layer": [
+            {
+                "transform": [{"filter": "datum.of == 'test'"}],
+                "mark": {"type": "area", "opacity": 0.18},
+                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "line", "point": {"filled": True, "size": 55}},
+                "encoding": {
+                    "y": {**y, "field": "score"},
+                    "strokeDash": {**dashed, "scale": kinds},
+                    "tooltip": tooltip,
+                },
+            },
+        ],
+        "encoding": {"x": x, "color": coloured([shorten(label) for label in lines])},
+    }
+    told = "; ".join(f"{r['method']} at {r['value']} {r['score']:.3f}" for r in rows if r["of"] == "test")
+    title = f"{metric_name(metric)} against {key}: mean and range over the seeds"
+    return Chart("sweep", title, f"{title}: {told}", spec, rows)
+
+
+def _written(places: Sequence[float], names: Sequence[str]) -> str:
+    """A Vega expression that writes each place as its value was written."""
+    known = json.dumps({f"{place:.9g}": name for place, name in zip(places, names, strict=True)})
+    return f"{known}[format(datum.value, '.9g')] || datum.label"
 
 
 def _places(values: Mapping[str, Any]) -> tuple[list[float], bool]:

@@ -45,7 +45,7 @@ def confusion(run: Run, ident: str) -> Chart | None:
     axis = {"type": "nominal", "sort": names}
     above = {"orient": "top", "labelAngle": -20}
     spec = {
-        "height": {"step": 38},
+        "height": 38 * len(names),
         "transform": [{"filter": "datum.site == site"}],
         "layer": [
             {
@@ -135,7 +135,8 @@ def calibration_table(group: Group) -> Table | None:
             values = {site: number(calibration_error(answers)) for site, answers in _by_site(run).items()}
             cells = [values.get(site, "\N{EN DASH}") for site in (ALL, *group.sites)]
             rows.append(Row(run.label, index, tuple(map(Cell, cells))))
-    return Table("Expected calibration error (lower is better)", (ALL, *group.sites), tuple(rows)) if rows else None
+    title = "Expected calibration error (lower is better)"
+    return Table(title, (ALL, *group.sites), tuple(rows), summaries=0) if rows else None
 
 
 def reliability(answers: Answers) -> list[tuple[float, float, int]]:

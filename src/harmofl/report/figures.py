@@ -42,7 +42,7 @@ def per_site(group: Group, ident: str) -> list[Chart]:
                 {"transform": [{"filter": "datum.chosen"}], "mark": {**_POINT, "shape": "diamond", "size": 60}},
             ],
             "encoding": {
-                "x": _round_axis(),
+                "x": round_axis(_last(group.runs)),
                 "y": _axis("score", None, scale={"domain": span, "nice": True, "zero": False}),
                 "color": _run_colour(group, legend=False),
             },
@@ -101,24 +101,18 @@ def _curves(
                 "mark": {**_POINT, "shape": "diamond", "size": 110, "opacity": 1},
             }
         )
-    near = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
-    size = {
-        "condition": {"param": "near", "empty": False, "value": 70},
-        "value": 14 if len(group.runs[0].rounds) < 3 else 0,
-    }
     layers.append(
         {
             "transform": shown if len(group.runs) > 1 else [],
-            "params": [{"name": "near", "select": near}],
-            "mark": _POINT,
-            "encoding": {"size": size, "tooltip": tooltip},
+            "mark": {**_POINT, "size": 120, "opacity": 0},
+            "encoding": {"tooltip": tooltip},
         }
     )
     spec = {
         "height": 220,
         "layer": layers,
         "encoding": {
-            "x": _round_axis(),
+            "x": round_axis(_last(group.runs)),
             "y": _axis(name, name, scale={"zero": False}),
             "color": _run_colour(group, legend=len(group.runs) > 1),
         },
@@ -140,8 +134,16 @@ def _told(title: str, group: Group, rows: Sequence[Row], name: str) -> str:
     return f"{title}, over the rounds: {'; '.join(said) or 'no values'}"
 
 
-def _round_axis() -> dict[str, Any]:
-    return {"field": "round", "type": "quantitative", "title": "Round", "axis": {"tickMinStep": 1, "grid": False}}
+def round_axis(last: int) -> dict[str, Any]:
+    """The x axis of rounds up to `last`, with ticks at whole numbers only."""
+    step = next(n for n in (10**e * f for e in range(9) for f in (1, 2, 5)) if last <= 12 * n)
+    values = [k for k in range(last + 1) if k % step == 0 and k] if step > 1 else list(range(1, last + 1))
+    axis = {"values": values, "format": "d", "grid": False}
+    return {"field": "round", "type": "quantitative", "title": "Round", "axis": axis, "scale": {"nice": False}}
+
+
+def _last(runs: Sequence[Run]) -> int:
+    return max((line.round for run in runs for line in run.rounds), default=1)
 
 
 def _axis(field: str, title: str | None, **more: Any) -> dict[str, Any]:
@@ -184,10 +186,13 @@ def scores(group: Group, ident: str) -> Chart:
     tooltip += [{"field": key, "format": ".3f"} for key in ("score", "low", "high")]
     offset = {"yOffset": {"field": "run", "sort": None, "scale": {"paddingInner": 0.2}}} if many else {}
     scale = {"zero": False, "nice": True}
-    interval = {"x": _axis("low", None, scale=scale), "x2": {"field": "high"}}
-    point = {"x": _axis("score", metric_name(group.metric), scale=scale)}
+    interval = {
+        "x": _axis("low", metric_name(group.metric), scale=scale, axis={"tickCount": 8}),
+        "x2": {"field": "high"},
+    }
+    point = {"x": _axis("score", metric_name(group.metric), scale=scale, axis={"tickCount": 8})}
     spec = {
-        "height": {"step": 13 if many else 22, **({"for": "offset"} if many else {})},
+        "height": len(order) * (13 * len(group.finished) + 4 if many else 22),
         "layer": [
             {
                 "transform": [{"filter": "isValid(datum.low)"}],
@@ -227,7 +232,7 @@ def cases(group: Group, ident: str) -> Chart | None:
     if not rows:
         return None
     spec = {
-        "height": {"step": 22},
+        "height": 22 * len({row["site"] for row in rows}),
         "mark": {"type": "point", "size": 30, "opacity": 0.7},
         "encoding": {
             "x": _axis("score", metric_name(group.metric), scale={"domain": [0, 1]}),
@@ -261,7 +266,7 @@ def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
         "height": 160,
         "mark": {"type": "line", "point": True},
         "encoding": {
-            "x": _round_axis(),
+            "x": round_axis(_last(group.runs)),
             "y": _axis("seconds", "seconds", scale={"zero": True}),
             "color": _run_colour(group, legend=len(runs) > 1),
             **_dash(group),
@@ -293,7 +298,7 @@ def participation(run: Run, ident: str) -> Chart | None:
         return None
     states = ["trained", "not drawn", "left out"]
     spec = {
-        "height": {"step": 16},
+        "height": 16 * len(run.sites_ever),
         "mark": {"type": "rect", "stroke": "var(--card)", "strokeWidth": 1},
         "encoding": {
             "x": {

@@ -8,13 +8,20 @@ function drawChart(box) {
   box.append(live);
   const values = chart.values.map((row) => Object.fromEntries(chart.keys.map((key, k) => [key, row[k]])));
   const spec = { ...chart.spec, data: { name: "rows", values } };
-  if (!spec.facet) spec.width = "container";
-  spec.autosize = { type: "fit-x", contains: "padding" };
+  const fits = !spec.facet;
+  box.classList.add("drawn");
+  if (!live.clientWidth) {
+    // printed straight away: the still picture serves
+    box.classList.remove("drawn");
+    live.remove();
+    return null;
+  }
+  if (fits) Object.assign(spec, { width: live.clientWidth, autosize: { type: "fit-x", contains: "padding" } });
   const actions = { export: true, source: false, compiled: false, editor: false };
-  return vegaEmbed(live, spec, { ast: true, renderer: "svg", actions, downloadFileName: box.dataset.chart }).then(
+  return vegaEmbed(live, spec, { ast: true, renderer: "svg", logLevel: 1, actions, downloadFileName: box.dataset.chart }).then(
     (drawn) => {
       views.push(drawn.view);
-      box.classList.add("drawn");
+      if (fits) new ResizeObserver(() => drawn.view.width(live.clientWidth).runAsync()).observe(live);
       const svg = live.querySelector("svg");
       svg.setAttribute("role", "img");
       svg.setAttribute("aria-label", chart.spec.description);

@@ -160,6 +160,9 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _load_run(folder: Path) -> Run:
+    if (folder / "table.json").exists():
+        page, run = folder / "report.html", next(folder.glob("*/seed-*"), folder)
+        raise RunError(f"{folder}: is the folder of a comparison, whose page is {page}; give runs in it, such as {run}")
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}; give a folder that training wrote")
     config = _read_config(folder / "config.toml")

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -30,6 +30,9 @@ from harmofl.report.templates import template_of
 from harmofl.report.vega import Chart
 from harmofl.report.warnings import warnings
 
+MOST = 4_600_000
+"""Characters of charts, pictures and the script that draws: a page stays below 5 MB."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -47,10 +50,10 @@ class Block:
     closely: list[Chart]
     calibration: Table | None
     images: list["Images"]
-    galleries: list[Gallery]
     classes: list[tuple[str, str]]
     normalized: bool
     mistakes: tuple[tuple[str, str], ...]
+    galleries: list[Gallery] = field(default_factory=list)
 
     @property
     def charts(self) -> list[Chart]:
@@ -128,19 +131,19 @@ class Page:
 def compose(runs: Sequence[Run]) -> Page:
     """Work out everything that the page shows."""
     groups = group_runs(runs)
-    return Page(
+    page = Page(
         title=_title(runs),
         runs=runs,
-        blocks=[
-            _block(f"g{index}", group, pictures)
-            for index, (group, pictures) in enumerate(zip(groups, galleries(groups), strict=True))
-        ],
+        blocks=[_block(f"g{index}", group) for index, group in enumerate(groups)],
         warnings=[(run.label, said) for run in runs if (said := warnings(run))],
         taking_part=[c for k, run in enumerate(runs) if (c := figures.participation(run, f"r{k}"))],
         cost=figures.time_and_traffic(runs),
         amplitudes=[(run.label, shown) for run in runs if (shown := maps(run))],
         theory=diagnostics.charts(diagnostics.measured({run.label: run.folder for run in runs})),
     )
+    room = MOST - len(vega.script()) - sum(len(chart.still) + len(chart.data) for chart in page.charts)
+    blocks = zip(page.blocks, galleries(groups, room), strict=True)
+    return replace(page, blocks=[replace(block, galleries=shown) for block, shown in blocks])
 
 
 def render(page: Page) -> str:
@@ -150,7 +153,6 @@ def render(page: Page) -> str:
         dash_pattern=dash_pattern,
         colour=lambda index: index % len(SERIES),
         chart=live,
-        still=vega.inline,
     )
     blocks, runs = page.blocks, page.runs
     sites = list(dict.fromkeys(site for block in blocks for site in block.group.sites))
@@ -174,8 +176,8 @@ def render(page: Page) -> str:
 
 def live(chart: Chart) -> Markup:
     """A chart that is a still picture without a script and on paper, and else one to hover over."""
-    data = f'<script type="application/json">{vega.embedded(chart)}</script>'
-    return Markup(f'<div data-chart="{chart.name}"><div class="still">{vega.inline(chart)}</div>{data}</div>')
+    data = f'<script type="application/json">{chart.data}</script>'
+    return Markup(f'<div data-chart="{chart.name}"><div class="still">{chart.still}</div>{data}</div>')
 
 
 def dash_pattern(index: int) -> str:
@@ -184,10 +186,9 @@ def dash_pattern(index: int) -> str:
     return "" if dashes == vega.DASHES[0] else " ".join(map(str, dashes))
 
 
-def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:
+def _block(ident: str, group: Group) -> Block:
     validation = [validation_table(group)] if group.finished else []
     alone = group.runs[0] if len(group.runs) == 1 and group.finished else None
-    tables = [score_table(group, group.metric, mark_best=True)]
     by_site = [site_table(alone, group.metric)] if alone else []
     closely = [classes.calibration(group, ident), figures.cases(group, ident)]
     closely += [classes.confusion(run, f"{ident}-{k}") for k, run in enumerate(group.runs)]
@@ -196,7 +197,7 @@ def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:
         group=group,
         title=f"{metric_name(group.metric)} at {len(group.sites)} sites: {', '.join(group.sites)}",
         outcome=outcome(group),
-        tables=by_site + tables if len(group.sites) <= 8 or not alone else by_site,
+        tables=by_site or [score_table(group, group.metric, mark_best=True)],
         further=[score_table(group, metric) for metric in further_metrics(group)] + validation,
         scores=[figures.scores(group, ident)] if group.finished else [],
         overview=figures.over_rounds(group, ident),
@@ -204,11 +205,18 @@ def _block(ident: str, group: Group, pictures: list[Gallery]) -> Block:
         closely=[chart for chart in closely if chart],
         calibration=classes.calibration_table(group),
         images=_images(group),
-        galleries=pictures,
         classes=class_key(group),
         normalized=has_normalized(group),
-        mistakes=MISTAKES if has_masks(group) else (),
+        mistakes=_mistakes(group),
     )
+
+
+def _mistakes(group: Group) -> tuple[tuple[str, str], ...]:
+    """The colours of the difference that can occur."""
+    if not has_masks(group):
+        return ()
+    several = any(run.result and len(run.result.classes) > 2 for run in group.runs)
+    return MISTAKES if several else MISTAKES[:2]
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -8,7 +8,8 @@ from harmofl.report.pixels import class_colour, compared, data_uri, outlined, to
 from harmofl.report.samples import Array, SiteSamples
 from harmofl.report.scores import Group, metric_name, number
 
-BUDGET = 2_500_000  # characters of pictures on one page
+BUDGET = 2_500_000
+"""Characters of pictures on one page, at most."""
 LIMITS = ((4, 256), (4, 192), (3, 192), (2, 160), (2, 128), (1, 112), (1, 64))  # cases per site, pixels
 
 
@@ -67,11 +68,11 @@ class _Sample:
         return self.arrays.targets.ndim == 3
 
 
-def galleries(groups: Sequence[Group]) -> list[list[Gallery]]:
-    """The sample images of every group, as many and as large as the page can hold; at worst none."""
+def galleries(groups: Sequence[Group], room: int) -> list[list[Gallery]]:
+    """The sample images of every group, as many and as large as fit into `room` characters; at worst none."""
     for cases, side in LIMITS:
         made = [[_gallery(group, site, cases, side) for site in _sampled_sites(group)] for group in groups]
-        if sum(_weight(gallery) for group in made for gallery in group) <= BUDGET:
+        if sum(_weight(gallery) for group in made for gallery in group) <= min(BUDGET, room):
             return made
     return [[] for _ in groups]
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from harmofl.report.load import Run, Scores
 
 DASH = "\N{EN DASH}"
+MANY = 8
+"""More sites than this are rows of a table, not columns."""
+SUMMARIES = ("Mean", "Worst", "Std")
 NAMES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -123,6 +126,9 @@ def site_table(run: Run, metric: str) -> Table:
         texts = (number(value), between(*interval_at(run, site)), *counts)
         trained = run.result is not None and site in run.result.test
         rows.append(Row(site if trained else f"{site} (not in training)", None, tuple(map(Cell, texts))))
+    values = site_values(run.result.test, list(run.result.test), metric) if run.result else []
+    for name, value in zip(SUMMARIES, _summary(values), strict=True):
+        rows.append(Row(name, None, tuple(map(Cell, (number(value), "", "", "")))))
     title = f"{metric_name(metric)} on test images of every site"
     return Table(title, (metric_name(metric), "95 % interval", "Images", "Cases"), tuple(rows), "Site", 0)
 
@@ -150,17 +156,28 @@ def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool 
     for index, run in enumerate(group.runs):
         if run.result:
             scores = run.result.test if part == "test" else run.result.val
-            values[index] = _with_summary(site_values(scores, group.sites, metric))
+            own = site_values(scores, group.sites, metric)
+            values[index] = [*own, *_summary(own)]
     best = _best_texts(list(values.values())) if mark_best and len(values) > 1 else []
     rows = [_row(run, index, values.get(index), best) for index, run in enumerate(group.runs)]
-    return Table(title, (*group.sites, "Mean", "Worst", "Std"), tuple(rows))
+    table = Table(title, (*group.sites, *SUMMARIES), tuple(rows))
+    return table if len(group.sites) <= MANY else _sites_down(table)
 
 
-def _with_summary(values: list[float]) -> list[float]:
+def _sites_down(table: Table) -> Table:
+    """A row a site, for more sites than a page is wide."""
+    rows = [
+        Row(name, None, tuple(row.cells[k] if row.cells else Cell(DASH) for row in table.rows))
+        for k, name in enumerate(table.columns)
+    ]
+    return Table(table.title, tuple(row.label for row in table.rows), tuple(rows), "Site", 0)
+
+
+def _summary(values: list[float]) -> list[float]:
     whole = all(math.isfinite(value) for value in values)
     worst = min(values) if whole and values else math.nan
     spread = statistics.stdev(values) if whole and len(values) > 1 else math.nan
-    return [*values, mean(values), worst, spread]
+    return [mean(values), worst, spread]
 
 
 def _best_texts(rows: list[list[float]]) -> list[str]:

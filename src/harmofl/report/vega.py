@@ -11,7 +11,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
@@ -45,7 +45,13 @@ _CONFIG = {
         "tickColor": "var(--line)",
         "labelLimit": 160,
     },
-    "legend": {"labelColor": "currentColor", "titleColor": "currentColor", "labelLimit": 220, "orient": "top"},
+    "legend": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "labelLimit": 220,
+        "orient": "top",
+        "symbolOpacity": 1,
+    },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor"},
     "range": {"category": COLOURS},
 }
@@ -71,15 +77,23 @@ class Chart:
     rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
     by_site: bool = False
 
+    @cached_property
+    def still(self) -> Markup:
+        """The chart as an SVG element, still, in the colours of the page."""
+        return Markup(_named(_svg(_whole(self)), self))
+
+    @cached_property
+    def data(self) -> Markup:
+        """The chart as JSON for the page's script, safe inside a script element."""
+        keys = list(self.rows[0]) if self.rows else []
+        values = [[_short(row[key]) for key in keys] for row in self.rows]
+        spec = {key: value for key, value in _whole(self).items() if key != "data"}
+        return Markup(_quoted({"spec": spec, "keys": keys, "values": values}))
+
 
 def parameter_site() -> dict[str, Any]:
     """The parameter that the page's choice of a site sets."""
     return {"name": "site", "value": ALL}
-
-
-def inline(chart: Chart) -> Markup:
-    """The chart as an SVG element, still, in the colours of the page."""
-    return Markup(_named(_svg(_whole(chart)), chart))
 
 
 def picture(chart: Chart, kind: Literal["svg", "png"]) -> bytes:
@@ -101,14 +115,6 @@ def table(chart: Chart) -> str:
     writer.writeheader()
     writer.writerows(chart.rows)
     return file.getvalue()
-
-
-def embedded(chart: Chart) -> Markup:
-    """The chart as JSON for the page's script, safe inside a script element."""
-    keys = list(chart.rows[0]) if chart.rows else []
-    values = [[_short(row[key]) for key in keys] for row in chart.rows]
-    spec = {key: value for key, value in _whole(chart).items() if key != "data"}
-    return Markup(_quoted({"spec": spec, "keys": keys, "values": values}))
 
 
 @cache

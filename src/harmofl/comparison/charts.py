@@ -1,0 +1,150 @@
+"""Charts of a comparison: scores seed by seed, and curves over the rounds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harmofl.comparison.outcome import Floats, Outcome
+from harmofl.comparison.table import Comparison
+from harmofl.report.figures import round_axis
+from harmofl.report.scores import metric_words, number
+from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
+
+MOST_CURVES = 8000
+"""More numbers than this, and the curves are of the mean over the sites alone."""
+Row = Mapping[str, Any]
+
+
+def shorten(label: str, most: int = 45) -> str:
+    """A label that leaves room for the picture."""
+    return label if len(label) <= most else f"{label[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def overview(comparison: Comparison) -> Chart:
+    """Every method's average and worst site, seed by seed, from the best average down."""
+    outcomes = sorted(comparison.outcomes, key=lambda outcome: -outcome.average.mean())
+    rows = [
+        {"method": labelled(o), "seed": seed, "of": kind, "score": float(score)}
+        for o in outcomes
+        for kind, scores in (("mean over sites", o.average), ("worst site", o.worst))
+        for seed, score in zip(o.seeds, scores, strict=True)
+        if math.isfinite(score)
+    ]
+    base = next((o for o in outcomes if o.variant.label == comparison.baseline), None)
+    x = {"field": "score", "title": f"test {metric_words(comparison.metric)}", "type": "quantitative"}
+    encoding = {"x": {**x, "scale": {"zero": False}}, "y": down("method"), **_kinds()}
+    mean = {"aggregate": [{"op": "mean", "field": "score", "as": "score"}], "groupby": ["method", "of"]}
+    tooltip = [{"field": key} for key in ("method", "of", "seed")] + [{"field": "score", "format": ".3f"}]
+    point = {"type": "point", "filled": True}
+    layers: list[dict[str, Any]] = [
+        {"mark": {**point, "size": 25, "opacity": 0.45}, "encoding": {**encoding, "tooltip": tooltip}},
+        {"transform": [mean], "mark": {**point, "size": 110, "opacity": 1}, "encoding": encoding},
+    ]
+    if base is not None:
+        layers.insert(0, rule_at(float(base.average.mean())))
+    spec = {"height": 24 * len(outcomes), "layer": layers}
+    told = "; ".join(f"{labelled(o)} {number(o.average.mean())}, worst site {number(o.worst.mean())}" for o in outcomes)
+    line = f"; the line is {shorten(comparison.baseline)}" if base is not None else ""
+    title = f"Test {metric_words(comparison.metric)}: mean over seeds large, single seeds small{line}"
+    return Chart("comparison", title, told, spec, rows)
+
+
+def _kinds() -> dict[str, Any]:
+    kinds = ["mean over sites", "worst site"]
+    colour = {"domain": kinds, "range": [COLOURS[0], COLOURS[4]]}
+    shape = {"domain": kinds, "range": ["circle", "triangle-down"]}
+    field = {"field": "of", "type": "nominal", "title": None}
+    return {"color": {**field, "scale": colour}, "shape": {**field, "scale": shape}}
+
+
+def down(field: str, **more: Any) -> dict[str, Any]:
+    """The y axis of a chart with a line of its own for each name, in the order of the rows."""
+    return {"field": field, "type": "nominal", "sort": None, "title": None, **more}
+
+
+def labelled(outcome: Outcome) -> str:
+    """What a method is called in the charts."""
+    return shorten(outcome.variant.label) + (" (yardstick)" if outcome.is_yardstick else "")
+
+
+def coloured(labels: Sequence[str]) -> dict[str, Any]:
+    """The same method has the same colour in every chart of the page."""
+    scale = {"domain": labels, "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
+    return {"field": "method", "type": "nominal", "title": None, "scale": scale}
+
+
+def _dash(labels: Sequence[str]) -> dict[str, Any]:
+    scale = {"domain": labels, "range": [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(labels))]}
+    return {"field": "method", "type": "nominal", "title": None, "scale": scale}
+
+
+def all_labels(comparison: Comparison) -> list[str]:
+    """Of every method."""
+    return [labelled(outcome) for outcome in comparison.outcomes]
+
+
+def curves(comparison: Comparison) -> Chart | None:
+    """The validation score over the rounds: mean over the seeds, and their range as a band."""
+    rows: list[dict[str, Any]] = []
+    count = sum(curve.size for o in comparison.outcomes for curve in o.curves.values())
+    for outcome in (o for o in comparison.outcomes if o.curves):
+        mean = np.mean(list(outcome.curves.values()), axis=0)
+        shown = {ALL: mean, **(outcome.curves if count <= MOST_CURVES else {})}
+        rows += [row for site, curve in shown.items() for row in _curve(labelled(outcome), site, curve)]
+    if not rows:
+        return None
+    chosen = [{"filter": "datum.site == site"}]
+    tooltip = [{"field": key} for key in ("method", "site", "round")]
+    tooltip += [{"field": key, "format": ".3f"} for key in ("score", "low", "high")]
+    y = {"type": "quantitative", "title": f"validation {metric_words(comparison.metric)}", "scale": {"zero": False}}
+    colour = coloured(all_labels(comparison))
+    spec = {
+        "height": 320,
+        "layer": [
+            {
+                "mark": {"type": "area", "opacity": 0.16},
+                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "line", "strokeWidth": 2.2},
+                "encoding": {"y": {**y, "field": "score"}, "strokeDash": _dash(all_labels(comparison))},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "opacity": 0, "size": 60},
+                "encoding": {"y": {**y, "field": "score"}, "tooltip": tooltip},
+            },
+        ],
+        "transform": chosen,
+        "encoding": {
+            "x": round_axis(max(row["round"] for row in rows)),
+            "color": colour,
+        },
+    }
+    title = f"Validation {metric_words(comparison.metric)} over the rounds: mean and range over the seeds"
+    ends = {row["method"]: row["score"] for row in rows if row["site"] == ALL}
+    told = f"{title}; at the end: " + "; ".join(f"{method} {number(score)}" for method, score in ends.items())
+    return Chart("curves", title, told, spec, rows, by_site=True)
+
+
+def _curve(label: str, site: str, curve: Floats) -> list[dict[str, Any]]:
+    """(seeds, rounds) as a row a round that was validated."""
+    return [
+        {
+            "method": label,
+            "site": site,
+            "round": k + 1,
+            "score": float(scores.mean()),
+            "low": float(scores.min()),
+            "high": float(scores.max()),
+        }
+        for k, scores in enumerate(curve.T)
+        if np.isfinite(scores).all()
+    ]
+
+
+def rule_at(place: float) -> dict[str, Any]:
+    """A layer with a dashed line at one place of the x axis."""
+    mark = {"type": "rule", "strokeDash": [4, 3], "color": "var(--soft)"}
+    return {"data": {"values": [{}]}, "mark": mark, "encoding": {"x": {"datum": place, "type": "quantitative"}}}

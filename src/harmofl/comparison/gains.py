@@ -1,0 +1,109 @@
+"""Charts of what methods gain over the baseline: at every site, and against what they cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shorten
+from harmofl.comparison.statistics import Difference, at_site, difference
+from harmofl.comparison.table import Comparison, sites_of
+from harmofl.report.scores import metric_words
+from harmofl.report.vega import Chart
+
+MOST_DIFFERENCES = 300
+"""More pairs of method and site than this have no chart of their own."""
+Row = Mapping[str, Any]
+
+
+def site_differences(comparison: Comparison) -> Chart | None:
+    """How much better each method is than the baseline at each site, with 95 % intervals over seeds and cases."""
+    rows = [_difference_row(method, "mean over sites", found) for method, found in _differences(comparison)]
+    base = next((o for o in comparison.outcomes if o.variant.label == comparison.baseline), None)
+    others = [o for o in comparison.outcomes if o is not base]
+    if base is None or not rows or len(others) * len(sites_of(comparison)) > MOST_DIFFERENCES:
+        return None
+    for site in sites_of(comparison):
+        for other in others:
+            if site in other.sites and site in base.sites:
+                found = difference(at_site(other, site), at_site(base, site))
+                rows += [_difference_row(labelled(other), site, found)] if found else []
+    sites = list(dict.fromkeys(row["site"] for row in rows))
+    x = {"type": "quantitative", "title": f"difference to {shorten(comparison.baseline)}", "axis": {"tickCount": 8}}
+    tooltip = [{"field": key} for key in ("method", "site")]
+    tooltip += [{"field": key, "format": "+.3f"} for key in ("difference", "low", "high")]
+    tooltip += [{"field": "better", "title": "seeds it is better in"}]
+    spec = {
+        "height": len(sites) * (11 * len(others) + 8),
+        "layer": [
+            rule_at(0),
+            {
+                "transform": [{"filter": "isValid(datum.low)"}],
+                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6},
+                "encoding": _by_method(comparison, {"x": {**x, "field": "low"}, "x2": {"field": "high"}}),
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                "encoding": _by_method(comparison, {"x": {**x, "field": "difference"}, "tooltip": tooltip}),
+            },
+        ],
+    }
+    clear = [row for row in rows if row["low"] > 0 or row["high"] < 0]
+    said = [f"{r['method']} at {r['site']} {r['difference']:+.3f}" for r in clear]
+    title = f"Test {metric_words(comparison.metric)}, difference to {shorten(comparison.baseline)} at every site"
+    return Chart("differences", title, f"{title}; intervals that leave out 0: {'; '.join(said) or 'none'}", spec, rows)
+
+
+def _by_method(comparison: Comparison, encoding: dict[str, Any]) -> dict[str, Any]:
+    offset = {"field": "method", "sort": None, "scale": {"paddingInner": 0.2}}
+    axis = {"axis": {"grid": True, "tickBand": "extent"}}
+    return {"y": down("site", **axis), "yOffset": offset, "color": coloured(all_labels(comparison)), **encoding}
+
+
+def _differences(comparison: Comparison) -> list[tuple[str, Difference]]:
+    pairs = zip(comparison.outcomes, comparison.differences, strict=True)
+    return [(labelled(outcome), found) for outcome, found in pairs if found is not None]
+
+
+def _difference_row(method: str, site: str, found: Difference) -> dict[str, Any]:
+    numbers = {"difference": found.mean, "low": found.low, "high": found.high}
+    return {"method": method, "site": site, **numbers, "better": f"{found.better} of {found.seeds}"}
+
+
+def cost_against_gain(comparison: Comparison) -> list[Chart]:
+    """What a method gains over the baseline against the time it takes, and against what it sends."""
+    rows: list[dict[str, Any]] = []
+    for outcome, found in zip(comparison.outcomes, comparison.differences, strict=True):
+        if found is None and outcome.variant.label != comparison.baseline:
+            continue
+        gain = (found.mean, found.low, found.high) if found else (0.0, math.nan, math.nan)
+        cost = outcome.cost
+        row = {"method": labelled(outcome), "minutes": cost.seconds * cost.rounds / 60, "megabytes": cost.megabytes}
+        rows.append({**row, **dict(zip(("gain", "low", "high"), gain, strict=True))})
+    if len(rows) < 2:
+        return []
+    return [
+        _cost_chart(comparison, rows, "minutes", "minutes of a run", "time"),
+        _cost_chart(comparison, rows, "megabytes", "megabytes sent in a run", "traffic"),
+    ]
+
+
+def _cost_chart(comparison: Comparison, rows: Sequence[Row], field: str, title: str, word: str) -> Chart:
+    x = {"field": field, "type": "quantitative", "title": title}
+    y = {"type": "quantitative", "title": f"gain over {shorten(comparison.baseline, 24)}"}
+    tooltip: list[dict[str, Any]] = [{"field": "method"}]
+    tooltip += [{"field": key, "format": ".1f"} for key in ("minutes", "megabytes")]
+    tooltip += [{"field": key, "format": "+.3f"} for key in ("gain", "low", "high")]
+    spec = {
+        "height": 260,
+        "layer": [
+            {
+                "transform": [{"filter": "isValid(datum.low)"}],
+                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.5},
+                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            },
+            {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {"tooltip": tooltip}},
+        ],
+        "encoding": {"x": x, "y": {**y, "field": "gain"}, "color": coloured(all_labels(comparison))},
+    }
+    told = "; ".join(f"{row['method']} {row['gain']:+.3f} for {row[field]:.1f} {field}" for row in rows)
+    return Chart(f"cost-{word}", f"Gain against {word}", f"Gain against {word}: {told}", spec, rows)

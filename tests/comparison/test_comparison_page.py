@@ -1,0 +1,123 @@
+"""The page of a comparison: what it says, and that a browser draws it."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from browser import SIZES, needs_browser, opened
+
+from harmofl.comparison.outcome import CaseTable, Cost, Outcome
+from harmofl.comparison.page import outcome, write_comparison
+from harmofl.comparison.statistics import at_site, difference
+from harmofl.comparison.sweep import sweep_chart
+from harmofl.comparison.table import compare
+from harmofl.comparison.variants import Variant
+
+COST = Cost(seconds=2.0, megabytes=30.0, kept=1.0, held=0.0, passes=1.0, rounds=6)
+SEEDS = (0, 1, 2)
+
+
+def made(label, level, sites=("A", "B"), *, method=None, rounds=6, spread=0.02):
+    """An outcome whose scores lie at a level, a little lower at every further site."""
+    rng = np.random.default_rng(list(label.encode()))
+    cases = {
+        site: CaseTable(level - 0.05 * k + spread * rng.standard_normal((len(SEEDS), 20)), np.array([""] * 20))
+        for k, site in enumerate(sites)
+    }
+    test = np.array([[cases[site].scores[row].mean() for site in sites] for row in range(len(SEEDS))])
+    ramp = np.linspace(level - 0.3, level, rounds)
+    curves = {site: ramp + 0.01 * rng.standard_normal((len(SEEDS), rounds)) for site in sites}
+    variant = Variant(label, method or "fedavg", {})
+    return Outcome(variant, SEEDS, sites, test, np.full(len(SEEDS), level), cases, COST, (), curves)
+
+
+def comparison_of(*outcomes, failed=()):
+    return compare("dice", outcomes, outcomes[0].variant.label, left_out=False, equal="rounds", failed=failed)
+
+
+def numbers(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_outcome_names_the_best_and_whether_chance_would_do_it():
+    clear = outcome(comparison_of(made("plain", 0.7), made("better", 0.8)))
+    assert "better has the best mean test Dice, 0.77" in clear
+    assert re.search(r"Against plain that is \+0\.(09|10)\d.*: more than seeds and test cases vary", clear)
+    levels = {"plain": 0.7, "alike": 0.701, "third": 0.69}
+    same = comparison_of(*(made(label, level, spread=0.3) for label, level in levels.items()))
+    assert re.search(r"Against plain .*: no more than seeds|^plain has the best", outcome(same))
+    assert "partly luck" in outcome(same) and "partly luck" not in clear
+
+
+def test_yardsticks_are_told_aside_and_never_win():
+    said = outcome(comparison_of(made("plain", 0.7), made("pooled", 0.95, method="pooled")))
+    assert said.startswith("plain has the best mean") and "without federated training: pooled 0.92" in said
+
+
+def test_page_has_the_table_the_failures_and_every_chart_with_its_numbers(tmp_path):
+    found = comparison_of(made("plain", 0.7), made("better", 0.8), failed=["third, seed-0 failed: <disk> full"])
+    page = write_comparison(found, tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert "third, seed-0 failed: &lt;disk&gt; full" in text and text.count("&lt;disk&gt;") == 1
+    folder = tmp_path / "report-files"
+    stems = {"comparison", "curves", "differences", "cost-time", "cost-traffic"}
+    assert {path.stem for path in folder.iterdir()} == stems
+    for site in ("mean over sites", "A", "B"):
+        row = next(r for r in numbers(folder / "differences.csv") if r["site"] == site)
+        assert float(row["low"]) < float(row["difference"]) < float(row["high"])
+    assert (tmp_path / "comparison.png").stat().st_size > 5000
+    assert page.stat().st_size < 5_000_000
+
+
+def test_difference_at_a_site_is_that_of_its_cases_alone():
+    plain, better = made("plain", 0.7), made("better", 0.8)
+    found = difference(at_site(better, "B"), at_site(plain, "B"))
+    assert found.mean == pytest.approx(np.mean(better.cases["B"].scores - plain.cases["B"].scores))
+
+
+def test_curves_have_the_mean_and_the_range_over_the_seeds(tmp_path):
+    plain = made("plain", 0.7)
+    write_comparison(comparison_of(plain), tmp_path)
+    rows = {(r["site"], r["round"]): r for r in numbers(tmp_path / "report-files" / "curves.csv")}
+    assert len(rows) == 3 * 6
+    curve = plain.curves["B"][:, 3]
+    row = rows["B", "4"]
+    found = [float(row[key]) for key in ("score", "low", "high")]
+    assert found == pytest.approx([curve.mean(), curve.min(), curve.max()])
+    both = np.mean([plain.curves["A"][:, 0], plain.curves["B"][:, 0]], axis=0)
+    assert float(rows["all sites", "1"]["high"]) == pytest.approx(both.max())
+
+
+def test_many_sites_stand_below_one_another(tmp_path):
+    sites = tuple(f"s{k:02d}" for k in range(60))
+    text = write_comparison(comparison_of(made("plain", 0.9, sites), made("other", 0.8, sites)), tmp_path).read_text()
+    assert re.search(r'<tr><th scope="row">s59</th><td class="number">', text)
+
+
+def test_sweep_keeps_the_values_as_they_were_written():
+    values = {"1": 1, "0.5": 0.5, "0.05": 0.05}
+    lines = {"harmofl": [made("a", 0.7), None, made("b", 0.8)]}
+    chart = sweep_chart(lines, "method.alpha", values, "dice")
+    places = [(row["value"], row["place"]) for row in chart.rows if row["of"] == "test"]
+    assert places == [("0.05", 0.05), ("1", 1.0)]
+    assert chart.spec["encoding"]["x"]["scale"] == {"type": "log"}
+    assert json.loads(chart.spec["encoding"]["x"]["axis"]["labelExpr"].partition("}")[0] + "}")["0.05"] == "0.05"
+
+
+@needs_browser
+@pytest.mark.parametrize("count", [2, 60])
+def test_a_browser_draws_it_and_it_fits(count, tmp_path):
+    sites = tuple(f"hospital {k:02d}" for k in range(count))
+    values = {"1": 1, "2": 2, "4": 4}
+    outcomes = [made("fedavg", 0.7, sites), made("harmofl", 0.72, sites), made("local", 0.6, sites, method="local")]
+    swept = sweep_chart({"harmofl": outcomes}, "training.epochs", values, "dice")
+    page = write_comparison(comparison_of(*outcomes), tmp_path, swept)
+    for size in SIZES:
+        with opened(page.as_uri(), size) as seen:
+            seen.page.wait_for_function("document.documentElement.classList.contains('live-page')")
+            assert seen.count("[data-chart]") == seen.count("[data-chart].drawn .live svg.marks") == 6
+            assert seen.overflow <= 0
+            assert seen.complaints == [] and seen.requests == [page.as_uri()]
+            seen.shoot(f"comparison-{count}-{size}", tmp_path)

@@ -1,0 +1,187 @@
+"""What the report of a run says beyond its scores: intervals, warnings, classes, ranks, participation, files."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from run_folders import PAIR, edit_result, page_of, write_run, write_samples
+
+from harmofl.assessment import interval
+from harmofl.metrics import CaseScores
+from harmofl.report import write_report
+from harmofl.report.classes import Answers, calibration_error, reliability
+from harmofl.report.files import files_of
+from harmofl.report.pixels import INVENTED, MISSED, compared
+
+
+def write_cases(folder, scores, groups=None):
+    cases = {
+        site: {
+            "cases": [f"case {k}" for k in range(len(values))],
+            "groups": groups[site] if groups else [""] * len(values),
+            "scores": values,
+        }
+        for site, values in scores.items()
+    }
+    (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+
+
+def write_probabilities(folder, sites=PAIR):
+    answers = {"A": ([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [0, 0, 0]), "B": ([[0.4, 0.6], [0.1, 0.9]], [1, 1])}
+    arrays = {}
+    for site in sites:
+        arrays[f"{site}/probabilities"], arrays[f"{site}/targets"] = map(np.array, answers[site])
+    np.savez(folder / "probabilities.npz", **arrays)
+
+
+def numbers(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def plain(text):
+    return text.replace("\N{EN DASH}", "-")
+
+
+def test_every_site_has_its_interval_over_cases(tmp_path):
+    run = write_run(tmp_path / "one")
+    scores = {"A": [0.9, 0.8, 0.7, 0.8] * 5, "B": [0.75] * 20}
+    write_cases(run, scores)
+    text = plain(page_of(tmp_path, run).text)
+    low, high = interval(CaseScores([str(k) for k in range(20)], [""] * 20, scores["A"]))
+    assert f"A 0.800 {low:.3f} - {high:.3f} 17 20" in text
+    assert "B 0.750 0.750 - 0.750 17 20" in text
+    rows = numbers(files_of(tmp_path / "report.html") / "g0-scores.csv")
+    assert [(row["site"], float(row["low"]) < 0.8 < float(row["high"])) for row in rows] == [("A", True), ("B", False)]
+
+
+def test_few_cases_and_few_of_a_class_are_warned_of(tmp_path):
+    run = write_run(tmp_path / "one")
+    write_cases(run, {"A": [0.9, 0.8], "B": [0.7] * 10})
+    text = page_of(tmp_path, run).text
+    assert "A has 2 cases to test on: its score is uncertain" in text
+    assert "B has" not in text
+    classes = write_run(tmp_path / "two", "fedavg", metric="balanced_accuracy")
+    groups = {"A": ["0"] * 30 + ["1"] * 12, "B": ["0"] * 30 + ["1"] * 30}
+    write_cases(classes, {site: [1.0] * len(groups[site]) for site in PAIR}, groups)
+    text = page_of(tmp_path, classes).text
+    assert "A has 12 melanoma to test on: its score is uncertain" in text
+    assert "B has" not in text
+
+
+def test_failures_are_counted_with_their_first_reason_and_drawn(tmp_path):
+    run = write_run(tmp_path / "one")
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    for line in lines[1:3]:
+        del line["train_loss"]["B"]
+        line["left_out"] = {"B": "disk full"}
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page_of(tmp_path, run).text
+    assert "left out of rounds for failing: B in 2 rounds; first B in round 2: disk full" in text
+    assert "8 trained, 0 not drawn, 2 left out" in text
+    assert "not all in every round" in text
+
+
+def test_a_run_that_was_best_at_its_end_may_go_on(tmp_path):
+    run = write_run(tmp_path / "one")
+    assert "more rounds" not in page_of(tmp_path, run).text
+    edit_result(run, chosen_round=5, remarks=["the image cache was off"])
+    text = page_of(tmp_path, run).text
+    assert "the last round, 5, was the best: more rounds may give a better model" in text
+    assert "the image cache was off" in text
+
+
+def test_a_site_that_never_trained_is_said_to_be_one(tmp_path):
+    run = write_run(tmp_path / "one")
+    edit_result(run, unseen={"Z": {"dice": 0.4321}})
+    text = page_of(tmp_path, run).text
+    assert "Z (not in training) 0.432" in text
+    assert "mean test Dice of 0.775 over 2 sites" in text
+
+
+def test_local_and_pooled_are_yardsticks_and_do_not_win(tmp_path):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "fedavg", base=0.7)]
+    runs.append(write_run(tmp_path / "c", "pooled", base=0.95))
+    text = page_of(tmp_path, *runs).text
+    assert "harmofl has the best mean test Dice" in text
+    assert "pooled" in text[: text.index("Bold is the best")]
+
+
+def test_confusion_and_calibration_are_those_of_the_probabilities(tmp_path):
+    run = write_run(tmp_path / "one", metric="balanced_accuracy")
+    write_probabilities(run)
+    text = page_of(tmp_path, run).text
+    folder = files_of(tmp_path / "report.html")
+    rows = numbers(folder / "g0-0-confusion.csv")
+    counts = {(r["site"], r["true"], r["predicted"]): int(r["images"]) for r in rows}
+    assert counts["A", "nevus", "melanoma"] == 1 and counts["A", "nevus", "nevus"] == 2
+    assert counts["all sites", "melanoma", "melanoma"] == 2 and counts["B", "nevus", "nevus"] == 0
+    # A: bins of 0.9, 0.8, 0.7 with 1, 1, 0 right; B: 0.6, 0.9 both right
+    assert f"{(0.1 + 0.2 + 0.7) / 3:.3f} {(0.4 + 0.1) / 2:.3f}" in text
+    assert (folder / "g0-calibration.png").stat().st_size > 1000
+
+
+def test_calibration_error_is_nought_for_honest_answers_and_large_for_boasts():
+    honest = Answers(np.tile([0.75, 0.25], (4, 1)), np.array([0, 0, 0, 1]))
+    assert calibration_error(honest) == pytest.approx(0)
+    assert reliability(honest) == [(0.75, 0.75, 4)]
+    assert calibration_error(Answers(np.tile([1.0, 0.0], (4, 1)), np.ones(4, int))) == pytest.approx(1)
+
+
+def test_one_run_shows_its_best_median_and_worst_case_and_two_the_same_cases(tmp_path):
+    runs = [write_run(tmp_path / name, name, ("A",)) for name in ("harmofl", "fedavg")]
+    for run in runs:
+        write_samples(run, ("A",), count=5)
+        with np.load(run / "samples.npz") as found:
+            arrays = dict(found)
+        arrays["A/ranks"] = np.array(["", "", "best", "median", "worst"])
+        arrays["A/scores"] = np.array([0.5, 0.6, 0.9, 0.7, 0.1], np.float32)
+        np.savez(run / "samples.npz", **arrays)
+    alone = page_of(tmp_path, runs[0]).text
+    assert "Best: case 2, Dice 0.900" in alone and "Worst: case 4, Dice 0.100" in alone
+    assert "case 0" not in alone
+    both = page_of(tmp_path, *runs).text
+    assert "Best:" not in both and "case 0" in both and "case 4" not in both
+
+
+def test_difference_colours_what_was_missed_and_invented():
+    truth, predicted = np.zeros((2, 8, 8), np.uint8)
+    truth[:4], predicted[2:6] = 1, 1
+    drawn, told = compared(np.zeros((1, 8, 8), np.float32), truth, predicted, 8)
+    colours = {tuple(bytes.fromhex(c[1:])) for c in (MISSED, INVENTED)}
+    assert {tuple(p) for p in drawn.reshape(-1, 3)} == {(0, 0, 0), *colours}
+    assert "25.0 % of the pixels missed, 25.0 % of the pixels not there" in told
+
+
+def test_every_picture_is_a_file_with_its_numbers_and_old_ones_go(tmp_path):
+    run = write_run(tmp_path / "one")
+    write_samples(run)
+    out = tmp_path / "report.html"
+    folder = files_of(out)
+    folder.mkdir()
+    (folder / "stale.svg").touch()
+    write_report([run], out)
+    stems = {path.stem for path in folder.glob("*.svg")}
+    assert {"g0-scores", "g0-validation", "g0-loss", "g0-site0", "cost-seconds"} <= stems
+    assert stems == {path.stem for path in folder.glob("*.csv")} and "stale" not in stems
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            assert min(image.size) > 20
+    assert "var(--" not in (folder / "g0-scores.svg").read_text()
+    rows = numbers(folder / "g0-validation.csv")
+    assert {row["site"] for row in rows} == {"all sites", *PAIR} and len(rows) == 5 * 3
+    assert len(list(folder.glob("A-0-*.png"))) == 5
+
+
+def test_pictures_can_be_left_out(tmp_path):
+    write_report([write_run(tmp_path / "one")], tmp_path / "report.html", pictures=False)
+    assert not files_of(tmp_path / "report.html").exists()
+
+
+def test_scripts_are_those_the_policy_names(tmp_path):
+    text = write_report([write_run(tmp_path / "one")], tmp_path / "report.html").read_text()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "default-src 'none'" in policy and "unsafe-eval" not in policy
+    assert policy.count("sha256-") == len(re.findall(r"<script>", text)) == 2
