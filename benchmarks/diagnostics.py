@@ -5,13 +5,16 @@
 
 The four runs of a seed begin with the same weights and see the same batches. Cost is measured within the runs, where
 each round is followed by its diagnostics. The other figures are of the last round's weights, on 64 training images a
-site (all, where there are fewer) and with twice as many Lanczos steps; drift and cosine are those of the last round.
+site (all, where there are fewer) and with twice as many Lanczos steps; drift, its bound and cosine are those of the
+last round. As the models differ by then, dissimilarity is also measured at the same initial weights, without and with
+the amplitude that the sites have in common after round 1.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -34,6 +37,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 ROUNDS = {"nuclei": 8, "bloodcells": 6}
 SEEDS = (0, 1, 2)
 IMAGES = 64
+SIGNED = ("spread_unbiased", "cosine")
 COLUMNS = {
     "spread": ("spread_unbiased", 1.0),
     "relative": ("relative", 1.0),
@@ -41,6 +45,7 @@ COLUMNS = {
     "norm of grad F": ("gradient", 1.0),
     "cosine": ("cosine", 1.0),
     "Gamma": ("drift", 1.0),
+    "bound / Gamma": ("slack", 1.0),
     "rise, x 1000": ("sharpness", 1000.0),
     "eigenvalue": ("eigenvalue", 1.0),
     "norm of w": ("norm", 1.0),
@@ -77,6 +82,8 @@ def carry_out(dataset: str, data: Path, out: Path) -> None:
                     run(experiment, folder, terminal)
             if not (folder / "end.json").exists():
                 (folder / "end.json").write_text(strict_json(asdict(at_the_end(folder))))
+            if name == "amplitude" and not (folder / "start.json").exists():
+                (folder / "start.json").write_text(strict_json([asdict(record) for record in at_the_start(folder)]))
 
 
 def at_the_end(folder: Path) -> Record:
@@ -89,24 +96,44 @@ def at_the_end(folder: Path) -> Record:
     return Diagnostics(trial, folder / "unused", IMAGES).measure(checkpoint.server, own, 2 * STEPS)
 
 
+def at_the_start(folder: Path) -> tuple[Record, Record]:
+    """At the initial weights: images as they are, and under the common amplitude."""
+    journal = Journal(folder)
+    trial = Trial.prepare(load_experiment(journal.config_path, {}), lambda site, done, total: None)
+    checkpoint, start = journal.load(), trial.start()
+    assert checkpoint is not None
+    amplitude = {name: value for name, value in checkpoint.server.weights.items() if name.startswith("amplitude_norm.")}
+    diagnostics = Diagnostics(trial, folder / "unused", IMAGES)
+    plain = diagnostics.measure(start, {}, 0)
+    return plain, diagnostics.measure(replace(start, weights={**start.weights, **amplitude}), {}, 0)
+
+
 def row(folder: Path) -> dict[str, float]:
     end = json.loads((folder / "end.json").read_text())
     result, last = Journal(folder).result(), read(folder / "diagnostics.jsonl")[-1]
     score = fmean(scores[result["main_metric"]] for scores in result["test"].values())
-    found = {"sharpness": mean(end["rise"].values()), "cosine": last.cosine, "drift": last.drift, "score": score}
+    slack = last.bound / last.drift
+    found = {
+        "slack": slack,
+        "sharpness": mean(end["rise"].values()),
+        "cosine": last.cosine,
+        "drift": last.drift,
+        "score": score,
+    }
     return {**{key: end[key] for key, _ in COLUMNS.values() if key not in found}, **found}
 
 
 def show(dataset: str, out: Path) -> None:
     rows = {name: [row(out / f"{name}-{seed}") for seed in SEEDS] for name in VARIANTS}
-    seeds_said = f"mean over {len(SEEDS)} seeds (standard deviation), and in how many seeds a ratio is below 1"
+    seeds_said = f"mean over {len(SEEDS)} seeds (standard deviation); against neither: ratio or difference, lower in"
     print(f"\n{dataset}: {ROUNDS[dataset]} rounds, {seeds_said}\n")
     print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
     for name, seeds in rows.items():
         print(f"| {name} | {' | '.join(cell([s[key] * by for s in seeds]) for key, by in COLUMNS.values())} |")
     for name in ("amplitude", "perturbation", "both"):
         ratios = [paired(rows[name], rows["neither"], key) for key, _ in COLUMNS.values()]
-        print(f"| {name} / neither | {' | '.join(ratios)} |")
+        print(f"| {name} against neither | {' | '.join(ratios)} |")
+    show_start(out)
     print("\n| | round, s | diagnostics, s | median share | share of the whole run |\n|---|---|---|---|---|")
     for name in VARIANTS:
         files = [read(out / f"{name}-{seed}" / "diagnostics.jsonl") for seed in SEEDS]
@@ -117,13 +144,33 @@ def show(dataset: str, out: Path) -> None:
         print(f"| {name} | {seconds[0]:.2f} | {seconds[1]:.2f} | {parts:.0%} | {whole:.0%} |")
 
 
+def show_start(out: Path) -> None:
+    pairs = [json.loads((out / f"amplitude-{seed}" / "start.json").read_text()) for seed in SEEDS]
+    print(
+        "\n| at the same initial weights | as they are | common amplitude | against as they are, lower in |"
+        "\n|---|---|---|---|"
+    )
+    for key in ("relative", "epsilon", "gradient", "spread_unbiased"):
+        one, two = ([{key: pair[k][key]} for pair in pairs] for k in (0, 1))
+        cells = (cell([row[key] for row in rows]) for rows in (one, two))
+        print(f"| {key} | {' | '.join(cells)} | {paired(two, one, key)} |")
+
+
 def cell(values: list[float]) -> str:
+    if not all(map(math.isfinite, values)):
+        return "-"
     return f"{fmean(values):.3g} ({stdev(values):.2g})"
 
 
 def paired(a: list[dict[str, float]], b: list[dict[str, float]], key: str) -> str:
-    ratios = [x[key] / y[key] for x, y in zip(a, b, strict=True)]
-    return f"{fmean(ratios):.2f} ({stdev(ratios):.2f}), {sum(ratio < 1 for ratio in ratios)} of {len(ratios)}"
+    """The mean ratio, of what may be below 0 the mean difference; and in how many seeds it is lower."""
+    pairs = [(x[key], y[key]) for x, y in zip(a, b, strict=True)]
+    if not all(math.isfinite(x) and math.isfinite(y) for x, y in pairs):
+        return "-"
+    lower = f"{sum(x < y for x, y in pairs)} of {len(pairs)}"
+    if key in SIGNED:
+        return f"{fmean(x - y for x, y in pairs):+.2g} ({stdev(x - y for x, y in pairs):.2g}), {lower}"
+    return f"x {fmean(x / y for x, y in pairs):.2f} ({stdev(x / y for x, y in pairs):.2f}), {lower}"
 
 
 if __name__ == "__main__":

@@ -51,10 +51,10 @@ class Diagnostics:
         Args:
             server: whose weights.
             own: by site, the entries that it keeps for itself.
-            steps: of the Lanczos iteration.
+            steps: of the Lanczos iteration; 0 leaves the eigenvalue out.
         """
         found = self._at(server, own)
-        return record(server.round, found, **self._eigenvalue(server, own, steps))
+        return record(server.round, found, **(self._eigenvalue(server, own, steps) if steps else {}))
 
     def after(
         self,
