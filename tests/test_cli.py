@@ -102,6 +102,7 @@ def test_methods_lists_every_method() -> None:
     "command",
     [
         *("run", "plan", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search", "evaluate"),
+        *("diagnostics", "landscape"),
         *("data synth", "data prepare", "data import", "data check", "data overview", "data shift", "data show"),
         *("deploy init", "deploy serve", "deploy join", "deploy status"),
     ],

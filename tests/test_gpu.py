@@ -9,8 +9,10 @@ from experiments import small
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
 from harmofl import resume, run
+from harmofl.diagnostics.records import read
 from harmofl.experiment import Watch
 from harmofl.journal import Journal, RoundRecord
+from harmofl.landscape.computing import Asked, compute
 from harmofl.local import begin
 from harmofl.methods import METHODS, make_method
 from harmofl.precision import computing
@@ -74,3 +76,23 @@ def test_a_resumed_run_ends_as_one_that_nothing_stopped(federation: Path, tmp_pa
     resume(tmp_path / "part")
     whole, parts = (Journal.open(tmp_path / name).load().server.weights for name in ("whole", "part"))
     assert_same(whole, parts)
+
+
+def test_diagnostics_change_nothing_and_are_near_the_cpu(federation: Path, tmp_path: Path) -> None:
+    for name, device, asked in (("plain", "cuda", False), ("there", "cuda", True), ("here", "cpu", True)):
+        run(small(federation, run__device=device, run__diagnostics=asked, training__rounds=1), tmp_path / name)
+    plain, there = (Journal.open(tmp_path / name).load().server.weights for name in ("plain", "there"))
+    assert_same(plain, there)
+    there, here = (read(tmp_path / name / "diagnostics.jsonl")[0] for name in ("there", "here"))
+    assert there.epsilon == pytest.approx(here.epsilon, rel=0.02)
+    assert there.sharpness == pytest.approx(here.sharpness, rel=0.02)
+
+
+def test_surfaces_are_near_the_cpu(federation: Path, tmp_path: Path) -> None:
+    run(small(federation, training__rounds=1), tmp_path / "run")
+    asked = Asked("filters", resolution=5, images=4)
+    there, here = (
+        compute({"run": tmp_path / "run"}, asked, tmp_path / device, 1, device, lambda *told: None)[0]
+        for device in ("cuda", "cpu")
+    )
+    assert there.surfaces.losses == pytest.approx(here.surfaces.losses, rel=0.02)

@@ -20,7 +20,8 @@ LAYERS = [
     *("data", "models", "losses", "metrics", "shift"),
     *("optimizer_state", "local", "method", "methods", "runtimes"),
     *("evaluation", "keepsakes", "checkpoint", "states", "journal", "config"),
-    *("protection", "building", "trained", "assessment", "trial", "processes", "experiment", "forecast", "deployment"),
+    *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment", "forecast"),
+    *("landscape", "deployment"),
     *(
         "report",
         "terminal",
@@ -35,6 +36,7 @@ LAYERS = [
         "cli_compare",
         "cli_deploy",
         "cli_use",
+        "cli_theory",
         "cli",
         "__main__",
     ),

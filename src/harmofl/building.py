@@ -54,6 +54,7 @@ def build(experiment: Experiment, federation: Federation, method: FedAvg, device
         precision=table.precision,
         device=device,
         protect=simulated_protection(experiment),
+        drift=experiment.run.diagnostics,
     )
     check_model(experiment.privacy, method, training.model)
     _try_out(federation, training, experiment.evaluation.batch_size)

@@ -16,7 +16,8 @@ from rich.table import Table
 from harmofl.cli_compare import register
 from harmofl.cli_data import data_app
 from harmofl.cli_deploy import deploy_app
-from harmofl.cli_options import Seed, Size, parse_size
+from harmofl.cli_options import Measured, Seed, Size, parse_size
+from harmofl.cli_theory import register as register_theory
 from harmofl.cli_use import register as register_use
 from harmofl.errors import ConfigError, HarmoFLError
 
@@ -33,6 +34,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")
 register(app)
 register_use(app)
+register_theory(app)
 
 
 Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
@@ -61,6 +63,7 @@ def run(
     log: Annotated[
         list[str] | None, typer.Option(help="Also write to tensorboard or mlflow; may be repeated.", metavar="WRITER")
     ] = None,
+    diagnostics: Measured = False,
 ) -> None:
     """Train a federation on one machine and report how its model does at every site.
 
@@ -75,11 +78,11 @@ def run(
     from harmofl.dashboard import Dashboard
     from harmofl.journal import Journal
     from harmofl.report import write_report
-    from harmofl.terminal import Terminal, result_table
+    from harmofl.terminal import Terminal, print_cost, result_table
     from harmofl.writers import Watches, writers
 
     if resume is not None and any(
-        given is not None for given in (config, data, method, rounds, seed, size, out, setting)
+        given is not None for given in (config, data, method, rounds, seed, size, out, setting, diagnostics or None)
     ):
         raise ConfigError(
             "--resume takes the run as it was begun; of other options only --dashboard and --log may stand beside it"
@@ -87,7 +90,7 @@ def run(
     if resume is not None:
         folder, start = resume, partial(experiment.resume, resume)
     else:
-        chosen = _experiment(config, data, method, rounds, seed, size, setting)
+        chosen = _experiment(config, data, method, rounds, seed, size, setting, diagnostics)
         folder = out or _default_folder(chosen)
         start = partial(experiment.run, chosen, folder)
     others = writers(log or [], folder)
@@ -98,6 +101,7 @@ def run(
     console = Console()
     console.print(result_table([result]))
     console.print(f"run folder {folder}, report {report}", soft_wrap=True)
+    print_cost(folder, console)
 
 
 def _experiment(
@@ -108,6 +112,7 @@ def _experiment(
     seed: int | None,
     size: str | None,
     setting: list[str] | None,
+    diagnostics: bool = False,
 ) -> "Experiment":
     """What the options ask for."""
     from harmofl.config import load_experiment, parse_settings
@@ -118,6 +123,7 @@ def _experiment(
         "training.rounds": rounds,
         "run.seed": seed,
         "data.size": None if size is None else parse_size(size),
+        "run.diagnostics": diagnostics or None,
     }
     changes = {key: value for key, value in given.items() if value is not None}
     return load_experiment(config, changes | parse_settings(setting or []))
@@ -215,6 +221,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path("runs/demo"),
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 20,
     seed: Seed = 0,
+    diagnostics: Measured = False,
 ) -> None:
     """Train HarmoFL and FedAvg on a synthetic federation of four hospitals and compare them.
 
@@ -223,7 +230,7 @@ def demo(
     """
     from harmofl.demo import run_demo
 
-    run_demo(out, rounds, seed, Console())
+    run_demo(out, rounds, seed, Console(), diagnostics)
 
 
 @app.command()

@@ -14,6 +14,7 @@ Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+
 Fractions = Annotated[
     str | None, typer.Option(help="Shares of the patients, 0.7,0.1,0.2 if not given.", metavar="TRAIN,VAL,TEST")
 ]
+Measured = Annotated[bool, typer.Option("--diagnostics", help="Measure drift, dissimilarity and sharpness too.")]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 
 LISTED = 20

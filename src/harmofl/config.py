@@ -1,6 +1,6 @@
 """An experiment as text: a TOML file, options of the command line, and the defaults of the task.
 
-[run]         name, seed, device, threads, workers, checkpoint_every
+[run]         name, seed, device, threads, workers, checkpoint_every, diagnostics
 [data]        folder, size, channels, sites, unseen, split, split_seed, cache, source
 [method]      name, and the method's hyperparameters
 [network]     name, norm, options
@@ -60,6 +60,7 @@ class RunTable(_Table):
     threads: int = Field(0, ge=0, le=1024, description="of each process; 0: an equal share of the cores")
     workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measured, loop or processes")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
+    diagnostics: bool = Field(False, description="measure drift, dissimilarity and sharpness in every round")
 
 
 class DataTable(_Table):

@@ -1,5 +1,6 @@
 """All that crosses the wire between server and sites, or persists from round to round."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -59,6 +60,7 @@ class ClientUpdate:
         extras: what a method adds.
         memory: bytes that the method held at the site while training, beside the model and its optimizer.
         bytes_sent: bytes on the wire, if fewer than the arrays take.
+        drift: mean over the steps of ||w_{i,k} - w||^2 (Eq 9), if asked for; measured, not sent.
     """
 
     site: str
@@ -69,6 +71,7 @@ class ClientUpdate:
     extras: Mapping[str, Arrays] = field(default_factory=dict)
     memory: int = 0
     bytes_sent: int = 0
+    drift: float = math.nan
 
     def num_bytes(self) -> int:
         """Bytes of everything inside, as it is sent."""

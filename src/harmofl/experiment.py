@@ -16,6 +16,7 @@ from harmofl.arrays import Arrays, num_bytes
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
+from harmofl.diagnostics.measuring import Diagnostics
 from harmofl.errors import RunError
 from harmofl.evaluation import case_scores, score
 from harmofl.journal import Journal, RoundRecord
@@ -109,8 +110,11 @@ def _train(trial: Trial, run_round: RunRound, journal: Journal, checkpoint: Chec
     total, every = trial.experiment.training.rounds, trial.experiment.run.checkpoint_every
     watch.started(trial, checkpoint.server.round + 1)
     own = {site: entries for site, state in journal.states.items() if (entries := trial.method.own(state))}
+    diagnostics = Diagnostics(trial, journal.diagnostics_path) if trial.experiment.run.diagnostics else None
+    if diagnostics and checkpoint.server.round < total:
+        diagnostics.begin(checkpoint.server, own)
     while checkpoint.server.round < total:
-        checkpoint, record = _round(trial, run_round, journal, checkpoint, own, watch)
+        checkpoint, record = _round(trial, run_round, journal, checkpoint, own, watch, diagnostics)
         journal.append(record)
         if record.round % every == 0 or record.round == total:
             journal.save(checkpoint)
@@ -121,7 +125,13 @@ def _train(trial: Trial, run_round: RunRound, journal: Journal, checkpoint: Chec
 
 
 def _round(
-    trial: Trial, run_round: RunRound, journal: Journal, before: Checkpoint, own: dict[str, Arrays], watch: Watch
+    trial: Trial,
+    run_round: RunRound,
+    journal: Journal,
+    before: Checkpoint,
+    own: dict[str, Arrays],
+    watch: Watch,
+    diagnostics: Diagnostics | None,
 ) -> tuple[Checkpoint, RoundRecord]:
     """Train, aggregate, validate; keep the model if it is the best so far. `own` is brought up to date."""
     begin = time.perf_counter()
@@ -137,6 +147,8 @@ def _round(
     if best:
         journal.save_model(server.round, server.weights, own)
     seconds = time.perf_counter() - begin
+    if diagnostics:
+        diagnostics.after(before.server, server, updates, own, seconds)
     every = trial.experiment.evaluation.test_every_round
     record = RoundRecord(
         round=server.round,

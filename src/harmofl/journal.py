@@ -2,6 +2,7 @@
 
 config.toml        the experiment as resolved, with versions and seeds
 rounds.jsonl       one RoundRecord a round, appended and flushed
+diagnostics.jsonl  if asked for, what was measured in each round, see `harmofl.diagnostics`
 checkpoint/        state.safetensors: the server's state after a round; sites/: what each site keeps
 model/             the best global model by mean validation score: model.safetensors + model.json
 result.json        the chosen model's scores, when the run has finished
@@ -73,6 +74,7 @@ class Journal:
         self.folder = folder
         self.config_path = folder / "config.toml"
         self.result_path = folder / "result.json"
+        self.diagnostics_path = folder / "diagnostics.jsonl"
         self._rounds = folder / "rounds.jsonl"
         self._state = folder / "checkpoint" / "state.safetensors"
         self._model = folder / "model"
@@ -138,7 +140,7 @@ class Journal:
         Raises:
             RunError: if the file is damaged or lacks rounds.
         """
-        rows = [row for row in self._lines() if row.strip()]
+        rows = [row for row in _lines(self._rounds) if row.strip()]
         if [_round_of(row) for row in rows] != list(range(1, len(rows) + 1)):
             raise RunError(f"{self._rounds}: must have one line for every round from 1 on; restore it or start again")
         return [json.loads(row) for row in rows]
@@ -159,11 +161,9 @@ class Journal:
 
     def rewind(self, last: int) -> None:
         """Drop records after round `last`, and a line that a kill cut short: those rounds are run again."""
-        kept = [row for row in self._lines() if _round_of(row) <= last]
-        write_atomic(self._rounds, "".join(row + "\n" for row in kept).encode())
-
-    def _lines(self) -> list[str]:
-        return self._rounds.read_text(encoding="utf-8", errors="replace").splitlines() if self._rounds.exists() else []
+        for path in (self._rounds, *([self.diagnostics_path] if self.diagnostics_path.exists() else [])):
+            kept = [row for row in _lines(path) if _round_of(row) <= last]
+            write_atomic(path, "".join(row + "\n" for row in kept).encode())
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, `states` included, and then let the best model take its place in `model/`."""
@@ -261,6 +261,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: could not be read ({error}); delete the run folder and start it again") from None
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def _round_of(row: str) -> int:

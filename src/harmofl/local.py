@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -43,6 +44,7 @@ class Training:
         device: where the steps are taken.
         precision: in which numbers the network computes there.
         protect: what becomes of an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
+        drift: whether to measure how far the weights are from the global ones after each step.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Training:
     device: torch.device = CPU
     precision: Precision = "float32"
     protect: Protect | None = None
+    drift: bool = False
 
 
 @dataclass
@@ -224,17 +227,21 @@ def run_client(
     ):
         run = begin(site, broadcast, state, training)
         method.prepare(run)
-        losses = []
+        losses, away = [], []
+        start = _shared_start(run, method) if training.drift else {}
         for batch in run.batches():
             losses.append(method.local_step(run, batch))
             run.num_steps += 1
+            if start:
+                away.append(_squared_distance(run.params, start))
         loss = _mean_loss(losses, run)
         extras, kept = method.report(run)
         memory = held_bytes(run.scratch)
     weights = state_of(run.model)
     shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}
     _check_finite(weights, run)
-    update = ClientUpdate(site.name, shared, len(site.train), run.num_steps, loss, extras, memory)
+    drift = float(torch.stack(away).mean()) if away else math.nan
+    update = ClientUpdate(site.name, shared, len(site.train), run.num_steps, loss, extras, memory, drift=drift)
     own = {
         name: value
         for name, value in weights.items()
@@ -243,6 +250,20 @@ def run_client(
     if training.protect:
         update = training.protect(update, broadcast)
     return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
+
+
+def _shared_start(run: LocalRun, method: Method) -> dict[int, Tensor]:
+    """The global weights on the device, by the place of their param; of the params that sites share alone."""
+    sent = run.broadcast.weights
+    shared = [k for k, name in enumerate(run.names) if method.is_shared(run.model, name)]
+    return {k: torch.empty_like(run.params[k]).copy_(sent[run.names[k]]) for k in shared}
+
+
+@torch.no_grad()
+def _squared_distance(params: Sequence[Tensor], start: Mapping[int, Tensor]) -> Tensor:
+    """||w_{i,k} - w||^2."""
+    differences = torch._foreach_sub([params[k].detach() for k in start], list(start.values()))
+    return torch.stack(torch._foreach_norm(differences)).square().sum()
 
 
 def held_bytes(held: object) -> int:

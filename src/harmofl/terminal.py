@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from harmofl.diagnostics.records import read, told
 from harmofl.experiment import Watch
 from harmofl.journal import RoundRecord
 from harmofl.metrics import summarize
@@ -109,6 +111,13 @@ def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
     table.add_row("chosen round", *(f"{result['chosen_round']} of {result['rounds']}" for result in results))
     table.add_row("seconds a round", *(f"{result['seconds_per_round']:.2f}" for result in results))
     return table
+
+
+def print_cost(folder: Path, console: Console) -> None:
+    """Say what diagnostics took, if there are any."""
+    path = folder / "diagnostics.jsonl"
+    if path.exists():
+        console.print(f"{told(read(path))}; `harmofl diagnostics {folder}` shows them", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:

@@ -106,6 +106,10 @@ def _check_options(
 
 
 def _check_experiment(experiment: Experiment, sites: Sequence[str], count: int) -> None:
+    if experiment.run.diagnostics:
+        raise ConfigError(
+            "run.diagnostics: measures on images of all sites in one place, which a deployment has not; set it to false"
+        )
     options = dict(experiment.method)
     method = make_method(options.pop("name"), options)
     refuse_method(method, experiment.method["name"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
-from harmofl.report import classes, figures, vega
+from harmofl.report import classes, diagnostics, figures, vega
 from harmofl.report.amplitudes import maps
 from harmofl.report.load import Run
 from harmofl.report.outcome import outcome
@@ -96,6 +96,7 @@ class Page:
         taking_part: charts of who trained when, of the runs where not all did.
         cost: the chart of time and traffic, if anything was recorded.
         amplitudes: by run, the spectra as pictures.
+        theory: charts of what was measured of the theory, if anything was.
     """
 
     title: str
@@ -105,12 +106,13 @@ class Page:
     taking_part: list[Chart]
     cost: Chart | None
     amplitudes: list[tuple[str, list[tuple[str, str]]]]
+    theory: list[Chart]
 
     @property
     def charts(self) -> list[Chart]:
         """All of the page."""
         own = [chart for block in self.blocks for chart in block.charts]
-        return [*own, *self.taking_part, *([self.cost] if self.cost else [])]
+        return [*own, *self.theory, *self.taking_part, *([self.cost] if self.cost else [])]
 
     @property
     def pictures(self) -> Iterator[tuple[str, str]]:
@@ -137,6 +139,7 @@ def compose(runs: Sequence[Run]) -> Page:
         taking_part=[c for k, run in enumerate(runs) if (c := figures.participation(run, f"r{k}"))],
         cost=figures.time_and_traffic(runs),
         amplitudes=[(run.label, shown) for run in runs if (shown := maps(run))],
+        theory=diagnostics.charts(diagnostics.measured({run.label: run.folder for run in runs})),
     )
     room = MOST - len(vega.script()) - sum(len(chart.still) + len(chart.data) for chart in page.charts)
     blocks = zip(page.blocks, galleries(groups, room), strict=True)

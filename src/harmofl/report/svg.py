@@ -3,7 +3,8 @@
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -65,6 +66,19 @@ def draw(ident: str, title: str, size: Inches, paint: Callable[[Axes], None], ma
         paint(figure.add_axes(_within(size, margins)) if margins else figure.add_subplot())
         figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     return Markup(_inline(buffer.getvalue(), ident, title))
+
+
+@contextmanager
+def style(ident: str) -> Iterator[None]:
+    """Within, matplotlib draws in the pages' style."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def embedded(ident: str, title: str, document: str) -> Markup:
+    """A figure that was drawn in the style and saved as SVG, as an element of a page; see `draw`."""
+    return Markup(_inline(document, ident, title))
 
 
 def _within(size: Inches, margins: Margins) -> tuple[float, float, float, float]:

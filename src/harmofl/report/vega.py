@@ -138,7 +138,7 @@ def allowed(*scripts: str) -> str:
 
 def _whole(chart: Chart, background: str | None = None) -> dict[str, Any]:
     params = [*([parameter_site()] if chart.by_site else []), *chart.spec.get("params", [])]
-    size = {} if "facet" in chart.spec else {"width": WIDTH}
+    size = {} if {"facet", "concat"} & chart.spec.keys() else {"width": WIDTH}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "title": chart.title,
