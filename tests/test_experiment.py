@@ -60,6 +60,7 @@ def test_run_folder_has_what_is_promised(finished_run: Path) -> None:
         "checkpoint/state.safetensors",
         "model/model.json",
         "model/model.safetensors",
+        "model/statistics.safetensors",
     }
 
 

@@ -18,7 +18,7 @@ LAYERS = [
     *("arrays", "replacing", "amplitude", "profile", "robust", "exchange", "compression", "inspection"),
     *("privacy", "sharpness", "precision"),
     *("data", "models", "losses", "metrics", "shift"),
-    *("optimizer_state", "local", "method", "methods", "runtimes"),
+    *("optimizer_state", "local", "batch_statistics", "method", "methods", "runtimes"),
     *("evaluation", "keepsakes", "checkpoint", "states", "journal", "config"),
     *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment", "forecast"),
     *("landscape", "deployment"),

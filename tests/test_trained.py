@@ -1,6 +1,7 @@
 """A trained model at a new site: the same whatever its batches; and at its own sites, the scores of its run."""
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,16 @@ from typer.testing import CliRunner
 
 from harmofl import run
 from harmofl.assessment import assess, interval
+from harmofl.batch_statistics import average, estimate, fixed
 from harmofl.cli import app
 from harmofl.data.site import Split, open_federation, undivided
 from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError, RunError
 from harmofl.journal import Journal
 from harmofl.metrics import CaseScores
-from harmofl.trained import TrainedModel
+from harmofl.trained import Statistics, TrainedModel
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +41,24 @@ def test_at_its_own_sites_the_scores_of_the_run(finished_run: Path, federation: 
         assert assess(model, site, statistics="batch").scores == pytest.approx(told["test"][site.name], nan_ok=True)
 
 
-def test_no_output_depends_on_batch_size_or_order(finished_run: Path, unseen: Path) -> None:
+@pytest.mark.parametrize("statistics", ["sites", "images"])
+def test_no_output_depends_on_batch_size_or_order(finished_run: Path, unseen: Path, statistics: Statistics) -> None:
     model = TrainedModel.open(finished_run)
     assert model.mixes
     site = undivided(open_federation(unseen).sites[0])
-    whole = model.outputs(site, "test", batch_size=9)
-    np.testing.assert_array_equal(whole, model.outputs(site, "test", batch_size=2))
-    np.testing.assert_array_equal(whole, model.outputs(site, "test", batch_size=1))
+    whole = model.outputs(site, "test", statistics, batch_size=9)
+    np.testing.assert_array_equal(whole, model.outputs(site, "test", statistics, batch_size=2))
+    np.testing.assert_array_equal(whole, model.outputs(site, "test", statistics, batch_size=1))
     order = np.random.default_rng(0).permutation(9)
     images, targets, cases = site.test.images[order], site.test.targets[order], tuple(site.test.cases[k] for k in order)
     shuffled = replace(site, test=Split(images, targets, cases))
-    np.testing.assert_array_equal(whole[order], model.outputs(shuffled, "test", batch_size=4))
+    np.testing.assert_array_equal(whole[order], model.outputs(shuffled, "test", statistics, batch_size=4))
     batched = [model.outputs(site, "test", "batch", batch_size=size) for size in (9, 2)]
     assert (batched[0] != batched[1]).any(), "with the statistics of the batch it does"
 
 
 def test_estimated_statistics_are_those_of_the_images(finished_run: Path, unseen: Path) -> None:
     """All images in one batch: mean and variance of the first layer's maps, by hand; the layers are as before after."""
-    from harmofl.trained import estimated
-
     model = TrainedModel.open(finished_run)
     model.load("newcomer")
     site = undivided(open_federation(unseen).sites[0])
@@ -63,12 +66,31 @@ def test_estimated_statistics_are_those_of_the_images(finished_run: Path, unseen
     layer = next(m for m in model.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     hook = layer.register_forward_pre_hook(lambda module, inputs: maps.append(inputs[0]))
     before = dict(model.model.state_dict())
-    with estimated(model.model, site, torch.device("cpu")):
+    found = estimate(model.model, site.test, torch.device("cpu"))
+    hook.remove()
+    with fixed(model.model, found):
         torch.testing.assert_close(layer.running_mean, maps[0].mean((0, 2, 3)))
         torch.testing.assert_close(layer.running_var, maps[0].var((0, 2, 3)))
-    hook.remove()
     assert model.model.state_dict().keys() == before.keys()
     assert not layer.track_running_stats
+
+
+def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federation: Path, unseen: Path) -> None:
+    """A site that trained uses its own, another one their average; they are those of the training images."""
+    model = TrainedModel.open(finished_run)
+    assert set(model.moments) == {"site-1", "site-2"}
+    for site in open_federation(federation).sites:
+        model.load(site.name)
+        torch.testing.assert_close(dict(model.moments_of(site.name)), estimate(model.model, site.train, CPU))
+    mean = average(list(model.moments.values()))
+    torch.testing.assert_close(dict(model.moments_of("newcomer")), mean)
+    site = undivided(open_federation(unseen).sites[0])
+    alone = model.network("newcomer")(site.test.batch([4]).images).argmax(dim=1)
+    np.testing.assert_array_equal(alone[0].numpy(), model.outputs(site, "test")[4])
+    assert model.mixes, "the model itself is as before"
+    older = replace(model, moments={})
+    with pytest.raises(ConfigError, match="kept no statistics of its sites; choose --statistics images"):
+        older.outputs(site, "test")
 
 
 def test_an_unseen_site_meets_the_mean_of_what_sites_keep(federation: Path, unseen: Path, tmp_path: Path) -> None:
@@ -89,6 +111,7 @@ def test_the_interval_by_hand() -> None:
 
 def test_the_command(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(finished_run), "--data", str(unseen), "--cases", str(tmp_path / "cases.csv")]
+    words += ["--statistics", "images", "--json", str(tmp_path / "scores.json")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "newcomer" in done.output
@@ -97,6 +120,9 @@ def test_the_command(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
     rows = list(csv.reader((tmp_path / "cases.csv").read_text().splitlines()))
     assert rows[0] == ["site", "case", "dice"]
     assert len(rows) == 10
+    told = json.loads((tmp_path / "scores.json").read_text())
+    assert told["statistics"] == "images" and told["sites"]["newcomer"]["images"] == 9
+    assert told["sites"]["newcomer"]["cases"][rows[1][1]] == pytest.approx(float(rows[1][2]))
 
 
 def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
@@ -106,7 +132,7 @@ def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_p
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(RunError, match=r"model\.safetensors"):
         TrainedModel.open(tmp_path / "model")
-    for option, value in (("--split", "all"), ("--statistics", "sites")):
+    for option, value in (("--split", "all"), ("--statistics", "site")):
         with pytest.raises(ConfigError, match=f"{option} must be"):
             CliRunner().invoke(
                 app, ["evaluate", str(finished_run), "--data", str(unseen), option, value], catch_exceptions=False

@@ -8,7 +8,7 @@ import numpy as np
 from harmofl.data.site import Site, undivided
 from harmofl.evaluation import case_scores, score
 from harmofl.metrics import CaseScores
-from harmofl.trained import Statistics, TrainedModel
+from harmofl.trained import DEFAULT, Statistics, TrainedModel
 
 RESAMPLES = 2000
 
@@ -42,7 +42,7 @@ def assess(
     model: TrainedModel,
     site: Site,
     split: str | None = None,
-    statistics: Statistics = "images",
+    statistics: Statistics = DEFAULT,
     batch_size: int = 32,
     device: str = "cpu",
 ) -> Assessment:

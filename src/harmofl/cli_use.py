@@ -1,8 +1,10 @@
 """The command `harmofl evaluate`: what a trained model is worth at a site."""
 
 import csv
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -10,6 +12,9 @@ from rich.table import Table
 
 from harmofl.cli_options import bar
 from harmofl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harmofl.assessment import Assessment
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +29,13 @@ def evaluate(
         str | None, typer.Option(help="train, val or test; test, and all images of sites that did not train.")
     ] = None,
     statistics: Annotated[
-        str, typer.Option(help="images: of each site's images, without labels; batch: of each batch, as trained.")
-    ] = "images",
+        str,
+        typer.Option(help="sites: kept from training; images: of these, without labels; batch: of each batch."),
+    ] = "sites",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "cpu",
     cases: Annotated[Path | None, typer.Option(help="Write the score of every case here, as CSV.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all scores, intervals and what was used here.")] = None,
 ) -> None:
     """Score a trained model at sites, also at those that never took part, with 95 % intervals over cases.
 
@@ -56,14 +63,40 @@ def evaluate(
     if cases is not None:
         rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
         _write(cases, rows, trained.metric)
+    if json is not None:
+        _write_json(json, found, trained.metric, statistics)
     console = Console()
     table = Table("site", "images", "trained", trained.metric, "95 % interval")
     for one in found:
-        value, between = f"{one.scores[trained.metric]:.3f}", f"{one.low:.3f} - {one.high:.3f}"
+        value, between = f"{one.scores[trained.metric]:.3f}", _between(one)
         table.add_row(one.site, str(one.images), "yes" if one.trained else "no", value, between)
     console.print(table)
     for line in dict.fromkeys(line for one in found for line in one.said):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _between(found: "Assessment") -> str:
+    """The interval; a dash where a single case gives none."""
+    return "-" if math.isnan(found.low) else f"{found.low:.3f} - {found.high:.3f}"
+
+
+def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statistics: str) -> None:
+    from harmofl.files import storing, strict_json
+
+    sites = {
+        one.site: {
+            "images": one.images,
+            "trained": one.trained,
+            "scores": one.scores,
+            "interval": [one.low, one.high],
+            "used": one.said,
+            "cases": dict(zip(one.cases.cases, one.cases.scores, strict=True)),
+        }
+        for one in found
+    }
+    text = strict_json({"metric": metric, "statistics": statistics, "sites": sites}, indent=1)
+    with storing(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def _write(path: Path, rows: list[tuple[str, str, float]], metric: str) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays, num_bytes
+from harmofl.batch_statistics import mixes, of_site
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
@@ -175,7 +176,7 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
     """The chosen model's scores on the test images of every site, unseen ones too; saves those of single cases."""
     weights, own = journal.load_model()
     used = trial.used(weights, own)
-    scores, cases, samples, probabilities = {}, {}, {}, {}
+    scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
     for site in (*trial.federation.sites, *trial.unseen):
         outputs = trial.predict(site, "test", used(site.name))
         scores[site.name] = score(outputs, site, "test")
@@ -185,6 +186,10 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
         if site.task == "classification":
             probabilities[f"{site.name}/probabilities"] = outputs
             probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
+        if mixes(trial.training.model) and site in trial.federation.sites:
+            moments[site.name] = of_site(trial.training.model, site.train, trial.training.device)
+    if moments:
+        journal.save_moments(moments)
     save_arrays(journal.folder / "samples.npz", samples)
     if probabilities:
         save_arrays(journal.folder / "probabilities.npz", probabilities)

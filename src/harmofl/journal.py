@@ -216,6 +216,12 @@ class Journal:
         """
         return read_model(self._model)[1:]
 
+    def save_moments(self, moments: Mapping[str, Arrays]) -> None:
+        """Write by site the statistics that the model is used with there, see `harmofl.batch_statistics`."""
+        arrays: dict[str, Tensor] = {}
+        flatten(arrays, "sites", moments)
+        write_atomic(self._model / "statistics.safetensors", safetensors.torch.save(arrays))
+
     def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the scores of single test cases, see `harmofl.metrics.CaseScores`, by site."""
         write_atomic(self._cases, strict_json(cases).encode())
@@ -253,6 +259,21 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
         else:
             own.setdefault(group, {})[name] = value
     return _read_json(folder / "model.json"), weights, own
+
+
+def read_moments(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """What `Journal.save_moments` wrote into a model/ folder; empty where it wrote nothing.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    path = folder / "statistics.safetensors"
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in (read_arrays(path)[0] if path.exists() else {}).items():
+        _, _, rest = key.partition("/")
+        site, _, name = rest.rpartition("/")
+        found.setdefault(site, {})[name] = value
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """A trained model opened for use, with all fixed that an image's output depends on beside the image."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
-from hashlib import sha256
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,19 +12,19 @@ from torch import nn
 
 from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays
+from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mixes
 from harmofl.building import build_model
 from harmofl.config import resolved, validated
-from harmofl.data.site import Site, Split, undivided
+from harmofl.data.site import Site, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import predict, used
-from harmofl.journal import read_model
-from harmofl.local import batch_indices
+from harmofl.journal import read_model, read_moments
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import MAIN_METRIC
-from harmofl.models.normalization import holds_nothing
 
-Statistics = Literal["images", "batch"]
+Statistics = Literal["images", "sites", "batch"]
 STATISTICS = get_args(Statistics)
+DEFAULT: Statistics = "sites"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class TrainedModel:
         model: network and what stands before it; weights are loaded into it for each site.
         weights: the global weights.
         own: by site, the entries that it keeps for itself; few methods have any.
+        moments: by site, statistics of its training images for layers that normalize by batches; see
+            `harmofl.batch_statistics`. Empty where no layer does, and of runs by older versions.
     """
 
     card: Mapping[str, Any]
@@ -45,6 +46,7 @@ class TrainedModel:
     model: nn.Module
     weights: Arrays
     own: Mapping[str, Arrays]
+    moments: Mapping[str, Moments] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> "TrainedModel":
@@ -65,7 +67,7 @@ class TrainedModel:
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
         if missing := weights.keys() ^ model.state_dict().keys():
             raise RunError(f"{place}: weights and model.json must belong together, but {min(missing)} is in one only")
-        return cls(card, method, model.eval(), weights, own)
+        return cls(card, method, model.eval(), weights, own, read_moments(place))
 
     @property
     def metric(self) -> str:
@@ -75,7 +77,7 @@ class TrainedModel:
     @property
     def mixes(self) -> bool:
         """Whether, as trained, an image's output depends on the images of its batch."""
-        return any(holds_nothing(layer) for layer in self.model.modules())
+        return mixes(self.model)
 
     def check(self, site: Site) -> None:
         """Raise ConfigError unless the site's images are of the model's task, classes and channels."""
@@ -92,17 +94,40 @@ class TrainedModel:
         """Load what a site uses: its own entries over the global ones; one that did not train, what a newcomer does."""
         self.model.load_state_dict(used(self.method, self.weights, self.own)(site))
 
+    def moments_of(self, site: str = "") -> Moments:
+        """Statistics for layers that normalize by batches: a training site's, or else averaged over all of them.
+
+        Raises:
+            ConfigError: if the run kept none.
+        """
+        if not self.moments:
+            raise ConfigError("the run kept no statistics of its sites; choose --statistics images")
+        return self.moments[site] if site in self.moments else average(list(self.moments.values()))
+
+    def network(self, site: str = "") -> nn.Module:
+        """The model for use on any single image: weights loaded, and every statistic fixed to those of `moments_of`.
+
+        Args:
+            site: whose entries and statistics it has; the mean over the sites if it did not train.
+        """
+        self.load(site)
+        model = deepcopy(self.model).eval()
+        if self.mixes:
+            fix(model, self.moments_of(site))
+        return model
+
     def outputs(
-        self, site: Site, split: str, statistics: Statistics = "images", batch_size: int = 32, device: str = "cpu"
+        self, site: Site, split: str, statistics: Statistics = DEFAULT, batch_size: int = 32, device: str = "cpu"
     ) -> np.ndarray:
         """What the model says of one split of a site, in its order, see `harmofl.evaluation.predict`.
 
         Args:
             site: the site.
             split: "train", "val" or "test".
-            statistics: where the network normalizes by batches: "images" re-estimates mean and variance once from all
-                images of the site, without their labels, so that no output depends on batch size or order; "batch"
-                takes those of the batch at hand, as while training.
+            statistics: where the network normalizes by batches: "sites" takes mean and variance of the training
+                images, the site's own if it trained, else averaged over the sites; "images" re-estimates them once
+                from all images of the site, without their labels; with both no output depends on batch size or order.
+                "batch" takes those of the batch at hand, as while training.
             batch_size: images a batch.
             device: where to compute.
         """
@@ -110,8 +135,15 @@ class TrainedModel:
         self.load(site.name)
         place = torch.device(device)
         model = self.model.to(place)
-        with estimated(model, site, place) if self.mixes and statistics == "images" else nullcontext():
+        with fixed(model, self._chosen(statistics, site, place)):
             return predict(model, site, split, batch_size=batch_size, device=place)
+
+    def _chosen(self, statistics: Statistics, site: Site, place: torch.device) -> Moments | None:
+        if not self.mixes or statistics == "batch":
+            return None
+        if statistics == "sites":
+            return self.moments_of(site.name)
+        return estimate(self.model, undivided(site).test, place)
 
     def said(self, site: str, statistics: Statistics) -> list[str]:
         """Which amplitude, normalization statistics and weights a site's images meet, in plain words."""
@@ -120,49 +152,14 @@ class TrainedModel:
         if isinstance(layer, AmplitudeNorm):
             lines.append(f"amplitude: the average over {', '.join(self.card['sites'])}, as fixed in training")
         if self.mixes:
-            how = {"images": "of this site's images, without labels, fixed", "batch": "of each batch, as in training"}
+            mean = f"the average over {len(self.moments)} training sites, fixed"
+            how = {
+                "sites": "of its training images, fixed" if site in self.moments else mean,
+                "images": "of this site's images, without labels, fixed",
+                "batch": "of each batch, as in training",
+            }
             lines.append(f"normalization statistics: {how[statistics]}")
         if self.own:
             kept = "its own" if site in self.own else f"the mean over {len(self.own)} sites, as it did not train"
             lines.append(f"entries that sites keep for themselves: {kept}")
         return lines
-
-
-class estimated:  # noqa: N801
-    """Within, layers that normalize by batches use statistics averaged over batches of all images of a site.
-
-    Args:
-        model: its layers are changed, and are as before afterwards.
-        site: whose images, in an order that their content alone decides.
-        device: where the model is.
-        batch_size: images of a batch; the last may have one more.
-    """
-
-    def __init__(self, model: nn.Module, site: Site, device: torch.device, batch_size: int = 32) -> None:
-        self._model, self._site, self._device, self._size = model, site, device, batch_size
-        self._layers: list[Any] = [layer for layer in model.modules() if holds_nothing(layer)]
-
-    @torch.no_grad()
-    def __enter__(self) -> None:
-        self._model.eval()
-        for layer in self._layers:
-            layer.running_mean = torch.zeros(layer.num_features, device=self._device)
-            layer.running_var = torch.zeros(layer.num_features, device=self._device)
-            layer.num_batches_tracked = torch.tensor(0, device=self._device)
-            layer.track_running_stats, layer.momentum = True, None  # None: the plain average over batches
-            layer.train()
-        images = undivided(self._site).test
-        for index in batch_indices(_by_content(images), self._size):
-            self._model(images.batch(index).images.to(self._device))
-        self._model.eval()
-
-    def __exit__(self, *exc: object) -> None:
-        for layer in self._layers:
-            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-            layer.track_running_stats, layer.momentum = False, 0.1
-
-
-def _by_content(split: Split) -> np.ndarray:
-    """An order of the images that does not depend on how they are listed, and mixes classes as if at random."""
-    digests = [sha256(np.ascontiguousarray(split.images[k : k + 1]).tobytes()).digest() for k in range(len(split))]
-    return np.array(sorted(range(len(split)), key=digests.__getitem__))
