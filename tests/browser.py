@@ -5,6 +5,7 @@ Screenshots go to the folder that the environment variable HARMOFL_SCREENSHOTS n
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,13 @@ class Seen:
 
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
+
+    def until(self, expression: str, seconds: float = 20) -> None:
+        """Wait until it holds; the page's policy forbids playwright's own way, which evaluates strings in the page."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, f"after {seconds} s still not: {expression}"
+            self.page.wait_for_timeout(50)
 
     @property
     def overflow(self) -> int:

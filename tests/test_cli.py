@@ -173,7 +173,7 @@ def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Pat
     assert "unknown key 'training.rate'" in refused("run", "--data", federation, "--set", "training.rate=1")
     assert "must be new or empty" in refused("run", "--data", federation, "--out", cli_run)
     assert "no run here" in refused("run", "--resume", tmp_path)
-    assert "leave all other options out" in refused("run", "--resume", cli_run, "--rounds", 3)
+    assert "only --dashboard and --log may stand beside it" in refused("run", "--resume", cli_run, "--rounds", 3)
     assert "--size takes HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "big")
     assert str(tmp_path / "nowhere") in refused("run", "--data", tmp_path / "nowhere")
     assert "method must be one of" in refused("run", "--data", federation, "--method", "fedex")

@@ -25,6 +25,8 @@ LAYERS = [
     *(
         "report",
         "terminal",
+        "dashboard",
+        "writers",
         "demo",
         "comparison",
         "__init__",

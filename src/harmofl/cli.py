@@ -59,6 +59,10 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME by default.")] = None,
     setting: Settings = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Show every site while training.")] = False,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Also write to tensorboard or mlflow; may be repeated.", metavar="WRITER")
+    ] = None,
     diagnostics: Measured = False,
 ) -> None:
     """Train a federation on one machine and report how its model does at every site.
@@ -68,24 +72,31 @@ def run(
 
         harmofl run configs/nuclei.toml --data nuclei --set method.alpha=0.1 --seed 1
 
-        harmofl run --resume runs/demo
+        harmofl run --resume runs/demo --dashboard --log tensorboard
     """
     from harmofl import experiment
+    from harmofl.dashboard import Dashboard
+    from harmofl.journal import Journal
     from harmofl.report import write_report
     from harmofl.terminal import Terminal, print_cost, result_table
+    from harmofl.writers import Watches, writers
 
     if resume is not None and any(
         given is not None for given in (config, data, method, rounds, seed, size, out, setting, diagnostics or None)
     ):
-        raise ConfigError("--resume takes the run as it was begun; leave all other options out")
+        raise ConfigError(
+            "--resume takes the run as it was begun; of other options only --dashboard and --log may stand beside it"
+        )
     if resume is not None:
         folder, start = resume, partial(experiment.resume, resume)
     else:
         chosen = _experiment(config, data, method, rounds, seed, size, setting, diagnostics)
         folder = out or _default_folder(chosen)
         start = partial(experiment.run, chosen, folder)
-    with _interruptible(folder), Terminal() as terminal:
-        result = start(terminal)
+    others = writers(log or [], folder)
+    shown = Dashboard(Journal(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
+    with _interruptible(folder), shown:
+        result = start(Watches(shown, *others))
     report = write_report([folder], folder / "report.html")
     console = Console()
     console.print(result_table([result]))
@@ -136,6 +147,7 @@ def plan(
     """
     from harmofl.cli_options import bar
     from harmofl.forecast import forecast
+    from harmofl.report.scores import duration
 
     chosen = _experiment(config, data, method, rounds, None, size, setting)
     with bar("measuring") as opening:
@@ -153,14 +165,6 @@ def plan(
         f"disk    {found.disk / megabyte:.0f} MB",
     ):
         print(line)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager
@@ -188,6 +192,28 @@ def report(
     from harmofl.report import write_report
 
     Console().print(f"report {write_report(runs, out)}", soft_wrap=True)
+
+
+@app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="The run folder; the run may begin later.")],
+    host: Annotated[str, typer.Option(help="Where to serve; 127.0.0.1 is for this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8010,
+) -> None:
+    """Serve the report of a run as a page that fills while it trains. Whoever can reach it sees the run's images.
+
+    Example:
+        harmofl watch runs/hospitals-harmofl-seed0 --port 8010
+    """
+    from harmofl.report.served import server
+
+    with server(run, host, port) as serving:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{serving.server_address[1]}/ shows {run}; Ctrl-C ends it", flush=True)
+        try:
+            serving.serve_forever()
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
 
 
 @app.command()

@@ -41,6 +41,9 @@ class Watch:
     def round_done(self, record: RoundRecord) -> None:
         """A round has been trained, aggregated, validated and recorded."""
 
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """The chosen model has been tested; `result` as in result.json."""
+
 
 def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     """Train, validate every round, test the chosen model once, and record all of it.
@@ -116,7 +119,9 @@ def _train(trial: Trial, run_round: RunRound, journal: Journal, checkpoint: Chec
         if record.round % every == 0 or record.round == total:
             journal.save(checkpoint)
         watch.round_done(record)
-    return _finish(trial, journal, checkpoint)
+    result = _finish(trial, journal, checkpoint)
+    watch.finished(result)
+    return result
 
 
 def _round(

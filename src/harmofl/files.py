@@ -19,6 +19,20 @@ except ImportError:  # no such locks on Windows
     fcntl = None
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in the folder, see `locked`; where there are no such locks, True."""
+    if fcntl is None:
+        return True
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def strict_json(value: Any, indent: int | None = None) -> str:
     """JSON as its standard has it: what is not a finite number is null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)

@@ -145,6 +145,10 @@ class Journal:
             raise RunError(f"{self._rounds}: must have one line for every round from 1 on; restore it or start again")
         return [json.loads(row) for row in rows]
 
+    def earlier(self) -> list[RoundRecord]:
+        """The same as records; none where there is no run yet."""
+        return [RoundRecord(**row) for row in self.records()] if self._rounds.exists() else []
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Within, no other process trains into this folder.

@@ -116,7 +116,7 @@ def test_a_browser_draws_it_and_it_fits(count, tmp_path):
     page = write_comparison(comparison_of(*outcomes), tmp_path, swept)
     for size in SIZES:
         with opened(page.as_uri(), size) as seen:
-            seen.page.wait_for_function("document.documentElement.classList.contains('live-page')")
+            seen.until("document.documentElement.classList.contains('live-page')")
             assert seen.count("[data-chart]") == seen.count("[data-chart].drawn .live svg.marks") == 6
             assert seen.overflow <= 0
             assert seen.complaints == [] and seen.requests == [page.as_uri()]

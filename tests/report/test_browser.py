@@ -50,7 +50,7 @@ def pages(tmp_path_factory):
 
 def drawn(seen):
     """Waits until every chart answers to the pointer."""
-    seen.page.wait_for_function("document.documentElement.classList.contains('live-page')")
+    seen.until("document.documentElement.classList.contains('live-page')")
     return seen.count("[data-chart]"), seen.count("[data-chart].drawn .live svg.marks")
 
 
@@ -85,7 +85,7 @@ def test_choosing_a_site_by_keyboard_changes_the_curves_and_a_pointer_shows_valu
         before = curves.inner_html()
         seen.page.focus("#site")
         seen.page.keyboard.press("ArrowDown")
-        seen.page.wait_for_function("document.querySelector('#site').selectedIndex === 1")
+        seen.until("document.querySelector('#site').selectedIndex === 1")
         seen.page.wait_for_timeout(200)
         assert curves.inner_html() != before
         seen.page.locator('[data-chart="g0-validation"] .live .mark-symbol path').last.hover()

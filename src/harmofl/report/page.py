@@ -146,8 +146,14 @@ def compose(runs: Sequence[Run]) -> Page:
     return replace(page, blocks=[replace(block, galleries=shown) for block, shown in blocks])
 
 
-def render(page: Page) -> str:
-    """The whole page as text."""
+def render(page: Page, watched: tuple[str, str] | None = None) -> str:
+    """The whole page as text.
+
+    Args:
+        page: what it shows.
+        watched: of a page that is served while its run trains: a stamp of what it shows, and how far the run is.
+    """
+    scripts = [vega.script(), vega.starter(), *([vega.starter("watch.js")] if watched else [])]
     template = template_of(
         "report.html",
         dash_pattern=dash_pattern,
@@ -169,8 +175,9 @@ def render(page: Page) -> str:
         labels_of=lambda block: [run.label for run in block.group.runs],
         charted=[chart.title.partition(":")[0] for chart in page.taking_part],
         rounds=[(run.label, len(run.rounds), len(run.sites_ever)) for run in runs],
-        scripts=[vega.script(), vega.starter()],
-        allowed=vega.allowed(vega.script(), vega.starter()),
+        scripts=scripts,
+        allowed=vega.allowed(*scripts),
+        watched=watched,
     )
 
 

@@ -98,6 +98,14 @@ def number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else DASH
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def tested(run: Run, metric: str) -> dict[str, float]:
     """A metric of the chosen model on the test images of every site, unseen ones last."""
     if run.result is None:

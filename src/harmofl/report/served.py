@@ -1,0 +1,161 @@
+"""A run's report, served while it trains."""
+
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.files import is_locked
+from harmofl.report import vega
+from harmofl.report.load import Run, load_runs
+from harmofl.report.page import compose, render
+from harmofl.report.scores import duration
+from harmofl.report.templates import template_of
+
+QUIET = 5
+"""So many times the usual time without news, and at least a minute, is worth a word."""
+Answer = tuple[HTTPStatus, str, str]
+
+
+class Watched:
+    """How far the run in a folder is, and its report as of now.
+
+    Args:
+        folder: the run folder, which need not be there yet.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder
+        self._clock = clock
+        self._lock = Lock()
+        self._shown = ("", "")  # stamp, page
+
+    @property
+    def stamp(self) -> str:
+        """Another one as soon as there is something new to show; "" while there is nothing."""
+        found = []
+        for name in ("rounds.jsonl", "diagnostics.jsonl", "result.json"):
+            path = self.folder / name
+            if path.exists():
+                stat = path.stat()
+                found.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+        return "; ".join(found) if (self.folder / "config.toml").exists() else ""
+
+    def status(self) -> dict[str, Any]:
+        """How far it is, in words; `reload` if the page is to be asked for as a whole."""
+        finished = (self.folder / "result.json").exists()
+        return {"stamp": self.stamp, "text": self.text(), "reload": finished}
+
+    def text(self) -> str:
+        """How far it is, in a sentence."""
+        if not self.stamp:
+            return f"waiting for a run in {self.folder}; none has begun there yet"
+        try:
+            return self._progress(load_runs([self.folder])[0])
+        except HarmoFLError as error:
+            return str(error)
+
+    def _progress(self, run: Run) -> str:
+        done, table = len(run.rounds), run.config.get("training")
+        total = int(table["rounds"]) if isinstance(table, dict) and "rounds" in table else done
+        if run.result:
+            return f"finished: {run.result.rounds} rounds, model of round {run.result.chosen_round} chosen"
+        if not is_locked(self.folder):
+            return f"not training: {done} of {total} rounds are done; go on with harmofl run --resume {self.folder}"
+        if not done:
+            return f"training: round 1 of {total}; its end can be estimated after it"
+        if done >= total:
+            return f"all {total} rounds are done; the chosen model is being tested"
+        usual = statistics.median(line.seconds for line in run.rounds)
+        since = self._clock() - (self.folder / "rounds.jsonl").stat().st_mtime
+        if since > max(60.0, QUIET * usual):
+            pace = f"no news for {duration(since)}, a round usually takes {duration(usual)}"
+            return f"training: round {done + 1} of {total}; {pace}"
+        left = max(0.0, usual * (total - done) - since)
+        end = time.localtime(self._clock() + left)
+        today = end[:3] == time.localtime(self._clock())[:3]
+        when = time.strftime("%H:%M" if today else "%a %d %b %H:%M", end)
+        return f"training: round {done + 1} of {total}, ends about {when}, in {duration(left)}"
+
+    def page(self) -> str:
+        """The report, or a page that waits for there to be one."""
+        with self._lock:
+            stamp = self.stamp
+            if not stamp or stamp != self._shown[0]:
+                self._shown = (stamp, self._render(stamp))
+            return self._shown[1]
+
+    def _render(self, stamp: str) -> str:
+        try:
+            if stamp:
+                return render(compose(load_runs([self.folder])), (stamp, self.text()))
+        except HarmoFLError:
+            pass  # in the status line, and gone with the next look if it was half written
+        scripts = [vega.script(), vega.starter(), vega.starter("watch.js")]
+        return template_of("watch.html").render(
+            title=self.folder.name, stamp=stamp, text=self.text(), scripts=scripts, allowed=vega.allowed(*scripts)
+        )
+
+    def answer(self, path: str) -> Answer:
+        """What is sent for a path."""
+        if path in ("/", "/page"):
+            return HTTPStatus.OK, "text/html; charset=utf-8", self.page()
+        if path == "/status":
+            return HTTPStatus.OK, "application/json", json.dumps(self.status())
+        return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", "there is only /\n"
+
+
+def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
+    """An HTTP server of the report; it answers GET alone, and where it is bound to this machine, only to names of it.
+
+    Raises:
+        ConfigError: if the address cannot be used.
+    """
+    watched = Watched(folder)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not _meant(self.headers.get("Host", ""), host):
+                self._send((HTTPStatus.FORBIDDEN, "text/plain; charset=utf-8", f"this page is for {host} alone\n"))
+                return
+            self._send(watched.answer(self.path.partition("?")[0]))
+
+        def _send(self, answer: Answer) -> None:
+            status, kind, text = answer
+            body = text.encode()
+            self.send_response(status)
+            for name, value in {
+                "Content-Type": kind,
+                "Content-Length": str(len(body)),
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+                "X-Frame-Options": "DENY",
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing; a page that asks every few seconds would fill the terminal."""
+
+    try:
+        return ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{host}:{port}: cannot be served on ({reason}); choose another --host or --port") from error
+
+
+def _meant(named: str, host: str) -> bool:
+    """Whether the name that a browser asked for is one of this machine, so that no foreign page can look in."""
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        return True
+    return re.sub(r":\d+$", "", named).strip("[]") in ("127.0.0.1", "localhost", "::1")
