@@ -16,7 +16,7 @@ from harmofl.data.site import Site, Split
 from harmofl.diagnostics.curvature import flat
 from harmofl.diagnostics.probe import Probe, batch_size, fixed_batch, hessian_every
 from harmofl.diagnostics.records import Record, append, mean, read, share
-from harmofl.errors import RunError
+from harmofl.errors import ConfigError, RunError
 from harmofl.experiment import Watch
 from harmofl.journal import Journal, RoundRecord
 from harmofl.methods import make_method
@@ -99,7 +99,7 @@ def test_eigenvalue_against_the_whole_hessian() -> None:
     hessian = torch.autograd.functional.hessian(loss, flat(list(params.values())))
     exact = float(torch.linalg.eigvalsh(hessian)[-1])
     found = own.measure(lambda site: state_of(network), names)
-    start = torch.stack([torch.stack(g).mean(dim=0) for g in found.gradients.values()]).mean(dim=0)
+    start = found.mean_gradient()
     value, residual = own.eigenvalue(lambda site: state_of(network), names, start, 30)
     assert value == pytest.approx(exact, rel=1e-3)
     assert residual < 0.02 * exact
@@ -115,6 +115,32 @@ def test_probing_leaves_model_and_chance_alone() -> None:
     assert_same(before, state_of(network))
     assert torch.equal(chance, torch.get_rng_state())
     assert all(param.grad is None for param in network.parameters())
+
+
+class Once(torch.autograd.Function):
+    """Squares, and can be differentiated once."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * x * gradient
+
+
+class Squares(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Once.apply(x)
+
+
+def test_networks_that_cannot_be_differentiated_twice_are_refused_at_once() -> None:
+    probe(toy_network()).check()
+    with pytest.raises(ConfigError, match=r"twice differentiable, but: .*once_differentiable"):
+        probe(nn.Sequential(toy_network(), Squares())).check()
 
 
 def test_fixed_batch_is_fixed_and_in_halves() -> None:

@@ -1,5 +1,6 @@
 """How sharp a place of the loss is: the rise within the alpha-ball, and the top eigenvalue of the Hessian."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -71,7 +72,7 @@ def top_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps: in
 
     Returns:
         The largest Ritz value, a lower bound of the largest eigenvalue; and its residual: some eigenvalue is no further
-        from it than that.
+        from it than that. NaN if a product is not finite.
     """
     from scipy.linalg import eigh_tridiagonal
 
@@ -83,6 +84,8 @@ def top_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps: in
             for vector in basis:
                 image = image - (image @ vector) * vector
         beside.append(float(image.norm()))
+        if not math.isfinite(beside[-1]):
+            return math.nan, math.nan
         if beside[-1] <= 1e-6 * max(map(abs, diagonal)):
             break
         basis.append(image / beside[-1])

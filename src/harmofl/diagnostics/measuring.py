@@ -6,15 +6,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from harmofl.arrays import Arrays, norm
 from harmofl.config import TrainingTable
 from harmofl.diagnostics.curvature import STEPS, flat
-from harmofl.diagnostics.probe import Measured, Probe, batch_size, fixed_batch, hessian_every
+from harmofl.diagnostics.probe import Probe, batch_size, fixed_batch, hessian_every
 from harmofl.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
-from harmofl.diagnostics.records import NAN, Record, append
+from harmofl.diagnostics.records import NAN, Record, append, mean
 from harmofl.diagnostics.sharing import shared_params, weights_of
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.trial import Trial
@@ -35,12 +34,20 @@ class Diagnostics:
         self._images, self._every = images or batch_size(sites, training.epochs), hessian_every(sites, training.epochs)
         batches = {site.name: fixed_batch(site, self._images, training.seed) for site in sites}
         self._probe = Probe(training.model, training.loss, batches, training.device)
-        self._rows = max(len(own[0].images) for own in batches.values())
-        self._before: tuple[Measured, Dissimilarity] | None = None
+        self._rows = [len(own[0]) for own in batches.values()]
+        self._shared = shared_params(trial.method, training.model)
+        self._names = self._shared or [name for name, p in training.model.named_parameters() if p.requires_grad]
+        self._before: tuple[Tensor, Dissimilarity] | None = None
 
     def begin(self, server: ServerState, own: Mapping[str, Arrays]) -> None:
-        """Before the first round of a run, or of its resumption: measure where it starts from."""
+        """Before the first round of a run, or of its resumption: measure where it starts from.
+
+        Raises:
+            ConfigError: if the network cannot be differentiated twice.
+            StorageError: if the record cannot be written.
+        """
         start = time.perf_counter()
+        self._probe.check()
         found = self._at(server, own)
         if server.round == 0 and not (self._path.exists() and self._path.stat().st_size):
             append(self._path, record(0, found, seconds=_since(start)))
@@ -84,24 +91,14 @@ class Diagnostics:
             found |= self._eigenvalue(server, own)
         append(self._path, record(server.round, found, of_round=round(seconds, 4), seconds=_since(start)))
 
-    @property
-    def _shared(self) -> list[str]:
-        return shared_params(self._trial.method, self._trial.training.model)
-
-    @property
-    def _names(self) -> list[str]:
-        """The params that are looked at: those shared, or all where there are none."""
-        return self._shared or [n for n, p in self._trial.training.model.named_parameters() if p.requires_grad]
-
     def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:
         return weights_of(self._shared, server.weights, own, [site.name for site in self._trial.federation.sites])
 
     def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Any]:
         """What is measured at the server's weights; remembered as the constants of the next round."""
-        names = self._names
-        measured = self._probe.measure(self._weights(server, own).__getitem__, names)
+        measured = self._probe.measure(self._weights(server, own).__getitem__, self._names)
         found = dissimilarity(list(measured.gradients.values()))
-        self._before = measured, found
+        self._before = measured.mean_gradient(), found
         said: dict[str, Any] = {"images": self._images, "loss": measured.losses, "rise": measured.rises}
         said["gradients"] = dict(zip(measured.losses, found.of_sites, strict=True))
         if not self._shared:
@@ -110,13 +107,14 @@ class Diagnostics:
         return {
             **said,
             **{key: getattr(found, key) for key in keys},
-            "variance": self._of_a_batch(found.variance),
-            "norm": norm([server.weights[name] for name in names]),
+            "variance": self._variance(found),
+            "norm": norm([server.weights[name] for name in self._names]),
         }
 
-    def _of_a_batch(self, variance: float) -> float:
-        """That of a training batch, from that of half a fixed batch: independent images, so inverse to their number."""
-        return variance * self._rows / self._trial.training.batch_size
+    def _variance(self, found: Dissimilarity) -> float:
+        """Of a training batch, from those of half a fixed batch: inverse to the number of independent images."""
+        rows = self._trial.training.batch_size
+        return mean(variance * own / rows for variance, own in zip(found.variances, self._rows, strict=True))
 
     def _of_round(
         self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity
@@ -128,13 +126,13 @@ class Diagnostics:
         start = flat([before.weights[name] for name in names])
         moves = [flat([update.weights[name] for name in names]) - start for update in updates]
         steps = sum(update.num_steps for update in updates) / len(updates)
-        rate = plain_rate(self._trial.experiment.training)
+        rate = NAN if self._trial.method.pooled else plain_rate(self._trial.experiment.training)
         limit = bound(
             steps=steps,
             lr=rate,
             square=constants.square,
             epsilon=constants.epsilon,
-            variance=self._of_a_batch(constants.variance),
+            variance=self._variance(constants),
             sites=len(self._trial.federation.sites),
         )
         return {
@@ -146,19 +144,17 @@ class Diagnostics:
             "cosines": _pairs([update.site for update in updates], moves),
         }
 
-    def _secant(self, before: ServerState, server: ServerState, earlier: Measured) -> float:
+    def _secant(self, before: ServerState, server: ServerState, earlier: Tensor) -> float:
         """Of F between two rounds; not over the first, after which the amplitude and so F itself is another."""
         if self._before is None or not self._shared or (server.round == 1 and self._trial.method.layer()):
             return NAN
-        names = self._names
-        way = norm([server.weights[name].double() - before.weights[name].double() for name in names])
-        change = _mean_gradient(self._before[0]) - _mean_gradient(earlier)
-        return norm([change]) / way if way else NAN
+        way = norm([server.weights[name].double() - before.weights[name].double() for name in self._names])
+        return norm([self._before[0] - earlier]) / way if way else NAN
 
     def _eigenvalue(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> dict[str, float]:
         assert self._before is not None
-        names, start = self._names, _mean_gradient(self._before[0])
-        value, residual = self._probe.eigenvalue(self._weights(server, own).__getitem__, names, start, steps)
+        weights = self._weights(server, own).__getitem__
+        value, residual = self._probe.eigenvalue(weights, self._names, self._before[0], steps)
         return {"eigenvalue": value, "residual": residual}
 
 
@@ -172,10 +168,6 @@ def plain_rate(training: TrainingTable) -> float:
     if training.optimizer != "sgd":
         return NAN
     return (training.lr or NAN) / (1 - training.momentum)
-
-
-def _mean_gradient(measured: Measured) -> Tensor:
-    return torch.stack([torch.stack(own).mean(dim=0) for own in measured.gradients.values()]).mean(dim=0)
 
 
 def _pairs(sites: Sequence[str], moves: Sequence[Tensor]) -> dict[str, dict[str, float]]:

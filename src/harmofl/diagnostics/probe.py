@@ -13,6 +13,7 @@ from harmofl.arrays import Arrays
 from harmofl.batch import Batch
 from harmofl.data.site import Site
 from harmofl.diagnostics.curvature import STEPS, flat, hessian_product, rise, top_eigenvalue
+from harmofl.errors import ConfigError
 from harmofl.local import Loss
 from harmofl.precision import computing
 from harmofl.seeding import rng
@@ -76,6 +77,10 @@ class Measured:
     rises: Mapping[str, float]
     gradients: Mapping[str, tuple[Tensor, ...]]
 
+    def mean_gradient(self) -> Tensor:
+        """Of F = (1/N) sum_i F_i."""
+        return torch.stack([torch.stack(own).mean(dim=0) for own in self.gradients.values()]).mean(dim=0)
+
 
 class Probe:
     """Computes on a model of its own, in float32, without any draw: what trains does not notice.
@@ -99,6 +104,22 @@ class Probe:
         """The params of these names that are trained."""
         own = dict(self.model.named_parameters())
         return [own[name] for name in names]
+
+    def check(self) -> None:
+        """Raise ConfigError unless the network can be differentiated twice, before a round is trained for it."""
+        trained = [param for param in self.model.parameters() if param.requires_grad]
+        batch = next(iter(self._batches.values()))[0]
+        try:
+            first = torch.autograd.grad(self._value(batch), trained, create_graph=True, allow_unused=True)
+            total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
+            if total.requires_grad:  # through the whole graph: to the params alone would pass by what has no derivative
+                total.backward()  # type: ignore[no-untyped-call]
+            self.model.zero_grad()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"run.diagnostics: the network must be twice differentiable, but: {reason}; set it to false"
+            ) from None
 
     def measure(self, weights: Weights, names: Sequence[str]) -> Measured:
         """Losses, rises and gradients of all sites.

@@ -56,7 +56,7 @@ class Dissimilarity:
         spread_unbiased: the same without what noise of the batches adds; needs two batches a site, may be below 0.
         relative: spread / square, from 0 (all gradients the same) to 1 (they cancel); does not depend on their length.
         epsilon: max_{i,j} ||grad F_i - grad F_j|| (Eq 8).
-        variance: sigma^2, of a gradient of one batch around its site's mean; the sites' mean.
+        variances: sigma^2 of the gradient of one batch of a site around its mean, a site each; needs two batches.
     """
 
     gradient: float
@@ -66,7 +66,7 @@ class Dissimilarity:
     spread_unbiased: float
     relative: float
     epsilon: float
-    variance: float
+    variances: tuple[float, ...]
 
 
 def dissimilarity(gradients: Sequence[Sequence[Tensor]]) -> Dissimilarity:
@@ -102,7 +102,7 @@ def dissimilarity(gradients: Sequence[Sequence[Tensor]]) -> Dissimilarity:
         spread_unbiased=free,
         relative=spread / square if square else NAN,
         epsilon=math.sqrt(max(float(pairs.max()), 0.0)),
-        variance=float((noise * counts).mean()),
+        variances=tuple((noise * counts).tolist()),
     )
 
 
