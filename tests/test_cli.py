@@ -101,7 +101,21 @@ def test_methods_lists_every_method() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("run", "plan", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search", "evaluate"),
+        *(
+            "run",
+            "plan",
+            "report",
+            "demo",
+            "methods",
+            "config",
+            "compare",
+            "ablate",
+            "sweep",
+            "search",
+            "evaluate",
+            "predict",
+            "watch",
+        ),
         *("diagnostics", "landscape"),
         *("data synth", "data prepare", "data import", "data check", "data overview", "data shift", "data show"),
         *("deploy init", "deploy serve", "deploy join", "deploy status"),

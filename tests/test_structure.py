@@ -24,6 +24,7 @@ LAYERS = [
     *("landscape", "deployment"),
     *(
         "report",
+        "prediction",
         "terminal",
         "dashboard",
         "writers",
@@ -36,6 +37,7 @@ LAYERS = [
         "cli_compare",
         "cli_deploy",
         "cli_use",
+        "cli_predict",
         "cli_theory",
         "cli",
         "__main__",

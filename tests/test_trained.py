@@ -86,11 +86,11 @@ def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federat
     torch.testing.assert_close(dict(model.moments_of("newcomer")), mean)
     site = undivided(open_federation(unseen).sites[0])
     alone = model.network("newcomer")(site.test.batch([4]).images).argmax(dim=1)
-    np.testing.assert_array_equal(alone[0].numpy(), model.outputs(site, "test")[4])
+    np.testing.assert_array_equal(alone[0].numpy(), model.outputs(site, "test", "sites")[4])
     assert model.mixes, "the model itself is as before"
     older = replace(model, moments={})
     with pytest.raises(ConfigError, match="kept no statistics of its sites; choose --statistics images"):
-        older.outputs(site, "test")
+        older.outputs(site, "test", "sites")
 
 
 def test_an_unseen_site_meets_the_mean_of_what_sites_keep(federation: Path, unseen: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_interval_by_hand() -> None:
 
 def test_the_command(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(finished_run), "--data", str(unseen), "--cases", str(tmp_path / "cases.csv")]
-    words += ["--statistics", "images", "--json", str(tmp_path / "scores.json")]
+    words += ["--json", str(tmp_path / "scores.json")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "newcomer" in done.output

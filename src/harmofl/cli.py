@@ -17,6 +17,7 @@ from harmofl.cli_compare import register
 from harmofl.cli_data import data_app
 from harmofl.cli_deploy import deploy_app
 from harmofl.cli_options import Measured, Seed, Size, parse_size
+from harmofl.cli_predict import register as register_predict
 from harmofl.cli_theory import register as register_theory
 from harmofl.cli_use import register as register_use
 from harmofl.errors import ConfigError, HarmoFLError
@@ -34,6 +35,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")
 register(app)
 register_use(app)
+register_predict(app)
 register_theory(app)
 
 

@@ -31,7 +31,7 @@ def evaluate(
     statistics: Annotated[
         str,
         typer.Option(help="sites: kept from training; images: of these, without labels; batch: of each batch."),
-    ] = "sites",
+    ] = "images",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "cpu",
     cases: Annotated[Path | None, typer.Option(help="Write the score of every case here, as CSV.")] = None,

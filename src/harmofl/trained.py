@@ -24,7 +24,8 @@ from harmofl.metrics import MAIN_METRIC
 
 Statistics = Literal["images", "sites", "batch"]
 STATISTICS = get_args(Statistics)
-DEFAULT: Statistics = "sites"
+DEFAULT: Statistics = "images"
+"""Chosen by validation scores at sites that did not train; benchmarks/RESULTS.md, "Statistics for use"."""
 
 
 @dataclass(frozen=True)

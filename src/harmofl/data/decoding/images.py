@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -73,7 +74,7 @@ def read_image(path: Path) -> np.ndarray:
         DataError: if the file is missing, truncated or of an unsupported kind, without naming it.
     """
     with reading(path):
-        return volumes.read_volume(path) if is_volume(path.name) else _read_photograph(path)
+        return volumes.read_volume(path) if is_volume(path.name) else read_photograph(path)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -134,8 +135,9 @@ class _Quiet:
 _QUIET = _Quiet()
 
 
-def _read_photograph(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
+def read_photograph(source: Path | BinaryIO) -> np.ndarray:
+    """Decode a photograph from a file or from memory, see `read_image`; to be called within `reading` or `quiet`."""
+    with Image.open(source) as image:
         _one_page(image)
         if image.mode.startswith("I"):
             return _deep_grey(np.asarray(image))

@@ -93,14 +93,14 @@ def _converted(case: Case, target: Path) -> Made:
         elif has_place(one) and (not case.alone or frames(one.files[0]) > 1):
             volume = read_volume(one)
             made.paths.append(f"{path}.nii.gz")
-            save_volume(_compact(volume.voxels), volume.affine, target / made.paths[-1])
+            save_volume(compact(volume.voxels), volume.affine, target / made.paths[-1])
         else:
             names = [path] if len(one.files) == 1 else [f"{path}_{file.stem}" for file in one.files]
             made.paths += [_flat(*pair, case.mask, target) for pair in zip(one.files, names, strict=True)]
     return made
 
 
-def _compact(voxels: np.ndarray) -> np.ndarray:
+def compact(voxels: np.ndarray) -> np.ndarray:
     """16-bit whole numbers where they are that, else float32."""
     whole = np.rint(voxels)
     exact = (whole == voxels).all() and np.abs(whole).max() < 2**15

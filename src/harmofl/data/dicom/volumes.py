@@ -48,11 +48,15 @@ class Slice:
 
 @dataclass(frozen=True)
 class Volume:
-    """A series put together: (columns, rows, slices) voxels, the slices it is of, and voxel to RAS millimetres."""
+    """A series put together: (columns, rows, slices) voxels, the slices it is of, and voxel to RAS millimetres.
+
+    `order` says which image of the files, in their order, each slice is.
+    """
 
     voxels: np.ndarray
     slices: tuple[Slice, ...]
     affine: np.ndarray
+    order: tuple[int, ...] = ()
 
 
 def read_volume(series: Series) -> Volume:
@@ -68,7 +72,8 @@ def read_volume(series: Series) -> Volume:
             raise DataError(
                 f"slices of series {series.name!r} must have one size and direction; leave it out if it is a localizer"
             )
-    planes.sort(key=lambda plane: float(plane.origin @ first.normal))
+    order = sorted(range(len(planes)), key=lambda k: float(planes[k].origin @ first.normal))
+    planes = [planes[k] for k in order]
     places = np.array([plane.origin @ first.normal for plane in planes])
     steps = np.diff(places)
     if len(steps) and steps.min() < _SAME_PLACE:
@@ -80,7 +85,7 @@ def read_volume(series: Series) -> Volume:
         between = f"between {places[at]:.1f} and {places[at + 1]:.1f} mm"
         raise DataError(f"a slice of series {series.name!r} is missing {between}; restore it")
     voxels = np.stack([plane.pixels.T for plane in planes], axis=2)
-    return Volume(voxels, tuple(planes), _affine(planes))
+    return Volume(voxels, tuple(planes), _affine(planes), tuple(order))
 
 
 def _turned(one: Slice, other: Slice) -> bool:

@@ -1,0 +1,87 @@
+"""What a person points at, as the images it holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harmofl.data.dicom.files import Series, has_place, is_dicom, series_in
+from harmofl.data.dicom.folders import dicom_files
+from harmofl.data.layout.files import files_below, is_volume, suffix_of
+from harmofl.errors import DataError
+
+Kind = Literal["photograph", "volume", "series"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image to answer for.
+
+    Args:
+        name: of what is written for it, with `/` between folders and without suffix.
+        kind: a photograph, a NIfTI volume, or a DICOM series that makes a volume.
+        files: one, or those of the series.
+        series: of the kind "series".
+    """
+
+    name: str
+    kind: Kind
+    files: tuple[Path, ...]
+    series: Series | None = None
+
+
+def find(paths: Sequence[Path]) -> list[Input]:
+    """All images at files and, recursively, in folders.
+
+    Raises:
+        DataError: if something is not there, a folder has no image, or two images would be written to one place.
+        ConfigError: if there are DICOM files and pydicom is not installed.
+    """
+    found = [one for path in paths for one in _at(path)]
+    seen: dict[str, Input] = {}
+    for one in found:
+        if (other := seen.setdefault(one.name, one)) is not one:
+            raise DataError(f"{one.files[0]} and {other.files[0]} would both become {one.name}; predict them apart")
+    return found
+
+
+def _at(path: Path) -> list[Input]:
+    if path.is_dir():
+        flat = [file for file in files_below(path) if suffix_of(file.name)]
+        found = [_flat(file, file.relative_to(path).as_posix()) for file in flat] + _series(dicom_files(path), path)
+        if not found:
+            raise DataError(f"{path}: must hold PNG, JPEG, TIFF, NIfTI or DICOM images, but has none")
+        return found
+    if not path.is_file():
+        raise DataError(f"{path}: is not there; give a file or a folder")
+    if suffix_of(path.name):
+        return [_flat(path, path.name)]
+    if is_dicom(path):
+        return _series([path], path.parent)
+    raise DataError(f"{path}: must be PNG, JPEG, TIFF, NIfTI or DICOM; convert it or leave it out")
+
+
+def _flat(file: Path, relative: str) -> Input:
+    return Input(
+        relative.removesuffix(suffix_of(relative)), "volume" if is_volume(file.name) else "photograph", (file,)
+    )
+
+
+def _series(files: Sequence[Path], root: Path) -> list[Input]:
+    """A DICOM file without a place in space is a photograph; segmentations are none of our inputs."""
+    found: list[Input] = []
+    by_folder: dict[Path, list[Path]] = {}
+    for file in files:
+        by_folder.setdefault(file.parent, []).append(file)
+    for folder, members in by_folder.items():
+        all_series = [one for one in series_in(members) if one.modality != "SEG"]
+        for number, one in enumerate(all_series, start=1):
+            where = folder.relative_to(root).as_posix()
+            stem = where if where != "." else (root.name if len(one.files) > 1 else one.files[0].stem)
+            if has_place(one):
+                name = stem if len(all_series) == 1 else f"{stem}_{number}"
+                found.append(Input(name, "series", one.files, one))
+            else:
+                place = "" if where == "." else f"{where}/"
+                found += [Input(f"{place}{file.stem}", "photograph", (file,)) for file in one.files]
+    return found
