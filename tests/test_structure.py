@@ -25,6 +25,7 @@ LAYERS = [
     *(
         "report",
         "prediction",
+        "export",
         "terminal",
         "dashboard",
         "writers",
@@ -38,6 +39,7 @@ LAYERS = [
         "cli_deploy",
         "cli_use",
         "cli_predict",
+        "cli_export",
         "cli_theory",
         "cli",
         "__main__",

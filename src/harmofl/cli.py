@@ -16,6 +16,7 @@ from rich.table import Table
 from harmofl.cli_compare import register
 from harmofl.cli_data import data_app
 from harmofl.cli_deploy import deploy_app
+from harmofl.cli_export import register as register_export
 from harmofl.cli_options import Measured, Seed, Size, parse_size
 from harmofl.cli_predict import register as register_predict
 from harmofl.cli_theory import register as register_theory
@@ -36,6 +37,7 @@ app.add_typer(deploy_app, name="deploy")
 register(app)
 register_use(app)
 register_predict(app)
+register_export(app)
 register_theory(app)
 
 

@@ -6,6 +6,7 @@
     ├── RunError                exit code 2: a run folder that exists, is missing or does not fit
     ├── ShapeError              exit code 2: a tensor of another shape than must hold
     ├── TrainingError           exit code 1: a loss or an update that is not finite
+    ├── ExportError             exit code 1: a model that another program would not compute alike
     └── StorageError            exit code 1: a disk that is full or refuses to be written
 
 Every message is one line that says what must hold, what was got, where, and what to do.
@@ -46,6 +47,10 @@ class ShapeError(HarmoFLError, ValueError):
 
 class TrainingError(HarmoFLError, ArithmeticError):
     """Training produced a number that is not finite."""
+
+
+class ExportError(HarmoFLError):
+    """A model cannot be written for another program, or that would not give the same outputs."""
 
 
 class StorageError(HarmoFLError, OSError):

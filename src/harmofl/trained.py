@@ -102,7 +102,7 @@ class TrainedModel:
             ConfigError: if the run kept none.
         """
         if not self.moments:
-            raise ConfigError("the run kept no statistics of its sites; choose --statistics images")
+            raise ConfigError("the run kept no statistics of its sites; train again, or use those of the images")
         return self.moments[site] if site in self.moments else average(list(self.moments.values()))
 
     def network(self, site: str = "") -> nn.Module:
