@@ -116,7 +116,7 @@ def test_methods_lists_every_method() -> None:
             "predict",
             "watch",
         ),
-        *("diagnostics", "landscape", "predict", "watch", "export"),
+        *("diagnostics", "landscape", "predict", "watch", "export", "serve-model"),
         *("data synth", "data prepare", "data import", "data check", "data overview", "data shift", "data show"),
         *("deploy init", "deploy serve", "deploy join", "deploy status"),
     ],

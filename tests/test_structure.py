@@ -25,6 +25,7 @@ LAYERS = [
     *(
         "report",
         "prediction",
+        "serving",
         "export",
         "terminal",
         "dashboard",
@@ -40,6 +41,7 @@ LAYERS = [
         "cli_use",
         "cli_predict",
         "cli_export",
+        "cli_serve",
         "cli_theory",
         "cli",
         "__main__",

@@ -19,6 +19,7 @@ from harmofl.cli_deploy import deploy_app
 from harmofl.cli_export import register as register_export
 from harmofl.cli_options import Measured, Seed, Size, parse_size
 from harmofl.cli_predict import register as register_predict
+from harmofl.cli_serve import register as register_serve
 from harmofl.cli_theory import register as register_theory
 from harmofl.cli_use import register as register_use
 from harmofl.errors import ConfigError, HarmoFLError
@@ -38,6 +39,7 @@ register(app)
 register_use(app)
 register_predict(app)
 register_export(app)
+register_serve(app)
 register_theory(app)
 
 

@@ -135,6 +135,11 @@ class _Quiet:
 _QUIET = _Quiet()
 
 
+def quiet() -> _Quiet:
+    """Within, decoders neither log nor warn."""
+    return _QUIET
+
+
 def read_photograph(source: Path | BinaryIO) -> np.ndarray:
     """Decode a photograph from a file or from memory, see `read_image`; to be called within `reading` or `quiet`."""
     with Image.open(source) as image:

@@ -1,0 +1,221 @@
+"""The service: a page for people, three answers for programs, and their description."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+from markupsafe import Markup
+
+from harmofl.errors import ConfigError, DataError
+from harmofl.prediction.predictor import Predictor
+from harmofl.prediction.reading import Picture
+from harmofl.prediction.writing import overlay, png
+from harmofl.report.templates import template_of
+from harmofl.report.vega import allowed
+from harmofl.serving.images import FORMATS, TooLargeError, decode
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+_BODY = {"required": True, "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    413: {"description": "The image has too many bytes or pixels."},
+    415: {"description": "The content type is none of those taken."},
+    422: {"description": "The image cannot be read, or not have the model's channels."},
+    503: {"description": "Too many images are waiting."},
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take.
+
+    Args:
+        megabytes: of an image file.
+        pixels: of an image.
+        waiting: images that may wait for the one that is looked at.
+    """
+
+    megabytes: float = 20
+    pixels: int = 50_000_000
+    waiting: int = 8
+
+
+def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.0.0.1") -> Any:
+    """The service as an ASGI application; it writes nothing to the disk.
+
+    Args:
+        predictor: the model made ready.
+        title: what it is called.
+        limits: of a request.
+        host: where it will be bound; on this machine alone, only names of this machine are answered.
+
+    Raises:
+        ConfigError: if FastAPI is not installed.
+    """
+    _fastapi()
+    from fastapi import FastAPI, Request
+    from fastapi.openapi.docs import get_swagger_ui_html
+    from fastapi.responses import HTMLResponse, Response
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.staticfiles import StaticFiles
+    from swagger_ui_bundle import swagger_ui_path
+
+    app = FastAPI(
+        title=title, version="1", docs_url=None, redoc_url=None, description="A trained model. Images are not kept."
+    )
+    app.openapi_version = "3.0.2"  # the newest that the bundled page reads
+    service = _Service(predictor, limits)
+    page, policy = _page(predictor, title, limits)
+
+    @app.get("/", include_in_schema=False)
+    def start() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        shown: HTMLResponse = get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=title,
+            swagger_js_url="swagger/swagger-ui-bundle.js",
+            swagger_css_url="swagger/swagger-ui.css",
+            swagger_favicon_url="data:,",
+        )
+        return shown
+
+    app.mount("/swagger", StaticFiles(directory=Path(swagger_ui_path)), name="swagger")
+
+    @app.get("/model", summary="What the model is, and what it uses")
+    def model() -> dict[str, Any]:
+        about = predictor.trained.card
+        return {key: about[key] for key in ("task", "classes", "channels", "size", "sites")} | {
+            "used": predictor.said()
+        }
+
+    async def answer(request: Request) -> tuple[Picture, np.ndarray]:
+        return await service.answer(request.headers.get("content-type", ""), request.stream())
+
+    def described(summary: str, png_out: bool) -> dict[str, Any]:
+        responses = _ERRORS | ({200: {"content": {"image/png": {}}, "description": "A PNG file."}} if png_out else {})
+        return {"summary": summary, "openapi_extra": {"requestBody": _BODY}, "responses": responses}
+
+    @app.post("/predict", **described("Class and probabilities, or the share of the image of each class", False))
+    async def predict(request: Request) -> dict[str, Any]:
+        _, found = await answer(request)
+        return _told(found[0], predictor)
+
+    @app.post("/predict/mask", response_class=Response, **described("The mask, 0 and 255 for two classes", True))
+    async def mask(request: Request) -> Response:
+        service.must_segment()
+        _, found = await answer(request)
+        two = len(predictor.trained.card["classes"]) == 2
+        return Response(png(found[0] * np.uint8(255) if two else found[0]), media_type="image/png")
+
+    @app.post("/predict/overlay", response_class=Response, **described("The image with outlines", True))
+    async def outlined(request: Request) -> Response:
+        service.must_segment()
+        picture, found = await answer(request)
+        return Response(png(overlay(picture, found)), media_type="image/png")
+
+    @app.middleware("http")
+    async def guarded(request: Request, then: Callable[[Any], Awaitable[Response]]) -> Response:
+        found = await then(request)
+        found.headers["X-Content-Type-Options"] = "nosniff"
+        found.headers["Referrer-Policy"] = "no-referrer"
+        found.headers["X-Frame-Options"] = "DENY"
+        found.headers["Cache-Control"] = "no-store"
+        # the page of the description has a script of its own; nothing is ever fetched from elsewhere
+        found.headers.setdefault("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:")
+        return found
+
+    if host in LOCAL:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
+    return app
+
+
+class _Service:
+    """One image at a time, a few waiting."""
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.predictor, self.limits = predictor, limits
+        self.waiting = 0
+        self.one = anyio.CapacityLimiter(1)
+
+    def must_segment(self) -> None:
+        if not self.predictor.segments:
+            raise _refused(404, "this model gives classes and no masks; use /predict")
+
+    async def answer(self, kind: str, stream: Any) -> tuple[Picture, np.ndarray]:
+        kind = kind.partition(";")[0].strip().lower()
+        if kind not in FORMATS:
+            raise _refused(415, f"the content type must be one of {', '.join(FORMATS)}, got {kind or 'none'}")
+        if self.waiting > self.limits.waiting:
+            raise _refused(503, f"{self.waiting} images are waiting; try again in a while")
+        self.waiting += 1
+        try:
+            data = await self._body(stream)
+            return await anyio.to_thread.run_sync(self._look, data, kind, limiter=self.one)
+        except TooLargeError as error:
+            raise _refused(413, str(error)) from None
+        except DataError as error:
+            raise _refused(422, str(error)) from None
+        finally:
+            self.waiting -= 1
+
+    async def _body(self, stream: Any) -> bytes:
+        data = bytearray()
+        async for part in stream:
+            data += part
+            if len(data) > self.limits.megabytes * 1e6:
+                raise TooLargeError(f"the image must have at most {self.limits.megabytes:g} MB; make it smaller")
+        return bytes(data)
+
+    def _look(self, data: bytes, kind: str) -> tuple[Picture, np.ndarray]:
+        picture = decode(data, kind, self.limits.pixels)
+        return picture, self.predictor.answers([self.predictor.prepared(picture)], [picture.shape])[0]
+
+
+def _told(found: np.ndarray, predictor: Predictor) -> dict[str, Any]:
+    classes = predictor.trained.card["classes"]
+    if not predictor.segments:
+        probabilities = {name: round(float(p), 6) for name, p in zip(classes, found, strict=True)}
+        return {"predicted": classes[int(found.argmax())], "probabilities": probabilities}
+    counts = np.bincount(found.ravel(), minlength=len(classes))
+    shares = {name: round(float(n) / found.size, 6) for name, n in zip(classes, counts, strict=True)}
+    return {"height": found.shape[0], "width": found.shape[1], "shares": shares}
+
+
+def _page(predictor: Predictor, title: str, limits: Limits) -> tuple[str, str]:
+    """The page for people and its security policy."""
+    script = Markup(files("harmofl.report").joinpath("model.js").read_text(encoding="utf-8"))
+    about = predictor.trained.card
+    text = template_of("model.html").render(
+        title=title,
+        task=about["task"].capitalize(),
+        classes=about["classes"],
+        megabytes=f"{limits.megabytes:g}",
+        said=predictor.said() or ["nothing that depends on a site"],
+        script=script,
+    )
+    policy = (
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; connect-src 'self'; "
+        f"script-src {allowed(script)}; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    )
+    return text, policy
+
+
+def _refused(status: int, detail: str) -> Exception:
+    error: Exception = _fastapi().HTTPException(status, detail)
+    return error
+
+
+def _fastapi() -> Any:
+    try:
+        import fastapi
+        import swagger_ui_bundle  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise ConfigError("a service needs packages that are not there; pip install 'harmofl[serve]'") from None
+    return fastapi

@@ -1,0 +1,188 @@
+"""A model as a service: right answers, limits, nothing kept, and a page that a person can use."""
+
+import io
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import needs_browser, opened
+from experiments import small
+from PIL import Image
+
+from harmofl import run
+from harmofl.data.synthetic import write_federation
+from harmofl.errors import ConfigError
+from harmofl.prediction.predictor import Options, Predictor
+from harmofl.prediction.running import predict
+from harmofl.serving.app import Limits, make_app
+from harmofl.serving.running import serve
+from harmofl.trained import TrainedModel
+
+testclient = pytest.importorskip("fastapi.testclient", reason="needs FastAPI and httpx: pip install 'harmofl[serve]'")
+PNG = {"content-type": "image/png"}
+
+
+def client(folder: Path, limits: Limits | None = None, host: str = "127.0.0.1"):
+    predictor = Predictor(TrainedModel.open(folder), Options())
+    return testclient.TestClient(make_app(predictor, "a model", limits or Limits(), host), base_url="http://127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "new.png"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (7, 9, 3), np.uint8)).resize((90, 70)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    write_federation(folder / "data", sites=2, images=10, size=32, seed=0, task="classification")
+    tiny = {"network.options": {"growth": 4, "blocks": (1, 1), "initial": 8}, "training.rounds": 1}
+    run(small(folder / "data", **tiny), folder / "run")
+    return folder / "run"
+
+
+def test_masks_are_those_of_predict(finished_run: Path, image: Path, tmp_path: Path) -> None:
+    predict(TrainedModel.open(finished_run), [image], tmp_path, overlays=True)
+    served = client(finished_run)
+    mask = served.post("/predict/mask", content=image.read_bytes(), headers=PNG)
+    assert mask.content == (tmp_path / "new.png").read_bytes() and mask.headers["content-type"] == "image/png"
+    overlay = served.post("/predict/overlay", content=image.read_bytes(), headers=PNG)
+    assert overlay.content == (tmp_path / "overlays" / "new.png").read_bytes()
+    told = served.post("/predict", content=image.read_bytes(), headers=PNG).json()
+    with Image.open(tmp_path / "new.png") as shown:
+        share = float((np.asarray(shown) > 0).mean())
+    assert told["height"] == 70 and told["shares"]["nucleus"] == pytest.approx(share, abs=1e-5)
+
+
+def test_classes_are_those_of_predict(classes: Path, image: Path, tmp_path: Path) -> None:
+    predict(TrainedModel.open(classes), [image], tmp_path)
+    header, row = (line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines())
+    told = client(classes).post("/predict", content=image.read_bytes(), headers=PNG).json()
+    assert told["predicted"] == row[2]
+    assert told["probabilities"] == pytest.approx(dict(zip(header[3:], map(float, row[3:]), strict=True)), abs=1e-5)
+    assert client(classes).post("/predict/mask", content=image.read_bytes(), headers=PNG).status_code == 404
+
+
+def test_too_much_wrong_or_damaged_is_refused_in_one_line(finished_run: Path, image: Path) -> None:
+    data = image.read_bytes()
+    small_files, small_images = client(finished_run, Limits(megabytes=0.001)), client(finished_run, Limits(pixels=100))
+    served = client(finished_run)
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    for answer, status, said in (
+        (small_files.post("/predict", content=data, headers=PNG), 413, "at most 0.001 MB"),
+        (small_images.post("/predict", content=data, headers=PNG), 413, "at most 100 pixels, got 6,300"),
+        (served.post("/predict", content=bomb.getvalue(), headers=PNG), 413, "at most 50,000,000 pixels"),
+        (served.post("/predict", content=data, headers={"content-type": "text/html"}), 415, "must be one of image/png"),
+        (served.post("/predict", content=data), 415, "got none"),
+        (served.post("/predict", content=data, headers={"content-type": "image/jpeg"}), 422, "image/jpeg, but cannot"),
+        (served.post("/predict", content=data[:200], headers=PNG), 422, "cannot be read"),
+        (served.post("/predict", content=b"", headers=PNG), 422, "cannot be read"),
+    ):
+        assert answer.status_code == status
+        assert said in answer.json()["detail"] and "\n" not in answer.json()["detail"]
+
+
+def test_it_answers_to_names_of_this_machine_alone_and_guards_its_pages(finished_run: Path) -> None:
+    served = client(finished_run)
+    assert served.get("/", headers={"host": "evil.example"}).status_code == 400
+    assert client(finished_run, host="0.0.0.0").get("/", headers={"host": "hospital.example"}).status_code == 200
+    start = served.get("/")
+    assert "default-src 'none'" in start.headers["content-security-policy"]
+    assert start.headers["x-content-type-options"] == "nosniff" and start.headers["cache-control"] == "no-store"
+    described = served.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/model", "/predict", "/predict/mask", "/predict/overlay"}
+    assert "image/tiff" in described["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert served.get("/model").json()["classes"] == ["background", "nucleus"]
+
+
+def test_a_crowd_is_sent_away_and_the_rest_is_answered(
+    finished_run: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    answers = Predictor.answers
+    monkeypatch.setattr(Predictor, "answers", lambda self, *args: time.sleep(0.3) or answers(self, *args))
+    with client(finished_run, Limits(waiting=2)) as served, ThreadPoolExecutor(8) as many:
+        asked = [many.submit(served.post, "/predict", content=image.read_bytes(), headers=PNG) for _ in range(8)]
+        codes = [one.result().status_code for one in asked]
+        assert set(codes) == {200, 503}
+        assert served.post("/predict", content=image.read_bytes(), headers=PNG).status_code == 200
+
+
+def test_an_address_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot be served on"):
+        serve(None, "127.0.0.1", taken.getsockname()[1])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def url(finished_run: Path) -> Iterator[str]:
+    """The command itself, until it answers."""
+    port = free_port()
+    words = [sys.executable, "-m", "harmofl", "serve-model", str(finished_run), "--port", str(port)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and "takes images" in process.stdout.readline()
+            address = f"http://127.0.0.1:{port}/"
+            for _ in range(100):
+                try:
+                    urllib.request.urlopen(address).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            yield address
+        finally:
+            process.terminate()
+
+
+@needs_browser
+def test_a_person_drops_images_and_sees_outlines(url: str, image: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with opened(url) as seen:
+        seen.page.set_input_files("#files", [str(image), str(broken)])
+        seen.until("document.querySelector('#status').textContent === '2 images done'")
+        shown = seen.page.locator(".answer img")
+        assert shown.count() == 1 and "outlines" in shown.get_attribute("alt")
+        assert seen.page.evaluate("document.querySelector('.answer img').naturalWidth") > 0
+        assert "cannot be read" in seen.page.locator(".answer.failed").inner_text()
+        with seen.page.expect_download() as waited:
+            seen.page.get_by_text("Download the mask").click()
+        assert waited.value.suggested_filename == "new-mask.png"
+        with Image.open(waited.value.path()) as mask:
+            assert mask.size == (90, 70)
+        seen.page.evaluate(
+            """() => { const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array([1, 2])], 'dropped.txt'));
+            document.querySelector('.drop').dispatchEvent(new DragEvent('drop', { dataTransfer: data })); }"""
+        )
+        seen.until("document.querySelectorAll('.answer').length === 3")
+        seen.until("document.querySelector('#status').textContent === '1 image done'")
+        assert "content type must be" in seen.page.locator(".answer").first.inner_text()
+        seen.shoot("serve-model", tmp_path)
+        refused = [line for line in seen.complaints if "status of 4" not in line]
+        assert refused == [] and all(request.startswith((url, "blob:")) for request in seen.requests)
+        assert seen.overflow <= 0
+
+
+@needs_browser
+def test_the_description_is_drawn_without_a_network(url: str, tmp_path: Path) -> None:
+    with opened(f"{url}docs") as seen:
+        seen.page.locator(".opblock").first.wait_for()
+        assert seen.count(".opblock") == 4
+        assert all(request.startswith((url, "data:", "blob:")) for request in seen.requests)
+        seen.shoot("serve-model-docs", tmp_path)
