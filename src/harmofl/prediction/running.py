@@ -1,13 +1,16 @@
 """From what a person points at to files, one image at a time."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harmofl.data.parallel import default_workers, in_order
 from harmofl.errors import ConfigError, DataError
 from harmofl.prediction.inputs import Input, find
 from harmofl.prediction.predictor import Options, Predictor
@@ -71,63 +74,94 @@ def predict(
     targets = [path for one in inputs for path in _targets(predictor, one, out, overlays)]
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
-    failed: list[str] = []
-    answers: dict[str, np.ndarray] = {}
-    count = 0
     if predictor.needs_images:
         predictor.settle(_readable(inputs))
-    for chunk in _chunks(inputs, predictor.options.batch_size):
+    work = _Work(predictor, out, overlays)
+    for done, chunk, pictures, images in in_order(work.prepare, _chunks(inputs, predictor.options.batch_size)):
         if progress:
-            progress(chunk[0].name, inputs.index(chunk[0]), len(inputs))
-        pictures, images = _prepared(predictor, chunk, failed)
+            progress(chunk[0].name, done, len(inputs))
         found = predictor.answers(list(images.values()), [picture.shape for picture in pictures.values()])
+        work.store(pictures, found)
+    written = work.end()
+    return Done(tuple(written), tuple(work.failed), tuple(predictor.said()), work.count, time.perf_counter() - begin)
+
+
+class _Work:
+    """Reads ahead and writes behind in threads, while the model answers."""
+
+    def __init__(self, predictor: Predictor, out: Path, overlays: bool) -> None:
+        self.predictor, self.out, self.overlays = predictor, out, overlays
+        self.failed: list[str] = []
+        self.count = 0
+        self._classes: Sequence[str] = predictor.trained.card["classes"]
+        self._answers: dict[str, np.ndarray] = {}
+        self._pool = ThreadPoolExecutor(default_workers())
+        self._waiting: deque[Future[list[Path]]] = deque()
+        self._written: list[Path] = []
+
+    def prepare(
+        self, numbered: tuple[int, list[Input]]
+    ) -> tuple[int, list[Input], dict[Input, Picture], dict[Input, np.ndarray]]:
+        """Those of some images that can be read, and what the network is to see of them."""
+        done, chunk = numbered
+        pictures: dict[Input, Picture] = {}
+        images: dict[Input, np.ndarray] = {}
+        for one in chunk:
+            with self._telling(one):
+                picture = read(one)
+                images[one] = self.predictor.prepared(picture)
+                pictures[one] = picture
+        return done, chunk, pictures, images
+
+    def store(self, pictures: Mapping[Input, Picture], found: Sequence[np.ndarray]) -> None:
+        """Write masks in the background; keep classes for the table."""
         for (one, picture), answer in zip(pictures.items(), found, strict=True):
-            count += len(answer)
-            if not predictor.segments:
-                answers[one.name] = answer
-                continue
-            with _telling(one, failed):
-                write_mask(one, picture, answer, trained.card["classes"], out)
-                if overlays:
-                    write_overlay(one, picture, answer, out)
-    if not predictor.segments and answers:
-        write_table(answers, trained.card["classes"], out)
-    written = tuple(path for path in dict.fromkeys(targets) if path.exists())
-    return Done(written, tuple(failed), tuple(predictor.said()), count, time.perf_counter() - begin)
+            self.count += len(answer)
+            if self.predictor.segments:
+                self._waiting.append(self._pool.submit(self._write, one, picture, answer))
+            else:
+                self._answers[one.name] = answer
+        while len(self._waiting) > self.predictor.options.batch_size:
+            self._written += self._waiting.popleft().result()
+
+    def _write(self, one: Input, picture: Picture, answer: np.ndarray) -> list[Path]:
+        written: list[Path] = []
+        with self._telling(one):
+            write_mask(one, picture, answer, self._classes, self.out)
+            if self.overlays:
+                write_overlay(one, picture, answer, self.out)
+            written = _targets(self.predictor, one, self.out, self.overlays)
+        return written
+
+    def end(self) -> list[Path]:
+        """Wait for what is still being written; the files."""
+        with self._pool:
+            for one in self._waiting:
+                self._written += one.result()
+        if self._answers:
+            write_table(self._answers, self._classes, self.out)
+            self._written.append(self.out / TABLE)
+        return self._written
+
+    @contextmanager
+    def _telling(self, one: Input) -> Iterator[None]:
+        """One image that cannot be done is no reason to leave the others."""
+        try:
+            yield
+        except DataError as error:
+            self.failed.append(f"{one.files[0]}: {error}")
 
 
-def _chunks(inputs: Sequence[Input], size: int) -> Iterator[list[Input]]:
-    """Photographs in batches, volumes each alone."""
+def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Input]]]:
+    """Photographs in batches, volumes each alone; with how many come before."""
     chunk: list[Input] = []
-    for one in inputs:
+    for done, one in enumerate(inputs):
         if chunk and (one.kind != "photograph" or chunk[0].kind != "photograph" or len(chunk) == size):
-            yield chunk
+            yield done - len(chunk), chunk
             chunk = []
         chunk.append(one)
     if chunk:
-        yield chunk
-
-
-@contextmanager
-def _telling(one: Input, failed: list[str]) -> Iterator[None]:
-    """One image that cannot be done is no reason to leave the others."""
-    try:
-        yield
-    except DataError as error:
-        failed.append(f"{one.files[0]}: {error}")
-
-
-def _prepared(
-    predictor: Predictor, chunk: Sequence[Input], failed: list[str]
-) -> tuple[dict[Input, Picture], dict[Input, np.ndarray]]:
-    pictures: dict[Input, Picture] = {}
-    images: dict[Input, np.ndarray] = {}
-    for one in chunk:
-        with _telling(one, failed):
-            picture = read(one)
-            images[one] = predictor.prepared(picture)
-            pictures[one] = picture
-    return pictures, images
+        yield len(inputs) - len(chunk), chunk
 
 
 def _readable(inputs: Sequence[Input]) -> list[Picture]:
