@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,9 @@ def main() -> None:
     ways: dict[str, Callable[[Path], object]] = {
         "predict": lambda out: predict(trained, paths, out, Options(device=device)),
         "plain loop": lambda out: plain(trained, paths, out, device),
-        "MONAI": lambda out: monai_way(trained, paths, out, device),
     }
+    if find_spec("monai"):
+        ways["MONAI"] = lambda out: monai_way(trained, paths, out, device)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     alone = []
     folder = Path(tempfile.mkdtemp())
