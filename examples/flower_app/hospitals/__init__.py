@@ -1,0 +1,1 @@
+"""HarmoFL's method code inside an own Flower app."""
