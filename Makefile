@@ -2,6 +2,7 @@
 # make test   run the tests
 # make bench  measure how fast the parts are, and write bench.json; BENCH="--threads 1 --only step" for a part of it
 # make bench-compare BEFORE=old.json AFTER=bench.json  compare two of these
+# make docs   build the documentation as a site into site/
 # make check  format, lint, types, import direction and tests
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -11,13 +12,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What some tests need beside Python packages: a browser, and the proxy of docs/flower.md. Without them those tests are skipped.
 DEBIAN := chromium nginx-light
 
-.PHONY: packages demo test bench bench-compare check format clean
+.PHONY: packages demo test docs bench bench-compare check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/harmofl demo --out runs/demo
 
 test: $(VENV)/installed packages
 	$(BIN)/pytest
+
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 BENCH :=
 AFTER := bench.json
@@ -52,4 +56,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info

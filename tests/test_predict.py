@@ -239,6 +239,32 @@ def test_options_that_do_not_fit_are_one_line(
         predict(trained(finished_run), [new], tmp_path / "out", Options(**options))  # type: ignore[arg-type]
 
 
+def test_answers_are_not_taken_for_images_and_nothing_is_written_twice(
+    finished_run: Path, new: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "x.png").write_bytes(images_of(new)[0].read_bytes())
+    for _ in range(2):
+        done = predict(trained(finished_run), [folder], folder / "out", overlays=True, overwrite=True)
+        assert len(done.written) == 2
+    (folder / "overlays").mkdir()
+    (folder / "overlays" / "x.png").write_bytes(images_of(new)[0].read_bytes())
+    with pytest.raises(ConfigError, match="would be written twice"):
+        predict(trained(finished_run), [folder], tmp_path / "out", overlays=True)
+
+
+def test_statistics_are_not_kept_where_noise_is_to_hide_them(federation: Path, tmp_path: Path) -> None:
+    noisy = {"method.name": "fedavg", "privacy.clip": 1.0, "privacy.noise": 1.0, "training.rounds": 1}
+    run(small(federation, **noisy), tmp_path / "run")
+    assert not (tmp_path / "run" / "model" / "statistics.safetensors").exists()
+    site = next(folder for folder in federation.iterdir() if folder.is_dir())
+    with pytest.raises(ConfigError, match="as deployments and runs with noise; use --statistics images"):
+        predict(trained(tmp_path / "run"), [site / "images"], tmp_path / "out")
+    done = predict(trained(tmp_path / "run"), [site / "images"], tmp_path / "out", Options(statistics="images"))
+    assert done.written
+
+
 def test_what_is_no_image_is_one_line(finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "empty").mkdir()

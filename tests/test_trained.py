@@ -89,7 +89,7 @@ def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federat
     np.testing.assert_array_equal(alone[0].numpy(), model.outputs(site, "test", "sites")[4])
     assert model.mixes, "the model itself is as before"
     older = replace(model, moments={})
-    with pytest.raises(ConfigError, match="kept no statistics of its sites; train again"):
+    with pytest.raises(ConfigError, match="kept no statistics of its sites, as deployments"):
         older.outputs(site, "test", "sites")
 
 

@@ -1,4 +1,4 @@
-"""An NVFlare job with HarmoFL's aggregation. Needs: pip install nvflare. Runs in NVFlare's simulator:
+"""An NVFlare job with HarmoFL's aggregation, in NVFlare's simulator. Needs: pip install nvflare.
 
 cd examples/nvflare_job && python job.py /tmp/harmofl-job
 """

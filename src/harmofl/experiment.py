@@ -177,6 +177,7 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
     weights, own = journal.load_model()
     used = trial.used(weights, own)
     scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
+    keeps = mixes(trial.training.model) and not trial.experiment.privacy.noise  # exact statistics would undo it
     for site in (*trial.federation.sites, *trial.unseen):
         outputs = trial.predict(site, "test", used(site.name))
         scores[site.name] = score(outputs, site, "test")
@@ -186,7 +187,7 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
         if site.task == "classification":
             probabilities[f"{site.name}/probabilities"] = outputs
             probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
-        if mixes(trial.training.model) and site in trial.federation.sites:
+        if keeps and site in trial.federation.sites:
             moments[site.name] = of_site(trial.training.model, site.train, trial.training.device)
     if moments:
         journal.save_moments(moments)

@@ -96,13 +96,15 @@ class TrainedModel:
         self.model.load_state_dict(used(self.method, self.weights, self.own)(site))
 
     def moments_of(self, site: str = "") -> Moments:
-        """Statistics for layers that normalize by batches: a training site's, or else averaged over all of them.
+        """Statistics for layers that normalize by batches: a training site's, or averaged over all of them.
 
         Raises:
             ConfigError: if the run kept none.
         """
         if not self.moments:
-            raise ConfigError("the run kept no statistics of its sites; train again, or use those of the images")
+            raise ConfigError(
+                "the run kept no statistics of its sites, as deployments and runs with noise; use --statistics images"
+            )
         return self.moments[site] if site in self.moments else average(list(self.moments.values()))
 
     def network(self, site: str = "") -> nn.Module:

@@ -19,21 +19,21 @@ def segmentation(one: Input, picture: Picture, labels: np.ndarray, classes: Sequ
         ConfigError: if highdicom is not installed.
         DataError: if the series lacks what a segmentation must copy from it.
     """
-    highdicom = _highdicom()
+    package = highdicom()
     assert picture.dicom is not None
     sources = [pydicom().dcmread(path) for path in one.files]
     voxels = to_stored(labels, picture.stored)  # (columns, rows, slices), slices as the volume has them
     frames = np.empty((len(picture.dicom.order), voxels.shape[1], voxels.shape[0]), np.uint8)
     frames[list(picture.dicom.order)] = np.moveaxis(voxels, 2, 0).transpose(0, 2, 1)
     try:
-        return highdicom.seg.Segmentation(
+        return package.seg.Segmentation(
             source_images=sources,
             pixel_array=frames,
-            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=_descriptions(highdicom, classes),
-            series_instance_uid=highdicom.UID(),
+            segmentation_type=package.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=_descriptions(package, classes),
+            series_instance_uid=package.UID(),
             series_number=1000,
-            sop_instance_uid=highdicom.UID(),
+            sop_instance_uid=package.UID(),
             instance_number=1,
             manufacturer="HarmoFL",
             manufacturer_model_name="harmofl predict",
@@ -48,19 +48,19 @@ def segmentation(one: Input, picture: Picture, labels: np.ndarray, classes: Sequ
         ) from None
 
 
-def _descriptions(highdicom: Any, classes: Sequence[str]) -> list[Any]:
+def _descriptions(package: Any, classes: Sequence[str]) -> list[Any]:
     from pydicom.sr.codedict import codes
 
-    algorithm = highdicom.AlgorithmIdentificationSequence(
+    algorithm = package.AlgorithmIdentificationSequence(
         name="HarmoFL", version=version("harmofl"), family=codes.cid7162.ArtificialIntelligence
     )
     return [
-        highdicom.seg.SegmentDescription(
+        package.seg.SegmentDescription(
             segment_number=number,
             segment_label=name[:64],
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_type=package.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
         )
         for number, name in enumerate(classes)
@@ -68,7 +68,12 @@ def _descriptions(highdicom: Any, classes: Sequence[str]) -> list[Any]:
     ]
 
 
-def _highdicom() -> Any:
+def highdicom() -> Any:
+    """The package, which is optional.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
     try:
         import highdicom
     except ImportError:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from harmofl.data.dicom.files import Series, has_place, is_dicom, series_in
-from harmofl.data.dicom.folders import dicom_files
 from harmofl.data.layout.files import files_below, is_volume, suffix_of
 from harmofl.errors import DataError
 
@@ -30,14 +29,14 @@ class Input:
     series: Series | None = None
 
 
-def find(paths: Sequence[Path]) -> list[Input]:
-    """All images at files and, recursively, in folders.
+def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
+    """All images at files and, recursively, in folders, but for those in the folder `out`, which are answers.
 
     Raises:
         DataError: if something is not there, a folder has no image, or two images would be written to one place.
         ConfigError: if there are DICOM files and pydicom is not installed.
     """
-    found = [one for path in paths for one in _at(path)]
+    found = [one for path in paths for one in _at(path, out.resolve() if out else None)]
     seen: dict[str, Input] = {}
     for one in found:
         if (other := seen.setdefault(one.name, one)) is not one:
@@ -45,10 +44,13 @@ def find(paths: Sequence[Path]) -> list[Input]:
     return found
 
 
-def _at(path: Path) -> list[Input]:
+def _at(path: Path, out: Path | None) -> list[Input]:
     if path.is_dir():
-        flat = [file for file in files_below(path) if suffix_of(file.name)]
-        found = [_flat(file, file.relative_to(path).as_posix()) for file in flat] + _series(dicom_files(path), path)
+        files = [file for file in files_below(path) if out is None or out not in file.resolve().parents]
+        flat = [file for file in files if suffix_of(file.name)]
+        found = [_flat(file, file.relative_to(path).as_posix()) for file in flat] + _series(
+            [file for file in files if is_dicom(file)], path
+        )
         if not found:
             raise DataError(f"{path}: must hold PNG, JPEG, TIFF, NIfTI or DICOM images, but has none")
         return found

@@ -1,7 +1,7 @@
 """From what a person points at to files, one image at a time."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -12,6 +12,7 @@ import numpy as np
 
 from harmofl.data.parallel import default_workers, in_order
 from harmofl.errors import ConfigError, DataError
+from harmofl.prediction.dicom_seg import highdicom
 from harmofl.prediction.inputs import Input, find
 from harmofl.prediction.predictor import Options, Predictor
 from harmofl.prediction.reading import Picture, read
@@ -70,8 +71,12 @@ def predict(
     """
     begin = time.perf_counter()
     predictor = Predictor(trained, options or Options())
-    inputs = find(paths)
+    inputs = find(paths, out)
     targets = [path for one in inputs for path in _targets(predictor, one, out, overlays)]
+    if predictor.segments and (twice := [path for path, n in Counter(targets).items() if n > 1]):
+        raise ConfigError(f"{twice[0]}: would be written twice; predict what lies in folders called overlays apart")
+    if any(one.kind == "series" for one in inputs) and predictor.segments:
+        highdicom()
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
     if predictor.needs_images:
