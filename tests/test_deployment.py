@@ -21,7 +21,7 @@ from harmofl.config import load_experiment
 from harmofl.deployment.creating import create
 from harmofl.deployment.folders import ServerFolder, SiteFolder
 from harmofl.errors import ConfigError
-from harmofl.journal import Journal
+from harmofl.journal import Journal, read_moments
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -42,6 +42,10 @@ def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
     assert [record["bytes_up"] for record in plain.records()] == [record["bytes_up"] for record in real.records()]
     assert plain.result()["test"] == real.result()["test"]
     assert plain.result()["num_images"] == real.result()["num_images"]
+    kept, told = (read_moments(run.folder / "model") for run in (plain, real))
+    assert set(kept) == set(told) == set(SITES)
+    for site in SITES:
+        assert_same(kept[site], told[site])
 
 
 @pytest.mark.parametrize(("name", "updates"), [("harmofl", "bfloat16"), ("fedbn", "float32"), ("scaffold", "float32")])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from harmofl import run
 from harmofl.assessment import assess, interval
-from harmofl.batch_statistics import average, estimate, fixed
+from harmofl.batch_statistics import as_lists, average, estimate, fixed, from_lists
 from harmofl.cli import app
 from harmofl.data.site import Split, open_federation, undivided
 from harmofl.data.synthetic import write_federation
@@ -89,7 +89,7 @@ def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federat
     np.testing.assert_array_equal(alone[0].numpy(), model.outputs(site, "test", "sites")[4])
     assert model.mixes, "the model itself is as before"
     older = replace(model, moments={})
-    with pytest.raises(ConfigError, match="kept no statistics of its sites, as deployments"):
+    with pytest.raises(ConfigError, match="kept no statistics of its sites, as under privacy"):
         older.outputs(site, "test", "sites")
 
 
@@ -140,3 +140,20 @@ def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_p
     site = replace(open_federation(unseen).sites[0], classes=("a", "b", "c"))
     with pytest.raises(ConfigError, match="newcomer: classes must be the model's"):
         assess(TrainedModel.open(finished_run), site)
+
+
+def test_statistics_told_by_a_site_are_believed_only_if_they_fit(finished_run: Path) -> None:
+    model = TrainedModel.open(finished_run)
+    said = as_lists(model.moments_of("site-1"))
+    back = from_lists(model.model, said)
+    assert all(torch.equal(back[name], value) for name, value in model.moments_of("site-1").items())
+    mean, var = (next(name for name in said if name.endswith(end)) for end in (".mean", ".var"))
+    for name, wrong in (
+        (mean, said[mean][1:]),
+        (mean, [float("nan"), *said[mean][1:]]),
+        (mean, ["1.0", *said[mean][1:]]),
+        (var, [-1.0, *said[var][1:]]),
+        (var, None),
+    ):
+        with pytest.raises(RunError, match=f"finite numbers as {name}"):
+            from_lists(model.model, {**said, name: wrong})

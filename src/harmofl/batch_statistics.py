@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.data.site import Split
+from harmofl.errors import RunError
 from harmofl.local import batch_indices
 from harmofl.models.normalization import holds_nothing
 
@@ -60,6 +62,28 @@ def estimate(model: nn.Module, split: Split, device: torch.device, most: int | N
 def of_site(model: nn.Module, split: Split, device: torch.device) -> dict[str, Tensor]:
     """What a run keeps of a training site: the estimate from at most 512 of its training images."""
     return estimate(model, split, device, _MOST)
+
+
+def as_lists(moments: Moments) -> dict[str, list[float]]:
+    """To send them."""
+    return {name: values.tolist() for name, values in moments.items()}
+
+
+def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Undo `as_lists`.
+
+    Raises:
+        RunError: if they are not such as the model's layers need.
+    """
+    found = {}
+    for name, layer in _layers(model).items():
+        for entry, least in ((f"{name}.mean", float("-inf")), (f"{name}.var", 0.0)):
+            values = said.get(entry)
+            sound = isinstance(values, list) and len(values) == layer.num_features
+            if not sound or not all(type(v) is float and isfinite(v) and v >= least for v in values or ()):
+                raise RunError(f"statistics must have {layer.num_features} finite numbers as {entry}, but have not")
+            found[entry] = torch.tensor(values)
+    return found
 
 
 def average(moments: Sequence[Moments]) -> dict[str, Tensor]:

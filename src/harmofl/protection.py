@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import nn
 
+from harmofl.batch_statistics import mixes
 from harmofl.compression import rounded
 from harmofl.config import Experiment, PrivacyTable
 from harmofl.data.site import Site
@@ -85,6 +86,11 @@ def check_images(table: PrivacyTable, method: FedAvg, sites: Sequence[Site]) -> 
                 f"{site.name}: an amplitude that is sent must be of at least {table.min_images} images "
                 f"(privacy.min_images), got {len(site.train)}; leave the site out, or set method.band=off"
             )
+
+
+def tells_statistics(table: PrivacyTable, model: nn.Module) -> bool:
+    """Whether the model needs a site's means and variances in its layers, and these do not undo a protection."""
+    return mixes(model) and not table.noise and not table.masks
 
 
 def statement(experiment: Experiment, method: FedAvg, deployed: bool) -> list[str]:

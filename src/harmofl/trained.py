@@ -103,7 +103,7 @@ class TrainedModel:
         """
         if not self.moments:
             raise ConfigError(
-                "the run kept no statistics of its sites, as deployments and runs with noise; use --statistics images"
+                "the run kept no statistics of its sites, as under privacy.noise or masks; use --statistics images"
             )
         return self.moments[site] if site in self.moments else average(list(self.moments.values()))
 

@@ -6,6 +6,9 @@ from typing import Any
 from harmofl.metrics import MAIN_METRIC
 from harmofl.runtimes.flower.rounds import clean
 
+STATISTICS = "statistics"
+"""What the server asks for in place of a split's scores, to use the model with layers that normalize by batches."""
+
 
 def form(said: Mapping[str, Any]) -> tuple[str, list[str], int, list[int]]:
     """What must be alike at all sites: task, classes, channels, size."""

@@ -12,13 +12,15 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from harmofl.arrays import num_bytes
+from harmofl.arrays import Arrays, num_bytes
+from harmofl.batch_statistics import from_lists
 from harmofl.building import build_model
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, resolved, to_toml
 from harmofl.data.site import Site
-from harmofl.deployment.descriptions import form, misfit
+from harmofl.deployment.descriptions import STATISTICS, form, misfit
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.exchange import ClientUpdate, ServerState
@@ -27,7 +29,7 @@ from harmofl.local import Training
 from harmofl.losses import LOSSES
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import MAIN_METRIC, summarize
-from harmofl.protection import check_method, check_model, statement
+from harmofl.protection import check_method, check_model, statement, tells_statistics
 from harmofl.runtimes.flower import FlowerRounds
 from harmofl.runtimes.flower.door import Certificate
 from harmofl.runtimes.flower.hub import Hub
@@ -366,6 +368,21 @@ class Server:
         scores = {name: dict(values) for name, values in sorted(found.items()) if self._credible(card, name, values)}
         return scores if len(scores) >= self.place.min_sites else {}
 
+    def statistics(
+        self, card: Mapping[str, Any], number: int, weights: Arrays, model: nn.Module
+    ) -> dict[str, dict[str, Tensor]]:
+        """By site, with what the model's layers that normalize by batches are fixed for use."""
+        line = self.line(max(self.place.deadline_s, 1.0))
+        found, reasons = {}, []
+        for name, said in sorted(line.evaluate(self.present(card), number, weights, STATISTICS).items()):
+            try:
+                found[name] = from_lists(model, said)
+            except RunError as error:
+                reasons.append(f"{name}: {error}")
+        for reason in (*line.left_out.values(), *reasons):
+            log.warning("the model is kept without the statistics of a site: %s", reason)
+        return found
+
     def _credible(self, card: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> bool:
         """Whether these are scores; what they are of is the site's word."""
         metric, named = values.get(self.metric(card)), all(key.isidentifier() and len(key) < 40 for key in values)
@@ -390,6 +407,8 @@ class Server:
                 need = self.place.min_sites
                 raise RunError(f"at least {need} sites must test the chosen model, but do not; serve again for that")
             time.sleep(PAUSE)
+        if tells_statistics(self.experiment.privacy, training.model):
+            journal.save_moments(self.statistics(card, checkpoint.best_round, weights, training.model))
         records = journal.records()
         metric = self.metric(card)
         result = {

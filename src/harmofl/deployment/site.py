@@ -8,15 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from harmofl.batch_statistics import as_lists, of_site
 from harmofl.data.site import Site
 from harmofl.deployment.cover import Cover
+from harmofl.deployment.descriptions import STATISTICS
 from harmofl.deployment.folders import SiteFolder, experiment_of
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
 from harmofl.evaluation import score
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
 from harmofl.files import locked
 from harmofl.local import run_client
-from harmofl.protection import statement
+from harmofl.protection import statement, tells_statistics
 from harmofl.runtimes.flower import client_app
 from harmofl.runtimes.flower.node import attend, private_key
 from harmofl.runtimes.flower.rounds import Scalars
@@ -149,6 +151,8 @@ class Desk:
 
     def evaluate(self, broadcast: Broadcast, split: str) -> Scalars:
         """Scores of the global weights, and over them the site's own of that round, on "val" or "test"."""
+        if split == STATISTICS:
+            return self._statistics(broadcast)
         if split not in ("val", "test"):
             raise ConfigError(f"{self.place.name}: scores are of val or test, got {split!r}")
         own = self.trial.method.own(self._before(broadcast.round)) or {}
@@ -156,6 +160,17 @@ class Desk:
         scores = score(self.trial.predict(named, split, {**broadcast.weights, **own}), named, split)
         log.info("round %d: %s on %s images", broadcast.round, self._main(scores), split)
         return scores
+
+    def _statistics(self, broadcast: Broadcast) -> Scalars:
+        """Means and variances in the model's layers over training images, with which the model is used later on."""
+        model, device = self.trial.training.model, self.trial.training.device
+        if not tells_statistics(self.trial.experiment.privacy, model):
+            raise ConfigError(f"{self.place.name}: under privacy.noise or masks no statistics leave a site")
+        own = self.trial.method.own(self._before(broadcast.round)) or {}
+        model.load_state_dict({**broadcast.weights, **own})
+        found = as_lists(of_site(model.to(device), self.site.train, device))
+        log.info("sent means and variances of the chosen model's layers over training images")
+        return found
 
     def _main(self, scores: Scalars) -> str:
         return f"{self.trial.metric} {scores[self.trial.metric]:.4f}"
