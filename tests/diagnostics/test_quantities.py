@@ -22,7 +22,7 @@ def test_gram_is_all_products() -> None:
 
 def test_gram_of_long_vectors_is_summed_in_float64() -> None:
     """In float32 the sum of 3 million ones times 0.1^2 is off in the fourth digit."""
-    assert gram([torch.full((3_000_000,), 0.1)])[0, 0] == pytest.approx(3e6 * float(torch.tensor(0.1)) ** 2, rel=1e-12)
+    assert gram([torch.full((3_000_000,), 0.1)])[0, 0] == pytest.approx(3e6 * float(torch.tensor(0.1)) ** 2, rel=1e-10)
 
 
 def test_drift_of_gradient_descent_on_a_quadratic() -> None:
