@@ -25,7 +25,7 @@ def told(federation: Path, folder: Path, **changes: object) -> bool:
     trial = Trial.prepare(small(federation, **{"method.name": "fedavg", **changes}), lambda site, done, total: None)
     place = SiteFolder(folder, "site-1", "localhost:1", True, b"", None, {})
     cover = Cover(place, ec.generate_private_key(ec.SECP384R1()), trial.experiment.privacy)
-    desk = Desk(place, "", trial, trial.federation.sites[0], cover)
+    desk = Desk(place, "", trial, trial.federation.sites[0], cover, head={"run": "r"})
     asked = tells_statistics(trial.experiment.privacy, trial.training.model)
     try:
         desk.evaluate(Broadcast(1, dict(trial.training.model.state_dict())), STATISTICS)
