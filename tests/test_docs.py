@@ -1,9 +1,12 @@
 """What the documentation says is so: its code runs, its lines are there, its links lead somewhere."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from browser import needs_browser, opened
 
 from harmofl.methods import METHODS
 
@@ -31,3 +34,33 @@ def test_lines_of_the_methods_page_are_in_the_code() -> None:
     assert {name for name, _, _ in rows} == set(METHODS) - {"harmofl-released"}
     for _, file, line in rows:
         assert line.replace("\\|", "|") in (ROOT / "src" / "harmofl" / file).read_text(), line
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as `make docs` does; a warning would stop it."""
+    pytest.importorskip("mkdocs", reason="needs mkdocs: pip install 'harmofl[docs]'")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_the_site_has_every_page_and_the_reference(site: Path) -> None:
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= {page.stem for page in site.glob("*.html")}
+    reference = (site / "api.html").read_text(encoding="utf-8")
+    assert "harmofl.AmplitudeNorm" in reference
+    assert "harmofl.perturbed" in reference
+
+
+@needs_browser
+@pytest.mark.parametrize(("size", "scheme"), [("laptop", "light"), ("phone", "dark"), ("print", "light")])
+def test_the_site_in_a_browser(site: Path, tmp_path: Path, size: str, scheme: str) -> None:
+    with opened((site / "index.html").as_uri(), size, scheme) as seen:
+        for page in ("index", "tutorial", "api"):
+            seen.page.goto((site / f"{page}.html").as_uri())
+            assert seen.page.locator("h1").is_visible()
+            assert seen.overflow <= 0, page
+            seen.shoot(f"docs-{page}-{size}-{scheme}", tmp_path)
+        assert all(url.startswith(("file:", "data:")) for url in seen.requests)
