@@ -72,6 +72,18 @@ def test_a_mask_has_the_size_of_its_image(finished_run: Path, new: Path, tmp_pat
     assert pixels(tmp_path / "out" / "large.png").shape == (51, 75)
 
 
+def test_what_loses_much_of_its_resolution_is_said_but_with_tiles(
+    finished_run: Path, new: Path, tmp_path: Path
+) -> None:
+    for side in (64, 65):
+        Image.fromarray(pixels(images_of(new)[0])).resize((side, side)).save(tmp_path / f"{side}.png")
+    given = [tmp_path / "64.png", tmp_path / "65.png"]
+    resized = predict(trained(finished_run), given, tmp_path / "whole").said
+    tiled = predict(trained(finished_run), given, tmp_path / "tiles", Options(tiles=True)).said
+    assert resized[:-1] == tiled
+    assert resized[-1].startswith("resized to the 32x32 of training: 1 of 2 were more than twice")
+
+
 def test_tiles_of_one_window_are_the_whole_image_and_more_cover_a_larger_one(
     finished_run: Path, new: Path, tmp_path: Path
 ) -> None:
@@ -259,7 +271,7 @@ def test_statistics_are_not_kept_where_noise_is_to_hide_them(federation: Path, t
     run(small(federation, **noisy), tmp_path / "run")
     assert not (tmp_path / "run" / "model" / "statistics.safetensors").exists()
     site = next(folder for folder in federation.iterdir() if folder.is_dir())
-    with pytest.raises(ConfigError, match="as deployments and runs with noise; use --statistics images"):
+    with pytest.raises(ConfigError, match="or masks; use --statistics images"):
         predict(trained(tmp_path / "run"), [site / "images"], tmp_path / "out")
     done = predict(trained(tmp_path / "run"), [site / "images"], tmp_path / "out", Options(statistics="images"))
     assert done.written

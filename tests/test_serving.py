@@ -1,14 +1,16 @@
 """A model as a service: right answers, limits, nothing kept, and a page that a person can use."""
 
+import base64
 import io
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
 from browser import needs_browser, opened
@@ -20,11 +22,12 @@ from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError
 from harmofl.prediction.predictor import Options, Predictor
 from harmofl.prediction.running import predict
-from harmofl.serving.app import Limits, make_app
+from harmofl.serving.app import Limits, _Service, make_app
 from harmofl.serving.running import serve
 from harmofl.trained import TrainedModel
 
 testclient = pytest.importorskip("fastapi.testclient", reason="needs FastAPI and httpx: pip install 'harmofl[serve]'")
+HTTPException = pytest.importorskip("fastapi").HTTPException
 PNG = {"content-type": "image/png"}
 
 
@@ -60,6 +63,10 @@ def test_masks_are_those_of_predict(finished_run: Path, image: Path, tmp_path: P
     told = served.post("/predict", content=image.read_bytes(), headers=PNG).json()
     with Image.open(tmp_path / "new.png") as shown:
         share = float((np.asarray(shown) > 0).mean())
+    pictures = served.post("/predict?pictures=true", content=image.read_bytes(), headers=PNG).json()
+    assert told.items() < pictures.items()
+    assert base64.b64decode(pictures["mask"]) == mask.content
+    assert base64.b64decode(pictures["overlay"]) == overlay.content
     assert told["height"] == 70 and told["shares"]["nucleus"] == pytest.approx(share, abs=1e-5)
 
 
@@ -117,6 +124,19 @@ def test_a_crowd_is_sent_away_and_the_rest_is_answered(
         codes = [one.result().status_code for one in asked]
         assert set(codes) == {200, 503}
         assert served.post("/predict", content=image.read_bytes(), headers=PNG).status_code == 200
+
+
+def test_an_image_that_does_not_arrive_is_given_up(finished_run: Path, image: Path) -> None:
+    service = _Service(Predictor(TrainedModel.open(finished_run), Options()), Limits(seconds=0.05))
+
+    async def slow() -> AsyncIterator[bytes]:
+        for byte in image.read_bytes():
+            yield bytes([byte])
+            await anyio.sleep(0.01)
+
+    with pytest.raises(HTTPException, match=r"408.*must arrive within 0.05 s"):
+        anyio.run(service.answer, "image/png", slow(), lambda picture, found: None)
+    assert service.waiting == 0
 
 
 def test_an_address_in_use_is_one_line() -> None:

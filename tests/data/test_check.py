@@ -175,4 +175,4 @@ def test_a_patient_in_train_here_and_in_test_there(tmp_path):
         [{"site": s, "file": f"p{i}.png", "patient": f"z{i}", "split": splits[s][i]} for s in "ab" for i in range(3)],
     )
     (found,) = [text for text in texts(tmp_path, "warning") if "patients" in text]
-    assert found.startswith("2 patients are in train at one site and in test at another, such as 'z0' at a and b; ")
+    assert found.startswith("patients in train at one site and in test at another: 2, such as 'z0' at a and b; ")

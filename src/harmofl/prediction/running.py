@@ -88,7 +88,8 @@ def predict(
         found = predictor.answers(list(images.values()), [picture.shape for picture in pictures.values()])
         work.store(pictures, found)
     written = work.end()
-    return Done(tuple(written), tuple(work.failed), tuple(predictor.said()), work.count, time.perf_counter() - begin)
+    said = (*predictor.said(), *work.said())
+    return Done(tuple(written), tuple(work.failed), said, work.count, time.perf_counter() - begin)
 
 
 class _Work:
@@ -97,7 +98,7 @@ class _Work:
     def __init__(self, predictor: Predictor, out: Path, overlays: bool) -> None:
         self.predictor, self.out, self.overlays = predictor, out, overlays
         self.failed: list[str] = []
-        self.count = 0
+        self.count = self.reduced = 0
         self._classes: Sequence[str] = predictor.trained.card["classes"]
         self._answers: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(default_workers())
@@ -122,6 +123,8 @@ class _Work:
         """Write masks in the background; keep classes for the table."""
         for (one, picture), answer in zip(pictures.items(), found, strict=True):
             self.count += len(answer)
+            larger = all(own > 2 * seen for own, seen in zip(picture.shape, self.predictor.size, strict=True))
+            self.reduced += larger * len(answer)
             if self.predictor.segments:
                 self._waiting.append(self._pool.submit(self._write, one, picture, answer))
             else:
@@ -147,6 +150,16 @@ class _Work:
             write_table(self._answers, self._classes, self.out)
             self._written.append(self.out / TABLE)
         return self._written
+
+    def said(self) -> list[str]:
+        """That tiles may be what was wanted, where images lost much of their resolution."""
+        if not self.reduced or not self.predictor.segments or self.predictor.options.tiles:
+            return []
+        height, width = self.predictor.size
+        return [
+            f"resized to the {height}x{width} of training: {self.reduced} of {self.count} were more than twice as "
+            "large; if the model was trained on pieces of larger images, --tiles keeps their resolution"
+        ]
 
     @contextmanager
     def _telling(self, one: Input) -> Iterator[None]:

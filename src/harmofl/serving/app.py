@@ -1,5 +1,6 @@
 """The service: a page for people, three answers for programs, and their description."""
 
+import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,6 +22,7 @@ from harmofl.serving.images import FORMATS, TooLargeError, decode
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _BODY = {"required": True, "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
+    408: {"description": "The image did not arrive in time."},
     413: {"description": "The image has too many bytes or pixels."},
     415: {"description": "The content type is none of those taken."},
     422: {"description": "The image cannot be read, or not have the model's channels."},
@@ -36,11 +38,13 @@ class Limits:
         megabytes: of an image file.
         pixels: of an image.
         waiting: images that may wait for the one that is looked at.
+        seconds: in which an image must have arrived.
     """
 
     megabytes: float = 20
     pixels: int = 50_000_000
     waiting: int = 8
+    seconds: float = 60
 
 
 def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.0.0.1") -> Any:
@@ -56,7 +60,7 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
         ConfigError: if FastAPI is not installed.
     """
     _fastapi()
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI, Query, Request
     from fastapi.openapi.docs import get_swagger_ui_html
     from fastapi.responses import HTMLResponse, Response
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -94,30 +98,37 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
             "used": predictor.said()
         }
 
-    async def answer(request: Request) -> tuple[Picture, np.ndarray]:
-        return await service.answer(request.headers.get("content-type", ""), request.stream())
+    async def answer(request: Request, made: Callable[[Picture, np.ndarray], Any]) -> Any:
+        return await service.answer(request.headers.get("content-type", ""), request.stream(), made)
 
     def described(summary: str, png_out: bool) -> dict[str, Any]:
         responses = _ERRORS | ({200: {"content": {"image/png": {}}, "description": "A PNG file."}} if png_out else {})
         return {"summary": summary, "openapi_extra": {"requestBody": _BODY}, "responses": responses}
 
     @app.post("/predict", **described("Class and probabilities, or the share of the image of each class", False))
-    async def predict(request: Request) -> dict[str, Any]:
-        _, found = await answer(request)
-        return _told(found[0], predictor)
+    async def predict(
+        request: Request,
+        pictures: bool = Query(False, description="of a model that segments, also mask and overlay: PNG in base64"),
+    ) -> dict[str, Any]:
+        drawn = pictures and predictor.segments
+
+        def made(picture: Picture, found: np.ndarray) -> dict[str, Any]:
+            return _told(found[0], predictor) | (_pictures(picture, found, predictor) if drawn else {})
+
+        answered: dict[str, Any] = await answer(request, made)
+        return answered
 
     @app.post("/predict/mask", response_class=Response, **described("The mask, 0 and 255 for two classes", True))
     async def mask(request: Request) -> Response:
         service.must_segment()
-        _, found = await answer(request)
-        two = len(predictor.trained.card["classes"]) == 2
-        return Response(png(found[0] * np.uint8(255) if two else found[0]), media_type="image/png")
+        made = await answer(request, lambda picture, found: _mask(found, predictor))
+        return Response(made, media_type="image/png")
 
     @app.post("/predict/overlay", response_class=Response, **described("The image with outlines", True))
     async def outlined(request: Request) -> Response:
         service.must_segment()
-        picture, found = await answer(request)
-        return Response(png(overlay(picture, found)), media_type="image/png")
+        made = await answer(request, lambda picture, found: png(overlay(picture, found)))
+        return Response(made, media_type="image/png")
 
     @app.middleware("http")
     async def guarded(request: Request, then: Callable[[Any], Awaitable[Response]]) -> Response:
@@ -147,7 +158,8 @@ class _Service:
         if not self.predictor.segments:
             raise _refused(404, "this model gives classes and no masks; use /predict")
 
-    async def answer(self, kind: str, stream: Any) -> tuple[Picture, np.ndarray]:
+    async def answer(self, kind: str, stream: Any, made: Callable[[Picture, np.ndarray], Any]) -> Any:
+        """What is made, in a thread, of the image in a stream and what the model finds in it."""
         kind = kind.partition(";")[0].strip().lower()
         if kind not in FORMATS:
             raise _refused(415, f"the content type must be one of {', '.join(FORMATS)}, got {kind or 'none'}")
@@ -155,8 +167,11 @@ class _Service:
             raise _refused(503, f"{self.waiting} images are waiting; try again in a while")
         self.waiting += 1
         try:
-            data = await self._body(stream)
-            return await anyio.to_thread.run_sync(self._look, data, kind, limiter=self.one)
+            with anyio.fail_after(self.limits.seconds):
+                data = await self._body(stream)
+            return await anyio.to_thread.run_sync(self._look, data, kind, made, limiter=self.one)
+        except TimeoutError:
+            raise _refused(408, f"the image must arrive within {self.limits.seconds:g} s; send it again") from None
         except TooLargeError as error:
             raise _refused(413, str(error)) from None
         except DataError as error:
@@ -172,9 +187,9 @@ class _Service:
                 raise TooLargeError(f"the image must have at most {self.limits.megabytes:g} MB; make it smaller")
         return bytes(data)
 
-    def _look(self, data: bytes, kind: str) -> tuple[Picture, np.ndarray]:
+    def _look(self, data: bytes, kind: str, made: Callable[[Picture, np.ndarray], Any]) -> Any:
         picture = decode(data, kind, self.limits.pixels)
-        return picture, self.predictor.answers([self.predictor.prepared(picture)], [picture.shape])[0]
+        return made(picture, self.predictor.answers([self.predictor.prepared(picture)], [picture.shape])[0])
 
 
 def _told(found: np.ndarray, predictor: Predictor) -> dict[str, Any]:
@@ -185,6 +200,16 @@ def _told(found: np.ndarray, predictor: Predictor) -> dict[str, Any]:
     counts = np.bincount(found.ravel(), minlength=len(classes))
     shares = {name: round(float(n) / found.size, 6) for name, n in zip(classes, counts, strict=True)}
     return {"height": found.shape[0], "width": found.shape[1], "shares": shares}
+
+
+def _mask(found: np.ndarray, predictor: Predictor) -> bytes:
+    two = len(predictor.trained.card["classes"]) == 2
+    return png(found[0] * np.uint8(255) if two else found[0])
+
+
+def _pictures(picture: Picture, found: np.ndarray, predictor: Predictor) -> dict[str, str]:
+    made = {"mask": _mask(found, predictor), "overlay": png(overlay(picture, found))}
+    return {name: base64.b64encode(data).decode() for name, data in made.items()}
 
 
 def _page(predictor: Predictor, title: str, limits: Limits) -> tuple[str, str]:

@@ -84,7 +84,7 @@ def shared_patients(files: FederationFiles) -> Iterator[Problem]:
     if shared:
         name, train, test = shared[0]
         message = (
-            f"{len(shared)} patients are in train at one site and in test at another, such as {name!r} at "
+            f"patients in train at one site and in test at another: {len(shared)}, such as {name!r} at "
             f"{min(train)} and {min(test - train)}; fine if patients are numbered at each site, else mend the splits"
         )
         yield Problem("warning", "", "", message, "patients of one name at several sites")

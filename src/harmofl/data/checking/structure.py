@@ -53,7 +53,7 @@ def _parted_patients(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]
         splits[record.patient].add(record.split)
     parted = {patient: found for patient, found in splits.items() if len(found) > 1}
     if parted and info.split == "images":
-        message = f"{len(parted)} patients are on several sides, as the data were published; scores are too high"
+        message = f"patients on several sides, as the data were published: {len(parted)}; scores are too high"
         yield Problem("warning", site.name, "", message, "patients on several sides")
         return
     for patient, found in parted.items():
