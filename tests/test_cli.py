@@ -135,6 +135,9 @@ def test_plan(federation: Path) -> None:
     assert said.returncode == 0, said.stderr
     assert [line.split()[0] for line in said.stdout.splitlines()] == ["2", "time", "wire", "memory", "disk"]
     assert harmofl("plan", "--data", federation / "nowhere").stderr.count("\n") == 1
+    measured = harmofl("plan", "--data", federation, "--rounds", 3, *settings, "--set", "run.diagnostics=true")
+    assert "without the measurements of run.diagnostics" in measured.stdout
+    assert "run.diagnostics" not in said.stdout
 
 
 def test_synth_import_check_show(tmp_path: Path) -> None:

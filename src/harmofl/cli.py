@@ -171,6 +171,8 @@ def plan(
         f"disk    {found.disk / megabyte:.0f} MB",
     ):
         print(line)
+    if chosen.run.diagnostics:
+        print("without the measurements of run.diagnostics, whose time the run tells when it ends")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from harmofl.comparison.study import Study, carry_out_study
 from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
 from harmofl.comparison.table import compare, header, rows
 from harmofl.comparison.variants import parse_variants
+from harmofl.diagnostics.records import read
 from harmofl.errors import ConfigError, RunError, TrainingError
 from harmofl.journal import Journal
 
@@ -55,6 +56,16 @@ def test_it_writes_the_tables(done: Path) -> None:
     assert costs["local"]["megabytes"] == costs["pooled"]["megabytes"] == 0
     assert costs["fedavg"]["megabytes"] > 0
     assert costs["fedsam"]["passes"] == 2
+
+
+def test_a_comparison_may_be_measured(federation: Path, tmp_path: Path, done: Path) -> None:
+    """Every kind of run keeps its records, and no score changes."""
+    measured = study(federation, tmp_path, "fedavg,fedsam,local,pooled", seeds=1, run__diagnostics=True)
+    carry_out_study(measured)
+    for label in ("fedavg", "fedsam", "local", "pooled"):
+        assert [record.round for record in read(tmp_path / label / "seed-0" / "diagnostics.jsonl")] == [0, 1, 2]
+        plain, found = (Journal(folder / label / "seed-0").result() for folder in (done, tmp_path))
+        assert plain["test"] == found["test"]
 
 
 def test_every_run_starts_from_the_same_weights_and_data(done: Path) -> None:
