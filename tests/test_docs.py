@@ -1,6 +1,7 @@
 """What the documentation says is so: its code runs, its lines are there, its links lead somewhere."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,19 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sor
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
+@pytest.fixture(scope="module")
+def place(federation: Path, finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the code of the pages finds what it names: a run, and images of a site that did not train."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(finished_run, folder / "runs" / "hospitals-harmofl-seed0")
+    shutil.copytree(federation / "site-1" / "images", folder / "newcomers" / "vienna" / "images")
+    shutil.copytree(federation / "site-1" / "masks", folder / "newcomers" / "vienna" / "masks")
+    return folder
+
+
 @by_page
-def test_python_in_the_documentation_runs(page: Path) -> None:
+def test_python_in_the_documentation_runs(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
         exec(compile(block, str(page), "exec"), {})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -82,6 +83,25 @@ class SiteApp:
     def train(self, broadcast: Broadcast) -> ClientUpdate:
         update, self.state = run_client(self.method, self.site, broadcast, self.state, self.training)
         return update
+
+
+def test_the_code_in_the_documentation_runs() -> None:
+    """As it stands: the first half at each of two sites, the second at the server."""
+    page = (Path(__file__).parent.parent / "docs" / "flower.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ {4}(.*)$|^$", page.partition("## As a library")[2], flags=re.MULTILINE)
+    at_site, at_server = "\n".join(lines).split("app = client_app(train)\n")
+    method = make_method("harmofl", {})
+    sites = [replace(site, name=name) for site, name in zip(toy_sites(), ("north", "south"), strict=False)]
+    names: dict[str, Any] = {"method": method, "sites": sites}
+    apps = {}
+    for node_id, site in zip((7, 9), sites, strict=True):
+        here = {**names, "site": site, "kept": {}, "training": toy_training(method, toy_network(dropout=0.2))}
+        exec(at_site + "app = client_app(train)", here)
+        apps[node_id] = here["app"]
+    training = toy_training(method, toy_network(dropout=0.2))
+    there = {**names, "training": training, "server": method.start(training.model), "grid": LocalGrid(apps)}
+    exec("from harmofl.runtimes.flower import FlowerRounds\n" + at_server, there)
+    assert there["server"].round == 1
 
 
 def rounds(name: str, carry: Any) -> tuple[ServerState, dict[str, ClientState]]:

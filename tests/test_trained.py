@@ -18,7 +18,7 @@ from harmofl.batch_statistics import as_lists, average, estimate, fixed, from_li
 from harmofl.cli import app
 from harmofl.data.site import Split, open_federation, undivided
 from harmofl.data.synthetic import write_federation
-from harmofl.errors import ConfigError, RunError
+from harmofl.errors import ConfigError, DataError, RunError
 from harmofl.journal import Journal
 from harmofl.metrics import CaseScores
 from harmofl.trained import Statistics, TrainedModel
@@ -99,6 +99,34 @@ def test_an_unseen_site_meets_the_mean_of_what_sites_keep(federation: Path, unse
     found = assess(model, open_federation(unseen).sites[0])
     assert (found.images, found.trained) == (9, False)
     assert found.said == ("entries that sites keep for themselves: the mean over 2 sites, as it did not train",)
+
+
+def test_a_plain_folder_is_of_the_classes_of_the_model(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        shutil.copytree(unseen / "newcomer" / part, tmp_path / "newcomer" / part)
+    model = TrainedModel.open(finished_run)
+    (plain,), (told,) = model.sites(tmp_path), model.sites(unseen)
+    assert plain.classes == told.classes == ("background", "nucleus")
+    assert assess(model, plain).scores == pytest.approx(assess(model, told).scores, nan_ok=True)
+
+
+def test_a_site_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:
+    write_federation(tmp_path / "data", sites=2, images=10, size=32, seed=0, task="classification")
+    tiny = {"network.options": {"growth": 4, "blocks": (1, 1), "initial": 8}, "training.rounds": 1}
+    run(small(tmp_path / "data", **tiny), tmp_path / "run")
+    model = TrainedModel.open(tmp_path / "run")
+    images = sorted((tmp_path / "data" / "site-1" / "images").iterdir())[:4]
+    (one := tmp_path / "new" / "vienna" / model.card["classes"][1]).mkdir(parents=True)
+    for path in images:
+        shutil.copy(path, one)
+    (site,) = model.sites(tmp_path / "new")
+    found = assess(model, site)
+    assert found.images == 4
+    share = model.outputs(undivided(site), "test").argmax(axis=1).mean()  # of the one class that is there
+    assert found.scores["balanced_accuracy"] == pytest.approx(share)
+    one.rename(one.with_name("other"))
+    with pytest.raises(DataError, match="label must be one of"):
+        model.sites(tmp_path / "new")
 
 
 def test_the_interval_by_hand() -> None:

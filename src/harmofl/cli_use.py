@@ -44,7 +44,6 @@ def evaluate(
     """
     from harmofl.assessment import assess
     from harmofl.building import device_of
-    from harmofl.data.site import open_federation
     from harmofl.trained import STATISTICS, Statistics, TrainedModel
 
     if split not in (None, "train", "val", "test"):
@@ -53,8 +52,7 @@ def evaluate(
         raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
     trained, where = TrainedModel.open(model), str(device_of(device))
     with bar("reading") as progress:
-        size, channels = tuple(trained.card["size"]), trained.card["channels"]
-        sites = open_federation(data, size=(size[0], size[1]), channels=channels, progress=progress).sites
+        sites = trained.sites(data, progress)
     with bar("scoring") as progress:
         found = []
         for k, site in enumerate(sites):

@@ -15,7 +15,8 @@ from harmofl.arrays import Arrays
 from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mixes
 from harmofl.building import build_model
 from harmofl.config import resolved, validated
-from harmofl.data.site import Site, undivided
+from harmofl.data.decoding.assembly import Progress
+from harmofl.data.site import Site, open_federation, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import predict, used
 from harmofl.journal import read_model, read_moments
@@ -69,6 +70,19 @@ class TrainedModel:
         if missing := weights.keys() ^ model.state_dict().keys():
             raise RunError(f"{place}: weights and model.json must belong together, but {min(missing)} is in one only")
         return cls(card, method, model.eval(), weights, own, read_moments(place))
+
+    def sites(self, folder: Path, progress: Progress | None = None) -> tuple[Site, ...]:
+        """Read a folder of sites at the model's size and channels; labels of a plain one are the model's classes.
+
+        Raises:
+            HarmoFLError: as `open_federation`.
+        """
+        height, width = self.card["size"]
+        expected = (self.card["task"], tuple(self.card["classes"]))
+        channels = self.card["channels"]
+        return open_federation(
+            folder, size=(height, width), channels=channels, expected=expected, progress=progress
+        ).sites
 
     @property
     def metric(self) -> str:

@@ -148,6 +148,7 @@ def open_federation(
     *,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
+    expected: tuple[Task, tuple[str, ...]] | None = None,
     seed: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
@@ -160,6 +161,7 @@ def open_federation(
         size: (H, W) to resize images to, in place of what federation.toml says; without either, all images
             must have one size.
         channels: 1 or 3, odd for volumes, in place of what federation.toml says or the files suggest.
+        expected: task and classes; a plain folder of that task has these, not those that its files suggest.
         seed: of the patient-level split of a plain folder whose metadata.csv gives none.
         cache: folder that keeps decoded images, memory-mapped, for the next time; else they are in RAM.
         progress: told the site, how many images are done and how many there are.
@@ -172,7 +174,7 @@ def open_federation(
         ConfigError: if size or channels are out of range.
         StorageError: if the cache cannot be written.
     """
-    files = settle(read_layout(folder, seed=seed), size, channels)
+    files = settle(read_layout(folder, seed=seed, expected=expected), size, channels)
     info = files.info
     refuse([problem for site in files.sites for problem in structure_problems(site, info)], folder)
     info = replace(info, size=info.size or common_size(files))

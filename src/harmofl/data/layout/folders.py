@@ -28,6 +28,7 @@ def read_folders(
     *,
     seed: int,
     fractions: tuple[float, float, float],
+    expected: tuple[Task, tuple[str, ...]] | None = None,
 ) -> FederationFiles:
     """List the sites and images of a plain folder; arguments and errors as of `layout.read_layout`."""
     rows = read_metadata(root, split_column=split_column, patient_column=patient_column)
@@ -40,7 +41,9 @@ def read_folders(
             replace(site, records=tuple(with_splits(site.name, site.records, task, fractions, seed))) for site in sites
         ]
     info = infer_info(root.resolve().name, task, sites)
-    if task == "classification":
+    if expected and expected[0] == task:
+        info = replace(info, classes=expected[1])
+    elif task == "classification":
         check_classes(
             root, info.classes, "add the others as folders <site>/<class>/, or a column label to metadata.csv"
         )

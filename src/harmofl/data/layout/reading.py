@@ -4,6 +4,7 @@ import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
+from harmofl.batch import Task
 from harmofl.data.decoding.images import read_header
 from harmofl.data.layout.files import FederationFiles, SiteFiles, normal, subfolders, written
 from harmofl.data.layout.folders import UNDERSTOOD, read_folders
@@ -19,6 +20,7 @@ def read_layout(
     seed: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
     columns: Columns | None = None,
+    expected: tuple[Task, tuple[str, ...]] | None = None,
 ) -> FederationFiles:
     """Find the sites of a federation and list their images; nothing but masks is decoded.
 
@@ -27,6 +29,7 @@ def read_layout(
         seed: of the split of a plain folder whose metadata.csv gives none.
         fractions: train, val and test shares of that split.
         columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
+        expected: task and classes; a plain folder of that task has these, not those that its files suggest.
 
     Raises:
         DataError: if no site is found or a table is malformed.
@@ -44,7 +47,7 @@ def read_layout(
     if (folder / "federation.toml").is_file():
         files = _read_manifests(folder)
     else:
-        files = read_folders(folder, columns.split, columns.patient, seed=seed, fractions=fractions)
+        files = read_folders(folder, columns.split, columns.patient, seed=seed, fractions=fractions, expected=expected)
     _check_names(folder, files)
     return files
 
