@@ -267,6 +267,8 @@ def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pyt
     key = ec.generate_private_key(ec.SECP384R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with hub.Hub("127.0.0.1", 0, {"a": public_key_to_bytes(key.public_key())}, None) as server:
+        activate = server._state.activate_node
+        monkeypatch.setattr(server._state, "activate_node", lambda *words: time.sleep(0.3) or activate(*words))
         site = get_context("spawn").Process(target=slow_site, args=(server.port, pem), daemon=True)
         site.start()
         try:

@@ -159,8 +159,10 @@ class Hub(Grid):
                 name = next(name for name, known in self.nodes.items() if known == node)
                 log.warning("%s connects anew: its line broke, or two processes have its key", name)
             self._state.deactivate_node(node)
+        answer = await call_next(request)
+        if node is not None:  # counted once it can be asked, and before it knows
             self._times[node] = self._times.get(node, 0) + 1
-        return await call_next(request)
+        return answer
 
     def _is_answer(self, sent: PushMessagesRequest) -> bool:
         """Whether it is one site's first answer to one message, of a size that its parts do not belie."""
