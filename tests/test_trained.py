@@ -110,6 +110,35 @@ def test_a_plain_folder_is_of_the_classes_of_the_model(finished_run: Path, unsee
     assert assess(model, plain).scores == pytest.approx(assess(model, told).scores, nan_ok=True)
 
 
+@pytest.mark.parametrize("changes", [{"run.seed": 3}, {"data.split_seed": 4}, {"data.split": "images"}], ids=str)
+def test_a_site_that_trained_is_scored_on_the_images_that_its_run_tested(
+    federation: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """Also where the split is drawn, and from a seed of the run's own."""
+    for site in ("site-1", "site-2"):
+        for part in ("images", "masks"):
+            shutil.copytree(federation / site / part, tmp_path / "plain" / site / part)
+    run(small(tmp_path / "plain", **{"training.rounds": 1, **changes}), tmp_path / "run")
+    model, told = TrainedModel.open(tmp_path / "run"), Journal.open(tmp_path / "run").result()
+    for site in model.sites(tmp_path / "plain"):
+        found = assess(model, site, statistics="batch")
+        assert found.scores == pytest.approx(told["test"][site.name], nan_ok=True)
+        assert not any("not those of the run" in line for line in found.said)
+        other = replace(site, train=site.test, test=site.train)
+        assert f"{site.name}: test images are not those of the run" in assess(model, other).said[-1]
+
+
+def test_a_site_of_a_federation_by_itself_keeps_its_split(finished_run: Path, federation: Path, tmp_path: Path) -> None:
+    model = TrainedModel.open(finished_run)
+    (alone,) = model.sites(federation / "site-1")
+    beside = next(site for site in model.sites(federation) if site.name == "site-1")
+    assert alone.test.cases == beside.test.cases
+    assert alone.train.cases == beside.train.cases
+    shutil.copytree(federation / "site-1", tmp_path / "site-1")
+    with pytest.raises(DataError, match=r"manifest\.csv needs the federation\.toml"):
+        model.sites(tmp_path / "site-1")
+
+
 def test_a_site_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:
     write_federation(tmp_path / "data", sites=2, images=10, size=32, seed=0, task="classification")
     tiny = {"network.options": {"growth": 4, "blocks": (1, 1), "initial": 8}, "training.rounds": 1}

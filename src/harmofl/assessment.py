@@ -63,9 +63,11 @@ def assess(
     outputs = model.outputs(scored, chosen, statistics, batch_size, device)
     cases = case_scores(model.metric, outputs, scored, chosen)
     low, high = interval(cases)
-    said = tuple(model.said(site.name, statistics))
+    said = model.said(site.name, statistics)
+    if trained and chosen == "test" and model.card.get("tested", {}).get(site.name, mark := site.test.mark()) != mark:
+        said.append(f"{site.name}: test images are not those of the run; it may have trained on some of them")
     return Assessment(
-        site.name, len(scored.split(chosen)), trained, score(outputs, scored, chosen), low, high, cases, said
+        site.name, len(scored.split(chosen)), trained, score(outputs, scored, chosen), low, high, cases, tuple(said)
     )
 
 

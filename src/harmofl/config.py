@@ -148,6 +148,11 @@ class Experiment(_Table):
     def _named(cls, value: Section) -> Section:
         return {"name": "harmofl", **value}
 
+    @property
+    def split_seed(self) -> int:
+        """Of the split of data that have none."""
+        return self.run.seed if self.data.split_seed is None else self.data.split_seed
+
 
 TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
     "classification": {

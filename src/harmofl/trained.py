@@ -16,7 +16,7 @@ from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mix
 from harmofl.building import build_model
 from harmofl.config import resolved, validated
 from harmofl.data.decoding.assembly import Progress
-from harmofl.data.site import Site, open_federation, undivided
+from harmofl.data.site import Site, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import predict, used
 from harmofl.journal import read_model, read_moments
@@ -72,17 +72,21 @@ class TrainedModel:
         return cls(card, method, model.eval(), weights, own, read_moments(place))
 
     def sites(self, folder: Path, progress: Progress | None = None) -> tuple[Site, ...]:
-        """Read a folder of sites at the model's size and channels; labels of a plain one are the model's classes.
+        """Read a folder of sites at the model's size and channels, split as its run did if they have no split.
+
+        Labels of a plain folder are the model's classes.
 
         Raises:
             HarmoFLError: as `open_federation`.
         """
         height, width = self.card["size"]
         expected = (self.card["task"], tuple(self.card["classes"]))
-        channels = self.card["channels"]
-        return open_federation(
-            folder, size=(height, width), channels=channels, expected=expected, progress=progress
+        channels, seed = self.card["channels"], self.card.get("split_seed", 0)
+        sites = open_federation(
+            folder, size=(height, width), channels=channels, expected=expected, seed=seed, progress=progress
         ).sites
+        by_image = self.card.get("split") == "images"
+        return tuple(split_by_image(site, seed) for site in sites) if by_image else sites
 
     @property
     def metric(self) -> str:

@@ -131,6 +131,9 @@ class Trial:
             "method": dict(self.experiment.method),
             "sites": [site.name for site in self.federation.sites],
             "unseen": [site.name for site in self.unseen],
+            "split": self.experiment.data.split,
+            "split_seed": self.experiment.split_seed,
+            "tested": {site.name: site.test.mark() for site in self.federation.sites},
             "fingerprint": replace(self.federation, sites=self.federation.sites + self.unseen).fingerprint(),
         }
 
@@ -179,7 +182,7 @@ def _opened(experiment: Experiment, opening: Callable[[str, int, int], None], ca
     data = experiment.data
     if data.source and not data.folder.exists():
         raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
-    seed = experiment.run.seed if data.split_seed is None else data.split_seed
+    seed = experiment.split_seed
     federation = open_federation(
         data.folder, size=data.size, channels=data.channels, seed=seed, cache=data.cache or cache, progress=opening
     )

@@ -45,6 +45,10 @@ class Split:
         count = min(count, len(self))
         return Split(self.images[np.arange(count)], self.targets[np.arange(count)], self.cases[:count])
 
+    def mark(self) -> str:
+        """A short text that changes with the names of the cases."""
+        return f"{zlib.crc32(chr(10).join(sorted(self.cases)).encode()):08x}"
+
     def batch(self, index: Sequence[int] | np.ndarray) -> Batch:
         """Gather the images at `index`, in that order, into memory of their own.
 
@@ -156,8 +160,8 @@ def open_federation(
     """Check and decode all sites of a federation.
 
     Args:
-        folder: holds federation.toml and a manifest.csv per site (see `manifest`), or is a plain folder of
-            sites (see `layout.folders`), or of the images/ and masks/ of a single one.
+        folder: holds federation.toml and a manifest.csv per site (see `manifest`), or is one of these sites; or is a
+            plain folder of sites (see `layout.folders`), or of the images/ and masks/ of a single one.
         size: (H, W) to resize images to, in place of what federation.toml says; without either, all images
             must have one size.
         channels: 1 or 3, odd for volumes, in place of what federation.toml says or the files suggest.

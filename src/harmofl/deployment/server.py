@@ -204,6 +204,8 @@ class Server:
             "method": dict(self.experiment.method),
             "sites": sorted(self.place.keys),
             "unseen": [],
+            "split": self.experiment.data.split,
+            "split_seed": self.experiment.split_seed,
             "fingerprint": self.digest,
             "run": self.run,
         }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harmofl.batch import Task
 from harmofl.data.decoding.images import read_header
-from harmofl.data.layout.files import FederationFiles, SiteFiles, normal, subfolders, written
+from harmofl.data.layout.files import FederationFiles, SiteFiles, normal, site_name, subfolders, written
 from harmofl.data.layout.folders import UNDERSTOOD, read_folders
 from harmofl.data.layout.table import Columns, read_table_layout
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest
@@ -25,7 +25,8 @@ def read_layout(
     """Find the sites of a federation and list their images; nothing but masks is decoded.
 
     Args:
-        folder: holds federation.toml and a manifest.csv per site, or is a plain folder of sites, or a table of images.
+        folder: holds federation.toml and a manifest.csv per site, or is one of these sites, or a plain folder of
+            sites, or a table of images.
         seed: of the split of a plain folder whose metadata.csv gives none.
         fractions: train, val and test shares of that split.
         columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
@@ -46,6 +47,8 @@ def read_layout(
         raise DataError(f"{folder}: must be a folder of sites, but {what}; {fix}")
     if (folder / "federation.toml").is_file():
         files = _read_manifests(folder)
+    elif (folder / "manifest.csv").is_file():
+        files = _read_one_manifest(folder)
     else:
         files = read_folders(folder, columns.split, columns.patient, seed=seed, fractions=fractions, expected=expected)
     _check_names(folder, files)
@@ -69,6 +72,15 @@ def _read_manifests(folder: Path) -> FederationFiles:
         raise DataError(f"{folder}: no site found; {UNDERSTOOD}")
     sites = (SiteFiles(path.name, path, _records(path, info), table="manifest.csv") for path in folders)
     return FederationFiles(info, tuple(sites))
+
+
+def _read_one_manifest(folder: Path) -> FederationFiles:
+    """A site of a federation by itself; what federation.toml says of it is in the folder above."""
+    above = folder.absolute().parent
+    if not (above / "federation.toml").is_file():
+        raise DataError(f"{folder}: manifest.csv needs the federation.toml of its federation in {above}; copy it there")
+    info = read_info(above)
+    return FederationFiles(info, (SiteFiles(site_name(folder), folder, _records(folder, info), table="manifest.csv"),))
 
 
 def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
