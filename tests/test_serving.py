@@ -123,6 +123,7 @@ def test_a_crowd_is_sent_away_and_the_rest_is_answered(
         asked = [many.submit(served.post, "/predict", content=image.read_bytes(), headers=PNG) for _ in range(8)]
         codes = [one.result().status_code for one in asked]
         assert set(codes) == {200, 503}
+        assert {one.result().headers.get("retry-after") for one in asked} == {None, "5"}
         assert served.post("/predict", content=image.read_bytes(), headers=PNG).status_code == 200
 
 
@@ -136,7 +137,24 @@ def test_an_image_that_does_not_arrive_is_given_up(finished_run: Path, image: Pa
 
     with pytest.raises(HTTPException, match=r"408.*must arrive within 0.05 s"):
         anyio.run(service.answer, "image/png", slow(), lambda picture, found: None)
-    assert service.waiting == 0
+    assert service.arriving == service.waiting == 0
+
+
+def test_who_hangs_up_or_is_slow_takes_nobody_s_place(url: str, image: Path, tmp_path: Path) -> None:
+    address = ("127.0.0.1", int(url.rstrip("/").rpartition(":")[2]))
+    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\nab"
+    stalled = [socket.create_connection(address) for _ in range(12)]
+    for one in stalled:
+        one.sendall(head)
+    time.sleep(0.3)
+    asked = urllib.request.Request(f"{url}predict", image.read_bytes(), PNG)
+    with urllib.request.urlopen(asked) as answer:
+        assert answer.status == 200
+    for one in stalled:
+        one.close()
+    with urllib.request.urlopen(asked) as answer:
+        assert answer.status == 200
+    assert (tmp_path / "stderr").read_text() == ""
 
 
 def test_an_address_in_use_is_one_line() -> None:
@@ -150,11 +168,14 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def url(finished_run: Path) -> Iterator[str]:
-    """The command itself, until it answers."""
+def url(finished_run: Path, tmp_path: Path) -> Iterator[str]:
+    """The command itself, once it answers; what it complains of goes to the file stderr."""
     port = free_port()
     words = [sys.executable, "-m", "harmofl", "serve-model", str(finished_run), "--port", str(port)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        (tmp_path / "stderr").open("w") as complaints,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+    ):
         try:
             assert process.stdout is not None and "takes images" in process.stdout.readline()
             address = f"http://127.0.0.1:{port}/"

@@ -38,12 +38,14 @@ class Limits:
         megabytes: of an image file.
         pixels: of an image.
         waiting: images that may wait for the one that is looked at.
+        arriving: images that may be on their way at once.
         seconds: in which an image must have arrived.
     """
 
     megabytes: float = 20
     pixels: int = 50_000_000
     waiting: int = 8
+    arriving: int = 64
     seconds: float = 60
 
 
@@ -151,7 +153,7 @@ class _Service:
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits = predictor, limits
-        self.waiting = 0
+        self.waiting = self.arriving = 0
         self.one = anyio.CapacityLimiter(1)
 
     def must_segment(self) -> None:
@@ -163,15 +165,12 @@ class _Service:
         kind = kind.partition(";")[0].strip().lower()
         if kind not in FORMATS:
             raise _refused(415, f"the content type must be one of {', '.join(FORMATS)}, got {kind or 'none'}")
-        if self.waiting > self.limits.waiting:
-            raise _refused(503, f"{self.waiting} images are waiting; try again in a while")
+        self._must_have_room()
+        data = await self._body(stream)
+        self._must_have_room()
         self.waiting += 1
         try:
-            with anyio.fail_after(self.limits.seconds):
-                data = await self._body(stream)
             return await anyio.to_thread.run_sync(self._look, data, kind, made, limiter=self.one)
-        except TimeoutError:
-            raise _refused(408, f"the image must arrive within {self.limits.seconds:g} s; send it again") from None
         except TooLargeError as error:
             raise _refused(413, str(error)) from None
         except DataError as error:
@@ -179,12 +178,30 @@ class _Service:
         finally:
             self.waiting -= 1
 
+    def _must_have_room(self) -> None:
+        """One is looked at, beside those that wait."""
+        if self.waiting > self.limits.waiting or self.arriving >= self.limits.arriving:
+            raise _refused(503, "too many images are waiting; try again in a while", {"Retry-After": "5"})
+
     async def _body(self, stream: Any) -> bytes:
+        """All of it; while it is on its way it takes nobody's place."""
+        from starlette.requests import ClientDisconnect
+
         data = bytearray()
-        async for part in stream:
-            data += part
-            if len(data) > self.limits.megabytes * 1e6:
-                raise TooLargeError(f"the image must have at most {self.limits.megabytes:g} MB; make it smaller")
+        self.arriving += 1
+        try:
+            with anyio.fail_after(self.limits.seconds):
+                async for part in stream:
+                    data += part
+                    if len(data) > self.limits.megabytes * 1e6:
+                        most = f"{self.limits.megabytes:g} MB"
+                        raise _refused(413, f"the image must have at most {most}; make it smaller")
+        except TimeoutError:
+            raise _refused(408, f"the image must arrive within {self.limits.seconds:g} s; send it again") from None
+        except ClientDisconnect:
+            raise _refused(400, "the image must arrive as a whole, but its sender hung up") from None
+        finally:
+            self.arriving -= 1
         return bytes(data)
 
     def _look(self, data: bytes, kind: str, made: Callable[[Picture, np.ndarray], Any]) -> Any:
@@ -231,8 +248,8 @@ def _page(predictor: Predictor, title: str, limits: Limits) -> tuple[str, str]:
     return text, policy
 
 
-def _refused(status: int, detail: str) -> Exception:
-    error: Exception = _fastapi().HTTPException(status, detail)
+def _refused(status: int, detail: str, headers: dict[str, str] | None = None) -> Exception:
+    error: Exception = _fastapi().HTTPException(status, detail, headers)
     return error
 
 
