@@ -1,6 +1,7 @@
 """Answers for images without labels: the same as in evaluation, on each image's own pixels, one way or an error."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -81,7 +82,36 @@ def test_what_loses_much_of_its_resolution_is_said_but_with_tiles(
     resized = predict(trained(finished_run), given, tmp_path / "whole").said
     tiled = predict(trained(finished_run), given, tmp_path / "tiles", Options(tiles=True)).said
     assert resized[:-1] == tiled
-    assert resized[-1].startswith("resized to the 32x32 of training: 1 of 2 were more than twice")
+    assert resized[-1].startswith("1 of 2 resized to the 32x32 of training from more than twice that; if it was")
+
+
+def test_what_differs_from_training_or_is_passed_over_is_said(finished_run: Path, new: Path, tmp_path: Path) -> None:
+    grey, folder = Image.fromarray(pixels(images_of(new)[0])).convert("L"), tmp_path / "given"
+    folder.mkdir()
+    grey.save(folder / "grey.png")
+    grey.resize((15, 15)).save(folder / "little.png")
+    grey.save(folder / "old.bmp")
+    (folder / "notes.txt").write_text("of a person")
+    said = predict(trained(finished_run), [folder], tmp_path / "out").said
+    assert set(said[-3:]) == {
+        "2 of 2 in grey, unlike the 3 channels of training",
+        "1 of 2 resized to the 32x32 of training from less than half that",
+        "passed over: 2 other files in the folders, .bmp, .txt",
+    }
+    estimated = predict(trained(finished_run), [folder], tmp_path / "new", Options(statistics="images")).said
+    assert "normalization statistics: of this site's images, without labels, fixed" in estimated
+
+
+def test_the_images_may_lie_below_or_beside_the_answers_but_are_never_overwritten(
+    finished_run: Path, new: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(new / "images", tmp_path / "images")
+    done = predict(trained(finished_run), [tmp_path / "images", images_of(tmp_path)[0]], tmp_path)
+    assert len(done.written) == 9
+    with pytest.raises(ConfigError, match="would be overwritten"):
+        predict(trained(finished_run), [tmp_path / "images"], tmp_path / "images", overwrite=True)
+    with pytest.raises(ConfigError, match="must be a folder, but is a file"):
+        predict(trained(finished_run), [tmp_path / "images"], done.written[0])
 
 
 def test_tiles_of_one_window_are_the_whole_image_and_more_cover_a_larger_one(

@@ -30,23 +30,40 @@ class Input:
 
 
 def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
-    """All images at files and, recursively, in folders, but for those in the folder `out`, which are answers.
+    """All images at files and, recursively, in folders, but for those in a folder `out` therein, which are answers.
 
     Raises:
         DataError: if something is not there, a folder has no image, or two images would be written to one place.
         ConfigError: if there are DICOM files and pydicom is not installed.
     """
-    found = [one for path in paths for one in _at(path, out.resolve() if out else None)]
+    found = [one for path in paths for one in _at(path, out)]
     seen: dict[str, Input] = {}
     for one in found:
-        if (other := seen.setdefault(one.name, one)) is not one:
+        other = seen.setdefault(one.name, one)
+        if _resolved(other) != _resolved(one):
             raise DataError(f"{one.files[0]} and {other.files[0]} would both become {one.name}; predict them apart")
-    return found
+    return list(seen.values())
+
+
+def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None = None) -> list[Path]:
+    """Files in the folders that are no images to answer for."""
+    taken = {file for one in inputs for file in _resolved(one)}
+    return [file for path in paths if path.is_dir() for file in _within(path, out) if file.resolve() not in taken]
+
+
+def _resolved(one: Input) -> tuple[Path, ...]:
+    return tuple(file.resolve() for file in one.files)
+
+
+def _within(folder: Path, out: Path | None) -> list[Path]:
+    """All files of a folder, but for those of earlier answers in a folder of their own."""
+    apart = out.resolve() if out and folder.resolve() in out.resolve().parents else None
+    return [file for file in files_below(folder) if apart is None or apart not in file.resolve().parents]
 
 
 def _at(path: Path, out: Path | None) -> list[Input]:
     if path.is_dir():
-        files = [file for file in files_below(path) if out is None or out not in file.resolve().parents]
+        files = _within(path, out)
         flat = [file for file in files if suffix_of(file.name)]
         found = [_flat(file, file.relative_to(path).as_posix()) for file in flat] + _series(
             [file for file in files if is_dicom(file)], path

@@ -1,6 +1,7 @@
 """The model applied to decoded images, as a whole or by overlapping tiles."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ class Predictor:
             sliding_window()
         if self.needs_images:
             trained.load(options.site)
-            self.network = trained.model.to(self.device).eval()
+            self.network = deepcopy(trained.model).to(self.device).eval()
         else:
             self.network = trained.network(options.site).to(self.device)
 

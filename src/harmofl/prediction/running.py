@@ -13,7 +13,7 @@ import numpy as np
 from harmofl.data.parallel import default_workers, in_order
 from harmofl.errors import ConfigError, DataError
 from harmofl.prediction.dicom_seg import highdicom
-from harmofl.prediction.inputs import Input, find
+from harmofl.prediction.inputs import Input, find, passed_over
 from harmofl.prediction.predictor import Options, Predictor
 from harmofl.prediction.reading import Picture, read
 from harmofl.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
@@ -77,6 +77,11 @@ def predict(
         raise ConfigError(f"{twice[0]}: would be written twice; predict what lies in folders called overlays apart")
     if any(one.kind == "series" for one in inputs) and predictor.segments:
         highdicom()
+    given = {file.resolve() for one in inputs for file in one.files}
+    if mine := next((path for path in targets if path.resolve() in given), None):
+        raise ConfigError(f"{mine}: is an image to predict for, and would be overwritten; choose another --out")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: must be a folder, but is a file; choose another --out")
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
     if predictor.needs_images:
@@ -88,8 +93,11 @@ def predict(
         found = predictor.answers(list(images.values()), [picture.shape for picture in pictures.values()])
         work.store(pictures, found)
     written = work.end()
-    said = (*predictor.said(), *work.said())
-    return Done(tuple(written), tuple(work.failed), said, work.count, time.perf_counter() - begin)
+    said = [*predictor.said(), *work.said()]
+    if others := passed_over(paths, inputs, out):
+        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
+        said.append(f"passed over: {len(others)} other files in the folders, {kinds}")
+    return Done(tuple(written), tuple(work.failed), tuple(said), work.count, time.perf_counter() - begin)
 
 
 class _Work:
@@ -98,7 +106,8 @@ class _Work:
     def __init__(self, predictor: Predictor, out: Path, overlays: bool) -> None:
         self.predictor, self.out, self.overlays = predictor, out, overlays
         self.failed: list[str] = []
-        self.count = self.reduced = 0
+        self.count = 0
+        self._like: Counter[str] = Counter()
         self._classes: Sequence[str] = predictor.trained.card["classes"]
         self._answers: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(default_workers())
@@ -123,8 +132,7 @@ class _Work:
         """Write masks in the background; keep classes for the table."""
         for (one, picture), answer in zip(pictures.items(), found, strict=True):
             self.count += len(answer)
-            larger = all(own > 2 * seen for own, seen in zip(picture.shape, self.predictor.size, strict=True))
-            self.reduced += larger * len(answer)
+            self._like.update({unlike: len(answer) for unlike in _unlike(picture, self.predictor)})
             if self.predictor.segments:
                 self._waiting.append(self._pool.submit(self._write, one, picture, answer))
             else:
@@ -152,14 +160,8 @@ class _Work:
         return self._written
 
     def said(self) -> list[str]:
-        """That tiles may be what was wanted, where images lost much of their resolution."""
-        if not self.reduced or not self.predictor.segments or self.predictor.options.tiles:
-            return []
-        height, width = self.predictor.size
-        return [
-            f"resized to the {height}x{width} of training: {self.reduced} of {self.count} were more than twice as "
-            "large; if the model was trained on pieces of larger images, --tiles keeps their resolution"
-        ]
+        """In what images differed from those of training."""
+        return [f"{number} of {self.count} {unlike}" for unlike, number in self._like.items()]
 
     @contextmanager
     def _telling(self, one: Input) -> Iterator[None]:
@@ -168,6 +170,22 @@ class _Work:
             yield
         except DataError as error:
             self.failed.append(f"{one.files[0]}: {error}")
+
+
+def _unlike(picture: Picture, predictor: Predictor) -> Iterator[str]:
+    """In what an image differs from those of training, and what is done about it."""
+    (height, width), channels = predictor.size, predictor.channels
+    if not predictor.options.tiles:
+        ratios = [own / seen for own, seen in zip(picture.shape, predictor.size, strict=True)]
+        if min(ratios) > 2:
+            tiles = "; if it was trained on pieces of larger images, --tiles keeps their resolution"
+            yield f"resized to the {height}x{width} of training from more than twice that{tiles * predictor.segments}"
+        if max(ratios) < 1 / 2:
+            yield f"resized to the {height}x{width} of training from less than half that"
+    if picture.volume and channels > 1:
+        yield f"slices seen with their neighbours in {channels} channels, which suits a model of volumes alone"
+    if not picture.volume and len(picture.planes) != channels:
+        yield f"in {'grey' if len(picture.planes) == 1 else 'colour'}, unlike the {channels} channels of training"
 
 
 def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Input]]]:
