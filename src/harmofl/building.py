@@ -116,7 +116,9 @@ def device_of(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"run.device is {name}, which torch cannot use here; set it to cpu or auto") from None
+        raise ConfigError(
+            f"the device must be one that torch can use here, got {name}; set it to cpu or auto"
+        ) from None
     return torch.device(name)
 
 

@@ -103,4 +103,4 @@ def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: could not be read ({error}); delete the run folder and start it again") from None
+        raise RunError(f"{path}: could not be read ({error}); restore it, or train again") from None

@@ -215,6 +215,8 @@ def watch(
     """
     from harmofl.report.served import server
 
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run}: must be a run folder, or become one, but is a file; give the folder of a run")
     with server(run, host, port) as serving:
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{serving.server_address[1]}/ shows {run}; Ctrl-C ends it", flush=True)

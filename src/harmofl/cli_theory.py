@@ -44,15 +44,24 @@ def diagnostics(
 ) -> None:
     """Show what was measured in every round: drift and its bound, dissimilarity of the sites, sharpness.
 
+    Γ: the drift (Eq 9); bound: the right-hand side of Theorem 3.1, none for Adam;
+    dissim.: how far the sites' gradients are apart, from 0 to 1;
+    ε: the largest distance of two of them (Eq 8); cosine: of the sites' updates;
+    rise: of the loss nearby; λ max: the largest eigenvalue of its Hessian.
+
     Example:
         harmofl diagnostics runs/nuclei-harmofl-seed0 runs/nuclei-fedavg-seed0 --picture theory.svg --csv theory.csv
     """
     from harmofl.diagnostics.records import read, told
+    from harmofl.journal import Journal
     from harmofl.report.diagnostics import FILE, chart
 
     if picture is not None and picture.suffix.lower() not in (".svg", ".png"):
         raise ConfigError(f"--picture must end with .svg or .png, got {picture}")
     labels = _labels(runs)
+    for folder in runs:
+        if not (folder / FILE).is_file():
+            Journal.open(folder)
     records = {label: read(folder / FILE) for label, folder in zip(labels, runs, strict=True)}
     console = Console()
     for label, own in records.items():

@@ -119,7 +119,7 @@ class Journal:
         """
         journal = cls(folder)
         if not journal.config_path.is_file():
-            raise RunError(f"{folder}: no run here (config.toml is missing); --resume takes the folder of a run")
+            raise RunError(f"{folder}: no run here (config.toml is missing); give the folder of a run")
         return journal
 
     def card(self) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: could not be read ({error}); delete the run folder and start it again") from None
+        raise RunError(f"{path}: could not be read ({error}); restore it, or train again") from None
     return found
 
 

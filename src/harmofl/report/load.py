@@ -169,6 +169,9 @@ def _load_run(folder: Path) -> Run:
     rounds = tuple(_read_rounds(folder / "rounds.jsonl"))
     path = folder / "result.json"
     result = _parse(TypeAdapter(Result), _read(path), str(path)) if path.exists() else None
+    if result and len(rounds) < result.rounds:
+        got = f"must have the {result.rounds} rounds of the finished run, but has {len(rounds)}"
+        raise RunError(f"{folder / 'rounds.jsonl'}: {got}; restore it or train again")
     method = result.method if result else _method_name(config)
     return Run(
         folder,

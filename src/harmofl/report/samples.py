@@ -82,7 +82,7 @@ def _read(path: Path, parse: Callable[[dict[str, Array]], dict[str, T]]) -> dict
             return parse(dict(arrays))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"{path} cannot be read ({reason}); delete it to report without it") from error
+        raise RunError(f"{path} cannot be read ({reason}); restore it, or delete it to go on without it") from error
 
 
 def _sites(arrays: Mapping[str, Array]) -> list[str]:
