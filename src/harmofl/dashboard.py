@@ -41,7 +41,7 @@ class Dashboard(Watch):
         self._clock = clock
         self._title, self._metric, self._reading = "", "", "opening the images"
         self._rounds, self._first, self._done, self._drawn = 0, 1, 0, 0
-        self._began = clock()
+        self._began = self._latest = clock()
         self._remarks: list[str] = []
         self._records = list(earlier)
         self._sites: list[str] = []
@@ -80,7 +80,7 @@ class Dashboard(Watch):
     def round_done(self, record: RoundRecord) -> None:
         """Take the round's numbers in."""
         self._records.append(record)
-        self._done = record.round
+        self._done, self._latest = record.round, self._clock()
         self._finished_now.clear()
         self._show()
 
@@ -107,10 +107,11 @@ class Dashboard(Watch):
         said = f"round {self._done + 1} of {self._rounds}"
         if self._done < self._first:
             return f"{said}; the end can be estimated after it"
-        pace = (self._clock() - self._began) / (self._done - self._first + 1)
-        end = time.localtime(self._clock() + pace * left)
+        pace = (self._latest - self._began) / (self._done - self._first + 1)
+        remaining = max(0.0, pace * left - (self._clock() - self._latest))
+        end = time.localtime(self._clock() + remaining)
         day = "" if end[:3] == time.localtime(self._clock())[:3] else time.strftime("%a %d %b ", end)
-        return f"{said}; ends about {day}{time.strftime('%H:%M', end)}, in {duration(pace * left)}"
+        return f"{said}; ends about {day}{time.strftime('%H:%M', end)}, in {duration(remaining)}"
 
     def _table(self) -> RenderableType:
         wide = self.console.width >= 70
@@ -131,7 +132,8 @@ class Dashboard(Watch):
             ]
             table.add_row(*(Text(cell) for cell in [*row, *(extra if wide else [])]))
         if len(shown) < len(order):
-            table.add_row("", Text(f"and {len(order) - len(shown)} more, all better", style="dim"))
+            better = ", all better" if all(map(self._scores, order)) else ""
+            table.add_row("", Text(f"and {len(order) - len(shown)} more{better}", style="dim"))
         return table
 
     def _order(self) -> list[str]:

@@ -147,7 +147,7 @@ class Journal:
 
     def earlier(self) -> list[RoundRecord]:
         """The same as records; none where there is no run yet."""
-        return [RoundRecord(**row) for row in self.records()] if self._rounds.exists() else []
+        return [RoundRecord(**{"val": None, **row}) for row in self.records()] if self._rounds.exists() else []
 
     @contextmanager
     def locked(self) -> Iterator[None]:

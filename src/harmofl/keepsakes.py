@@ -19,7 +19,7 @@ from harmofl.metrics import CaseScores
 
 SPREAD = 3
 """Samples of a site that are the same in every run, so that runs can be compared on them."""
-RANKS = ("best", "median", "worst")
+RANKS = ("worst", "median", "best")
 _SPECTRA = 64  # training images of a site whose amplitude is averaged
 
 
@@ -87,7 +87,7 @@ def _ranked(per_image: np.ndarray, data: Split, masks: bool) -> dict[str, int]:
     order = sorted((k for k in first.values() if np.isfinite(per_image[k])), key=lambda k: (-per_image[k], k))
     if not order:
         return {}
-    return dict(zip(RANKS, (order[0], order[len(order) // 2], order[-1]), strict=True))
+    return dict(zip(RANKS, (order[-1], order[len(order) // 2], order[0]), strict=True))
 
 
 def spectrum(site: Site) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harmofl.comparison.outcome import Floats, Outcome
-from harmofl.comparison.table import Comparison
+from harmofl.comparison.table import Comparison, sites_of
 from harmofl.report.figures import round_axis
 from harmofl.report.scores import metric_words, number
 from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
@@ -24,7 +24,10 @@ def shorten(label: str, most: int = 45) -> str:
 
 def overview(comparison: Comparison) -> Chart:
     """Every method's average and worst site, seed by seed, from the best average down."""
-    outcomes = sorted(comparison.outcomes, key=lambda outcome: -outcome.average.mean())
+    everywhere = [
+        o for o in comparison.outcomes if not comparison.left_out or len(o.sites) == len(sites_of(comparison))
+    ]
+    outcomes = sorted(everywhere, key=lambda outcome: -outcome.average.mean())
     rows = [
         {"method": labelled(o), "seed": seed, "of": kind, "score": float(score)}
         for o in outcomes
@@ -66,7 +69,7 @@ def down(field: str, **more: Any) -> dict[str, Any]:
 
 def labelled(outcome: Outcome) -> str:
     """What a method is called in the charts."""
-    return shorten(outcome.variant.label) + (" (yardstick)" if outcome.is_yardstick else "")
+    return outcome.variant.label + (" (yardstick)" if outcome.is_yardstick else "")
 
 
 def coloured(labels: Sequence[str]) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def curves(comparison: Comparison) -> Chart | None:
         ],
         "transform": chosen,
         "encoding": {
-            "x": round_axis(max(row["round"] for row in rows)),
+            "x": round_axis(),
             "color": colour,
         },
     }

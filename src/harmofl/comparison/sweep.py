@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.comparison.charts import coloured, shorten
+from harmofl.comparison.charts import coloured
 from harmofl.comparison.outcome import Outcome
 from harmofl.comparison.page import write_comparison
 from harmofl.comparison.study import site_names
@@ -105,7 +105,7 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
     places, logarithmic = _places(values)
     rows = [
         {
-            "method": shorten(label),
+            "method": label,
             "value": text,
             "place": place,
             "of": of,
@@ -145,7 +145,7 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
                 },
             },
         ],
-        "encoding": {"x": x, "color": coloured([shorten(label) for label in lines])},
+        "encoding": {"x": x, "color": coloured(list(lines))},
     }
     told = "; ".join(f"{r['method']} at {r['value']} {r['score']:.3f}" for r in rows if r["of"] == "test")
     title = f"{metric_name(metric)} against {key}: mean and range over the seeds"

@@ -113,8 +113,8 @@ class Diagnostics:
 
     def _variance(self, found: Dissimilarity) -> float:
         """Of a training batch, from those of half a fixed batch: inverse to the number of independent images."""
-        rows = self._trial.training.batch_size
-        return mean(variance * own / rows for variance, own in zip(found.variances, self._rows, strict=True))
+        rows = [min(self._trial.training.batch_size, len(site.train)) for site in self._trial.federation.sites]
+        return mean(v * own / of_step for v, own, of_step in zip(found.variances, self._rows, rows, strict=True))
 
     def _of_round(
         self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity

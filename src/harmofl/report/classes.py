@@ -75,9 +75,8 @@ def confusion(run: Run, ident: str) -> Chart | None:
         },
     }
     wrong = max((row for row in rows if row["site"] == ALL and row["true"] != row["predicted"]), key=_images)
-    said = (
-        f"{run.label}: the commonest error is {wrong['true']} taken for {wrong['predicted']}, {wrong['images']} images"
-    )
+    error = f"{wrong['true']} taken for {wrong['predicted']}, {wrong['images']} images" if wrong["images"] else "none"
+    said = f"{run.label}: the commonest error is {error}"
     return Chart(f"{ident}-confusion", f"{run.label}: true and predicted classes", said, spec, rows, by_site=True)
 
 

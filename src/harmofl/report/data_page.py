@@ -166,7 +166,7 @@ def _brightness(site: SiteFacts) -> list[float]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share < 0.995 else "100 %"
+    return "100 %" if share == 1 else f"{min(100 * share, 99.9):.1f} %"
 
 
 def _side_by_side(sites: Sequence[SiteFacts]) -> Grid:

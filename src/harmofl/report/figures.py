@@ -42,7 +42,7 @@ def per_site(group: Group, ident: str) -> list[Chart]:
                 {"transform": [{"filter": "datum.chosen"}], "mark": {**_POINT, "shape": "diamond", "size": 60}},
             ],
             "encoding": {
-                "x": round_axis(_last(group.runs)),
+                "x": round_axis(),
                 "y": _axis("score", None, scale={"domain": span, "nice": True, "zero": False}),
                 "color": _run_colour(group, legend=False),
             },
@@ -112,7 +112,7 @@ def _curves(
         "height": 220,
         "layer": layers,
         "encoding": {
-            "x": round_axis(_last(group.runs)),
+            "x": round_axis(),
             "y": _axis(name, name, scale={"zero": False}),
             "color": _run_colour(group, legend=len(group.runs) > 1),
         },
@@ -134,16 +134,10 @@ def _told(title: str, group: Group, rows: Sequence[Row], name: str) -> str:
     return f"{title}, over the rounds: {'; '.join(said) or 'no values'}"
 
 
-def round_axis(last: int) -> dict[str, Any]:
-    """The x axis of rounds up to `last`, with ticks at whole numbers only."""
-    step = next(n for n in (10**e * f for e in range(9) for f in (1, 2, 5)) if last <= 12 * n)
-    values = [k for k in range(last + 1) if k % step == 0 and k] if step > 1 else list(range(1, last + 1))
-    axis = {"values": values, "format": "d", "grid": False}
+def round_axis() -> dict[str, Any]:
+    """The x axis of rounds, with ticks at whole numbers only, however many rounds are still to come."""
+    axis = {"tickMinStep": 1, "format": "d", "grid": False}
     return {"field": "round", "type": "quantitative", "title": "Round", "axis": axis, "scale": {"nice": False}}
-
-
-def _last(runs: Sequence[Run]) -> int:
-    return max((line.round for run in runs for line in run.rounds), default=1)
 
 
 def _axis(field: str, title: str | None, **more: Any) -> dict[str, Any]:
@@ -266,7 +260,7 @@ def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
         "height": 160,
         "mark": {"type": "line", "point": True},
         "encoding": {
-            "x": round_axis(_last(group.runs)),
+            "x": round_axis(),
             "y": _axis("seconds", "seconds", scale={"zero": True}),
             "color": _run_colour(group, legend=len(runs) > 1),
             **_dash(group),

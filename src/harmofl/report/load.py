@@ -118,8 +118,9 @@ class Run:
 
     @property
     def sites_ever(self) -> tuple[str, ...]:
-        """Every site that took part, or was to."""
-        return tuple(dict.fromkeys(site for line in self.rounds for site in (*line.train_loss, *line.left_out)))
+        """Every site that took part, or was to; `pooled` trains in one place."""
+        trained = [site for line in self.rounds for site in (*line.train_loss, *line.left_out)]
+        return tuple(dict.fromkeys(trained if self.method == "pooled" else [*self.sites, *trained]))
 
     @property
     def main_metric(self) -> str:
@@ -135,7 +136,7 @@ class Run:
         """Every site the run names, in the order of its result or of its first round."""
         named: list[str] = [*self.result.test] if self.result else []
         for line in self.rounds:
-            named += [*line.val, *line.train_loss]
+            named += [*line.val, *([] if self.method == "pooled" else line.train_loss)]
         return tuple(dict.fromkeys(named))
 
     @property

@@ -38,7 +38,7 @@ class SiteSamples:
     scores: Array | None = None
 
     def chosen(self, ranked: bool) -> list[int]:
-        """Which of them to show: those of each rank, or those that other runs have too."""
+        """Which of them to show: those of each rank, the worst first, or those that other runs have too."""
         if self.ranks is None:
             return list(range(len(self.images)))
         found = [index for index, rank in enumerate(self.ranks) if bool(rank) == ranked]
