@@ -83,6 +83,20 @@ def test_dashboard_of_sixty_sites_fits_the_terminal_and_shows_the_worst() -> Non
     assert "site 00" in text and "site 59" not in text and "more, all better" in text
 
 
+def test_dashboard_s_end_comes_nearer_within_a_round_and_nothing_is_said_of_scores_not_known() -> None:
+    dashboard = watched(60, rounds=10, done=0)
+    assert "more" in shown(dashboard, height=24) and "better" not in shown(dashboard, height=24)
+    dashboard = watched(2, rounds=10, done=4)
+    then = dashboard._clock()
+    dashboard._clock = lambda: then + 58
+    assert "in 5 min" in shown(dashboard)
+
+
+def test_a_run_validated_now_and_then_is_taken_up_again(federation: Path, tmp_path: Path) -> None:
+    experiment.run(small(federation, **{"evaluation.every": 2, "network.options": {"features": 2}}), tmp_path / "run")
+    assert [record.val is None for record in Journal(tmp_path / "run").earlier()] == [True, False, False]
+
+
 def test_dashboard_of_a_narrow_terminal_has_no_line_too_long() -> None:
     text = shown(watched(3, rounds=10, done=3), width=40)
     assert max(map(len, text.splitlines())) <= 40 and "site 02" in text

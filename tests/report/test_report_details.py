@@ -3,17 +3,22 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments import small
 from PIL import Image
 from run_folders import PAIR, edit_result, page_of, write_run, write_samples
 
+from harmofl import experiment
 from harmofl.assessment import interval
 from harmofl.metrics import CaseScores
 from harmofl.report import write_report
 from harmofl.report.classes import Answers, calibration_error, reliability
+from harmofl.report.figures import participation
 from harmofl.report.files import files_of
+from harmofl.report.load import load_runs
 from harmofl.report.pixels import INVENTED, MISSED, compared
 
 
@@ -185,3 +190,20 @@ def test_scripts_are_those_the_policy_names(tmp_path):
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
     assert "default-src 'none'" in policy and "unsafe-eval" not in policy
     assert policy.count("sha256-") == len(re.findall(r"<script>", text)) == 2
+
+
+def test_a_pooled_run_has_the_sites_that_it_was_tested_at(federation: Path, tmp_path: Path) -> None:
+    experiment.run(small(federation, **{"method.name": "pooled", "training.rounds": 1}), tmp_path / "run")
+    (found,) = load_runs([tmp_path / "run"])
+    assert found.sites == ("site-1", "site-2")
+    assert found.sites_ever == ("pooled",)
+    assert "No finished run" not in write_report([tmp_path / "run"], tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_site_that_was_never_drawn_is_shown(federation: Path, tmp_path: Path) -> None:
+    experiment.run(small(federation, **{"training.participation": 0.5, "training.rounds": 1}), tmp_path / "run")
+    (found,) = load_runs([tmp_path / "run"])
+    assert set(found.sites_ever) == {"site-1", "site-2"}
+    chart = participation(found, "a")
+    assert chart is not None
+    assert {row["state"] for row in chart.rows} == {"trained", "not drawn"}
