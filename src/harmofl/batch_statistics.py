@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.data.site import Split
-from harmofl.errors import RunError
+from harmofl.errors import ConfigError, RunError
 from harmofl.local import batch_indices
 from harmofl.models.normalization import holds_nothing
+from harmofl.profile import ProfileNorm
 
 Moments = Mapping[str, Tensor]
 """`LAYER.mean` and `LAYER.var` -> (channels,) float32, of every layer that normalizes by batches."""
@@ -51,12 +51,25 @@ def estimate(model: nn.Module, split: Split, device: torch.device, most: int | N
     try:
         for index in batches:
             model(split.batch(index).images.to(device))
+    except ValueError as error:  # torch's, of a layer that sees one pixel
+        raise ConfigError(
+            f"one image is too few to estimate statistics from ({error}); use --statistics sites"
+        ) from None
+    else:
         for name, layer in layers.items():
             sums[name] = (layer.running_mean.float().cpu().clone(), layer.running_var.float().cpu().clone())
     finally:
         _release(layers)
     found = {f"{name}.mean": mean for name, (mean, _) in sums.items()}
     return found | {f"{name}.var": var for name, (_, var) in sums.items()}
+
+
+@torch.no_grad()
+def profile_of(layer: ProfileNorm, split: Split) -> Tensor:
+    """The mean profile of images, whatever their order."""
+    batches, device = batch_indices(by_content(split), _BATCH), layer.amplitude.device
+    total = sum(layer.of(split.batch(index).images.to(device)) * len(index) for index in batches)
+    return torch.as_tensor(total / len(split))
 
 
 def of_site(model: nn.Module, split: Split, device: torch.device) -> dict[str, Tensor]:
@@ -80,7 +93,8 @@ def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
         for entry, least in ((f"{name}.mean", float("-inf")), (f"{name}.var", 0.0)):
             values = said.get(entry)
             sound = isinstance(values, list) and len(values) == layer.num_features
-            if not sound or not all(type(v) is float and isfinite(v) and v >= least for v in values or ()):
+            sound = sound and all(type(v) is float and v >= least for v in values or ())
+            if not sound or not torch.tensor(values).isfinite().all():  # in float32
                 raise RunError(f"statistics must have {layer.num_features} finite numbers as {entry}, but have not")
             found[entry] = torch.tensor(values)
     return found

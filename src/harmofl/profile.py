@@ -136,6 +136,15 @@ class ProfileNorm(AmplitudeNorm):
         self.rings, self.reference, self.joint = rings, reference, joint
         self.register_buffer("own", torch.zeros(0))
 
+    @property
+    def lacks_own(self) -> bool:
+        """Whether it needs a site's own profile and has none, so that an output depends on the batch."""
+        return self.reference == "site" and self.strength > 0 and not self.own.numel()
+
+    def of(self, x: Tensor) -> Tensor:
+        """(C, 1 + rings): the mean profile of images, which may serve as `own`."""
+        return self._statistic(x).mean(dim=0)
+
     def _statistic(self, x: Tensor) -> Tensor:
         R = profile(x, self.rings)
         return R.mean(dim=1, keepdim=True).expand_as(R) if self.joint else R
@@ -152,5 +161,5 @@ class ProfileNorm(AmplitudeNorm):
             return x
         own = None
         if self.reference == "site":
-            own = self.own if self.own.numel() else self._statistic(x.detach()).mean(dim=0)
+            own = self.own if self.own.numel() else self.of(x.detach())
         return with_profile(x, self.amplitude, own, self.strength, self.joint)

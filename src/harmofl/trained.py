@@ -12,17 +12,19 @@ from torch import nn
 
 from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays
-from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mixes
+from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mixes, profile_of
 from harmofl.building import build_model
 from harmofl.config import resolved, validated
 from harmofl.data.decoding.assembly import Progress
-from harmofl.data.site import Site, open_federation, split_by_image, undivided
+from harmofl.data.site import Site, Split, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import predict, used
 from harmofl.journal import read_model, read_moments
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import MAIN_METRIC
+from harmofl.profile import ProfileNorm
 
+_PROFILE = "amplitude_norm.own"
 Statistics = Literal["images", "sites", "batch"]
 STATISTICS = get_args(Statistics)
 DEFAULT: Statistics = "images"
@@ -58,6 +60,15 @@ class TrainedModel:
             RunError: if there is no model, or it is damaged.
             ConfigError: if it cannot be built here, as by another version.
         """
+        try:
+            return cls._opened(folder)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{folder}: model.json must be what training writes, but lacks {error}; restore it"
+            ) from None
+
+    @classmethod
+    def _opened(cls, folder: Path) -> "TrainedModel":
         place = folder / "model" if (folder / "model" / "model.json").is_file() else folder
         if not (place / "model.json").is_file():
             raise RunError(f"{folder}: must be a run folder or its model/ folder, but model.json is missing")
@@ -69,6 +80,9 @@ class TrainedModel:
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
         if missing := weights.keys() ^ model.state_dict().keys():
             raise RunError(f"{place}: weights and model.json must belong together, but {min(missing)} is in one only")
+        odd = [n for n, v in model.state_dict().items() if v.shape != weights[n].shape and "amplitude_norm." not in n]
+        if odd:
+            raise RunError(f"{place}: weights and model.json must belong together, but {odd[0]} is of another shape")
         return cls(card, method, model.eval(), weights, own, read_moments(place))
 
     def sites(self, folder: Path, progress: Progress | None = None) -> tuple[Site, ...]:
@@ -110,7 +124,14 @@ class TrainedModel:
                 raise ConfigError(f"{site.name}: {what} must be the model's, {must}, got {got}")
 
     def load(self, site: str) -> None:
-        """Load what a site uses: its own entries over the global ones; one that did not train, what a newcomer does."""
+        """Load what a site uses: its own entries over the global ones; one that did not train, what a newcomer does.
+
+        Raises:
+            ConfigError: for a newcomer, if there is no common model.
+        """
+        if not self.method.common and site not in self.own:
+            name, sites = self.card["method"]["name"], ", ".join(self.card["sites"])
+            raise ConfigError(f"{name} trains a model for each site and none for others; choose a site of {sites}")
         self.model.load_state_dict(used(self.method, self.weights, self.own)(site))
 
     def moments_of(self, site: str = "") -> Moments:
@@ -133,6 +154,7 @@ class TrainedModel:
         """
         self.load(site)
         model = deepcopy(self.model).eval()
+        self.adopt_profile(model)
         if self.mixes:
             fix(model, self.moments_of(site))
         return model
@@ -156,8 +178,31 @@ class TrainedModel:
         self.load(site.name)
         place = torch.device(device)
         model = self.model.to(place)
+        if statistics != "batch":
+            self.adopt_profile(model, undivided(site).test if statistics == "images" else None)
         with fixed(model, self._chosen(statistics, site, place)):
             return predict(model, site, split, batch_size=batch_size, device=place)
+
+    def adopt_profile(self, model: nn.Module, images: Split | None = None) -> None:
+        """Give a site that did not train a profile of its own where the model asks for one (`reference=site`).
+
+        Args:
+            model: loaded for the site.
+            images: take theirs; None takes the mean over the training sites.
+
+        Raises:
+            ConfigError: if these were not kept.
+        """
+        layer = getattr(model, "amplitude_norm", None)
+        if not isinstance(layer, ProfileNorm) or not layer.lacks_own:
+            return
+        if images is not None:
+            layer.own = profile_of(layer, images)
+            return
+        kept = [entries[_PROFILE] for entries in self.own.values() if _PROFILE in entries]
+        if not kept:
+            raise ConfigError("the run kept no profiles of its sites, as deployments do; use --statistics images")
+        layer.own = torch.stack(kept).mean(dim=0).to(layer.amplitude.device)
 
     def _chosen(self, statistics: Statistics, site: Site, place: torch.device) -> Moments | None:
         if not self.mixes or statistics == "batch":
@@ -172,6 +217,10 @@ class TrainedModel:
         layer = getattr(self.model, "amplitude_norm", None)
         if isinstance(layer, AmplitudeNorm):
             lines.append(f"amplitude: the average over {', '.join(self.card['sites'])}, as fixed in training")
+        if isinstance(layer, ProfileNorm) and layer.reference == "site":
+            mean = f"the mean over {len(self.own)} training sites"
+            how = {"sites": mean, "images": "of this site's images", "batch": "of each batch, as in training"}
+            lines.append(f"profile of the site: {'its own' if site in self.own else how[statistics]}")
         if self.mixes:
             mean = f"the average over {len(self.moments)} training sites, fixed"
             how = {
@@ -180,7 +229,12 @@ class TrainedModel:
                 "batch": "of each batch, as in training",
             }
             lines.append(f"normalization statistics: {how[statistics]}")
-        if self.own:
-            kept = "its own" if site in self.own else f"the mean over {len(self.own)} sites, as it did not train"
+        if any(set(entries) - {_PROFILE} for entries in self.own.values()):
+            mean = (
+                "the global ones"
+                if self.method.newcomer(self.weights, list(self.own.values())) is self.weights
+                else (f"the mean over {len(self.own)} sites")
+            )
+            kept = "its own" if site in self.own else f"{mean}, as it did not train"
             lines.append(f"entries that sites keep for themselves: {kept}")
         return lines

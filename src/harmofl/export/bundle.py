@@ -12,6 +12,9 @@ from typing import Any
 
 from harmofl.errors import ExportError
 
+CHANNELS = (1, 3)
+_SIXTEEN = "image.convert('I').point(lambda level: level * (1 / 257) + 0).convert('L')"
+
 
 def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -> None:
     """Write the bundle.
@@ -25,7 +28,7 @@ def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -
     Raises:
         ExportError: if the model takes something else than photographs.
     """
-    if about["channels"] not in (1, 3):
+    if about["channels"] not in CHANNELS:
         raise ExportError(f"a MONAI bundle is made for photographs of 1 or 3 channels, not {about['channels']} slices")
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -72,10 +75,11 @@ def _inference(about: Mapping[str, Any]) -> dict[str, Any]:
     """Pillow turns and resizes the photographs as in training; the answers go to output_dir."""
     height, width = about["size"]
     mode = "RGB" if about["channels"] == 3 else "L"
+    eight = f"({_SIXTEEN} if image.mode.startswith('I') else image)"
     reader = {
         "_target_": "PILReader",
         "reverse_indexing": False,
-        "converter": f"$lambda image: image.convert('{mode}').resize(({width}, {height}), 2)",
+        "converter": f"$lambda image: {eight}.convert('{mode}').resize(({width}, {height}), 2)",
     }
     steps = [
         {"_target_": "LoadImaged", "keys": "image", "image_only": True, "reader": reader},

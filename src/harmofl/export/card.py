@@ -23,6 +23,13 @@ def run_of(folder: Path) -> Run | None:
     return run
 
 
+_FEDERATED = "trained by federated learning at {} sites whose images did not leave them"
+_HOW = {
+    "pooled": "trained on the images of {} sites in one place, which is no federated learning",
+    "local": "trained at one of {} sites by itself, which is no federated learning",
+}
+
+
 def card(trained: TrainedModel, run: Run | None, site: str, files: Sequence[tuple[str, str]]) -> str:
     """The card as Markdown.
 
@@ -37,8 +44,8 @@ def card(trained: TrainedModel, run: Run | None, site: str, files: Sequence[tupl
     parts = [
         _front_matter(about, name),
         f"# {name}\n",
-        f"A {about['task']} model of {len(about['classes'])} classes ({', '.join(about['classes'])}), trained by "
-        f"federated learning at {len(about['sites'])} sites whose images did not leave them.\n",
+        f"A {about['task']} model of {len(about['classes'])} classes ({', '.join(about['classes'])}), "
+        f"{_HOW.get(about['method']['name'], _FEDERATED).format(len(about['sites']))}.\n",
         "## Input and output\n",
         _use(about),
         "## What is inside\n",

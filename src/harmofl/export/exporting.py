@@ -1,16 +1,18 @@
 """A model into a folder, in the formats asked for."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harmofl.errors import ConfigError
-from harmofl.export.bundle import write_bundle
+from harmofl.export.bundle import CHANNELS, write_bundle
 from harmofl.export.card import card, run_of
 from harmofl.export.graph import difference, exported, images_like, write_onnx, write_pt2
 from harmofl.files import storing, write_atomic
@@ -65,27 +67,32 @@ def export(
     """
     chosen, left = _chosen(formats)
     trained, run = TrainedModel.open(model), run_of(model)
+    if formats is None and "monai" in chosen and trained.card["channels"] not in CHANNELS:
+        chosen.remove("monai")
+        left.append("monai was left out: a bundle is made for photographs of 1 or 3 channels")
     if (there := next((out / NAMES[one] for one in chosen if (out / NAMES[one]).exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)
     module, images = exported(trained, site), _images(trained, run)
-    found, pt2 = [], out / NAMES["pt2"]
-    for one, write in (("onnx", write_onnx), ("pt2", write_pt2)):
-        if one in chosen or (one == "pt2" and "monai" in chosen):
-            path = out / NAMES[one]
-            with torch.no_grad():
-                found.append(_file(path, difference(trained, site, images, write(module, images, path))))
+    found = []
     text = card(trained, run, site, [(NAMES[one], _SAID[one]) for one in chosen if one in _SAID])
-    if "monai" in chosen:
-        write_bundle(trained.card, pt2, text, out / NAMES["monai"])
-        found.append(_file(out / NAMES["monai"], None))
+    with storing(out), TemporaryDirectory(prefix=".export-", dir=out) as beside:
+        for one, write in (("onnx", write_onnx), ("pt2", write_pt2)):
+            if one in chosen or (one == "pt2" and "monai" in chosen):
+                path = Path(beside) / NAMES[one]
+                with torch.no_grad():
+                    apart = difference(trained, site, images, write(module, images, path))
+                if one in chosen:  # only now that it is known to be right
+                    shutil.copyfile(path, Path(beside) / "copy")
+                    (Path(beside) / "copy").replace(out / NAMES[one])
+                    found.append(_file(out / NAMES[one], apart))
+        if "monai" in chosen:
+            write_bundle(trained.card, Path(beside) / NAMES["pt2"], text, out / NAMES["monai"])
+            found.append(_file(out / NAMES["monai"], None))
     if "card" in chosen:
         write_atomic(out / NAMES["card"], text.encode())
         found.append(_file(out / NAMES["card"], None))
-    if "pt2" not in chosen and pt2.exists():
-        pt2.unlink()
-        found = [one_file for one_file in found if one_file.path != pt2]
     return found, left
 
 

@@ -98,7 +98,7 @@ def write_pt2(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor]
     """
     with _quiet("torch.export"):
         batch = torch.export.Dim("batch", min=1)
-        program = torch.export.export(module, (images[:2],), dynamic_shapes={"image": {0: batch}})
+        program = torch.export.export(module, (images.repeat(2, 1, 1, 1)[:2],), dynamic_shapes={"image": {0: batch}})
         torch.export.save(program, path)
         loaded = torch.export.load(path).module()
     return lambda x: np.asarray(loaded(x).detach().numpy())

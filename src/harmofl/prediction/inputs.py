@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harmofl.data.dicom.files import Series, has_place, is_dicom, series_in
+from harmofl.data.dicom.files import SUFFIXES, Series, has_place, is_dicom, series_in
 from harmofl.data.layout.files import files_below, is_volume, suffix_of
 from harmofl.errors import DataError
 
@@ -93,14 +93,34 @@ def _series(files: Sequence[Path], root: Path) -> list[Input]:
     for file in files:
         by_folder.setdefault(file.parent, []).append(file)
     for folder, members in by_folder.items():
+        members, broken = _readable(members)
+        place = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        found += [
+            Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in broken
+        ]  # named when it is their turn
         all_series = [one for one in series_in(members) if one.modality != "SEG"]
         for number, one in enumerate(all_series, start=1):
-            where = folder.relative_to(root).as_posix()
-            stem = where if where != "." else (root.name if len(one.files) > 1 else one.files[0].stem)
+            own = root.absolute().name if len(one.files) > 1 else _stem(one.files[0])
+            stem = place.rstrip("/") or own
             if has_place(one):
                 name = stem if len(all_series) == 1 else f"{stem}_{number}"
                 found.append(Input(name, "series", one.files, one))
             else:
-                place = "" if where == "." else f"{where}/"
-                found += [Input(f"{place}{file.stem}", "photograph", (file,)) for file in one.files]
+                found += [Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in one.files]
     return found
+
+
+def _readable(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """DICOM files with a header, and those without."""
+    broken = []
+    for file in files:
+        try:
+            series_in([file])
+        except DataError:
+            broken.append(file)
+    return [file for file in files if file not in broken], broken
+
+
+def _stem(file: Path) -> str:
+    """The name without a suffix of DICOM; IM.1 and IM.2 are two."""
+    return file.stem if file.suffix.lower() in SUFFIXES else file.name

@@ -14,6 +14,7 @@ from harmofl.batch_statistics import estimate, fix
 from harmofl.data.site import Split
 from harmofl.errors import ConfigError
 from harmofl.prediction.reading import Picture
+from harmofl.profile import ProfileNorm
 from harmofl.trained import Statistics, TrainedModel
 
 
@@ -65,7 +66,9 @@ class Predictor:
             raise ConfigError("--statistics must be sites or images: with batch an answer would depend on other images")
         if options.tiles and not self.segments:
             raise ConfigError("--tiles is for segmentation; a class is of a whole image")
-        self.needs_images = trained.mixes and options.statistics == "images"
+        layer = getattr(trained.model, "amplitude_norm", None)
+        profiled = isinstance(layer, ProfileNorm) and layer.reference == "site" and options.site not in trained.own
+        self.needs_images = (trained.mixes or profiled) and options.statistics == "images"
         if options.tiles and self.needs_images:
             raise ConfigError("--tiles needs --statistics sites: statistics of whole images do not fit tiles")
         if options.tiles:
@@ -80,7 +83,9 @@ class Predictor:
         """Estimate the statistics of the images that are to be answered for, where that was asked for."""
         images = np.concatenate([_bytes(picture.arranged(self.channels, self.size)) for picture in pictures])
         split = Split(images, np.zeros(len(images), np.int64), ("",) * len(images))
-        fix(self.network, estimate(self.network, split, self.device))
+        self.trained.adopt_profile(self.network, split)
+        if self.trained.mixes:
+            fix(self.network, estimate(self.network, split, self.device))
 
     def said(self) -> list[str]:
         """Which amplitude, statistics and weights are used, in plain words."""

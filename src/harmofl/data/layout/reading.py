@@ -76,7 +76,7 @@ def _read_manifests(folder: Path) -> FederationFiles:
 
 def _read_one_manifest(folder: Path) -> FederationFiles:
     """A site of a federation by itself; what federation.toml says of it is in the folder above."""
-    above = folder.absolute().parent
+    above = folder / ".." if folder.name in ("", "..") else folder.parent
     if not (above / "federation.toml").is_file():
         raise DataError(f"{folder}: manifest.csv needs the federation.toml of its federation in {above}; copy it there")
     info = read_info(above)
