@@ -217,3 +217,30 @@ def test_a_network_that_cannot_be_written_is_one_line(classes: Path, tmp_path: P
 
     with pytest.raises(ExportError, match=r"cannot be written as torch\.export"):
         write_pt2(Branching(), smooth(2, 1, (8, 8)), tmp_path / "model.pt2")  # type: ignore[arg-type]
+
+
+def test_other_files_in_the_folder_stay(classes: Path, tmp_path: Path) -> None:
+    """Also the file that a bundle is made of, which is then not asked for."""
+    export(classes, tmp_path, ["pt2"])
+    before = (tmp_path / "model.pt2").read_bytes()
+    export(classes, tmp_path, ["card"])
+    pytest.importorskip("monai", reason="needs MONAI: pip install 'harmofl[monai]'")
+    export(classes, tmp_path, ["monai"])
+    assert (tmp_path / "model.pt2").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", "README.md", "bundle"}
+
+
+def test_what_differs_leaves_no_file(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harmofl.export.graph.TOLERANCE", -1.0)
+    with pytest.raises(ExportError, match="not exported"):
+        export(classes, tmp_path, ["pt2"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["pooled", "local"])
+def test_the_card_of_a_yardstick_says_that_it_is_not_federated(tmp_path: Path, method: str) -> None:
+    write_federation(tmp_path / "data", sites=2, images=10, size=32, seed=0, task="classification")
+    run(small(tmp_path / "data", **TINY, **{"method.name": method}), tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", ["card"], site="site-1" if method == "local" else "")
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "which is no federated learning" in text and "did not leave" not in text

@@ -324,3 +324,17 @@ def test_torch_is_left_as_it_was(finished_run: Path, new: Path, tmp_path: Path) 
     before = torch.get_rng_state()
     predict(trained(finished_run), [images_of(new)[0]], tmp_path / "out")
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_one_broken_dicom_file_is_named_and_numbers_are_no_suffixes(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planes = np.random.default_rng(0).integers(0, 1000, (3, 32, 32)).astype(np.int16)
+    write_series(tmp_path / "given", planes)
+    (tmp_path / "given" / "IM999.dcm").write_bytes(b"no image")
+    assert [one.name for one in find([tmp_path / "given"])] == ["IM999", "given"]
+    done = predict(trained(finished_run), [tmp_path / "given"], tmp_path / "out")
+    assert done.images == 3
+    assert "IM999.dcm" in done.failed[0]
+    monkeypatch.chdir(tmp_path / "given")
+    assert [one.name for one in find([Path()])] == ["IM999", "given"]

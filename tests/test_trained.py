@@ -158,6 +158,32 @@ def test_a_site_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:
         model.sites(tmp_path / "new")
 
 
+@pytest.mark.parametrize("statistics", ["sites", "images"])
+def test_a_newcomer_s_profile_depends_on_no_batch(
+    federation: Path, unseen: Path, tmp_path: Path, statistics: Statistics
+) -> None:
+    run(small(federation, **{"method.name": "harmofl-profile", "network.norm": "group"}), tmp_path / "run")
+    model = TrainedModel.open(tmp_path / "run")
+    site = undivided(open_federation(unseen).sites[0])
+    whole = model.outputs(site, "test", statistics, batch_size=9)
+    np.testing.assert_array_equal(whole, model.outputs(site, "test", statistics, batch_size=1))
+    what = {"sites": "the mean over 2 training sites", "images": "of this site's images"}[statistics]
+    assert f"profile of the site: {what}" in model.said("newcomer", statistics)
+    assert "profile of the site: its own" in model.said("site-1", statistics)
+    alone = model.network()(site.test.batch([0]).images)
+    torch.testing.assert_close(alone, model.network()(site.test.batch([0, 1, 2]).images)[:1], atol=1e-5, rtol=0)
+
+
+def test_local_has_no_model_for_others(federation: Path, unseen: Path, tmp_path: Path) -> None:
+    run(small(federation, **{"method.name": "local", "training.rounds": 1}), tmp_path / "run")
+    model = TrainedModel.open(tmp_path / "run")
+    assert assess(model, open_federation(federation).sites[0]).trained
+    with pytest.raises(ConfigError, match="none for others; choose a site of site-1, site-2"):
+        assess(model, open_federation(unseen).sites[0])
+    with pytest.raises(ConfigError, match="none for others"):
+        model.network()
+
+
 def test_the_interval_by_hand() -> None:
     """Of n equal scores nothing varies; of 0 and 1 in two groups the mean over groups stays between them."""
     assert interval(CaseScores(["a", "b"], ["", ""], [0.5, 0.5])) == (0.5, 0.5)
@@ -188,6 +214,10 @@ def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_p
     shutil.copytree(finished_run / "model", tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(RunError, match=r"model\.safetensors"):
+        TrainedModel.open(tmp_path / "model")
+    shutil.copy(finished_run / "model" / "model.safetensors", tmp_path / "model")
+    (tmp_path / "model" / "model.json").write_text("{}")
+    with pytest.raises(RunError, match=r"model\.json must be what training writes"):
         TrainedModel.open(tmp_path / "model")
     for option, value in (("--split", "all"), ("--statistics", "site")):
         with pytest.raises(ConfigError, match=f"{option} must be"):
