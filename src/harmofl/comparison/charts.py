@@ -12,6 +12,7 @@ from harmofl.report.figures import round_axis
 from harmofl.report.scores import metric_words, number
 from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
 
+SHAPES = ("circle", "square", "triangle-up", "diamond")
 MOST_CURVES = 8000
 """More numbers than this, and the curves are of the mean over the sites alone."""
 Row = Mapping[str, Any]
@@ -75,6 +76,12 @@ def labelled(outcome: Outcome) -> str:
 def coloured(labels: Sequence[str]) -> dict[str, Any]:
     """The same method has the same colour in every chart of the page."""
     scale = {"domain": labels, "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
+    return {"field": "method", "type": "nominal", "title": None, "scale": scale}
+
+
+def shaped(labels: Sequence[str]) -> dict[str, Any]:
+    """Another shape once every colour has been used."""
+    scale = {"domain": labels, "range": [SHAPES[k // len(COLOURS) % len(SHAPES)] for k in range(len(labels))]}
     return {"field": "method", "type": "nominal", "title": None, "scale": scale}
 
 

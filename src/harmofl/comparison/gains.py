@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shorten
+from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shaped, shorten
 from harmofl.comparison.statistics import Difference, at_site, difference
 from harmofl.comparison.table import Comparison, sites_of
 from harmofl.report.scores import metric_words
@@ -103,7 +103,12 @@ def _cost_chart(comparison: Comparison, rows: Sequence[Row], field: str, title: 
             },
             {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {"tooltip": tooltip}},
         ],
-        "encoding": {"x": x, "y": {**y, "field": "gain"}, "color": coloured(all_labels(comparison))},
+        "encoding": {
+            "x": x,
+            "y": {**y, "field": "gain"},
+            "color": coloured(all_labels(comparison)),
+            "shape": shaped(all_labels(comparison)),
+        },
     }
     told = "; ".join(f"{row['method']} {row['gain']:+.3f} for {row[field]:.1f} {field}" for row in rows)
     return Chart(f"cost-{word}", f"Gain against {word}", f"Gain against {word}: {told}", spec, rows)

@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 from harmofl.report.svg import SERIES
 
 CHART = (5.2, 2.8)  # inches
+DASHES = ("-", "--", ":", "-.")
+MOST_NAMES = 14
+"""Of more lines than this a legend would hide the picture."""
 
 
 @dataclass(frozen=True)
@@ -42,5 +45,7 @@ def paint_amplitude(axes: Axes, lines: Sequence[Line]) -> None:
 
 def _paint(axes: Axes, lines: Sequence[Line]) -> None:
     for line in lines:
-        axes.plot(line.x, line.y, color=SERIES[line.colour % len(SERIES)], label=line.label)
-    axes.legend(frameon=False, fontsize=8)
+        style = DASHES[line.colour // len(SERIES) % len(DASHES)]
+        axes.plot(line.x, line.y, style, color=SERIES[line.colour % len(SERIES)], label=line.label)
+    if len(lines) <= MOST_NAMES:
+        axes.legend(frameon=False, fontsize=8)
