@@ -75,19 +75,21 @@ def labelled(outcome: Outcome) -> str:
 
 def coloured(labels: Sequence[str]) -> dict[str, Any]:
     """The same method has the same colour in every chart of the page."""
-    scale = {"domain": labels, "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
-    return {"field": "method", "type": "nominal", "title": None, "scale": scale}
+    return _told_apart(labels, [COLOURS[k % len(COLOURS)] for k in range(len(labels))])
 
 
 def shaped(labels: Sequence[str]) -> dict[str, Any]:
     """Another shape once every colour has been used."""
-    scale = {"domain": labels, "range": [SHAPES[k // len(COLOURS) % len(SHAPES)] for k in range(len(labels))]}
-    return {"field": "method", "type": "nominal", "title": None, "scale": scale}
+    return _told_apart(labels, [SHAPES[k // len(COLOURS) % len(SHAPES)] for k in range(len(labels))])
 
 
 def _dash(labels: Sequence[str]) -> dict[str, Any]:
-    scale = {"domain": labels, "range": [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(labels))]}
-    return {"field": "method", "type": "nominal", "title": None, "scale": scale}
+    return _told_apart(labels, [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(labels))])
+
+
+def _told_apart(labels: Sequence[str], looks: Sequence[Any]) -> dict[str, Any]:
+    """How each method looks."""
+    return {"field": "method", "type": "nominal", "title": None, "scale": {"domain": labels, "range": looks}}
 
 
 def all_labels(comparison: Comparison) -> list[str]:
