@@ -112,6 +112,12 @@ class TrainedModel:
         """Whether, as trained, an image's output depends on the images of its batch."""
         return mixes(self.model)
 
+    @property
+    def of_site_profile(self) -> bool:
+        """Whether images are brought from their site's own profile to the common one."""
+        layer = getattr(self.model, "amplitude_norm", None)
+        return isinstance(layer, ProfileNorm) and layer.reference == "site"
+
     def check(self, site: Site) -> None:
         """Raise ConfigError unless the site's images are of the model's task, classes and channels."""
         pairs = (
@@ -217,7 +223,7 @@ class TrainedModel:
         layer = getattr(self.model, "amplitude_norm", None)
         if isinstance(layer, AmplitudeNorm):
             lines.append(f"amplitude: the average over {', '.join(self.card['sites'])}, as fixed in training")
-        if isinstance(layer, ProfileNorm) and layer.reference == "site":
+        if self.of_site_profile:
             mean = f"the mean over {len(self.own)} training sites"
             how = {"sites": mean, "images": "of this site's images", "batch": "of each batch, as in training"}
             lines.append(f"profile of the site: {'its own' if site in self.own else how[statistics]}")

@@ -14,7 +14,6 @@ from harmofl.batch_statistics import estimate, fix
 from harmofl.data.site import Split
 from harmofl.errors import ConfigError
 from harmofl.prediction.reading import Picture
-from harmofl.profile import ProfileNorm
 from harmofl.trained import Statistics, TrainedModel
 
 
@@ -66,9 +65,8 @@ class Predictor:
             raise ConfigError("--statistics must be sites or images: with batch an answer would depend on other images")
         if options.tiles and not self.segments:
             raise ConfigError("--tiles is for segmentation; a class is of a whole image")
-        layer = getattr(trained.model, "amplitude_norm", None)
-        profiled = isinstance(layer, ProfileNorm) and layer.reference == "site" and options.site not in trained.own
-        self.needs_images = (trained.mixes or profiled) and options.statistics == "images"
+        lacks = trained.of_site_profile and options.site not in trained.own
+        self.needs_images = (trained.mixes or lacks) and options.statistics == "images"
         if options.tiles and self.needs_images:
             raise ConfigError("--tiles needs --statistics sites: statistics of whole images do not fit tiles")
         if options.tiles:
