@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harmofl.amplitude import amplitude, with_amplitude
+from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.arrays import mean, state_of
 from harmofl.checkpoint import Checkpoint
 from harmofl.data.site import Site, Split
@@ -44,7 +44,8 @@ from harmofl.losses import cross_entropy, dice_cross_entropy
 from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, HarmoFL
 from harmofl.models import DenseNet, UNet
-from harmofl.precision import Precision, computing
+from harmofl.precision import computing
+from harmofl.types import Precision
 from harmofl.runtimes.simulation import run_round
 
 SECONDS = 12.0

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harmofl.precision import Precision, computing
+from harmofl.precision import computing
+from harmofl.types import Precision
 
 CASES = {
     "Camelyon, DenseNet-121, 128x3x96x96": ("densenet", 96, 128),

@@ -16,7 +16,8 @@ from harmofl.assessment import assess
 from harmofl.config import load_experiment
 from harmofl.data.site import open_federation
 from harmofl.experiment import run
-from harmofl.trained import STATISTICS, TrainedModel
+from harmofl.trained import TrainedModel
+from harmofl.types import STATISTICS
 
 HERE = Path(__file__).parent
 LEFT_OUT = {"nuclei": "E_tissue_white", "bloodcells": "B_bccd"}

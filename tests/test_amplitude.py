@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harmofl.amplitude import AmplitudeNorm, amplitude, with_amplitude
+from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
 from harmofl.errors import ConfigError, ShapeError
 
 

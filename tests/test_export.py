@@ -22,7 +22,7 @@ from harmofl.export.amplitude import FixedAmplitude
 from harmofl.export.exporting import export
 from harmofl.export.graph import difference, exported, images_like
 from harmofl.journal import Journal
-from harmofl.profile import ProfileNorm
+from harmofl.spectral.profile import ProfileNorm
 from harmofl.trained import TrainedModel
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'harmofl[export]'")

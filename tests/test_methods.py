@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from toys import SIZES, Scalar, adam, assert_same, sgd, toy_network, toy_site, toy_sites, toy_training, train
 
-from harmofl.amplitude import amplitude, with_amplitude
+from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.arrays import state_of
 from harmofl.data.site import Site, Split
 from harmofl.errors import ConfigError, ShapeError, TrainingError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from harmofl.amplitude import amplitude, with_amplitude
+from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.arrays import mean
 from harmofl.losses import dice_cross_entropy
 from harmofl.models import DenseNet, UNet

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from harmofl.errors import ConfigError, ShapeError
-from harmofl.profile import RADIUS, ProfileNorm, profile, with_profile
+from harmofl.spectral.profile import RADIUS, ProfileNorm, profile, with_profile
 
 
 def rings_of(H: int, W: int, rings: int) -> np.ndarray:

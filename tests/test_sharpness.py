@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from harmofl.amplitude import AmplitudeNorm
+from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.errors import ConfigError
 from harmofl.sharpness import perturbed
 

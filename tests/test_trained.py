@@ -21,7 +21,8 @@ from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError, DataError, RunError
 from harmofl.journal import Journal
 from harmofl.metrics import CaseScores
-from harmofl.trained import Statistics, TrainedModel
+from harmofl.trained import TrainedModel
+from harmofl.types import Statistics
 
 CPU = torch.device("cpu")
 

@@ -1,5 +1,39 @@
-"""`python -m harmofl` is the command `harmofl`."""
+"""`python -m harmofl` and the command `harmofl`: Ctrl-C is heeded from the first moment, then the rest is imported."""
 
-from harmofl.cli import main
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
 
-main()
+
+def main() -> None:
+    """Entry point. Ctrl-C, or a scheduler's SIGTERM, ends every command with one line and status 130."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    from harmofl.cli import main as command
+
+    try:
+        command()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; but leave at once while a module is imported, where it could surface as anything."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _leave()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _leave(*_: object) -> NoReturn:
+    """End this process now. Nothing is lost: whatever is written is whole at any moment."""
+    print("harmofl: interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

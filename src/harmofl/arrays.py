@@ -1,14 +1,18 @@
 """Arithmetic on named tensors: what travels between sites and server."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping, Sequence
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, TypeAlias
 
 from harmofl.errors import ShapeError
 
-Arrays = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Arrays: TypeAlias = "Mapping[str, Tensor]"
 """state_dict name -> CPU tensor."""
 
 
@@ -53,10 +57,14 @@ def scaled(a: Arrays, factor: float) -> dict[str, Tensor]:
 
 def zeros(a: Arrays, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Zeros of the shapes that `a` has under these names."""
+    import torch
+
     return {name: torch.zeros_like(a[name], dtype=dtype) for name in names}
 
 
 def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    import torch
+
     dtype = tensors[0].dtype
     wide = torch.complex128 if dtype.is_complex else torch.float64
     total = torch.zeros_like(tensors[0], dtype=wide)

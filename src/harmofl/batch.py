@@ -1,11 +1,10 @@
 """What a network is fed: the one type shared by sites, methods and evaluation."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-Task = Literal["classification", "segmentation"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -17,8 +16,8 @@ class Batch:
         targets: int64; (N,) class indices for classification, (N, H, W) label maps for segmentation.
     """
 
-    images: Tensor
-    targets: Tensor
+    images: "Tensor"
+    targets: "Tensor"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -13,7 +13,7 @@ from harmofl.data.site import Split
 from harmofl.errors import ConfigError, RunError
 from harmofl.local import batch_indices
 from harmofl.models.normalization import holds_nothing
-from harmofl.profile import ProfileNorm
+from harmofl.spectral.profile import ProfileNorm
 
 Moments = Mapping[str, Tensor]
 """`LAYER.mean` and `LAYER.var` -> (channels,) float32, of every layer that normalizes by batches."""

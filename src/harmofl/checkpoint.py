@@ -1,17 +1,19 @@
 """The server's state between two rounds, as a safetensors file that names those of the sites."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from harmofl.arrays import Arrays
 from harmofl.errors import RunError
 from harmofl.exchange import ServerState
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Checkpoint:
 
 def pack(checkpoint: Checkpoint) -> bytes:
     """The checkpoint as the content of a safetensors file."""
+    from safetensors.torch import save
+
     arrays: dict[str, Tensor] = {}
     groups = flatten(arrays, "server", {"weights": checkpoint.server.weights})
     groups += flatten(arrays, "extras", checkpoint.server.extras)
@@ -44,7 +48,7 @@ def pack(checkpoint: Checkpoint) -> bytes:
         "params": json.dumps(checkpoint.server.params),
         "files": json.dumps(dict(checkpoint.files)),
     }
-    return safetensors.torch.save(arrays, about)
+    return save(arrays, about)
 
 
 def unpack(path: Path) -> Checkpoint:
@@ -99,6 +103,8 @@ def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         RunError: if it cannot be read.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118

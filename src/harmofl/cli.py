@@ -1,318 +1,76 @@
-"""The command `harmofl`: parse, call, print."""
+"""The command `harmofl`: its commands in the order in which people meet them, and their errors as one line."""
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import click
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typer.core import TyperGroup
 
-from harmofl.cli_compare import register
+from harmofl.cli_compare import ablate, compare, search, sweep
 from harmofl.cli_data import data_app
 from harmofl.cli_deploy import deploy_app
-from harmofl.cli_export import register as register_export
-from harmofl.cli_options import Measured, Seed, Size, parse_size
-from harmofl.cli_predict import register as register_predict
-from harmofl.cli_serve import register as register_serve
-from harmofl.cli_theory import register as register_theory
-from harmofl.cli_use import register as register_use
-from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.cli_export import export
+from harmofl.cli_predict import predict
+from harmofl.cli_run import demo, plan, report, run, watch
+from harmofl.cli_serve import serve_model
+from harmofl.cli_settings import config, methods
+from harmofl.cli_theory import diagnostics, landscape
+from harmofl.cli_use import evaluate
+from harmofl.errors import HarmoFLError
 
-if TYPE_CHECKING:
-    from harmofl.config import Experiment
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
+    "Begin": {"demo": demo},
+    "Train and look": {
+        "data": data_app,
+        "config": config,
+        "plan": plan,
+        "run": run,
+        "watch": watch,
+        "report": report,
+    },
+    "Compare methods": {"methods": methods, "compare": compare, "ablate": ablate, "sweep": sweep, "search": search},
+    "Use a model": {"evaluate": evaluate, "predict": predict, "export": export, "serve-model": serve_model},
+    "The theory measured": {"diagnostics": diagnostics, "landscape": landscape},
+    "Across hospitals": {"deploy": deploy_app},
+}
+"""Every command by its name, under the title that `harmofl --help` gives to its group."""
+
+
+class _Group(TyperGroup):
+    """Lists commands in the order of `COMMANDS`, and says so when one is interrupted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for group in COMMANDS.values() for name in group]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("harmofl: interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Federated learning on heterogeneous medical images: HarmoFL and the methods it is compared with.",
 )
-app.add_typer(data_app, name="data")
-app.add_typer(deploy_app, name="deploy")
-register(app)
-register_use(app)
-register_predict(app)
-register_export(app)
-register_serve(app)
-register_theory(app)
-
-
-Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
-Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
-Named = Annotated[str | None, typer.Option(help="Which method; `harmofl methods` lists them.")]
-Rounds = Annotated[int | None, typer.Option(help="How many rounds.")]
-Seeded = Annotated[int | None, typer.Option(help="Everything random is derived from it.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
-]
-
-
-@app.command()
-def run(
-    config: Config = None,
-    data: Data = None,
-    method: Named = None,
-    rounds: Rounds = None,
-    seed: Seeded = None,
-    size: Size = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME by default.")] = None,
-    setting: Settings = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")] = None,
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="Show every site while training.")] = False,
-    log: Annotated[
-        list[str] | None, typer.Option(help="Also write to tensorboard or mlflow; may be repeated.", metavar="WRITER")
-    ] = None,
-    diagnostics: Measured = False,
-) -> None:
-    """Train a federation on one machine and report how its model does at every site.
-
-    Examples:
-        harmofl run --data hospitals/ --method harmofl --rounds 50
-
-        harmofl run configs/nuclei.toml --data nuclei --set method.alpha=0.1 --seed 1
-
-        harmofl run --resume runs/demo --dashboard --log tensorboard
-    """
-    from harmofl import experiment
-    from harmofl.dashboard import Dashboard
-    from harmofl.journal import Journal
-    from harmofl.report import write_report
-    from harmofl.terminal import Terminal, print_cost, result_table
-    from harmofl.writers import Watches, writers
-
-    if resume is not None and any(
-        given is not None for given in (config, data, method, rounds, seed, size, out, setting, diagnostics or None)
-    ):
-        raise ConfigError(
-            "--resume takes the run as it was begun; of other options only --dashboard and --log may stand beside it"
-        )
-    if resume is not None:
-        folder, start = resume, partial(experiment.resume, resume)
-    else:
-        chosen = _experiment(config, data, method, rounds, seed, size, setting, diagnostics)
-        folder = out or _default_folder(chosen)
-        start = partial(experiment.run, chosen, folder)
-    others = writers(log or [], folder)
-    shown = Dashboard(Journal(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
-    with _interruptible(folder), shown:
-        result = start(Watches(shown, *others))
-    report = write_report([folder], folder / "report.html")
-    console = Console()
-    console.print(result_table([result]))
-    console.print(f"run folder {folder}, report {report}", soft_wrap=True)
-    print_cost(folder, console)
-
-
-def _experiment(
-    config: Path | None,
-    data: Path | None,
-    method: str | None,
-    rounds: int | None,
-    seed: int | None,
-    size: str | None,
-    setting: list[str] | None,
-    diagnostics: bool = False,
-) -> "Experiment":
-    """What the options ask for."""
-    from harmofl.config import load_experiment, parse_settings
-
-    given: dict[str, Any] = {
-        "data.folder": None if data is None else str(data),
-        "method.name": method,
-        "training.rounds": rounds,
-        "run.seed": seed,
-        "data.size": None if size is None else parse_size(size),
-        "run.diagnostics": diagnostics or None,
-    }
-    changes = {key: value for key, value in given.items() if value is not None}
-    return load_experiment(config, changes | parse_settings(setting or []))
-
-
-@app.command()
-def plan(
-    config: Config = None,
-    data: Data = None,
-    method: Named = None,
-    rounds: Rounds = None,
-    size: Size = None,
-    setting: Settings = None,
-) -> None:
-    """Say what a run will take here, from a few measured steps: time, bytes on the wire, memory, disk.
-
-    Examples:
-        harmofl plan configs/nuclei.toml --data nuclei
-
-        harmofl plan --data hospitals/ --method fedavg --rounds 200 --set training.participation=0.25
-    """
-    from harmofl.cli_options import bar
-    from harmofl.forecast import forecast
-    from harmofl.report.scores import duration
-
-    chosen = _experiment(config, data, method, rounds, None, size, setting)
-    with bar("measuring") as opening:
-        found = forecast(chosen, opening)
-    part = "all of them train in each round" if found.drawn == found.sites else f"{found.drawn} train in each round"
-    megabyte = 1e6
-    for line in (
-        f"{found.sites} sites, {part}, {found.rounds} rounds; measured on {found.steps} steps",
-        f"time    {duration(found.seconds)} in all: {found.start:.1f} s to start, "
-        f"{found.training + found.validation + found.rest:.2f} s a round (training {found.training:.2f}, validation "
-        f"{found.validation:.2f}, the rest {found.rest:.2f}), {found.test:.1f} s to test",
-        f"wire    {found.wire / megabyte:.1f} MB in all: {found.bytes_up / megabyte:.1f} MB up and "
-        f"{found.bytes_down / megabyte:.1f} MB down a round",
-        f"memory  {found.memory / megabyte:.0f} MB",
-        f"disk    {found.disk / megabyte:.0f} MB",
-    ):
-        print(line)
-    if chosen.run.diagnostics:
-        print("without the measurements of run.diagnostics, whose time the run tells when it ends")
-
-
-@contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
-    """Say how to go on with the run in this folder after Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        begun = (folder / "config.toml").exists()
-        hint = f"; go on with `harmofl run --resume {folder}`" if begun else " before training began"
-        print(f"harmofl: interrupted{hint}", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders to show side by side.")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-) -> None:
-    """Put one or more runs into one HTML file that needs no network.
-
-    Example:
-        harmofl report runs/harmofl runs/fedavg --out comparison.html
-    """
-    from harmofl.report import write_report
-
-    Console().print(f"report {write_report(runs, out)}", soft_wrap=True)
-
-
-@app.command()
-def watch(
-    run: Annotated[Path, typer.Argument(help="The run folder; the run may begin later.")],
-    host: Annotated[str, typer.Option(help="Where to serve; 127.0.0.1 is for this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8010,
-) -> None:
-    """Serve the report of a run as a page that fills while it trains. Whoever can reach it sees the run's images.
-
-    Example:
-        harmofl watch runs/hospitals-harmofl-seed0 --port 8010
-    """
-    from harmofl.report.served import server
-
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"{run}: must be a run folder, or become one, but is a file; give the folder of a run")
-    with server(run, host, port) as serving:
-        shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{serving.server_address[1]}/ shows {run}; Ctrl-C ends it", flush=True)
-        try:
-            serving.serve_forever()
-        except KeyboardInterrupt:
-            raise typer.Exit(0) from None
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path("runs/demo"),
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 20,
-    seed: Seed = 0,
-    diagnostics: Measured = False,
-) -> None:
-    """Train HarmoFL and FedAvg on a synthetic federation of four hospitals and compare them.
-
-    Example:
-        harmofl demo --out runs/demo
-    """
-    from harmofl.demo import run_demo
-
-    run_demo(out, rounds, seed, Console(), diagnostics)
-
-
-@app.command()
-def methods() -> None:
-    """List the methods with their hyperparameters and defaults.
-
-    Example:
-        harmofl methods
-    """
-    from dataclasses import fields
-
-    from harmofl.methods import METHODS, FedAvg
-
-    common = {field.name: field.default for field in fields(FedAvg)}
-    table = Table(show_lines=False)
-    for column in ("method", "what it does", "hyperparameters"):
-        table.add_column(column)
-    for name, method in METHODS.items():
-        about = (sys.modules[method.__module__].__doc__ or "").splitlines()[0].partition(": ")[2]
-        own = {f.name: f.default for f in fields(method) if method is FedAvg or common.get(f.name, f) != f.default}
-        table.add_row(name, escape(about), ", ".join(f"{key}={value}" for key, value in own.items()))
-    Console().print(table)
-    Console().print("Every method has fedavg's hyperparameters too; shown are those with another default, and its own.")
-
-
-@app.command("config")
-def config_(
-    config: Annotated[Path, typer.Argument(help="An experiment as TOML; see configs/.")],
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
-    ] = None,
-) -> None:
-    """Check an experiment without its data, show every value of it, and say what to download.
-
-    Example:
-        harmofl config configs/paper/prostate-paper.toml
-    """
-    from harmofl import config as configuration
-    from harmofl.models import build_network
-    from harmofl.trial import check_metric
-
-    chosen = configuration.load_experiment(config, configuration.parse_settings(setting or []))
-    segmentation = chosen.network.name == "unet" or "dice" in (chosen.training.loss or "")
-    if segmentation or chosen.network.name == "densenet":
-        chosen = configuration.resolved(chosen, "segmentation" if segmentation else "classification")
-        check_metric(chosen, "segmentation" if segmentation else "classification")
-    if chosen.network.name:
-        network = chosen.network
-        build_network(network.name or "", channels=3, classes=2, norm=network.norm, seed=0, options=network.options)
-    print(configuration.to_toml(chosen, {}))
-    folder, told = chosen.data.folder, Console(stderr=True)
-    if folder.exists():
-        told.print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True)
-    else:
-        source = f"; download {chosen.data.source}" if chosen.data.source else ""
-        told.print(f"images: {folder} is not there{source}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _default_folder(chosen: Any) -> Path:
-    name = chosen.run.name if chosen.run.name != "run" else chosen.data.folder.resolve().name
-    return Path("runs") / f"{name}-{chosen.method['name']}-seed{chosen.run.seed}"
+for title, group in COMMANDS.items():
+    for name, command in group.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=title)
+        else:
+            app.command(name, rich_help_panel=title)(command)
 
 
 def main() -> None:
-    """Entry point: every error of ours is one line and an exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end leaves no more behind than Ctrl-C
+    """Parse, call, print; every error of ours is one line and an exit code."""
     try:
         app()
     except HarmoFLError as error:
         print(f"harmofl: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("harmofl: interrupted", file=sys.stderr)
-        sys.exit(130)

@@ -1,23 +1,21 @@
 """The commands that compare: compare, ablate, sweep and search."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli_options import Size, parse_size
+from harmofl.cli_options import Size, interruptible, parse_size
 
 if TYPE_CHECKING:
     from harmofl.comparison.study import Study
     from harmofl.comparison.table import Comparison
     from harmofl.config import Experiment
-
-T = TypeVar("T")
 
 Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
 Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
@@ -72,10 +70,11 @@ def compare(
 
         harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
     """
+    base, common = _experiment(config, data, rounds, size, setting)
+
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
-    base, common = _experiment(config, data, rounds, size, setting)
     variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
     folder = out or _default_folder(base, "left-out" if leave_one_site_out else "compare")
     chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
@@ -98,10 +97,11 @@ def ablate(
     Example:
         harmofl ablate configs/nuclei.toml --data nuclei --seeds 3
     """
+    base, common = _experiment(config, data, rounds, size, setting)
+
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import ABLATION, parse_variants, with_common
 
-    base, common = _experiment(config, data, rounds, size, setting)
     parts = {key: value for key, value in base.method.items() if key in ("alpha", "band", "decay", "strength")}
     variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
     folder = out or _default_folder(base, "ablate")
@@ -131,11 +131,12 @@ def sweep(
 
         harmofl sweep --data hospitals/ --over sites=2,4,6 --methods fedavg,harmofl
     """
+    base, common = _experiment(config, data, rounds, size, setting)
+
     from harmofl.comparison.study import Study
     from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
     from harmofl.comparison.variants import parse_variants, with_common
 
-    base, common = _experiment(config, data, rounds, size, setting)
     (key, values), variants = parse_sweep(over), with_common(parse_variants(methods), common)
     lines = swept(base, variants, key, values)
     folder = out or _default_folder(base, f"sweep-{key}")
@@ -166,13 +167,15 @@ def search(
     Example:
         harmofl search configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --trials 10
     """
+    base, common = _experiment(config, data, rounds, size, setting)
+
     from harmofl.comparison import search as searching
     from harmofl.comparison.variants import parse_variants, with_common
 
-    base, common = _experiment(config, data, rounds, size, setting)
     variants = with_common(parse_variants(methods), common)
     folder = out or _default_folder(base, "search")
-    found = _interruptible(lambda: searching.search(base, variants, trials, folder))
+    with interruptible(_again):
+        found = searching.search(base, variants, trials, folder)
     table = Table(title="best mean validation score of each method")
     for column in ("method", "as it comes", "best", "with"):
         table.add_column(column)
@@ -182,12 +185,6 @@ def search(
         table.add_row(escape(label), f"{tried[0].score:.3f}", f"{best.score:.3f}", escape(changes))
     Console().print(table)
     Console().print(f"tuned {folder / 'tuned.toml'}", soft_wrap=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    for command in (compare, ablate, sweep, search):
-        app.command()(command)
 
 
 def _experiment(
@@ -203,7 +200,7 @@ def _experiment(
     }
     changes = {key: value for key, value in given.items() if value is not None} | parse_settings(setting or [])
     common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
-    return load_experiment(config, {k: v for k, v in changes.items() if k not in common}), common
+    return load_experiment(config, {k: v for k, v in changes.items() if k not in common}, look=True), common
 
 
 _TABLES = {"run", "data", "method", "network", "training", "evaluation"}
@@ -217,7 +214,8 @@ def _default_folder(base: "Experiment", kind: str) -> Path:
 def _carry_out(chosen: "Study") -> "Comparison":
     from harmofl.comparison.study import carry_out_study
 
-    comparison = _interruptible(lambda: carry_out_study(chosen))
+    with interruptible(_again):
+        comparison = carry_out_study(chosen)
     _show(comparison)
     Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
     Console().print(f"report {chosen.out / 'report.html'}", soft_wrap=True)
@@ -231,12 +229,8 @@ def _end(comparison: "Comparison") -> None:
         raise typer.Exit(1)
 
 
-def _interruptible(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except KeyboardInterrupt:
-        print("harmofl: interrupted; the same command goes on where it was", file=sys.stderr)
-        raise typer.Exit(130) from None
+def _again() -> str:
+    return "; the same command goes on where it was"
 
 
 def _show(comparison: "Comparison") -> None:

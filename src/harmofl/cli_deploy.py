@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from harmofl.cli_options import bar, interruptible
 from harmofl.errors import ConfigError
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Federations between buildings: keys, server, sites.")
@@ -61,15 +62,15 @@ def serve(
     Example:
         harmofl deploy serve deployment/server
     """
+    from harmofl.deployment.folders import ServerFolder
+
+    ServerFolder.open(folder)
     from harmofl.deployment.server import serve
     from harmofl.terminal import result_table
 
     _log()
-    try:
+    with interruptible(lambda: f"; go on with `harmofl deploy serve {folder}`"):
         result = serve(folder, insecure)
-    except KeyboardInterrupt:
-        print(f"harmofl: interrupted; go on with `harmofl deploy serve {folder}`", file=sys.stderr)
-        raise typer.Exit(130) from None
     console = Console()
     console.print(result_table([result]))
     console.print(f"run folder {folder / 'run'}", soft_wrap=True)
@@ -90,20 +91,18 @@ def join(
     Example:
         harmofl deploy join deployment/north --data /images/north
     """
-    from harmofl.cli_options import bar
+    from harmofl.data.layout.reading import check_folder
     from harmofl.deployment.folders import SiteFolder
+
+    if SiteFolder.open(folder).insecure != insecure:
+        raise ConfigError(f"{folder}: must agree with --insecure on whether there is TLS; see `insecure` in site.toml")
+    check_folder(data)
     from harmofl.deployment.site import join
 
     _log()
-    if SiteFolder.open(folder).insecure != insecure:
-        raise ConfigError(f"{folder}: must agree with --insecure on whether there is TLS; see `insecure` in site.toml")
     given: dict[str, Any] = {"data.cache": cache and str(cache), "run.device": device, "run.threads": threads}
-    try:
-        with bar("reading") as opening:
-            join(folder, data, opening, min_images, **{key: value for key, value in given.items() if value is not None})
-    except KeyboardInterrupt:
-        print("harmofl: interrupted; the same command joins again", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with interruptible(lambda: "; the same command joins again"), bar("reading") as opening:
+        join(folder, data, opening, min_images, **{key: value for key, value in given.items() if value is not None})
 
 
 @deploy_app.command()

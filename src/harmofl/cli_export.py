@@ -7,16 +7,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from harmofl.cli_options import bar, check_model
+
 OPEN = {
     "model.onnx": 'onnxruntime.InferenceSession("{path}").run(None, {{"image": images}})',
     "model.pt2": 'torch.export.load("{path}").module()(images)',
     "bundle": "cd {path} && python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES",
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(export)
 
 
 def export(
@@ -35,7 +32,8 @@ def export(
     Example:
         harmofl export runs/hospitals-harmofl-seed0 --out exported --format onnx,card
     """
-    from harmofl.cli_options import bar
+    check_model(model)
+
     from harmofl.export.exporting import export as carry_out
 
     chosen = None if formats is None else [one.strip() for one in formats.split(",")]

@@ -110,6 +110,11 @@ def shift(
     Example:
         harmofl data shift hospitals --out shift
     """
+    from harmofl.data.layout.reading import check_folder
+
+    chosen = parse_size(size)
+    check_folder(folder)
+
     from harmofl.data import open_federation
     from harmofl.report.shift_outcome import outcome
     from harmofl.report.shift_page import write_shift
@@ -117,7 +122,6 @@ def shift(
     from harmofl.shift.treatments import BANDS
 
     with bar("reading") as progress:
-        chosen = parse_size(size)
         federation = open_federation(folder, size=chosen, channels=channels, seed=seed, progress=progress)
     with bar("measuring") as progress:
         bands = tuple(dict.fromkeys(band)) if band else BANDS

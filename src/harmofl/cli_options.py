@@ -1,7 +1,10 @@
 """Options that several commands have, what they mean, and the progress bar."""
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,6 +44,31 @@ def parse_size(text: str) -> tuple[int, int]:
     if not all(numbers):
         raise ConfigError(f"--size takes HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
     return int(height), int(width or height)
+
+
+def check_model(model: Path, data: Path | None = None) -> None:
+    """Raise an error of ours unless model and data are where they are said to be, before anything slow is imported."""
+    from harmofl.data.layout.reading import check_folder
+    from harmofl.journal import model_folder
+
+    model_folder(model)
+    if data is not None:
+        check_folder(data)
+
+
+@contextmanager
+def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Within, Ctrl-C undoes what was begun, prints one line that ends with `how_to_go_on()`, and leaves with 130."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"harmofl: interrupted{how_to_go_on()}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 class bar:  # noqa: N801

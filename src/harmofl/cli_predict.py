@@ -7,13 +7,9 @@ from typing import Annotated, cast
 import typer
 from rich.console import Console
 
-from harmofl.cli_options import bar
+from harmofl.cli_options import bar, check_model
 from harmofl.errors import ConfigError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(predict)
+from harmofl.types import STATISTICS, Statistics
 
 
 def predict(
@@ -38,13 +34,18 @@ def predict(
 
         harmofl predict runs/hospitals-harmofl-seed0 slide.tif --out predicted --tiles
     """
-    from harmofl.building import device_of
-    from harmofl.prediction.predictor import Options
-    from harmofl.prediction.running import predict as carry_out
-    from harmofl.trained import STATISTICS, Statistics, TrainedModel
+    from harmofl.prediction.inputs import check_paths
 
     if statistics not in STATISTICS:
         raise ConfigError(f"--statistics must be sites or images, got {statistics!r}")
+    check_model(model)
+    check_paths(images)
+
+    from harmofl.building import device_of
+    from harmofl.prediction.predictor import Options
+    from harmofl.prediction.running import predict as carry_out
+    from harmofl.trained import TrainedModel
+
     where = str(device_of(device))
     options = Options(site, cast(Statistics, statistics), where, batch_size, tiles, overlap)
     with bar("predicting") as progress:

@@ -5,10 +5,7 @@ from typing import Annotated
 
 import typer
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="serve-model")(serve_model)
+from harmofl.cli_options import check_model
 
 
 def serve_model(
@@ -29,6 +26,8 @@ def serve_model(
     Example:
         harmofl serve-model runs/hospitals-harmofl-seed0 --port 8000
     """
+    check_model(model)
+
     import torch
 
     from harmofl.building import device_of

@@ -30,12 +30,6 @@ COLUMNS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (diagnostics, landscape):
-        app.command()(command)
-
-
 def diagnostics(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, trained with --diagnostics.")],
     csv: Annotated[Path | None, typer.Option(help="Write every number here, also those of single sites.")] = None,
@@ -133,6 +127,10 @@ def landscape(
 
         harmofl landscape runs/fedavg runs/harmofl --out landscape --plane filters --resolution 31 --images 64
     """
+    from harmofl.journal import Journal
+
+    folders = {label: Journal.open(run).folder for label, run in zip(_labels(runs), runs, strict=True)}
+
     from harmofl.building import device_of
     from harmofl.config import available_cores
     from harmofl.landscape.computing import Asked, compute
@@ -140,7 +138,7 @@ def landscape(
     from harmofl.report.landscape import outcome, write_landscape
 
     asked = Asked(cast(Kind, plane), resolution, span, images, seed)
-    where, folders = device_of(device), dict(zip(_labels(runs), runs, strict=True))
+    where = device_of(device)
     threads = workers or (available_cores() if where.type == "cpu" else 1)
     with bar("landscape") as progress:
         found = compute(folders, asked, out / "cache", threads, str(where), progress)

@@ -10,16 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harmofl.cli_options import bar
+from harmofl.cli_options import bar, check_model
 from harmofl.errors import ConfigError
+from harmofl.types import STATISTICS, Statistics
 
 if TYPE_CHECKING:
     from harmofl.assessment import Assessment
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(evaluate)
 
 
 def evaluate(
@@ -42,14 +38,16 @@ def evaluate(
     Example:
         harmofl evaluate runs/hospitals-harmofl-seed0 --data newcomers --cases cases.csv
     """
-    from harmofl.assessment import assess
-    from harmofl.building import device_of
-    from harmofl.trained import STATISTICS, Statistics, TrainedModel
-
     if split not in (None, "train", "val", "test"):
         raise ConfigError(f"--split must be train, val or test, got {split!r}")
     if statistics not in STATISTICS:
         raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
+    check_model(model, data)
+
+    from harmofl.assessment import assess
+    from harmofl.building import device_of
+    from harmofl.trained import TrainedModel
+
     trained, where = TrainedModel.open(model), str(device_of(device))
     with bar("reading") as progress:
         sites = trained.sites(data, progress)

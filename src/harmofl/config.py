@@ -12,7 +12,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,12 +20,11 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from harmofl.batch import Task
+from harmofl.data.layout.reading import check_folder
 from harmofl.errors import ConfigError
-from harmofl.methods import make_method
+from harmofl.methods import check_names, make_method
 from harmofl.metrics import MAIN_METRIC
-from harmofl.models import Normalization
-from harmofl.precision import Precision
+from harmofl.types import Normalization, Precision, Task
 
 Section = dict[str, Any]
 
@@ -180,20 +179,27 @@ _EXAMPLES = {
 }
 
 
-def load_experiment(path: Path | None, changes: Mapping[str, Any]) -> Experiment:
+def load_experiment(path: Path | None, changes: Mapping[str, Any], look: bool = False) -> Experiment:
     """Read an experiment from TOML (or start from nothing) and apply changes by dotted key.
 
     Args:
         path: the TOML file, or None.
         changes: such as {"training.lr": 0.01}; a key without a dot is a hyperparameter of the method.
+        look: whether data.folder must be there.
 
     Raises:
         ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range.
+        DataError: if `look` and there is no such folder.
     """
     tables = _read(path) if path else {}
     tables.pop("versions", None)
     tables.setdefault("data", {})
-    return validated(changed(tables, changes), str(path) if path else "the command line")
+    tables, where = changed(tables, changes), str(path) if path else "the command line"
+    experiment = _parsed(tables, where)
+    if look:  # before the method is made, for which torch must be imported
+        check_folder(experiment.data.folder)
+    _check_method(experiment, where, make_method)
+    return experiment
 
 
 def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
@@ -212,16 +218,27 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
 
 def validated(tables: Mapping[str, Any], where: str) -> Experiment:
     """The experiment in these tables, every value checked."""
+    experiment = _parsed(tables, where)
+    _check_method(experiment, where, make_method)
+    return experiment
+
+
+def _parsed(tables: Mapping[str, Any], where: str) -> Experiment:
+    """Every value checked but for the range of hyperparameters."""
     try:
         experiment = Experiment.model_validate(tables)
     except ValidationError as error:
         raise ConfigError(_one_line(error, where)) from None
+    _check_method(experiment, where, check_names)
+    return experiment
+
+
+def _check_method(experiment: Experiment, where: str, check: Callable[[str, Section], object]) -> None:
     options = dict(experiment.method)
     try:
-        make_method(options.pop("name"), options)
+        check(options.pop("name"), options)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return experiment
 
 
 def resolved(experiment: Experiment, task: Task) -> Experiment:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.arrays import Arrays
-from harmofl.batch import Task
 from harmofl.data.site import Site
 from harmofl.local import batch_indices
 from harmofl.methods import FedAvg
@@ -19,8 +18,9 @@ from harmofl.metrics import (
     segmentation_cases,
     segmentation_scores,
 )
-from harmofl.precision import Precision, computing
+from harmofl.precision import computing
 from harmofl.seeding import rng
+from harmofl.types import Precision, Task
 
 
 def score(outputs: np.ndarray, site: Site, split: str) -> dict[str, float]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays, num_bytes
 from harmofl.batch_statistics import mixes, of_site
 from harmofl.checkpoint import Checkpoint
@@ -24,6 +23,7 @@ from harmofl.journal import Journal, RoundRecord
 from harmofl.keepsakes import common_spectrum, sample, save_arrays, spectrum
 from harmofl.processes import runtime, shared_cache
 from harmofl.runtimes import RunRound
+from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.trial import Trial
 
 

@@ -10,6 +10,8 @@ cases.json         the chosen model's score of every single test case
 samples.npz, probabilities.npz, amplitudes.npz: for the report, see `harmofl.keepsakes`
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -17,16 +19,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from harmofl.arrays import Arrays
 from harmofl.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
 from harmofl.errors import RunError
 from harmofl.files import locked, storing, strict_json, write_atomic
 from harmofl.states import SiteStates
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scores = Mapping[str, Mapping[str, float]]
 """site -> metric -> value."""
@@ -91,7 +93,7 @@ class Journal:
             )
 
     @classmethod
-    def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> "Journal":
+    def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> Journal:
         """Start a run folder, all of it or nothing.
 
         Raises:
@@ -111,7 +113,7 @@ class Journal:
         return cls(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> "Journal":
+    def open(cls, folder: Path) -> Journal:
         """Open the folder of an earlier run.
 
         Raises:
@@ -192,10 +194,12 @@ class Journal:
             weights: the global weights.
             own: by site, the weights that it keeps for itself; few methods have any.
         """
+        from safetensors.torch import save
+
         arrays: dict[str, Tensor] = {}
         flatten(arrays, "global", {"weights": weights})
         flatten(arrays, "sites", own)
-        write_atomic(self._waiting(round_number), safetensors.torch.save(arrays))
+        write_atomic(self._waiting(round_number), save(arrays))
 
     def settle(self, best_round: int) -> None:
         """Make the model of `best_round` the best model, if it is not yet, and drop those of rounds to be run again."""
@@ -218,9 +222,11 @@ class Journal:
 
     def save_moments(self, moments: Mapping[str, Arrays]) -> None:
         """Write by site the statistics that the model is used with there, see `harmofl.batch_statistics`."""
+        from safetensors.torch import save
+
         arrays: dict[str, Tensor] = {}
         flatten(arrays, "sites", moments)
-        write_atomic(self._model / "statistics.safetensors", safetensors.torch.save(arrays))
+        write_atomic(self._model / "statistics.safetensors", save(arrays))
 
     def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the scores of single test cases, see `harmofl.metrics.CaseScores`, by site."""
@@ -241,6 +247,14 @@ class Journal:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
         write_atomic(self.result_path, strict_json(result, indent=2).encode())
+
+
+def model_folder(folder: Path) -> Path:
+    """The model/ folder of a run folder, or the folder itself if it is one; RunError otherwise."""
+    place = folder / "model" if (folder / "model" / "model.json").is_file() else folder
+    if not (place / "model.json").is_file():
+        raise RunError(f"{folder}: must be a run folder or its model/ folder, but model.json is missing")
+    return place
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, dict[str, Tensor]]]:

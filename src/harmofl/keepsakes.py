@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harmofl.amplitude import AmplitudeNorm, amplitude
 from harmofl.data.site import Site, Split
 from harmofl.files import write_atomic
 from harmofl.metrics import CaseScores
+from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
 
 SPREAD = 3
 """Samples of a site that are the same in every run, so that runs can be compared on them."""

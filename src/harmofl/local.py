@@ -17,8 +17,9 @@ from harmofl.batch import Batch
 from harmofl.errors import TrainingError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
 from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
-from harmofl.precision import LossScale, Precision, computing
+from harmofl.precision import LossScale, computing
 from harmofl.seeding import rng, torch_seed
+from harmofl.types import Precision
 
 if TYPE_CHECKING:
     from harmofl.data.site import Site

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harmofl.batch import Task
 from harmofl.errors import ShapeError
+from harmofl.types import Task
 
 MAIN_METRIC: Final[dict[Task, str]] = {"classification": "balanced_accuracy", "segmentation": "dice"}
 
@@ -86,13 +86,19 @@ def classification_scores(probabilities: Floats, targets: Labels) -> dict[str, f
 
 
 def _auc(probabilities: Floats, targets: Labels) -> float:
-    from sklearn.metrics import roc_auc_score  # slow to import; only evaluation needs it
-
     present = np.unique(targets)
     if len(present) < 2 or not np.isfinite(probabilities).all():
         return math.nan
     classes = present if probabilities.shape[1] > 2 else [1]
-    return float(np.mean([roc_auc_score(targets == k, probabilities[:, k]) for k in classes]))
+    return float(np.mean([_auc_of(probabilities[:, k], targets == k) for k in classes]))
+
+
+def _auc_of(scores: Floats, positive: NDArray[np.bool_]) -> float:
+    """(R - p (p + 1) / 2) / (p q), R the sum of the ranks of the p positives among p + q; Mann and Whitney 1947."""
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[place]  # equal scores share the mean of their ranks
+    p = int(positive.sum())
+    return float(ranks[positive].sum() - p * (p + 1) / 2) / (p * (len(scores) - p))
 
 
 def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[str], classes: int) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-PRECISIONS: Final = get_args(Precision)
+from harmofl.types import Precision
+
 _NARROW: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _FIRST_SCALE, _PATIENCE = 2.0**14, 200
 

@@ -6,9 +6,12 @@ Nothing random is therefore kept between rounds, and a resumed run draws what an
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derived_seed(seed: int, *keys: str | int) -> int:
@@ -23,8 +26,10 @@ def rng(seed: int, *keys: str | int) -> np.random.Generator:
 
 
 @contextmanager
-def torch_seed(seed: int, *keys: str | int, device: torch.device | None = None) -> Iterator[None]:
+def torch_seed(seed: int, *keys: str | int, device: "torch.device | None" = None) -> Iterator[None]:
     """Within, torch's generators of the CPU and of `device` start from these keys; afterwards they are as before."""
+    import torch
+
     devices = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(derived_seed(seed, *keys))

@@ -10,9 +10,9 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from harmofl.amplitude import AmplitudeNorm
 from harmofl.checks import is_number
 from harmofl.errors import ConfigError
+from harmofl.spectral.amplitude import AmplitudeNorm
 
 
 @contextmanager

@@ -1,19 +1,22 @@
 """What sites keep from round to round, in memory as far as it fits, else in files that the checkpoint names."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from harmofl.arrays import num_bytes
 from harmofl.checkpoint import flatten, read_arrays, unflatten
 from harmofl.errors import RunError
 from harmofl.exchange import ClientState
 from harmofl.files import storing, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MEMORY = 1 << 30
 """Bytes of states that are held; beyond that, those not used for longest are read anew when their site takes part."""
@@ -104,11 +107,13 @@ def _bytes(state: ClientState) -> int:
 
 def write_state(path: Path, state: ClientState) -> None:
     """Write what a site keeps; StorageError if that fails."""
+    from safetensors.torch import save
+
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Tensor] = {}
     groups = flatten(arrays, "state", state)
-    write_atomic(path, safetensors.torch.save(arrays, {"groups": json.dumps(groups)}))
+    write_atomic(path, save(arrays, {"groups": json.dumps(groups)}))
 
 
 def read_state(path: Path) -> ClientState:

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from harmofl.amplitude import AmplitudeNorm
 from harmofl.arrays import Arrays
 from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mixes, profile_of
 from harmofl.building import build_model
@@ -19,14 +18,14 @@ from harmofl.data.decoding.assembly import Progress
 from harmofl.data.site import Site, Split, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import predict, used
-from harmofl.journal import read_model, read_moments
+from harmofl.journal import model_folder, read_model, read_moments
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import MAIN_METRIC
-from harmofl.profile import ProfileNorm
+from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.profile import ProfileNorm
+from harmofl.types import Statistics
 
 _PROFILE = "amplitude_norm.own"
-Statistics = Literal["images", "sites", "batch"]
-STATISTICS = get_args(Statistics)
 DEFAULT: Statistics = "images"
 """Chosen by validation scores at sites that did not train; benchmarks/RESULTS.md, "Statistics for use"."""
 
@@ -69,9 +68,7 @@ class TrainedModel:
 
     @classmethod
     def _opened(cls, folder: Path) -> "TrainedModel":
-        place = folder / "model" if (folder / "model" / "model.json").is_file() else folder
-        if not (place / "model.json").is_file():
-            raise RunError(f"{folder}: must be a run folder or its model/ folder, but model.json is missing")
+        place = model_folder(folder)
         card, weights, own = read_model(place)
         tables = {"data": {"folder": "-"}, "network": card["network"], "method": card["method"]}
         experiment = resolved(validated(tables, str(place / "model.json")), card["task"])

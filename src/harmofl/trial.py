@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from harmofl.arrays import Arrays
-from harmofl.batch import Task
 from harmofl.building import build, device_of
 from harmofl.config import Experiment, available_cores, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
@@ -25,6 +24,7 @@ from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
 from harmofl.protection import check_images, check_method, statement
 from harmofl.seeding import rng
+from harmofl.types import Task
 
 LARGE = 2.0
 """Gigabytes of images in memory from which on a user is told of the cache."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harmofl.amplitude import amplitude
+from harmofl.spectral.amplitude import amplitude
 from harmofl.data.manifest import FederationInfo
 from harmofl.data.site import Federation, Site, Split
 from harmofl.errors import ConfigError

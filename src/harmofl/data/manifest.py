@@ -14,9 +14,9 @@ from typing import Any
 
 import tomli_w
 
-from harmofl.batch import Task
 from harmofl.data.tables import read_table
 from harmofl.errors import DataError
+from harmofl.types import Task
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image", "target", "patient", "case", "split")

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from harmofl.batch import Batch, Task
+from harmofl.batch import Batch
 from harmofl.data.checking.problem import refuse
 from harmofl.data.checking.structure import structure_problems
 from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble
@@ -19,6 +18,7 @@ from harmofl.data.layout.files import SiteFiles
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.seeding import rng
+from harmofl.types import Task
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Split:
         Returns:
             (B, C, H, W) float32 images in [0, 1] with int64 targets, on the CPU.
         """
+        import torch
+
         rows = np.asarray(index, dtype=np.int64)
         images = np.array(self.images[rows], dtype=np.float32)
         if self.images.dtype == np.uint8:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from harmofl.batch import Task
 from harmofl.data.manifest import SPLITS, Record
 from harmofl.errors import ConfigError, DataError
+from harmofl.types import Task
 
 FRACTIONS = (0.7, 0.1, 0.2)
 

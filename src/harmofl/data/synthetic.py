@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from PIL import Image
 
-from harmofl.batch import Task
 from harmofl.data.layout.files import written
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.phantoms import cells, mri
@@ -26,6 +25,7 @@ from harmofl.data.splits import split_patients
 from harmofl.errors import DataError
 from harmofl.files import storing
 from harmofl.seeding import derived_seed, rng
+from harmofl.types import Task
 
 Kind = Literal["cells", "mri"]
 Style: TypeAlias = CellsStyle | MriStyle

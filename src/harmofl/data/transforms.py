@@ -1,12 +1,14 @@
 """Random flips and quarter turns, drawn first and applied after, so that they can be replayed."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from harmofl.batch import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ def augment(batch: Batch, rng: np.random.Generator) -> Batch:
     return apply_moves(batch, draw_moves(len(batch), rng, turn=height == width))
 
 
-def _moved(planes: Tensor, moves: Moves) -> Tensor:
+def _moved(planes: "Tensor", moves: Moves) -> "Tensor":
     """Move (N, ..., H, W) planes."""
+    import torch
+
     moved = planes.clone()
     for chosen, axis in ((moves.across, -1), (moves.down, -2)):
         rows = torch.from_numpy(np.flatnonzero(chosen))

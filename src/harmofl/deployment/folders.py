@@ -10,11 +10,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harmofl.config import Experiment, load_experiment
 from harmofl.errors import ConfigError
-from harmofl.methods import FedAvg
 
 try:
     from cryptography import x509
@@ -23,6 +22,10 @@ try:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
+
+
+if TYPE_CHECKING:
+    from harmofl.methods import FedAvg
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def experiment_of(folder: Path, changes: Mapping[str, Any]) -> tuple[Experiment,
     return load_experiment(path, changes), digest
 
 
-def refuse_method(method: FedAvg, name: str) -> None:
+def refuse_method(method: "FedAvg", name: str) -> None:
     """Raise ConfigError for the yardsticks that are no federated learning."""
     if method.pooled or not method.sends:
         raise ConfigError(

@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from harmofl.amplitude import AmplitudeNorm
 from harmofl.errors import ExportError
-from harmofl.profile import ProfileNorm, _averaging, _ring_of
+from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.profile import ProfileNorm, _averaging, _ring_of
 
 
 class FixedAmplitude(nn.Module):

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harmofl.amplitude import AmplitudeNorm
 from harmofl.errors import ConfigError, ExportError
 from harmofl.export.amplitude import FixedAmplitude
+from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.trained import TrainedModel
 
 TOLERANCE = 1e-4

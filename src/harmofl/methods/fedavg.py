@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from harmofl.amplitude import AmplitudeNorm, Band
 from harmofl.arrays import Arrays, mean, state_of
 from harmofl.batch import Batch
 from harmofl.checks import is_number
@@ -20,9 +19,10 @@ from harmofl.errors import ConfigError, ShapeError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods import climbing
-from harmofl.profile import ProfileNorm, Reference
 from harmofl.robust import AVERAGES, Average, average
 from harmofl.sharpness import check_alpha
+from harmofl.spectral.amplitude import AmplitudeNorm, Band
+from harmofl.spectral.profile import ProfileNorm, Reference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harmofl.amplitude import Band
 from harmofl.methods.fedavg import FedAvg
+from harmofl.spectral.amplitude import Band
 
 
 @dataclass(frozen=True, kw_only=True)

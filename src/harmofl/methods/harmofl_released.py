@@ -5,8 +5,8 @@ The code of Jiang, Wang, Dou, "HarmoFL", AAAI 2022, github.com/med-air/HarmoFL; 
 
 from dataclasses import dataclass
 
-from harmofl.amplitude import Band
 from harmofl.methods.harmofl import HarmoFL
+from harmofl.spectral.amplitude import Band
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,13 @@ from torch import nn
 
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.models.densenet import DenseNet
-from harmofl.models.normalization import NORMALIZATIONS, Normalization, normalization, replace_normalization
+from harmofl.models.normalization import normalization, replace_normalization
 from harmofl.models.unet import UNet
+from harmofl.types import NORMALIZATIONS, Normalization
 
 __all__ = [
     "NETWORKS",
-    "NORMALIZATIONS",
     "DenseNet",
-    "Normalization",
     "UNet",
     "build_network",
     "normalization",

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harmofl.errors import ConfigError, ShapeError
-from harmofl.models.normalization import Normalization, holds_nothing, normalization
+from harmofl.models.normalization import holds_nothing, normalization
+from harmofl.types import Normalization
 
 SMALLEST = 32
 

@@ -18,16 +18,14 @@ need more than one value per channel: a single image whose map has shrunk to one
 Sources: Ioffe and Szegedy 2015 (batch), Wu and He 2018 (group), Ulyanov et al. 2016 (instance).
 """
 
-from typing import Final, Literal, get_args
+from typing import Final
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harmofl.errors import ConfigError
-
-Normalization = Literal["batch-stats", "batch", "group", "instance"]
-NORMALIZATIONS: Final[tuple[Normalization, ...]] = get_args(Normalization)
+from harmofl.types import NORMALIZATIONS, Normalization
 
 
 class InstanceNorm(nn.InstanceNorm2d):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harmofl.errors import ConfigError, ShapeError
-from harmofl.models.normalization import Normalization, normalization
+from harmofl.models.normalization import normalization
+from harmofl.types import Normalization
 
 LEVELS = 4
 MULTIPLE = 2**LEVELS

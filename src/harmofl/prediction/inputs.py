@@ -36,6 +36,7 @@ def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
         DataError: if something is not there, a folder has no image, or two images would be written to one place.
         ConfigError: if there are DICOM files and pydicom is not installed.
     """
+    check_paths(paths)
     found = [one for path in paths for one in _at(path, out)]
     seen: dict[str, Input] = {}
     for one in found:
@@ -43,6 +44,13 @@ def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
         if _resolved(other) != _resolved(one):
             raise DataError(f"{one.files[0]} and {other.files[0]} would both become {one.name}; predict them apart")
     return list(seen.values())
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Raise DataError for the first that is neither a file nor a folder."""
+    for path in paths:
+        if not path.is_dir() and not path.is_file():
+            raise DataError(f"{path}: is not there; give a file or a folder")
 
 
 def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None = None) -> list[Path]:
@@ -71,8 +79,6 @@ def _at(path: Path, out: Path | None) -> list[Input]:
         if not found:
             raise DataError(f"{path}: must hold PNG, JPEG, TIFF, NIfTI or DICOM images, but has none")
         return found
-    if not path.is_file():
-        raise DataError(f"{path}: is not there; give a file or a folder")
     if suffix_of(path.name):
         return [_flat(path, path.name)]
     if is_dicom(path):

@@ -14,7 +14,8 @@ from harmofl.batch_statistics import estimate, fix
 from harmofl.data.site import Split
 from harmofl.errors import ConfigError
 from harmofl.prediction.reading import Picture
-from harmofl.trained import Statistics, TrainedModel
+from harmofl.trained import TrainedModel
+from harmofl.types import Statistics
 
 
 @dataclass(frozen=True)

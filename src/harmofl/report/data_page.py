@@ -11,11 +11,11 @@ from harmofl.data.checking.between import between_sites, decibels, spectral_dist
 from harmofl.data.checking.facts import SiteFacts
 from harmofl.data.checking.problem import Problem
 from harmofl.files import storing, write_atomic
-from harmofl.profile import RADIUS
 from harmofl.report.curves import CHART, Line, levels, paint_amplitude, paint_brightness
 from harmofl.report.scores import DASH
 from harmofl.report.svg import draw
 from harmofl.report.templates import template_of
+from harmofl.spectral.profile import RADIUS
 
 CHANNELS = {"red": 4, "green": 2, "blue": 0}
 """And which of `SERIES` they are drawn in."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from harmofl.assessment import interval
 from harmofl.errors import RunError
+from harmofl.intervals import interval
 from harmofl.methods import METHODS
 from harmofl.metrics import CaseScores
 from harmofl.report.samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
@@ -103,7 +103,7 @@ class Run:
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % interval of the main metric over the test cases of each site, see `harmofl.assessment.interval`."""
+        """The 95 % interval of the main metric over the test cases of each site, see `harmofl.intervals.interval`."""
         return {site: interval(cases) for site, cases in self.cases.items()}
 
     @property

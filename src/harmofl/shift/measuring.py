@@ -8,13 +8,13 @@ from itertools import count
 import numpy as np
 from torch import Tensor
 
-from harmofl.batch import Task
 from harmofl.data.site import Federation, Site
 from harmofl.errors import ConfigError
 from harmofl.seeding import derived_seed, rng
 from harmofl.shift import probe, spectra
 from harmofl.shift.probe import Probed
 from harmofl.shift.treatments import BANDS, Images, Treatment, standard_treatments
+from harmofl.types import Task
 
 IMAGES, REPEATS = 150, 3
 EXAMPLES = 2

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from harmofl.amplitude import amplitude
 from harmofl.seeding import rng
 from harmofl.shift.treatments import Images
+from harmofl.spectral.amplitude import amplitude
 
 BINS = 64
 HALVES = 10

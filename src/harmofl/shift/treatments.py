@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harmofl.amplitude import amplitude, with_amplitude
-from harmofl.profile import profile, with_profile
+from harmofl.spectral.amplitude import amplitude, with_amplitude
+from harmofl.spectral.profile import profile, with_profile
 
 RINGS = 32
 BANDS = (0.0, 0.01, 0.1, 1.0)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from harmofl.batch import Task
 from harmofl.data.checking.problem import Problem, Severity
 from harmofl.data.checking.seen import CONTRAST, Seen, Sums
 from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import DataError
+from harmofl.types import Task
 
 
 class _Frozen(BaseModel):
@@ -56,7 +56,7 @@ class SiteFacts(_Frozen):
         foreground: share of an image that is foreground: 5, 50 and 95 % of the images have less.
         lighter: share of the images with a clear contrast whose foreground is the lighter part.
         histogram: (C, 64) share of the pixels in each of 64 equal parts of the range of values.
-        profile: (C, 17) mean radial amplitude profile, see `harmofl.profile`.
+        profile: (C, 17) mean radial amplitude profile, see `harmofl.spectral.profile`.
         findings: what is wrong or odd, by kind.
         harmofl: the version that wrote it.
     """

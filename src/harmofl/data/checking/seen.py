@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from harmofl.data.decoding.images import read_header
@@ -13,7 +12,6 @@ from harmofl.data.decoding.records import decode_record
 from harmofl.data.decoding.volumes import Geometry, read_geometry
 from harmofl.data.layout.files import SiteFiles, is_volume
 from harmofl.data.manifest import FederationInfo, Record
-from harmofl.profile import profile
 
 BINS, RINGS, THUMB = 64, 16, 16
 CONTRAST = 0.05
@@ -74,7 +72,7 @@ class Sums:
     Args:
         images: how many.
         histogram: (C, 64) how many pixels are in each of 64 equal parts of [0, 1].
-        profile: (C, 1 + 16) sum of the radial amplitude profiles, see `harmofl.profile`.
+        profile: (C, 1 + 16) sum of the radial amplitude profiles, see `harmofl.spectral.profile`.
         pixels: (classes,) how many pixels each class has, or how many images.
     """
 
@@ -162,6 +160,10 @@ def _lighter(images: np.ndarray, targets: np.ndarray) -> float | None:
 
 def _sums(images: np.ndarray, targets: np.ndarray, classes: int) -> Sums:
     """Of a volume only the middle channels count, so that each slice does once."""
+    import torch
+
+    from harmofl.spectral.profile import profile
+
     planes = images if images.shape[1] == 3 else images[:, [images.shape[1] // 2]]
     level = planes.astype(np.float32) / np.float32(255) if planes.dtype == np.uint8 else planes
     bins = np.minimum((level * BINS).astype(np.int64), BINS - 1)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.batch import Task
 from harmofl.data.dicom.files import is_dicom
 from harmofl.data.layout.files import FederationFiles, files_below, image_files, site_name, subfolders
 from harmofl.data.layout.inference import infer_info
@@ -14,6 +13,7 @@ from harmofl.data.layout.metadata import Row, read_metadata
 from harmofl.data.manifest import MOST_CLASSES
 from harmofl.data.splits import with_splits
 from harmofl.errors import DataError
+from harmofl.types import Task
 
 UNDERSTOOD = (
     "a federation is federation.toml with <site>/manifest.csv, or folders <site>/<class>/ of images, or "

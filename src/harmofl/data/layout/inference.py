@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harmofl.batch import Task
 from harmofl.data.decoding.images import read_header, read_mask
 from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
+from harmofl.types import Task
 
 BINARY = ("background", "foreground")
 WHITE = 255

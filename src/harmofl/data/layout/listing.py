@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harmofl.batch import Task
 from harmofl.data.layout.files import (
     SiteFiles,
     image_files,
@@ -20,6 +19,7 @@ from harmofl.data.layout.files import (
 from harmofl.data.layout.metadata import Row
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
+from harmofl.types import Task
 
 MASK_FOLDERS = ("masks", "labels")
 

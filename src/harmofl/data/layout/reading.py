@@ -4,7 +4,6 @@ import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.batch import Task
 from harmofl.data.decoding.images import read_header
 from harmofl.data.layout.files import FederationFiles, SiteFiles, normal, site_name, subfolders, written
 from harmofl.data.layout.folders import UNDERSTOOD, read_folders
@@ -12,6 +11,7 @@ from harmofl.data.layout.table import Columns, read_table_layout
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError
+from harmofl.types import Task
 
 
 def read_layout(
@@ -35,16 +35,10 @@ def read_layout(
     Raises:
         DataError: if no site is found or a table is malformed.
     """
-    written(folder)
-    written(folder.resolve())
+    check_folder(folder)
     columns = columns or Columns()
-    if folder.is_file() and folder.suffix.lower() == ".csv":
+    if folder.is_file():
         return read_table_layout(folder, columns, seed=seed, fractions=fractions)
-    if not folder.is_dir():
-        what, fix = "there is no such folder", "check the path"
-        if folder.exists():
-            what, fix = "it is a file, not a folder", "give the folder that holds the sites"
-        raise DataError(f"{folder}: must be a folder of sites, but {what}; {fix}")
     if (folder / "federation.toml").is_file():
         files = _read_manifests(folder)
     elif (folder / "manifest.csv").is_file():
@@ -53,6 +47,17 @@ def read_layout(
         files = read_folders(folder, columns.split, columns.patient, seed=seed, fractions=fractions, expected=expected)
     _check_names(folder, files)
     return files
+
+
+def check_folder(folder: Path) -> None:
+    """Raise DataError unless this is a folder, or a table of images, whose path can be written down."""
+    written(folder)
+    written(folder.resolve())
+    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() == ".csv"):
+        what, fix = "there is no such folder", "check the path"
+        if folder.exists():
+            what, fix = "it is a file, not a folder", "give the folder that holds the sites"
+        raise DataError(f"{folder}: must be a folder of sites, but {what}; {fix}")
 
 
 def _check_names(folder: Path, files: FederationFiles) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from harmofl.batch import Task
 from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume, normal, owner_of, suffix_of
 from harmofl.data.layout.folders import check_classes
 from harmofl.data.layout.inference import infer_info
@@ -13,6 +12,7 @@ from harmofl.data.manifest import SPLITS, Record
 from harmofl.data.splits import with_splits
 from harmofl.data.tables import Table, column_name, read_table
 from harmofl.errors import DataError
+from harmofl.types import Task
 
 _NAMES = {
     "image": ("image", "file", "path", "filename", "filepath", "image_path", "image_file"),

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harmofl.batch import Task
 from harmofl.data.manifest import Record
+from harmofl.types import Task
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from harmofl.amplitude import AmplitudeNorm
 from harmofl.errors import ConfigError, ShapeError
+from harmofl.spectral.amplitude import AmplitudeNorm
 
 Reference = Literal["image", "site"]
 REFERENCES = get_args(Reference)

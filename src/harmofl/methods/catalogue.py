@@ -1,0 +1,95 @@
+"""The methods' names, summaries and hyperparameters, read from their source.
+
+Importing a method imports torch, which takes seconds; what commands list and check before they train needs neither.
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+HOMES: Final[Mapping[str, tuple[str, str]]] = {
+    "fedavg": ("fedavg", "FedAvg"),
+    "harmofl": ("harmofl", "HarmoFL"),
+    "harmofl-released": ("harmofl_released", "HarmoFLReleased"),
+    "harmofl-profile": ("harmofl_profile", "HarmoFLProfile"),
+    "fedprox": ("fedprox", "FedProx"),
+    "fednova": ("fednova", "FedNova"),
+    "fedavgm": ("fedavgm", "FedAvgM"),
+    "fedadam": ("fedadam", "FedAdam"),
+    "fedyogi": ("fedyogi", "FedYogi"),
+    "scaffold": ("scaffold", "Scaffold"),
+    "feddyn": ("feddyn", "FedDyn"),
+    "moon": ("moon", "MOON"),
+    "fedbn": ("fedbn", "FedBN"),
+    "silobn": ("silobn", "SiloBN"),
+    "fedsam": ("fedsam", "FedSAM"),
+    "fedasam": ("fedasam", "FedASAM"),
+    "mofedsam": ("mofedsam", "MoFedSAM"),
+    "fedgamma": ("fedgamma", "FedGAMMA"),
+    "fedspeed": ("fedspeed", "FedSpeed"),
+    "fedsmoo": ("fedsmoo", "FedSMOO"),
+    "fedlesam": ("fedlesam", "FedLESAM"),
+    "fedfa": ("fedfa", "FedFA"),
+    "feddg": ("feddg", "FedDG"),
+    "ditto": ("ditto", "Ditto"),
+    "fedrep": ("fedrep", "FedRep"),
+    "local": ("local_only", "Local"),
+    "pooled": ("pooled", "Pooled"),
+}
+"""By a method's name on the command line, its module in this package and its class there."""
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One field of a method.
+
+    Args:
+        type: as it is annotated.
+        default: its value unless another is set.
+    """
+
+    type: str
+    default: Any
+
+
+@dataclass(frozen=True)
+class Description:
+    """What can be said of a method without importing it.
+
+    Args:
+        about: its module's first line, behind the name.
+        hyperparameters: all that it has, by name, FedAvg's first.
+    """
+
+    about: str
+    hyperparameters: Mapping[str, Hyperparameter]
+
+
+@cache
+def described(name: str) -> Description:
+    """Describe the method called `name`, a key of `HOMES`."""
+    module, cls = HOMES[name]
+    about = (ast.get_docstring(_tree(module)) or "").splitlines()[0].partition(": ")[2]
+    return Description(about, _fields(module, cls))
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(files(__package__).joinpath(f"{module}.py").read_text(encoding="utf-8"))
+
+
+def _fields(module: str, cls: str) -> dict[str, Hyperparameter]:
+    """The fields of a frozen dataclass and its bases, in the order that dataclasses give them."""
+    homes = {cls: module for module, cls in HOMES.values()}
+    node = next(node for node in _tree(module).body if isinstance(node, ast.ClassDef) and node.name == cls)
+    found: dict[str, Hyperparameter] = {}
+    for base in node.bases:
+        name = ast.unparse(base)
+        found |= _fields(homes[name], name)
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and line.value and not ast.unparse(line.annotation).startswith("ClassVar"):
+            found[ast.unparse(line.target)] = Hyperparameter(ast.unparse(line.annotation), ast.literal_eval(line.value))
+    return found

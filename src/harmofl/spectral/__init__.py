@@ -1,0 +1,1 @@
+"""Spectra of images: amplitude normalization and its radial profile, for any torch program."""

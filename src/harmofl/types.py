@@ -1,0 +1,13 @@
+"""Choices that settings, data and networks share, so that reading an experiment needs none of these imported."""
+
+from typing import Final, Literal, get_args
+
+Task = Literal["classification", "segmentation"]
+Normalization = Literal["batch-stats", "batch", "group", "instance"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Statistics = Literal["images", "sites", "batch"]
+"""Which statistics a trained model normalizes by: of the given images, of its training sites, or of each batch."""
+
+NORMALIZATIONS: Final = get_args(Normalization)
+PRECISIONS: Final = get_args(Precision)
+STATISTICS: Final = get_args(Statistics)
