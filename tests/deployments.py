@@ -19,7 +19,7 @@ SITES = ("site-1", "site-2", "site-3")
 SETTINGS = {
     "data.folder": "at-the-sites",
     "run.threads": 1,
-    "network.options": {"features": 2},
+    "network.name": "toys.shallow",
     "training.batch_size": 4,
     "training.lr": 0.01,
 }

@@ -48,7 +48,10 @@ def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "updates"), [("harmofl", "bfloat16"), ("fedbn", "float32"), ("scaffold", "float32")])
 def test_the_same_bits_as_the_simulation(name: str, updates: str, hospitals: Path, tmp_path: Path) -> None:
-    settings = {"method.name": name, "training.rounds": 3, "training.updates": updates}
+    """Of HarmoFL with a U-Net and as started by a shell."""
+    settings: dict[str, Any] = {"method.name": name, "training.rounds": 3, "training.updates": updates}
+    if name == "harmofl":
+        settings |= {"network.name": "unet", "network.options": {"features": 2}}
     with Deployment(tmp_path / "d", hospitals, settings) as deployed:
         deployed.anew = name == "harmofl"
         deployed.start_all()
