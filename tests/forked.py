@@ -27,7 +27,9 @@ from types import ModuleType
 from typing import IO, Any
 
 PRELOADED = (
-    *("torch", "scipy.stats", "sklearn.linear_model", "matplotlib.pyplot", "matplotlib.backends.backend_agg"),
+    *("torch", "torch._dynamo", "torch.distributed.rpc", "torch.utils.flop_counter", "httpcore", "h11"),
+    *("anyio._backends._asyncio", "uvicorn.protocols.http.h11_impl", "uvicorn.loops.auto", "encodings.utf_8_sig"),
+    *("scipy.stats", "sklearn.linear_model", "matplotlib.pyplot", "matplotlib.backends.backend_agg"),
     *("flwr.serverapp", "harmofl.cli", "harmofl.experiment", "harmofl.report", "harmofl.export", "harmofl.prediction"),
     *("harmofl.prediction.running", "harmofl.serving", "harmofl.serving.app", "harmofl.shift", "harmofl.shift.probe"),
     *("harmofl.comparison.study", "harmofl.comparison.page", "harmofl.comparison.sweep", "harmofl.forecast"),

@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import forked
+import patience
 import pytest
 from toys import assert_same
 
@@ -84,7 +85,11 @@ def test_kills_of_server_and_sites_change_no_bit(hospitals: Path, tmp_path: Path
 
 def test_a_dead_site_is_left_out_and_comes_back(hospitals: Path, tmp_path: Path) -> None:
     settings = {"method.name": "fedavg", "training.rounds": 400, "run.checkpoint_every": 100}
-    with Deployment(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=4) as deployed:
+    with Deployment(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=patience.pause(3)) as deployed:
+        beat = f"import harmofl.runtimes.flower.node as node; node.BEAT = {patience.pause(1.5)}"
+        deployed.before = dict.fromkeys(SITES, beat)  # so that a dead one is missed before long
+        allowed = "import flwr.superlink.servicer.fleet.fleet_handlers as handlers; handlers.HEARTBEAT_MIN_INTERVAL = 0"
+        deployed.before["server"] = allowed
         deployed.start_all()
         records = Journal(deployed.folder / "server" / "run").records
         deployed.until(lambda: deployed.rounds() >= 1)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import patience
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from harmofl.journal import Journal
 
 def test_a_site_that_hangs_is_left_out_and_its_late_answer_is_not_taken(hospitals: Path, tmp_path: Path) -> None:
     settings = {"method.name": "fedavg", "training.rounds": 400, "run.checkpoint_every": 100}
-    with Deployment(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=15) as deployed:
+    with Deployment(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=patience.pause(5)) as deployed:
         deployed.start_all()
         records = Journal(deployed.folder / "server" / "run").records
         deployed.until(lambda: deployed.rounds() >= 1)
@@ -100,7 +101,7 @@ def test_under_masks_the_same_model(hospitals: Path, tmp_path: Path) -> None:
 
 def test_a_site_that_hangs_under_masks_costs_one_round(hospitals: Path, tmp_path: Path) -> None:
     settings = {"method.name": "fedavg", "training.rounds": 60, "privacy.masks": True, "run.checkpoint_every": 1}
-    with Deployment(tmp_path / "d", hospitals, settings, deadline_s=15) as deployed:
+    with Deployment(tmp_path / "d", hospitals, settings, deadline_s=patience.pause(5)) as deployed:
         deployed.start_all()
         records = Journal(deployed.folder / "server" / "run").records
         deployed.until(lambda: deployed.rounds() >= 2)

@@ -261,7 +261,6 @@ def slow_site(port: int, key: bytes) -> None:
     node.attend(f"127.0.0.1:{port}", key, None, client_app(lambda broadcast: None), lambda: False)
 
 
-@pytest.mark.timeout(60)
 def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_LOOK", 0.3)
     key = ec.generate_private_key(ec.SECP384R1())
