@@ -41,10 +41,13 @@ def pause(at_ease: float) -> float:
 
 
 def until(
-    holds: Callable[[], object], told: Callable[[], str] = str, at_ease: float = 60.0, look: float = 0.05
+    holds: Callable[[], object],
+    told: Callable[[], str] = str,
+    at_ease: float = 60.0,
+    pause: Callable[[float], object] = lambda milliseconds: time.sleep(milliseconds / 1000),
 ) -> None:
     """Wait for what should come to hold; an AssertionError with what is told if it does not."""
     end = time.monotonic() + seconds(at_ease)
     while not holds():
         assert time.monotonic() < end, f"after {seconds(at_ease):.0f} s still not; {told()}"
-        time.sleep(look)
+        pause(50)
