@@ -10,6 +10,9 @@ import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+LONG = ("test_deployment", "test_deployment_faults", "test_namespaces", "test_precision", "test_study", "test_tutorial")
+"""Whose tests begin first, so that none of them is left to one process at the end."""
+
 
 @pytest.fixture
 def shared_path() -> Path:
@@ -42,6 +45,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
         item.add_marker(pytest.mark.timeout(patience.seconds(patience.WHOLE_TEST)))
         for marker in item.iter_markers("shared"):

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import patience
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -274,7 +275,9 @@ def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pyt
             while server.since("a") < 1:
                 time.sleep(0.05)
             content = RecordDict({"head": ConfigRecord({})})
-            (reply,) = server.send_and_receive([Message(content, server.nodes["a"], "query")], timeout=30)
+            (reply,) = server.send_and_receive(
+                [Message(content, server.nodes["a"], "query")], timeout=patience.seconds(30)
+            )
         finally:
             site.kill()
         assert not reply.has_error()
