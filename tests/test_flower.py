@@ -272,8 +272,7 @@ def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pyt
         site = get_context("spawn").Process(target=slow_site, args=(server.port, pem), daemon=True)
         site.start()
         try:
-            while server.since("a") < 1:
-                time.sleep(0.05)
+            patience.until(lambda: server.since("a") >= 1)
             content = RecordDict({"head": ConfigRecord({})})
             (reply,) = server.send_and_receive(
                 [Message(content, server.nodes["a"], "query")], timeout=patience.seconds(30)
