@@ -3,16 +3,18 @@
 Screenshots go to the folder that the environment variable HARMOFL_SCREENSHOTS names, or else beside the page.
 """
 
+import atexit
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import patience
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -34,12 +36,9 @@ class Seen:
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
 
-    def until(self, expression: str, seconds: float = 20) -> None:
+    def until(self, expression: str) -> None:
         """Wait until it holds; the page's policy forbids playwright's own way, which evaluates strings in the page."""
-        end = time.monotonic() + seconds
-        while not self.page.evaluate(expression):
-            assert time.monotonic() < end, f"after {seconds} s still not: {expression}"
-            self.page.wait_for_timeout(50)
+        patience.until(lambda: self.page.evaluate(expression), lambda: expression, pause=self.page.wait_for_timeout)
 
     @property
     def overflow(self) -> int:
@@ -53,24 +52,35 @@ class Seen:
         return folder / f"{name}.png"
 
 
+@cache
+def _browser() -> Any:
+    """One for all pages of a run of the tests; each page has a context of its own, which shares nothing."""
+    from playwright.sync_api import sync_playwright
+
+    playwright = sync_playwright().start()
+    browser = playwright.chromium.launch(
+        executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * patience.seconds(30)
+    )
+    atexit.register(playwright.stop)
+    atexit.register(browser.close)
+    return browser
+
+
 @contextmanager
 def opened(url: str, size: str = "laptop", scheme: str = "light", scripts: bool = True) -> Iterator[Seen]:
     """The page at a URL, at one of the sizes; nothing but itself is to be fetched."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        width, height = SIZES[size]
-        viewport = {"width": width, "height": height}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme, java_script_enabled=scripts)
-        seen = Seen(context.new_page())
-        seen.page.on("console", lambda m: m.type in ("error", "warning") and seen.complaints.append(m.text))
-        seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-        seen.page.on("request", lambda request: seen.requests.append(request.url))
+    width, height = SIZES[size]
+    viewport = {"width": width, "height": height}
+    context = _browser().new_context(viewport=viewport, color_scheme=scheme, java_script_enabled=scripts)
+    context.set_default_timeout(1000 * patience.seconds(30))
+    seen = Seen(context.new_page())
+    seen.page.on("console", lambda m: m.type in ("error", "warning") and seen.complaints.append(m.text))
+    seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    seen.page.on("request", lambda request: seen.requests.append(request.url))
+    try:
         seen.page.goto(url)
         if size == "print":
             seen.page.emulate_media(media="print")
-        try:
-            yield seen
-        finally:
-            browser.close()
+        yield seen
+    finally:
+        context.close()

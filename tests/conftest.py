@@ -1,11 +1,17 @@
 """What every test may use: the images and reference numbers beside a checkout, when they are there."""
 
+import os
+from importlib.util import find_spec
 from pathlib import Path
 
+import patience
 import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+LONG = ("test_deployment", "test_deployment_faults", "test_namespaces", "test_precision", "test_study", "test_tutorial")
+"""Whose tests begin first, so that none of them is left to one process at the end."""
 
 
 @pytest.fixture
@@ -20,8 +26,28 @@ def one_thread() -> None:
     torch.manual_seed(0)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    patience.slowness()  # measured before anything is started that makes it slow
+    if find_spec("hypothesis"):
+        from hypothesis import settings
+
+        settings.register_profile("patient", deadline=None)
+        settings.load_profile("patient")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as there are cores for this process, for `-n auto`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_report_header() -> str:
+    return f"limits of tests are for a machine {patience.slowness():.1f} times as slow as the reference, and busier"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
+        item.add_marker(pytest.mark.timeout(patience.seconds(patience.WHOLE_TEST)))
         for marker in item.iter_markers("shared"):
             if not (SHARED / marker.args[0]).exists():
                 reason = f"needs ../shared/{marker.args[0]} beside the checkout, which is not there"

@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import forked
+import patience
 
 from harmofl.config import load_experiment
 from harmofl.deployment.creating import create
@@ -17,10 +19,12 @@ SITES = ("site-1", "site-2", "site-3")
 SETTINGS = {
     "data.folder": "at-the-sites",
     "run.threads": 1,
-    "network.options": {"features": 2},
+    "network.name": "toys.shallow",
     "training.batch_size": 4,
     "training.lr": 0.01,
 }
+
+HARMOFL = "\nimport runpy\nrunpy.run_module('harmofl', run_name='__main__', alter_sys=True)"
 
 
 def free_port() -> int:
@@ -30,18 +34,24 @@ def free_port() -> int:
 
 
 class Deployment:
-    """Folders of a deployment, and the processes that were started from them; they end with the context."""
+    """Folders of a deployment, and the processes that were started from them; they end with the context.
+
+    Attributes:
+        before: code that a process runs before the command, by name.
+        anew: whether processes are started as by a shell, and not as copies of one that has imported the package.
+    """
 
     def __init__(
         self, folder: Path, data: Path, settings: dict[str, Any], host: str = "localhost", **options: Any
     ) -> None:
         self.folder, self.data, self.port = folder, data, free_port()
         self.settings = SETTINGS | settings
-        self.before: dict[str, list[str]] = {}
+        self.before: dict[str, str] = {}
+        self.anew = False
         experiment = load_experiment(None, self.settings)
         listen = {"listen": f"127.0.0.1:{self.port}", **options}
         create(folder, experiment, SITES, f"{host}:{self.port}", **listen)
-        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.processes: dict[str, Any] = {}
 
     def __enter__(self) -> "Deployment":
         return self
@@ -55,18 +65,16 @@ class Deployment:
         """The server, or a site; its output is added to NAME.log."""
         command = ["serve", self.folder / name] if name == "server" else ["join", self.folder / name]
         more = [] if name == "server" else ["--data", self.data]
+        python = ["-c", self.before[name] + HARMOFL] if name in self.before else ["-m", "harmofl"]
+        line = [*python, "deploy", *map(str, (*command, *more, *words))]
         with self.log(name).open("a") as log:
-            self.processes[name] = subprocess.Popen(
-                [
-                    *self.before.get(name, [sys.executable, "-m", "harmofl"]),
-                    "deploy",
-                    *map(str, (*command, *more, *words)),
-                ],
-                stdout=log,
-                stderr=log,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
+            if self.anew:
+                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, *line], stdout=log, stderr=log, env=environment
+                )
+            else:
+                self.processes[name] = forked.start(*line, stdout=log, stderr=log)
 
     def start_all(self) -> None:
         for name in ("server", *SITES):
@@ -77,12 +85,20 @@ class Deployment:
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes[name].wait()
 
-    def ended(self, name: str, within: float = 120) -> int:
+    def ended(self, name: str) -> int:
         """Its exit status."""
-        try:
-            return self.processes[name].wait(within)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{name} should have ended:\n{self.said('server')}\n{self.said(name)}") from None
+        process = self.processes[name]
+        patience.until(lambda: process.poll() is not None, lambda: f"{name} should have ended:\n{self.all_said()}")
+        return int(process.returncode)
+
+    def end_well(self) -> None:
+        """Server and sites end by themselves, and say nothing of an error that nobody thought of."""
+        for name in ("server", *SITES):
+            assert self.ended(name) == 0, self.said(name)
+        self.no_traceback()
+
+    def no_traceback(self) -> None:
+        assert "Traceback" not in self.all_said()
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -90,11 +106,11 @@ class Deployment:
     def said(self, name: str) -> str:
         return self.log(name).read_text() if self.log(name).exists() else ""
 
-    def until(self, holds: Callable[[], bool], within: float = 120) -> None:
-        end = time.monotonic() + within
-        while not holds():
-            assert time.monotonic() < end, "\n".join(f"{name}:\n{self.said(name)}" for name in ("server", *SITES))
-            time.sleep(0.05)
+    def all_said(self) -> str:
+        return "\n".join(f"{name}:\n{self.said(name)}" for name in ("server", *SITES))
+
+    def until(self, holds: Callable[[], object]) -> None:
+        patience.until(holds, self.all_said)
 
     def proxied(self, folder: Path, server: str, inner: int) -> list[str]:
         """The command of an nginx set up as the docs say; the server's folder is made to serve in the clear."""

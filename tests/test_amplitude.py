@@ -30,7 +30,7 @@ def images(dtype: type = np.float64) -> st.SearchStrategy[np.ndarray]:
     return shape.flatmap(lambda s: hnp.arrays(dtype, s, elements=levels))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(images(), st.sampled_from([0, 0.1, 0.25, 0.5, 0.8, 1.0]))
 def test_equals_a_naive_reference(x: np.ndarray, L: float) -> None:
     A = np.abs(np.fft.fft2(x[::-1], axes=(-2, -1))).mean(axis=0) + 0.5
@@ -38,7 +38,7 @@ def test_equals_a_naive_reference(x: np.ndarray, L: float) -> None:
     np.testing.assert_allclose(result.numpy(), naive(x, A, L), atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(images(np.float32))
 def test_amplitude_is_the_half_spectrum(x: np.ndarray) -> None:
     W = x.shape[-1]

@@ -3,12 +3,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import forked
+import patience
 import pytest
 from PIL import Image
 
@@ -264,20 +266,22 @@ def test_errors_of_the_comparing_commands_are_one_line(federation: Path, tmp_pat
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_says_how_to_go_on(sent: int, federation: Path, tmp_path: Path) -> None:
     """Ctrl-C during training, as the terminal sends it, and a scheduler's end."""
-    folder = tmp_path / "run"
-    words = ["run", "--data", federation, "--rounds", 500, "--out", folder, *QUICK]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harmofl", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    for _ in range(600):
-        if (folder / "checkpoint" / "state.safetensors").exists():
-            break
-        time.sleep(0.1)
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"harmofl run --resume {folder}" in said
-    assert "Traceback" not in said
+    folder, said = tmp_path / "run", tmp_path / "said"
+    words = ["-m", "harmofl", "run", "--data", federation, "--rounds", 500, "--out", folder, *QUICK]
+    with said.open("w") as file:
+        process: Any
+        if sent == signal.SIGINT:  # of the command as it is started
+            process = subprocess.Popen([sys.executable, *map(str, words)], stderr=file, stdout=file)
+        else:
+            process = forked.start(*words, stderr=file, stdout=file)
+        try:
+            patience.until((folder / "checkpoint" / "state.safetensors").exists, said.read_text)
+            process.send_signal(sent)
+            assert process.wait(patience.seconds(60)) == 130
+        finally:
+            process.kill()
+    assert f"harmofl run --resume {folder}" in said.read_text()
+    assert "Traceback" not in said.read_text()
 
 
 def test_prepare_describes_the_data_sets() -> None:

@@ -59,6 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.xdist_group("site")
 def test_the_site_has_every_page_and_the_reference(site: Path) -> None:
     assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= {page.stem for page in site.glob("*.html")}
     reference = (site / "api.html").read_text(encoding="utf-8")
@@ -67,6 +68,7 @@ def test_the_site_has_every_page_and_the_reference(site: Path) -> None:
 
 
 @needs_browser
+@pytest.mark.xdist_group("site")
 @pytest.mark.parametrize(("size", "scheme"), [("laptop", "light"), ("phone", "dark"), ("print", "light")])
 def test_the_site_in_a_browser(site: Path, tmp_path: Path, size: str, scheme: str) -> None:
     with opened((site / "index.html").as_uri(), size, scheme) as seen:

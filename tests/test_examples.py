@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+import patience
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -113,7 +114,9 @@ def test_nvflare_job_gives_the_same_bits_as_the_simulation(tmp_path: Path, monke
     job = EXAMPLES / "nvflare_job"
     words = [sys.executable, "job.py", str(tmp_path / "job")]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=job, env=env, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        words, cwd=job, env=env, capture_output=True, text=True, timeout=patience.seconds(120), check=False
+    )
     assert (tmp_path / "job" / "model.safetensors").exists(), done.stdout[-2000:] + done.stderr[-2000:]
     monkeypatch.chdir(tmp_path)
     task = module(job / "task.py")

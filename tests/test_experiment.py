@@ -1,11 +1,10 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -159,7 +158,7 @@ def test_resume_after_kill_ends_with_the_same_bits(
 ) -> None:
     folder = tmp_path / "killed"
     script = KILL.format(tests=str(TESTS), patch=MOMENTS[moment], data=str(federation), out=str(folder))
-    died = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    died = forked.run("-c", script)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not (folder / "result.json").exists()
     if folder.exists():
@@ -309,7 +308,7 @@ except StorageError as error:
     print(error)
     sys.exit(error.exit_code)
 """
-    full = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    full = forked.run("-c", script)
     assert full.returncode == 1, full.stderr
     assert full.stdout.count("\n") == 1
     assert "could not be written (File too large)" in full.stdout

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import patience
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -261,7 +262,6 @@ def slow_site(port: int, key: bytes) -> None:
     node.attend(f"127.0.0.1:{port}", key, None, client_app(lambda broadcast: None), lambda: False)
 
 
-@pytest.mark.timeout(60)
 def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_LOOK", 0.3)
     key = ec.generate_private_key(ec.SECP384R1())
@@ -272,10 +272,11 @@ def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pyt
         site = get_context("spawn").Process(target=slow_site, args=(server.port, pem), daemon=True)
         site.start()
         try:
-            while server.since("a") < 1:
-                time.sleep(0.05)
+            patience.until(lambda: server.since("a") >= 1)
             content = RecordDict({"head": ConfigRecord({})})
-            (reply,) = server.send_and_receive([Message(content, server.nodes["a"], "query")], timeout=30)
+            (reply,) = server.send_and_receive(
+                [Message(content, server.nodes["a"], "query")], timeout=patience.seconds(30)
+            )
         finally:
             site.kill()
         assert not reply.has_error()

@@ -127,7 +127,6 @@ compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, wh
 
 
 @compiler
-@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_network_trains_alike() -> None:
     method, network = HarmoFL(), toy_network()
@@ -146,7 +145,6 @@ class InterruptedInTwo(Watch):
 
 
 @compiler
-@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
     """Batches are of two sizes; by itself torch compiles the second for every size, and a resumed run otherwise."""

@@ -18,7 +18,7 @@ def rings_of(H: int, W: int, rings: int) -> np.ndarray:
     return np.where(radius > 0, inner, 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(H=st.integers(2, 17), W=st.integers(2, 17), rings=st.integers(1, 6), seed=st.integers(0, 99))
 def test_profile_is_the_mean_over_rings_of_the_whole_spectrum(H: int, W: int, rings: int, seed: int) -> None:
     x = np.random.default_rng(seed).random((2, 1, H, W))

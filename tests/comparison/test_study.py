@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import forked
+import patience
 import pytest
 from experiments import small
 from PIL import Image
@@ -117,15 +118,15 @@ def test_a_kill_takes_the_workers_along_and_the_same_command_goes_on(federation:
     settings = [f"{key}={value}" for key, value in (("network.options.features", 2), ("training.batch_size", 4))]
     words = ["compare", "--data", str(federation), "--methods", "fedavg,fedsam", "--seeds", "1", "--workers", "2"]
     words += ["--rounds", "40", "--out", str(out), *(word for s in settings for word in ("--set", s))]
-    command = [sys.executable, "-m", "harmofl", *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        for _ in range(600):
-            if len(list(out.glob("*/seed-0/checkpoint/state.safetensors"))) == 2:
-                break
-            time.sleep(0.1)
-        process.kill()
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen([sys.executable, "-m", "harmofl", *words], stdout=said, stderr=said)
+        try:
+            patience.until(lambda: len(list(out.glob("*/seed-0/checkpoint/state.safetensors"))) == 2)
+        finally:
+            process.kill()
+            process.wait()
     assert not list(out.glob("*/seed-0/result.json"))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run("-m", "harmofl", *words)
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("*/seed-0/result.json"))) == 2
 
@@ -230,9 +231,7 @@ def test_a_sweep_with_a_failed_value_is_drawn_with_a_gap(federation: Path, tmp_p
     words = ["--data", federation, "--over", "training.lr=1e30,0.01", "--methods", "fedavg", "--seeds", "1"]
     words += ["--rounds", "2", "--workers", "1", "--out", tmp_path / "out", "--set", "training.batch_size=4"]
     words += ["--set", "network.options.features=2", "--set", "training.optimizer=sgd"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harmofl", "sweep", *map(str, words)], capture_output=True, text=True, check=False
-    )
+    done = forked.run("-m", "harmofl", "sweep", *words)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert (tmp_path / "out" / "sweep.csv").read_text().count("fedavg") == 1

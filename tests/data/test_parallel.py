@@ -3,6 +3,7 @@
 import threading
 import time
 
+import patience
 import pytest
 
 from harmofl.data.parallel import default_workers, in_order
@@ -33,7 +34,7 @@ def test_items_are_taken_as_they_are_needed():
 
 
 def test_several_at_a_time():
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=patience.seconds(10))
     assert list(in_order(lambda k: together.wait() >= 0, range(2), workers=2)) == [True, True]
 
 

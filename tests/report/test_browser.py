@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import patience
 import pytest
 from browser import SIZES, needs_browser, opened
 from PIL import Image
@@ -10,7 +11,7 @@ from run_folders import write_run, write_samples
 
 from harmofl.report import write_report
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.xdist_group("pages")]
 
 
 def federation_of(folder, count, classes):
@@ -86,8 +87,7 @@ def test_choosing_a_site_by_keyboard_changes_the_curves_and_a_pointer_shows_valu
         seen.page.focus("#site")
         seen.page.keyboard.press("ArrowDown")
         seen.until("document.querySelector('#site').selectedIndex === 1")
-        seen.page.wait_for_timeout(200)
-        assert curves.inner_html() != before
+        patience.until(lambda: curves.inner_html() != before, pause=seen.page.wait_for_timeout)
         seen.page.locator('[data-chart="g0-validation"] .live .mark-symbol path').last.hover()
         tooltip = seen.page.locator("#vg-tooltip-element.visible")
         tooltip.wait_for()
