@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.arrays import mean, state_of
 from harmofl.checkpoint import Checkpoint
 from harmofl.data.site import Site, Split
@@ -45,8 +44,9 @@ from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, HarmoFL
 from harmofl.models import DenseNet, UNet
 from harmofl.precision import computing
-from harmofl.types import Precision
 from harmofl.runtimes.simulation import run_round
+from harmofl.spectral.amplitude import amplitude, with_amplitude
+from harmofl.types import Precision
 
 SECONDS = 12.0
 """About so long a row takes turns, if three turns do not take longer."""

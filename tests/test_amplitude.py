@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
 from harmofl.errors import ConfigError, ShapeError
+from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
 
 
 def naive(x: np.ndarray, A: np.ndarray, L: float) -> np.ndarray:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from toys import SIZES, Scalar, adam, assert_same, sgd, toy_network, toy_site, toy_sites, toy_training, train
 
-from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.arrays import state_of
 from harmofl.data.site import Site, Split
 from harmofl.errors import ConfigError, ShapeError, TrainingError
@@ -19,6 +18,7 @@ from harmofl.local import run_client
 from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.runtimes.simulation import run_round
 from harmofl.seeding import rng
+from harmofl.spectral.amplitude import amplitude, with_amplitude
 
 everyone = pytest.mark.parametrize("name", METHODS)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.arrays import mean
 from harmofl.losses import dice_cross_entropy
 from harmofl.models import DenseNet, UNet
 from harmofl.sharpness import perturbed
+from harmofl.spectral.amplitude import amplitude, with_amplitude
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "plain.py"
 spec = importlib.util.spec_from_file_location("plain", FILE)

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.errors import ConfigError
 from harmofl.sharpness import perturbed
+from harmofl.spectral.amplitude import AmplitudeNorm
 
 SETTINGS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-4),

@@ -12,10 +12,10 @@ from harmofl.methods import METHODS
 
 SOURCE = Path(harmofl.__file__).parent
 LAYERS = [
-    *("errors", "checks", "batch", "seeding", "memory", "files", "children"),
-    *("arrays", "replacing", "amplitude", "profile", "robust", "exchange", "compression", "inspection"),
+    *("errors", "types", "lazily", "checks", "batch", "seeding", "memory", "files", "children"),
+    *("arrays", "replacing", "spectral", "robust", "exchange", "compression", "inspection"),
     *("privacy", "sharpness", "precision"),
-    *("data", "models", "losses", "metrics", "shift"),
+    *("data", "models", "losses", "metrics", "intervals", "shift"),
     *("optimizer_state", "local", "batch_statistics", "method", "methods", "runtimes"),
     *("evaluation", "keepsakes", "checkpoint", "states", "journal", "config"),
     *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment", "forecast"),
@@ -41,6 +41,8 @@ LAYERS = [
         "cli_export",
         "cli_serve",
         "cli_theory",
+        "cli_run",
+        "cli_settings",
         "cli",
         "__main__",
     ),

@@ -62,6 +62,16 @@ def not_written(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: could not be written ({error.strerror or error}); {fix}, then repeat the command")
 
 
+def cache_folder() -> Path:
+    """Where this person's programs keep what they can make anew: $XDG_CACHE_HOME/harmofl or ~/.cache/harmofl.
+
+    Raises:
+        RuntimeError: if nobody knows where home is.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "harmofl"
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write beside, flush to the disk, rename.
 

@@ -264,7 +264,8 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
         RunError: if one is missing, or damaged.
     """
     arrays, _ = read_arrays(folder / "model.safetensors")
-    weights, own = {}, dict[str, dict[str, Tensor]]()
+    weights: dict[str, Tensor] = {}
+    own: dict[str, dict[str, Tensor]] = {}
     for key, value in arrays.items():
         kind, _, rest = key.partition("/")
         group, _, name = rest.partition("/")

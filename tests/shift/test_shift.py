@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from harmofl.spectral.amplitude import amplitude
 from harmofl.data.manifest import FederationInfo
 from harmofl.data.site import Federation, Site, Split
 from harmofl.errors import ConfigError
@@ -17,6 +16,7 @@ from harmofl.report.shift_page import _whole, render, write_shift
 from harmofl.shift import measure_shift, standard_treatments
 from harmofl.shift.probe import Probed, elsewhere, filters, image_features, pixel_features, site_accuracy, within
 from harmofl.shift.spectra import brightness_distances, distance, distances, half_distance, mean_amplitude
+from harmofl.spectral.amplitude import amplitude
 
 SIDE = 24
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from harmofl.report.svg import SERIES
+from harmofl.report.colours import SERIES
 
 CHART = (5.2, 2.8)  # inches
 DASHES = ("-", "--", ":", "-.")

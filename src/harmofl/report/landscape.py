@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from harmofl.files import storing, write_atomic
 from harmofl.landscape.computing import Asked, Landscape
+from harmofl.report.colours import SERIES
 from harmofl.report.data_page import Grid
 from harmofl.report.scores import DASH
-from harmofl.report.svg import INK, SERIES, embedded, style
+from harmofl.report.svg import INK, embedded, style
 from harmofl.report.templates import template_of
 
 LEVELS = 16

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from harmofl.report import classes, diagnostics, figures, vega
 from harmofl.report.amplitudes import maps
+from harmofl.report.colours import SERIES
 from harmofl.report.load import Run
 from harmofl.report.outcome import outcome
 from harmofl.report.pictures import Gallery, class_key, galleries, has_masks, has_normalized
@@ -25,7 +26,6 @@ from harmofl.report.scores import (
     validation_table,
 )
 from harmofl.report.settings import differences, sections
-from harmofl.report.svg import SERIES
 from harmofl.report.templates import template_of
 from harmofl.report.vega import Chart
 from harmofl.report.warnings import warnings

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harmofl.report.colours import SERIES
 from harmofl.report.curves import Line, levels, paint_amplitude, paint_brightness
-from harmofl.report.svg import SERIES
 from harmofl.shift import Shift
 from harmofl.shift.measuring import known_mean
 

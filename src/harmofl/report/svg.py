@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from harmofl.report.colours import SERIES
+
 Inches = tuple[float, float]  # width, height
 Margins = tuple[float, float, float, float]
 INK, LINE = "#010203", "#040506"  # stand-ins, replaced by the page's own colours
-SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#070809")  # Okabe-Ito
 DASHES = ("", "6 2", "2 2", "8 2 2 2")
 _VARIABLES = {
     INK: "currentColor",

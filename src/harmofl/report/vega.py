@@ -10,16 +10,20 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from hashlib import sha256
 from html import escape
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, Literal
 
 from markupsafe import Markup
 
-from harmofl.report.svg import SERIES
+from harmofl.errors import HarmoFLError
+from harmofl.files import cache_folder, write_atomic
+from harmofl.report.colours import SERIES
 
 Spec = Mapping[str, Any]
 ALL = "all sites"
@@ -80,7 +84,14 @@ class Chart:
     @cached_property
     def still(self) -> Markup:
         """The chart as an SVG element, still, in the colours of the page."""
-        return Markup(_named(_svg(_whole(self)), self))
+        return Markup(_named(self._document, self))
+
+    @cached_property
+    def _document(self) -> str:
+        """The chart as an SVG file in the colours of the page."""
+        import vl_convert
+
+        return str(vl_convert.vegalite_to_svg(json.dumps(_whole(self))))
 
     @cached_property
     def data(self) -> Markup:
@@ -100,12 +111,11 @@ def picture(chart: Chart, kind: Literal["svg", "png"]) -> bytes:
     """The chart as a file, on white."""
     import vl_convert
 
-    text = json.dumps(_whole(chart, background="white"))
+    head, begin, body = chart._document.partition(">")
+    text = f'{head}{begin}<rect width="100%" height="100%" fill="white"/>{body}'
     for name, colour in _LIGHT.items():
         text = text.replace(name, colour)
-    if kind == "svg":
-        return str(vl_convert.vegalite_to_svg(text)).encode()
-    return bytes(vl_convert.vegalite_to_png(text, scale=2))
+    return text.encode() if kind == "svg" else bytes(vl_convert.svg_to_png(text, scale=2))
 
 
 def table(chart: Chart) -> str:
@@ -119,10 +129,17 @@ def table(chart: Chart) -> str:
 
 @cache
 def script() -> Markup:
-    """The library that draws the charts."""
+    """The library that draws the charts; bundled once for each version of it, as this takes a second."""
+    name = f"vega-embed-{version('vl-convert-python')}.js"
+    with suppress(OSError, RuntimeError, UnicodeDecodeError):
+        return Markup((cache_folder() / name).read_text(encoding="utf-8"))
     import vl_convert
 
-    return Markup(str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script"))
+    text = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script")
+    with suppress(OSError, RuntimeError, HarmoFLError):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        write_atomic(cache_folder() / name, text.encode())
+    return Markup(text)
 
 
 @cache
@@ -136,25 +153,19 @@ def allowed(*scripts: str) -> str:
     return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts)
 
 
-def _whole(chart: Chart, background: str | None = None) -> dict[str, Any]:
+def _whole(chart: Chart) -> dict[str, Any]:
     params = [*([parameter_site()] if chart.by_site else []), *chart.spec.get("params", [])]
     size = {} if {"facet", "concat"} & chart.spec.keys() else {"width": WIDTH}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "title": chart.title,
         "description": chart.said,
-        "config": _CONFIG | {"background": background},
+        "config": _CONFIG,
         "data": {"values": [{key: _short(value) for key, value in row.items()} for row in chart.rows]},
         **size,
         **chart.spec,
         **({"params": params} if params else {}),
     }
-
-
-def _svg(spec: Spec) -> str:
-    import vl_convert
-
-    return str(vl_convert.vegalite_to_svg(json.dumps(spec)))
 
 
 def _named(document: str, chart: Chart) -> str:
