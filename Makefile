@@ -14,7 +14,7 @@ DEBIAN := chromium nginx-light
 
 .PHONY: packages demo test docs bench bench-compare check format clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/core
 	$(BIN)/harmofl demo --out runs/demo
 
 test: $(VENV)/installed packages
@@ -48,12 +48,21 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# torch first and by its number: left open, it would be replaced by a build with gigabytes of GPU libraries.
-$(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@
+# What running needs. torch first and by its number: left open, it would be replaced by a build with gigabytes of GPU libraries.
+$(VENV)/core: pyproject.toml
+	@echo "install 1/3: a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "install 2/3: torch, about 200 MB to download"
+	@$(BIN)/pip install --quiet torch==2.13.0
+	@echo "install 3/3: harmofl and what it runs with, about 120 MB"
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+# What tests, checks, benchmarks and the documentation need beyond that.
+$(VENV)/installed: $(VENV)/core
+	@echo "install: what tests and checks need, about 350 MB"
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist site src/*.egg-info

@@ -14,6 +14,7 @@ import argparse
 import ctypes
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -71,6 +72,8 @@ class Measured:
     ours: str
     against: str
     seconds: float
+    processor: float
+    processor_against: float
     ratio: float
     peak: float
     peak_against: float
@@ -292,6 +295,44 @@ def starts() -> dict[str, Call]:
     return {"command to first step": command, "import torch": importing}
 
 
+PLAIN_RUN = """
+import torch
+torch.set_num_threads(1)
+network = torch.nn.Conv2d(3, 2, 3)
+optimizer = torch.optim.Adam(network.parameters())
+for _ in range(12):
+    optimizer.zero_grad()
+    network(torch.rand(4, 3, 32, 32)).mean().backward()
+    optimizer.step()
+"""
+
+
+def python(*words: object) -> Call:
+    """A process of its own, to its end, however it ends."""
+    return lambda: subprocess.run([sys.executable, *map(str, words)], capture_output=True, check=False)
+
+
+def commands(*words: str) -> dict[str, Call]:
+    """What a command that trains nothing takes, against starting Python."""
+    return {"ours": python("-m", "harmofl", *words), "python -c pass": python("-c", "pass")}
+
+
+def shortest_run() -> dict[str, Call]:
+    """One round of a tiny network with its report, against a process that takes as many steps in torch."""
+    from harmofl.data.synthetic import write_federation
+
+    folder = Path(tempfile.mkdtemp())
+    write_federation(folder / "data", sites=3, images=20, size=32)
+    count = iter(range(10**6))
+    settings = ("--set", "network.options={features=2}", "--set", "training.batch_size=4", "--set", "run.threads=1")
+
+    def ours() -> None:
+        where = ("--data", folder / "data", "--out", folder / f"run-{next(count)}")
+        python("-m", "harmofl", "run", "--method", "fedavg", "--rounds", 1, *where, *settings)()
+
+    return {"ours": ours, "steps in torch": python("-c", PLAIN_RUN)}
+
+
 ROWS = [
     *(
         Row(f"amplitude, {name}, {count}x3x{size}x{size}", partial(operators, count, size, band), note)
@@ -312,12 +353,23 @@ ROWS = [
     Row("evaluation, U-Net, 8 images of 192x192", partial(evaluations, "unet", 192, 8)),
     Row("empty round, U-Net, 3 sites", empty_rounds, "target 0.1 s"),
     Row("start", starts, "target 5 s"),
+    Row("command, harmofl --help", partial(commands, "--help"), "target 0.4 s of processor time"),
+    Row("command, harmofl run --help", partial(commands, "run", "--help"), "target 0.4 s of processor time"),
+    Row("command, harmofl methods", partial(commands, "methods"), "target 0.4 s of processor time"),
+    Row("command, harmofl run on a missing folder", partial(commands, "run", "--data", "missing"), "target 1 s"),
+    Row("command, shortest run", shortest_run, "target 3 s of processor time beside its alternative"),
 ]
 
 
-def turns(calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
-    """The median time of each, taking turns; the last, if there are several, with memory as it usually is."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+def processor_time() -> float:
+    """Seconds of this process and of those it started and waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def turns(calls: Mapping[str, Call], seconds: float) -> dict[str, tuple[float, float]]:
+    """Median seconds and processor seconds of each, taking turns; the last of several with memory as it usually is."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     *_, last = calls
     for call in calls.values():
         call()
@@ -325,10 +377,13 @@ def turns(calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
     while len(times[next(iter(times))]) < 3 or time.perf_counter() - begin < seconds:
         for name, call in calls.items():
             plain.usual_memory() if name == last and len(calls) > 1 else keep_freed_memory()
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), processor_time()
             call()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append((time.perf_counter() - start, processor_time() - processor))
+    return {
+        name: (statistics.median(wall for wall, _ in taken), statistics.median(cpu for _, cpu in taken))
+        for name, taken in times.items()
+    }
 
 
 def peak_of(title: str, name: str, threads: int) -> float:
@@ -363,8 +418,9 @@ def measure(row: Row, seconds: float, threads: int, peaks: bool) -> list[Measure
             row.title,
             name,
             against,
-            medians[name],
-            medians[against] / medians[name],
+            *medians[name],
+            medians[against][1],
+            medians[against][0] / medians[name][0],
             needs[name],
             needs[against],
             row.note,
@@ -380,7 +436,7 @@ def ceilings() -> dict[str, float]:
         x = torch.rand(16, 64, 96, 96).to(dtype).to(memory_format=torch.channels_last)
         conv = torch.nn.Conv2d(64, 64, 3, padding=1, bias=False).to(dtype).to(memory_format=torch.channels_last)
         with torch.no_grad():
-            median = turns({"conv": partial(conv, x)}, 2.0)["conv"]
+            median = turns({"conv": partial(conv, x)}, 2.0)["conv"][0]
         found[name] = 2 * 16 * 64 * 64 * 9 * 96 * 96 / median / 1e9
     return found
 
@@ -405,12 +461,13 @@ def share_of_ceiling(found: Measured, limits: Mapping[str, float]) -> str:
 
 
 def table(found: list[Measured], shares: Mapping[tuple[str, str], str]) -> str:
-    lines = ["| | | against | seconds | times as fast | peak MB | its peak MB | |", "|---|---|---|---|---|---|---|---|"]
+    heads = ("", "", "against", "seconds", "processor", "its processor", "times as fast", "peak MB", "its peak MB", "")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for one in found:
         note = "; ".join(filter(None, (one.note, shares.get((one.row, one.ours), ""))))
         lines.append(
-            f"| {one.row} | {one.ours} | {one.against} | {one.seconds:.4g} | {one.ratio:.2f} | {one.peak:.0f} | "
-            f"{one.peak_against:.0f} | {note} |"
+            f"| {one.row} | {one.ours} | {one.against} | {one.seconds:.4g} | {one.processor:.4g} | "
+            f"{one.processor_against:.4g} | {one.ratio:.2f} | {one.peak:.0f} | {one.peak_against:.0f} | {note} |"
         )
     return "\n".join(lines)
 

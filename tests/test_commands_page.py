@@ -49,6 +49,8 @@ def test_the_page_of_commands_has_each_with_a_page_that_names_it() -> None:
     )
     assert [name for name, _, _ in rows if name not in COMMANDS] == []
     assert sorted(name for name, _, _ in rows) == sorted(COMMANDS)
+    listed = list(dict.fromkeys(name.split()[0] for name, _, _ in rows))
+    assert listed == PROGRAM.list_commands(click.Context(PROGRAM)), "in the order of `harmofl --help`"
     for name, example, page in rows:
         assert _parsed(example)[0] == name
         _accepts(example)

@@ -68,11 +68,14 @@ def test_auc_of_probabilities_that_are_not_finite_is_undefined() -> None:
     assert math.isnan(classification_scores(binary([math.nan, 0.2]), np.array([0, 1]))["auc"])
 
 
-def test_against_scikit_learn() -> None:
+@pytest.mark.parametrize("digits", [16, 1], ids=["all different", "many equal"])
+def test_against_scikit_learn(digits: int) -> None:
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
     rng = np.random.default_rng(0)
-    probabilities, targets = rng.dirichlet(np.ones(4), 60), rng.integers(4, size=60)
+    probabilities, targets = rng.dirichlet(np.ones(4), 60).round(digits), rng.integers(4, size=60)
+    probabilities[:, 3] = 1 - probabilities[:, :3].sum(axis=1)
+    probabilities = probabilities.round(digits)
     scores = classification_scores(probabilities, targets)
     assert scores["auc"] == pytest.approx(roc_auc_score(targets, probabilities, multi_class="ovr"))
     balanced = balanced_accuracy_score(targets, probabilities.argmax(axis=1))

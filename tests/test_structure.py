@@ -5,9 +5,14 @@ import inspect
 import subprocess
 import sys
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import harmofl
+import harmofl.data
 from harmofl.methods import METHODS
 
 SOURCE = Path(harmofl.__file__).parent
@@ -113,9 +118,18 @@ def roots(path: Path) -> set[str]:
     return {module.split(".")[0] for module in imports_of(path)}
 
 
-def test_all_is_what_can_be_seen() -> None:
-    public = {name for name, value in vars(harmofl).items() if not name.startswith("_") and not inspect.ismodule(value)}
-    assert set(harmofl.__all__) == public
+@pytest.mark.parametrize("package", [harmofl, harmofl.data], ids=["harmofl", "harmofl.data"])
+def test_all_is_what_can_be_had(package: ModuleType) -> None:
+    """What type checkers are told of is what is imported when it is asked for."""
+    tree = ast.parse(Path(package.__file__ or "").read_text(encoding="utf-8"))
+    told = next(node for node in tree.body if isinstance(node, ast.If)).body
+    homes = {alias.name: node.module or "" for node in told if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(package.__all__) == set(homes)
+    for name, home in homes.items():
+        assert getattr(package, name) is getattr(import_module(home), name)
+
+
+def test_all_is_sorted() -> None:
     assert harmofl.__all__ == sorted(harmofl.__all__, key=lambda name: (name.upper() != name, name[0].islower(), name))
 
 
@@ -137,7 +151,7 @@ def test_method_docstrings_name_their_paper_and_every_hyperparameter() -> None:
 
 def test_import_is_light() -> None:
     """Slow libraries are imported where they are used."""
-    heavy = ("monai", "matplotlib", "sklearn", "nibabel", "scipy", "jinja2", "rich", "typer")
+    heavy = ("torch", "numpy", "monai", "matplotlib", "sklearn", "nibabel", "scipy", "jinja2", "rich", "typer")
     code = f"import sys, harmofl; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -13,12 +13,13 @@ from experiments import small
 from typer.testing import CliRunner
 
 from harmofl import run
-from harmofl.assessment import assess, interval
+from harmofl.assessment import assess
 from harmofl.batch_statistics import as_lists, average, estimate, fixed, from_lists
 from harmofl.cli import app
 from harmofl.data.site import Split, open_federation, undivided
 from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError, DataError, RunError
+from harmofl.intervals import interval
 from harmofl.journal import Journal
 from harmofl.metrics import CaseScores
 from harmofl.trained import TrainedModel

@@ -12,7 +12,7 @@ from PIL import Image
 from run_folders import PAIR, edit_result, page_of, write_run, write_samples
 
 from harmofl import experiment
-from harmofl.assessment import interval
+from harmofl.intervals import interval
 from harmofl.metrics import CaseScores
 from harmofl.report import write_report
 from harmofl.report.classes import Answers, calibration_error, reliability

@@ -19,6 +19,8 @@ __getattr__ = _lazily(__name__, {cls: module for module, cls in HOMES.values()})
 
 
 class _Methods(Mapping[str, type["FedAvg"]]):
+    """Every method's class by its name on the command line."""
+
     def __getitem__(self, name: str) -> type["FedAvg"]:
         found: type[FedAvg] = __getattr__(HOMES[name][1])
         return found
@@ -34,7 +36,6 @@ class _Methods(Mapping[str, type["FedAvg"]]):
 
 
 METHODS: Mapping[str, type["FedAvg"]] = _Methods()
-"""Every method's class by its name."""
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":

@@ -1,0 +1,131 @@
+"""Commands answer at once: nothing slow is imported to say what is wrong, and Ctrl-C is heeded from the start."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import patience
+import pytest
+
+from harmofl.methods import METHODS
+from harmofl.methods.catalogue import described
+
+QUICK = (
+    "--help",
+    "run --help",
+    "methods",
+    "run --data missing",
+    "run nothing.toml",
+    "run --data missing --method foo",
+    "run --data missing --set training.foo=1",
+    "run --data missing --set method.alpha=much",
+    "run --resume missing",
+    "plan --data missing",
+    "config nothing.toml",
+    "compare --data missing",
+    "ablate --data missing",
+    "sweep --data missing",
+    "search --data missing",
+    "report missing",
+    "evaluate missing --data missing",
+    "predict missing image.png --out masks",
+    "export missing --out exported",
+    "serve-model missing",
+    "diagnostics missing",
+    "landscape missing --out landscape",
+    "data check missing",
+    "data show missing",
+    "data shift missing --out shift",
+    "data import missing --to made",
+    "data prepare camelyon17 --from missing --to made",
+    "deploy serve missing",
+    "deploy join missing --data missing",
+    "deploy status missing",
+)
+EACH = """
+import contextlib, io, json, sys
+from harmofl.cli import main
+
+found = {}
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["harmofl", *line.split()]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        main()
+    found[line] = [said.getvalue(), "torch" in sys.modules]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, bool]]:
+    """What each of `QUICK` prints in a fresh process, and whether torch was imported until then."""
+    command = [sys.executable, "-c", EACH, json.dumps(QUICK)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=tmp_path_factory.mktemp("empty"), stdin=None
+    )
+    found: dict[str, tuple[str, bool]] = json.loads(done.stdout)
+    return found
+
+
+def test_what_needs_no_torch_imports_none(said: dict[str, tuple[str, bool]]) -> None:
+    assert [line for line, (_, torch) in said.items() if torch][:1] == []
+
+
+@pytest.mark.parametrize("line", QUICK[3:])
+def test_what_is_wrong_is_said_in_one_line(line: str, said: dict[str, tuple[str, bool]]) -> None:
+    text = said[line][0].strip()
+    assert "missing" in text or "nothing.toml" in text or "foo" in text or "much" in text
+    assert "Traceback" not in text
+    assert len(text.splitlines()) <= (2 if line.startswith("data check") else 1)
+
+
+def test_help_lists_the_commands_in_the_order_of_their_use(said: dict[str, tuple[str, bool]]) -> None:
+    order = (
+        *("demo", "data", "config", "plan", "run", "watch", "report", "methods", "compare", "ablate", "sweep"),
+        *("search", "evaluate", "predict", "export", "serve-model", "diagnostics", "landscape", "deploy"),
+    )
+    lines = [line.removeprefix("│").split() for line in said["--help"][0].splitlines() if line.startswith("│ ")]
+    assert tuple(words[0] for words in lines if words and words[0] in order) == order
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_described_as_it_is(name: str) -> None:
+    known = described(name)
+    assert known.about
+    assert {key: field.default for key, field in known.hyperparameters.items()} == {
+        field.name: field.default for field in fields(METHODS[name])
+    }
+    assert list(known.hyperparameters) == [field.name for field in fields(METHODS[name])]
+    assert {field.type for field in known.hyperparameters.values()} >= {"float", "int", "str", "bool"}
+
+
+def test_names_of_the_package_are_those_of_their_modules() -> None:
+    import harmofl
+    from harmofl import spectral
+    from harmofl.spectral.amplitude import amplitude
+
+    assert harmofl.amplitude is amplitude
+    assert spectral.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = harmofl.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("imported", ["harmofl.errors", "torch._utils_internal", "torch._C", "torch.nn.functional"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(imported: str, federation: Path, tmp_path: Path) -> None:
+    words = ["run", "--data", str(federation), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "harmofl", *words], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    for line in process.stderr:  # a line as soon as a module is imported
+        if line.split()[-1] == imported:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=patience.seconds(60))
+    assert [line for line in rest.splitlines() if not line.startswith("import time:")] == ["harmofl: interrupted"]
+    assert process.returncode == 130
+    assert not (tmp_path / "run").exists()
