@@ -21,7 +21,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from harmofl.data.layout.reading import check_folder
-from harmofl.errors import ConfigError
+from harmofl.errors import ConfigError, DataError
 from harmofl.methods import check_names, make_method
 from harmofl.metrics import MAIN_METRIC
 from harmofl.types import Normalization, Precision, Task
@@ -197,9 +197,16 @@ def load_experiment(path: Path | None, changes: Mapping[str, Any], look: bool = 
     tables, where = changed(tables, changes), str(path) if path else "the command line"
     experiment = _parsed(tables, where)
     if look:  # before the method is made, for which torch must be imported
-        check_folder(experiment.data.folder)
+        check_data(experiment.data)
     _check_method(experiment, where, make_method)
     return experiment
+
+
+def check_data(data: DataTable) -> None:
+    """Raise DataError unless the folder is there."""
+    if data.source and not data.folder.exists():
+        raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
+    check_folder(data.folder)
 
 
 def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:

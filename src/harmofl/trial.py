@@ -11,10 +11,10 @@ import torch
 
 from harmofl.arrays import Arrays
 from harmofl.building import build, device_of
-from harmofl.config import Experiment, available_cores, resolved
+from harmofl.config import Experiment, available_cores, check_data, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
 from harmofl.data.summary import absent_classes
-from harmofl.errors import ConfigError, DataError
+from harmofl.errors import ConfigError
 from harmofl.evaluation import predict, score, used
 from harmofl.exchange import ServerState
 from harmofl.journal import Scores
@@ -180,8 +180,7 @@ def draw(experiment: Experiment, sites: int, round_number: int) -> list[int]:
 
 def _opened(experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None) -> Federation:
     data = experiment.data
-    if data.source and not data.folder.exists():
-        raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
+    check_data(data)
     seed = experiment.split_seed
     federation = open_federation(
         data.folder, size=data.size, channels=data.channels, seed=seed, cache=data.cache or cache, progress=opening

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harmofl.batch import Task
 from harmofl.data.manifest import read_info, read_manifest
 from harmofl.data.phantoms import cells, mri
 from harmofl.data.phantoms.common import Bytes, Floats, smooth_noise, spread
@@ -26,6 +25,7 @@ from harmofl.data.synthetic import (
 )
 from harmofl.errors import DataError, StorageError
 from harmofl.seeding import rng
+from harmofl.types import Task
 
 KINDS = get_args(Kind)
 SITES, IMAGES, SIZE = 4, 12, 48

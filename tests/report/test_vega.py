@@ -15,7 +15,7 @@ CHART = Chart(
     "chart",
     "a title",
     "what it shows",
-    {"mark": "point", "encoding": {"x": {"field": "a", "type": "quantitative"}, "color": {"value": vega.COLOURS[0]}}},
+    {"mark": "bar", "encoding": {"x": {"field": "a", "type": "quantitative"}, "color": {"value": vega.COLOURS[0]}}},
     [{"a": 1}, {"a": 2}],
 )
 
