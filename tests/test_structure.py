@@ -2,10 +2,13 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -147,6 +150,21 @@ def test_method_docstrings_name_their_paper_and_every_hyperparameter() -> None:
         if "https://arxiv.org" not in (inspect.getmodule(method).__doc__ or ""):
             missing[name].append("https://arxiv.org")
     assert not {name: what for name, what in missing.items() if what}
+
+
+def test_what_is_imported_is_asked_for() -> None:
+    """No import of what merely comes along with a dependency today, and may no longer tomorrow."""
+    about = tomllib.loads((SOURCE.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*about["dependencies"], *(line for extra in about["optional-dependencies"].values() for line in extra)]
+    asked = {re.split(r"[\[<>=~ ]", line)[0].lower().replace("_", "-") for line in lines}
+    makers = packages_distributions()
+    used = set[str]().union(*(roots(path) for path in SOURCE.rglob("*.py"))) - sys.stdlib_module_names - {"harmofl"}
+    unasked = {
+        root
+        for root in used
+        if root in makers and not {name.lower().replace("_", "-") for name in makers[root]} & asked
+    }
+    assert not unasked
 
 
 def test_import_is_light() -> None:
