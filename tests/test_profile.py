@@ -1,5 +1,7 @@
 """Profile normalization against NumPy's whole spectrum, and its neutral values."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from harmofl.errors import ConfigError, ShapeError
+from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.spectral.profile import RADIUS, ProfileNorm, profile, with_profile
 
 
@@ -161,3 +164,15 @@ def test_another_number_of_channels_is_refused() -> None:
     layer(torch.rand(4, 3, 16, 16))
     with pytest.raises(ShapeError, match="3 channels"):
         layer(torch.rand(4, 1, 16, 16))
+
+
+@pytest.mark.parametrize("layer", [AmplitudeNorm(), ProfileNorm(4), ProfileNorm(4, "site")], ids=["A", "R", "R_i"])
+def test_a_state_holds_no_names_of_files(layer: AmplitudeNorm) -> None:
+    """MONAI's images carry where they came from, which may name a patient."""
+    data = pytest.importorskip("monai.data", reason="needs MONAI: pip install 'harmofl[monai]'")
+    x = data.MetaTensor(torch.rand(2, 3, 8, 8), meta={"filename_or_obj": "smith_john.nii.gz"})
+    layer(x)
+    assert all(type(value) is torch.Tensor for value in layer.state_dict().values())
+    kept = io.BytesIO()
+    torch.save(layer.state_dict(), kept)
+    assert b"smith" not in kept.getvalue()

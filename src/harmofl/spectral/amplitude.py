@@ -139,7 +139,7 @@ class AmplitudeNorm(nn.Module):
         if x.dim() != 4 or not x.is_floating_point():
             raise ShapeError(f"images must be (N, C, H, W) of a floating-point type, got {tuple(x.shape)} {x.dtype}")
         if self.training and not self.frozen and not self._held:
-            self._learn(x)
+            self._learn(x.detach().as_subclass(Tensor))  # a MetaTensor would put its file names into the state
         return self._normalized(x) if self.count else x
 
     def freeze(self) -> None:
