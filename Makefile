@@ -52,15 +52,15 @@ format: $(VENV)/installed
 $(VENV)/core: pyproject.toml
 	@echo "install 1/3: a virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "install 2/3: torch, about 200 MB to download"
+	@echo "install 2/3: torch, about 900 MB on the disk"
 	@$(BIN)/pip install --quiet torch==2.13.0
-	@echo "install 3/3: harmofl and what it runs with, about 120 MB"
+	@echo "install 3/3: harmofl and what it runs with, about 500 MB"
 	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
 # What tests, checks, benchmarks and the documentation need beyond that.
 $(VENV)/installed: $(VENV)/core
-	@echo "install: what tests and checks need, about 350 MB"
+	@echo "install: what tests and checks need beyond that, about 1 GB"
 	@$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 

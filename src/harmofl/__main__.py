@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -31,7 +30,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _leave(*_: object) -> NoReturn:
     """End this process now. Nothing is lost: whatever is written is whole at any moment."""
-    print("harmofl: interrupted", file=sys.stderr, flush=True)
+    os.write(2, b"harmofl: interrupted\n")  # print may be what was interrupted
     os._exit(130)
 
 
