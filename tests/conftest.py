@@ -27,7 +27,7 @@ def one_thread() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    patience.slowness()  # measured before anything is started that makes it slow
+    os.environ.setdefault("HARMOFL_SLOWNESS", str(patience.slowness()))  # measured once, before others make it slow
     if find_spec("hypothesis"):
         from hypothesis import settings
 

@@ -92,7 +92,11 @@ def run(*words: object, cwd: Path | None = None, **changes: str) -> "subprocess.
     """`python WORDS` to its end."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = start(*words, stdout=out, stderr=err, cwd=cwd, **changes)
-        code = process.wait()
+        try:
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
         out.seek(0), err.seek(0)
         return subprocess.CompletedProcess(words, code, out.read(), err.read())
 

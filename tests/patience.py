@@ -5,6 +5,7 @@ multiplied by how much longer a fixed piece of work takes here, and by room for 
 a limit decides how soon a failure is told, never whether a slow machine passes.
 """
 
+import os
 import time
 from collections.abc import Callable
 from functools import cache
@@ -21,7 +22,8 @@ WHOLE_TEST = 150.0
 @cache
 def slowness() -> float:
     """How many times as long as on the reference machine work takes here, at least 1."""
-    return max(1.0, median(_piece() for _ in range(5)) / REFERENCE)
+    measured = os.environ.get("HARMOFL_SLOWNESS")  # by the process that started this one
+    return float(measured) if measured else max(1.0, median(_piece() for _ in range(5)) / REFERENCE)
 
 
 def _piece() -> float:

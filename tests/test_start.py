@@ -1,12 +1,14 @@
 """Commands answer at once: nothing slow is imported to say what is wrong, and Ctrl-C is heeded from the start."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 
+import forked
 import patience
 import pytest
 
@@ -100,6 +102,9 @@ def test_a_method_is_described_as_it_is(name: str) -> None:
         field.name: field.default for field in fields(METHODS[name])
     }
     assert list(known.hyperparameters) == [field.name for field in fields(METHODS[name])]
+    assert {key for key, field in known.hyperparameters.items() if field.type == "float"} == {
+        field.name for field in fields(METHODS[name]) if field.type is float
+    }
     assert {field.type for field in known.hyperparameters.values()} >= {"float", "int", "str", "bool"}
 
 
@@ -118,7 +123,10 @@ def test_names_of_the_package_are_those_of_their_modules() -> None:
 def test_ctrl_c_while_modules_are_imported_is_one_line(imported: str, federation: Path, tmp_path: Path) -> None:
     words = ["run", "--data", str(federation), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-m", "harmofl", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-X", "importtime", "-m", "harmofl", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests run behind `&`
     )
     assert process.stderr
     for line in process.stderr:  # a line as soon as a module is imported
@@ -129,3 +137,37 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(imported: str, federation
     assert [line for line in rest.splitlines() if not line.startswith("import time:")] == ["harmofl: interrupted"]
     assert process.returncode == 130
     assert not (tmp_path / "run").exists()
+
+
+def test_a_command_that_is_started_deaf_to_ctrl_c_stays_so(tmp_path: Path) -> None:
+    """As a shell starts `harmofl run ... &` in a script."""
+    code = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import harmofl.__main__, harmofl.cli
+from harmofl.cli_options import bar, interruptible
+def command():
+    os.kill(os.getpid(), signal.SIGINT)
+    with interruptible(str), bar("working"):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+harmofl.cli.main = command
+harmofl.__main__.main()
+os.kill(os.getpid(), signal.SIGINT)
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
+
+
+def test_a_finished_comparison_needs_no_images(federation: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "compared"
+    shutil.copytree(federation, data)
+    words = ["compare", "--data", data, "--out", out, "--methods", "fedavg", "--seeds", 1, "--rounds", 1]
+    words += ["--workers", 1, "--set", "network.options={features=2}", "--set", "run.threads=1"]
+    assert forked.run("-m", "harmofl", *words).returncode == 0
+    shutil.rmtree(data)
+    (out / "report.html").unlink()
+    again = forked.run("-m", "harmofl", *words)
+    assert again.returncode == 0, again.stderr
+    assert (out / "report.html").exists()

@@ -186,6 +186,16 @@ def test_local_has_no_model_for_others(federation: Path, unseen: Path, tmp_path:
         model.network()
 
 
+def test_the_interval_is_scipys_percentile_bootstrap() -> None:
+    from scipy.stats import bootstrap
+
+    scores = np.random.default_rng(0).random(40)
+    cases = CaseScores(tuple(map(str, range(40))), ("all",) * 40, tuple(scores.tolist()))
+    drawn = bootstrap([scores], np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1))
+    limits = drawn.confidence_interval
+    np.testing.assert_allclose(interval(cases), (limits.low, limits.high), atol=0.01)
+
+
 def test_the_interval_by_hand() -> None:
     """Of n equal scores nothing varies; of 0 and 1 in two groups the mean over groups stays between them."""
     assert interval(CaseScores(["a", "b"], ["", ""], [0.5, 0.5])) == (0.5, 0.5)

@@ -59,4 +59,4 @@ __getattr__ = _lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*globals(), *__all__})

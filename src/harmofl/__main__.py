@@ -2,20 +2,28 @@
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 
 def main() -> None:
-    """Entry point. Ctrl-C, or a scheduler's SIGTERM, ends every command with one line and status 130."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Entry point. Ctrl-C, or a scheduler's SIGTERM, ends a command with one line and status 130."""
+    # What is ignored stays so: a shell starts commands behind `&` deaf to Ctrl-C.
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in heeded:
         signal.signal(number, _interrupt)
     from harmofl.cli import main as command
 
     try:
         command()
+    except KeyboardInterrupt:
+        _leave()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        for number in heeded:
             signal.signal(number, _leave)
 
 
@@ -30,7 +38,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _leave(*_: object) -> NoReturn:
     """End this process now. Nothing is lost: whatever is written is whole at any moment."""
-    os.write(2, b"harmofl: interrupted\n")  # print may be what was interrupted
+    with suppress(OSError):
+        os.write(2, b"harmofl: interrupted\n")  # print may be what was interrupted
     os._exit(130)
 
 

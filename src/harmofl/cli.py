@@ -11,6 +11,7 @@ from harmofl.cli_compare import ablate, compare, search, sweep
 from harmofl.cli_data import data_app
 from harmofl.cli_deploy import deploy_app
 from harmofl.cli_export import export
+from harmofl.cli_options import interruptible
 from harmofl.cli_predict import predict
 from harmofl.cli_run import demo, plan, report, run, watch
 from harmofl.cli_serve import serve_model
@@ -42,6 +43,10 @@ class _Group(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for group in COMMANDS.values() for name in group]
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with interruptible(str):
+            return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         try:

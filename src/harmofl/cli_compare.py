@@ -70,13 +70,14 @@ def compare(
 
         harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
     """
-    base, common = _experiment(config, data, rounds, size, setting)
+    kind = "left-out" if leave_one_site_out else "compare"
+    base, common = _experiment(config, data, rounds, size, setting, out, kind)
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
     variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
-    folder = out or _default_folder(base, "left-out" if leave_one_site_out else "compare")
+    folder = out or _default_folder(base, kind)
     chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
     _end(_carry_out(chosen))
 
@@ -97,7 +98,7 @@ def ablate(
     Example:
         harmofl ablate configs/nuclei.toml --data nuclei --seeds 3
     """
-    base, common = _experiment(config, data, rounds, size, setting)
+    base, common = _experiment(config, data, rounds, size, setting, out, "ablate")
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import ABLATION, parse_variants, with_common
@@ -131,7 +132,7 @@ def sweep(
 
         harmofl sweep --data hospitals/ --over sites=2,4,6 --methods fedavg,harmofl
     """
-    base, common = _experiment(config, data, rounds, size, setting)
+    base, common = _experiment(config, data, rounds, size, setting, out, f"sweep-{over.partition('=')[0]}")
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
@@ -167,7 +168,7 @@ def search(
     Example:
         harmofl search configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --trials 10
     """
-    base, common = _experiment(config, data, rounds, size, setting)
+    base, common = _experiment(config, data, rounds, size, setting, out, "search")
 
     from harmofl.comparison import search as searching
     from harmofl.comparison.variants import parse_variants, with_common
@@ -188,10 +189,20 @@ def search(
 
 
 def _experiment(
-    config: Path | None, data: Path | None, rounds: int | None, size: str | None, setting: Sequence[str] | None
+    config: Path | None,
+    data: Path | None,
+    rounds: int | None,
+    size: str | None,
+    setting: Sequence[str] | None,
+    out: Path | None,
+    kind: str,
 ) -> tuple["Experiment", dict[str, Any]]:
     """The experiment, and the hyperparameters that --set gives to every method."""
-    from harmofl.config import load_experiment, parse_settings
+    from harmofl.config import check_data, load_experiment, parse_settings
+
+    def check(base: "Experiment") -> None:
+        if not (out or _default_folder(base, kind)).exists():  # what was run needs no images to be shown again
+            check_data(base.data)
 
     given: dict[str, Any] = {
         "data.folder": None if data is None else str(data),
@@ -200,7 +211,7 @@ def _experiment(
     }
     changes = {key: value for key, value in given.items() if value is not None} | parse_settings(setting or [])
     common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
-    return load_experiment(config, {k: v for k, v in changes.items() if k not in common}, look=True), common
+    return load_experiment(config, {k: v for k, v in changes.items() if k not in common}, check), common
 
 
 _TABLES = {"run", "data", "method", "network", "training", "evaluation"}

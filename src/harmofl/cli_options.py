@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,18 +58,29 @@ def check_model(model: Path, data: Path | None = None) -> None:
 
 
 @contextmanager
-def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Within, Ctrl-C undoes what was begun, prints one line that ends with `how_to_go_on()`, and leaves with 130."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+def at_work() -> Iterator[None]:
+    """Within, Ctrl-C is a KeyboardInterrupt also while modules are imported, so that what was begun is undone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    here = threading.current_thread() is threading.main_thread()  # signals are the main thread's
+    heeded = {n: handler for n, handler in before.items() if here and handler not in (None, signal.SIG_IGN)}
+    for number in heeded:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
-    except KeyboardInterrupt:
-        print(f"harmofl: interrupted{how_to_go_on()}", file=sys.stderr)
-        raise typer.Exit(130) from None
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in heeded.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Within, Ctrl-C undoes what was begun, prints one line that ends with `how_to_go_on()`, and leaves with 130."""
+    with at_work():
+        try:
+            yield
+        except KeyboardInterrupt:
+            print(f"harmofl: interrupted{how_to_go_on()}", file=sys.stderr)
+            raise typer.Exit(130) from None
 
 
 class bar:  # noqa: N801
@@ -81,13 +93,16 @@ class bar:  # noqa: N801
         self._progress = Progress(console=console, disable=not console.is_terminal, transient=True)
         self._task = self._progress.add_task(title, total=None)
         self._title = title
+        self._at_work = at_work()
 
     def __enter__(self) -> Callable[[str, int, int], None]:
+        self._at_work.__enter__()
         self._progress.start()
         return self._tell
 
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()
+        self._at_work.__exit__(None, None, None)
 
     def _tell(self, label: str, done: int, total: int) -> None:
         self._progress.update(self._task, description=f"{self._title} {label}", completed=done, total=total)

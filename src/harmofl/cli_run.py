@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harmofl.cli_options import Measured, Seed, Size, interruptible, parse_size
+from harmofl.cli_options import Measured, Seed, Size, bar, interruptible, parse_size
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _experiment(
     diagnostics: bool = False,
 ) -> "Experiment":
     """What the options ask for."""
-    from harmofl.config import load_experiment, parse_settings
+    from harmofl.config import check_data, load_experiment, parse_settings
 
     given: dict[str, Any] = {
         "data.folder": None if data is None else str(data),
@@ -105,7 +105,7 @@ def _experiment(
         "run.diagnostics": diagnostics or None,
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    return load_experiment(config, changes | parse_settings(setting or []), look=True)
+    return load_experiment(config, changes | parse_settings(setting or []), lambda chosen: check_data(chosen.data))
 
 
 def plan(
@@ -125,7 +125,6 @@ def plan(
     """
     chosen = _experiment(config, data, method, rounds, None, size, setting)
 
-    from harmofl.cli_options import bar
     from harmofl.forecast import forecast
     from harmofl.report.scores import duration
 
@@ -203,7 +202,8 @@ def demo(
     """
     from harmofl.demo import run_demo
 
-    run_demo(out, rounds, seed, Console(), diagnostics)
+    with interruptible(lambda: "; the same command goes on where it was"):
+        run_demo(out, rounds, seed, Console(), diagnostics)
 
 
 def _default_folder(chosen: Any) -> Path:

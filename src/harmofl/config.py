@@ -179,25 +179,25 @@ _EXAMPLES = {
 }
 
 
-def load_experiment(path: Path | None, changes: Mapping[str, Any], look: bool = False) -> Experiment:
+def load_experiment(
+    path: Path | None, changes: Mapping[str, Any], check: Callable[["Experiment"], object] = lambda experiment: None
+) -> Experiment:
     """Read an experiment from TOML (or start from nothing) and apply changes by dotted key.
 
     Args:
         path: the TOML file, or None.
         changes: such as {"training.lr": 0.01}; a key without a dot is a hyperparameter of the method.
-        look: whether data.folder must be there.
+        check: raises an error for what else must hold, before the method is made, for which torch must be imported.
 
     Raises:
         ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range.
-        DataError: if `look` and there is no such folder.
     """
     tables = _read(path) if path else {}
     tables.pop("versions", None)
     tables.setdefault("data", {})
     tables, where = changed(tables, changes), str(path) if path else "the command line"
     experiment = _parsed(tables, where)
-    if look:  # before the method is made, for which torch must be imported
-        check_data(experiment.data)
+    check(experiment)
     _check_method(experiment, where, make_method)
     return experiment
 

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,14 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from hashlib import sha256
 from html import escape
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 from markupsafe import Markup
 
-from harmofl.errors import HarmoFLError
-from harmofl.files import cache_folder, write_atomic
+from harmofl.files import cache_folder
 from harmofl.report.colours import SERIES
 
 Spec = Mapping[str, Any]
@@ -31,6 +32,7 @@ ALL = "all sites"
 COLOURS = [f"var(--s{index})" for index in range(len(SERIES))]
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 2, 2, 2]]
 WIDTH = 520
+_CODE = "window.vegaEmbed = vegaEmbed;"
 _LIGHT = {"currentColor": "#1a1f27", "var(--line)": "#d5dae2", "var(--card)": "#ffffff", "var(--soft)": "#566070"} | {
     f"var(--s{index})": colour if index < len(SERIES) - 1 else "#1a1f27" for index, colour in enumerate(SERIES)
 }
@@ -130,16 +132,23 @@ def table(chart: Chart) -> str:
 @cache
 def script() -> Markup:
     """The library that draws the charts; bundled once for each version of it, as this takes a second."""
-    name = f"vega-embed-{version('vl-convert-python')}.js"
-    with suppress(OSError, RuntimeError, UnicodeDecodeError):
-        return Markup((cache_folder() / name).read_text(encoding="utf-8"))
+    with suppress(OSError, RuntimeError, UnicodeDecodeError, PackageNotFoundError):
+        return Markup(_kept().read_bytes().decode())
     import vl_convert
 
-    text = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script")
-    with suppress(OSError, RuntimeError, HarmoFLError):
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        write_atomic(cache_folder() / name, text.encode())
+    text = str(vl_convert.javascript_bundle(_CODE)).replace("</script", "<\\/script")
+    with suppress(OSError, RuntimeError, PackageNotFoundError):
+        kept = _kept()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        own = kept.with_suffix(f".{os.getpid()}")  # others may do the same now
+        own.write_bytes(text.encode())
+        own.replace(kept)
     return Markup(text)
+
+
+def _kept() -> Path:
+    """Where the bundle is kept; another one of another version, or of other code."""
+    return cache_folder() / f"vega-{version('vl-convert-python')}-{sha256(_CODE.encode()).hexdigest()[:8]}.js"
 
 
 @cache
