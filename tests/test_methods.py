@@ -348,7 +348,7 @@ def test_a_site_that_joins_late_gets_the_amplitude() -> None:
         ),
         ("fedavg", {"weighting": "size"}, "weighting must be uniform or samples"),
         ("fedsam", {"alpha": -1}, "alpha must be"),
-        ("fedsam", {"alpha": "off"}, "method.alpha must be a number"),
+        ("fedsam", {"alpha": "off"}, "alpha must be a finite number of at least 0, got .off"),
         ("harmofl", {"band": 2}, "band must be"),
         ("harmofl", {"decay": -1}, "decay must be"),
         ([1], {}, "method must be one of"),

@@ -78,7 +78,7 @@ def test_of_equal_sites_all_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"average": "mode"}, "average must be one of mean, median"),
+        ({"average": "mode"}, "average must be mean, median, trimmed or clipped, got"),
         ({"trim": 0.5}, "trim must be"),
         ({"trim": True}, "trim"),
     ],

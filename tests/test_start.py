@@ -1,18 +1,22 @@
 """Commands answer at once: nothing slow is imported to say what is wrong, and Ctrl-C is heeded from the start."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import forked
 import patience
 import pytest
 
-from harmofl.methods import METHODS
+from harmofl.errors import ConfigError
+from harmofl.methods import METHODS, make_method
 from harmofl.methods.catalogue import described
 
 QUICK = (
@@ -24,6 +28,9 @@ QUICK = (
     "run --data missing --method foo",
     "run --data missing --set training.foo=1",
     "run --data missing --set method.alpha=much",
+    "run --data missing --set method.alpha=-1",
+    "run --data missing --method fedrep --set method.head=2",
+    "compare --data missing --set method.climb=foo",
     "run --resume missing",
     "plan --data missing",
     "config nothing.toml",
@@ -80,7 +87,7 @@ def test_what_needs_no_torch_imports_none(said: dict[str, tuple[str, bool]]) -> 
 @pytest.mark.parametrize("line", QUICK[3:])
 def test_what_is_wrong_is_said_in_one_line(line: str, said: dict[str, tuple[str, bool]]) -> None:
     text = said[line][0].strip()
-    assert "missing" in text or "nothing.toml" in text or "foo" in text or "much" in text
+    assert re.search("missing|nothing.toml|foo|much|at least 0, got -1|from 0 to 1 or -1, got 2", text)
     assert "Traceback" not in text
     assert len(text.splitlines()) <= (2 if line.startswith("data check") else 1)
 
@@ -106,6 +113,36 @@ def test_a_method_is_described_as_it_is(name: str) -> None:
         field.name for field in fields(METHODS[name]) if field.type is float
     }
     assert {field.type for field in known.hyperparameters.values()} >= {"float", "int", "str", "bool"}
+    assert [key for key, field in known.hyperparameters.items() if not field.allowed] == ["climb_part"]
+    for key in known.hyperparameters:
+        with pytest.raises(ConfigError, match=rf"^{key} must be .*, got \[\]"):
+            make_method(name, {key: []})
+        with pytest.raises(ConfigError, match=rf"^{key} must be .*, got \[\]"):
+            METHODS[name](**{key: []})
+
+
+def test_a_method_of_ones_own_is_checked_however_its_fields_are_annotated(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harmofl import methods
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(methods.FedProx):
+    ranges = {"reach": "(0, 1)"}
+    reach: float = 0.5
+"""
+    names: dict[str, Any] = {"__name__": "mine"}
+    monkeypatch.setitem(sys.modules, "mine", ModuleType("mine"))
+    exec(compile(source, "mine.py", "exec", dont_inherit=True), names)
+    assert names["Mine"](reach=0.25, mu=1).reach == 0.25
+    for wrong in ("abc", 0, 1, True, float("nan"), None):
+        with pytest.raises(ConfigError, match=r"^reach must be a number from above 0 to below 1, got"):
+            names["Mine"](reach=wrong)
+    with pytest.raises(ConfigError, match=r"^mu must be a finite number of at least 0, got 'abc'"):
+        names["Mine"](mu="abc")
 
 
 def test_names_of_the_package_are_those_of_their_modules() -> None:

@@ -1,7 +1,7 @@
 """Averages that a few sites cannot bend at will, in the place of the mean."""
 
 from collections.abc import Collection, Sequence
-from typing import Final, Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 from harmofl.arrays import Arrays, difference, mean, moved, norm
 
 Average = Literal["mean", "median", "trimmed", "clipped"]
-AVERAGES: Final = get_args(Average)
 
 
 def average(

@@ -10,7 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from harmofl.checks import is_number
+from harmofl.checks import check_within
 from harmofl.errors import ConfigError
 from harmofl.spectral.amplitude import AmplitudeNorm
 
@@ -37,7 +37,7 @@ def perturbed(target: nn.Module | Iterable[nn.Parameter], alpha: float) -> Itera
     Raises:
         ConfigError: if alpha is negative or not finite, or `target` is neither.
     """
-    check_alpha(alpha)
+    check_within("alpha", alpha, "[0, inf)")
     params = _with_gradient(target)
     with displaced(target, params, climb([p.grad for p in params if p.grad is not None], alpha)):
         yield
@@ -49,12 +49,6 @@ def _with_gradient(target: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parame
     if isinstance(target, Tensor) or not all(isinstance(p, Tensor) for p in params):
         raise ConfigError(f"perturbed takes a model or its parameters, got {type(target).__name__}; try the model")
     return [p for p in dict.fromkeys(params) if p.grad is not None]
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise ConfigError unless alpha is a finite number of at least 0."""
-    if not is_number(alpha) or not 0 <= alpha < float("inf"):
-        raise ConfigError(f"alpha must be a finite number of at least 0, got {alpha!r}; the paper's is 0.05")
 
 
 @contextmanager

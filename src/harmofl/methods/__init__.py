@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from harmofl.checks import is_number
+from harmofl.checks import check_within
 from harmofl.errors import ConfigError
 from harmofl.lazily import lazily as _lazily
 from harmofl.methods.catalogue import HOMES, described
@@ -49,12 +49,12 @@ def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
 
 
 def check_names(name: str, options: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless the method has these hyperparameters and numbers are numbers; imports no method."""
+    """Raise ConfigError unless the method has these hyperparameters and each value is allowed; imports no method."""
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}; see `harmofl methods`")
     known = described(name).hyperparameters
     for key, value in options.items():
         if key not in known:
             raise ConfigError(f"{name} has no hyperparameter {key!r}; it has {', '.join(known)}")
-        if known[key].type == "float" and not is_number(value):
-            raise ConfigError(f"method.{key} must be a number, got {value!r}")
+        if known[key].allowed:
+            check_within(key, value, known[key].allowed)

@@ -49,10 +49,12 @@ class Hyperparameter:
     Args:
         type: as it is annotated.
         default: its value unless another is set.
+        allowed: its values, as `harmofl.checks.check_within` reads them; "" for what is checked with the network.
     """
 
     type: str
     default: Any
+    allowed: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,14 @@ def _fields(module: str, cls: str) -> dict[str, Hyperparameter]:
     for base in node.bases:
         name = ast.unparse(base)
         found |= _fields(homes[name], name)
-    for line in node.body:
-        if isinstance(line, ast.AnnAssign) and line.value and not ast.unparse(line.annotation).startswith("ClassVar"):
-            found[ast.unparse(line.target)] = Hyperparameter(ast.unparse(line.annotation), ast.literal_eval(line.value))
+    own = {
+        ast.unparse(line.target): (ast.unparse(line.annotation), ast.literal_eval(line.value))
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and line.value
+    }
+    _, ranges = own.get("ranges", ("", {}))
+    for field, (annotation, default) in own.items():
+        if not annotation.startswith("ClassVar"):
+            inherited = found[field].allowed if field in found else ""
+            found[field] = Hyperparameter(annotation, default, ranges.get(field, inherited))
     return found

@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 
 def check(method: FedAvg) -> None:
     """Raise ConfigError unless the settings are of the climbs there are, and heeded by the method."""
-    if method.climb not in ("fresh", "previous"):
-        raise ConfigError(f"climb must be fresh or previous, got {method.climb!r}")
-    every = method.climb_every
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ConfigError(f"climb_every must be a whole number of at least 1, got {every!r}")
     try:
         re.compile(method.climb_part)
     except (re.error, TypeError) as error:
         raise ConfigError(f"climb_part must be a regular expression, got {method.climb_part!r} ({error})") from None
-    if not method.climbs_as_said and (method.climb, every, method.climb_part) != ("fresh", 1, ""):
+    if not method.climbs_as_said and (method.climb, method.climb_every, method.climb_part) != ("fresh", 1, ""):
         its = f"{type(method).__name__}'s climb is its own"
         raise ConfigError(f"{its}; leave climb, climb_every and climb_part out")
 

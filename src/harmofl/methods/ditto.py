@@ -14,7 +14,6 @@ from torch import Tensor
 
 from harmofl.arrays import Arrays, state_of
 from harmofl.batch import Batch
-from harmofl.checks import check_at_least
 from harmofl.exchange import ClientState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
@@ -35,12 +34,9 @@ class Ditto(FedAvg):
     """
 
     climbs_as_said: ClassVar[bool] = False
+    ranges: ClassVar[Mapping[str, str]] = {"lambda_": "[0, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.01, 10)}
     lambda_: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("lambda_", self.lambda_, 0)
 
     @property
     def passes(self) -> float:

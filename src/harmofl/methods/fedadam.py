@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.arrays import Arrays, difference, moved, zeros
-from harmofl.checks import check_above, check_below, check_between
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.methods.fedavg import FedAvg
 
@@ -30,18 +29,12 @@ class FedAdam(FedAvg):
         tau: adaptivity, above 0; with eta = tau very large and beta1 = beta2 = 0 this is FedAvg.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"eta": "(0, inf)", "tau": "(0, inf)", "beta1": "[0, 1)", "beta2": "[0, 1]"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"eta": (0.0001, 0.1), "tau": (0.0001, 0.1)}
     eta: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99
     tau: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above("eta", self.eta, 0)
-        check_above("tau", self.tau, 0)
-        check_below("beta1", self.beta1, 1)
-        check_between("beta2", self.beta2, 0, 1)
 
     def start(self, model: nn.Module) -> ServerState:
         """m = 0, v = tau^2."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from harmofl.batch import Batch
-from harmofl.checks import check_at_least
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
 from harmofl.sharpness import climb, displaced
@@ -28,13 +27,10 @@ class FedASAM(FedAvg):
     """
 
     climbs_as_said: ClassVar[bool] = False
+    ranges: ClassVar[Mapping[str, str]] = {"eta": "[0, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.005, 5)}
     alpha: float = 0.7
     eta: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("eta", self.eta, 0)
 
     def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
         """The gradient at the adaptive climb."""

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from harmofl.arrays import Arrays, mean, state_of
 from harmofl.batch import Batch
-from harmofl.checks import is_number
+from harmofl.checks import check_within
 from harmofl.errors import ConfigError, ShapeError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods import climbing
-from harmofl.robust import AVERAGES, Average, average
-from harmofl.sharpness import check_alpha
+from harmofl.robust import Average, average
 from harmofl.spectral.amplitude import AmplitudeNorm, Band
 from harmofl.spectral.profile import ProfileNorm, Reference
 
@@ -66,6 +65,21 @@ class FedAvg:
     told: ClassVar[tuple[str, ...]] = ()
     """Which of the server's extras go to the sites."""
 
+    ranges: ClassVar[Mapping[str, str]] = {
+        "weighting": "uniform or samples",
+        "average": "mean or median or trimmed or clipped",
+        "trim": "[0, 0.5)",
+        "alpha": "[0, inf)",
+        "climb": "fresh or previous",
+        "climb_every": "whole [1, inf)",
+        "band": "[0, 1] or off",
+        "rings": "whole [0, inf)",
+        "reference": "image or site",
+        "joint": "true or false",
+        "strength": "[0, 1]",
+        "decay": "[0, 1]",
+    }
+    """Which values the hyperparameters that this class adds may have, as `harmofl.checks.check_within` reads them."""
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic axis."""
 
@@ -84,16 +98,10 @@ class FedAvg:
     decay: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.weighting not in ("uniform", "samples"):
-            raise ConfigError(f"weighting must be uniform or samples, got {self.weighting!r}")
-        if self.average not in AVERAGES:
-            raise ConfigError(f"average must be one of {', '.join(AVERAGES)}, got {self.average!r}")
-        if not is_number(self.trim) or not 0 <= self.trim < 0.5:
-            raise ConfigError(f"trim must be a number from 0 to below 0.5, got {self.trim!r}")
-        check_alpha(self.alpha)
+        for cls in type(self).__mro__:
+            for name, allowed in vars(cls).get("ranges", {}).items():
+                check_within(name, getattr(self, name), allowed)
         climbing.check(self)
-        AmplitudeNorm(self.band, self.decay, self.strength)  # checks them
-        ProfileNorm(self.rings or 1, self.reference)
         if self.rings and self.band != "off":
             raise ConfigError(f'rings and band exclude each other, got {self.rings} and {self.band}; set band="off"')
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from harmofl.arrays import Arrays, difference, moved, zeros
-from harmofl.checks import check_below
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.methods.fedavg import FedAvg
 
@@ -25,12 +24,9 @@ class FedAvgM(FedAvg):
         beta: in [0, 1); 0 gives FedAvg.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 0.99)}
     beta: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_below("beta", self.beta, 1)
 
     def start(self, model: nn.Module) -> ServerState:
         """v = 0."""

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from harmofl.arrays import Arrays
 from harmofl.batch import Batch
-from harmofl.checks import check_between
-from harmofl.errors import ConfigError
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
@@ -37,19 +35,13 @@ class FedDG(FedAvg):
         chance: share of the images that are mixed, in [0, 1]; 0 gives FedAvg.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"window": "[0, 0.5]", "chance": "[0, 1]", "bank": "whole [1, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
     sent = ("bank",)
     told = ("bank",)
     window: float = 0.03
     bank: int = 16
     chance: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_between("window", self.window, 0, 0.5)
-        check_between("chance", self.chance, 0, 1)
-        if isinstance(self.bank, bool) or not isinstance(self.bank, int) or self.bank < 1:
-            raise ConfigError(f"bank must be a whole number of at least 1, got {self.bank!r}")
 
     def prepare(self, run: LocalRun) -> None:
         """Collect the other sites' amplitudes."""

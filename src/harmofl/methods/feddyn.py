@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from harmofl.arrays import Arrays, difference, moved, scaled, zeros
-from harmofl.checks import check_at_least
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
@@ -30,12 +29,9 @@ class FedDyn(FedAvg):
         lambda_: weight of the regularizer (alpha in its paper), at least 0; 0 gives FedAvg.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"lambda_": "[0, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1)}
     lambda_: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("lambda_", self.lambda_, 0)
 
     def start(self, model: nn.Module) -> ServerState:
         """h = 0."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.arrays import Arrays
-from harmofl.checks import check_between
 from harmofl.exchange import ClientUpdate, ServerState
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import channels_read, stages
@@ -35,14 +34,10 @@ class FedFA(FedAvg):
     """
 
     compiles: ClassVar[bool] = False
+    ranges: ClassVar[Mapping[str, str]] = {"chance": "[0, 1]", "keep": "[0, 1]"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"chance": (0.1, 1)}
     chance: float = 0.5
     keep: float = 0.99
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_between("chance", self.chance, 0, 1)
-        check_between("keep", self.keep, 0, 1)
 
     def model(self, network: nn.Module) -> nn.Module:
         """The network with an augmentation before each of its stages."""

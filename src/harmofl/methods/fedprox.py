@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import torch
 
-from harmofl.checks import check_at_least
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
 
@@ -22,12 +21,9 @@ class FedProx(FedAvg):
         mu: weight of the proximal term, at least 0; 0 gives FedAvg.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"mu": "[0, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.0001, 1)}
     mu: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("mu", self.mu, 0)
 
     def correct(self, run: LocalRun) -> None:
         """g <- g + mu (w_i - w)."""

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from torch import nn
 
-from harmofl.checks import check_between
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import head_name
@@ -27,13 +26,9 @@ class FedRep(FedAvg):
             round of a single step trains both; -1 trains both in every step (FedPer).
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"head": "[0, 1] or -1"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"head": (0.1, 0.9)}
     head: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head != -1:
-            check_between("head", self.head, 0, 1)
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """All but the head."""

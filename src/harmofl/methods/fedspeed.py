@@ -13,7 +13,6 @@ from torch import Tensor
 
 from harmofl.arrays import Arrays
 from harmofl.batch import Batch
-from harmofl.checks import check_above, check_between
 from harmofl.exchange import ClientState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
@@ -34,15 +33,11 @@ class FedSpeed(FedAvg):
     """
 
     climbs_as_said: ClassVar[bool] = False
+    ranges: ClassVar[Mapping[str, str]] = {"lambda_": "(0, inf)", "mix": "[0, 1]"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (1, 1000), "alpha": (0.0005, 1)}
     lambda_: float = 10.0
     mix: float = 1.0
     alpha: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above("lambda_", self.lambda_, 0)
-        check_between("mix", self.mix, 0, 1)
 
     @property
     def passes(self) -> float:

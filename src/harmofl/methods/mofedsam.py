@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from harmofl.arrays import Arrays, mean, zeros
-from harmofl.checks import check_between
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
@@ -31,15 +30,12 @@ class MoFedSAM(FedAvg):
         beta: weight of the site's own gradient, in [0, 1]; 1 gives FedSAM.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
     sent = ("direction",)
     told = ("direction",)
     alpha: float = 0.05
     beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_between("beta", self.beta, 0, 1)
 
     def start(self, model: nn.Module) -> ServerState:
         """D = 0."""

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from harmofl.arrays import Arrays, state_of
 from harmofl.batch import Batch
-from harmofl.checks import check_above, check_at_least
 from harmofl.exchange import ClientState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
@@ -36,14 +35,10 @@ class MOON(FedAvg):
     """
 
     compiles: ClassVar[bool] = False
+    ranges: ClassVar[Mapping[str, str]] = {"mu": "[0, inf)", "tau": "(0, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.01, 10)}
     mu: float = 1.0
     tau: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("mu", self.mu, 0)
-        check_above("tau", self.tau, 0)
 
     def prepare(self, run: LocalRun) -> None:
         """Lay out the global and the previous model."""

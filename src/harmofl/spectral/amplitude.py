@@ -13,17 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harmofl.checks import is_number
-from harmofl.errors import ConfigError, ShapeError
+from harmofl.checks import check_within
+from harmofl.errors import ShapeError
 from harmofl.replacing import cheapest
 
 Band = float | Literal["off"]
-
-
-def check_band(band: Band) -> None:
-    """Raise ConfigError unless `band` is "off" or a number in [0, 1]."""
-    if band != "off" and not (is_number(band) and 0 <= band <= 1):
-        raise ConfigError(f'band must be "off" or a number from 0 to 1, got {band!r}; 1 is the paper\'s')
 
 
 def amplitude(x: Tensor) -> Tensor:
@@ -37,12 +31,6 @@ def amplitude(x: Tensor) -> Tensor:
     """
     spectrum: Tensor = torch.fft.rfft2(_spectral(x))
     return spectrum.abs()
-
-
-def check_strength(strength: float) -> None:
-    """Raise ConfigError unless `strength` is a number in [0, 1]."""
-    if not is_number(strength) or not 0 <= strength <= 1:
-        raise ConfigError(f"strength must be a number from 0 to 1, got {strength!r}; 1 is the paper's")
 
 
 def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0) -> Tensor:
@@ -65,8 +53,8 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0
         ShapeError: if A does not fit x.
         ConfigError: if `band` is neither "off" nor a number in [0, 1], or `strength` is none.
     """
-    check_band(band)
-    check_strength(strength)
+    check_within("band", band, "[0, 1] or off")
+    check_within("strength", strength, "[0, 1]")
     if band == "off" or strength == 0:
         return x
     A = _half(A, x)
@@ -122,10 +110,9 @@ class AmplitudeNorm(nn.Module):
 
     def __init__(self, band: Band = 1.0, decay: float = 0.1, strength: float = 1.0) -> None:
         super().__init__()
-        check_band(band)
-        check_strength(strength)
-        if not is_number(decay) or not 0 <= decay <= 1:
-            raise ConfigError(f"decay must be a number from 0 to 1, got {decay!r}; the paper's is 0.1")
+        check_within("band", band, "[0, 1] or off")
+        check_within("strength", strength, "[0, 1]")
+        check_within("decay", decay, "[0, 1]")
         self.band, self.decay, self.strength, self._held = band, decay, strength, False
         self.register_buffer("amplitude", torch.zeros(0))
         self.register_buffer("width", torch.tensor(0, device="cpu"))

@@ -6,16 +6,16 @@ much of scanner, stain and focus, takes a few dozen numbers a channel, and fits 
 """
 
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from harmofl.errors import ConfigError, ShapeError
+from harmofl.checks import check_within
+from harmofl.errors import ShapeError
 from harmofl.spectral.amplitude import AmplitudeNorm
 
 Reference = Literal["image", "site"]
-REFERENCES = get_args(Reference)
 RADIUS = 0.5**0.5  # the largest radius of a spectrum, in cycles per pixel
 
 
@@ -129,10 +129,8 @@ class ProfileNorm(AmplitudeNorm):
         joint: bool = False,
     ) -> None:
         super().__init__(1.0, decay, strength)
-        if isinstance(rings, bool) or not isinstance(rings, int) or rings < 1:
-            raise ConfigError(f"rings must be a whole number of at least 1, got {rings!r}")
-        if reference not in REFERENCES:
-            raise ConfigError(f"reference must be image or site, got {reference!r}")
+        check_within("rings", rings, "whole [1, inf)")
+        check_within("reference", reference, "image or site")
         self.rings, self.reference, self.joint = rings, reference, joint
         self.register_buffer("own", torch.zeros(0))
 
