@@ -271,7 +271,12 @@ def test_interrupting_says_how_to_go_on(sent: int, federation: Path, tmp_path: P
     with said.open("w") as file:
         process: Any
         if sent == signal.SIGINT:  # of the command as it is started
-            process = subprocess.Popen([sys.executable, *map(str, words)], stderr=file, stdout=file)
+            process = subprocess.Popen(
+                [sys.executable, *map(str, words)],
+                stderr=file,
+                stdout=file,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests run behind `&`
+            )
         else:
             process = forked.start(*words, stderr=file, stdout=file)
         try:
