@@ -43,6 +43,29 @@ def test_at_its_own_sites_the_scores_of_the_run(finished_run: Path, federation: 
         assert assess(model, site, statistics="batch").scores == pytest.approx(told["test"][site.name], nan_ok=True)
 
 
+def test_intervals_are_over_the_patients_of_the_manifest(finished_run: Path, federation: Path, unseen: Path) -> None:
+    """What the run keeps of its one test patient a site, and what `evaluate` says of a newcomer's, for every metric."""
+    for site in open_federation(federation).sites:
+        tested = owners(federation / site.name)
+        assert site.test.patients == tuple(tested[case] for case in site.test.cases)
+        kept = Journal.open(finished_run).cases()[site.name]
+        assert set(kept["patients"]) == {0} and kept["cases"] == list(site.test.cases)
+        assert np.isnan(interval(CaseScores(**kept))).all()
+    (newcomer,), model = open_federation(unseen).sites, TrainedModel.open(finished_run)
+    found, owner = assess(model, newcomer), owners(unseen / "newcomer")
+    assert len(set(found.cases.patients)) == len(set(owner.values())) < len(owner) == len(found.cases.cases)
+    assert found.intervals.keys() == found.scores.keys() == {"accuracy", "balanced_accuracy", "auc"}
+    assert all(low <= found.scores[name] <= high for name, (low, high) in found.intervals.items())
+    assert found.intervals["balanced_accuracy"] == interval(found.cases)
+
+
+def owners(site: Path) -> dict[str, str]:
+    """The patient of each case that is tested, or of every one where all are."""
+    rows = list(csv.DictReader((site / "manifest.csv").read_text().splitlines()))
+    whole = site.name == "newcomer"
+    return {row["case"]: row["patient"] for row in rows if whole or row["split"] == "test"}
+
+
 @pytest.mark.parametrize("statistics", ["sites", "images"])
 def test_no_output_depends_on_batch_size_or_order(finished_run: Path, unseen: Path, statistics: Statistics) -> None:
     model = TrainedModel.open(finished_run)
@@ -184,24 +207,6 @@ def test_local_has_no_model_for_others(federation: Path, unseen: Path, tmp_path:
         assess(model, open_federation(unseen).sites[0])
     with pytest.raises(ConfigError, match="none for others"):
         model.network()
-
-
-def test_the_interval_is_scipys_percentile_bootstrap() -> None:
-    from scipy.stats import bootstrap
-
-    scores = np.random.default_rng(0).random(40)
-    cases = CaseScores(tuple(map(str, range(40))), ("all",) * 40, tuple(scores.tolist()))
-    drawn = bootstrap([scores], np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1))
-    limits = drawn.confidence_interval
-    np.testing.assert_allclose(interval(cases), (limits.low, limits.high), atol=0.01)
-
-
-def test_the_interval_by_hand() -> None:
-    """Of n equal scores nothing varies; of 0 and 1 in two groups the mean over groups stays between them."""
-    assert interval(CaseScores(["a", "b"], ["", ""], [0.5, 0.5])) == (0.5, 0.5)
-    low, high = interval(CaseScores(list("abcd"), ["x", "x", "y", "y"], [0.0, 1.0, 1.0, 1.0]))
-    assert (low, high) == (0.5, 1.0)
-    assert np.isnan(interval(CaseScores(["a"], [""], [0.5]))).all()
 
 
 def test_the_command(finished_run: Path, unseen: Path, tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ class Assessment:
         images: how many were scored.
         trained: whether it took part in training.
         scores: every metric of the task.
-        low: of the 95 % interval of the main one when cases are drawn again with replacement; NaN for a single case.
-        high: of the same.
+        intervals: of each of them 95 %, over patients, see `harmofl.intervals.interval`; NaN for a single patient.
         cases: the main score of every case.
         said: which amplitude and statistics were used, in plain words.
     """
@@ -30,8 +29,7 @@ class Assessment:
     images: int
     trained: bool
     scores: Mapping[str, float]
-    low: float
-    high: float
+    intervals: Mapping[str, tuple[float, float]]
     cases: CaseScores
     said: tuple[str, ...]
 
@@ -59,11 +57,17 @@ def assess(
     chosen = split or "test"
     scored = undivided(site) if whole else site
     outputs = model.outputs(scored, chosen, statistics, batch_size, device)
-    cases = case_scores(model.metric, outputs, scored, chosen)
-    low, high = interval(cases)
+    scores = score(outputs, scored, chosen)
+    cases = {metric: case_scores(metric, outputs, scored, chosen) for metric in scores}
     said = model.said(site.name, statistics)
     if trained and chosen == "test" and model.card.get("tested", {}).get(site.name, mark := site.test.mark()) != mark:
         said.append(f"{site.name}: test images are not those of the run; it may have trained on some of them")
     return Assessment(
-        site.name, len(scored.split(chosen)), trained, score(outputs, scored, chosen), low, high, cases, tuple(said)
+        site.name,
+        len(scored.split(chosen)),
+        trained,
+        scores,
+        {metric: interval(of_cases) for metric, of_cases in cases.items()},
+        cases[model.metric],
+        tuple(said),
     )

@@ -33,7 +33,7 @@ def evaluate(
     cases: Annotated[Path | None, typer.Option(help="Write the score of every case here, as CSV.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all scores, intervals and what was used here.")] = None,
 ) -> None:
-    """Score a trained model at sites, also at those that never took part, with 95 % intervals over cases.
+    """Score a trained model at sites, also at those that never took part, with 95 % intervals over patients.
 
     Example:
         harmofl evaluate runs/hospitals-harmofl-seed0 --data newcomers --cases cases.csv
@@ -64,16 +64,16 @@ def evaluate(
     console = Console()
     table = Table("site", "images", "trained", trained.metric, "95 % interval")
     for one in found:
-        value, between = f"{one.scores[trained.metric]:.3f}", _between(one)
+        value, between = f"{one.scores[trained.metric]:.3f}", _between(*one.intervals[trained.metric])
         table.add_row(one.site, str(one.images), "yes" if one.trained else "no", value, between)
     console.print(table)
     for line in dict.fromkeys(line for one in found for line in one.said):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def _between(found: "Assessment") -> str:
-    """The interval; a dash where a single case gives none."""
-    return "-" if math.isnan(found.low) else f"{found.low:.3f} - {found.high:.3f}"
+def _between(low: float, high: float) -> str:
+    """The interval; a dash where a single patient gives none."""
+    return "-" if math.isnan(low) else f"{low:.3f} - {high:.3f}"
 
 
 def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statistics: str) -> None:
@@ -84,7 +84,8 @@ def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statisti
             "images": one.images,
             "trained": one.trained,
             "scores": one.scores,
-            "interval": [one.low, one.high],
+            "interval": one.intervals[metric],
+            "intervals": one.intervals,
             "used": one.said,
             "cases": dict(zip(one.cases.cases, one.cases.scores, strict=True)),
         }

@@ -35,8 +35,9 @@ def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> Cas
     """The score of every single case, from the outputs of `predict`; see `harmofl.metrics.CaseScores`."""
     data = site.split(split)
     if site.task == "classification":
-        return classification_cases(metric, outputs, np.asarray(data.targets), data.cases)
-    return segmentation_cases(metric, outputs, np.asarray(data.targets), data.cases, len(site.classes))
+        return classification_cases(metric, outputs, np.asarray(data.targets), data.cases, data.patients)
+    classes = len(site.classes)
+    return segmentation_cases(metric, outputs, np.asarray(data.targets), data.cases, classes, data.patients)
 
 
 def used(method: FedAvg, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:

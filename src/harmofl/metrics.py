@@ -5,7 +5,7 @@ All scores lie in [0, 1] and higher is better; NaN means undefined.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -142,31 +142,88 @@ class CaseScores:
         cases: a name each.
         groups: what each is grouped by: its class for balanced accuracy, the same for all in other scores.
         scores: one each.
+        patients: whose each is, as a number from 0; by default whoever its name stands for.
+        doubled: whether a change in the cases of one group changes the score as much as its mean, not as its share of
+            the groups: of `auc_cases`.
     """
 
     cases: list[str]
     groups: list[str]
     scores: list[float]
+    patients: list[int] = field(default_factory=list)
+    doubled: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.patients:
+            object.__setattr__(self, "patients", numbered(self.cases))
 
 
-def classification_cases(metric: str, probabilities: Floats, targets: Labels, cases: Sequence[str]) -> CaseScores:
-    """Whether each image was classified rightly, 1 or 0; grouped by class for `balanced_accuracy`."""
+def numbered(names: Sequence[str]) -> list[int]:
+    """Each name's number, in the order in which they first appear, from 0."""
+    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return [number[name] for name in names]
+
+
+def classification_cases(
+    metric: str, probabilities: Floats, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()
+) -> CaseScores:
+    """Whether each image was classified rightly, 1 or 0, grouped by class for `balanced_accuracy`; or `auc_cases`.
+
+    `patients` names whose each image is; by default each is of a patient of its own.
+    """
+    if metric == "auc":
+        return auc_cases(probabilities, targets, cases, patients)
     correct = (probabilities.argmax(axis=1) == targets).astype(float).tolist()
     groups = [str(target) for target in targets.tolist()] if metric == "balanced_accuracy" else [""] * len(targets)
-    return CaseScores(list(cases), groups, correct)
+    return CaseScores(list(cases), groups, correct, numbered(patients or cases))
+
+
+def auc_cases(probabilities: Floats, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()) -> CaseScores:
+    """For every class and image, the share of the images on its other side that it is ranked rightly against.
+
+    The mean over the images of the class is its area under the curve, and so is the mean over the others (DeLong et
+    al., Biometrics 44, 1988): a case counts twice in the area's variance.
+    """
+    entries: list[tuple[str, str, float, str]] = []
+    classes = [1] if probabilities.shape[1] == 2 else list(range(probabilities.shape[1]))
+    for k in classes:
+        likely, positive = probabilities[:, k], targets == k
+        if positive.all() or not positive.any():
+            continue
+        share = np.empty(len(likely))
+        for side, sign in ((positive, 1), (~positive, -1)):
+            others = np.sort(sign * likely[~side])
+            lower, equal = (np.searchsorted(others, sign * likely[side], where) for where in ("left", "right"))
+            share[side] = (lower + equal) / 2 / len(others)
+        groups = np.where(positive, f"{k}", f"not {k}").tolist()
+        entries += zip(cases, groups, share.tolist(), patients or cases, strict=True)
+    return CaseScores(
+        [case for case, _, _, _ in entries],
+        [group for _, group, _, _ in entries],
+        [score for _, _, score, _ in entries],
+        numbered([patient for _, _, _, patient in entries]),
+        doubled=True,
+    )
 
 
 def segmentation_cases(
-    metric: str, predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
+    metric: str,
+    predictions: Labels,
+    targets: Labels,
+    cases: Sequence[str],
+    classes: int,
+    patients: Sequence[str] = (),
 ) -> CaseScores:
     """`dice` or `iou` of each case, or `slice_dice_released` of each slice; see `segmentation_scores`."""
     overlap, total = _counts(predictions, targets, cases, classes)
     if metric == "slice_dice_released":
-        return CaseScores(list(cases), [""] * len(cases), (2 * overlap / (total + 1e-5)).mean(axis=1).tolist())
-    names = list(dict.fromkeys(cases))
+        scores = (2 * overlap / (total + 1e-5)).mean(axis=1).tolist()
+        return CaseScores(list(cases), [""] * len(cases), scores, numbered(patients or cases))
+    owner = dict(zip(cases, patients or cases, strict=True))
     overlap, total = (_pool(counts, cases)[:, 1:] for counts in (overlap, total))
     score = _ratio(2 * overlap, total) if metric == "dice" else _ratio(overlap, total - overlap)
-    return CaseScores(names, [""] * len(names), score.mean(axis=1).tolist())
+    names = list(dict.fromkeys(cases))
+    return CaseScores(names, [""] * len(names), score.mean(axis=1).tolist(), numbered([owner[n] for n in names]))
 
 
 def _counts(

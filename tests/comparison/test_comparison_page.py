@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from browser import SIZES, needs_browser, opened
 
-from harmofl.comparison.outcome import CaseTable, Cost, Outcome
+from harmofl.comparison.outcome import Cost, Outcome
 from harmofl.comparison.page import outcome, write_comparison
 from harmofl.comparison.statistics import at_site, difference
 from harmofl.comparison.sweep import sweep_chart
 from harmofl.comparison.table import compare
 from harmofl.comparison.variants import Variant
+from harmofl.intervals import Cases
 
 COST = Cost(seconds=2.0, megabytes=30.0, kept=1.0, held=0.0, passes=1.0, rounds=6)
 SEEDS = (0, 1, 2)
@@ -23,7 +24,9 @@ def made(label, level, sites=("A", "B"), *, method=None, rounds=6, spread=0.02):
     """An outcome whose scores lie at a level, a little lower at every further site."""
     rng = np.random.default_rng(list(label.encode()))
     cases = {
-        site: CaseTable(level - 0.05 * k + spread * rng.standard_normal((len(SEEDS), 20)), np.array([""] * 20))
+        site: Cases(
+            level - 0.05 * k + spread * rng.standard_normal((len(SEEDS), 20)), np.array([""] * 20), np.arange(20)
+        )
         for k, site in enumerate(sites)
     }
     test = np.array([[cases[site].scores[row].mean() for site in sites] for row in range(len(SEEDS))])
@@ -44,7 +47,7 @@ def numbers(path):
 def test_outcome_names_the_best_and_whether_chance_would_do_it():
     clear = outcome(comparison_of(made("plain", 0.7), made("better", 0.8)))
     assert "better has the best mean test Dice, 0.77" in clear
-    assert re.search(r"Against plain that is \+0\.(09|10)\d.*: more than seeds and test cases vary", clear)
+    assert re.search(r"Against plain that is \+0\.(09|10)\d.*: more than seeds and test patients vary", clear)
     levels = {"plain": 0.7, "alike": 0.701, "third": 0.69}
     same = comparison_of(*(made(label, level, spread=0.3) for label, level in levels.items()))
     assert re.search(r"Against plain .*: no more than seeds|^plain has the best", outcome(same))

@@ -22,12 +22,13 @@ from harmofl.report.load import load_runs
 from harmofl.report.pixels import INVENTED, MISSED, compared
 
 
-def write_cases(folder, scores, groups=None):
+def write_cases(folder, scores, groups=None, patients=None):
     cases = {
         site: {
             "cases": [f"case {k}" for k in range(len(values))],
             "groups": groups[site] if groups else [""] * len(values),
             "scores": values,
+            **({"patients": patients[site]} if patients else {}),
         }
         for site, values in scores.items()
     }
@@ -50,23 +51,25 @@ def plain(text):
     return text.replace("\N{EN DASH}", "-")
 
 
-def test_every_site_has_its_interval_over_cases(tmp_path):
+def test_every_site_has_its_interval_over_patients(tmp_path):
     run = write_run(tmp_path / "one")
-    scores = {"A": [0.9, 0.8, 0.7, 0.8] * 5, "B": [0.75] * 20}
-    write_cases(run, scores)
+    scores = {"A": [0.9, 0.8, 0.7, 0.8] * 5, "B": [0.75, 0.74, 0.76, 0.75] * 5}
+    patients = {"A": [k // 2 for k in range(20)], "B": []}
+    write_cases(run, scores, patients=patients)
     text = plain(page_of(tmp_path, run).text)
-    low, high = interval(CaseScores([str(k) for k in range(20)], [""] * 20, scores["A"]))
-    assert f"A 0.800 {low:.3f} - {high:.3f} 17 20" in text
-    assert "B 0.750 0.750 - 0.750 17 20" in text
+    low, high = interval(CaseScores([str(k) for k in range(20)], [""] * 20, scores["A"], patients["A"]))
+    assert f"A 0.800 {low:.3f} - {high:.3f} 17 10" in text
+    low, high = interval(CaseScores([str(k) for k in range(20)], [""] * 20, scores["B"]))
+    assert f"B 0.750 {low:.3f} - {high:.3f} 17 20" in text
     rows = numbers(files_of(tmp_path / "report.html") / "g0-scores.csv")
     assert [(row["site"], float(row["low"]) < 0.8 < float(row["high"])) for row in rows] == [("A", True), ("B", False)]
 
 
-def test_few_cases_and_few_of_a_class_are_warned_of(tmp_path):
+def test_few_patients_and_few_of_a_class_are_warned_of(tmp_path):
     run = write_run(tmp_path / "one")
     write_cases(run, {"A": [0.9, 0.8], "B": [0.7] * 10})
     text = page_of(tmp_path, run).text
-    assert "A has 2 cases to test on: its score is uncertain" in text
+    assert "A has 2 patients to test on: its score is uncertain" in text
     assert "B has" not in text
     classes = write_run(tmp_path / "two", "fedavg", metric="balanced_accuracy")
     groups = {"A": ["0"] * 30 + ["1"] * 12, "B": ["0"] * 30 + ["1"] * 30}

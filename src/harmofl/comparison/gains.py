@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shaped, shorten
-from harmofl.comparison.statistics import Difference, at_site, difference
+from harmofl.comparison.statistics import Difference, at_site, corrected, difference
 from harmofl.comparison.table import Comparison, sites_of
 from harmofl.report.scores import metric_words
 from harmofl.report.vega import Chart
@@ -16,22 +16,25 @@ Row = Mapping[str, Any]
 
 
 def site_differences(comparison: Comparison) -> Chart | None:
-    """How much better each method is than the baseline at each site, with 95 % intervals over seeds and cases."""
-    rows = [_difference_row(method, "mean over sites", found) for method, found in _differences(comparison)]
+    """How much better each method is than the baseline at each site, with 95 % intervals."""
+    known = [(method, "mean over sites", found) for method, found in _differences(comparison)]
     base = next((o for o in comparison.outcomes if o.variant.label == comparison.baseline), None)
     others = [o for o in comparison.outcomes if o is not base]
-    if base is None or not rows or len(others) * len(sites_of(comparison)) > MOST_DIFFERENCES:
+    if base is None or not known or len(others) * len(sites_of(comparison)) > MOST_DIFFERENCES:
         return None
     for site in sites_of(comparison):
         for other in others:
             if site in other.sites and site in base.sites:
                 found = difference(at_site(other, site), at_site(base, site))
-                rows += [_difference_row(labelled(other), site, found)] if found else []
+                known += [(labelled(other), site, found)] if found else []
+    fair = corrected([found for _, _, found in known])
+    places = [(method, site) for method, site, _ in known]
+    rows = [_difference_row(*place, found) for place, found in zip(places, fair, strict=True) if found]
     sites = list(dict.fromkeys(row["site"] for row in rows))
     x = {"type": "quantitative", "title": f"difference to {shorten(comparison.baseline)}", "axis": {"tickCount": 8}}
     tooltip = [{"field": key} for key in ("method", "site")]
     tooltip += [{"field": key, "format": "+.3f"} for key in ("difference", "low", "high")]
-    tooltip += [{"field": "better", "title": "seeds it is better in"}]
+    tooltip += [{"field": "better", "title": "seeds it is better in"}, {"field": "clear"}]
     spec = {
         "height": len(sites) * (11 * len(others) + 8),
         "layer": [
@@ -47,10 +50,10 @@ def site_differences(comparison: Comparison) -> Chart | None:
             },
         ],
     }
-    clear = [row for row in rows if row["low"] > 0 or row["high"] < 0]
-    said = [f"{r['method']} at {r['site']} {r['difference']:+.3f}" for r in clear]
+    said = [f"{r['method']} at {r['site']} {r['difference']:+.3f}" for r in rows if r["clear"] == "yes"]
     title = f"Test {metric_words(comparison.metric)}, difference to {shorten(comparison.baseline)} at every site"
-    return Chart("differences", title, f"{title}; intervals that leave out 0: {'; '.join(said) or 'none'}", spec, rows)
+    told = f"{comparison.interval_over}; clear after Holm's correction for all of these: {'; '.join(said) or 'none'}"
+    return Chart("differences", title, f"{title}; {told}", spec, rows)
 
 
 def _by_method(comparison: Comparison, encoding: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +69,8 @@ def _differences(comparison: Comparison) -> list[tuple[str, Difference]]:
 
 def _difference_row(method: str, site: str, found: Difference) -> dict[str, Any]:
     numbers = {"difference": found.mean, "low": found.low, "high": found.high}
-    return {"method": method, "site": site, **numbers, "better": f"{found.better} of {found.seeds}"}
+    clear = "yes" if found.clear else "no"
+    return {"method": method, "site": site, **numbers, "better": f"{found.better} of {found.seeds}", "clear": clear}
 
 
 def cost_against_gain(comparison: Comparison) -> list[Chart]:

@@ -11,23 +11,12 @@ from numpy.typing import NDArray
 from harmofl.comparison.plan import Job
 from harmofl.comparison.variants import Variant
 from harmofl.errors import RunError
+from harmofl.intervals import Cases
 from harmofl.journal import Journal
 from harmofl.methods import METHODS
+from harmofl.metrics import numbered
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class CaseTable:
-    """Scores of one site's test cases.
-
-    Args:
-        scores: (seeds, cases).
-        groups: (cases,) what each case is averaged with first, see `harmofl.metrics.CaseScores`.
-    """
-
-    scores: Floats
-    groups: NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,7 @@ class Outcome:
     sites: tuple[str, ...]
     test: Floats
     val: Floats
-    cases: Mapping[str, CaseTable]
+    cases: Mapping[str, Cases]
     cost: Cost
     remarks: tuple[str, ...]
     curves: Mapping[str, Floats] = field(default_factory=dict)
@@ -191,14 +180,17 @@ def _curves(by_seed: Sequence[Sequence[_Finished]]) -> dict[str, Floats]:
     return curves
 
 
-def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> CaseTable:
+def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> Cases:
     tables = [next(run.cases[site] for run in runs if site in run.tested) for runs in by_seed.values()]
     if any(table["groups"] != tables[0]["groups"] for table in tables):
         folder = next(iter(by_seed.values()))[0].job.folder
         raise RunError(
             f"{folder}: {site} has other test cases in another seed; delete these folders and run them again"
         )
-    return CaseTable(np.array([table["scores"] for table in tables], float), np.array(tables[0]["groups"], str))
+    first = tables[0]
+    patients = first.get("patients") or numbered(first["cases"])  # runs of older versions name none
+    scores = np.array([table["scores"] for table in tables], float)
+    return Cases(scores, np.array(first["groups"], str), np.array(patients, int))
 
 
 def _cost(runs: Sequence[_Finished]) -> Cost:

@@ -7,6 +7,7 @@ from pathlib import Path
 from harmofl.comparison.charts import curves, overview
 from harmofl.comparison.gains import cost_against_gain, site_differences
 from harmofl.comparison.outcome import Outcome
+from harmofl.comparison.statistics import FEWEST_SEEDS
 from harmofl.comparison.table import Comparison, header, mean_and_spread, rows, sites_of
 from harmofl.files import write_atomic
 from harmofl.report import vega
@@ -101,12 +102,12 @@ def _against(comparison: Comparison, best: Outcome) -> list[str]:
     found = comparison.differences[[o is best for o in comparison.outcomes].index(True)]
     if found is None or not math.isfinite(found.low):
         return []
+    said = f"Against {comparison.baseline} that is {found.mean:+.3f}"
+    between = f"{found.low:+.3f} to {found.high:+.3f}"
+    if found.seeds < FEWEST_SEEDS:
+        return [f"{said} ({comparison.interval_over}: {between}). {comparison.chance}"]
     chance = "more" if found.clear else "no more"
-    interval = f"{found.low:+.3f} to {found.high:+.3f}"
-    return [
-        f"Against {comparison.baseline} that is {found.mean:+.3f}, 95 % interval {interval}: "
-        f"{chance} than seeds and test cases vary."
-    ]
+    return [f"{said}, 95 % interval {between}: {chance} than seeds and test patients vary."]
 
 
 def _yardsticks(comparison: Comparison) -> list[str]:

@@ -1,14 +1,15 @@
-"""Is one method better than another, and by more than seeds and test cases vary?"""
+"""Is one method better than another, and by more than seeds and test patients vary?"""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harmofl.comparison.outcome import CaseTable, Outcome
+from harmofl.comparison.outcome import Outcome
+from harmofl.intervals import Cases, estimate, holm
 
-RESAMPLES = 2000
+FEWEST_SEEDS = 3
+"""With fewer, nothing is called clear: what seeds do is then hardly known, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,11 @@ class Difference:
 
     Args:
         mean: over the seeds that both have.
-        low: of the 95 % interval when seeds and the test cases of each site are drawn again with replacement.
+        low: of its 95 % interval, see `harmofl.intervals.estimate`; with one seed, over test patients alone.
         high: of the same; NaN, as `low`, where there is nothing to draw from.
         better: in how many seeds it is better.
         seeds: how many both have.
+        p: of a difference of 0; NaN where there is no interval.
     """
 
     mean: float
@@ -28,79 +30,37 @@ class Difference:
     high: float
     better: int
     seeds: int
+    p: float
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether it is more than chance: p < 0.05, over three seeds or more."""
+        return self.seeds >= FEWEST_SEEDS and self.p < 0.05
 
 
-def difference(method: Outcome, baseline: Outcome, seed: int = 0) -> Difference | None:
+def difference(method: Outcome, baseline: Outcome) -> Difference | None:
     """The paired difference: the same seeds, the same test cases; None where the two share no seed.
 
     One number is the mean over sites, of the mean over groups (classes, for balanced accuracy), of the mean over cases.
-    Cases are drawn within site and group, so that no class vanishes. The bootstrap is scipy's, percentile method; with
-    few seeds the interval is somewhat too narrow (Efron and Tibshirani 1993).
     """
     common = [s for s in method.seeds if s in baseline.seeds]
     if not common or method.sites != baseline.sites:
         return None
-    rows = [[outcome.seeds.index(s) for s in common] for outcome in (method, baseline)]
-    gains = [
-        (group, weight / len(method.sites))
-        for site in method.sites
-        for group, weight in _groups(method.cases[site], baseline.cases[site], *rows)
-    ]
-    by_seed = sum(weight * gain.mean(axis=1) for gain, weight in gains)
-    low, high = _interval(gains, len(common), seed)
-    return Difference(float(np.mean(by_seed)), low, high, int(np.sum(by_seed > 0)), len(common))
+    ours, theirs = ([outcome.seeds.index(s) for s in common] for outcome in (method, baseline))
+    pairs = [(method.cases[site], baseline.cases[site]) for site in method.sites]
+    found = estimate([Cases(a.scores[ours] - b.scores[theirs], a.groups, a.patients) for a, b in pairs])
+    by_seed = method.average[ours] - baseline.average[theirs]
+    return Difference(found.mean, *found.interval, int(np.sum(by_seed > 0)), len(common), found.p)
+
+
+def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
+    """The same differences, their p corrected for how many there are (Holm)."""
+    known = [one for one in found if one]
+    p = iter(holm([one.p for one in known]))
+    return [one and replace(one, p=next(p)) for one in found]
 
 
 def at_site(outcome: Outcome, site: str) -> Outcome:
     """The same, of one of its sites alone."""
     column = outcome.sites.index(site)
     return replace(outcome, sites=(site,), test=outcome.test[:, [column]], cases={site: outcome.cases[site]})
-
-
-Gains = list[tuple[NDArray[np.float64], float]]
-
-
-def _groups(a: CaseTable, b: CaseTable, rows_a: list[int], rows_b: list[int]) -> Gains:
-    """(seeds, cases) of every group of a site, and what the group weighs."""
-    gain = a.scores[rows_a] - b.scores[rows_b]
-    names = np.unique(a.groups)
-    return [(gain[:, a.groups == name], 1 / len(names)) for name in names]
-
-
-def _interval(gains: Gains, seeds: int, seed: int) -> tuple[float, float]:
-    from scipy.stats import bootstrap  # slow to import
-
-    sizes = [seeds, *(gain.shape[1] for gain, _ in gains)]
-    drawn = [index for index, size in enumerate(sizes) if size > 1]  # of a single one nothing can be drawn
-    if not drawn:
-        return float("nan"), float("nan")
-    result = bootstrap(
-        [np.arange(sizes[index]) for index in drawn],
-        _statistic(gains, drawn),
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        batch=100,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def _statistic(gains: Gains, drawn: list[int]) -> Callable[..., NDArray[np.float64]]:
-    """The mean difference for resampled indices of the seeds (0) and of the cases of each group (1, 2, ...)."""
-
-    def statistic(*indices: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        by_source = dict(zip(drawn, indices, strict=True))
-        total = 0.0
-        for source, (gain, weight) in enumerate(gains, start=1):
-            rows = by_source.get(0, np.arange(len(gain)))
-            columns = by_source.get(source, np.arange(gain.shape[1]))
-            total = total + weight * gain[rows[..., :, None], columns[..., None, :]].mean(axis=(-2, -1))
-        return np.asarray(total)
-
-    return statistic

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harmofl.comparison.outcome import Floats, Outcome
-from harmofl.comparison.statistics import Difference, difference
+from harmofl.comparison.statistics import FEWEST_SEEDS, Difference, corrected, difference
 from harmofl.report.scores import Cell
 
 
@@ -44,13 +44,29 @@ class Comparison:
         return f"test {self.metric} {where}: mean (standard deviation) over {count} seed{'s' * (count != '1')}"
 
     @property
+    def interval_over(self) -> str:
+        """What the intervals of the differences stand for."""
+        if max((found.seeds for found in self.differences if found), default=1) > 1:
+            return "95 % interval over seeds and test patients"
+        return "95 % interval over test patients only, which says nothing about another seed"
+
+    @property
+    def chance(self) -> str:
+        """When a difference is called clear, and how the number of methods is reckoned with."""
+        known = [found for found in self.differences if found and not math.isnan(found.p)]
+        if not any(found.seeds >= FEWEST_SEEDS for found in known):
+            return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
+        several = f", corrected by Holm for {len(known)} methods compared with it" if len(known) > 1 else ""
+        return f"clear: p < 0.05{several}; the intervals are not corrected." if several else "clear: p < 0.05."
+
+    @property
     def notes(self) -> list[str]:
         """What a reader must know."""
         same = self.equal != "rounds" or len({outcome.cost.rounds for outcome in self.outcomes}) < 2
         budget = f"Equal {self.equal} for all." if same else "Rounds as in the table."
         lines = [
             f"Model of the round with the best mean validation {self.metric}; std: across the sites; difference to "
-            f"{self.baseline}: 95 % interval over seeds and test cases, and seeds in which it is better.",
+            f"{self.baseline}: {self.interval_over}, and seeds in which it is better. {self.chance}",
             f"{budget} MB sent: up and down, all sites, whole run; kept: at a site between rounds; "
             "held: at a site while training, beside model and optimizer.",
         ]
@@ -70,7 +86,7 @@ def compare(
     """Put outcomes side by side; without a finished run of the baseline there are no differences."""
     base = next((outcome for outcome in outcomes if outcome.variant.label == baseline), None)
     differences = [None if base is None or outcome is base else difference(outcome, base) for outcome in outcomes]
-    return Comparison(metric, baseline, outcomes, differences, left_out, equal, failed, said)
+    return Comparison(metric, baseline, outcomes, corrected(differences), left_out, equal, failed, said)
 
 
 def sites_of(comparison: Comparison) -> list[str]:
@@ -133,7 +149,7 @@ def _difference_text(found: Difference | None) -> str:
     if found is None:
         return ""
     interval = "" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]"
-    return f"{found.mean:+.3f}{interval} {found.better}/{found.seeds}"
+    return f"{found.mean:+.3f}{interval} {found.better}/{found.seeds}{' clear' * found.clear}"
 
 
 def _megabytes(value: float) -> str:

@@ -1,7 +1,7 @@
 """A hospital's data as training sees it, three splits of decoded images, and the federation of hospitals."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,13 +29,19 @@ class Split:
         images: (N, C, H, W) uint8, where v stands for v/255, or float32 in [0, 1]; may be memory-mapped.
         targets: (N,) int64 class indices, or (N, H, W) uint8 label maps; may be memory-mapped.
         cases: N names of what a segmentation score is computed over; slices of one volume share theirs.
+        patients: N names of whom the images are; by default each case is of a patient of its own.
         parts: how many images in a row are of each site, if sites were merged; a training batch is then of one site.
     """
 
     images: np.ndarray | Joined
     targets: np.ndarray | Joined
     cases: tuple[str, ...]
+    patients: tuple[str, ...] = ()
     parts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.patients:
+            object.__setattr__(self, "patients", self.cases)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,7 +49,8 @@ class Split:
     def first(self, count: int) -> "Split":
         """The first images, as many as that or all."""
         count = min(count, len(self))
-        return Split(self.images[np.arange(count)], self.targets[np.arange(count)], self.cases[:count])
+        rows = np.arange(count)
+        return Split(self.images[rows], self.targets[rows], self.cases[:count], self.patients[:count])
 
     def mark(self) -> str:
         """A short text that changes with the names of the cases."""
@@ -104,13 +111,14 @@ def undivided(site: Site) -> Site:
 
 
 def _prefixed(split: Split, prefix: str) -> Split:
-    return replace(split, cases=tuple(prefix + case for case in split.cases))
+    cases, patients = (tuple(prefix + name for name in names) for names in (split.cases, split.patients))
+    return replace(split, cases=cases, patients=patients)
 
 
 def _merged(splits: Sequence[Split]) -> Split:
     images, targets = (Joined([getattr(split, name) for split in splits]) for name in ("images", "targets"))
-    cases = tuple(case for split in splits for case in split.cases)
-    return Split(images, targets, cases, tuple(map(len, splits)))
+    cases, patients = (tuple(n for split in splits for n in getattr(split, name)) for name in ("cases", "patients"))
+    return Split(images, targets, cases, patients, tuple(map(len, splits)))
 
 
 def split_by_image(site: Site, seed: int) -> Site:
@@ -124,7 +132,12 @@ def split_by_image(site: Site, seed: int) -> Site:
     order = rng(seed, "split by image", site.name).permutation(len(whole))
     cuts = np.cumsum([round(0.64 * len(whole)), round(0.16 * len(whole))])
     train, val, test = (
-        Split(Joined([whole.images], rows), Joined([whole.targets], rows), tuple(whole.cases[i] for i in rows))
+        Split(
+            Joined([whole.images], rows),
+            Joined([whole.targets], rows),
+            tuple(whole.cases[i] for i in rows),
+            tuple(whole.patients[i] for i in rows),
+        )
         for rows in np.split(order, cuts)
     )
     return replace(site, train=train, val=val, test=test)
@@ -186,7 +199,8 @@ def open_federation(
     info = replace(info, size=info.size or common_size(files))
     built = [(site.name, _decode(site, info, cache, progress)) for site in files.sites]
     refuse([problem for _, (_, problems) in built for problem in problems], folder)
-    sites = (_site(name, info, arrays) for name, (arrays, _) in built)
+    owners = [{record.case: record.patient for record in site.records} for site in files.sites]
+    sites = (_site(name, info, arrays, owner) for (name, (arrays, _)), owner in zip(built, owners, strict=True))
     return Federation(info, tuple(sites))
 
 
@@ -196,6 +210,7 @@ def _decode(site: SiteFiles, info: FederationInfo, cache: Path | None, progress:
     return cached(cache, site, info, lambda rows: assemble(site, info, rows, progress))
 
 
-def _site(name: str, info: FederationInfo, arrays: dict[str, Arrays]) -> Site:
-    train, val, test = (Split(*arrays[split]) for split in SPLITS)
+def _site(name: str, info: FederationInfo, arrays: dict[str, Arrays], owner: Mapping[str, str]) -> Site:
+    """The site, from its arrays and the patient of every case."""
+    train, val, test = (Split(*arrays[split], tuple(owner[case] for case in arrays[split][2])) for split in SPLITS)
     return Site(name, info.task, info.classes, train, val, test)

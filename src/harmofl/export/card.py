@@ -96,7 +96,7 @@ def _scores(run: Run) -> str:
     assert result is not None
     score = metric_words(result.main_metric)
     lines = [
-        f"| site | training | validation | test | test {score} | 95 % interval over cases |",
+        f"| site | training | validation | test | test {score} | 95 % interval over patients |",
         "|---|---|---|---|---|---|",
     ]
     for site, value in tested(run, result.main_metric).items():

@@ -158,7 +158,7 @@ def _dash(group: Group) -> dict[str, Any]:
 
 
 def scores(group: Group, ident: str) -> Chart:
-    """The test score of every finished run at every site, with its 95 % interval over the test cases."""
+    """The test score of every finished run at every site, with its 95 % interval over the test patients."""
     rows: list[dict[str, Any]] = []
     for run in group.finished:
         for site, value in tested(run, group.metric).items():
@@ -209,7 +209,7 @@ def scores(group: Group, ident: str) -> Chart:
         },
     }
     told = "; ".join(f"{row['run']} at {row['site']} {number(row['score'])}" for row in rows)
-    title = f"Test {metric_words(group.metric)} with 95 % intervals over cases"
+    title = f"Test {metric_words(group.metric)} with 95 % intervals over patients"
     return Chart(f"{ident}-scores", title, f"{title}: {told}", spec, rows)
 
 

@@ -40,6 +40,8 @@ class _Cases:
     cases: list[str]
     groups: list[str]
     scores: list[Number]
+    patients: list[int] = field(default_factory=list)
+    doubled: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Run:
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % interval of the main metric over the test cases of each site, see `harmofl.intervals.interval`."""
+        """The 95 % interval of the main metric at each site, see `harmofl.intervals.interval`."""
         return {site: interval(cases) for site, cases in self.cases.items()}
 
     @property
@@ -189,7 +191,7 @@ def _load_run(folder: Path) -> Run:
 
 def _read_cases(path: Path) -> dict[str, CaseScores]:
     found = _parse(TypeAdapter(dict[str, _Cases]), _read(path), str(path)) if path.exists() else {}
-    return {site: CaseScores(of.cases, of.groups, of.scores) for site, of in found.items()}
+    return {site: CaseScores(of.cases, of.groups, of.scores, of.patients) for site, of in found.items()}
 
 
 def _read(path: Path) -> str:

@@ -115,7 +115,7 @@ def tested(run: Run, metric: str) -> dict[str, float]:
 
 
 def interval_at(run: Run, site: str) -> tuple[float, float]:
-    """The 95 % interval of the main metric over test cases; NaN where there is none."""
+    """The 95 % interval of the main metric over test patients; NaN where there is none."""
     return run.intervals.get(site, (math.nan, math.nan))
 
 
@@ -125,12 +125,12 @@ def between(low: float, high: float) -> str:
 
 
 def site_table(run: Run, metric: str) -> Table:
-    """One run's test score at every site, with its interval and how many images and cases it is from."""
+    """One run's test score at every site, with its interval and how many images and patients it is from."""
     rows = []
     for site, value in tested(run, metric).items():
         images = run.result.num_images.get(site, {}).get("test") if run.result else None
-        cases = len(set(run.cases[site].cases)) if site in run.cases else None
-        counts = [DASH if count is None else str(count) for count in (images, cases)]
+        patients = len(set(run.cases[site].patients)) if site in run.cases else None
+        counts = [DASH if count is None else str(count) for count in (images, patients)]
         texts = (number(value), between(*interval_at(run, site)), *counts)
         trained = run.result is not None and site in run.result.test
         rows.append(Row(site if trained else f"{site} (not in training)", None, tuple(map(Cell, texts))))
@@ -138,7 +138,7 @@ def site_table(run: Run, metric: str) -> Table:
     for name, value in zip(SUMMARIES, _summary(values), strict=True):
         rows.append(Row(name, None, tuple(map(Cell, (number(value), "", "", "")))))
     title = f"{metric_name(metric)} on test images of every site"
-    return Table(title, (metric_name(metric), "95 % interval", "Images", "Cases"), tuple(rows), "Site", 0)
+    return Table(title, (metric_name(metric), "95 % interval", "Images", "Patients"), tuple(rows), "Site", 0)
 
 
 def score_table(group: Group, metric: str, *, mark_best: bool = False) -> Table:

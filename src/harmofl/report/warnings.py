@@ -8,7 +8,7 @@ from harmofl.report.load import Run
 from harmofl.report.scores import between, interval_at
 
 FEW_IMAGES = 30
-FEW_CASES = 10
+FEW_PATIENTS = 10
 
 
 def warnings(run: Run) -> list[str]:
@@ -19,10 +19,11 @@ def warnings(run: Run) -> list[str]:
 
 
 def _uncertain(run: Run) -> list[str]:
-    """Sites whose score stands on few cases."""
+    """Sites whose score stands on few patients."""
     found = []
     for site, cases in run.cases.items():
-        few = _few_of_a_class(run, cases) if run.result and run.result.task == "classification" else _few_cases(cases)
+        classification = run.result is not None and run.result.task == "classification"
+        few = _few_patients(cases) or (_few_of_a_class(run, cases) if classification else "")
         if few:
             interval = between(*interval_at(run, site))
             known = f" (95 % interval {interval})" if any(map(str.isdigit, interval)) else ""
@@ -30,9 +31,9 @@ def _uncertain(run: Run) -> list[str]:
     return found
 
 
-def _few_cases(cases: CaseScores) -> str:
-    count = len(set(cases.cases))
-    return f"{count} case{'s' * (count != 1)}" if count < FEW_CASES else ""
+def _few_patients(cases: CaseScores) -> str:
+    count = len(set(cases.patients))
+    return f"{count} patient{'s' * (count != 1)}" if count < FEW_PATIENTS else ""
 
 
 def _few_of_a_class(run: Run, cases: CaseScores) -> str:
