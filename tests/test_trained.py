@@ -54,9 +54,9 @@ def test_intervals_are_over_the_patients_of_the_manifest(finished_run: Path, fed
     (newcomer,), model = open_federation(unseen).sites, TrainedModel.open(finished_run)
     found, owner = assess(model, newcomer), owners(unseen / "newcomer")
     assert len(set(found.cases.patients)) == len(set(owner.values())) < len(owner) == len(found.cases.cases)
-    assert found.intervals.keys() == found.scores.keys() == {"accuracy", "balanced_accuracy", "auc"}
+    assert found.intervals.keys() == found.scores.keys() == {"dice", "iou", "slice_dice_released"}
     assert all(low <= found.scores[name] <= high for name, (low, high) in found.intervals.items())
-    assert found.intervals["balanced_accuracy"] == interval(found.cases)
+    assert found.intervals["dice"] == interval(found.cases)
 
 
 def owners(site: Path) -> dict[str, str]:
