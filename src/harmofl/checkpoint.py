@@ -46,6 +46,7 @@ def pack(checkpoint: Checkpoint) -> bytes:
         "best_score": repr(checkpoint.best_score),
         "groups": json.dumps(groups),
         "params": json.dumps(checkpoint.server.params),
+        "sites": str(checkpoint.server.sites),
         "files": json.dumps(dict(checkpoint.files)),
     }
     return save(arrays, about)
@@ -92,7 +93,7 @@ def _checkpoint(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Check
     groups = unflatten(arrays, json.loads(about["groups"]))
     extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
     params = tuple(json.loads(about["params"]))
-    server = ServerState(int(about["round"]), groups["server/weights"], extras, params)
+    server = ServerState(int(about["round"]), groups["server/weights"], extras, params, int(about.get("sites", 0)))
     files = json.loads(about["files"])
     return Checkpoint(server, int(about["best_round"]), float(about["best_score"]), files)
 

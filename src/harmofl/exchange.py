@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from harmofl.arrays import Arrays, num_bytes
 
+OWN_AMPLITUDE = "amplitude"
+"""The extra in which a site sends its own amplitude if there is a common one already when it first takes part."""
+
 ClientState = Mapping[str, Arrays]
 """What a site keeps for itself from round to round: optimizer moments, weights it does not share, control variates."""
 
@@ -20,12 +23,14 @@ class ServerState:
         extras: what a method adds, such as a server optimizer's moments.
         params: the names in `weights` that are trained; a server optimizer moves these and averages the rest
             (running statistics, counters, an amplitude).
+        sites: N, how many the federation has, whether they took part yet or not; 0 if that is not known.
     """
 
     round: int
     weights: Arrays
     extras: Mapping[str, Arrays] = field(default_factory=dict)
     params: tuple[str, ...] = ()
+    sites: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from harmofl.arrays import Arrays, is_finite, norm
 from harmofl.errors import TrainingError
-from harmofl.exchange import Broadcast, ClientUpdate
+from harmofl.exchange import OWN_AMPLITUDE, Broadcast, ClientUpdate
 
 LARGEST = 100.0
 """So many times the norm of the params that were sent (or of 1, if that is more) may the norm of those sent back be."""
@@ -75,7 +75,7 @@ def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str], extras:
         elif not is_finite(value):
             yield f"{name} must be finite, but is not"
     for group, arrays in update.extras.items():
-        if group not in extras:
+        if group not in (*extras, OWN_AMPLITUDE):
             yield f"extras must be those of the method ({', '.join(extras) or 'none'}), got {group!r}"
         for name, value in arrays.items():
             if name not in sent and name not in ("a", update.site):

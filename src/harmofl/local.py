@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from harmofl.arrays import Arrays, is_finite, state_of
 from harmofl.batch import Batch
 from harmofl.errors import TrainingError
-from harmofl.exchange import Broadcast, ClientState, ClientUpdate
+from harmofl.exchange import OWN_AMPLITUDE, Broadcast, ClientState, ClientUpdate
 from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
 from harmofl.precision import LossScale, computing
 from harmofl.seeding import rng, torch_seed
+from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.types import Precision
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class LocalRun:
         state: what the site kept from its last round.
         model: with the global weights and the site's own ones loaded, on the training device, in training mode.
         optimizer: with the site's moments loaded.
-        num_steps: steps taken so far this round.
+        num_steps: batches that were worked through so far this round.
+        taken: steps taken, fewer than that where a gradient overflowed in float16.
         scratch: what the method keeps from step to step within the round: tensors, lists of them, modules.
         scale: of the loss in the backward pass, in float16.
     """
@@ -84,6 +86,7 @@ class LocalRun:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     num_steps: int = 0
+    taken: int = 0
     scratch: dict[str, Any] = field(default_factory=dict)
     scale: LossScale | None = None
 
@@ -134,9 +137,14 @@ class LocalRun:
 
     def normalized(self, batch: Batch) -> Batch:
         """The batch after what stands before the network."""
-        if "amplitude_norm" not in dict(self.model.named_children()):
-            return batch
-        return replace(batch, images=self.model.get_submodule("amplitude_norm")(batch.images))
+        layer = self.amplitude_norm
+        return batch if layer is None else replace(batch, images=layer(batch.images))
+
+    @property
+    def amplitude_norm(self) -> AmplitudeNorm | None:
+        """What stands before the network, if anything."""
+        layer = dict(self.model.named_children()).get("amplitude_norm")
+        return layer if isinstance(layer, AmplitudeNorm) else None
 
     @property
     def network(self) -> nn.Module:
@@ -163,6 +171,7 @@ class LocalRun:
         """Let the site's optimizer, or another one, take a step, unless a gradient overflowed in float16."""
         if self.scale is None or self.scale.settle():
             (optimizer or self.optimizer).step()
+            self.taken += optimizer is None
 
     def batches(self) -> Iterator[Batch]:
         """The round's training batches, in an order and augmentation set by (seed, round, site) alone."""
@@ -227,6 +236,9 @@ def run_client(
         computing(training.precision, device),
     ):
         run = begin(site, broadcast, state, training)
+        layer = run.amplitude_norm
+        if layer is not None:
+            layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
         method.prepare(run)
         losses, away = [], []
         start = _shared_start(run, method) if training.drift else {}
@@ -237,12 +249,14 @@ def run_client(
                 away.append(_squared_distance(run.params, start))
         loss = _mean_loss(losses, run)
         extras, kept = method.report(run)
+        if layer is not None and layer.beside is not None:
+            extras = {**extras, OWN_AMPLITUDE: {"amplitude_norm.amplitude": layer.beside.cpu()}}
         memory = held_bytes(run.scratch)
     weights = state_of(run.model)
     shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}
     _check_finite(weights, run)
     drift = float(torch.stack(away).mean()) if away else math.nan
-    update = ClientUpdate(site.name, shared, len(site.train), run.num_steps, loss, extras, memory, drift=drift)
+    update = ClientUpdate(site.name, shared, len(site.train), run.taken, loss, extras, memory, drift=drift)
     own = {
         name: value
         for name, value in weights.items()
@@ -250,6 +264,8 @@ def run_client(
     }
     if training.protect:
         update = training.protect(update, broadcast)
+    if run.scale:
+        kept = {**kept, "scale": run.scale.state()}
     return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
 
 
@@ -291,7 +307,7 @@ def begin(site: Site, broadcast: Broadcast, state: ClientState, training: Traini
     model.load_state_dict(site_weights(broadcast.weights, state))
     optimizer = training.optimizer(model.parameters())
     load_optimizer_arrays(model, optimizer, state.get("optimizer", {}))
-    scale = LossScale() if training.precision == "float16" else None
+    scale = LossScale(state.get("scale", {})) if training.precision == "float16" else None
     return LocalRun(site, training, broadcast, state, model, optimizer, scale=scale)
 
 

@@ -20,8 +20,11 @@ class Method(Protocol):
     def model(self, network: nn.Module) -> nn.Module:
         """The model that is trained: has the submodule `network`, and what the method puts before it."""
 
-    def start(self, model: nn.Module) -> ServerState:
-        """At the server, once: the state before round 1, from a model with the initial weights."""
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
+        """At the server, once: the state before round 1, from a model with the initial weights, for so many sites.
+
+        0 sites: it is not known how many, and those that ever took part count.
+        """
 
     def broadcast(self, server: ServerState) -> Broadcast:
         """At the server: what every site of the next round receives."""

@@ -1,5 +1,7 @@
 """In which floating-point numbers a network computes; weights, losses, norms and amplitudes keep float32 throughout."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -7,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from harmofl.arrays import Arrays
 from harmofl.types import Precision
 
 _NARROW: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,10 +46,19 @@ class LossScale:
 
     Micikevicius et al., "Mixed Precision Training", ICLR 2018. A step whose gradient overflows is left out and the
     factor halved; after 200 that did not it is doubled.
+
+    Args:
+        state: what `state` gave after the site's last round, if there was one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, state: Arrays | None = None) -> None:
         self.factor, self._good, self.overflowed = _FIRST_SCALE, 0, False
+        if state:
+            self.factor, self._good = float(state["factor"]), int(state["good"])
+
+    def state(self) -> dict[str, Tensor]:
+        """The factor, and for how many steps it has done."""
+        return {"factor": torch.tensor(self.factor, dtype=torch.float64), "good": torch.tensor(self._good)}
 
     def backward(self, loss: Tensor, params: Iterable[nn.Parameter]) -> None:
         """Leave the gradient of the loss at the params; it is to be the only one there."""

@@ -117,7 +117,7 @@ class Trial:
 
     def start(self) -> ServerState:
         """The server's state before round 1; to be asked for before anything is trained."""
-        return self.method.start(self.training.model)
+        return self.method.start(self.training.model, len(self.training_sites))
 
     def card(self) -> dict[str, Any]:
         """What somebody needs to know to use the model."""

@@ -60,7 +60,8 @@ class Cover:
         label = label_of(run, among, broadcast)
         self._once(kept / "masked.json", broadcast.round, label)
         peers = {name: self.place.keys[name] for name in among}
-        return replace(update, weights=masked(update.weights, self.place.name, self.key, peers, label))
+        covered = masked(update.weights, self.place.name, self.key, peers, label)
+        return replace(update, weights=covered, extras={})  # no mask covers an amplitude that is sent again
 
     def _normals(self, update: ClientUpdate, run: str, round_number: int) -> "Normals":
         """The same for the same update, so that an answer sent twice tells nothing more."""

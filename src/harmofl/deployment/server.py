@@ -223,7 +223,7 @@ class Server:
         for line in statement(experiment, method, deployed=True):
             log.info(line)
         training = Training(model=model, loss=LOSSES[experiment.training.loss or ""], optimizer=torch.optim.SGD)
-        checkpoint = journal.load() or Checkpoint(method.start(model))
+        checkpoint = journal.load() or Checkpoint(method.start(model, len(self.place.keys)))
         journal.rewind(checkpoint.server.round)
         journal.settle(checkpoint.best_round)
         if checkpoint.server.round:

@@ -36,9 +36,9 @@ class FedAdam(FedAvg):
     beta2: float = 0.99
     tau: float = 1e-3
 
-    def start(self, model: nn.Module) -> ServerState:
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """m = 0, v = tau^2."""
-        server = super().start(model)
+        server = super().start(model, sites)
         m = zeros(server.weights, server.params, torch.float64)
         v = {name: torch.full_like(value, self.tau**2) for name, value in m.items()}
         return replace(server, extras={"m": m, "v": v})

@@ -6,19 +6,19 @@ Algorithm 1. https://arxiv.org/abs/1602.05629
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays, mean, state_of
+from harmofl.arrays import Arrays, difference, mean, moved, state_of
 from harmofl.batch import Batch
 from harmofl.checks import check_within
 from harmofl.errors import ConfigError, ShapeError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods import climbing
+from harmofl.methods.common_amplitude import COLLECTING, collected
 from harmofl.robust import Average, average
 from harmofl.spectral.amplitude import AmplitudeNorm, Band
 from harmofl.spectral.profile import ProfileNorm, Reference
@@ -128,25 +128,29 @@ class FedAvg:
         climbing.check_part(self, model)
         return model
 
-    def start(self, model: nn.Module) -> ServerState:
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """The initial weights, no round done."""
         params = tuple(name for name, param in model.named_parameters(remove_duplicate=False) if param.requires_grad)
-        return ServerState(0, state_of(model), params=params)
+        return ServerState(0, state_of(model), params=params, sites=sites)
 
     def broadcast(self, server: ServerState) -> Broadcast:
         """The global weights, and the extras that sites need."""
         extras = {name: server.extras[name] for name in self.told if name in server.extras}
         return Broadcast(server.round + 1, server.weights, extras)
 
+    def weight(self, update: ClientUpdate) -> float:
+        """What p_i is in proportion to: 1, or n_i."""
+        return float(update.num_samples) if self.weighting == "samples" else 1.0
+
     def shares(self, updates: Sequence[ClientUpdate]) -> list[float]:
-        """p_i."""
-        weights = [float(u.num_samples) if self.weighting == "samples" else 1.0 for u in updates]
+        """p_i among the sites of a round."""
+        weights = [self.weight(update) for update in updates]
         return [weight / sum(weights) for weight in weights]
 
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
         """w = sum_i p_i w_i over the sites of this round; what no site sends stays as it is.
 
-        After round 1 the common amplitude is fixed: A = sum_i p_i A_i (HarmoFL, Algorithm 1).
+        The common amplitude is A = sum_i p_i A_i (HarmoFL, Algorithm 1), see `harmofl.methods.common_amplitude`.
 
         Raises:
             ShapeError: if an amplitude is learnt and the sites' images differ in width.
@@ -155,8 +159,13 @@ class FedAvg:
         entries, shares = [u.weights for u in updates], self.shares(updates)
         averaged = average(self.average, entries, shares, server.weights, server.params, self.trim)
         weights, extras = self.server_step(server, averaged, updates)
-        fixed = {"amplitude_norm.frozen": torch.tensor(True)} if "amplitude_norm.amplitude" in averaged else {}
-        return ServerState(server.round + 1, {**server.weights, **weights, **fixed}, extras, server.params)
+        amplitude, kept = collected(self, server, updates)
+        return replace(
+            server,
+            round=server.round + 1,
+            weights={**server.weights, **weights, **amplitude},
+            extras={**{group: arrays for group, arrays in extras.items() if group not in COLLECTING}, **kept},
+        )
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
@@ -221,6 +230,14 @@ class FedAvg:
     def remarks(self, model: nn.Module) -> list[str]:
         """What a user should know of this method with this model, in plain words."""
         return climbing.remarks(self)
+
+
+def paced(server: ServerState, averaged: Arrays, server_lr: float) -> Arrays:
+    """W + server_lr (averaged - w) of the params; the rest, and all where the rate is 1, as averaged."""
+    names = [name for name in server.params if name in averaged]
+    if server_lr == 1:
+        return averaged
+    return {**averaged, **moved(server.weights, difference(averaged, server.weights, names), server_lr)}
 
 
 def _check_widths(updates: Sequence[ClientUpdate]) -> None:

@@ -28,9 +28,9 @@ class FedAvgM(FedAvg):
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 0.99)}
     beta: float = 0.9
 
-    def start(self, model: nn.Module) -> ServerState:
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """v = 0."""
-        server = super().start(model)
+        server = super().start(model, sites)
         return replace(server, extras={"v": zeros(server.weights, server.params, torch.float64)})
 
     def server_step(

@@ -15,15 +15,15 @@ from harmofl.arrays import Arrays, difference, moved, scaled, zeros
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
-from harmofl.methods.roll import roll
+from harmofl.methods.roll import ROLL, over_all
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedDyn(FedAvg):
     """w_i <- w_i - eta (g - h_i + lambda (w_i - w));  h_i <- h_i - lambda (w_i - w) after the round's last step.
 
-    h <- h - lambda (1/N) sum_i (w_i - w);  w <- sum_i p_i w_i - h / lambda. Params alone, the rest is averaged; N
-    counts every site that ever took part.
+    h <- h - lambda (1/N) sum_i (w_i - w);  w <- sum_i p_i w_i - h / lambda. Params alone, the rest is averaged. 1/N is
+    p_i where `weighting` says so; N counts all sites of the federation, see `harmofl.methods.roll`.
 
     Args:
         lambda_: weight of the regularizer (alpha in its paper), at least 0; 0 gives FedAvg.
@@ -33,10 +33,10 @@ class FedDyn(FedAvg):
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1)}
     lambda_: float = 0.1
 
-    def start(self, model: nn.Module) -> ServerState:
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """h = 0."""
-        server = super().start(model)
-        return replace(server, extras={"h": zeros(server.weights, server.params, torch.float64), "roll": {}})
+        server = super().start(model, sites)
+        return replace(server, extras={"h": zeros(server.weights, server.params, torch.float64), ROLL: {}})
 
     def prepare(self, run: LocalRun) -> None:
         """Fetch h_i."""
@@ -58,10 +58,8 @@ class FedDyn(FedAvg):
         """The average, less h / lambda."""
         if not self.lambda_:
             return averaged, server.extras
-        everyone = roll(server, updates)
-        h = scaled(server.extras["h"], len(server.extras["roll"]) / len(everyone))
-        for update in updates:
-            names = [name for name in h if name in update.weights]
-            h = {**h, **moved(h, difference(update.weights, server.weights, names), -self.lambda_ / len(everyone))}
-        sent = {name: h[name] for name in h if name in averaged}
-        return {**averaged, **moved(averaged, sent, -1 / self.lambda_)}, {**server.extras, "h": h, "roll": everyone}
+        names = [name for name in server.extras["h"] if name in averaged]
+        changes = [scaled(difference(update.weights, server.weights, names), -self.lambda_) for update in updates]
+        kept = over_all(self, server, "h", updates, changes)
+        sent = {name: kept["h"][name] for name in names}
+        return {**averaged, **moved(averaged, sent, -1 / self.lambda_)}, {**server.extras, **kept}

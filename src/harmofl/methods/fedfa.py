@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from harmofl.arrays import Arrays
 from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.local import LocalRun
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import channels_read, stages
+from harmofl.seeding import rng
 
 EPS = 1e-6
 
@@ -53,6 +55,11 @@ class FedFA(FedAvg):
             return super().remarks(model)
         return ["fedfa: this network has no layer that normalizes maps and names no stages, so it equals fedavg"]
 
+    def prepare(self, run: LocalRun) -> None:
+        """Draw anew for each round, site and stage."""
+        for stage, layer in enumerate(run.model.get_submodule("augmentation").children()):
+            layer.random = rng(run.training.seed, "fedfa", run.broadcast.round, run.site.name, stage)  # type: ignore
+
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
@@ -81,7 +88,7 @@ class FeatureAugmentation(nn.Module):
 
     def __init__(self, channels: int, chance: float, keep: float) -> None:
         super().__init__()
-        self.chance, self.keep = chance, keep
+        self.chance, self.keep, self.random = chance, keep, rng(0, "fedfa")
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
         self.register_buffer("mean_between", torch.ones(channels))
@@ -93,7 +100,7 @@ class FeatureAugmentation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), see `FedFA`; unchanged in evaluation, for a single image, and if no map."""
-        if not self.training or not self.chance or len(x) < 2 or x.dim() != 4 or float(torch.rand(())) >= self.chance:
+        if not self.training or not self.chance or len(x) < 2 or x.dim() != 4 or self.random.random() >= self.chance:
             return x
         return self._augmented(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 
@@ -101,18 +108,18 @@ class FeatureAugmentation(nn.Module):
         m = x.mean(dim=(2, 3))
         s = (x.var(dim=(2, 3), unbiased=False) + EPS).sqrt()
         with torch.no_grad():
-            self.mean.lerp_(m.mean(dim=0), 1 - self.keep)
-            self.std.lerp_(s.mean(dim=0), 1 - self.keep)
-        shifted, scaled = _varied(m, self.mean_between), _varied(s, self.std_between)
+            self.mean.lerp_(m.mean(dim=0).to(self.mean), 1 - self.keep)
+            self.std.lerp_(s.mean(dim=0).to(self.std), 1 - self.keep)
+        shifted, scaled = self._varied(m, self.mean_between), self._varied(s, self.std_between)
         normal = (x - m[:, :, None, None]) / s[:, :, None, None]
         return scaled[:, :, None, None] * normal + shifted[:, :, None, None]
 
-
-def _varied(statistic: Tensor, between: Tensor) -> Tensor:
-    """N(statistic, S) for (N, C)."""
-    t = 1 / (1 + 1 / (between + EPS))
-    S = (1 + t * len(t) / t.sum()) * (statistic.var(dim=0) + EPS)
-    return statistic + torch.randn_like(statistic) * S.sqrt()
+    def _varied(self, statistic: Tensor, between: Tensor) -> Tensor:
+        """N(statistic, S) for (N, C)."""
+        t = 1 / (1 + 1 / (between.to(statistic) + EPS))
+        S = (1 + t * len(t) / t.sum()) * (statistic.var(dim=0) + EPS)
+        drawn = torch.from_numpy(self.random.standard_normal(tuple(statistic.shape)))
+        return statistic + drawn.to(statistic, non_blocking=True) * S.sqrt()
 
 
 class _Augmented(nn.Sequential):

@@ -33,7 +33,7 @@ class FedNova(FedAvg):
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
         """||a_i||_1."""
-        tau, rho = run.num_steps, float(run.optimizer.param_groups[0].get("momentum", 0))
+        tau, rho = run.taken, float(run.optimizer.param_groups[0].get("momentum", 0))
         norm = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
         return {"nova": {"a": torch.tensor(norm, dtype=torch.float64)}}, {}
 
@@ -46,5 +46,6 @@ class FedNova(FedAvg):
         weights = {name: value.double() for name, value in server.weights.items() if name in server.params}
         for p_i, a_i, update in zip(p, a, updates, strict=True):
             names = [name for name in weights if name in update.weights]
-            weights |= moved(weights, difference(update.weights, server.weights, names), p_i * tau_eff / a_i)
+            if a_i:  # else no step was taken
+                weights |= moved(weights, difference(update.weights, server.weights, names), p_i * tau_eff / a_i)
         return {**averaged, **{n: w.to(server.weights[n].dtype) for n, w in weights.items()}}, server.extras

@@ -4,11 +4,13 @@ Qu et al., "Generalized Federated Learning via Sharpness Aware Minimization", IC
 https://arxiv.org/abs/2206.02618
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harmofl.methods.fedavg import FedAvg
+from harmofl.arrays import Arrays
+from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.methods.fedavg import FedAvg, paced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,16 @@ class FedSAM(FedAvg):
 
     Args:
         alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg and its one pass a step.
+        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged as ever.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     alpha: float = 0.05
+    server_lr: float = 1.0
+
+    def server_step(
+        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
+    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+        """The average of the weights, at the server's learning rate."""
+        return paced(server, averaged, self.server_lr), server.extras

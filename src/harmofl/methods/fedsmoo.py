@@ -23,7 +23,7 @@ from harmofl.sharpness import climb, displaced
 class FedSMOO(FedDyn):
     """FedDyn with the gradient at w_i + e, e = alpha (g - m_i - s) / ||g - m_i - s||_2,  m_i <- m_i + e - s, each step.
 
-    The site sends m_i - e of its last step; the server sets s = alpha (their mean) / ||their mean||_2.
+    The site sends m_i - e of its last step; the server sets s = alpha (their mean) / ||their mean||_2, the mean by p_i.
 
     Args:
         alpha: length of the climb (r in its paper), at least 0; 0 gives FedDyn.
@@ -36,9 +36,9 @@ class FedSMOO(FedDyn):
     told = ("s",)
     alpha: float = 0.05
 
-    def start(self, model: nn.Module) -> ServerState:
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """s = 0."""
-        server = super().start(model)
+        server = super().start(model, sites)
         return replace(server, extras={**server.extras, "s": zeros(server.weights, server.params)})
 
     def prepare(self, run: LocalRun) -> None:
@@ -70,5 +70,5 @@ class FedSMOO(FedDyn):
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
         """FedDyn's step, and s."""
         weights, extras = super().server_step(server, averaged, updates)
-        s = mean([update.extras["s"] for update in updates], [1.0] * len(updates))
+        s = mean([update.extras["s"] for update in updates], self.shares(updates))
         return weights, {**extras, "s": dict(zip(s, climb(list(s.values()), self.alpha), strict=True))}

@@ -18,8 +18,8 @@ class HarmoFL(FedAvg):
 
     In round 1 each site learns its running amplitude A_i (Eq 3) while training on Psi(x) = F^-1(A_i, P(x)) (Eq 4);
     after it the server averages them, and from then on every site uses that one amplitude, also to validate and
-    test. Steps are perturbed (Eq 6-7, as in `FedSAM`). A site sends its amplitude in round 1 alone; it comes down with
-    the weights, so that a site that joins later has it.
+    test. Steps are perturbed (Eq 6-7, as in `FedSAM`). The common amplitude comes down with the weights; a site that
+    first takes part later uses it, and sends its own, which enters the average, see `harmofl.methods.common_amplitude`.
 
     Args:
         band: which frequencies are normalized: 1 all (the paper), 0 < L < 1 a low-frequency window, 0 the mean

@@ -3,7 +3,7 @@
 The lower yardstick of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +27,10 @@ class Local(FedAvg):
         if "amplitude_norm" in dict(run.model.named_children()):
             run.model.get_submodule("amplitude_norm").freeze()  # type: ignore[operator]
         return {}, {}
+
+    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+        """The initial weights: a site trains alone from its first round on."""
+        return weights
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """Nothing."""

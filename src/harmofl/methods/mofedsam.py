@@ -14,7 +14,7 @@ from torch import nn
 from harmofl.arrays import Arrays, mean, zeros
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
-from harmofl.methods.fedavg import FedAvg
+from harmofl.methods.fedavg import FedAvg, paced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +28,20 @@ class MoFedSAM(FedAvg):
     Args:
         alpha: length of the climb (rho in its paper), at least 0.
         beta: weight of the site's own gradient, in [0, 1]; 1 gives FedSAM.
+        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged as ever.
     """
 
-    ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]"}
+    ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]", "server_lr": "(0, inf)"}
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
     sent = ("direction",)
     told = ("direction",)
     alpha: float = 0.05
     beta: float = 0.1
+    server_lr: float = 1.0
 
-    def start(self, model: nn.Module) -> ServerState:
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """D = 0."""
-        server = super().start(model)
+        server = super().start(model, sites)
         return replace(server, extras={"direction": zeros(server.weights, server.params)})
 
     def prepare(self, run: LocalRun) -> None:
@@ -54,11 +56,12 @@ class MoFedSAM(FedAvg):
         torch._foreach_add_(run.scratch["total"], run.grads)
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Send the mean of v."""
-        return {"direction": run.named(torch._foreach_div(run.scratch["total"], run.num_steps))}, {}
+        """Send the mean of v over the steps taken; 0 if there was none."""
+        return {"direction": run.named(torch._foreach_div(run.scratch["total"], max(run.taken, 1)))}, {}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
         """The average of the weights, and D."""
-        return averaged, {"direction": mean([u.extras["direction"] for u in updates], self.shares(updates))}
+        direction = mean([u.extras["direction"] for u in updates], self.shares(updates))
+        return paced(server, averaged, self.server_lr), {"direction": direction}

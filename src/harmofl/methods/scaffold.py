@@ -6,15 +6,16 @@ option II. https://arxiv.org/abs/1910.06378
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from harmofl.arrays import Arrays, moved, scaled, zeros
+from harmofl.arrays import Arrays, zeros
 from harmofl.exchange import ClientState, ClientUpdate, ServerState
 from harmofl.local import LocalRun
-from harmofl.methods.fedavg import FedAvg
-from harmofl.methods.roll import roll
+from harmofl.methods.fedavg import FedAvg, paced
+from harmofl.methods.roll import ROLL, over_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +23,22 @@ class Scaffold(FedAvg):
     """w_i <- w_i - eta (g - c_i + c);  c_i <- (1/K) sum_k g_k;  c <- c + (1/N) sum_i (c_i_new - c_i_old).
 
     The mean of the round's K gradients is what option II, c_i - c + (w - w_i) / (K eta), comes to for plain SGD; here
-    it is taken as it stands, since under momentum or Adam the way that the weights went is no gradient. N counts every
-    site that ever took part.
+    it is taken as it stands, since under momentum or Adam the way that the weights went is no gradient. 1/N is p_i
+    where `weighting` says so; N counts all sites of the federation, see `harmofl.methods.roll`.
+
+    Args:
+        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged as ever.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
+    server_lr: float = 1.0
     sent = ("control",)
     told = ("control",)
 
-    def start(self, model: nn.Module) -> ServerState:
+    def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """c = 0."""
-        server = super().start(model)
-        return replace(server, extras={"control": zeros(server.weights, server.params), "roll": {}})
+        server = super().start(model, sites)
+        return replace(server, extras={"control": zeros(server.weights, server.params), ROLL: {}})
 
     def prepare(self, run: LocalRun) -> None:
         """Lay out c - c_i."""
@@ -45,8 +51,8 @@ class Scaffold(FedAvg):
         torch._foreach_add_(run.grads, run.scratch["shift"])
 
     def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Send by how much c_i changed; keep c_i."""
-        c_i = torch._foreach_div(run.scratch["total"], run.num_steps)
+        """Send by how much c_i changed; keep c_i, which is as it was where no step was taken."""
+        c_i = torch._foreach_div(run.scratch["total"], run.taken) if run.taken else run.scratch["own"]
         change = torch._foreach_sub(c_i, run.scratch["own"])
         return {"control": run.named(change)}, {"control": run.named(c_i)}
 
@@ -54,8 +60,6 @@ class Scaffold(FedAvg):
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
         """The average of the weights, and c."""
-        everyone = roll(server, updates)
-        c = scaled(server.extras["control"], len(server.extras["roll"]) / len(everyone))
-        for update in updates:
-            c = moved(c, update.extras["control"], 1 / len(everyone))
-        return averaged, {**server.extras, "control": c, "roll": everyone}
+        changes = [update.extras["control"] for update in updates]
+        kept = over_all(self, server, "control", updates, changes)
+        return paced(server, averaged, self.server_lr), {**server.extras, **kept}

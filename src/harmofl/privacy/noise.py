@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harmofl.arrays import Arrays, difference, moved, norm
-from harmofl.exchange import Broadcast, ClientUpdate
+from harmofl.exchange import OWN_AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.seeding import rng
 
 AMPLITUDE = "amplitude_norm.amplitude"
@@ -46,7 +46,11 @@ class Noise:
             amplitude = {AMPLITUDE: update.weights[AMPLITUDE].double()}
             noisy = self._noisy(amplitude, self.amplitude_clip, normals)[AMPLITUDE]
             weights[AMPLITUDE] = noisy.to(update.weights[AMPLITUDE].dtype)
-        return replace(update, weights=weights)
+        extras = dict(update.extras)
+        if late := extras.get(OWN_AMPLITUDE):
+            covered = self._noisy(late, self.amplitude_clip, normals)
+            extras[OWN_AMPLITUDE] = {name: value.to(late[name].dtype) for name, value in covered.items()}
+        return replace(update, weights=weights, extras=extras)
 
     def _noisy(self, arrays: Arrays, clip: float, normals: Normals) -> Arrays:
         length = norm(list(arrays.values()))

@@ -10,6 +10,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from harmofl.errors import HarmoFLError, RunError
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.local import Training, run_client
 from harmofl.method import Method
-from harmofl.runtimes import Carried
+from harmofl.runtimes import Carried, first_state
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,14 @@ class Workers:
         idle, busy = list(self._lines), dict[Connection, str]()
         done: dict[str, tuple[ClientUpdate, ClientState]] = {}
         told = set[Connection]()
+        first = cache(lambda: first_state(method, broadcast, states))
         while waiting or busy:
             while waiting and idle:
                 line, site = idle.pop(), waiting.pop()
                 if line not in told:
                     self._send(line, broadcast)
                     told.add(line)
-                self._send(line, (site.name, states.get(site.name, {})))
+                self._send(line, (site.name, states[site.name] if site.name in states else first()))
                 busy[line] = site.name
             ready = wait(list(busy))
             for line in [line for line in busy if line in ready]:

@@ -1,12 +1,13 @@
 """All sites in one process, one after the other: the reference that other runtimes are compared with."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from harmofl.data.site import Site
 from harmofl.exchange import ClientState, ServerState
 from harmofl.local import Training, run_client
 from harmofl.method import Method
-from harmofl.runtimes import Carried
+from harmofl.runtimes import Carried, first_state
 
 
 def run_round(
@@ -20,8 +21,10 @@ def run_round(
     """See `RunRound`."""
     broadcast = method.broadcast(server)
     updates, kept = [], dict[str, ClientState]()
+    first = cache(lambda: first_state(method, broadcast, states))
     for site in sorted(sites, key=lambda site: site.name):
-        update, kept[site.name] = run_client(method, site, broadcast, states.get(site.name, {}), training)
+        state = states[site.name] if site.name in states else first()
+        update, kept[site.name] = run_client(method, site, broadcast, state, training)
         updates.append(update)
         on_site(site.name)
     return method.aggregate(server, updates), kept, updates

@@ -8,6 +8,7 @@ The spectrum of a real image is Hermitian, so everything here works on its half,
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -114,6 +115,7 @@ class AmplitudeNorm(nn.Module):
         check_within("strength", strength, "[0, 1]")
         check_within("decay", decay, "[0, 1]")
         self.band, self.decay, self.strength, self._held = band, decay, strength, False
+        self._beside: tuple[AmplitudeNorm, ...] = ()  # in a tuple, so that it is no part of the state
         self.register_buffer("amplitude", torch.zeros(0))
         self.register_buffer("width", torch.tensor(0, device="cpu"))
         self.register_buffer("count", torch.tensor(0, device="cpu"))
@@ -125,9 +127,30 @@ class AmplitudeNorm(nn.Module):
             return x
         if x.dim() != 4 or not x.is_floating_point():
             raise ShapeError(f"images must be (N, C, H, W) of a floating-point type, got {tuple(x.shape)} {x.dtype}")
-        if self.training and not self.frozen and not self._held:
-            self._learn(x.detach().as_subclass(Tensor))  # a MetaTensor would put its file names into the state
+        if self.training and not self._held:
+            plain = x.detach().as_subclass(Tensor)  # a MetaTensor would put its file names into the state
+            for layer in self._beside if self.frozen else (self,):
+                layer._learn(plain)
+                self._learnt(layer)
         return self._normalized(x) if self.count else x
+
+    def learn_beside(self, wanted: bool) -> None:
+        """Whether to learn, once frozen, the amplitude of the images to come all the same, beside that in use."""
+        self._beside = ()
+        if wanted:
+            fresh = deepcopy(self)
+            for name, buffer in list(fresh.named_buffers()):
+                empty = buffer.dim() and name in ("amplitude", "own")
+                setattr(fresh, name, buffer.new_zeros(0) if empty else torch.zeros_like(buffer))
+            self._beside = (fresh,)
+
+    @property
+    def beside(self) -> Tensor | None:
+        """What was learnt beside that in use, if anything."""
+        return next((layer.amplitude for layer in self._beside if layer.count), None)
+
+    def _learnt(self, layer: "AmplitudeNorm") -> None:
+        """Called after each batch with the layer that learnt it, this one or the one beside."""
 
     def freeze(self) -> None:
         """Keep the amplitude from now on; the server does so after averaging the sites' after round 1."""

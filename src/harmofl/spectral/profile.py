@@ -147,10 +147,9 @@ class ProfileNorm(AmplitudeNorm):
         R = profile(x, self.rings)
         return R.mean(dim=1, keepdim=True).expand_as(R) if self.joint else R
 
-    def _learn(self, x: Tensor) -> None:
-        super()._learn(x)
+    def _learnt(self, layer: AmplitudeNorm) -> None:
         if self.reference == "site":
-            self.own = self.amplitude.clone()
+            self.own = layer.amplitude.clone()
 
     def _normalized(self, x: Tensor) -> Tensor:
         if x.shape[1] != len(self.amplitude):

@@ -1,0 +1,47 @@
+"""The common amplitude of HarmoFL's Algorithm 1, also where only some sites take part in a round.
+
+Each site's own amplitude (Eq 3) is sent once: with its weights in round 1, where there is no common one yet; later on
+as an extra, learnt beside the common one in the first round that the site takes part in. The common amplitude is at any
+time the average over the sites that have sent theirs, and final when all N have. Nothing waits for a site that never
+comes: it has no share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from harmofl.arrays import Arrays
+from harmofl.exchange import OWN_AMPLITUDE, ClientUpdate, ServerState
+from harmofl.robust import average
+
+if TYPE_CHECKING:
+    from harmofl.methods.fedavg import FedAvg
+
+AMPLITUDE, FROZEN = "amplitude_norm.amplitude", "amplitude_norm.frozen"
+COLLECTING = COLLECTED, WEIGHTS = "amplitudes", "amplitude weights"
+"""The server's extras: by site, what it sent, and what its share is in proportion to."""
+
+
+def collected(
+    method: FedAvg, server: ServerState, updates: Sequence[ClientUpdate]
+) -> tuple[Arrays, Mapping[str, Arrays]]:
+    """The entries of the common amplitude, if they change, and the extras that keep the sites' until it is final."""
+    known, weights = (dict(server.extras.get(group, {})) for group in (COLLECTED, WEIGHTS))
+    final = bool(server.weights.get(FROZEN, False)) and not known
+    for update in [] if final else updates:
+        own = {**update.weights, **update.extras.get(OWN_AMPLITUDE, {})}
+        if AMPLITUDE in own and update.site not in known:
+            known[update.site] = own[AMPLITUDE]
+            weights[update.site] = torch.tensor(method.weight(update), dtype=torch.float64)
+    if len(known) == len(server.extras.get(COLLECTED, {})):
+        return {}, {group: server.extras[group] for group in (COLLECTED, WEIGHTS) if known}
+    total = sum(map(float, weights.values()))
+    sites = sorted(known)
+    shares = [float(weights[site]) / total for site in sites]
+    entries = [{AMPLITUDE: known[site]} for site in sites]
+    common = average(method.average, entries, shares, server.weights, (), method.trim)
+    complete = 0 < server.sites <= len(known)
+    return {**common, FROZEN: torch.tensor(True)}, {} if complete else {COLLECTED: known, WEIGHTS: weights}
