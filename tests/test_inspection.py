@@ -19,6 +19,8 @@ def test_what_a_site_may_send() -> None:
     check_update(GOOD, SENT, WEIGHTS, ["w"], ["c"])
     check_update(replace(GOOD, weights={"steps": torch.tensor(5)}, extras={}), SENT, ["steps"], ["w"])
     check_update(replace(GOOD, weights={}), SENT, [], [], ["c"])
+    late = {"amplitude": {"w": torch.ones(2, 3)}}  # of a site that first takes part once there is a common one
+    check_update(replace(GOOD, extras=late), SENT, WEIGHTS, ["w"], [])
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def test_what_a_site_may_send() -> None:
         ({"weights": {**WEIGHTS, "amplitude": torch.tensor([float("nan")])}}, "amplitude must be finite, but is not"),
         ({"extras": {"c": {"w": torch.full((2, 3), float("nan"))}}}, "c of w must be finite, but is not"),
         ({"extras": {"c": {"w": torch.ones(3)}}}, r"c of w must have the shape \(2, 3\), got \(3,\)"),
+        ({"extras": {"amplitude": {"w": torch.ones(3)}}}, r"amplitude of w must have the shape \(2, 3\), got \(3,\)"),
         ({"extras": {"s": {}}}, r"extras must be those of the method \(c\), got 's'"),
         (
             {"weights": {**WEIGHTS, "w": torch.full((2, 3), 1e3)}},

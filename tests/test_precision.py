@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from harmofl.errors import ConfigError
 from harmofl.evaluation import predict
 from harmofl.experiment import Watch
 from harmofl.journal import Journal, RoundRecord
+from harmofl.local import run_client
 from harmofl.methods import FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.precision import LossScale, computing
+from harmofl.runtimes.simulation import run_round
 
 CPU = torch.device("cpu")
 
@@ -106,6 +109,66 @@ def test_a_step_left_out_leaves_no_trace_in_a_correction(monkeypatch: pytest.Mon
         server, states, _ = train(method, toy_training(method, precision="float16"), rounds=1)
         assert all(value.isfinite().all() for group in server.extras.values() for value in group.values()), name
         assert all(v.isfinite().all() for s in states.values() for group in s.values() for v in group.values()), name
+
+
+def test_a_step_left_out_is_counted_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first steps overflow; what is sent is the mean over, or the number of, the others."""
+    site, plain = toy_sites()[0], FedAvg()
+    whole, _ = run_client(plain, site, plain.broadcast(plain.start(toy_training(plain).model)), {}, toy_training(plain))
+    monkeypatch.setattr("harmofl.precision._FIRST_SCALE", 2.0**30)
+    for name in ("scaffold", "mofedsam", "fednova"):
+        method, grads = make_method(name, {}), list[float]()
+        training = toy_training(
+            method, optimizer=lambda params, grads=grads: Counting(params, grads), precision="float16", epochs=20
+        )
+        server = method.start(training.model)
+        update, _ = run_client(method, site, method.broadcast(server), {}, training)
+        assert 0 < update.num_steps == len(grads) < 20 * whole.num_steps, name
+        if name == "fednova":
+            assert float(update.extras["nova"]["a"]) == update.num_steps
+        else:
+            sent = update.extras["control" if name == "scaffold" else "direction"]["network.3.bias"]
+            assert float(sent[0]) == pytest.approx(sum(grads) / len(grads), rel=1e-3), name
+
+
+class Counting(torch.optim.SGD):
+    """Notes one gradient of every step that it takes."""
+
+    def __init__(self, params: Any, grads: list[float]) -> None:
+        super().__init__(params, lr=0.01)
+        self.grads = grads
+
+    def step(self, closure: Any = None) -> None:
+        self.grads.append(float(self.param_groups[0]["params"][-1].grad[0]))
+        super().step(closure)
+
+
+def test_a_site_that_takes_no_step_sends_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harmofl.precision._FIRST_SCALE", 2.0**127)
+    for name in ("scaffold", "mofedsam", "fednova", "fedavg"):
+        method = make_method(name, {})
+        training = toy_training(method, precision="float16", batch_size=100)
+        server = method.start(training.model)
+        later, states, updates = run_round(method, server, toy_sites()[:1], {}, training)
+        assert updates[0].num_steps == 0
+        for param in server.params:
+            assert torch.equal(later.weights[param], server.weights[param]), (name, param)
+        assert all(not value.any() for group in updates[0].extras.values() for value in group.values()), name
+        assert float(states["a"]["scale"]["factor"]) == 2.0**126
+
+
+def test_the_scale_of_the_loss_survives_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harmofl.precision._FIRST_SCALE", 2.0**126)
+    method, site = FedAvg(), toy_sites()[0]
+    training = toy_training(method, precision="float16", batch_size=100)
+    server, states, taken, factors = method.start(training.model), {}, [], []
+    for _ in range(130):
+        server, states, (update,) = run_round(method, server, [site], states, training)
+        taken.append(update.num_steps)
+        factors.append(float(states["a"]["scale"]["factor"]))
+    first = taken.index(1)
+    assert first > 0 and factors[0] == 2.0**125 and factors[first] == 2.0 ** (126 - first)
+    assert all(taken[first:]) and int(states["a"]["scale"]["good"]) == 130 - first
 
 
 def test_one_bad_pass_of_two_is_enough() -> None:

@@ -1,10 +1,12 @@
 """What happens to representations, feature maps and images: MOON, FedFA, FedDG."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from toys import adam, assert_same, sgd, toy_network, toy_sites, toy_training, train
 
 from harmofl.errors import ConfigError
@@ -15,6 +17,7 @@ from harmofl.methods.fedfa import FeatureAugmentation, FedFA
 from harmofl.methods.moon import MOON
 from harmofl.models import DenseNet, UNet
 from harmofl.models.representation import head_name, logits_and_representation, stages
+from harmofl.seeding import torch_seed
 
 optimizers = pytest.mark.parametrize("optimizer", [sgd, adam])
 
@@ -152,6 +155,37 @@ def test_feature_augmentation_leaves_a_single_image_alone() -> None:
     layer = FeatureAugmentation(2, chance=1, keep=0.9)
     x = torch.rand(1, 2, 4, 4)
     assert layer(x) is x
+
+
+def test_fedfa_trains_a_network_of_doubles() -> None:
+    method = FedFA(chance=1)
+    training = toy_training(method, toy_network().double(), loss=lambda logits, y: cross_entropy(logits.double(), y))
+    sites = [replace(s, train=replace(s.train, images=s.train.images.astype(np.float64))) for s in toy_sites()]
+    training = replace(training, augment=lambda batch, random: replace(batch, images=batch.images.double()))
+    server, *_ = train(method, training, rounds=2, sites=sites)
+    assert server.weights["network.0.0.weight"].dtype == torch.float64
+    assert server.weights["augmentation.0.mean"].any()
+
+
+def test_fedfa_draws_from_seed_round_and_site_and_from_no_global_generator() -> None:
+    """The same round twice has the same bits though other things drew in between; another seed has others."""
+    method = FedFA(chance=1)
+    found = []
+    for seed, noise in ((0, 1), (0, 99), (1, 1)):
+        torch.manual_seed(noise)
+        training = toy_training(method, seed=seed)
+        broadcast = method.broadcast(method.start(training.model))
+        before = torch.get_rng_state()
+        with torch_seed(noise, "something else"):
+            training.model.load_state_dict(broadcast.weights)
+            run = begin(toy_sites()[0], broadcast, {}, training)
+            method.prepare(run)
+            state = torch.get_rng_state()
+            run.model(torch.linspace(0, 1, 2 * 3 * 9 * 7).reshape(2, 3, 9, 7))
+            assert torch.equal(state, torch.get_rng_state())
+            found.append(run.model(torch.linspace(0, 1, 2 * 3 * 9 * 7).reshape(2, 3, 9, 7)))
+        assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
 def test_fedfa_says_when_there_is_nothing_to_augment() -> None:

@@ -1,6 +1,7 @@
 """Clipping and noise by hand, the accountant against the textbook, and what an experiment may ask for."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from toys import assert_same
 from harmofl import run
 from harmofl.config import load_experiment
 from harmofl.errors import ConfigError
-from harmofl.exchange import Broadcast, ClientUpdate
+from harmofl.exchange import OWN_AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.journal import Journal
 from harmofl.privacy.accounting import epsilon
 from harmofl.privacy.noise import AMPLITUDE, Noise, share
@@ -115,3 +116,12 @@ def test_old_configurations_have_no_privacy() -> None:
     table = load_experiment(None, {"data.folder": "x"}).privacy
     assert table.clip is None
     assert not table.masks
+
+
+def test_an_amplitude_that_comes_late_is_noised_like_one_of_round_1() -> None:
+    late = replace(
+        UPDATE, weights={"w": UPDATE.weights["w"]}, extras={OWN_AMPLITUDE: {AMPLITUDE: torch.tensor([6.0, 8.0])}}
+    )
+    sent = Broadcast(2, {"w": SENT.weights["w"], AMPLITUDE: torch.ones(2)})
+    noisy = Noise(clip=1.0, multiplier=0.5, amplitude_clip=5.0).added(late, sent, ones)
+    torch.testing.assert_close(noisy.extras[OWN_AMPLITUDE][AMPLITUDE], torch.tensor([5.5, 6.5]))
