@@ -23,13 +23,11 @@ class Checkpoint:
     Args:
         server: the server's state after its round.
         best_round: the round with the best mean validation score so far; 0 before any.
-        best_score: that score.
         files: the file with what a site keeps, by site; see `harmofl.states`.
     """
 
     server: ServerState
     best_round: int = 0
-    best_score: float = float("-inf")
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -43,7 +41,6 @@ def pack(checkpoint: Checkpoint) -> bytes:
     about = {
         "round": str(checkpoint.server.round),
         "best_round": str(checkpoint.best_round),
-        "best_score": repr(checkpoint.best_score),
         "groups": json.dumps(groups),
         "params": json.dumps(checkpoint.server.params),
         "sites": str(checkpoint.server.sites),
@@ -95,7 +92,7 @@ def _checkpoint(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Check
     params = tuple(json.loads(about["params"]))
     server = ServerState(int(about["round"]), groups["server/weights"], extras, params, int(about.get("sites", 0)))
     files = json.loads(about["files"])
-    return Checkpoint(server, int(about["best_round"]), float(about["best_score"]), files)
+    return Checkpoint(server, int(about["best_round"]), files)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from harmofl.arrays import Arrays, num_bytes
-from harmofl.batch_statistics import mixes, of_site
+from harmofl.batch_statistics import of_site
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, load_experiment, to_toml
 from harmofl.data.manifest import SPLITS
@@ -21,7 +21,9 @@ from harmofl.errors import RunError
 from harmofl.evaluation import case_scores, score
 from harmofl.journal import Journal, RoundRecord
 from harmofl.keepsakes import common_spectrum, sample, save_arrays, spectrum
+from harmofl.metrics import improves
 from harmofl.processes import runtime, shared_cache
+from harmofl.protection import tells_statistics
 from harmofl.runtimes import RunRound
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.trial import Trial
@@ -93,7 +95,7 @@ def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
 
 def _last(trial: Trial, journal: Journal) -> Checkpoint:
     """The checkpoint to go on from, and the journal as it was then."""
-    if journal.card() != trial.card():
+    if not journal.is_of(trial.card()):
         raise RunError(
             f"{journal.folder}: configuration and images must be those that the run began with, but are not; restore "
             "them or start a new run"
@@ -143,8 +145,7 @@ def _round(
     journal.states.keep(server.round, kept)
     own.update({site: entries for site, state in kept.items() if (entries := trial.method.own(state))})
     val = trial.scores(server.weights, own, "val") if _validated(trial, server.round) else None
-    mean = trial.summary(val).mean if val else float("-inf")
-    best = mean > before.best_score
+    best = bool(val) and improves(val or {}, journal.scores_of(before.best_round), trial.metric)
     if best:
         journal.save_model(server.round, server.weights, own)
     seconds = time.perf_counter() - begin
@@ -163,8 +164,7 @@ def _round(
         best=best,
         test=trial.scores(server.weights, own, "test") if every else None,
     )
-    chosen = (server.round, mean) if best else (before.best_round, before.best_score)
-    return Checkpoint(server, *chosen), record
+    return Checkpoint(server, server.round if best else before.best_round), record
 
 
 def _validated(trial: Trial, round_number: int) -> bool:
@@ -177,7 +177,7 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
     weights, own = journal.load_model()
     used = trial.used(weights, own)
     scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
-    keeps = mixes(trial.training.model) and not trial.experiment.privacy.noise  # exact statistics would undo it
+    keeps = tells_statistics(trial.experiment.privacy, trial.training.model)
     for site in (*trial.federation.sites, *trial.unseen):
         outputs = trial.predict(site, "test", used(site.name))
         scores[site.name] = score(outputs, site, "test")

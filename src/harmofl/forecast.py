@@ -113,10 +113,18 @@ def forecast(experiment: Experiment, opening: Callable[[str, int, int], None]) -
         seconds=start + once + rounds * (training + rest) + validations * validation + rounds * tests + test,
         bytes_up=trial.method.sends * drawn * up,
         bytes_down=trial.method.sends * drawn * down,
-        wire=trial.method.sends * drawn * (first.num_bytes() + opened.num_bytes() + (rounds - 1) * (up + down)),
+        wire=trial.method.sends
+        * (drawn * (first.num_bytes() + opened.num_bytes() + (rounds - 1) * (up + down)) + _late(trial, broadcast)),
         memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
         disk=disk,
     )
+
+
+def _late(trial: Trial, broadcast: Broadcast) -> int:
+    """Bytes of the amplitudes that sites send which do not take part in round 1, but later."""
+    first, *later = (trial.drawn(k + 1) for k in range(trial.experiment.training.rounds))
+    late = {site.name for drawn in later for site in drawn} - {site.name for site in first}
+    return len(late) * num_bytes({n: v for n, v in broadcast.weights.items() if n == "amplitude_norm.amplitude"})
 
 
 def _train(

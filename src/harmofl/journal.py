@@ -124,6 +124,14 @@ class Journal:
             raise RunError(f"{folder}: no run here (config.toml is missing); give the folder of a run")
         return journal
 
+    def is_of(self, card: Mapping[str, Any]) -> bool:
+        """Whether a card says what this run's says; it may say more, as that of a later version does."""
+        return _says(card, self.card())
+
+    def scores_of(self, round_number: int) -> dict[str, dict[str, float | None]] | None:
+        """The validation scores of a round by site; None for round 0."""
+        return self.records()[round_number - 1]["val"] if round_number else None
+
     def card(self) -> dict[str, Any]:
         """What `create` was given to describe the model."""
         return _read_json(self._model / "model.json")
@@ -308,3 +316,9 @@ def _round_of(row: str) -> int:
         return int(json.loads(row)["round"])
     except (ValueError, TypeError, KeyError):
         return 1 << 62
+
+
+def _says(card: object, other: object) -> bool:
+    if isinstance(card, Mapping) and isinstance(other, Mapping):
+        return all(key in card and _says(card[key], value) for key, value in other.items())
+    return card == other

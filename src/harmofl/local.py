@@ -312,7 +312,7 @@ def begin(site: Site, broadcast: Broadcast, state: ClientState, training: Traini
 
 
 def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
-    values = torch.stack(losses).float().cpu()
+    values = torch.stack(losses).double().cpu()
     if not values.isfinite().all():
         step = int((~values.isfinite()).nonzero()[0]) + 1
         raise TrainingError(

@@ -43,6 +43,27 @@ class Summary:
     std: float
 
 
+def improves(
+    now: Mapping[str, Mapping[str, float | None]], best: Mapping[str, Mapping[str, float | None]] | None, metric: str
+) -> bool:
+    """Whether a round's validation scores are better than those of the best round so far.
+
+    They are if the mean is higher over the sites that have a score in both; None is a score that is NaN. Without such a
+    site they are not, and the first round with a score is the best so far.
+    """
+    known = {site for site, scores in now.items() if _known(scores[metric])}
+    if best is None:
+        return bool(known)
+    both = sorted(site for site in known & best.keys() if _known(best[site][metric]))
+    then = [best[site][metric] for site in both]
+    here = [now[site][metric] for site in both]
+    return bool(both) and bool(np.mean(np.array(here, float)) > np.mean(np.array(then, float)))
+
+
+def _known(score: float | None) -> bool:
+    return score is not None and not math.isnan(score)
+
+
 def summarize(scores: Mapping[str, float]) -> Summary:
     """Summary of one score, higher better, of each site; see `Summary`."""
     known = {site: float(score) for site, score in scores.items() if not math.isnan(score)}

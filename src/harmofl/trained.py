@@ -20,10 +20,10 @@ from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import predict, used
 from harmofl.journal import model_folder, read_model, read_moments
 from harmofl.methods import FedAvg, make_method
-from harmofl.metrics import MAIN_METRIC
+from harmofl.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.spectral.profile import ProfileNorm
-from harmofl.types import Statistics
+from harmofl.types import Statistics, Task
 
 _PROFILE = "amplitude_norm.own"
 DEFAULT: Statistics = "images"
@@ -101,8 +101,12 @@ class TrainedModel:
 
     @property
     def metric(self) -> str:
-        """By which the task is scored first."""
-        return MAIN_METRIC["classification" if self.card["task"] == "classification" else "segmentation"]
+        """That of the run; the task's, of models of older versions, which do not say."""
+        task: Task = "classification" if self.card["task"] == "classification" else "segmentation"
+        metric = self.card.get("metric", MAIN_METRIC[task])
+        if metric not in CASE_METRICS[task]:
+            raise RunError(f"model.json: metric must be one of {', '.join(CASE_METRICS[task])}, got {metric!r}")
+        return str(metric)
 
     @property
     def mixes(self) -> bool:

@@ -127,6 +127,7 @@ class Trial:
             "classes": list(info.classes),
             "channels": images.shape[1],
             "size": list(images.shape[2:]),
+            "metric": self.metric,
             "network": self.experiment.network.model_dump(),
             "method": dict(self.experiment.method),
             "sites": [site.name for site in self.federation.sites],

@@ -28,7 +28,7 @@ from harmofl.journal import Journal, RoundRecord
 from harmofl.local import Training
 from harmofl.losses import LOSSES
 from harmofl.methods import FedAvg, make_method
-from harmofl.metrics import MAIN_METRIC, summarize
+from harmofl.metrics import MAIN_METRIC, improves, summarize
 from harmofl.protection import check_method, check_model, statement, tells_statistics
 from harmofl.runtimes.flower import FlowerRounds
 from harmofl.runtimes.flower.door import Certificate
@@ -200,6 +200,7 @@ class Server:
             "classes": list(first["classes"]),
             "channels": int(first["channels"]),
             "size": list(first["size"]),
+            "metric": self.metric(first),
             "network": self.experiment.network.model_dump(),
             "method": dict(self.experiment.method),
             "sites": sorted(self.place.keys),
@@ -255,10 +256,8 @@ class Server:
         self.counted.update({update.site: number for update in updates})
         scored = updates and self.validated(number)
         val = self.scores(card, server.round, server.weights, "val") if scored else None
-        metric, mean = self.metric(card), float("-inf")
-        if val:
-            mean = summarize({site: values[metric] for site, values in val.items()}).mean
-        best = bool(val) and self._better(journal, before.best_round, val or {}, metric)
+        metric = self.metric(card)
+        best = bool(val) and improves(val or {}, journal.scores_of(before.best_round), metric)
         if best:
             journal.save_model(server.round, server.weights, {})
         sent = method.broadcast(before.server).num_bytes()
@@ -274,11 +273,11 @@ class Server:
             best=best,
             left_out=out,
         )
-        chosen = (server.round, mean) if best else (before.best_round, before.best_score)
+        mean = summarize({site: values[metric] for site, values in (val or {}).items()}).mean
         said = f"{metric} {mean:.4f}" if val else "not validated"
         total = self.experiment.training.rounds
         log.info("round %d of %d: %d sites, %s, %.1f s", number, total, len(updates), said, record.seconds)
-        return Checkpoint(server, *chosen), record
+        return Checkpoint(server, server.round if best else before.best_round), record
 
     def trained(
         self,
@@ -338,17 +337,6 @@ class Server:
         if line != self.told:
             log.info(line)
             self.told = line
-
-    def _better(self, journal: Journal, best_round: int, val: Mapping[str, Mapping[str, float]], metric: str) -> bool:
-        """Whether the scores are better than those of the best round so far, at the sites that gave both."""
-        if not best_round:
-            return True
-        held = journal.records()[best_round - 1]["val"]
-        both = sorted(val.keys() & held.keys())
-        if not both:
-            return False
-        now, then = (summarize({name: scores[name][metric] for name in both}).mean for scores in (val, held))
-        return now > then
 
     def _absence(self, name: str) -> str:
         return self.refused.get(name, f"{name}: is not connected")
@@ -431,7 +419,7 @@ class Server:
             "summary": asdict(summarize({site: values[metric] for site, values in test.items()})),
             "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
             "num_params": sum(p.numel() for p in training.model.parameters()),
-            "passes": 1.0,
+            "passes": method.passes,
             "remarks": statement(self.experiment, method, deployed=True),
         }
         journal.finish(result)

@@ -77,7 +77,7 @@ class Opened:
         self._journal, self._progress = Journal.open(folder), progress
         experiment = load_experiment(self._journal.config_path, {"run.device": device, "run.diagnostics": False})
         self.trial = Trial.prepare(experiment, progress)
-        if self._journal.card() != self.trial.card():
+        if not self._journal.is_of(self.trial.card()):
             raise RunError(f"{folder}: images must be those that the run began with, but are not; restore them")
         checkpoint = self._journal.load()
         if checkpoint is None:

@@ -179,6 +179,9 @@ class AmplitudeNorm(nn.Module):
 
     @torch.no_grad()
     def _learn(self, x: Tensor) -> None:
+        if self.decay == 0 and self.count:  # the first batch's stays for ever
+            self.count += 1
+            return
         batch_mean = self._statistic(x).mean(dim=0)
         if not self.count:
             self.amplitude = torch.zeros_like(batch_mean)
