@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 
 from harmofl.errors import ConfigError, ShapeError
 from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
+from harmofl.spectral.profile import ProfileNorm
 
 
 def naive(x: np.ndarray, A: np.ndarray, L: float) -> np.ndarray:
@@ -283,3 +284,17 @@ def test_many_images_are_normalized_as_each_by_itself(band: float) -> None:
     together = with_amplitude(x, A, band)
     for k in (0, 9, 39):
         torch.testing.assert_close(together[k : k + 1], with_amplitude(x[k : k + 1], A, band), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer", [AmplitudeNorm(band=0, decay=0), ProfileNorm(rings=2, decay=0)], ids=["band", "rings"]
+)
+def test_with_decay_0_only_the_first_batch_is_learnt_from(
+    layer: AmplitudeNorm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.rand(2, 3, 8, 8)
+    layer(x)
+    first = layer.amplitude.clone()
+    monkeypatch.setattr(type(layer), "_statistic", None)  # not to be called again
+    layer(torch.rand(2, 3, 8, 8))
+    assert torch.equal(layer.amplitude, first) and int(layer.count) == 2

@@ -40,6 +40,8 @@ def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
     assert [record["val"] for record in plain.records()] == [record["val"] for record in real.records()]
     assert [record["bytes_up"] for record in plain.records()] == [record["bytes_up"] for record in real.records()]
     assert plain.result()["test"] == real.result()["test"]
+    assert plain.result()["passes"] == real.result()["passes"]
+    assert plain.result()["chosen_round"] == real.result()["chosen_round"]
     assert plain.result()["num_images"] == real.result()["num_images"]
     kept, told = (read_moments(run.folder / "model") for run in (plain, real))
     assert set(kept) == set(told) == set(SITES)

@@ -25,6 +25,7 @@ from harmofl.metrics import (
     Summary,
     classification_cases,
     classification_scores,
+    improves,
     segmentation_cases,
     segmentation_scores,
     summarize,
@@ -183,3 +184,16 @@ def test_summary_of_nothing(scores: dict[str, float]) -> None:
 def test_main_metrics_exist() -> None:
     assert MAIN_METRIC["segmentation"] in segmentation_scores(MAPS, TRUTH, CASES, 2)
     assert MAIN_METRIC["classification"] in classification_scores(binary([0.4]), np.array([0]))
+
+
+def test_a_round_is_better_by_its_mean_over_the_sites_that_scored_in_both() -> None:
+    """a and b then; now a is lower, b higher; c is new, and d was NaN."""
+    best = {"a": {"dice": 0.8}, "b": {"dice": 0.5}, "d": {"dice": None}}
+    assert improves({"a": {"dice": 0.7}, "b": {"dice": 0.7}}, best, "dice")
+    assert not improves({"a": {"dice": 0.7}, "b": {"dice": 0.6}}, best, "dice")
+    assert not improves({"a": {"dice": 0.8}, "c": {"dice": 1.0}, "d": {"dice": 1.0}}, best, "dice")
+    assert improves({"b": {"dice": 0.51}}, best, "dice")
+    assert not improves({"c": {"dice": 1.0}}, best, "dice")
+    assert improves({"a": {"dice": 0.0}}, None, "dice")
+    assert not improves({"a": {"dice": math.nan}}, None, "dice")
+    assert not improves({"a": {"dice": math.nan}, "b": {"dice": 0.5}}, best, "dice")

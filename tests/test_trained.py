@@ -59,6 +59,37 @@ def test_intervals_are_over_the_patients_of_the_manifest(finished_run: Path, fed
     assert found.intervals["dice"] == interval(found.cases)
 
 
+def test_the_main_metric_is_that_of_the_run(federation: Path, unseen: Path, tmp_path: Path) -> None:
+    run(small(federation, evaluation__metric="iou", training__rounds=1), tmp_path / "run")
+    words = ["evaluate", str(tmp_path / "run"), "--data", str(unseen), "--json", str(tmp_path / "told.json")]
+    done = CliRunner().invoke(app, words)
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert "iou" in done.output and told["metric"] == "iou"
+    scores = told["sites"]["newcomer"]
+    assert scores["interval"] == scores["intervals"]["iou"]
+    assert np.mean(list(scores["cases"].values())) == pytest.approx(scores["scores"]["iou"])
+    card = tmp_path / "run" / "model" / "model.json"
+    older = {key: value for key, value in json.loads(card.read_text()).items() if key != "metric"}
+    card.write_text(json.dumps(older))
+    assert TrainedModel.open(tmp_path / "run").metric == "dice"
+    card.write_text(json.dumps({**older, "metric": "auc"}))
+    with pytest.raises(RunError, match=r"model\.json: metric must be one of dice, iou, slice_dice_released, got 'auc'"):
+        _ = TrainedModel.open(tmp_path / "run").metric
+
+
+def test_a_run_of_an_earlier_version_goes_on(federation: Path, tmp_path: Path) -> None:
+    """Its card and its method's settings say less than those of today."""
+    experiment = small(federation, method__name="fedsam", training__rounds=1)
+    run(experiment, tmp_path / "run")
+    journal = Journal.open(tmp_path / "run")
+    card = journal.card()
+    del card["metric"], card["method"]["server_lr"]
+    assert journal.is_of(journal.card())
+    (tmp_path / "run" / "model" / "model.json").write_text(json.dumps(card))
+    assert journal.is_of({**card, "metric": "dice", "method": {**card["method"], "server_lr": 1.0}})
+    assert not journal.is_of({**card, "sites": []})
+
+
 def owners(site: Path) -> dict[str, str]:
     """The patient of each case that is tested, or of every one where all are."""
     rows = list(csv.DictReader((site / "manifest.csv").read_text().splitlines()))
