@@ -13,7 +13,7 @@ from toys import assert_same, toy_network, toy_sites, toy_training, train
 from harmofl import resume, run
 from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError
-from harmofl.evaluation import predict
+from harmofl.evaluation import Batching, predict
 from harmofl.experiment import Watch
 from harmofl.journal import Journal, RoundRecord
 from harmofl.local import run_client
@@ -66,7 +66,7 @@ def test_evaluation_computes_in_it() -> None:
     model = FedAvg().model(toy_network())
     site = toy_sites()[0]
     wide, narrow = (
-        predict(model, site, "test", batch_size=4, device=CPU, precision=precision)
+        predict(model, site, "test", batching=Batching(4), device=CPU, precision=precision)
         for precision in ("float32", "bfloat16")
     )
     assert narrow.dtype == wide.dtype

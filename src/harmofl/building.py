@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harmofl.batch import Batch
 from harmofl.config import Experiment, TrainingTable
 from harmofl.data.site import Federation
-from harmofl.data.transforms import augment
+from harmofl.data.transforms import augment, augment_as_released
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.local import Training, batch_indices
 from harmofl.losses import LOSSES
@@ -49,7 +49,8 @@ def build(experiment: Experiment, federation: Federation, method: FedAvg, device
         optimizer=_optimizer(table, device),
         epochs=table.epochs,
         batch_size=table.batch_size or 0,
-        augment=augment if table.augment == "flips" else None,
+        last_alone=table.last_image == "alone",
+        augment={"none": None, "flips": augment, "flips-released": augment_as_released}[table.augment],
         seed=experiment.run.seed,
         precision=table.precision,
         device=device,
@@ -72,12 +73,20 @@ def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: 
         seed=experiment.run.seed,
         options=table.options,
     )
+    if table.values == "0..255":
+        network.register_forward_pre_hook(_as_bytes)
     if experiment.training.compile:
         _check_compiler()
         torch._dynamo.config.recompile_limit = 64  # above it some sizes would run as they are, whichever came last
         network.compile(dynamic=False)  # else a size's numbers depend on which sizes came before it
     model: nn.Module = method.model(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model  # in the layout of faster convolutions
+
+
+def _as_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Images in [0, 255], as HarmoFL's released code reads volumes; Psi has been taken, which any factor passes."""
+    images, *others = inputs
+    return images * 255, *others
 
 
 def _check_compiler() -> None:
@@ -132,9 +141,9 @@ def _try_out(federation: Federation, training: Training, evaluation: int) -> Non
     for training_mode, splits, size in ((True, ("train",), training.batch_size), (False, ("val", "test"), evaluation)):
         site, split = min(
             ((site, site.split(name)) for site in federation.sites for name in splits),
-            key=lambda pair: _smallest(len(pair[1]), size),
+            key=lambda pair: _smallest(len(pair[1]), size, training.last_alone),
         )
-        batch = split.batch(range(_smallest(len(split), size)))
+        batch = split.batch(range(_smallest(len(split), size, training.last_alone)))
         try:
             training.optimizer(copy.parameters())
             with torch.no_grad(), computing(training.precision, training.device):
@@ -152,8 +161,8 @@ def _try_out(federation: Federation, training: Training, evaluation: int) -> Non
             )
 
 
-def _smallest(count: int, batch_size: int) -> int:
-    return min(len(index) for index in batch_indices(np.arange(count), batch_size))
+def _smallest(count: int, batch_size: int, last_alone: bool) -> int:
+    return min(len(index) for index in batch_indices(np.arange(count), batch_size, last_alone))
 
 
 def _misfit(logits: object, classes: int, batch: Batch) -> str:

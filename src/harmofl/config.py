@@ -1,12 +1,12 @@
 """An experiment as text: a TOML file, options of the command line, and the defaults of the task.
 
 [run]         name, seed, device, threads, workers, checkpoint_every, diagnostics
-[data]        folder, size, channels, sites, unseen, split, split_seed, cache, source
+[data]        folder, size, channels, slices, levels, sites, unseen, split, split_seed, images_per_site, cache, source
 [method]      name, and the method's hyperparameters
-[network]     name, norm, options
+[network]     name, norm, values, options
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
-              compile, augment, updates
-[evaluation]  metric, batch_size, every, test_every_round
+              compile, augment, last_image, updates
+[evaluation]  metric, batch_size, test_batch_size, batches, validation, every, test_every_round
 [privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
 
@@ -24,7 +24,7 @@ from harmofl.data.layout.reading import check_folder
 from harmofl.errors import ConfigError, DataError
 from harmofl.methods import check_names, make_method
 from harmofl.metrics import MAIN_METRIC
-from harmofl.types import Normalization, Precision, Task
+from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
 
 Section = dict[str, Any]
 
@@ -68,10 +68,17 @@ class DataTable(_Table):
     folder: Folder
     size: tuple[int, int] | None = None
     channels: int | None = Field(None, ge=1)
+    slices: Literal["all", "foreground", "inner"] | None = Field(
+        None, description="of volumes; inner: with a mask, but not the first and the last; as federation.toml says"
+    )
+    levels: Levels = Field("rounded", description="how volumes become 8 bit; truncated: as released")
     sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these take part")
     unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
     split: Literal["given", "images"] = Field("given", description="images: 64/16/20 % of single images, at random")
     split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
+    images_per_site: Literal["all", "smallest"] | Annotated[int, Field(ge=1)] = Field(
+        "all", description="training images that a site uses, its first; smallest: as many as the smallest site has"
+    )
     cache: Folder | None = Field(None, description="keep decoded images here, mapped, and not in memory")
     source: str = Field("", description="where the data can be had, in words")
 
@@ -81,6 +88,7 @@ class NetworkTable(_Table):
 
     name: str | None = None
     norm: Normalization = "batch-stats"
+    values: Literal["0..1", "0..255"] = Field("0..1", description="what the network reads of an 8-bit image")
     options: Section = Field(default_factory=dict)
 
 
@@ -98,7 +106,10 @@ class TrainingTable(_Table):
     loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
     precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
     compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
-    augment: Literal["none", "flips"] = Field("none", description="flips: and quarter turns of square images")
+    augment: Augmentation = Field("none", description="flips: and quarter turns of square images")
+    last_image: Literal["joined", "alone"] = Field(
+        "joined", description="a single image that is left over: with the batch before it, or a batch of its own"
+    )
     updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: half the bytes, see compression")
 
 
@@ -107,6 +118,9 @@ class EvaluationTable(_Table):
 
     metric: str | None = Field(None, description="by which the round is chosen and methods are compared")
     batch_size: int = Field(32, ge=1)
+    test_batch_size: int | None = Field(None, ge=1, description="in the final test; as batch_size")
+    batches: Literal["mixed", "in-order"] = Field("mixed", description="mixed: in one random order for ever")
+    validation: Literal["images", "batches"] = Field("images", description="batches: the mean of the batches' scores")
     every: int = Field(1, ge=1, description="rounds between validations; the last is always validated")
     test_every_round: bool = False
 
@@ -137,7 +151,7 @@ class Experiment(_Table):
     data: DataTable
     run: RunTable = RunTable()  # type: ignore[call-arg]
     method: Section = Field(default_factory=dict, validate_default=True)
-    network: NetworkTable = NetworkTable()
+    network: NetworkTable = NetworkTable()  # type: ignore[call-arg]
     training: TrainingTable = TrainingTable()  # type: ignore[call-arg]
     evaluation: EvaluationTable = EvaluationTable()  # type: ignore[call-arg]
     privacy: PrivacyTable = PrivacyTable()  # type: ignore[call-arg]

@@ -1,6 +1,9 @@
 """Score a model on one split of a site."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -25,10 +28,16 @@ from harmofl.types import Precision, Task
 
 def score(outputs: np.ndarray, site: Site, split: str) -> dict[str, float]:
     """Every metric of the site's task, from the outputs of `predict`; see `harmofl.metrics`."""
+    return _scores(outputs, site, split, np.arange(len(outputs)))
+
+
+def _scores(outputs: np.ndarray, site: Site, split: str, index: np.ndarray) -> dict[str, float]:
+    """Of the images at `index` alone."""
     data = site.split(split)
+    targets = np.asarray(data.targets)[index]
     if site.task == "classification":
-        return classification_scores(outputs, np.asarray(data.targets))
-    return segmentation_scores(outputs, np.asarray(data.targets), data.cases, len(site.classes))
+        return classification_scores(outputs[index], targets)
+    return segmentation_scores(outputs[index], targets, [data.cases[k] for k in index], len(site.classes))
 
 
 def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> CaseScores:
@@ -46,13 +55,40 @@ def used(method: FedAvg, weights: Arrays, own: Mapping[str, Arrays]) -> Callable
     return lambda site: {**weights, **own[site]} if site in own else newcomer()
 
 
+@dataclass(frozen=True)
+class Batching:
+    """Which images are in a batch together; where a network normalizes by batches, an output depends on its mates.
+
+    Args:
+        size: images a batch, at least 1.
+        in_order: as the split lists them, not in an order that is shuffled once and for all, by site and split.
+        last_alone: see `harmofl.local.batch_indices`.
+    """
+
+    size: int
+    in_order: bool = False
+    last_alone: bool = False
+
+    def of(self, site: Site, split: str) -> list[np.ndarray]:
+        """The positions of each batch's images in the split."""
+        count = len(site.split(split))
+        order = np.arange(count) if self.in_order else rng(0, "evaluation", site.name, split).permutation(count)
+        return batch_indices(order, self.size, self.last_alone)
+
+
+def mean_of_batches(outputs: np.ndarray, site: Site, split: str, batching: Batching) -> dict[str, float]:
+    """The mean over batches of every metric, as HarmoFL's released code has it; NaN where a batch's is."""
+    found = [_scores(outputs, site, split, index) for index in batching.of(site, split)]
+    return {metric: float(np.mean([scores[metric] for scores in found])) for metric in found[0]}
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
     site: Site,
     split: str,
     *,
-    batch_size: int,
+    batching: Batching,
     device: torch.device,
     precision: Precision = "float32",
 ) -> np.ndarray:
@@ -62,8 +98,7 @@ def predict(
         model: with its weights loaded; left in evaluation mode.
         site: the site.
         split: "train", "val" or "test".
-        batch_size: images a batch. Where a network normalizes with batch statistics, an image's output depends on
-            its batch mates; the order is therefore shuffled once and for all, by site and split.
+        batching: which images are in a batch together.
         device: where the model is.
         precision: in which numbers the network computes.
 
@@ -72,13 +107,12 @@ def predict(
     """
     model.eval()
     data = site.split(split)
-    order = rng(0, "evaluation", site.name, split).permutation(len(data))
+    batches = batching.of(site, split)
     with computing(precision, device):
         outputs = [
-            _answer(model(data.batch(index).images.to(device, non_blocking=True)), site.task)
-            for index in batch_indices(order, batch_size)
+            _answer(model(data.batch(index).images.to(device, non_blocking=True)), site.task) for index in batches
         ]
-    return np.concatenate(outputs)[np.argsort(order)]
+    return np.concatenate(outputs)[np.argsort(np.concatenate(batches))]
 
 
 def _answer(logits: Tensor, task: Task) -> np.ndarray:

@@ -40,7 +40,8 @@ class Training:
         loss: (logits, targets) -> scalar.
         optimizer: parameters -> a torch optimizer; its state stays at the site from round to round.
         epochs: E, passes over the site's training images a round, at least 1.
-        batch_size: images a step, at least 1; a single image left over joins the batch before it.
+        batch_size: images a step, at least 1.
+        last_alone: see `batch_indices`.
         augment: (batch, generator) -> batch, or None.
         seed: of the order of the images, of augmentation and of dropout, with round and site.
         device: where the steps are taken.
@@ -54,6 +55,7 @@ class Training:
     optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
     epochs: int = 1
     batch_size: int = 16
+    last_alone: bool = False
     augment: Callable[[Batch, np.random.Generator], Batch] | None = None
     seed: int = 0
     device: torch.device = CPU
@@ -188,7 +190,7 @@ class LocalRun:
         batches = [
             start + index
             for start, count in zip(starts, parts, strict=True)
-            for index in batch_indices(random.permutation(count), size)
+            for index in batch_indices(random.permutation(count), size, self.training.last_alone)
         ]
         return batches if len(parts) == 1 else [batches[i] for i in random.permutation(len(batches))]
 
@@ -201,13 +203,13 @@ class LocalRun:
         return Batch(images.to(to, non_blocking=True), targets.to(to, non_blocking=True))
 
 
-def batch_indices(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut the order into batches; a single index left over joins the batch before it.
+def batch_indices(order: np.ndarray, batch_size: int, last_alone: bool = False) -> list[np.ndarray]:
+    """Cut the order into batches; a single index left over joins the batch before it, unless it is to be alone.
 
     Batch statistics of one image are degenerate, and undefined where a feature map is one pixel.
     """
     cuts = list(range(batch_size, len(order), batch_size))
-    if cuts and batch_size > 1 and len(order) - cuts[-1] == 1:
+    if cuts and batch_size > 1 and not last_alone and len(order) - cuts[-1] == 1:
         cuts.pop()
     return np.split(order, cuts)
 

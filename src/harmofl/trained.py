@@ -17,7 +17,7 @@ from harmofl.config import resolved, validated
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.site import Site, Split, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
-from harmofl.evaluation import predict, used
+from harmofl.evaluation import Batching, predict, used
 from harmofl.journal import model_folder, read_model, read_moments
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC
@@ -94,7 +94,14 @@ class TrainedModel:
         expected = (self.card["task"], tuple(self.card["classes"]))
         channels, seed = self.card["channels"], self.card.get("split_seed", 0)
         sites = open_federation(
-            folder, size=(height, width), channels=channels, expected=expected, seed=seed, progress=progress
+            folder,
+            size=(height, width),
+            channels=channels,
+            slices=self.card.get("slices"),
+            levels=self.card.get("levels", "rounded"),
+            expected=expected,
+            seed=seed,
+            progress=progress,
         ).sites
         by_image = self.card.get("split") == "images"
         return tuple(split_by_image(site, seed) for site in sites) if by_image else sites
@@ -188,7 +195,7 @@ class TrainedModel:
         if statistics != "batch":
             self.adopt_profile(model, undivided(site).test if statistics == "images" else None)
         with fixed(model, self._chosen(statistics, site, place)):
-            return predict(model, site, split, batch_size=batch_size, device=place)
+            return predict(model, site, split, batching=Batching(batch_size), device=place)
 
     def adopt_profile(self, model: nn.Module, images: Split | None = None) -> None:
         """Give a site that did not train a profile of its own where the model asks for one (`reference=site`).

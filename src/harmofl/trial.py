@@ -15,7 +15,7 @@ from harmofl.config import Experiment, available_cores, check_data, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
 from harmofl.data.summary import absent_classes
 from harmofl.errors import ConfigError
-from harmofl.evaluation import predict, score, used
+from harmofl.evaluation import Batching, mean_of_batches, predict, score, used
 from harmofl.exchange import ServerState
 from harmofl.journal import Scores
 from harmofl.local import Training
@@ -71,6 +71,7 @@ class Trial:
         if not federation.sites:
             raise ConfigError(f"data.unseen: at least one site must train, but these are all: {', '.join(data.unseen)}")
         _check_training(federation)
+        federation = _cut(federation, data.images_per_site)
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
         keep_freed_memory()
@@ -132,6 +133,8 @@ class Trial:
             "method": dict(self.experiment.method),
             "sites": [site.name for site in self.federation.sites],
             "unseen": [site.name for site in self.unseen],
+            "slices": self.federation.info.slices,
+            "levels": self.experiment.data.levels,
             "split": self.experiment.data.split,
             "split_seed": self.experiment.split_seed,
             "tested": {site.name: site.test.mark() for site in self.federation.sites},
@@ -141,8 +144,19 @@ class Trial:
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
         """Every site's scores under the global weights and, over them, those it keeps for itself."""
         of_site = self.used(weights, own)
-        sites = self.federation.sites
-        return {site.name: score(self.predict(site, split, of_site(site.name)), site, split) for site in sites}
+        return {site.name: self.score(site, split, of_site(site.name)) for site in self.federation.sites}
+
+    def score(self, site: Site, split: str, weights: Arrays) -> dict[str, float]:
+        """A site's scores; in validation the mean of those of single batches, if `evaluation.validation` says so."""
+        outputs = self.predict(site, split, weights)
+        if split == "val" and self.experiment.evaluation.validation == "batches":
+            return mean_of_batches(outputs, site, split, self._batching(split))
+        return score(outputs, site, split)
+
+    def _batching(self, split: str) -> Batching:
+        table, training = self.experiment.evaluation, self.training
+        size = table.test_batch_size if split == "test" else None
+        return Batching(size or table.batch_size, table.batches == "in-order", training.last_alone)
 
     def used(self, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
         """See `harmofl.evaluation.used`."""
@@ -151,13 +165,12 @@ class Trial:
     def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
         """Outputs for one split of a site, see `harmofl.evaluation.predict`."""
         self.training.model.load_state_dict(weights)
-        batch_size = self.experiment.evaluation.batch_size
         self.training.model.to(self.training.device)
         return predict(
             self.training.model,
             site,
             split,
-            batch_size=batch_size,
+            batching=self._batching(split),
             device=self.training.device,
             precision=self.training.precision,
         )
@@ -184,7 +197,14 @@ def _opened(experiment: Experiment, opening: Callable[[str, int, int], None], ca
     check_data(data)
     seed = experiment.split_seed
     federation = open_federation(
-        data.folder, size=data.size, channels=data.channels, seed=seed, cache=data.cache or cache, progress=opening
+        data.folder,
+        size=data.size,
+        channels=data.channels,
+        slices=data.slices,
+        levels=data.levels,
+        seed=seed,
+        cache=data.cache or cache,
+        progress=opening,
     )
     if data.split == "given":
         return federation
@@ -195,6 +215,14 @@ def _gigabytes_held(federation: Federation) -> float:
     """What the decoded images and label maps take of memory, those mapped from a cache left out."""
     arrays = (a for s in federation.sites for p in (s.train, s.val, s.test) for a in (p.images, p.targets))
     return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap)) / 1e9
+
+
+def _cut(federation: Federation, images: int | str) -> Federation:
+    """The federation with the first images of every site's training alone, at most so many."""
+    if images == "all":
+        return federation
+    most = min(len(site.train) for site in federation.sites) if images == "smallest" else int(images)
+    return replace(federation, sites=tuple(replace(s, train=s.train.first(most)) for s in federation.sites))
 
 
 def _check_training(federation: Federation) -> None:

@@ -5,6 +5,8 @@ from typing import Final, Literal, get_args
 Task = Literal["classification", "segmentation"]
 Normalization = Literal["batch-stats", "batch", "group", "instance"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Levels = Literal["rounded", "truncated"]
+Augmentation = Literal["none", "flips", "flips-released"]
 Statistics = Literal["images", "sites", "batch"]
 """Which statistics a trained model normalizes by: of the given images, of its training sites, or of each batch."""
 

@@ -253,7 +253,7 @@ def test_flat_images_without_label(tmp_path):
         ("classes", '["a", "a"]', "classes must be a list of 2 to 255 different names"),
         ("channels", "2", "channels must be 1 or 3"),
         ("size", "[0, 8]", "size must be"),
-        ("slices", '"some"', "slices must be all or foreground, got 'some'"),
+        ("slices", '"some"', "slices must be all, foreground or inner, got 'some'"),
         ("name", "3", "name must be a text"),
         ("colour", "1", "unknown key 'colour'; known keys are"),
     ],

@@ -16,7 +16,7 @@ import tomli_w
 
 from harmofl.data.tables import read_table
 from harmofl.errors import DataError
-from harmofl.types import Task
+from harmofl.types import Levels, Task
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image", "target", "patient", "case", "split")
@@ -57,11 +57,13 @@ class FederationInfo:
         classes: class names in the order of their index; for segmentation the first is the background.
         channels: image channels after decoding, 1 or 3 (or 2k+1 neighbouring slices of a volume).
         size: (H, W) in pixels that every image is resized to, or None to keep the size of the files.
-        slices: which slices of a volume are used: "all", or "foreground" for those with a non-empty mask.
+        slices: which slices of a volume are used: "all", "foreground" for those with a non-empty mask, or "inner" for
+            those of them that are neither the first nor the last of the volume, as in HarmoFL's released code.
         split: "patients" if no patient is on two sides, "images" if the data were published with a split that parts
             the images of a patient; that is then a warning and not an error.
         origin: where the data came from.
         licence: under which licence.
+        levels: how a volume's voxels become 8 bit, see `harmofl.data.decoding.volumes.read_volume`; not in the file.
     """
 
     name: str
@@ -73,11 +75,12 @@ class FederationInfo:
     split: str = "patients"
     origin: str = ""
     licence: str = ""
+    levels: Levels = "rounded"
 
 
 def write_info(folder: Path, info: FederationInfo) -> None:
     """Write `federation.toml` into the federation's folder."""
-    table = {key: value for key, value in asdict(info).items() if value is not None}
+    table = {key: value for key, value in asdict(info).items() if value is not None and key in _RULES}
     (folder / "federation.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
 
 
@@ -138,7 +141,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "[height, width] in pixels",
         lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_positive, v)),
     ),
-    "slices": ("all or foreground", lambda v: v in ("all", "foreground")),
+    "slices": ("all, foreground or inner", lambda v: v in ("all", "foreground", "inner")),
     "split": ("patients or images", lambda v: v in ("patients", "images")),
     "origin": ("a text", _is_text),
     "licence": ("a text", _is_text),

@@ -18,7 +18,7 @@ from harmofl.data.layout.files import SiteFiles
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.seeding import rng
-from harmofl.types import Task
+from harmofl.types import Levels, Task
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,8 @@ def open_federation(
     *,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
+    slices: str | None = None,
+    levels: Levels = "rounded",
     expected: tuple[Task, tuple[str, ...]] | None = None,
     seed: int = 0,
     cache: Path | None = None,
@@ -180,6 +182,8 @@ def open_federation(
         size: (H, W) to resize images to, in place of what federation.toml says; without either, all images
             must have one size.
         channels: 1 or 3, odd for volumes, in place of what federation.toml says or the files suggest.
+        slices: "all", "foreground" or "inner", in place of what federation.toml says, see `manifest.FederationInfo`.
+        levels: "rounded" or "truncated", how volumes become 8 bit.
         expected: task and classes; a plain folder of that task has these, not those that its files suggest.
         seed: of the patient-level split of a plain folder whose metadata.csv gives none.
         cache: folder that keeps decoded images, memory-mapped, for the next time; else they are in RAM.
@@ -194,7 +198,7 @@ def open_federation(
         StorageError: if the cache cannot be written.
     """
     files = settle(read_layout(folder, seed=seed, expected=expected), size, channels)
-    info = files.info
+    info = replace(files.info, slices=slices or files.info.slices, levels=levels)
     refuse([problem for site in files.sites for problem in structure_problems(site, info)], folder)
     info = replace(info, size=info.size or common_size(files))
     built = [(site.name, _decode(site, info, cache, progress)) for site in files.sites]

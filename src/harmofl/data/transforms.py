@@ -1,6 +1,6 @@
 """Random flips and quarter turns, drawn first and applied after, so that they can be replayed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,16 @@ def augment(batch: Batch, rng: np.random.Generator) -> Batch:
     """
     height, width = batch.images.shape[-2:]
     return apply_moves(batch, draw_moves(len(batch), rng, turn=height == width))
+
+
+def augment_as_released(batch: Batch, rng: np.random.Generator) -> Batch:
+    """As HarmoFL's released code augments prostate slices: every image is turned by 0 to 4 quarters, and flipped.
+
+    Four quarters are none, so an odd number of turns has a probability of 2/5, not of 1/2. Its flips, along either or
+    both axes with 3/4 in all, are those of `augment`.
+    """
+    moves = draw_moves(len(batch), rng, turn=False)
+    return apply_moves(batch, replace(moves, turns=rng.integers(5, size=len(batch)) % 4))
 
 
 def _moved(planes: "Tensor", moves: Moves) -> "Tensor":

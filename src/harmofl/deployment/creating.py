@@ -126,6 +126,8 @@ def _agreed(experiment: Experiment) -> str:
     """The experiment as every party gets it, without what is a site's own affair."""
     if experiment.data.unseen:
         raise ConfigError("data.unseen: a deployment has no unseen sites; leave it out")
+    if experiment.data.images_per_site == "smallest":
+        raise ConfigError("data.images_per_site: no site knows how many the smallest has; give a number")
     tables = experiment.model_dump(mode="json", exclude_none=True)
     tables["data"] = {key: value for key, value in tables["data"].items() if key not in LOCAL}
     return tomli_w.dumps(tables)

@@ -14,7 +14,6 @@ from harmofl.deployment.cover import Cover
 from harmofl.deployment.descriptions import STATISTICS
 from harmofl.deployment.folders import SiteFolder, experiment_of
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
-from harmofl.evaluation import score
 from harmofl.exchange import Broadcast, ClientState, ClientUpdate
 from harmofl.files import locked
 from harmofl.local import run_client
@@ -157,7 +156,7 @@ class Desk:
             raise ConfigError(f"{self.place.name}: scores are of val or test, got {split!r}")
         own = self.trial.method.own(self._before(broadcast.round)) or {}
         named = self._named(self.site)
-        scores = score(self.trial.predict(named, split, {**broadcast.weights, **own}), named, split)
+        scores = self.trial.score(named, split, {**broadcast.weights, **own})
         log.info("round %d: %s on %s images", broadcast.round, self._main(scores), split)
         return scores
 

@@ -15,6 +15,7 @@ from PIL import Image
 from harmofl.data.decoding import volumes
 from harmofl.data.layout.files import is_file, is_volume, suffix_of
 from harmofl.errors import DataError
+from harmofl.types import Levels
 
 _GREY = ("1", "L", "LA", "La")
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "RGB with alpha"}
@@ -64,8 +65,12 @@ def read_header(path: Path) -> Header:
             )
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
     """Read a photograph as (1, H, W) or (3, H, W), or a volume as (S, H, W), one plane a slice.
+
+    Args:
+        path: the file.
+        levels: of a volume, see `volumes.read_volume`.
 
     Returns:
         uint8, where v stands for v/255, or float32 in [0, 1] for 16-bit grey photographs.
@@ -74,7 +79,7 @@ def read_image(path: Path) -> np.ndarray:
         DataError: if the file is missing, truncated or of an unsupported kind, without naming it.
     """
     with reading(path):
-        return volumes.read_volume(path) if is_volume(path.name) else read_photograph(path)
+        return volumes.read_volume(path, levels) if is_volume(path.name) else read_photograph(path)
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -27,15 +27,17 @@ def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[n
     Raises:
         DataError: saying what does not hold, without the names of site and image.
     """
-    planes = read_image(folder / record.image)
+    planes = read_image(folder / record.image, info.levels)
     if info.task == "classification":
         images = _finish(planes, record, info)
         return images, np.full(len(images), info.classes.index(record.target), dtype=np.int64)
     mask = _read_target(folder, record, info)
     _same_shape(planes, mask, record)
     images, targets = _finish(planes, record, info), resize(mask, info.size or mask.shape[1:], nearest=True)
-    if info.slices == "foreground" and is_volume(record.image):
-        used = mask.any(axis=(1, 2))
+    if info.slices != "all" and is_volume(record.image):
+        used: np.ndarray = mask.any(axis=(1, 2))
+        if info.slices == "inner":
+            used[[0, -1]] = False
         return images[used], targets[used]
     return images, targets
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harmofl.errors import DataError
+from harmofl.types import Levels
 
 CLIP_QUANTILE = 0.99
 _NAMED = {"c": "complex numbers", "V": "colours"}
@@ -51,8 +52,10 @@ def read_geometry(path: Path) -> Geometry:
     )
 
 
-def read_volume(path: Path) -> np.ndarray:
+def read_volume(path: Path, levels: Levels = "rounded") -> np.ndarray:
     """Read an image volume as (S, H, W) uint8: clipped at the 0.99 quantile, then from minimum to maximum.
+
+    Levels are rounded, or truncated as in HarmoFL's released code.
 
     Raises:
         DataError: if it is not 3-D, has no voxels, or holds voxels that are not finite.
@@ -60,7 +63,8 @@ def read_volume(path: Path) -> np.ndarray:
     voxels = _voxels(path)
     low, high = float(voxels.min()), float(np.quantile(voxels, CLIP_QUANTILE))
     scale = 255 / (high - low) if high > low else 0.0
-    grey: np.ndarray = np.rint((np.clip(voxels, low, high) - low) * scale).astype(np.uint8)
+    exact = (np.clip(voxels, low, high) - low) * scale
+    grey: np.ndarray = (exact if levels == "truncated" else np.rint(exact)).astype(np.uint8)
     return grey
 
 
