@@ -74,6 +74,16 @@ def test_equals_the_released_operator(shared_path, L: str) -> None:
 
 
 @pytest.mark.shared("reference/amplitude_released.npz")
+@pytest.mark.parametrize(("prefix", "L"), [("", "0"), ("", "0.1"), ("", "0.5"), ("odd_", "0"), ("odd_", "0.25")])
+def test_equals_the_released_operator_in_float64(shared_path, prefix: str, L: str) -> None:
+    z = np.load(shared_path / "reference/amplitude_released.npz")
+    A = z["odd_amplitude" if prefix else "running_amplitude_after_batch1"].astype(np.float64)
+    x = torch.from_numpy(z[f"{prefix}images"]).double()
+    found = with_amplitude(x, torch.from_numpy(A), float(L))
+    np.testing.assert_allclose(found, z[f"{prefix}normalized_L{L}"], atol=1e-12, rtol=0)
+
+
+@pytest.mark.shared("reference/amplitude_released.npz")
 @pytest.mark.parametrize("L", ["0", "0.1", "0.25"])
 def test_equals_the_released_operator_at_odd_sizes(shared_path, L: str) -> None:
     z = np.load(shared_path / "reference/amplitude_released.npz")

@@ -71,7 +71,7 @@ class Trial:
         if not federation.sites:
             raise ConfigError(f"data.unseen: at least one site must train, but these are all: {', '.join(data.unseen)}")
         _check_training(federation)
-        federation = _cut(federation, data.images_per_site)
+        federation = cut(federation, data.images_per_site)
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
         keep_freed_memory()
@@ -217,7 +217,7 @@ def _gigabytes_held(federation: Federation) -> float:
     return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap)) / 1e9
 
 
-def _cut(federation: Federation, images: int | str) -> Federation:
+def cut(federation: Federation, images: int | str) -> Federation:
     """The federation with the first images of every site's training alone, at most so many."""
     if images == "all":
         return federation

@@ -35,7 +35,7 @@ def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[n
     _same_shape(planes, mask, record)
     images, targets = _finish(planes, record, info), resize(mask, info.size or mask.shape[1:], nearest=True)
     if info.slices != "all" and is_volume(record.image):
-        used: np.ndarray = mask.any(axis=(1, 2))
+        used = np.asarray(mask.any(axis=(1, 2)))
         if info.slices == "inner":
             used[[0, -1]] = False
         return images[used], targets[used]
