@@ -1,6 +1,7 @@
 """The commands `harmofl run | plan | report | watch | demo`: train on one machine and see how it goes."""
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
     from harmofl.config import Experiment
+    from harmofl.forecast import Forecast
 
 Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
 Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
@@ -115,36 +117,65 @@ def plan(
     rounds: Rounds = None,
     size: Size = None,
     setting: Settings = None,
+    budget: Annotated[
+        int, typer.Option(min=1, help="Measure no longer; reading the images comes before.", metavar="SECONDS")
+    ] = 60,
 ) -> None:
     """Say what a run will take here, from a few measured steps: time, bytes on the wire, memory, disk.
+
+    If other work keeps the cores busy, it says so, and what the run would take on idle ones.
 
     Examples:
         harmofl plan configs/nuclei.toml --data nuclei
 
         harmofl plan --data hospitals/ --method fedavg --rounds 200 --set training.participation=0.25
+
+        harmofl plan --data hospitals/ --budget 300
     """
     chosen = _experiment(config, data, method, rounds, None, size, setting)
 
     from harmofl.forecast import forecast
-    from harmofl.report.scores import duration
 
-    with bar("measuring") as opening:
-        found = forecast(chosen, opening)
-    part = "all of them train in each round" if found.drawn == found.sites else f"{found.drawn} train in each round"
-    megabyte = 1e6
-    for line in (
-        f"{found.sites} sites, {part}, {found.rounds} rounds; measured on {found.steps} steps",
-        f"time    {duration(found.seconds)} in all: {found.start:.1f} s to start, "
-        f"{found.training + found.validation + found.rest:.2f} s a round (training {found.training:.2f}, validation "
-        f"{found.validation:.2f}, the rest {found.rest:.2f}), {found.test:.1f} s to test",
-        f"wire    {found.wire / megabyte:.1f} MB in all: {found.bytes_up / megabyte:.1f} MB up and "
-        f"{found.bytes_down / megabyte:.1f} MB down a round",
-        f"memory  {found.memory / megabyte:.0f} MB",
-        f"disk    {found.disk / megabyte:.0f} MB",
-    ):
+    with bar("plan:") as progress:
+        found = forecast(chosen, progress, budget)
+    for line in _planned(found, budget):
         print(line)
     if chosen.run.diagnostics:
         print("without the measurements of run.diagnostics, whose time the run tells when it ends")
+
+
+def _planned(found: "Forecast", budget: int) -> Iterator[str]:
+    """The lines of a plan."""
+    from harmofl.report.scores import duration
+
+    def said(seconds: float) -> str:
+        return duration(seconds) if seconds >= 600 else f"{seconds:.{2 * (seconds < 90)}f} s"
+
+    part = "all of them train in each round" if found.drawn == found.sites else f"{found.drawn} train in each round"
+    steps, megabyte = f"{found.steps} step{'s' * (found.steps != 1)}", 1e6
+    yield f"{found.sites} sites, {part}, {found.rounds} rounds; measured on {steps}"
+    yield (
+        f"time    {duration(found.seconds)} in all: {found.start:.1f} s to start, {said(found.a_round)} a round "
+        f"(training {said(found.training)}, validation {said(found.validation)}, the rest {said(found.rest)}), "
+        f"{found.test:.1f} s to test"
+    )
+    if found.busy:
+        yield (
+            f"busy    other work keeps the cores busy, processor time is {found.share:.0%} of the time that passed: "
+            f"{duration(found.seconds)} in all, {said(found.a_round)} a round, if that stays so; on idle cores at most "
+            f"{duration(found.idle)} in all, {said(found.idle_round)} a round"
+        )
+    if found.short:
+        validated = (
+            f"{found.validated} validated images" if found.validated else "no validation, taken as slow as training"
+        )
+        yield f"short   {budget} s allowed no more than {steps} and {validated}; --budget SECONDS measures longer"
+    yield (
+        f"wire    {found.wire / megabyte:.1f} MB in all: {found.bytes_up / megabyte:.1f} MB up and "
+        f"{found.bytes_down / megabyte:.1f} MB down a round"
+    )
+    yield f"memory  {found.memory / megabyte:.0f} MB"
+    yield f"disk    {found.disk / megabyte:.0f} MB"
 
 
 def _how_to_go_on(folder: Path) -> str:
