@@ -16,9 +16,11 @@ from toys import assert_same
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
 from deployments import SITES, Deployment, free_port
+from leaks import holding
 
 from harmofl import run
 from harmofl.config import load_experiment
+from harmofl.data.site import open_federation
 from harmofl.deployment.creating import create
 from harmofl.deployment.folders import ServerFolder, SiteFolder
 from harmofl.errors import ConfigError
@@ -47,6 +49,9 @@ def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
     assert set(kept) == set(told) == set(SITES)
     for site in SITES:
         assert_same(kept[site], told[site])
+    places = [site for site in open_federation(deployed.data).sites if site.name in SITES]
+    cases = {case for site in places for part in (site.train, site.val, site.test) for case in part.cases}
+    assert len(cases) > len(SITES) and not holding(deployed.folder / "server", cases)
 
 
 @pytest.mark.parametrize(("name", "updates"), [("harmofl", "bfloat16"), ("fedbn", "float32"), ("scaffold", "float32")])
