@@ -161,3 +161,6 @@ def test_many_methods_are_corrected_for_their_number() -> None:
     assert crowded.p == pytest.approx(10 * alone.p)
     assert (crowded.low, crowded.high) == (alone.low, alone.high)
     assert "corrected by Holm for 10 methods" in " ".join(among.notes)
+    single = [of_seeds(f"method {k}", 0.0, 1, 0.1) for k in range(9)]  # which cannot be called clear anyway
+    beside = compare("dice", [base, *single, best], "base", left_out=False, equal="rounds").differences[-1]
+    assert beside == alone

@@ -54,10 +54,10 @@ def difference(method: Outcome, baseline: Outcome) -> Difference | None:
 
 
 def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
-    """The same differences, their p corrected for how many there are (Holm)."""
-    known = [one for one in found if one]
-    p = iter(holm([one.p for one in known]))
-    return [one and replace(one, p=next(p)) for one in found]
+    """The same differences, their p corrected (Holm) for how many there are of which any could be called clear."""
+    counts = [one is not None and one.seeds >= FEWEST_SEEDS for one in found]
+    p = iter(holm([one.p for one, counted in zip(found, counts, strict=True) if one and counted]))
+    return [replace(one, p=next(p)) if one and counted else one for one, counted in zip(found, counts, strict=True)]
 
 
 def at_site(outcome: Outcome, site: str) -> Outcome:

@@ -53,8 +53,9 @@ class Comparison:
     @property
     def chance(self) -> str:
         """When a difference is called clear, and how the number of methods is reckoned with."""
-        known = [found for found in self.differences if found and not math.isnan(found.p)]
-        if not any(found.seeds >= FEWEST_SEEDS for found in known):
+        enough = [found for found in self.differences if found and found.seeds >= FEWEST_SEEDS]
+        known = [found for found in enough if not math.isnan(found.p)]
+        if not known:
             return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
         several = f", corrected by Holm for {len(known)} methods compared with it" if len(known) > 1 else ""
         return f"clear: p < 0.05{several}; the intervals are not corrected." if several else "clear: p < 0.05."
