@@ -135,6 +135,27 @@ def test_the_same_bits_through_flower(name: str) -> None:
             assert_same(arrays, apps[site].state[group])
 
 
+def test_an_amplitude_that_comes_late_goes_through_flower() -> None:
+    """Two of three sites in round 1, all in the next: the same bits, and the average of all three."""
+    torch.set_num_threads(1)
+    found = []
+    apps = {site: SiteApp(site, "harmofl") for site in NODES}
+    grid = LocalGrid({NODES[site]: client_app(app.train) for site, app in apps.items()})
+    for carry in (simulation.run_round, FlowerRounds(grid, NODES).run_round):
+        method = make_method("harmofl", {})
+        training = toy_training(method, toy_network(dropout=0.2))
+        server, states = method.start(training.model, 3), dict[str, ClientState]()
+        for sites in (toy_sites()[:2], toy_sites(), toy_sites()):
+            server, kept, updates = carry(method, server, sites, states, training)
+            states.update(kept)
+            found.append((server, [update.extras.keys() for update in updates]))
+    for (plain, extras), (sent, others) in zip(found[:3], found[3:], strict=True):
+        assert_same(plain.weights, sent.weights)
+        assert extras == others and plain.extras.keys() == sent.extras.keys()
+    assert [len(keys) for keys in found[1][1]] == [0, 0, 1]
+    assert "amplitudes" in found[0][0].extras and "amplitudes" not in found[1][0].extras
+
+
 def one_round(apps: dict[int, Any], timeout: float | None = None) -> None:
     method = make_method("fedavg", {})
     training = toy_training(method, toy_network())
