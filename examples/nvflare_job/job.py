@@ -25,7 +25,8 @@ class Rounds(ModelController):
 
     def run(self) -> None:
         """All rounds; the global model goes into a file."""
-        server, sites = METHOD.start(training().model), self.sample_clients()
+        sites = self.sample_clients()
+        server = METHOD.start(training().model, len(sites))
         for number in range(ROUNDS):
             model = FLModel(params=to_arrays(METHOD.broadcast(server).weights), current_round=number)
             answers = self.send_model_and_wait(targets=sites, data=model)

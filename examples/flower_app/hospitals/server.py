@@ -15,7 +15,7 @@ SITES = 2
 
 def federate(grid: Grid, rounds: int) -> ServerState:
     """Train and return the global model."""
-    server = METHOD.start(training().model)
+    server = METHOD.start(training().model, SITES)
     while len(nodes := list(grid.get_node_ids())) < SITES:
         time.sleep(1)
     for _ in range(rounds):
