@@ -43,7 +43,7 @@ from harmofl.local import LocalRun, Training, begin
 from harmofl.losses import cross_entropy, dice_cross_entropy
 from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, HarmoFL
-from harmofl.models import DenseNet, UNet
+from harmofl.models import DenseNet, UNet, normalization
 from harmofl.precision import computing
 from harmofl.runtimes.simulation import run_round
 from harmofl.spectral.amplitude import amplitude, with_amplitude
@@ -204,6 +204,18 @@ def rounds(network: str, size: int, batch: int, sites: int, images: int) -> dict
     return {"float32": ours("float32"), "bfloat16": ours("bfloat16"), "straightforward": straightforward}
 
 
+def normalizations(*shape: int) -> dict[str, Call]:
+    """Forward and backward of channels-last maps, off zero, against torch's own layer, which is not exact."""
+    x = (torch.rand(shape) + 1).to(memory_format=torch.channels_last).requires_grad_()
+    g = torch.rand(shape).to(memory_format=torch.channels_last)
+
+    def both(layer: torch.nn.Module) -> Call:
+        return lambda: torch.autograd.grad(layer(x), x, g)
+
+    torchs = torch.nn.BatchNorm2d(shape[1], affine=False, track_running_stats=False)
+    return {"ours": both(normalization("batch-stats", shape[1])), "torch's layer": both(torchs)}
+
+
 def averages() -> dict[str, Call]:
     states = [state_of(UNet()) for _ in range(6)]
     return {"ours": lambda: mean(states, [1.0] * 6), "name by name": lambda: plain.average(states)}
@@ -347,6 +359,10 @@ ROWS = [
     Row("step, U-Net, 2x3x384x384", partial(steps, "unet", 384, 2), "targets x1.25, bfloat16 x2.5"),
     Row("round, Camelyon-like: 5 sites x 32 images of 96x96", partial(rounds, "densenet", 96, 16, 5, 32)),
     Row("round, prostate-like: 6 sites x 4 images of 192x192", partial(rounds, "unet", 192, 4, 6, 4)),
+    *(
+        Row(f"normalization, {'x'.join(map(str, shape))}", partial(normalizations, *shape), "exact; torch's is not")
+        for shape in ((16, 32, 384, 384), (2, 32, 384, 384), (32, 64, 48, 48))
+    ),
     Row("average of 6 U-Nets", averages, "target 0.1 s"),
     Row("checkpoint, 6 U-Nets with Adam's moments", checkpoints),
     Row("evaluation, DenseNet-121, 64 images of 96x96", partial(evaluations, "densenet", 96, 64)),

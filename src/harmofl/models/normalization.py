@@ -15,17 +15,49 @@ evaluated with. `batch` averages its statistics across sites, where they may fit
 need more than one value per channel: a single image whose map has shrunk to one pixel is refused by torch.
 `group` and `instance` do not depend on the batch at all.
 
+On CPUs torch's own layers are off by up to 1e-2 for large maps that lie channels last, as they do in training; those
+here are not, see `harmofl.models.channels_last`. Parameters, buffers and their names are those of torch's layers.
+
 Sources: Ioffe and Szegedy 2015 (batch), Wu and He 2018 (group), Ulyanov et al. 2016 (instance).
 """
 
 from typing import Final
 
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harmofl.errors import ConfigError
+from harmofl.models.channels_last import batch_norm, group_norm, inexact
 from harmofl.types import NORMALIZATIONS, Normalization
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, also exact for maps that lie channels last on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize (N, C, H, W) to the same shape; running statistics are kept as torch keeps them."""
+        if not (self.training or self.running_mean is None) or not inexact(input):
+            return super().forward(input)
+        y, mean, var = batch_norm(input, self.weight, self.bias, self.eps)
+        if self.training and self.track_running_stats:
+            self._keep(mean, var, input.numel() // input.shape[1])
+        return y
+
+    def _keep(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Average the statistics of a batch of `count` values a channel into the running ones."""
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.mul_(1 - share).add_(mean, alpha=share)
+        self.running_var.mul_(1 - share).add_(var, alpha=share * count / (count - 1))
+
+
+class GroupNorm(nn.GroupNorm):
+    """`torch.nn.GroupNorm`, also exact for maps that lie channels last on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize (N, C, ...) to the same shape."""
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -42,12 +74,12 @@ class InstanceNorm(nn.InstanceNorm2d):
         """Normalize `input`, (N, C, ...), to the same shape."""
         if input.shape[2:].numel() > 1:
             # the same numbers as instance_norm, and faster on the CPU
-            return functional.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
+            return group_norm(input, self.num_features, self.weight, self.bias, self.eps)
         shape = (1, -1) + (1,) * (input.dim() - 2)
         return input * self.weight.view(shape) + self.bias.view(shape)
 
 
-def normalization(regime: Normalization, channels: int, *, batch_norm: type[_BatchNorm] = nn.BatchNorm2d) -> nn.Module:
+def normalization(regime: Normalization, channels: int, *, batch_norm: type[_BatchNorm] = BatchNorm) -> nn.Module:
     """One normalization layer.
 
     Args:
@@ -66,7 +98,7 @@ def normalization(regime: Normalization, channels: int, *, batch_norm: type[_Bat
     if regime == "batch":
         return batch_norm(channels)
     if regime == "group":
-        return nn.GroupNorm(_groups(channels), channels)
+        return GroupNorm(_groups(channels), channels)
     if regime == "instance":
         return InstanceNorm(channels)
     raise ConfigError(f"network.norm must be one of {', '.join(NORMALIZATIONS)}, got {regime!r}")
@@ -76,8 +108,8 @@ def replace_normalization(network: nn.Module, regime: Normalization) -> nn.Modul
     """Put a regime's layer in the place of every BatchNorm layer of any network, in place.
 
     New layers start at scale 1 and shift 0. Under `batch`, layers that already keep running statistics
-    and have scale and shift stay as they are. Layers of other kinds and batch normalization that a
-    network does in its own `forward`, without a layer, are left alone.
+    and have scale and shift stay as they are, but for `exact`. Layers of other kinds and batch normalization
+    that a network does in its own `forward`, without a layer, are left alone.
 
     Args:
         network: any torch module; a layer that it uses twice is still one layer afterwards.
@@ -95,7 +127,35 @@ def replace_normalization(network: nn.Module, regime: Normalization) -> nn.Modul
         for name, child in list(parent._modules.items()):
             if isinstance(child, _BatchNorm):
                 parent._modules[name] = new[child]
-    return new[network] if isinstance(network, _BatchNorm) else network
+    return exact(new[network] if isinstance(network, _BatchNorm) else network)
+
+
+def exact(network: nn.Module) -> nn.Module:
+    """Make torch's batch and group normalization layers exact for channels-last maps on a CPU, in place.
+
+    They stay the same objects with the same parameters and buffers. A layer of a class derived from torch's gets its
+    maps contiguous instead, which takes longer.
+
+    Args:
+        network: any torch module.
+
+    Returns:
+        The network.
+    """
+    for layer in network.modules():
+        if type(layer) in _EXACT:
+            layer.__class__ = _EXACT[type(layer)]
+        elif isinstance(layer, _BatchNorm | nn.GroupNorm) and not isinstance(layer, (*_EXACT.values(), *_FLAT_OR_DEEP)):
+            layer.register_forward_pre_hook(_contiguous)
+    return network
+
+
+_EXACT: Final[dict[type[nn.Module], type[nn.Module]]] = {nn.BatchNorm2d: BatchNorm, nn.GroupNorm: GroupNorm}
+_FLAT_OR_DEEP: Final = (nn.BatchNorm1d, nn.BatchNorm3d)
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].contiguous() if inexact(inputs[0]) else inputs[0], *inputs[1:]) if inputs else inputs
 
 
 def holds_nothing(layer: nn.Module) -> bool:
@@ -112,8 +172,7 @@ def _replacement(layer: _BatchNorm, regime: Normalization) -> nn.Module:
     """The layer of a regime for the place of `layer`, in its mode and on its device."""
     if regime == "batch" and layer.affine and layer.track_running_stats:
         return layer
-    same = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm3d)
-    kind = type(layer) if same else nn.BatchNorm2d
+    kind = type(layer) if isinstance(layer, _FLAT_OR_DEEP) else BatchNorm
     new = normalization(regime, layer.num_features, batch_norm=kind).train(layer.training)
     return new if layer.weight is None else new.to(layer.weight)
 
