@@ -96,7 +96,8 @@ def test_a_site_of_one_patient_varies_as_the_others() -> None:
 def test_nothing_varies() -> None:
     assert estimate([site([[0.1, 0.1]] * 3)]).interval == pytest.approx((0.1, 0.1))
     assert estimate([site([[0.5, 0.5]] * 3)]).p == 0
-    assert math.isnan(estimate([site([[0.0, 0.0]] * 3)]).p)
+    assert estimate([site([[0.0, 0.0]] * 3)]).p == 1
+    assert math.isnan(estimate([]).p) and math.isnan(estimate([site(np.zeros((3, 0)))]).variance)
 
 
 def test_holm_by_hand() -> None:

@@ -58,7 +58,7 @@ def test_what_is_written_holds_names_where_the_docs_say_so(
     run(small(planted, training__rounds=1, run__diagnostics=True, **changes), tmp_path / "run")
     said = [caplog.text]
     for line in (
-        f"report {tmp_path / 'run'}",
+        f"report {tmp_path / 'run'} --out {tmp_path / 'report.html'}",
         f"export {tmp_path / 'run'} --out {tmp_path / 'exported'} --format pt2,card",
         f"evaluate {tmp_path / 'run'} --data {planted}",
         f"data check {planted}",

@@ -9,10 +9,12 @@ import pytest
 import torch
 from experiments import small
 from toys import toy_site, toy_sites
+from typer.testing import CliRunner
 
 from harmofl import run
 from harmofl.assessment import assess
 from harmofl.batch import Batch
+from harmofl.cli import app
 from harmofl.data.manifest import FederationInfo, Record, read_info, write_info, write_manifest
 from harmofl.data.site import Federation, open_federation
 from harmofl.data.transforms import augment, augment_as_released
@@ -20,6 +22,9 @@ from harmofl.deployment.creating import create
 from harmofl.errors import ConfigError
 from harmofl.evaluation import Batching, mean_of_batches, score
 from harmofl.local import batch_indices
+from harmofl.prediction.inputs import find
+from harmofl.prediction.predictor import Options, Predictor
+from harmofl.prediction.reading import read
 from harmofl.trained import TrainedModel
 from harmofl.trial import Trial, cut
 
@@ -47,9 +52,11 @@ def test_a_run_uses_no_more(federation: Path) -> None:
     assert [len(site.train) for site in sites] == [3, 3]
 
 
-@pytest.mark.parametrize("images", [0, -1, "few", 1.5, True])
+@pytest.mark.parametrize("images", [0, -1, "few", 1.5, "3"])
 def test_images_per_site_are_a_number_or_smallest(federation: Path, images: object) -> None:
-    with pytest.raises(ConfigError, match=r"data\.images_per_site"):
+    with pytest.raises(
+        ConfigError, match=r'data\.images_per_site: must be a whole number of at least 1, "smallest" or'
+    ):
         small(federation, data__images_per_site=images)
 
 
@@ -111,6 +118,41 @@ def test_turns_as_released() -> None:
         assert float(turned.float().mean()) == pytest.approx(odd, abs=0.015)
         _, counts = found[~turned].unique(dim=0, return_counts=True)
         assert len(counts) == 4 and float(counts.max() / counts.min()) < 1.2
+
+
+def test_images_that_are_not_square_are_flipped_alone() -> None:
+    batch = Batch(torch.rand(50, 1, 2, 3), torch.zeros(50, dtype=torch.int64))
+    assert augment_as_released(batch, np.random.default_rng(0)).images.shape == batch.images.shape
+
+
+def test_batches_that_will_not_do_are_found_before_training(federation: Path) -> None:
+    """The last map of 16 x 16 images is one pixel: one image has no statistics, in the test and at unseen sites too."""
+    tiny = {"data__size": [16, 16], "network__options": {"features": 2}}
+    assert prepared(federation, **tiny, evaluation__batch_size=2)
+    with pytest.raises(ConfigError, match="the network must take a batch of 1x3x16x16 images, but"):
+        prepared(federation, **tiny, evaluation__batch_size=2, evaluation__test_batch_size=1)
+    sites = prepared(federation, **tiny).federation.sites
+    assert [len(site.test) for site in sites] == [3, 2] or [len(site.test) for site in sites] == [2, 3]
+    odd = next(site.name for site in sites if len(site.test) == 3)
+    alone = {"evaluation__test_batch_size": 2, "training__last_image": "alone", "training__batch_size": 5}
+    with pytest.raises(ConfigError, match=f"{odd}: the network must take a batch of 1x3x16x16 images, but"):
+        prepared(federation, **tiny, **alone, data__unseen=[odd])
+
+
+def test_predict_reads_volumes_at_the_levels_of_the_run(volumes: Path, tmp_path: Path) -> None:
+    run(small(volumes, data__levels="truncated", data__slices="inner", training__rounds=1), tmp_path / "run")
+    predictor = Predictor(TrainedModel.open(tmp_path / "run"), Options(statistics="sites"))
+    (one,) = find([volumes / "a" / "test.nii.gz"])
+    (site,) = open_federation(volumes, slices="all", levels="truncated").sites
+    np.testing.assert_array_equal(read(one, predictor.levels).planes, site.test.images[:, 0])
+
+
+def test_scores_of_slices_are_all_told(volumes: Path, tmp_path: Path) -> None:
+    run(small(volumes, evaluation__metric="slice_dice_released", training__rounds=1), tmp_path / "run")
+    words = ["evaluate", str(tmp_path / "run"), "--data", str(volumes), "--json", str(tmp_path / "told.json")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (told,) = json.loads((tmp_path / "told.json").read_text())["sites"].values()
+    assert {name: len(scores) for name, scores in told["cases"].items()} == {"test": told["images"]} == {"test": 4}
 
 
 def test_a_last_image_alone() -> None:

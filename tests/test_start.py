@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import forked
+import numpy as np
 import patience
 import pytest
 
@@ -141,6 +142,16 @@ class Mine(methods.FedProx):
     for wrong in ("abc", 0, 1, True, float("nan"), None):
         with pytest.raises(ConfigError, match=r"^reach must be a number from above 0 to below 1, got"):
             names["Mine"](reach=wrong)
+    right = {"reach": np.float32(0.5), "mu": np.int64(1), "climb_every": np.int64(2), "joint": np.True_, "band": "off"}
+    assert names["Mine"](**right)
+    wrong: dict[str, Any] = {"mu": 10**400, "band": np.ones(2), "climb_every": 2.0, "joint": "true", "decay": "0"}
+    for key, value in wrong.items():
+        with pytest.raises(ConfigError, match=rf"^{key} must be"):
+            names["Mine"](**{key: value})
+    for head in ("-1", -1.0000001, "0"):
+        with pytest.raises(ConfigError, match=r"^head must be a number from 0 to 1 or -1, got"):
+            make_method("fedrep", {"head": head})
+    assert make_method("fedrep", {"head": -1.0})
     with pytest.raises(ConfigError, match=r"^mu must be a finite number of at least 0, got 'abc'"):
         names["Mine"](mu="abc")
 

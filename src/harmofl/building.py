@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.batch import Batch
-from harmofl.config import Experiment, TrainingTable
-from harmofl.data.site import Federation
+from harmofl.config import EvaluationTable, Experiment, TrainingTable
+from harmofl.data.site import Federation, Site
 from harmofl.data.transforms import augment, augment_as_released
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.local import Training, batch_indices
@@ -24,7 +24,13 @@ from harmofl.precision import computing
 from harmofl.protection import check_model, simulated_protection
 
 
-def build(experiment: Experiment, federation: Federation, method: FedAvg, device: torch.device) -> Training:
+def build(
+    experiment: Experiment,
+    federation: Federation,
+    method: FedAvg,
+    device: torch.device,
+    unseen: Sequence[Site] = (),
+) -> Training:
     """How every site of an experiment trains.
 
     Args:
@@ -32,6 +38,7 @@ def build(experiment: Experiment, federation: Federation, method: FedAvg, device
         federation: the sites, for the shape of their images and the number of classes.
         method: what stands before the network is its.
         device: where the steps are taken.
+        unseen: sites at which the model is only tested.
 
     Raises:
         ConfigError: if the device does not bear the precision, if the network cannot be built, compiled or take the
@@ -58,7 +65,7 @@ def build(experiment: Experiment, federation: Federation, method: FedAvg, device
         drift=experiment.run.diagnostics,
     )
     check_model(experiment.privacy, method, training.model)
-    _try_out(federation, training, experiment.evaluation.batch_size)
+    _try_out(federation.sites, unseen, training, experiment.evaluation)
     return training
 
 
@@ -131,23 +138,26 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _try_out(federation: Federation, training: Training, evaluation: int) -> None:
+def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable) -> None:
     """Pass the smallest batches that will occur through a copy of the model, so that a misfit shows before training.
 
     Raises:
         ConfigError: if the network cannot take the images, or its output is not what the loss needs.
     """
     copy = deepcopy(training.model).to(training.device)
-    for training_mode, splits, size in ((True, ("train",), training.batch_size), (False, ("val", "test"), evaluation)):
-        site, split = min(
-            ((site, site.split(name)) for site in federation.sites for name in splits),
-            key=lambda pair: _smallest(len(pair[1]), size, training.last_alone),
-        )
-        batch = split.batch(range(_smallest(len(split), size, training.last_alone)))
+    for name, places, size in (
+        ("train", sites, training.batch_size),
+        ("val", sites, table.batch_size),
+        ("test", [site for site in (*sites, *unseen) if len(site.test)], table.test_batch_size or table.batch_size),
+    ):
+        smallest = partial(_smallest, batch_size=size, last_alone=training.last_alone)
+        site = min(places, key=lambda place: smallest(len(place.split(name))))
+        split = site.split(name)
+        batch = split.batch(range(smallest(len(split))))
         try:
             training.optimizer(copy.parameters())
             with torch.no_grad(), computing(training.precision, training.device):
-                logits = copy.train(training_mode)(batch.images.to(training.device))
+                logits = copy.train(name == "train")(batch.images.to(training.device))
             problem = _misfit(logits, len(site.classes), batch)
         except HarmoFLError as error:
             problem = str(error)

@@ -1,7 +1,7 @@
 """What hyperparameters are checked with."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 from harmofl.errors import ConfigError
 
@@ -23,17 +23,20 @@ def check_within(name: str, value: object, allowed: str) -> None:
 
 
 def _is_within(value: object, choice: str) -> bool:
-    if "," in choice:
-        low, high = _ends(choice)
-        if not isinstance(value, int if choice.startswith("whole") else Real) or isinstance(value, bool):
-            return False
-        number = float(value)
-        return (number >= low if "[" in choice else number > low) and (
-            number <= high if "]" in choice else number < high
-        )
-    if isinstance(value, bool):
+    if isinstance(value, str):
+        return value == choice and value.isalpha() and value not in ("true", "false")
+    if str(value) in ("True", "False"):  # NumPy's too
         return choice == str(value).lower()
-    return choice == (f"{value:g}" if isinstance(value, Real) else value)
+    if not isinstance(value, Integral if choice.startswith("whole") else Real):
+        return False
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number beyond all floating-point ones
+        return False
+    if "," not in choice:
+        return not choice.isalpha() and number == float(choice)
+    low, high = _ends(choice)
+    return low < number < high or ("[" in choice and number == low) or ("]" in choice and number == high)
 
 
 def _in_words(choice: str) -> str:

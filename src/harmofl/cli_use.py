@@ -76,6 +76,13 @@ def _between(low: float, high: float) -> str:
     return "-" if math.isnan(low) else f"{low:.3f} - {high:.3f}"
 
 
+def _by_case(cases: "Sequence[str]", scores: "Sequence[float]") -> dict[str, float | list[float]]:
+    """Each case's score, or the scores of its slices if the metric is of these."""
+    if len(set(cases)) == len(cases):
+        return dict(zip(cases, scores, strict=True))
+    return {name: [score for case, score in zip(cases, scores, strict=True) if case == name] for name in cases}
+
+
 def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statistics: str) -> None:
     from harmofl.files import storing, strict_json
 
@@ -87,7 +94,7 @@ def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statisti
             "interval": one.intervals[metric],
             "intervals": one.intervals,
             "used": one.said,
-            "cases": dict(zip(one.cases.cases, one.cases.scores, strict=True)),
+            "cases": _by_case(one.cases.cases, one.cases.scores),
         }
         for one in found
     }

@@ -47,6 +47,12 @@ def _named(folder: object) -> object:
     return folder
 
 
+def _images_per_site(value: object) -> object:
+    if value not in ("all", "smallest") and not (type(value) is int and value >= 1):
+        raise ValueError('must be a whole number of at least 1, "smallest" or "all"')
+    return value
+
+
 Folder = Annotated[Path, BeforeValidator(_named)]
 
 
@@ -76,7 +82,7 @@ class DataTable(_Table):
     unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
     split: Literal["given", "images"] = Field("given", description="images: 64/16/20 % of single images, at random")
     split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
-    images_per_site: Literal["all", "smallest"] | Annotated[int, Field(ge=1)] = Field(
+    images_per_site: Annotated[int | str, BeforeValidator(_images_per_site)] = Field(
         "all", description="training images that a site uses, its first; smallest: as many as the smallest site has"
     )
     cache: Folder | None = Field(None, description="keep decoded images here, mapped, and not in memory")

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def _last(trial: Trial, journal: Journal) -> Checkpoint:
         )
     start = trial.start()
     checkpoint = journal.load() or Checkpoint(start)
+    checkpoint = replace(checkpoint, server=replace(checkpoint.server, sites=start.sites))  # older versions knew no N
     if not _fits(checkpoint.server.weights, start.weights):
         raise RunError(f"{journal.folder}: the checkpoint is of another network; start a new run")
     journal.rewind(checkpoint.server.round)

@@ -59,8 +59,8 @@ class Estimate:
         """Two-sided p-value of a mean of 0; NaN where there is none."""
         from scipy.special import stdtr  # slow to import
 
-        if not self.variance > 0:
-            return math.nan if math.isnan(self.variance) or self.mean == 0 else 0.0
+        if self.variance == 0:
+            return float(self.mean == 0)
         return float(2 * stdtr(self.freedom, -abs(self.mean) / math.sqrt(self.variance)))
 
 
@@ -100,6 +100,8 @@ def estimate(sites: Sequence[Cases]) -> Estimate:
     Args:
         sites: with the same seeds.
     """
+    if not sites or not all(site.scores.size for site in sites):
+        return Estimate(math.nan, math.nan, 1.0)
     spreads = [_spread(site.scores, site.groups, site.patients) for site in sites]
     by_seed = np.mean([spread.means for spread in spreads], axis=0)
     share, count = 1 / len(sites) ** 2, len(by_seed)

@@ -83,7 +83,7 @@ class Trial:
         if unseen and not method.common:
             name = experiment.method["name"]
             raise ConfigError(f"data.unseen: {name} trains no common model that an unseen site could use; leave it out")
-        training = build(experiment, federation, method, device)
+        training = build(experiment, federation, method, device, unseen)
         return cls(experiment, federation, method, training, unseen)
 
     @cached_property

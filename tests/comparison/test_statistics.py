@@ -1,6 +1,7 @@
 """Differences by hand, and intervals that cover what they should."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,3 +165,21 @@ def test_many_methods_are_corrected_for_their_number() -> None:
     single = [of_seeds(f"method {k}", 0.0, 1, 0.1) for k in range(9)]  # which cannot be called clear anyway
     beside = compare("dice", [base, *single, best], "base", left_out=False, equal="rounds").differences[-1]
     assert beside == alone
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_words_do_not_blame_the_seeds_for_what_is_missing(seeds: int) -> None:
+    """Equal methods, a single patient, and no other method at all."""
+    base = of_seeds("base", 0.0, seeds)
+    same = replace(base, variant=Variant("same", "same"))
+    lone, other = outcome("base", {"x": [[0.5]] * seeds}), outcome("other", {"x": [[0.4]] * seeds})
+    notes = [
+        " ".join(compare("dice", outcomes, "base", left_out=False, equal="rounds").notes)
+        for outcomes in ([base, same], [lone, other], [base])
+    ]
+    few = "With fewer than 3 seeds no difference is called clear."
+    expected = [True, True, False] if seeds == 1 else [False] * 3
+    assert [few in text for text in notes] == expected
+    assert ["says nothing about another seed" in text for text in notes] == expected
+    if seeds == 5:
+        assert "there is none with an interval" in notes[1] and "clear: p < 0.05" in notes[0]

@@ -46,7 +46,7 @@ class Comparison:
     @property
     def interval_over(self) -> str:
         """What the intervals of the differences stand for."""
-        if max((found.seeds for found in self.differences if found), default=1) > 1:
+        if max((found.seeds for found in self.differences if found), default=FEWEST_SEEDS) > 1:
             return "95 % interval over seeds and test patients"
         return "95 % interval over test patients only, which says nothing about another seed"
 
@@ -54,9 +54,11 @@ class Comparison:
     def chance(self) -> str:
         """When a difference is called clear, and how the number of methods is reckoned with."""
         enough = [found for found in self.differences if found and found.seeds >= FEWEST_SEEDS]
+        if any(self.differences) and not enough:
+            return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
         known = [found for found in enough if not math.isnan(found.p)]
         if not known:
-            return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
+            return "No difference can be called clear: there is none with an interval."
         several = f", corrected by Holm for {len(known)} methods compared with it" if len(known) > 1 else ""
         return f"clear: p < 0.05{several}; the intervals are not corrected." if several else "clear: p < 0.05."
 

@@ -54,13 +54,15 @@ def augment(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 def augment_as_released(batch: Batch, rng: np.random.Generator) -> Batch:
-    """As HarmoFL's released code augments prostate slices: every image is turned by 0 to 4 quarters, and flipped.
+    """As HarmoFL's released code augments prostate slices: each is turned by 0 to 4 quarters if square, and flipped.
 
     Four quarters are none, so an odd number of turns has a probability of 2/5, not of 1/2. Its flips, along either or
     both axes with 3/4 in all, are those of `augment`.
     """
     moves = draw_moves(len(batch), rng, turn=False)
-    return apply_moves(batch, replace(moves, turns=rng.integers(5, size=len(batch)) % 4))
+    height, width = batch.images.shape[-2:]
+    turns = rng.integers(5, size=len(batch)) % 4 if height == width else moves.turns
+    return apply_moves(batch, replace(moves, turns=turns))
 
 
 def _moved(planes: "Tensor", moves: Moves) -> "Tensor":

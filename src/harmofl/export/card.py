@@ -73,10 +73,11 @@ def _front_matter(about: Mapping[str, Any], name: str) -> str:
 def _use(about: Mapping[str, Any]) -> str:
     height, width = about["size"]
     out = "(N, classes)" if about["task"] == "classification" else "(N, classes, height, width)"
+    levels = about.get("levels", "rounded")
     return (
-        f"Images (N, {about['channels']}, {height}, {width}) float32 in [0, 1]: 8-bit "
-        "values divided by 255, resized by Pillow's "
-        f"bilinear filter. Volumes go in slice by slice, with neighbouring slices as channels. Out come class "
+        f"Images (N, {about['channels']}, {height}, {width}) float32 in [0, 1]: 8-bit values divided by 255, resized "
+        "by Pillow's bilinear filter. Volumes go in slice by slice, with neighbouring slices as channels; their grey "
+        f"values, clipped at the 0.99 quantile, become 0 to 255 from lowest to highest, {levels}. Out come class "
         f"probabilities {out}.\n"
     )
 

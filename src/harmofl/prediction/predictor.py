@@ -15,7 +15,7 @@ from harmofl.data.site import Split
 from harmofl.errors import ConfigError
 from harmofl.prediction.reading import Picture
 from harmofl.trained import TrainedModel
-from harmofl.types import Statistics
+from harmofl.types import Levels, Statistics
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Predictor:
         self.device = torch.device(options.device)
         self.size: tuple[int, int] = (trained.card["size"][0], trained.card["size"][1])
         self.channels: int = trained.card["channels"]
+        self.levels: Levels = trained.card.get("levels", "rounded")
         self.segments = trained.card["task"] == "segmentation"
         if options.site and options.site not in trained.card["sites"]:
             known = ", ".join(trained.card["sites"])

@@ -15,6 +15,7 @@ from harmofl.data.dicom.volumes import Volume, read_volume
 from harmofl.data.placing import save_volume
 from harmofl.errors import DataError
 from harmofl.prediction.inputs import Input
+from harmofl.types import Levels
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,17 @@ class Picture:
         return resize(with_channels(self.planes, channels), size)[None]
 
 
-def read(one: Input) -> Picture:
-    """Decode an image, in the same way as for training.
+def read(one: Input, levels: Levels = "rounded") -> Picture:
+    """Decode an image, in the same way as for training, with volumes' levels as there.
 
     Raises:
         DataError: if it cannot be read, without naming it.
     """
     if one.series is not None:
-        return _read_series(one)
+        return _read_series(one, levels)
     path = one.files[0]
     if one.kind == "volume":
-        return Picture(read_image(path), volume=True, stored=nibabel().load(path))
+        return Picture(read_image(path, levels), volume=True, stored=nibabel().load(path))
     return Picture(_dicom_photograph(path) if path.suffix.lower() not in _FLAT else read_image(path))
 
 
@@ -73,14 +74,14 @@ def _dicom_photograph(path: Path) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
 
 
-def _read_series(one: Input) -> Picture:
+def _read_series(one: Input, levels: Levels) -> Picture:
     """By way of the NIfTI file that importing would make of it, so that nothing differs from training."""
     assert one.series is not None
     volume = read_volume(one.series)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "series.nii.gz"
         save_volume(compact(volume.voxels), volume.affine, path)
-        planes = read_image(path)
+        planes = read_image(path, levels)
     stored = nibabel().Nifti1Image(np.zeros(volume.voxels.shape, np.uint8), volume.affine)
     return Picture(planes, volume=True, stored=stored, dicom=volume)
 

@@ -18,6 +18,7 @@ from harmofl.prediction.predictor import Options, Predictor
 from harmofl.prediction.reading import Picture, read
 from harmofl.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
 from harmofl.trained import TrainedModel
+from harmofl.types import Levels
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,7 +86,7 @@ def predict(
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
     if predictor.needs_images:
-        predictor.settle(_readable(inputs))
+        predictor.settle(_readable(inputs, predictor.levels))
     work = _Work(predictor, out, overlays)
     for done, chunk, pictures, images in in_order(work.prepare, _chunks(inputs, predictor.options.batch_size)):
         if progress:
@@ -123,7 +124,7 @@ class _Work:
         images: dict[Input, np.ndarray] = {}
         for one in chunk:
             with self._telling(one):
-                picture = read(one)
+                picture = read(one, self.predictor.levels)
                 images[one] = self.predictor.prepared(picture)
                 pictures[one] = picture
         return done, chunk, pictures, images
@@ -200,12 +201,12 @@ def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Inpu
         yield len(inputs) - len(chunk), chunk
 
 
-def _readable(inputs: Sequence[Input]) -> list[Picture]:
+def _readable(inputs: Sequence[Input], levels: Levels) -> list[Picture]:
     """Those that can be read; the others are named when it is their turn."""
     found = []
     for one in inputs:
         with suppress(DataError):
-            found.append(read(one))
+            found.append(read(one, levels))
     if not found:
         raise DataError(f"{inputs[0].files[0]}: no image can be read, so that there is nothing to estimate from")
     return found
