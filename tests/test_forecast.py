@@ -14,6 +14,7 @@ from harmofl.data.synthetic import write_federation
 from harmofl.errors import DataError
 from harmofl.forecast import forecast
 from harmofl.journal import Journal
+from harmofl.meter import Meter
 from harmofl.report.scores import duration
 
 
@@ -99,6 +100,7 @@ def put(clock: Clock, patch: pytest.MonkeyPatch) -> None:
         return score(trial, site, server, images)
 
     patch.setattr(forecast_module, "time", clock)
+    patch.setattr("harmofl.meter.time", clock)
     patch.setattr(forecast_module, "run_client", trained)
     patch.setattr(forecast_module, "_scored", scored)
 
@@ -162,9 +164,9 @@ def test_short_measurements_do_not_tell_busy_cores(larger: Path, monkeypatch: py
 
 def test_gpus_are_waited_for_and_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(1.0, 1.0, 0.1)
-    monkeypatch.setattr(forecast_module, "time", clock)
+    monkeypatch.setattr("harmofl.meter.time", clock)
     for computes, share in ((True, 0.1), (False, 1.0)):
-        meter = forecast_module._Meter(60, computes, quiet)
+        meter = Meter(60, computes, quiet)
         meter.judge(meter.time("a step", lambda: clock.passes(30))[0])
         assert meter.share == pytest.approx(share)
 

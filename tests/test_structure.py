@@ -26,7 +26,8 @@ LAYERS = [
     *("data", "models", "losses", "metrics", "intervals", "shift"),
     *("optimizer_state", "local", "batch_statistics", "method", "methods", "runtimes"),
     *("evaluation", "keepsakes", "checkpoint", "states", "journal", "config"),
-    *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment", "forecast"),
+    *("protection", "building", "trained", "assessment", "trial", "processes", "diagnostics", "experiment"),
+    *("meter", "forecast"),
     *("landscape", "deployment"),
     *(
         "report",

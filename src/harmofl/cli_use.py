@@ -78,9 +78,10 @@ def _between(low: float, high: float) -> str:
 
 def _by_case(cases: "Sequence[str]", scores: "Sequence[float]") -> dict[str, float | list[float]]:
     """Each case's score, or the scores of its slices if the metric is of these."""
-    if len(set(cases)) == len(cases):
-        return dict(zip(cases, scores, strict=True))
-    return {name: [score for case, score in zip(cases, scores, strict=True) if case == name] for name in cases}
+    found: dict[str, list[float]] = {}
+    for case, score in zip(cases, scores, strict=True):
+        found.setdefault(case, []).append(score)
+    return {case: of_case[0] if len(found) == len(cases) else of_case for case, of_case in found.items()}
 
 
 def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statistics: str) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from harmofl.arrays import Arrays, num_bytes
 
+AMPLITUDE = "amplitude_norm.amplitude"
+"""The entry of a state dict that is the common amplitude, or a site's own as long as there is no common one."""
 OWN_AMPLITUDE = "amplitude"
 """The extra in which a site sends its own amplitude if there is a common one already when it first takes part."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from harmofl.arrays import Arrays, num_bytes
 from harmofl.batch_statistics import of_site
@@ -25,7 +24,7 @@ from harmofl.metrics import improves
 from harmofl.processes import runtime, shared_cache
 from harmofl.protection import tells_statistics
 from harmofl.runtimes import RunRound
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.amplitude import amplitude_norm_of
 from harmofl.trial import Trial
 
 
@@ -232,12 +231,6 @@ def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str,
     }
     journal.finish(result)
     return journal.result()
-
-
-def amplitude_norm_of(model: nn.Module) -> AmplitudeNorm | None:
-    """What the model does to the amplitude of its images, if anything."""
-    layer = getattr(model, "amplitude_norm", None)
-    return layer if isinstance(layer, AmplitudeNorm) else None
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:

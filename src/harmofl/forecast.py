@@ -17,14 +17,14 @@ from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment
 from harmofl.data.site import Site
 from harmofl.evaluation import score
-from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.exchange import AMPLITUDE, Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.journal import Journal
 from harmofl.local import run_client
+from harmofl.meter import Meter, Progress
 from harmofl.processes import processes, that_fit
 from harmofl.trial import Trial
 
 T = TypeVar("T")
-Progress = Callable[[str, int, int], None]
 BUDGET = 60.0
 """Seconds that measuring takes at most, if nobody says."""
 ENOUGH = 6.0
@@ -32,7 +32,6 @@ ENOUGH = 6.0
 BUSY = 0.8
 """Cores are busy below this share of processor time. Without other work it is 1, or more with several threads."""
 _FEWEST = 3  # steps beyond the first two
-_JUDGED = 2.0  # seconds below which a pause of the system would pass for busy cores
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def forecast(experiment: Experiment, progress: Progress, budget: float = BUDGET)
     trial = Trial.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total))
     server = trial.start()
     start = time.perf_counter() - begin
-    meter = _Meter(budget, trial.training.device.type == "cpu", progress)
+    meter = Meter(budget, trial.training.device.type == "cpu", progress)
     steps = _steps(trial, server, meter)
     drawn, count = len(trial.drawn(1)), processes(trial)
     average, server = _averaging(trial, steps, meter)
@@ -155,61 +154,7 @@ def _late(trial: Trial, broadcast: Broadcast) -> int:
     """Bytes of the amplitudes that sites send which do not take part in round 1, but later."""
     first, *later = (trial.drawn(k + 1) for k in range(trial.experiment.training.rounds))
     late = {site.name for drawn in later for site in drawn} - {site.name for site in first}
-    return len(late) * num_bytes({n: v for n, v in broadcast.weights.items() if n == "amplitude_norm.amplitude"})
-
-
-class _Meter:
-    """Times pieces of work within a budget, and says which.
-
-    A time is a pair: seconds that passed, and what it takes on idle cores at most, where work that waits for nothing
-    takes no longer than its processor time.
-
-    Args:
-        budget: seconds for all pieces.
-        computes: whether the processor does the work, not a GPU that it waits for.
-        progress: told what is measured, and of how many seconds how many are spent.
-    """
-
-    def __init__(self, budget: float, computes: bool, progress: Progress) -> None:
-        self._budget, self._computes, self._progress = budget, computes, progress
-        self._judged = np.zeros(2)
-        self.short = False
-        self.restart()
-
-    def restart(self) -> None:
-        """Nothing of the budget is spent."""
-        self._begin = time.perf_counter()
-
-    def tell(self, what: str) -> None:
-        """What is measured next."""
-        spent = min(time.perf_counter() - self._begin, self._budget)
-        self._progress(f"measuring {what}", int(spent), int(self._budget))
-
-    def time(self, what: str, work: Callable[[], T]) -> tuple[np.ndarray, T]:
-        """How long it takes, and what it returns."""
-        self.tell(what)
-        passed, worked = time.perf_counter(), time.process_time()
-        result = work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        passed, worked = time.perf_counter() - passed, time.process_time() - worked
-        return np.array([passed, min(passed, worked) if self._computes else passed]), result
-
-    def fitting(self, wanted: int, seconds: float) -> int:
-        """As many pieces of so many seconds each as are wanted, or as fit into what is left."""
-        left = max(self._begin + self._budget - time.perf_counter(), 0.0)
-        fit = min(wanted, int(left / max(seconds, 1e-6)))
-        self.short |= fit < wanted
-        return fit
-
-    def judge(self, took: np.ndarray) -> None:
-        """Tell from this time, too, whether cores are busy; its work waits for nothing, neither imports nor a disk."""
-        self._judged += took
-
-    @property
-    def share(self) -> float:
-        """Processor time by wall time of what was judged, 1 at most."""
-        return float(self._judged[1] / self._judged[0]) if self._judged[0] >= _JUDGED else 1.0
+    return len(late) * num_bytes({n: v for n, v in broadcast.weights.items() if n == AMPLITUDE})
 
 
 @dataclass(frozen=True)
@@ -241,7 +186,7 @@ class _Steps:
     count: int
 
 
-def _steps(trial: Trial, server: ServerState, meter: _Meter) -> _Steps:
+def _steps(trial: Trial, server: ServerState, meter: Meter) -> _Steps:
     """One step of the first round, which also warms up; one of the next, and some more, as far as the budget goes."""
     largest = max(trial.training_sites, key=lambda site: len(site.train))
     batch, opened = min(trial.training.batch_size, len(largest.train)), trial.method.broadcast(server)
@@ -265,7 +210,7 @@ def _steps(trial: Trial, server: ServerState, meter: _Meter) -> _Steps:
     return told(update, kept, batch, _line(batch, low, images, high), 2 + more)
 
 
-def _more_steps(there: int, each: float, meter: _Meter) -> int:
+def _more_steps(there: int, each: float, meter: Meter) -> int:
     """How many steps beside a first one are measured, within half of what is left: the rest is for validation."""
     wanted = min(max(_FEWEST, int(ENOUGH / max(each, 1e-6))), there)
     return meter.fitting(1 + wanted, 2 * each) - 1 if wanted > 0 else 0
@@ -280,7 +225,7 @@ def _line(few: int, low: np.ndarray, more: int = 0, high: np.ndarray | None = No
     return lambda images: fixed + slope * images
 
 
-def _averaging(trial: Trial, steps: _Steps, meter: _Meter) -> tuple[np.ndarray, ServerState]:
+def _averaging(trial: Trial, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
     """Pair of seconds for a round's average, and the server after it."""
     updates = [replace(steps.update, site=site.name) for site in trial.drawn(1)]
     count = max(meter.fitting(len(updates), float(steps.average[0])), 1)
@@ -306,7 +251,7 @@ def _side_by_side(costs: Sequence[np.ndarray], drawn: int, trial: Trial) -> np.n
 
 
 def _validation(
-    trial: Trial, server: ServerState, meter: _Meter, step: np.ndarray
+    trial: Trial, server: ServerState, meter: Meter, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Pairs of seconds of the first time, to validate and to test every site; on how many images they were measured.
 
@@ -324,7 +269,7 @@ def _validation(
 
 
 def _validating(
-    trial: Trial, server: ServerState, site: Site, size: int, meter: _Meter, most: np.ndarray
+    trial: Trial, server: ServerState, site: Site, size: int, meter: Meter, most: np.ndarray
 ) -> tuple[np.ndarray, Callable[[int], np.ndarray], int]:
     """Pair of seconds of the first time; a pair by images, at most `most` for `size` of them; and images measured."""
     first, _ = meter.time("validation", lambda: _scored(trial, site, server, size))  # imports what scores need

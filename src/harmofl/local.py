@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from harmofl.arrays import Arrays, is_finite, state_of
 from harmofl.batch import Batch
 from harmofl.errors import TrainingError
-from harmofl.exchange import OWN_AMPLITUDE, Broadcast, ClientState, ClientUpdate
+from harmofl.exchange import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientState, ClientUpdate
 from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
 from harmofl.precision import LossScale, computing
 from harmofl.seeding import rng, torch_seed
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.amplitude import AmplitudeNorm, amplitude_norm_of
 from harmofl.types import Precision
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ class LocalRun:
     @property
     def amplitude_norm(self) -> AmplitudeNorm | None:
         """What stands before the network, if anything."""
-        layer = dict(self.model.named_children()).get("amplitude_norm")
-        return layer if isinstance(layer, AmplitudeNorm) else None
+        return amplitude_norm_of(self.model)
 
     @property
     def network(self) -> nn.Module:
@@ -252,7 +251,7 @@ def run_client(
         loss = _mean_loss(losses, run)
         extras, kept = method.report(run)
         if layer is not None and layer.beside is not None:
-            extras = {**extras, OWN_AMPLITUDE: {"amplitude_norm.amplitude": layer.beside.cpu()}}
+            extras = {**extras, OWN_AMPLITUDE: {AMPLITUDE: layer.beside.cpu()}}
         memory = held_bytes(run.scratch)
     weights = state_of(run.model)
     shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}

@@ -10,11 +10,11 @@ from harmofl.compression import rounded
 from harmofl.config import Experiment, PrivacyTable
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError
-from harmofl.exchange import Broadcast, ClientUpdate
+from harmofl.exchange import AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.local import Protect
 from harmofl.methods import FedAvg
 from harmofl.privacy.accounting import epsilon
-from harmofl.privacy.noise import AMPLITUDE, Noise, share, simulated
+from harmofl.privacy.noise import Noise, share, simulated
 
 
 def noise_of(table: PrivacyTable) -> Noise | None:

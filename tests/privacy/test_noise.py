@@ -14,10 +14,10 @@ from toys import assert_same
 from harmofl import run
 from harmofl.config import load_experiment
 from harmofl.errors import ConfigError
-from harmofl.exchange import OWN_AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.exchange import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.journal import Journal
 from harmofl.privacy.accounting import epsilon
-from harmofl.privacy.noise import AMPLITUDE, Noise, share
+from harmofl.privacy.noise import Noise, share
 
 
 def zeros(count: int) -> np.ndarray:

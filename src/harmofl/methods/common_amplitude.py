@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from harmofl.arrays import Arrays
-from harmofl.exchange import OWN_AMPLITUDE, ClientUpdate, ServerState
+from harmofl.exchange import AMPLITUDE, OWN_AMPLITUDE, ClientUpdate, ServerState
 from harmofl.robust import average
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
 
-AMPLITUDE, FROZEN = "amplitude_norm.amplitude", "amplitude_norm.frozen"
+FROZEN = "amplitude_norm.frozen"
 COLLECTING = COLLECTED, WEIGHTS = "amplitudes", "amplitude weights"
 """The server's extras: by site, what it sent, and what its share is in proportion to."""
 

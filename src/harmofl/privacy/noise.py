@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from harmofl.arrays import Arrays, difference, moved, norm
-from harmofl.exchange import OWN_AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.exchange import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.seeding import rng
 
-AMPLITUDE = "amplitude_norm.amplitude"
 Normals = Callable[[int], np.ndarray]
 """So many independent standard normal numbers, float64."""
 

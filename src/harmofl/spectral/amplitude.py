@@ -223,3 +223,9 @@ class AmplitudeNorm(nn.Module):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"band={self.band}, decay={self.decay}, size={tuple(self.amplitude.shape)}, frozen={bool(self.frozen)}"
+
+
+def amplitude_norm_of(model: nn.Module) -> AmplitudeNorm | None:
+    """What the model does to the amplitude of its images, if anything."""
+    layer = getattr(model, "amplitude_norm", None)
+    return layer if isinstance(layer, AmplitudeNorm) else None
