@@ -1,0 +1,136 @@
+"""What HarmoFL gives on real images from several hospitals: the runs behind docs/evidence.md.
+
+    python benchmarks/evidence.py run --data ../shared/data --out runs/evidence --workers 2
+    python benchmarks/evidence.py table --data ../shared/data --out runs/evidence
+
+`run` goes on where it was stopped. It begins from what `pack` wrote into benchmarks/results, so that nobody needs to
+train again what is there; `--afresh` trains all of it. Settings are those of configs/evidence; learning rates and
+normalizations are compared on validation scores, nothing is chosen on test scores.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packed import is_done, pack, unpack
+
+from harmofl.comparison.plan import Job, check_earlier
+from harmofl.comparison.progress import Bar
+from harmofl.comparison.study import Study
+from harmofl.comparison.variants import parse_variants
+from harmofl.comparison.workers import carry_out
+from harmofl.config import load_experiment
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "evidence"
+FEDERATIONS = ("nuclei_he6", "fundus_disc", "bloodcells", "mitosis_he4")
+
+OURS = "level and contrast=fedavg:rings=1:alpha=0.05"
+FEW = (
+    "fedavg,fedbn,harmofl,harmofl-released,level alone=harmofl:band=0:alpha=0,"
+    f"level and contrast alone=fedavg:rings=1,{OURS},pooled"
+)
+MANY = f"{FEW},fedprox,fedsam,harmofl-profile,local"
+TWO = f"fedavg,{OURS}"
+CANDIDATES = f"fedavg,harmofl,harmofl-released,{OURS}"
+RATES = (0.25, 1, 4)
+"""Learning rates that are tried, in those of the configurations."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some runs of one federation under one normalization.
+
+    Args:
+        federation: of `FEDERATIONS`.
+        norm: the normalization regime.
+        methods: as for `harmofl compare`.
+        seeds: which.
+        left_out: whether each site is left out in turn.
+        rate: the learning rate, in that of the configuration.
+    """
+
+    federation: str
+    norm: str
+    methods: str
+    seeds: tuple[int, ...] = (0,)
+    left_out: bool = False
+    rate: float = 1
+
+    @property
+    def folder(self) -> str:
+        """Where its runs are; those of one folder can stand in one table."""
+        kind = "left-out" if self.left_out else "main"
+        return f"{self.federation}/{kind}-{self.norm}" + (f"-lr-{self.rate:g}" if self.rate != 1 else "")
+
+    def jobs(self, data: Path, out: Path) -> list[Job]:
+        """Its runs."""
+        changes = {
+            "data.folder": str(data / self.federation),
+            "data.cache": str(out / "cache" / self.federation),
+            "network.norm": self.norm,
+            "data.split_seed": 0,
+        }
+        base = load_experiment(CONFIGS / f"{self.federation}.toml", changes)
+        rate = {"training.lr": base.training.lr * self.rate}
+        base = load_experiment(CONFIGS / f"{self.federation}.toml", {**changes, **rate})
+        seeds = max(self.seeds) + 1
+        study = Study(base, parse_variants(self.methods), seeds, out / self.folder, leave_one_site_out=self.left_out)
+        return [job for job in study.jobs() if job.seed in self.seeds]
+
+
+def parts() -> Iterator[Part]:
+    """What is run, the most telling first."""
+    hospitals, *others = FEDERATIONS
+    yield Part(hospitals, "batch", MANY)
+    for other in others:
+        yield Part(other, "batch", FEW)
+    yield Part(hospitals, "batch", TWO, left_out=True)
+    yield Part(hospitals, "batch", MANY, (1, 2))
+    for federation in FEDERATIONS:
+        for norm in ("instance", "group"):
+            yield Part(federation, norm, TWO)
+    yield Part(hospitals, "instance", "fedavg", left_out=True)
+    for other in others:
+        yield Part(other, "batch", FEW, (1, 2))
+    yield Part(hospitals, "batch", "harmofl,harmofl-released", left_out=True)
+    yield Part(hospitals, "batch-stats", MANY)
+    for federation in FEDERATIONS:
+        for norm in ("batch", "instance", "group"):
+            for rate in RATES:
+                yield Part(federation, norm, CANDIDATES, rate=rate)
+    yield Part(hospitals, "batch-stats", MANY, (1, 2))
+    yield Part(hospitals, "batch", TWO, (1, 2), left_out=True)
+
+
+def all_jobs(data: Path, out: Path) -> list[Job]:
+    """Every run once."""
+    return list({job.folder: job for part in parts() for job in part.jobs(data, out)}.values())
+
+
+def run(data: Path, out: Path, workers: int) -> None:
+    jobs = all_jobs(data, out)
+    check_earlier([job for job in jobs if not is_done(job.folder)], out)
+    with Bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
+        for job, error in carry_out(jobs, workers, bar):
+            print(f"{job.folder}: {error}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "table", "pack"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds the federations")
+    parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="where the run folders go")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--afresh", action="store_true", help="do not begin from benchmarks/results")
+    args = parser.parse_args()
+    if not args.afresh:
+        unpack(args.out)
+    if args.action == "run":
+        run(args.data, args.out, args.workers)
+    if args.action == "pack":
+        pack(all_jobs(args.data, args.out), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Results of many runs as a few small files: what tables need, without the names of single images."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from harmofl.comparison.plan import Job
+
+STORE = Path(__file__).parent / "results"
+FILES = ("result.json", "cases.json", "rounds.jsonl")
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run came to its end."""
+    return all((folder / name).exists() for name in FILES)
+
+
+def pack(jobs: Sequence[Job], out: Path) -> None:
+    """Keep every finished run of these, a file for each folder right under `out`."""
+    by_folder: dict[str, dict[str, dict[str, str]]] = {}
+    for job in jobs:
+        found = by_folder.setdefault(job.folder.relative_to(out).parts[0], {})
+        if is_done(job.folder):
+            found[str(job.folder.relative_to(out))] = _kept(job.folder)
+    STORE.mkdir(exist_ok=True)
+    for name, done in by_folder.items():
+        path = STORE / f"{out.name}-{name}.json.gz"
+        with gzip.GzipFile(path, "wb", mtime=0) as file:
+            file.write(json.dumps(done, sort_keys=True).encode())
+        print(f"{name}: {len(done)} runs in {path}")
+
+
+def _kept(folder: Path) -> dict[str, str]:
+    texts = {name: (folder / name).read_text() for name in FILES}
+    cases = json.loads(texts["cases.json"])
+    for table in cases.values():
+        table["cases"] = list(map(str, range(len(table["cases"]))))
+        table["scores"] = [round(score, 4) for score in table["scores"]]
+    return {**texts, "cases.json": json.dumps(cases)}
+
+
+def unpack(out: Path) -> None:
+    """Put back what `pack` kept, where it is not there."""
+    for path in STORE.glob(f"{out.name}-*.json.gz"):
+        for folder, texts in json.loads(gzip.decompress(path.read_bytes())).items():
+            if not (out / folder).exists():
+                (out / folder).mkdir(parents=True)
+                for name, text in texts.items():
+                    (out / folder / name).write_text(text)
