@@ -16,14 +16,16 @@ from safetensors.torch import save_file
 from toys import assert_same
 
 from harmofl import resume, run
+from harmofl.assessment import assess
 from harmofl.checkpoint import Checkpoint
 from harmofl.data.manifest import read_manifest, write_manifest
-from harmofl.data.site import merged
+from harmofl.data.site import merged, open_federation
 from harmofl.errors import ConfigError, RunError, StorageError
 from harmofl.exchange import ServerState
 from harmofl.experiment import Watch
 from harmofl.journal import Journal, RoundRecord
 from harmofl.runtimes.simulation import run_round
+from harmofl.trained import TrainedModel
 from harmofl.trial import Trial
 
 TESTS = Path(__file__).parent
@@ -388,8 +390,27 @@ def test_unseen_sites_that_cannot_be(federation: Path, tmp_path: Path) -> None:
         run(small(federation, data__unseen=["nowhere"]), tmp_path / "run")
     with pytest.raises(ConfigError, match="at least one site must train"):
         run(small(federation, data__unseen=["site-1", "site-2"]), tmp_path / "run")
-    with pytest.raises(ConfigError, match="local trains no common model"):
-        run(small(federation, data__unseen=["site-1"], method__name="local"), tmp_path / "run")
+
+
+def test_a_method_without_a_common_model_has_no_score_at_an_unseen_site(federation: Path, tmp_path: Path) -> None:
+    result = run(small(federation, data__unseen=["site-1"], method__name="local"), tmp_path / "run")
+    assert (list(result["test"]), result["unseen"]) == (["site-2"], {})
+    assert "local trains no common model: it has no score at site-1, which did not train" in result["remarks"]
+
+
+@pytest.mark.parametrize("method", ["fedbn", "harmofl-profile", "harmofl"])
+@pytest.mark.parametrize("norm", ["batch", "batch-stats"])
+def test_the_score_at_an_unseen_site_is_that_of_evaluate(
+    federation: Path, tmp_path: Path, method: str, norm: str
+) -> None:
+    """On all of its images, under the statistics and entries that a site which comes later is given."""
+    changes = {"data__unseen": ["site-1"], "method__name": method, "network__norm": norm}
+    result = run(small(federation, **changes), tmp_path / "run")
+    site = next(site for site in open_federation(federation).sites if site.name == "site-1")
+    found = assess(TrainedModel.open(tmp_path / "run"), site)
+    assert result["unseen"]["site-1"] == found.scores
+    assert result["num_images"]["site-1"] == {"train": 0, "val": 0, "test": 10}
+    assert Journal(tmp_path / "run").cases()["site-1"]["scores"] == found.cases.scores
 
 
 def test_the_released_split_deals_out_images_and_says_so(federation: Path, tmp_path: Path) -> None:

@@ -25,6 +25,16 @@ def mixes(model: nn.Module) -> bool:
     return any(holds_nothing(layer) for layer in model.modules())
 
 
+def caution(model: nn.Module) -> list[str]:
+    """What a reader of the scores should know of such a model."""
+    if not mixes(model):
+        return []
+    return [
+        "the network normalizes by the images of each batch, as under network.norm=batch-stats: scores at sites that "
+        "train depend on which images share a batch, and `harmofl evaluate`, for use on single images, gives others"
+    ]
+
+
 @torch.no_grad()
 def estimate(model: nn.Module, split: Split, device: torch.device, most: int | None = None) -> dict[str, Tensor]:
     """Mean and variance of every such layer, averaged over batches of 32 of the images, without their labels.

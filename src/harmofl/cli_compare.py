@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli_options import Size, interruptible, parse_size
+from harmofl.cli_options import Size, Unseen, interruptible, parse_size
 
 if TYPE_CHECKING:
     from harmofl.comparison.study import Study
@@ -53,6 +53,7 @@ def compare(
     equal: Equal = "rounds",
     baseline: Baseline = "",
     leave_one_site_out: LeaveOut = False,
+    unseen: Unseen = None,
     workers: Workers = 0,
     tuned: Tuned = None,
     setting: Settings = None,
@@ -68,10 +69,12 @@ def compare(
 
         harmofl compare --data hospitals/ --methods "fedavg,weak=fedprox:mu=0.01,strong=fedprox:mu=1,fedbn:band=1"
 
+        harmofl compare --data hospitals/ --methods fedavg,harmofl --unseen oslo
+
         harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
     """
     kind = "left-out" if leave_one_site_out else "compare"
-    base, common = _experiment(config, data, rounds, size, setting, out, kind)
+    base, common = _experiment(config, data, rounds, size, setting, out, kind, unseen)
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
@@ -196,6 +199,7 @@ def _experiment(
     setting: Sequence[str] | None,
     out: Path | None,
     kind: str,
+    unseen: Sequence[str] | None = None,
 ) -> tuple["Experiment", dict[str, Any]]:
     """The experiment, and the hyperparameters that --set gives to every method."""
     from harmofl.config import check_data, load_experiment, parse_settings
@@ -208,6 +212,7 @@ def _experiment(
         "data.folder": None if data is None else str(data),
         "training.rounds": rounds,
         "data.size": None if size is None else parse_size(size),
+        "data.unseen": unseen or None,
     }
     changes = {key: value for key, value in given.items() if value is not None} | parse_settings(setting or [])
     common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
@@ -246,17 +251,18 @@ def _again() -> str:
 
 def _show(comparison: "Comparison") -> None:
     """The scores, site by site where the terminal is wide enough; the files have all columns."""
-    from harmofl.comparison.table import header, rows, sites_of
+    from harmofl.comparison.table import COSTS, header, rows, sites_of
 
-    console, sites = Console(), len(sites_of(comparison))
-    average, std, worst, validation, to_baseline = range(sites + 1, sites + 6)
-    if console.width >= 110 + 16 * sites:
-        kept = list(range(sites + 6))
-    elif console.width >= 110:
-        kept = [0, average, std, worst, validation, to_baseline]
+    console, sites, names = Console(), sites_of(comparison), header(comparison)
+    scores = [k for k, name in enumerate(names) if name not in COSTS]
+    summed = [0, *scores[names.index("average") :]]
+    if console.width >= 110 + 16 * len(sites):
+        kept = scores
+    elif console.width >= 110 + 40 * bool(comparison.unseen):
+        kept = summed
     else:
-        kept = [0, average, worst, to_baseline]
-    table, names = Table(title=comparison.title), header(comparison)
+        kept = [k for k in summed if not names[k].startswith(("std", "validation")) and not names[k].endswith("unseen")]
+    table = Table(title=comparison.title)
     for index in kept:
         table.add_column(names[index], justify="right" if index else "left", no_wrap=index > 0)
     for row in rows(comparison):

@@ -18,6 +18,10 @@ Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+
 Fractions = Annotated[
     str | None, typer.Option(help="Shares of the patients, 0.7,0.1,0.2 if not given.", metavar="TRAIN,VAL,TEST")
 ]
+Unseen = Annotated[
+    list[str] | None,
+    typer.Option(help="A site that never trains; the chosen model is tested there. May be repeated.", metavar="SITE"),
+]
 Measured = Annotated[bool, typer.Option("--diagnostics", help="Measure drift, dissimilarity and sharpness too.")]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 

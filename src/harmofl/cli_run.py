@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harmofl.cli_options import Measured, Seed, Size, bar, interruptible, parse_size
+from harmofl.cli_options import Measured, Seed, Size, Unseen, bar, interruptible, parse_size
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def run(
     rounds: Rounds = None,
     seed: Seeded = None,
     size: Size = None,
+    unseen: Unseen = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME by default.")] = None,
     setting: Settings = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")] = None,
@@ -50,12 +51,15 @@ def run(
 
         harmofl run configs/nuclei.toml --data nuclei --set method.alpha=0.1 --seed 1
 
+        harmofl run --data hospitals/ --method harmofl --unseen oslo
+
         harmofl run --resume runs/demo --dashboard --log tensorboard
     """
     from harmofl.journal import Journal
 
     if resume is not None and any(
-        given is not None for given in (config, data, method, rounds, seed, size, out, setting, diagnostics or None)
+        given is not None
+        for given in (config, data, method, rounds, seed, size, unseen or None, out, setting, diagnostics or None)
     ):
         raise ConfigError(
             "--resume takes the run as it was begun; of other options only --dashboard and --log may stand beside it"
@@ -63,7 +67,7 @@ def run(
     if resume is not None:
         chosen, folder = None, Journal.open(resume).folder
     else:
-        chosen = _experiment(config, data, method, rounds, seed, size, setting, diagnostics)
+        chosen = _experiment(config, data, method, rounds, seed, size, unseen, setting, diagnostics)
         folder = out or _default_folder(chosen)
         Journal.refuse_used(folder)
 
@@ -92,6 +96,7 @@ def _experiment(
     rounds: int | None,
     seed: int | None,
     size: str | None,
+    unseen: list[str] | None,
     setting: list[str] | None,
     diagnostics: bool = False,
 ) -> "Experiment":
@@ -104,6 +109,7 @@ def _experiment(
         "training.rounds": rounds,
         "run.seed": seed,
         "data.size": None if size is None else parse_size(size),
+        "data.unseen": unseen or None,
         "run.diagnostics": diagnostics or None,
     }
     changes = {key: value for key, value in given.items() if value is not None}
@@ -116,6 +122,7 @@ def plan(
     method: Named = None,
     rounds: Rounds = None,
     size: Size = None,
+    unseen: Unseen = None,
     setting: Settings = None,
     budget: Annotated[
         int, typer.Option(min=1, help="Measure no longer; reading the images comes before.", metavar="SECONDS")
@@ -132,7 +139,7 @@ def plan(
 
         harmofl plan --data hospitals/ --budget 300
     """
-    chosen = _experiment(config, data, method, rounds, None, size, setting)
+    chosen = _experiment(config, data, method, rounds, None, size, unseen, setting)
 
     from harmofl.forecast import forecast
 

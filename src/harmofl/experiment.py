@@ -25,6 +25,7 @@ from harmofl.processes import runtime, shared_cache
 from harmofl.protection import tells_statistics
 from harmofl.runtimes import RunRound
 from harmofl.spectral.amplitude import amplitude_norm_of
+from harmofl.trained import TrainedModel
 from harmofl.trial import Trial
 
 
@@ -173,13 +174,20 @@ def _validated(trial: Trial, round_number: int) -> bool:
 
 
 def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
-    """The chosen model's scores on the test images of every site, unseen ones too; saves those of single cases."""
+    """The chosen model's scores on the test images of every site; saves those of single cases.
+
+    At unseen sites it is used as `harmofl evaluate` and `harmofl predict` use it there.
+    """
     weights, own = journal.load_model()
     used = trial.used(weights, own)
+    elsewhere = TrainedModel(journal.card(), trial.method, trial.training.model, weights, own)
     scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
     keeps = tells_statistics(trial.experiment.privacy, trial.training.model)
     for site in (*trial.federation.sites, *trial.unseen):
-        outputs = trial.predict(site, "test", used(site.name))
+        if site in trial.unseen:
+            outputs = elsewhere.outputs(site, "test", device=str(trial.training.device))
+        else:
+            outputs = trial.predict(site, "test", used(site.name))
         scores[site.name] = score(outputs, site, "test")
         of_cases = case_scores(trial.metric, outputs, site, "test")
         cases[site.name] = asdict(of_cases)

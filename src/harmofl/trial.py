@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from harmofl.arrays import Arrays
+from harmofl.batch_statistics import caution
 from harmofl.building import build, device_of
 from harmofl.config import Experiment, available_cores, check_data, resolved
-from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image
+from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
 from harmofl.data.summary import absent_classes
 from harmofl.errors import ConfigError
 from harmofl.evaluation import Batching, mean_of_batches, predict, score, used
@@ -39,7 +40,8 @@ class Trial:
         federation: the sites and their images.
         method: the federated learning method.
         training: how every site trains.
-        unseen: sites that do not train, and at which the chosen model is tested.
+        unseen: sites that do not train, and at which the chosen model is tested on all images; none where the method
+            ends with no model for them.
     """
 
     experiment: Experiment
@@ -64,7 +66,7 @@ class Trial:
         """
         data, device = experiment.data, device_of(experiment.run.device)
         federation = _opened(experiment, opening, cache)
-        unseen = _chosen(federation, data.unseen, "data.unseen")
+        unseen = tuple(map(undivided, _chosen(federation, data.unseen, "data.unseen")))
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
         taking_part = tuple(name for name in named if name not in data.unseen)
         federation = replace(federation, sites=_chosen(federation, taking_part, "data.sites"))
@@ -80,9 +82,7 @@ class Trial:
         check_metric(experiment, federation.info.task)
         check_method(experiment, method)
         check_images(experiment.privacy, method, federation.sites)
-        if unseen and not method.common:
-            name = experiment.method["name"]
-            raise ConfigError(f"data.unseen: {name} trains no common model that an unseen site could use; leave it out")
+        unseen = unseen if method.common else ()
         training = build(experiment, federation, method, device, unseen)
         return cls(experiment, federation, method, training, unseen)
 
@@ -109,7 +109,14 @@ class Trial:
 
     def cautions(self) -> list[str]:
         """What a reader of the results should know."""
-        said = [*absent_classes(self.federation), *self.method.remarks(self.training.model)]
+        said = [
+            *absent_classes(self.federation),
+            *self.method.remarks(self.training.model),
+            *caution(self.training.model),
+        ]
+        if self.experiment.data.unseen and not self.method.common:
+            name, sites = self.experiment.method["name"], ", ".join(self.experiment.data.unseen)
+            said.append(f"{name} trains no common model: it has no score at {sites}, which did not train")
         if self.federation.info.split == "images":
             said.append("the published split parts the images of patients, so scores are too high")
         if self.experiment.data.split == "images":

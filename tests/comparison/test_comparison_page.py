@@ -10,7 +10,7 @@ from browser import SIZES, needs_browser, opened
 
 from harmofl.comparison.outcome import Cost, Outcome
 from harmofl.comparison.page import outcome, write_comparison
-from harmofl.comparison.statistics import at_site, difference
+from harmofl.comparison.statistics import at, difference
 from harmofl.comparison.sweep import sweep_chart
 from harmofl.comparison.table import compare
 from harmofl.comparison.variants import Variant
@@ -76,7 +76,7 @@ def test_page_has_the_table_the_failures_and_every_chart_with_its_numbers(tmp_pa
 
 def test_difference_at_a_site_is_that_of_its_cases_alone():
     plain, better = made("plain", 0.7), made("better", 0.8)
-    found = difference(at_site(better, "B"), at_site(plain, "B"))
+    found = difference(at(better, ["B"]), at(plain, ["B"]))
     assert found.mean == pytest.approx(np.mean(better.cases["B"].scores - plain.cases["B"].scores))
 
 

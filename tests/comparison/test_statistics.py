@@ -114,8 +114,8 @@ def test_the_formats_say_the_same() -> None:
     assert tex.count(r"\\") == 4
     assert all(line.count("&") == 12 for line in tex.splitlines() if line.endswith(r"\\"))
     lines = comma_separated(comparison).splitlines()
-    assert lines[0] == "method,seed,site,dice"
-    assert lines[1] == "fedavg,0,x,0.2"
+    assert lines[0] == "method,seed,site,dice,trained"
+    assert lines[1] == "fedavg,0,x,0.2,yes"
     assert len(lines) == 1 + 3 * 2 * 2
 
 

@@ -169,6 +169,37 @@ def test_leaving_one_site_out(federation: Path, tmp_path: Path) -> None:
         carry_out_study(study(federation, tmp_path / "no", "fedavg,local", leave_one_site_out=True, baseline="local"))
 
 
+def test_a_site_that_never_trains_stands_beside_the_others(federation: Path, tmp_path: Path) -> None:
+    """Its scores are those of the runs, in every table; a method without a model for it has none."""
+    out = tmp_path / "out"
+    chosen = study(federation, out, "fedavg,fedsam,local", seeds=1, data__unseen=["site-2"])
+    comparison = carry_out_study(chosen)
+    there = {m: Journal(out / m / "seed-0").result()["unseen"] for m in ("fedavg", "fedsam", "local")}
+    assert there["local"] == {}
+    assert [o.sites for o in comparison.outcomes] == [("site-1",)] * 3
+    assert comparison.unseen == ["site-2"]
+    names = header(comparison)
+    column = [row[names.index("unseen (site-2)")].text for row in rows(comparison)]
+    scores = {method: there[method]["site-2"]["dice"] for method in ("fedavg", "fedsam")}
+    assert column == [f"{scores['fedavg']:.3f}", f"{scores['fedsam']:.3f}", "-"]
+    base, gain, none = comparison.differences_unseen
+    assert (base, none) == (None, None)
+    assert gain.mean == pytest.approx(scores["fedsam"] - scores["fedavg"])
+    assert rows(comparison)[1][names.index("difference to fedavg, unseen")].text.startswith(f"{gain.mean:+.3f}")
+    with (out / "scores.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(r["method"], r["site"]) for r in lines if r["trained"] == "no"] == [(m, "site-2") for m in scores]
+    table = json.loads((out / "table.json").read_text())["methods"]
+    assert [m["unseen"] for m in table] == [{"0": {"site-2": pytest.approx(s)}} for s in scores.values()] + [{}]
+    assert any(note.startswith("unseen: site-2 never trained and chose nothing") for note in comparison.notes)
+    assert any("local trains no common model: it has no score at site-2" in note for note in comparison.notes)
+    page = (out / "report.html").read_text()
+    best = max(scores, key=lambda method: scores[method])
+    assert f"At site-2, which never trained, {best} is best with {scores[best]:.3f}." in page
+    with pytest.raises(ConfigError, match="leave --unseen"):
+        study(federation, out, "fedavg", leave_one_site_out=True, data__unseen=["site-2"]).jobs()
+
+
 @pytest.mark.parametrize("methods", ["fedavg,harmofl", "harmofl,fedavg"])
 def test_a_left_out_run_that_is_missing_leaves_a_gap_where_it_belongs(
     methods: str, federation: Path, tmp_path: Path

@@ -105,8 +105,23 @@ def test_a_site_that_never_trained_is_said_to_be_one(tmp_path):
     run = write_run(tmp_path / "one")
     edit_result(run, unseen={"Z": {"dice": 0.4321}})
     text = page_of(tmp_path, run).text
-    assert "Z (not in training) 0.432" in text
+    assert "Z (unseen) 0.432" in text
     assert "mean test Dice of 0.775 over 2 sites" in text
+    assert "At Z, which never trained, harmofl reaches 0.432." in text
+
+
+def test_sites_that_never_trained_stand_beside_the_others_and_their_images_first(tmp_path):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "fedavg", base=0.9)]
+    for run, score in zip(runs, (0.4321, 0.3), strict=True):
+        edit_result(run, unseen={"Z": {"dice": score}})
+        write_samples(run, sites=("A", "B", "Z"))
+    page = page_of(tmp_path, *runs)
+    assert "fedavg has the best mean test Dice" in page.text
+    assert "At Z, which never trained, harmofl is best with 0.432, 0.132 above fedavg." in page.text
+    assert "Mean Worst Std Z (unseen) harmofl 0.800 0.750 0.775 0.750 0.035 0.432 fedavg" in page.text
+    galleries = page.text[page.text.index("Example images", page.text.index("Over the rounds")) :]
+    assert 0 < galleries.index("Site Z (unseen: it never trained)") < galleries.index("Site A")
+    assert "<strong>0.432</strong>" in (tmp_path / "report.html").read_text()
 
 
 def test_local_and_pooled_are_yardsticks_and_do_not_win(tmp_path):

@@ -24,7 +24,7 @@ def shorten(label: str, most: int = 45) -> str:
 
 
 def overview(comparison: Comparison) -> Chart:
-    """Every method's average and worst site, seed by seed, from the best average down."""
+    """Every method's average, worst site and unseen sites, seed by seed, from the best average down."""
     everywhere = [
         o for o in comparison.outcomes if not comparison.left_out or len(o.sites) == len(sites_of(comparison))
     ]
@@ -32,13 +32,14 @@ def overview(comparison: Comparison) -> Chart:
     rows = [
         {"method": labelled(o), "seed": seed, "of": kind, "score": float(score)}
         for o in outcomes
-        for kind, scores in (("mean over sites", o.average), ("worst site", o.worst))
+        for kind, scores in _kinds_of(o).items()
         for seed, score in zip(o.seeds, scores, strict=True)
         if math.isfinite(score)
     ]
     base = next((o for o in outcomes if o.variant.label == comparison.baseline), None)
     x = {"field": "score", "title": f"test {metric_words(comparison.metric)}", "type": "quantitative"}
-    encoding = {"x": {**x, "scale": {"zero": False}}, "y": down("method"), **_kinds()}
+    kinds = list(dict.fromkeys(str(row["of"]) for row in rows))
+    encoding = {"x": {**x, "scale": {"zero": False}}, "y": down("method"), **_kinds(kinds)}
     mean = {"aggregate": [{"op": "mean", "field": "score", "as": "score"}], "groupby": ["method", "of"]}
     tooltip = [{"field": key} for key in ("method", "of", "seed")] + [{"field": "score", "format": ".3f"}]
     point = {"type": "point", "filled": True}
@@ -49,16 +50,23 @@ def overview(comparison: Comparison) -> Chart:
     if base is not None:
         layers.insert(0, rule_at(float(base.average.mean())))
     spec = {"height": 24 * len(outcomes), "layer": layers}
-    told = "; ".join(f"{labelled(o)} {number(o.average.mean())}, worst site {number(o.worst.mean())}" for o in outcomes)
+    told = "; ".join(
+        f"{labelled(o)} " + ", ".join(f"{kind} {number(scores.mean())}" for kind, scores in _kinds_of(o).items())
+        for o in outcomes
+    )
     line = f"; the line is {shorten(comparison.baseline)}" if base is not None else ""
     title = f"Test {metric_words(comparison.metric)}: mean over seeds large, single seeds small{line}"
     return Chart("comparison", title, told, spec, rows)
 
 
-def _kinds() -> dict[str, Any]:
-    kinds = ["mean over sites", "worst site"]
-    colour = {"domain": kinds, "range": [COLOURS[0], COLOURS[4]]}
-    shape = {"domain": kinds, "range": ["circle", "triangle-down"]}
+def _kinds_of(outcome: Outcome) -> dict[str, Floats]:
+    unseen = {"unseen": outcome.average_unseen} if outcome.unseen else {}
+    return {"mean over sites": outcome.average, "worst site": outcome.worst, **unseen}
+
+
+def _kinds(kinds: Sequence[str]) -> dict[str, Any]:
+    colour = {"domain": kinds, "range": [COLOURS[0], COLOURS[4], COLOURS[2]]}
+    shape = {"domain": kinds, "range": ["circle", "triangle-down", "diamond"]}
     field = {"field": "of", "type": "nominal", "title": None}
     return {"color": {**field, "scale": colour}, "shape": {**field, "scale": shape}}
 

@@ -42,18 +42,24 @@ def _tex(text: str) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """One row a method, seed and site, with the score: for statistics and plots of one's own."""
+    """One row a method, seed and site, with the score and whether the site trained, for statistics of one's own."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "seed", "site", comparison.metric])
+    writer.writerow(["method", "seed", "site", comparison.metric, "trained"])
     for outcome in comparison.outcomes:
-        for seed, scores in zip(outcome.seeds, outcome.test, strict=True):
-            writer.writerows([outcome.variant.label, seed, site, score] for site, score in _pairs(outcome, scores))
+        label, unseen = outcome.variant.label, "no" if comparison.left_out else "yes"
+        for sites, test, trained in (
+            (outcome.sites, outcome.test, unseen),
+            (outcome.unseen, outcome.test_unseen, "no"),
+        ):
+            for seed, found in _by_seed(outcome, sites, test).items():
+                writer.writerows([label, seed, site, score, trained] for site, score in found.items())
     return file.getvalue()
 
 
-def _pairs(outcome: Outcome, scores: Floats) -> list[tuple[str, float]]:
-    return list(zip(outcome.sites, scores.tolist(), strict=True))
+def _by_seed(outcome: Outcome, sites: Sequence[str], scores: Floats) -> dict[str, dict[str, float]]:
+    rows = zip(outcome.seeds, scores.tolist(), strict=True) if sites else ()
+    return {str(seed): dict(zip(sites, row, strict=True)) for seed, row in rows}
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -65,20 +71,25 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "left_out": comparison.left_out,
         "notes": comparison.notes,
         "methods": [
-            _method(outcome, found) for outcome, found in zip(comparison.outcomes, comparison.differences, strict=True)
+            _method(*of_method)
+            for of_method in zip(
+                comparison.outcomes, comparison.differences, comparison.differences_unseen, strict=True
+            )
         ],
     }
 
 
-def _method(outcome: Outcome, found: Difference | None) -> dict[str, Any]:
+def _method(outcome: Outcome, found: Difference | None, unseen: Difference | None) -> dict[str, Any]:
     return {
         "label": outcome.variant.label,
         "method": outcome.variant.method,
         "changes": dict(outcome.variant.changes),
         "seeds": list(outcome.seeds),
-        "test": {str(s): dict(_pairs(outcome, scores)) for s, scores in zip(outcome.seeds, outcome.test, strict=True)},
+        "test": _by_seed(outcome, outcome.sites, outcome.test),
+        "unseen": _by_seed(outcome, outcome.unseen, outcome.test_unseen),
         "validation": dict(zip(map(str, outcome.seeds), outcome.val.tolist(), strict=True)),
         "difference": found and asdict(found),
+        "difference_unseen": unseen and asdict(unseen),
         "cost": asdict(outcome.cost),
     }
 

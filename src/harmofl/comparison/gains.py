@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shaped, shorten
-from harmofl.comparison.statistics import Difference, at_site, corrected, difference
+from harmofl.comparison.statistics import Difference, at, corrected, difference
 from harmofl.comparison.table import Comparison, sites_of
 from harmofl.report.scores import metric_words
 from harmofl.report.vega import Chart
@@ -22,11 +22,12 @@ def site_differences(comparison: Comparison) -> Chart | None:
     others = [o for o in comparison.outcomes if o is not base]
     if base is None or not known or len(others) * len(sites_of(comparison)) > MOST_DIFFERENCES:
         return None
-    for site in sites_of(comparison):
+    for site in (*sites_of(comparison), *comparison.unseen):
         for other in others:
-            if site in other.sites and site in base.sites:
-                found = difference(at_site(other, site), at_site(base, site))
-                known += [(labelled(other), site, found)] if found else []
+            if all(site in (*o.sites, *o.unseen) for o in (other, base)):
+                found = difference(at(other, [site]), at(base, [site]))
+                where = f"{site} (unseen)" if site in comparison.unseen else site
+                known += [(labelled(other), where, found)] if found else []
     fair = corrected([found for _, _, found in known])
     places = [(method, site) for method, site, _ in known]
     rows = [_difference_row(*place, found) for place, found in zip(places, fair, strict=True) if found]

@@ -47,13 +47,15 @@ class Outcome:
     Args:
         variant: the method.
         seeds: those whose runs have finished.
-        sites: where it was tested.
+        sites: where it was tested: those that trained or, where sites were left out in turn, those.
         test: (seeds, sites), of the round with the best mean validation score.
         val: (seeds,), that validation score.
         cases: by site.
         cost: what it takes.
         remarks: what a user should know, in plain words.
         curves: by site, (seeds, rounds) its validation score after every round, NaN where there was none.
+        unseen: sites that never trained and were tested beside `sites`.
+        test_unseen: (seeds, unseen) as `test`.
     """
 
     variant: Variant
@@ -65,6 +67,8 @@ class Outcome:
     cost: Cost
     remarks: tuple[str, ...]
     curves: Mapping[str, Floats] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    test_unseen: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def is_yardstick(self) -> bool:
@@ -82,6 +86,12 @@ class Outcome:
         """(seeds,) the lowest over the sites."""
         lowest: Floats = self.test.min(axis=1)
         return lowest
+
+    @property
+    def average_unseen(self) -> Floats:
+        """(seeds,) mean over the sites that never trained, of which there must be one."""
+        mean: Floats = self.test_unseen.mean(axis=1)
+        return mean
 
     @property
     def spread(self) -> Floats:
@@ -121,14 +131,22 @@ class _Finished:
     @property
     def tested(self) -> dict[str, float]:
         """The score of each site that counts for this run."""
-        scores = self.result["unseen"] if self.job.left_out else self.result["test"]
+        return self._main(self.result["unseen"] if self.job.left_out else self.result["test"])
+
+    @property
+    def unseen(self) -> dict[str, float]:
+        """That of sites which never train in any run."""
+        return {} if self.job.left_out else self._main(self.result.get("unseen", {}))
+
+    def _main(self, scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
         return {site: _number(values[self.result["main_metric"]]) for site, values in scores.items()}
 
 
 def _finished(job: Job, journal: Journal) -> _Finished:
     found = _Finished(job, journal.result(), journal.cases(), journal.records())
     try:
-        whole = all(len(found.cases[s]["scores"]) == len(found.cases[s]["groups"]) > 0 for s in found.tested)
+        sites = [*found.tested, *found.unseen]
+        whole = all(len(found.cases[s]["scores"]) == len(found.cases[s]["groups"]) > 0 for s in sites)
         whole = whole and bool(found.tested) and _validation(found) is not None and bool(_cost([found]))
     except (KeyError, TypeError, AttributeError, IndexError):
         whole = False
@@ -147,17 +165,19 @@ def _complete(by_seed: Mapping[int, list[_Finished]]) -> dict[int, list[_Finishe
 def _outcome(by_seed: Mapping[int, list[_Finished]]) -> Outcome:
     runs = [run for runs in by_seed.values() for run in runs]
     scores = [{site: s for run in runs for site, s in run.tested.items()} for runs in by_seed.values()]
-    sites = tuple(sorted(scores[0]))
+    sites, unseen = tuple(sorted(scores[0])), tuple(sorted(runs[0].unseen))
     return Outcome(
         variant=runs[0].job.variant,
         seeds=tuple(by_seed),
         sites=sites,
         test=np.array([[by_site[site] for site in sites] for by_site in scores]),
         val=np.array([np.mean([_validation(run) for run in runs]) for runs in by_seed.values()]),
-        cases={site: _cases(site, by_seed) for site in sites},
+        cases={site: _cases(site, by_seed) for site in (*sites, *unseen)},
         cost=_cost(runs),
         curves=_curves(list(by_seed.values())),
         remarks=tuple(dict.fromkeys(line for run in runs for line in run.result.get("remarks", []))),
+        unseen=unseen,
+        test_unseen=np.array([[of_seed[0].unseen[site] for site in unseen] for of_seed in by_seed.values()]),
     )
 
 
@@ -181,7 +201,9 @@ def _curves(by_seed: Sequence[Sequence[_Finished]]) -> dict[str, Floats]:
 
 
 def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> Cases:
-    tables = [next(run.cases[site] for run in runs if site in run.tested) for runs in by_seed.values()]
+    tables = [
+        next(run.cases[site] for run in runs if site in run.tested or site in run.unseen) for runs in by_seed.values()
+    ]
     if any(table["groups"] != tables[0]["groups"] for table in tables):
         folder = next(iter(by_seed.values()))[0].job.folder
         raise RunError(

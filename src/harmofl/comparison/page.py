@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from harmofl.comparison.charts import curves, overview
 from harmofl.comparison.gains import cost_against_gain, site_differences
 from harmofl.comparison.outcome import Outcome
-from harmofl.comparison.statistics import FEWEST_SEEDS
-from harmofl.comparison.table import Comparison, header, mean_and_spread, rows, sites_of
+from harmofl.comparison.statistics import FEWEST_SEEDS, Difference
+from harmofl.comparison.table import COSTS, Comparison, header, mean_and_spread, rows, sites_of
 from harmofl.files import write_atomic
 from harmofl.report import vega
 from harmofl.report.files import write_page
@@ -16,9 +18,6 @@ from harmofl.report.page import live
 from harmofl.report.scores import MANY, Cell, metric_words
 from harmofl.report.templates import template_of
 from harmofl.report.vega import Chart
-
-COSTS = 5
-"""The last columns of the table are costs."""
 
 
 def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = None) -> Path:
@@ -70,8 +69,8 @@ def _render(comparison: Comparison, charts: Sequence[Chart], costs: Sequence[Cha
 def _tables(comparison: Comparison) -> list[tuple[str, list[list[Cell]]]]:
     """The scores, sites down where they are many, and the costs; the first row of each is its header."""
     whole = [[Cell(name) for name in header(comparison)], *rows(comparison)]
-    scores = [row[:-COSTS] for row in whole]
-    costs = [[row[0], *row[-COSTS:]] for row in whole]
+    scores = [row[: -len(COSTS)] for row in whole]
+    costs = [[row[0], *row[-len(COSTS) :]] for row in whole]
     if len(sites_of(comparison)) > MANY:
         scores = [list(column) for column in zip(*scores, strict=True)]
     return [(comparison.title[:1].upper() + comparison.title[1:], scores), ("What each method takes", costs)]
@@ -95,11 +94,23 @@ def outcome(comparison: Comparison) -> str:
         f"{best.variant.label} has the best mean test {score}, {mean_and_spread(best.average)} over {seeds}; "
         f"its worst site has {worst}."
     )
-    return " ".join([first, *_against(comparison, best), *_yardsticks(comparison), *_luck(known)])
+    said = [first, *_against(comparison, comparison.differences, best), *_elsewhere(comparison, known)]
+    return " ".join([*said, *_yardsticks(comparison), *_luck(known)])
 
 
-def _against(comparison: Comparison, best: Outcome) -> list[str]:
-    found = comparison.differences[[o is best for o in comparison.outcomes].index(True)]
+def _elsewhere(comparison: Comparison, known: Sequence[Outcome]) -> list[str]:
+    """Which method is best where no method has trained."""
+    there = [o for o in known if len(o.unseen) == len(comparison.unseen) and np.isfinite(o.test_unseen).all()]
+    if not comparison.unseen or not there:
+        return []
+    best = max(there, key=lambda o: float(o.average_unseen.mean()))
+    where = f"{', '.join(comparison.unseen)}, which never trained"
+    first = f"At {where}, {best.variant.label} is best with {mean_and_spread(best.average_unseen)}."
+    return [first, *_against(comparison, comparison.differences_unseen, best)]
+
+
+def _against(comparison: Comparison, differences: Sequence[Difference | None], best: Outcome) -> list[str]:
+    found = differences[[o is best for o in comparison.outcomes].index(True)]
     if found is None or not math.isfinite(found.low):
         return []
     said = f"Against {comparison.baseline} that is {found.mean:+.3f}"

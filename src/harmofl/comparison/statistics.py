@@ -60,7 +60,10 @@ def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
     return [replace(one, p=next(p)) if one and counted else one for one, counted in zip(found, counts, strict=True)]
 
 
-def at_site(outcome: Outcome, site: str) -> Outcome:
-    """The same, of one of its sites alone."""
-    column = outcome.sites.index(site)
-    return replace(outcome, sites=(site,), test=outcome.test[:, [column]], cases={site: outcome.cases[site]})
+def at(outcome: Outcome, sites: Sequence[str]) -> Outcome:
+    """The same, of some of its sites alone, all of which trained or none."""
+    trained = set(sites) <= set(outcome.sites)
+    names, scores = (outcome.sites, outcome.test) if trained else (outcome.unseen, outcome.test_unseen)
+    columns = [names.index(site) for site in sites]
+    cases = {site: outcome.cases[site] for site in sites}
+    return replace(outcome, sites=tuple(sites), test=scores[:, columns], cases=cases)

@@ -50,6 +50,10 @@ class Study:
         left_out = site_names(self.base) if self.leave_one_site_out else [""]
         if self.leave_one_site_out and len(left_out) < 2:
             raise ConfigError(f"{self.base.data.folder}: leaving one site out needs at least two, got {len(left_out)}")
+        if self.leave_one_site_out and self.base.data.unseen:
+            raise ConfigError(
+                "--leave-one-site-out tests every site unseen in turn; leave --unseen and data.unseen out"
+            )
         found = plan(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
         if not found:
             names = ", ".join(variant.label for variant in self.variants)

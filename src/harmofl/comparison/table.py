@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harmofl.comparison.outcome import Floats, Outcome
-from harmofl.comparison.statistics import FEWEST_SEEDS, Difference, corrected, difference
+from harmofl.comparison.statistics import FEWEST_SEEDS, Difference, at, corrected, difference
 from harmofl.report.scores import Cell
 
 
@@ -24,6 +24,7 @@ class Comparison:
         equal: which budget was the same.
         failed: what went wrong, in one line a run.
         said: what else a reader must know.
+        differences_unseen: as `differences`, at the sites that never trained.
     """
 
     metric: str
@@ -34,6 +35,12 @@ class Comparison:
     equal: str
     failed: Sequence[str] = ()
     said: Sequence[str] = ()
+    differences_unseen: Sequence[Difference | None] = ()
+
+    @property
+    def unseen(self) -> list[str]:
+        """The sites that never train in any run, and are tested beside the others."""
+        return sorted({site for outcome in self.outcomes for site in outcome.unseen})
 
     @property
     def title(self) -> str:
@@ -73,6 +80,11 @@ class Comparison:
             f"{budget} MB sent: up and down, all sites, whole run; kept: at a site between rounds; "
             "held: at a site while training, beside model and optimizer.",
         ]
+        if self.unseen:
+            lines.append(
+                f"unseen: {', '.join(self.unseen)} never trained and chose nothing; the model is tested there on all "
+                "images, as `harmofl evaluate` does."
+            )
         return [*lines, *dict.fromkeys(r for o in self.outcomes for r in o.remarks), *self.said, *self.failed]
 
 
@@ -88,8 +100,14 @@ def compare(
 ) -> Comparison:
     """Put outcomes side by side; without a finished run of the baseline there are no differences."""
     base = next((outcome for outcome in outcomes if outcome.variant.label == baseline), None)
-    differences = [None if base is None or outcome is base else difference(outcome, base) for outcome in outcomes]
-    return Comparison(metric, baseline, outcomes, corrected(differences), left_out, equal, failed, said)
+    others = [None if base is None or outcome is base else outcome for outcome in outcomes]
+    differences = [difference(other, base) if other and base else None for other in others]
+    unseen = [
+        difference(at(other, other.unseen), at(base, base.unseen)) if other and other.unseen and base else None
+        for other in others
+    ]
+    found, found_unseen = corrected(differences), corrected(unseen)
+    return Comparison(metric, baseline, outcomes, found, left_out, equal, failed, said, found_unseen)
 
 
 def sites_of(comparison: Comparison) -> list[str]:
@@ -97,10 +115,17 @@ def sites_of(comparison: Comparison) -> list[str]:
     return sorted({site for outcome in comparison.outcomes for site in outcome.sites})
 
 
+COSTS = ("rounds", "s/round", "MB sent", "MB kept", "MB held")
+
+
 def header(comparison: Comparison) -> list[str]:
     """The columns' names."""
-    scores = ["average", "std", "worst site", "validation", f"difference to {comparison.baseline}"]
-    return ["method", *sites_of(comparison), *scores, "rounds", "s/round", "MB sent", "MB kept", "MB held"]
+    unseen, sites = comparison.unseen, sites_of(comparison)
+    several = [f"{site} (unseen)" for site in unseen] if len(unseen) > 1 else []
+    where = [f"unseen ({unseen[0] if len(unseen) == 1 else f'mean of {len(unseen)}'})"] if unseen else []
+    to = f"difference to {comparison.baseline}"
+    scores = ["average", "std", "worst site", *where, "validation", to, *([f"{to}, unseen"] if unseen else [])]
+    return ["method", *sites, *several, *scores, *COSTS]
 
 
 def rows(comparison: Comparison) -> list[list[Cell]]:
@@ -109,18 +134,23 @@ def rows(comparison: Comparison) -> list[list[Cell]]:
     A site at which a method was not tested is "-". Averages over other sites than the rest have are not marked, and
     where sites were left out in turn, an average that lacks some of them is no number at all.
     """
-    outcomes, sites = comparison.outcomes, sites_of(comparison)
+    outcomes, sites, unseen = comparison.outcomes, sites_of(comparison), comparison.unseen
     whole = [len(outcome.sites) == len(sites) for outcome in outcomes]
     columns: list[list[Cell]] = [[Cell(outcome.variant.label) for outcome in outcomes]]
-    columns += [_column(outcomes, [_at(outcome, site) for outcome in outcomes]) for site in sites]
+    several = unseen if len(unseen) > 1 else []
+    columns += [_column(outcomes, [_at(outcome, site) for outcome in outcomes]) for site in (*sites, *several)]
     for name in ("average", "spread", "worst"):
         values = [
             getattr(o, name) if full or not comparison.left_out else None
             for o, full in zip(outcomes, whole, strict=True)
         ]
         columns.append(_column(outcomes, values, mark=name != "spread" and all(whole)))
+    if unseen:
+        columns.append(_column(outcomes, [o.average_unseen if o.unseen else None for o in outcomes]))
     columns.append(_column(outcomes, [outcome.val for outcome in outcomes], mark=all(whole)))
     columns.append([Cell(_difference_text(d)) for d in comparison.differences])
+    if unseen:
+        columns.append([Cell(_difference_text(d)) for d in comparison.differences_unseen])
     columns.append([Cell(str(o.cost.rounds)) for o in outcomes])
     columns.append([Cell(f"{o.cost.seconds:.2f}") for o in outcomes])
     columns += [[Cell(_megabytes(getattr(o.cost, key))) for o in outcomes] for key in ("megabytes", "kept", "held")]
@@ -128,7 +158,7 @@ def rows(comparison: Comparison) -> list[list[Cell]]:
 
 
 def _at(outcome: Outcome, site: str) -> Floats | None:
-    return outcome.test[:, outcome.sites.index(site)] if site in outcome.sites else None
+    return at(outcome, [site]).test[:, 0] if site in (*outcome.sites, *outcome.unseen) else None
 
 
 def _column(outcomes: Sequence[Outcome], values: Sequence[Floats | None], mark: bool = True) -> list[Cell]:

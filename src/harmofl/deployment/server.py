@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.arrays import Arrays, num_bytes
-from harmofl.batch_statistics import from_lists
+from harmofl.batch_statistics import caution, from_lists
 from harmofl.building import build_model
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, resolved, to_toml
@@ -420,7 +420,7 @@ class Server:
             "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
             "num_params": sum(p.numel() for p in training.model.parameters()),
             "passes": method.passes,
-            "remarks": statement(self.experiment, method, deployed=True),
+            "remarks": [*caution(training.model), *statement(self.experiment, method, deployed=True)],
         }
         journal.finish(result)
         self.line(GREETING_S, over=True).describe(self.present(card))

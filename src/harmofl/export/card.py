@@ -7,7 +7,7 @@ from typing import Any
 
 from harmofl.errors import RunError
 from harmofl.report.load import Run, load_runs
-from harmofl.report.scores import between, interval_at, metric_words, number, tested
+from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, tested
 from harmofl.report.warnings import warnings
 from harmofl.trained import TrainedModel
 
@@ -103,7 +103,7 @@ def _scores(run: Run) -> str:
     for site, value in tested(run, result.main_metric).items():
         counts = result.num_images.get(site, {})
         trained = [str(counts.get(part, "")) for part in ("train", "val", "test")]
-        label = site if site in result.test else f"{site} (not in training)"
+        label = site if site in result.test else UNSEEN.format(site)
         lines.append(f"| {label} | {' | '.join(trained)} | {number(value)} | {between(*interval_at(run, site))} |")
     versions = run.config.get("versions")
     told = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "unknown"

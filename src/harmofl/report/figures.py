@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harmofl.report.load import Round, Run
-from harmofl.report.scores import Group, interval_at, mean, metric_name, metric_words, number, tested
+from harmofl.report.scores import UNSEEN, Group, interval_at, mean, metric_name, metric_words, number, tested
 from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
 
 Row = Mapping[str, Any]
@@ -168,7 +168,7 @@ def scores(group: Group, ident: str) -> Chart:
                 rows.append(
                     {
                         "run": run.label,
-                        "site": site if trained else f"{site} (not in training)",
+                        "site": site if trained else UNSEEN.format(site),
                         "score": value,
                         "low": low,
                         "high": high,

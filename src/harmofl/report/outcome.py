@@ -15,7 +15,7 @@ def outcome(group: Group) -> str:
         return _nothing_yet(group)
     best, run, result = ranked[0]
     rival = (ranked[1][0], ranked[1][1].label) if len(ranked) > 1 else None
-    told = f"{_lead(group, run.label, best, rival)}{_worst(group, result)}, and {_chosen(result)}."
+    told = f"{_lead(group, run.label, best, rival)}{_worst(group, result)}, and {_chosen(result)}.{_elsewhere(group)}"
     aside = [
         f" {other.label} reaches {number(value)}, {value - best:+.3f}." for value, other, _ in known if other.yardstick
     ]
@@ -54,6 +54,25 @@ def _worst(group: Group, result: Result) -> str:
     values = _test(group, result)
     lowest = min(values)
     return f"; its worst site is {group.sites[values.index(lowest)]} with {number(lowest)}"
+
+
+def _elsewhere(group: Group) -> str:
+    """Who is best at the sites that never trained."""
+    scored = [(mean(site_values(result.unseen, group.unseen, group.metric)), run) for run, result in _done(group)]
+    ranked = sorted(
+        ((value, run) for value, run in scored if math.isfinite(value) and not run.yardstick), key=lambda e: -e[0]
+    )
+    if not ranked:
+        return ""
+    (best, run), *others = ranked
+    where = f" At {', '.join(group.unseen)}, which never trained,"
+    score = number(best) if len(group.unseen) == 1 else f"{number(best)} in the mean"
+    if not others:
+        return f"{where} {run.label} reaches {score}."
+    value, rival = others[0]
+    if number(value) == number(best):
+        return f"{where} {run.label} and {rival.label} share the best, {score}."
+    return f"{where} {run.label} is best with {score}, {number(best - value)} above {rival.label}."
 
 
 def _chosen(result: Result) -> str:

@@ -32,10 +32,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The cases of one site."""
+    """The cases of one site; `unseen` if it did not train."""
 
     site: str
     cases: tuple[Case, ...]
+    unseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def has_masks(group: Group) -> bool:
 
 def _sampled_sites(group: Group) -> list[str]:
     sampled = dict.fromkeys(site for run in group.runs for site in run.samples)
-    known = [site for site in group.sites if site in sampled]
+    known = [site for site in (*group.unseen, *group.sites) if site in sampled]
     return list(dict.fromkeys([*known, *sampled]))
 
 
@@ -114,7 +115,7 @@ def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
             key = (sample.case, sample.image.tobytes(), sample.arrays.targets[index].tobytes())
             found.setdefault(key, []).append(sample)
     made = [Case(_headed(samples[0], group), tuple(_tiles(samples, side))) for samples in found.values()]
-    return Gallery(site, tuple(made))
+    return Gallery(site, tuple(made), site in group.unseen)
 
 
 def _headed(sample: _Sample, group: Group) -> str:

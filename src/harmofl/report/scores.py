@@ -11,6 +11,8 @@ DASH = "\N{EN DASH}"
 MANY = 8
 """More sites than this are rows of a table, not columns."""
 SUMMARIES = ("Mean", "Worst", "Std")
+UNSEEN = "{} (unseen)"
+"""A site that did not train."""
 NAMES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -28,6 +30,12 @@ class Group:
     metric: str
     sites: tuple[str, ...]
     runs: tuple[Run, ...]
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Sites that did not train and were tested, of any run."""
+        results = [run.result for run in self.runs if run.result]
+        return tuple(dict.fromkeys(site for result in results for site in result.unseen if site not in self.sites))
 
     @property
     def finished(self) -> tuple[Run, ...]:
@@ -133,7 +141,7 @@ def site_table(run: Run, metric: str) -> Table:
         counts = [DASH if count is None else str(count) for count in (images, patients)]
         texts = (number(value), between(*interval_at(run, site)), *counts)
         trained = run.result is not None and site in run.result.test
-        rows.append(Row(site if trained else f"{site} (not in training)", None, tuple(map(Cell, texts))))
+        rows.append(Row(site if trained else UNSEEN.format(site), None, tuple(map(Cell, texts))))
     values = site_values(run.result.test, list(run.result.test), metric) if run.result else []
     for name, value in zip(SUMMARIES, _summary(values), strict=True):
         rows.append(Row(name, None, tuple(map(Cell, (number(value), "", "", "")))))
@@ -161,14 +169,16 @@ def further_metrics(group: Group) -> list[str]:
 
 def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool = False) -> Table:
     values: dict[int, list[float]] = {}
+    unseen = group.unseen if part == "test" else ()
     for index, run in enumerate(group.runs):
         if run.result:
             scores = run.result.test if part == "test" else run.result.val
             own = site_values(scores, group.sites, metric)
-            values[index] = [*own, *_summary(own)]
-    best = _best_texts(list(values.values())) if mark_best and len(values) > 1 else []
+            values[index] = [*own, *_summary(own), *site_values(run.result.unseen, unseen, metric)]
+    columns = (*group.sites, *SUMMARIES, *(UNSEEN.format(site) for site in unseen))
+    best = _best_texts(list(values.values()), len(group.sites) + 2) if mark_best and len(values) > 1 else []
     rows = [_row(run, index, values.get(index), best) for index, run in enumerate(group.runs)]
-    table = Table(title, (*group.sites, *SUMMARIES), tuple(rows))
+    table = Table(title, columns, tuple(rows), summaries=len(SUMMARIES) + len(unseen))
     return table if len(group.sites) <= MANY else _sites_down(table)
 
 
@@ -188,16 +198,17 @@ def _summary(values: list[float]) -> list[float]:
     return [mean(values), worst, spread]
 
 
-def _best_texts(rows: list[list[float]]) -> list[str]:
-    """The largest number of every column but the last, which is the spread."""
-    columns = list(zip(*rows, strict=True))[:-1]
-    return [number(max((v for v in column if math.isfinite(v)), default=math.nan)) for column in columns]
+def _best_texts(rows: list[list[float]], spread: int) -> list[str]:
+    """The largest number of every column; none of the one that is the spread."""
+    columns = list(zip(*rows, strict=True))
+    best = [number(max((v for v in column if math.isfinite(v)), default=math.nan)) for column in columns]
+    return [*best[:spread], DASH, *best[spread + 1 :]]
 
 
 def _row(run: Run, index: int, values: list[float] | None, best: list[str]) -> Row:
     if values is None:
         return Row(run.label, index, note=f"not finished: {run.progress}")
     texts = [number(value) for value in values]
-    marks = [*best, *[""] * (len(texts) - len(best))]
+    marks = best or [DASH] * len(texts)
     cells = [Cell(text, text == mark != DASH) for text, mark in zip(texts, marks, strict=True)]
     return Row(run.label, index, tuple(cells))
