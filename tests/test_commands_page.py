@@ -12,7 +12,7 @@ import typer.main
 from harmofl.cli import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAM = typer.main.get_command(app)
 
 
@@ -57,7 +57,7 @@ def test_the_page_of_commands_has_each_with_a_page_that_names_it() -> None:
         assert f"harmofl {name}" in (ROOT / "docs" / page).read_text(encoding="utf-8"), f"{page} does not name {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_lines_of_the_documentation_are_accepted(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(r"^ {4}(harmofl .+)$", text, flags=re.MULTILINE):
