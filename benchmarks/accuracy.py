@@ -1,4 +1,4 @@
-"""Every method on real images from several sites: the accuracy tables of RESULTS.md.
+"""Every method on real images from several sites: the tables of docs/results/methods.md.
 
     python benchmarks/accuracy.py run --data ../shared/data --out runs/accuracy --workers 2
     python benchmarks/accuracy.py table --data ../shared/data --out runs/accuracy

@@ -1,7 +1,7 @@
 """The theory measured on real images: what diagnostics cost, and what each half of HarmoFL does to what it is to lower.
 
-    python benchmarks/diagnostics.py run --data ../shared/data --out runs/theory      # goes on where it was stopped
-    python benchmarks/diagnostics.py table --out runs/theory                          # the tables of RESULTS.md
+    python benchmarks/diagnostics.py run --data ../shared/data --out runs/theory  # goes on where it was stopped
+    python benchmarks/diagnostics.py table --out runs/theory                      # the tables of docs/results/theory.md
 
 The four runs of a seed begin with the same weights and see the same batches. Cost is measured within the runs, where
 each round is followed by its diagnostics. The other figures are of the last round's weights, on 64 training images a

@@ -68,6 +68,13 @@ def test_the_site_has_every_page_and_the_reference(site: Path) -> None:
     assert "harmofl.perturbed" in reference
 
 
+@pytest.mark.xdist_group("site")
+def test_links_of_the_site_lead_to_pages_and_name_files(site: Path) -> None:
+    text = (site / "results" / "speed.html").read_text(encoding="utf-8")
+    assert 'href="../speed.html#what-threads-change"' in text
+    assert "configs/nuclei.toml (<code>configs/nuclei.toml</code>)" in text
+
+
 @needs_browser
 @pytest.mark.xdist_group("site")
 @pytest.mark.parametrize(("size", "scheme"), [("laptop", "light"), ("phone", "dark"), ("print", "light")])

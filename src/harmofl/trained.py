@@ -27,7 +27,7 @@ from harmofl.types import Statistics, Task
 
 _PROFILE = "amplitude_norm.own"
 DEFAULT: Statistics = "images"
-"""Chosen by validation scores at sites that did not train; benchmarks/RESULTS.md, "Statistics for use"."""
+"""Chosen by validation scores at sites that did not train; docs/results/use.md, "Statistics for use"."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class HarmoFLProfile(FedAvg):
 
     Psi(x) = F^-1(gain F(x)), gain = (R / R(x))^strength at each radius; R is averaged over sites after round 1 as A is.
 
-    The defaults are those of the best validation scores in benchmarks/RESULTS.md: half of the way, one filter a site,
+    The defaults are those of the best validation scores in docs/results/methods.md: half of the way, one filter a site,
     no climb.
 
     Args:
