@@ -9,10 +9,10 @@ configs/nuclei.toml; hyperparameters are each method's defaults, nothing is chos
 """
 
 import argparse
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
+
+from packed import pack, unpack
 
 from harmofl.comparison.formats import markdown
 from harmofl.comparison.outcome import collect
@@ -25,7 +25,6 @@ from harmofl.comparison.workers import carry_out
 from harmofl.config import load_experiment
 
 DATASETS = ("bloodcells", "nuclei")
-STORE = Path(__file__).parent / "results"
 
 REGIMES = ("batch-stats", "batch", "group", "instance")
 PAPER = (
@@ -127,44 +126,6 @@ def tables(data: Path, out: Path) -> None:
             print(markdown(compare(metric, outcomes, "fedavg", left_out=False, equal="rounds")))
 
 
-FILES = ("result.json", "cases.json", "rounds.jsonl")
-
-
-def pack(data: Path, out: Path) -> None:
-    """Keep what the tables need of every finished run, without the names of single images."""
-    for dataset in DATASETS:
-        jobs = {
-            job.folder: job for name, _, found in everything(data, out) for job in found if name == dataset
-        }.values()
-        done = {str(job.folder.relative_to(out)): _kept(job.folder) for job in jobs if _is_done(job.folder)}
-        STORE.mkdir(exist_ok=True)
-        with gzip.GzipFile(STORE / f"{dataset}.json.gz", "wb", mtime=0) as file:
-            file.write(json.dumps(done, sort_keys=True).encode())
-        print(f"{dataset}: {len(done)} of {len(jobs)} runs in {STORE / dataset}.json.gz")
-
-
-def _is_done(folder: Path) -> bool:
-    return all((folder / name).exists() for name in FILES)
-
-
-def _kept(folder: Path) -> dict[str, str]:
-    texts = {name: (folder / name).read_text() for name in FILES}
-    cases = json.loads(texts["cases.json"])
-    for table in cases.values():
-        table["cases"] = list(map(str, range(len(table["cases"]))))
-        table["scores"] = [round(score, 4) for score in table["scores"]]
-    return {**texts, "cases.json": json.dumps(cases)}
-
-
-def unpack(out: Path) -> None:
-    for path in STORE.glob("*.json.gz"):
-        for folder, texts in json.loads(gzip.decompress(path.read_bytes())).items():
-            if not (out / folder).exists():
-                (out / folder).mkdir(parents=True)
-                for name, text in texts.items():
-                    (out / folder / name).write_text(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("run", "table", "pack"))
@@ -174,11 +135,12 @@ def main() -> None:
     parser.add_argument("--afresh", action="store_true", help="do not begin from benchmarks/results")
     args = parser.parse_args()
     if not args.afresh:
-        unpack(args.out)
+        unpack("accuracy", args.out)
     if args.action == "run":
         run(args.data, args.out, args.workers)
     if args.action == "pack":
-        pack(args.data, args.out)
+        jobs = {job.folder: job for _, _, found in everything(args.data, args.out) for job in found}
+        pack("accuracy", list(jobs.values()), args.out)
     else:
         tables(args.data, args.out)
 

@@ -125,11 +125,11 @@ def main() -> None:
     parser.add_argument("--afresh", action="store_true", help="do not begin from benchmarks/results")
     args = parser.parse_args()
     if not args.afresh:
-        unpack(args.out)
+        unpack("evidence", args.out)
     if args.action == "run":
         run(args.data, args.out, args.workers)
     if args.action == "pack":
-        pack(all_jobs(args.data, args.out), args.out)
+        pack("evidence", all_jobs(args.data, args.out), args.out)
 
 
 if __name__ == "__main__":

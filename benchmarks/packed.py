@@ -16,8 +16,8 @@ def is_done(folder: Path) -> bool:
     return all((folder / name).exists() for name in FILES)
 
 
-def pack(jobs: Sequence[Job], out: Path) -> None:
-    """Keep every finished run of these, a file for each folder right under `out`."""
+def pack(study: str, jobs: Sequence[Job], out: Path) -> None:
+    """Keep every finished run of a study, a file for each folder right under `out`."""
     by_folder: dict[str, dict[str, dict[str, str]]] = {}
     for job in jobs:
         found = by_folder.setdefault(job.folder.relative_to(out).parts[0], {})
@@ -25,10 +25,10 @@ def pack(jobs: Sequence[Job], out: Path) -> None:
             found[str(job.folder.relative_to(out))] = _kept(job.folder)
     STORE.mkdir(exist_ok=True)
     for name, done in by_folder.items():
-        path = STORE / f"{out.name}-{name}.json.gz"
+        path = STORE / f"{study}-{name}.json.gz"
         with gzip.GzipFile(path, "wb", mtime=0) as file:
             file.write(json.dumps(done, sort_keys=True).encode())
-        print(f"{name}: {len(done)} runs in {path}")
+        print(f"{name}: {len(done)} of {sum(job.folder.is_relative_to(out / name) for job in jobs)} runs in {path}")
 
 
 def _kept(folder: Path) -> dict[str, str]:
@@ -40,9 +40,9 @@ def _kept(folder: Path) -> dict[str, str]:
     return {**texts, "cases.json": json.dumps(cases)}
 
 
-def unpack(out: Path) -> None:
+def unpack(study: str, out: Path) -> None:
     """Put back what `pack` kept, where it is not there."""
-    for path in STORE.glob(f"{out.name}-*.json.gz"):
+    for path in STORE.glob(f"{study}-*.json.gz"):
         for folder, texts in json.loads(gzip.decompress(path.read_bytes())).items():
             if not (out / folder).exists():
                 (out / folder).mkdir(parents=True)
