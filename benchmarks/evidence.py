@@ -83,14 +83,13 @@ def parts() -> Iterator[Part]:
     """What is run, the most telling first."""
     hospitals, *others = FEDERATIONS
     yield Part(hospitals, "batch", MANY)
-    for other in others:
-        yield Part(other, "batch", FEW)
-    yield Part(hospitals, "batch", TWO, left_out=True)
-    yield Part(hospitals, "batch", MANY, (1, 2))
-    for federation in FEDERATIONS:
+    for federation in (*others, hospitals):
+        yield Part(federation, "batch", FEW)
         for norm in ("instance", "group"):
             yield Part(federation, norm, TWO)
+    yield Part(hospitals, "batch", TWO, left_out=True)
     yield Part(hospitals, "instance", "fedavg", left_out=True)
+    yield Part(hospitals, "batch", MANY, (1, 2))
     for other in others:
         yield Part(other, "batch", FEW, (1, 2))
     yield Part(hospitals, "batch", "harmofl,harmofl-released", left_out=True)
