@@ -1,7 +1,7 @@
 """What HarmoFL gives on real images from several hospitals: the runs behind docs/evidence.md.
 
     python benchmarks/evidence.py run --data ../shared/data --out runs/evidence --workers 2
-    python benchmarks/evidence.py table --data ../shared/data --out runs/evidence
+    python benchmarks/evidence.py pack --data ../shared/data --out runs/evidence   # then: benchmarks/figures.py
 
 `run` goes on where it was stopped. It begins from what `pack` wrote into benchmarks/results, so that nobody needs to
 train again what is there; `--afresh` trains all of it. Settings are those of configs/evidence; learning rates and
@@ -117,7 +117,7 @@ def run(data: Path, out: Path, workers: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "table", "pack"))
+    parser.add_argument("action", choices=("run", "pack"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds the federations")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="where the run folders go")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harmofl.comparison.plan import Job
 
@@ -25,6 +26,8 @@ def pack(study: str, jobs: Sequence[Job], out: Path) -> None:
             found[str(job.folder.relative_to(out))] = _kept(job.folder)
     STORE.mkdir(exist_ok=True)
     for name, done in by_folder.items():
+        if not done:
+            continue
         path = STORE / f"{study}-{name}.json.gz"
         with gzip.GzipFile(path, "wb", mtime=0) as file:
             file.write(json.dumps(done, sort_keys=True).encode())
@@ -37,7 +40,18 @@ def _kept(folder: Path) -> dict[str, str]:
     for table in cases.values():
         table["cases"] = list(map(str, range(len(table["cases"]))))
         table["scores"] = [round(score, 4) for score in table["scores"]]
-    return {**texts, "cases.json": json.dumps(cases)}
+    metric = json.loads(texts["result.json"])["main_metric"]
+    records = "".join(
+        f"{json.dumps(_record(json.loads(line), metric))}\n" for line in texts["rounds.jsonl"].splitlines()
+    )
+    return {**texts, "cases.json": json.dumps(cases), "rounds.jsonl": records}
+
+
+def _record(record: dict[str, Any], metric: str) -> dict[str, Any]:
+    """What tables need of a round."""
+    costs = {key: record[key] for key in ("round", "seconds", "bytes_up", "bytes_down", "bytes_kept", "bytes_held")}
+    val = {site: {metric: scores[metric] and round(scores[metric], 4)} for site, scores in record["val"].items()}
+    return {**costs, "val": val}
 
 
 def unpack(study: str, out: Path) -> None:

@@ -108,6 +108,10 @@ def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
     for title, key in (("mean", "mean"), ("worst site", "worst"), ("std across sites", "std")):
         table.add_row(title, *(_number(result["summary"][key]) for result in results))
     table.add_section()
+    for site in dict.fromkeys(site for result in results for site in result["unseen"]):
+        scores = [result["unseen"].get(site, {}).get(metric) for result in results]
+        table.add_row(f"{escape(site)} (unseen)", *map(_number, scores))
+    table.add_section()
     table.add_row("chosen round", *(f"{result['chosen_round']} of {result['rounds']}" for result in results))
     table.add_row("seconds a round", *(f"{result['seconds_per_round']:.2f}" for result in results))
     return table

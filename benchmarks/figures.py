@@ -1,0 +1,177 @@
+"""Figures of the documentation, from the committed results.
+
+    python benchmarks/figures.py           # brings every marked figure, table and picture up to date
+    python benchmarks/figures.py --check   # says which are not; the tests do the same
+
+In a page, `0.596<!-- nuclei_he6/main-batch | fedavg | average -->` is one figure, and what stands between
+`<!-- table nuclei_he6/main-batch -->` and `<!-- end -->` a table. Results are those that `pack` wrote into
+benchmarks/results.
+"""
+
+import argparse
+import math
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from packed import unpack
+
+from harmofl.comparison.charts import overview
+from harmofl.comparison.outcome import Outcome, collect
+from harmofl.comparison.plan import Job
+from harmofl.comparison.table import Comparison, compare, header, rows
+from harmofl.comparison.variants import Variant
+from harmofl.config import Experiment
+from harmofl.files import write_atomic
+from harmofl.journal import Journal
+from harmofl.report import vega
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/evidence.md", "docs/which.md", "docs/versions.md", "docs/index.md")
+"""Every figure of three decimals in these is marked."""
+
+FIGURE = re.compile(r"(?P<text>[+-]?\d+\.\d+)<!-- (?P<part>[\w/.-]+) \| (?P<method>[^|]+) \| (?P<what>[^|]+?) -->")
+TABLE = re.compile(r"(?P<head><!-- table (?P<part>[\w/.-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+UNMARKED = re.compile(r"(?<![\w.])[+-]?0?\.\d{3}(?!\d)(?!<!--)")
+WIDE = ("rounds", "s/round", "MB sent", "MB kept", "MB held")
+
+
+@cache
+def _store() -> tuple[tempfile.TemporaryDirectory[str], Path]:
+    holder = tempfile.TemporaryDirectory()
+    out = Path(holder.name)
+    for study in ("accuracy", "evidence"):
+        unpack(study, out / study)
+    return holder, out
+
+
+@cache
+def comparison(part: str) -> Comparison:
+    """A part of a study, such as nuclei_he6/main-batch, or `best/nuclei_he6`: each method in its own best regime.
+
+    Raises:
+        SystemExit: if there are no results of it.
+    """
+    if part.startswith("best/"):
+        return _best(part.removeprefix("best/"))
+    _, out = _store()
+    folder = next((out / study / part for study in ("evidence", "accuracy") if (out / study / part).is_dir()), None)
+    if folder is None:
+        raise SystemExit(f"figures: there are no results of {part} in benchmarks/results")
+    metric, outcomes = collect(_jobs(folder))
+    return compare(metric, outcomes, "fedavg", left_out="left-out" in part, equal="rounds")
+
+
+def _jobs(folder: Path) -> list[Job]:
+    """What ran there, FedAvg first."""
+    found = []
+    for run in sorted(folder.glob("*/seed-*"), key=lambda run: (run.parent.name != "fedavg", run)):
+        seed, _, left_out = run.name.removeprefix("seed-").partition("-without-")
+        variant = Variant(run.parent.name.replace("_", " "), Journal(run).result()["method"])
+        found.append(Job(variant, int(seed), left_out, run, Experiment.model_construct()))
+    return found
+
+
+def _best(federation: str) -> Comparison:
+    """Of every method the normalization and learning rate with the best validation score of seed 0."""
+    _, out = _store()
+    tried: dict[str, list[Outcome]] = {}
+    metric = ""
+    for folder in sorted((out / "evidence" / federation).glob("main-*")):
+        if "batch-stats" in folder.name:  # outputs depend on the batch
+            continue
+        metric, outcomes = collect(_jobs(folder))
+        for outcome in outcomes:
+            label = f"{outcome.variant.label} ({folder.name.removeprefix('main-').replace('-lr-', ', lr x')})"
+            named = replace(outcome, variant=replace(outcome.variant, label=label))
+            tried.setdefault(outcome.variant.label, []).append(named)
+    best = [max(found, key=lambda o: float(o.val[o.seeds.index(0)])) for found in tried.values() if len(found) > 1]
+    return compare(metric, best, best[0].variant.label, left_out=False, equal="rounds")
+
+
+def table(part: str) -> str:
+    """The columns of a comparison that a reader needs, as Markdown."""
+    found = comparison(part)
+    names = header(found)
+    kept = [k for k, name in enumerate(names) if name not in (*WIDE, "std")]
+    lines = ["| " + " | ".join([names[k] for k in kept] + ["seeds"]) + " |", "|---" * (len(kept) + 1) + "|"]
+    for row, outcome in zip(rows(found), found.outcomes, strict=True):
+        texts = [f"**{row[k].text}**" if row[k].best else row[k].text for k in kept]
+        lines.append("| " + " | ".join([*texts, str(len(outcome.seeds))]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def figure(part: str, method: str, what: str) -> str:
+    """One number, as text.
+
+    Args:
+        part: of a study, see `comparison`.
+        method: its label, or the beginning of it before a bracket.
+        what: average, worst, validation, a site, or the difference to the baseline: gain, and low and high of its
+            interval.
+
+    Raises:
+        SystemExit: if there is no such number.
+    """
+    found = comparison(part)
+    labels = [outcome.variant.label for outcome in found.outcomes]
+    place = next((k for k, label in enumerate(labels) if method in (label, label.split(" (")[0])), None)
+    if place is None:
+        raise SystemExit(f"figures: {part} has no results of {method}")
+    outcome, difference = found.outcomes[place], found.differences[place]
+    if what in ("gain", "low", "high"):
+        value = getattr(difference, "mean" if what == "gain" else what, math.nan)
+        return f"{value:+.3f}"
+    scores = {"average": outcome.average, "worst": outcome.worst, "validation": outcome.val}
+    values = scores[what] if what in scores else outcome.test[:, outcome.sites.index(what)]
+    return f"{float(np.mean(values)):.3f}"
+
+
+def filled(text: str) -> str:
+    """A page with its marked figures and tables as the results have them."""
+    text = TABLE.sub(lambda m: f"{m['head']}{table(m['part'])}{m['end']}", text)
+    return FIGURE.sub(lambda m: m[0].replace(m["text"], figure(m["part"], m["method"], m["what"]), 1), text)
+
+
+def unmarked(text: str) -> list[str]:
+    """Figures of three decimals that are in no table and have no mark."""
+    prose = "\n".join(line for line in TABLE.sub("", text).splitlines() if not line.startswith("    "))
+    return UNMARKED.findall(prose)
+
+
+def pictures(pages: Sequence[str]) -> None:
+    """The picture beside each table: docs/evidence/FEDERATION-KIND.png."""
+    for page in pages:
+        for part in {m["part"] for m in TABLE.finditer((ROOT / page).read_text(encoding="utf-8"))}:
+            path = ROOT / "docs" / "evidence" / f"{part.replace('/', '-')}.png"
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, vega.picture(overview(comparison(part)), "png"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    args = parser.parse_args()
+    wrong = []
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = filled(before)
+        wrong += [f"{page}: {found} has no mark" for found in unmarked(before)]
+        if after != before:
+            wrong.append(f"{page}: was not up to date")
+            if not args.check:
+                path.write_text(after, encoding="utf-8")
+    if not args.check:
+        pictures(PAGES)
+    print("\n".join(wrong) or "every figure is that of the results")
+    if args.check and wrong:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
