@@ -62,7 +62,7 @@ class RunTable(_Table):
     name: str = Field("run", pattern=r"^[^/\\]+$")
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
-    threads: int = Field(0, ge=0, le=1024, description="of each process; 0: an equal share of the cores")
+    threads: int = Field(0, ge=0, le=1024, description="of each process; 0: OMP_NUM_THREADS, or a share of the cores")
     workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measured, loop or processes")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
     diagnostics: bool = Field(False, description="measure drift, dissimilarity and sharpness in every round")
@@ -275,7 +275,7 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
         for key, value in defaults.items():
             if tables[section][key] is None:
                 tables[section][key] = value
-    tables["run"]["threads"] = tables["run"]["threads"] or max(1, available_cores() // (tables["run"]["workers"] or 1))
+    tables["run"]["threads"] = tables["run"]["threads"] or default_threads(tables["run"]["workers"])[0]
     for key in ("folder", "cache"):
         tables["data"][key] = tables["data"][key] and Path(tables["data"][key]).resolve()
     options = dict(tables["method"])
@@ -306,8 +306,21 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: those of the machine, fewer under taskset or the CPU quota of a container."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
+def default_threads(workers: int) -> tuple[int, str]:
+    """Threads of each of so many processes (0 as 1) where `run.threads` is 0, and why so many, in words."""
+    cores, machine = available_cores(), os.cpu_count() or 1
+    share = max(1, cores // (workers or 1))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and 0 < int(asked) < share:
+        return int(asked), "OMP_NUM_THREADS"
+    of = f"all {cores} cores" if cores == machine else f"{cores} of {machine} cores, by affinity or CPU quota"
+    return share, of if workers < 2 else f"{of}, {workers} processes"
 
 
 def parse_value(text: str) -> Any:

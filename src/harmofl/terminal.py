@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from harmofl.config import Experiment, default_threads
 from harmofl.diagnostics.records import read, told
 from harmofl.experiment import Watch
 from harmofl.journal import RoundRecord
@@ -68,7 +69,7 @@ class Terminal(Watch):
         name = experiment.method["name"]
         self.console.print(
             f"{name}: {len(trial.federation.sites)} sites, {self._rounds} rounds, {experiment.network.name} "
-            f"({experiment.network.norm}), {experiment.run.threads} threads"
+            f"({experiment.network.norm}), {_threads(experiment)}"
         )
         for line in trial.remarks():
             self.console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
@@ -93,6 +94,13 @@ class Terminal(Watch):
             self._progress.update(self._bar, said=self._said)
         if not self.console.is_terminal and record.round % max(1, self._rounds // 10) == 0:
             self.console.print(f"round {record.round}/{self._rounds}: {self._said}", soft_wrap=True)
+
+
+def _threads(experiment: Experiment) -> str:
+    """How many, and why."""
+    count, why = default_threads(experiment.run.workers)
+    told = "thread" if experiment.run.threads == 1 else "threads"
+    return f"{experiment.run.threads} {told} ({why if experiment.run.threads == count else 'run.threads'})"
 
 
 def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
