@@ -10,7 +10,7 @@ import numpy as np
 from harmofl.batch import Batch
 from harmofl.data.checking.problem import refuse
 from harmofl.data.checking.structure import structure_problems
-from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble
+from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, check_fits
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.joined import Joined
@@ -201,6 +201,7 @@ def open_federation(
     info = replace(files.info, slices=slices or files.info.slices, levels=levels)
     refuse([problem for site in files.sites for problem in structure_problems(site, info)], folder)
     info = replace(info, size=info.size or common_size(files))
+    check_fits(files, info, held=cache is None)
     built = [(site.name, _decode(site, info, cache, progress)) for site in files.sites]
     refuse([problem for _, (_, problems) in built for problem in problems], folder)
     owners = [{record.case: record.patient for record in site.records} for site in files.sites]

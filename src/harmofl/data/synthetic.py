@@ -24,6 +24,7 @@ from harmofl.data.phantoms.mri import MriStyle
 from harmofl.data.splits import split_patients
 from harmofl.errors import DataError
 from harmofl.files import storing
+from harmofl.memory import check_memory
 from harmofl.seeding import derived_seed, rng
 from harmofl.types import Task
 
@@ -33,6 +34,8 @@ Style: TypeAlias = CellsStyle | MriStyle
 FRACTIONS = (0.60, 0.15, 0.25)
 IMAGES_PER_PATIENT = 2.5
 FEWEST_IMAGES, FEWEST_PIXELS = 6, 32
+MAPS = 10
+"""Maps of eight bytes a pixel that are in memory while an image is drawn, at the least."""
 STYLES: dict[Kind, Callable[..., Style]] = {"cells": CellsStyle, "mri": MriStyle}
 CHANNELS: dict[Kind, int] = {"cells": 3, "mri": 1}
 CLASSES: dict[tuple[Kind, Task], tuple[str, str]] = {
@@ -222,6 +225,11 @@ def _check(
     for holds, message in rules:
         if not holds:
             raise DataError(f"{message}; change it")
+    check_memory(
+        MAPS * 8 * size**2,
+        f"{folder}: the maps that an image of {size}x{size} pixels is drawn from",
+        "choose a smaller size",
+    )
     written(folder.resolve())
     if (folder / "federation.toml").exists() or any(folder.glob("*/manifest.csv")):
         raise DataError(f"{folder}: must not hold a federation, but does; choose another folder or delete it")

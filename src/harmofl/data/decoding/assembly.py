@@ -8,10 +8,11 @@ import numpy as np
 from harmofl.data.checking.problem import Problem
 from harmofl.data.decoding.records import decode_record
 from harmofl.data.decoding.store import Rows
-from harmofl.data.layout.files import SiteFiles, is_volume
+from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.parallel import QUICK, in_order
 from harmofl.errors import DataError
+from harmofl.memory import check_memory
 
 Progress = Callable[[str, int, int], None]
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
@@ -35,6 +36,29 @@ class _Part:
     def be_empty_like(self, other: "_Part") -> None:
         self.images.append(other.images.none())
         self.targets.append(other.targets.none())
+
+
+AT_ONCE = 8
+"""Images that are in memory as float32 while they are decoded or trained on, at the least."""
+
+
+def check_fits(files: FederationFiles, info: FederationInfo, held: bool) -> None:
+    """Refuse images that are larger than memory, before any is decoded.
+
+    Args:
+        files: of the federation.
+        info: with the size that all images get.
+        held: whether all of them are in memory together, with a byte a pixel for each label map.
+
+    Raises:
+        ConfigError: if less memory is free.
+    """
+    H, W = info.size or (0, 0)
+    count = sum(len(site.records) for site in files.sites) if held else 0
+    needed = H * W * (count * (info.channels + (info.task == "segmentation")) + 4 * AT_ONCE * info.channels)
+    what = f"{count} images" if held else f"{AT_ONCE} images at a time"
+    instead = "choose a smaller size" + (", or keep decoded images on disk with data.cache" if held else "")
+    check_memory(needed, f"{info.name}: {what} of {H}x{W} pixels", instead)
 
 
 def assemble(site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows], progress: Progress | None) -> Built:
