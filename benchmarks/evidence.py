@@ -82,11 +82,12 @@ class Part:
 def parts() -> Iterator[Part]:
     """What is run, the most telling first."""
     hospitals, *others = FEDERATIONS
-    yield Part(hospitals, "batch", MANY)
+    for federation in (*others, hospitals):
+        for norm in ("batch", "instance", "group"):
+            yield Part(federation, norm, TWO)
     for federation in (*others, hospitals):
         yield Part(federation, "batch", FEW)
-        for norm in ("instance", "group"):
-            yield Part(federation, norm, TWO)
+    yield Part(hospitals, "batch", MANY)
     yield Part(hospitals, "batch", TWO, left_out=True)
     yield Part(hospitals, "instance", "fedavg", left_out=True)
     yield Part(hospitals, "batch", MANY, (1, 2))
