@@ -1,4 +1,4 @@
-# make demo   train HarmoFL and FedAvg on a synthetic federation and write runs/demo/report.html
+# make demo   train HarmoFL and FedAvg on synthetic hospitals, say which is ahead where, and write runs/demo/report.html
 # make test   run the tests
 # make bench  measure how fast the parts are, and write bench.json; BENCH="--threads 1 --only step" for a part of it
 # make bench-compare BEFORE=old.json AFTER=bench.json  compare two of these

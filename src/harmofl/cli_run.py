@@ -229,11 +229,11 @@ def watch(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path("runs/demo"),
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 40,
     seed: Seed = 0,
     diagnostics: Measured = False,
 ) -> None:
-    """Train HarmoFL and FedAvg on a synthetic federation of four hospitals and compare them.
+    """Train HarmoFL and FedAvg at four synthetic hospitals, and compare them there and at a fifth that never trains.
 
     Example:
         harmofl demo --out runs/demo

@@ -123,8 +123,7 @@ def write_federation(
         classes=CLASSES[kind, task],
         channels=CHANNELS[kind],
         size=(size, size),
-        origin=f"harmofl synthetic {kind}: sites={sites}, images={','.join(map(str, counts))}, size={size}, "
-        f"shift={shift:g}, seed={seed}",
+        origin=origin(kind, counts, size, shift, seed),
         licence="Apache-2.0 (generated)",
     )
     with storing(folder):
@@ -133,6 +132,12 @@ def write_federation(
                 progress(done, sum(counts))
         write_info(folder, info)
     return info
+
+
+def origin(kind: Kind, counts: Sequence[int], size: int, shift: float, seed: int) -> str:
+    """The origin that `federation.toml` names: the arguments that the images follow from, `counts` images by site."""
+    images = ",".join(map(str, counts))
+    return f"harmofl synthetic {kind}: sites={len(counts)}, images={images}, size={size}, shift={shift:g}, seed={seed}"
 
 
 def read_style(site_folder: Path) -> Style:
