@@ -18,15 +18,15 @@ HERE = Path(__file__).parent
 
 
 def draw(demo: Path, out: Path = HERE / "new_hospital.png") -> Path:
-    """Write the picture; a row for each of the images that all runs show."""
-    runs = load_runs([demo / "fedavg", demo / "harmofl"])
+    """Write the picture; a row for each of the first two images that all runs show."""
+    runs = load_runs([demo / "fedavg", demo / "harmofl-released"])
     (site,) = runs[0].result.unseen  # type: ignore[union-attr]
     samples: list[SiteSamples] = [run.samples[site] for run in runs]
-    rows = samples[0].chosen(ranked=False)
+    rows = samples[0].chosen(ranked=False)[:2]
     figure = Figure(figsize=(8, 2.05 * len(rows)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    titles = [f"image of {site}, which never trained", "truth", "FedAvg", "HarmoFL"]
+    titles = ["image", "truth", "FedAvg", "HarmoFL"]
     for row, index in zip(axes, rows, strict=True):
         image = samples[0].images[index]
         masks = [samples[0].targets[index], *(of_run.predictions[index] for of_run in samples)]

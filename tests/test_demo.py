@@ -13,7 +13,7 @@ from rich.console import Console
 from harmofl import demo
 from harmofl.data.synthetic import write_federation
 from harmofl.demo import LIMITS, METHODS, answer, run_demo
-from harmofl.errors import RunError
+from harmofl.errors import ConfigError, RunError
 
 PLACES = ("on average over the 4 hospitals that trained", "at the worst hospital that trained", "at site-5, which")
 
@@ -70,9 +70,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "SIZE", 32)
 
 
-def said(out: Path, rounds: int = 1, seed: int = 0, diagnostics: bool = False) -> str:
+def said(out: Path, rounds: int = 1, seed: int = 0, diagnostics: bool = False, unseen: str = "site-5") -> str:
     text = io.StringIO()
-    run_demo(out, rounds, seed, Console(file=text, width=100), diagnostics)
+    run_demo(out, rounds, seed, Console(file=text, width=100), diagnostics, unseen)
     return text.getvalue()
 
 
@@ -96,6 +96,17 @@ def test_the_fifth_never_trains_and_the_answer_comes_last(tmp_path: Path) -> Non
         said(tmp_path, seed=1)
     with pytest.raises(RunError, match="without --diagnostics"):
         said(tmp_path, diagnostics=True)
+    with pytest.raises(RunError, match="site-5 unseen"):
+        said(tmp_path, unseen="site-2")
+    with pytest.raises(ConfigError, match=r"--unseen must be one of site-1, .*, site-5, got 'site-6'"):
+        said(tmp_path, unseen="site-6")
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_may_be_the_one_that_never_trains(tmp_path: Path) -> None:
+    assert "site-2, which never trained" in said(tmp_path, unseen="site-2")
+    result = json.loads((tmp_path / METHODS[0] / "result.json").read_text())
+    assert (sorted(result["test"]), list(result["unseen"])) == (["site-1", "site-3", "site-4", "site-5"], ["site-2"])
 
 
 @pytest.mark.usefixtures("quick")

@@ -231,17 +231,20 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path("runs/demo"),
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 40,
     seed: Seed = 0,
+    unseen: Annotated[str, typer.Option(help="Which of site-1 to site-5 never trains.", metavar="SITE")] = "site-5",
     diagnostics: Measured = False,
 ) -> None:
     """Train HarmoFL and FedAvg at four synthetic hospitals, and compare them there and at a fifth that never trains.
 
     Example:
         harmofl demo --out runs/demo
+
+        harmofl demo --out runs/demo-2 --unseen site-2
     """
     from harmofl.demo import run_demo
 
     with interruptible(lambda: "; the same command goes on where it was"):
-        run_demo(out, rounds, seed, Console(), diagnostics)
+        run_demo(out, rounds, seed, Console(), diagnostics, unseen)
 
 
 def _default_folder(chosen: Any) -> Path:

@@ -9,7 +9,7 @@ from rich.console import Console
 from harmofl.config import Experiment, validated
 from harmofl.data.manifest import read_info
 from harmofl.data.synthetic import origin, write_federation
-from harmofl.errors import RunError
+from harmofl.errors import ConfigError, RunError
 from harmofl.experiment import resume, run
 from harmofl.journal import Journal
 from harmofl.report import write_report
@@ -18,7 +18,6 @@ from harmofl.terminal import Terminal, print_cost, result_table
 METHODS = ("harmofl-released", "fedavg")
 """HarmoFL and its baseline. Of HarmoFL's variants, the one with the best mean validation score on these images."""
 SITES, IMAGES, SIZE, SHIFT = 5, 48, 64, 1.0
-UNSEEN = "site-5"
 LEVEL = 0.005
 """Scores of one run that are closer than this are called level."""
 LIMITS = (
@@ -28,11 +27,13 @@ LIMITS = (
 )
 
 
-def demo_experiment(data: Path, method: str, rounds: int, seed: int, diagnostics: bool = False) -> Experiment:
+def demo_experiment(
+    data: Path, method: str, rounds: int, seed: int, diagnostics: bool = False, unseen: str = "site-5"
+) -> Experiment:
     """Nucleus segmentation with a small U-Net and ordinary BatchNorm, a few minutes on two cores."""
     tables = {
         "run": {"name": f"demo-{method}", "seed": seed, "threads": 1, "diagnostics": diagnostics},
-        "data": {"folder": data, "unseen": [UNSEEN]},
+        "data": {"folder": data, "unseen": [unseen]},
         "method": {"name": method},
         "network": {"norm": "batch", "options": {"features": 8}},
         "training": {"rounds": rounds, "lr": 4e-3, "batch_size": 8, "augment": "flips"},
@@ -40,7 +41,9 @@ def demo_experiment(data: Path, method: str, rounds: int, seed: int, diagnostics
     return validated(tables, "demo")
 
 
-def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: bool = False) -> None:
+def run_demo(
+    out: Path, rounds: int, seed: int, console: Console, diagnostics: bool = False, unseen: str = "site-5"
+) -> None:
     """Make the images, train both methods, write `report.html`; goes on where an earlier demo was stopped.
 
     Args:
@@ -49,15 +52,19 @@ def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: b
         seed: of everything random.
         console: where the outcome is printed.
         diagnostics: whether drift, dissimilarity and sharpness are measured.
+        unseen: the site that never trains.
 
     Raises:
-        RunError: if the folder holds a demo with other images, other rounds or another seed.
+        ConfigError: if there is no such site.
+        RunError: if the folder holds a demo with other images, rounds, seed or unseen site.
     """
+    if unseen not in (names := [f"site-{number}" for number in range(1, SITES + 1)]):
+        raise ConfigError(f"--unseen must be one of {', '.join(names)}, got {unseen!r}")
     data = out / "data"
     _draw(data, seed)
     results = []
     for method in METHODS:
-        experiment, folder = demo_experiment(data, method, rounds, seed, diagnostics), out / method
+        experiment, folder = demo_experiment(data, method, rounds, seed, diagnostics, unseen), out / method
         with Terminal() as terminal:
             if Journal(folder).config_path.exists():
                 _check_same(experiment, folder)
@@ -116,11 +123,14 @@ def _check_same(experiment: Experiment, folder: Path) -> None:
     from harmofl.config import load_experiment
 
     earlier = load_experiment(Journal(folder).config_path, {})
-    if (earlier.training.rounds, earlier.run.seed) != (experiment.training.rounds, experiment.run.seed):
-        raise RunError(
-            f"{folder}: holds a demo of {earlier.training.rounds} rounds with seed {earlier.run.seed}; "
-            "choose another --out, or delete the folder"
-        )
-    if earlier.run.diagnostics != experiment.run.diagnostics:
-        has = "with" if earlier.run.diagnostics else "without"
-        raise RunError(f"{folder}: holds a demo {has} --diagnostics; choose another --out, or delete the folder")
+    if (before := _asked(earlier)) != _asked(experiment):
+        raise RunError(f"{folder}: holds a demo {before}; choose another --out, or delete the folder")
+
+
+def _asked(experiment: Experiment) -> str:
+    """What a user can choose of it, in words."""
+    measured = "with" if experiment.run.diagnostics else "without"
+    return (
+        f"of {experiment.training.rounds} rounds with seed {experiment.run.seed}, {', '.join(experiment.data.unseen)} "
+        f"unseen, {measured} --diagnostics"
+    )
