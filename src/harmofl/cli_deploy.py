@@ -84,6 +84,9 @@ def join(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of this process; the experiment's, or all cores.")] = None,
     min_images: Annotated[int, typer.Option(min=0, help="Send no amplitude of fewer images than this.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also with images in a folder called as another site.")
+    ] = False,
     insecure: Insecure = False,
 ) -> None:
     """Take part in a federation with this site's images until it is over; connects outwards only.
@@ -102,7 +105,14 @@ def join(
     _log()
     given: dict[str, Any] = {"data.cache": cache and str(cache), "run.device": device, "run.threads": threads}
     with interruptible(lambda: "; the same command joins again"), bar("reading") as opening:
-        join(folder, data, opening, min_images, **{key: value for key, value in given.items() if value is not None})
+        join(
+            folder,
+            data,
+            opening,
+            min_images,
+            force,
+            **{key: value for key, value in given.items() if value is not None},
+        )
 
 
 @deploy_app.command()
@@ -116,6 +126,24 @@ def status(folder: Annotated[Path, typer.Argument(help="The server's folder.")])
 
     console = Console()
     for line in status(folder):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+@deploy_app.command()
+def renew(
+    deployment: Annotated[Path, typer.Argument(help="The folder with authority/ and server/cert.pem in it.")],
+) -> None:
+    """Make a new certificate for the server, of the same authority and key, and say who needs which file.
+
+    Sites need no new file, unless the authority's own certificate would expire before the new one.
+
+    Example:
+        harmofl deploy renew deployment
+    """
+    from harmofl.deployment.certificates import renew
+
+    console = Console()
+    for line in renew(deployment):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -1,21 +1,36 @@
-"""Keys and certificates of a deployment, as they are made once."""
+"""Keys and certificates of a deployment, as they are made once, and certificates once more before they expire."""
 
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from harmofl.errors import ConfigError
+from harmofl.files import write_atomic
 
 try:
     from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+        load_pem_private_key,
+    )
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
+
+_ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "HarmoFL federation")])
+SERVER_DAYS, AUTHORITY_DAYS = 825, 3650
+SOON = timedelta(days=30)
+"""How long before a certificate expires there are warnings."""
+RENEW = "make a new one where authority/ is: harmofl deploy renew DEPLOYMENT"
 
 
 def site_keys(names: Sequence[str]) -> dict[str, ec.EllipticCurvePrivateKey]:
@@ -27,15 +42,21 @@ def certificates(authority: Path, server: Path, host: str) -> bytes:
     """Make the authority and the server's certificate; return the authority's."""
     authority.mkdir(mode=0o700)
     root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "HarmoFL federation")])
-    now = datetime.now(UTC) - timedelta(minutes=5)
+    try:
+        named: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        named = x509.DNSName(host)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+    leaf = _of_server(subject, x509.SubjectAlternativeName([named]), key.public_key(), root)
+    signed = _of_authority(root).public_bytes(Encoding.PEM)
+    (authority / "ca.pem").write_bytes(signed)
+    write_secret(authority / "ca.key", root)
+    (server / "cert.pem").write_bytes(leaf.public_bytes(Encoding.PEM))
+    write_secret(server / "key.pem", key)
+    return signed
 
-    def certificate(subject: x509.Name, public: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
-        builder = builder.serial_number(x509.random_serial_number())
-        return builder.not_valid_before(now).not_valid_after(now + timedelta(days=days))
 
-    own = x509.SubjectKeyIdentifier.from_public_key(root.public_key())
+def _of_authority(root: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     usage = {
         name: name in ("key_cert_sign", "crl_sign")
         for name in (
@@ -43,26 +64,117 @@ def certificates(authority: Path, server: Path, host: str) -> bytes:
             *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
         )
     }
-    ca = certificate(issuer, root.public_key(), 3650)
+    own = x509.SubjectKeyIdentifier.from_public_key(root.public_key())
+    ca = _begun(_ISSUER, root.public_key(), AUTHORITY_DAYS)
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     ca = ca.add_extension(x509.KeyUsage(**usage), critical=True).add_extension(own, critical=False)
-    try:
-        named: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        named = x509.DNSName(host)
-    leaf = certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])]), key.public_key(), 825)
-    leaf = leaf.add_extension(x509.SubjectAlternativeName([named]), critical=False)
+    return ca.sign(root, hashes.SHA256())
+
+
+def _of_server(
+    subject: x509.Name, host: x509.SubjectAlternativeName, public: Any, root: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    signer = x509.SubjectKeyIdentifier.from_public_key(root.public_key())
+    leaf = _begun(subject, public, SERVER_DAYS)
+    leaf = leaf.add_extension(host, critical=False)
     leaf = leaf.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     leaf = leaf.add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), critical=False
-    ).add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    signed = ca.sign(root, hashes.SHA256()).public_bytes(Encoding.PEM)
-    (authority / "ca.pem").write_bytes(signed)
-    write_secret(authority / "ca.key", root)
-    (server / "cert.pem").write_bytes(leaf.sign(root, hashes.SHA256()).public_bytes(Encoding.PEM))
-    write_secret(server / "key.pem", key)
-    return signed
+        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(signer), critical=False
+    ).add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    return leaf.sign(root, hashes.SHA256())
+
+
+def _begun(subject: x509.Name, public: Any, days: int) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(_ISSUER).public_key(public)
+    begin = now() - timedelta(minutes=5)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(begin).not_valid_after(begin + timedelta(days=days))
+
+
+def now() -> datetime:
+    """The time, by which certificates are valid or not."""
+    return datetime.now(UTC)
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """The certificate in a PEM file; ConfigError if there is none."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: must be a certificate in PEM, but: {reason}") from None
+
+
+def check_dates(path: Path, fix: str) -> list[str]:
+    """A line if a certificate expires within 30 days, which ends with what to do.
+
+    Raises:
+        ConfigError: if it has expired, or is not valid yet.
+    """
+    found = read_certificate(path)
+    left = found.not_valid_after_utc - now()
+    if left <= timedelta(0):
+        raise ConfigError(f"{path}: the certificate must be valid, but expired on {_day(found)}; {fix}")
+    if found.not_valid_before_utc > now():
+        begin = found.not_valid_before_utc.date()
+        raise ConfigError(f"{path}: the certificate must be valid, but is so from {begin} on; set the clock right")
+    return [f"{path}: the certificate expires on {_day(found)}, in {left.days} days; {fix}"] * (left <= SOON)
+
+
+def _day(certificate: x509.Certificate) -> str:
+    return certificate.not_valid_after_utc.date().isoformat()
+
+
+def renew(deployment: Path) -> list[str]:
+    """Replace the server's certificate by one of the same authority, host and key, so that sites need no new files.
+
+    Where the authority's own certificate would expire before it, that is replaced too, here and in the folders of
+    sites that are here; sites trust the new server certificate by their old ca.pem until that expires.
+
+    Args:
+        deployment: the folder that `harmofl deploy init` made, with authority/ and server/cert.pem in it.
+
+    Returns:
+        What was made, and what must be handed to whom.
+
+    Raises:
+        ConfigError: if something is missing, or the certificate is of another authority.
+        StorageError: if a file cannot be written.
+    """
+    authority, path = deployment / "authority", deployment / "server" / "cert.pem"
+    ca, old = read_certificate(authority / "ca.pem"), read_certificate(path)
+    root = _root(authority / "ca.key", ca)
+    try:
+        old.verify_directly_issued_by(ca)
+        host = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
+        raise ConfigError(
+            f"{path}: must be signed by {authority}, but is not; give the folder of its deployment"
+        ) from None
+    new = _of_server(old.subject, host, old.public_key(), root)
+    write_atomic(path, new.public_bytes(Encoding.PEM))
+    lines = [f"{path}: valid until {_day(new)}; put it into the server's folder, and serve again"]
+    if ca.not_valid_after_utc < new.not_valid_after_utc:
+        later = _of_authority(root)
+        for place in sorted(deployment.glob("*/ca.pem")):
+            write_atomic(place, later.public_bytes(Encoding.PEM))
+        lines.append(
+            f"{authority / 'ca.pem'}: valid until {_day(later)}; hand it out again: each site must have it as its "
+            f"ca.pem by {_day(ca)}, when the one it has expires"
+        )
+    return lines
+
+
+def _root(path: Path, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: must be the authority's private key in PEM, but: {reason}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
+        raise ConfigError(f"{path}: must be the private key of {path.with_name('ca.pem')}, but is not; restore it")
+    return key
 
 
 def write_secret(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

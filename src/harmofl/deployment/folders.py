@@ -1,6 +1,6 @@
 """The folders of a deployment: one for the server, one for each site, and the authority's, which stays at home.
 
-authority/   ca.key ca.pem: signs the server's certificate; needed again only for a new one
+authority/   ca.key ca.pem: signs the server's certificate; needed again only by `harmofl deploy renew`
 server/      server.toml experiment.toml cert.pem key.pem sites/NAME.pub; run/ as soon as it serves
 NAME/        site.toml experiment.toml ca.pem key.pem sites/NAME.pub; state/: what the site keeps from round to round
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harmofl.config import Experiment, load_experiment
+from harmofl.deployment.certificates import read_certificate
 from harmofl.errors import ConfigError
 
 try:
-    from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -93,10 +93,8 @@ class SiteFolder:
         table = _table(path, {"name": str, "server": str, "insecure": bool})
         split_address(table["server"], f"{path}: server")
         authority = None if table["insecure"] else _read(folder / "ca.pem")
-        try:
-            x509.load_pem_x509_certificate(authority or b"") if authority is not None else None
-        except ValueError as error:
-            raise ConfigError(f"{folder / 'ca.pem'}: must be a certificate in PEM, but: {error}") from None
+        if authority is not None:
+            read_certificate(folder / "ca.pem")
         keys = _public_keys(folder / "sites")
         return cls(folder, key=_read(folder / "key.pem"), authority=authority, keys=keys, **table)
 

@@ -20,6 +20,7 @@ from harmofl.building import build_model
 from harmofl.checkpoint import Checkpoint
 from harmofl.config import Experiment, resolved, to_toml
 from harmofl.data.site import Site
+from harmofl.deployment.certificates import RENEW, check_dates
 from harmofl.deployment.descriptions import STATISTICS, form, misfit
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
@@ -74,6 +75,8 @@ def serve(folder: Path, insecure: bool = False) -> dict[str, Any]:
     run = folder / "run"
     if (run / "result.json").exists():
         return Journal.open(run).result()
+    for line in check_dates(certificate.certificate, RENEW) if certificate else ():
+        log.warning(line)
     with Hub(host, port, place.keys, certificate) as hub:
         log.info("listening at %s:%d for %s", host, hub.port, ", ".join(sorted(place.keys)))
         server = Server(place, experiment, digest, hub)

@@ -10,6 +10,7 @@ from typing import Any
 
 from harmofl.batch_statistics import as_lists, of_site
 from harmofl.data.site import Site
+from harmofl.deployment.certificates import check_dates
 from harmofl.deployment.cover import Cover
 from harmofl.deployment.descriptions import STATISTICS
 from harmofl.deployment.folders import SiteFolder, experiment_of
@@ -30,7 +31,12 @@ Opening = Callable[[str, int, int], None]
 
 
 def join(
-    folder: Path, data: Path, opening: Opening = lambda site, done, total: None, min_images: int = 0, **changes: Any
+    folder: Path,
+    data: Path,
+    opening: Opening = lambda site, done, total: None,
+    min_images: int = 0,
+    force: bool = False,
+    **changes: Any,
 ) -> None:
     """Take part in a federation until it is over.
 
@@ -39,19 +45,23 @@ def join(
         data: a folder of sites with this site's in it, or of the images/ and masks/ of this site alone.
         opening: told the site, how many images are read and how many there are.
         min_images: of how many images an amplitude must be that leaves, if more than was agreed on.
+        force: join also if the images are in a folder that is called as another site of the federation.
         changes: of the site's own affairs, such as {"data.cache": ..., "run.device": "cuda"}.
 
     Raises:
         HarmoFLError: one line about the first thing that does not hold.
     """
     place = SiteFolder.open(folder)
+    ask = "ask who made the folders for a new one, of harmofl deploy renew"
+    for line in check_dates(folder / "ca.pem", ask) if place.authority else ():
+        log.warning(line)
     with locked(folder, "joined"):
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
         trial = Trial.prepare(experiment.model_copy(update={"privacy": stricter}), opening)
         cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
-        desk = Desk(place, digest, trial, _site_of(trial, place.name), cover)
+        desk = Desk(place, digest, trial, _site_of(trial, place, force), cover)
         for line in statement(trial.experiment, trial.method, deployed=True):
             log.info(line)
         app = client_app(desk.train, desk.describe, desk.evaluate, desk.check)
@@ -59,15 +69,22 @@ def join(
         log.info("the federation is over")
 
 
-def _site_of(trial: Trial, name: str) -> Site:
-    sites = {site.name: site for site in trial.federation.sites}
+def _site_of(trial: Trial, place: SiteFolder, force: bool) -> Site:
+    name, sites = place.name, {site.name: site for site in trial.federation.sites}
     if name in sites:
         return sites[name]
-    if len(sites) == 1:
-        return next(iter(sites.values()))
-    raise ConfigError(
-        f"--data must hold the site {name!r} or one site alone, got {', '.join(sites)}; name the folder of this site"
-    )
+    if len(sites) > 1:
+        raise ConfigError(
+            f"--data must hold the site {name!r} or one site alone, got {', '.join(sites)}; name the folder of this "
+            "site"
+        )
+    ((other, site),) = sites.items()
+    if other.casefold() in {key.casefold() for key in place.keys.keys() - {name}} and not force:
+        raise ConfigError(
+            f"{place.folder}: is the folder of {name!r}, but --data that of {other!r}, another site of the "
+            f"federation; give the images of {name!r}, or add --force if these are"
+        )
+    return site
 
 
 @dataclass

@@ -41,6 +41,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from harmofl.errors import ConfigError, RunError
+from harmofl.runtimes.flower.proxies import proxy_of
 
 log = logging.getLogger("harmofl")
 BEAT, SHORTEST, LONGEST = 10.0, 0.1, 0.5
@@ -62,10 +63,13 @@ def attend(address: str, key: bytes, authority: bytes | None, app: ClientApp, ov
         over: asked after every answer.
 
     Raises:
-        ConfigError: if the server's certificate is not signed by the authority, or the key is none.
+        ConfigError: if the server's certificate is not signed by the authority, the key is none, or the environment
+            names a proxy that is none.
         RunError: if the server does not know the key.
     """
     private = private_key(key)
+    proxy = proxy_of(address.rpartition(":")[0].strip("[]"), "http" if authority is None else "https")
+    by = f" by way of {proxy}" if proxy else ""
     auth = NodeAuthHttpInterceptor(private, private.public_key())
     pause, told = SHORTEST, ""
     while not over():
@@ -81,22 +85,23 @@ def attend(address: str, key: bytes, authority: bytes | None, app: ClientApp, ov
         except httpx.HTTPStatusError as error:
             if error.response.status_code == 403 and error.request.url.path.endswith("/activate-node"):
                 raise RunError(
-                    f"{address}: the server must know this site's key, but does not; give its operator the site's "
-                    "public key, or use the folder that was made for this federation"
+                    f"{address}{by}: the server must know this site's key, but does not; give its operator the "
+                    "site's public key, or use the folder that was made for this federation"
                 ) from None
             hint = ", as for a wrong clock" if error.response.status_code == 401 else ""
             reason = f"it answers {error.response.status_code}{hint}"
         except (httpx.HTTPError, OSError, ValueError, ObjectPullError) as error:
             if "certificate verify failed" in str(error).lower():
                 raise ConfigError(
-                    f"{address}: the server's certificate must be signed by this federation's authority (ca.pem) and "
-                    f"be for this address, but: {str(error).split('(_ssl')[0].strip()}"
+                    f"{address}{by}: the server's certificate must be signed by this federation's authority (ca.pem) "
+                    f"and be for this address, but: {str(error).split('(_ssl')[0].strip()}"
                 ) from None
             reason = str(error) or type(error).__name__
         else:
             continue
+        reason = (proxy.fault() if proxy else "") or f"no answer from the server{by} ({reason})"
         if reason != told:
-            log.warning("%s: no answer from the server (%s); trying again until it is there", address, reason)
+            log.warning("%s: %s; trying again until it is there", address, reason)
         lasted = time.monotonic() - begin > PATIENCE
         told, pause = reason, SHORTEST if lasted else min(2 * pause, PATIENCE)
         time.sleep(pause)
