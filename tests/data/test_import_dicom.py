@@ -251,6 +251,32 @@ def test_metadata_names_files_or_folders(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("named", "whole"), [("case0/IM007.dcm", "case0.nii.gz"), ("two", "2 images")])
+def test_metadata_that_names_a_part_of_a_series_or_several(tmp_path, named, whole):
+    for name in ("case0", "case1", "case2", "two", "two/second"):
+        scans.write_series(tmp_path / "in/a/well" / name, voxels(), patient=name.partition("/")[0])
+    (tmp_path / "in/metadata.csv").write_text(f"site,file,split\na,well/case1,train\na,well/{named},test\n")
+    with pytest.raises(
+        DataError, match=rf"metadata\.csv:3: .* got well/{named}, but all of a/well/.* becomes {whole};"
+    ):
+        import_federation(tmp_path / "in", tmp_path / "fed")
+
+
+def test_metadata_names_photographs_of_a_folder(tmp_path):
+    rows = ["site,file,patient,split"]
+    for k, split in enumerate(("train", "val", "test")):
+        for kind in ("well", "ill"):
+            scans.write_xray(tmp_path / "in/x" / kind / "visit" / f"{k}.dcm", np.eye(6, dtype=np.uint8) * (k + 1))
+            rows.append(f"x,{kind}/visit/{k}.dcm,p{k},{split}")
+    (tmp_path / "in/metadata.csv").write_text("\n".join(rows))
+    import_federation(tmp_path / "in", tmp_path / "fed")
+    assert {(r.image, r.patient, r.split) for r in read_manifest(tmp_path / "fed/x")} == {
+        (f"images/{kind}/visit_{k + 1}.png", f"p{k}", split)
+        for k, split in enumerate(("train", "val", "test"))
+        for kind in ("well", "ill")
+    }
+
+
 def test_a_table_of_dicom(tmp_path):
     rows = ["scan,contour,clinic"]
     for k in range(8):

@@ -41,11 +41,12 @@ class Case:
 
 @dataclass
 class Made:
-    """What a case became: new paths relative to the root, and whose they are."""
+    """What a case became: new paths relative to the root, those of photographs by their file, and whose they are."""
 
     case: Case
     paths: list[str] = field(default_factory=list)
     patient: str = ""
+    photographs: dict[Path, str] = field(default_factory=dict)
 
 
 def convert(cases: Sequence[Case], target: Path, progress: Progress | None) -> list[Made]:
@@ -96,7 +97,9 @@ def _converted(case: Case, target: Path) -> Made:
             save_volume(compact(volume.voxels), volume.affine, target / made.paths[-1])
         else:
             names = [path] if len(one.files) == 1 else [f"{path}_{file.stem}" for file in one.files]
-            made.paths += [_flat(*pair, case.mask, target) for pair in zip(one.files, names, strict=True)]
+            flat = {file: _flat(file, name, case.mask, target) for file, name in zip(one.files, names, strict=True)}
+            made.paths += flat.values()
+            made.photographs |= flat
     return made
 
 

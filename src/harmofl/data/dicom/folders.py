@@ -131,24 +131,55 @@ def _rename(source: Path, target: Path, made: Sequence[Made]) -> None:
 
     Where it does not tell the patients, and the files do, it does afterwards.
     """
-    new = {one.case.old: one for one in made if len(one.paths) == 1}
+    new, parts = _by_name(source.parent, made)
     table = read_table(source)
     table.require(["file"])
     untold = not set(PATIENT_COLUMNS) & set(table.columns) and any(one.patient for one in made)
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, (*table.columns, *([PATIENT_COLUMNS[0]] if untold else [])))
         writer.writeheader()
-        for _, row in table.rows:
+        for line, row in table.rows:
+            if whole := next((parts[name] for name, _ in _names(row) if name in parts), None):
+                becomes = Path(whole.paths[0]).name if len(whole.paths) == 1 else f"{len(whole.paths)} images"
+                raise DataError(
+                    f"{source}:{line}: a row must name what becomes one image, got {row['file']}, but all of "
+                    f"{whole.case.old} becomes {becomes}; keep each series in a folder of its own, and name that "
+                    "folder in a single row"
+                )
             name, patient = _renamed(row, new)
             writer.writerow({**row, "file": name, **({PATIENT_COLUMNS[0]: patient} if untold else {})})
 
 
-def _renamed(row: Mapping[str, str], new: Mapping[str, Made]) -> tuple[str, str]:
+def _by_name(root: Path, made: Sequence[Made]) -> tuple[dict[str, tuple[str, str]], dict[str, Made]]:
+    """What a row may name, relative to the root: images with their patients, and what is no image by itself."""
+    new, parts = dict[str, tuple[str, str]](), dict[str, Made]()
+    for one in made:
+        if len(one.paths) == 1:
+            new[one.case.old] = one.paths[0], one.patient
+        else:
+            parts[one.case.old] = one
+        for file in one.case.files:
+            name = file.relative_to(root).as_posix()
+            if file in one.photographs:
+                new[name] = one.photographs[file], one.patient
+            elif name not in new:
+                parts[name] = one
+    return new, parts
+
+
+def _renamed(row: Mapping[str, str], new: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
     """The row's file as it is now, and whose it is."""
-    file = row["file"].rstrip("/")
-    for before in (f"{row['site']}/" if row.get("site") else "", ""):
-        for between in ("", "images/"):
-            if (one := new.get(before + between + file)) is not None:
-                name = one.paths[0].removeprefix(before).removeprefix(between)
-                return name, one.patient or owner_of(name)
+    for old, left_out in _names(row):
+        if old in new:
+            path, patient = new[old]
+            name = path.removeprefix(left_out)
+            return name, patient or owner_of(name)
     return row["file"], owner_of(row["file"])
+
+
+def _names(row: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the row's file may be called relative to the root, and what of that the row leaves out."""
+    file = row["file"].rstrip("/")
+    sites = (f"{row['site']}/", "") if row.get("site") else ("",)
+    left_out = [site + between for site in sites for between in ("", "images/")]
+    return [(before + file, before) for before in left_out]
