@@ -218,7 +218,7 @@ def test_what_was_begun_is_not_changed(hospitals: Path, tmp_path: Path) -> None:
     with Deployment(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
         run = deployed.folder / "server" / "run"
         run.mkdir()
-        (run / "config.toml").write_text("")
+        (run / "config.toml").write_text("versions.harmofl = '0'")
         (run / "model").mkdir()
         (run / "model" / "model.json").write_text(json.dumps({"fingerprint": "another", "run": "a"}))
         deployed.start("server")

@@ -189,6 +189,22 @@ def test_resume_after_a_torn_record(federation: Path, finished_run: Path, tmp_pa
     same_end(finished_run, folder)
 
 
+def test_a_configuration_that_was_cut_at_a_line_is_told(finished_run: Path, tmp_path: Path) -> None:
+    """Any line but the last; it is valid TOML still."""
+    from harmofl.report.load import load_runs
+
+    shutil.copytree(finished_run, tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    lines = config.read_text().splitlines(keepends=True)
+    for count in range(len(lines)):
+        config.write_text("".join(lines[:count]))
+        for opened in (Journal.open, lambda folder: load_runs([folder])):
+            with pytest.raises(RunError, match=r"config\.toml: must end with the versions that the run was made with"):
+                opened(config.parent)
+    config.write_text("".join(lines))
+    assert load_runs([config.parent])[0].result
+
+
 def test_checkpoints_may_be_further_apart(federation: Path, finished_run: Path, tmp_path: Path) -> None:
     run(small(federation, run__checkpoint_every=2), tmp_path / "run")
     same_end(finished_run, tmp_path / "run")

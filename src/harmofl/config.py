@@ -285,9 +285,10 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
 
 
 def to_toml(experiment: Experiment, versions: Mapping[str, str]) -> str:
-    """The experiment as TOML, with a table of versions that `load_experiment` ignores."""
+    """The experiment as TOML, with a table of versions that `load_experiment` ignores, the package's own last."""
     tables = experiment.model_dump(mode="json", exclude_none=True)
-    return tomli_w.dumps({**tables, "versions": dict(versions)} if versions else tables)
+    last = {name: versions[name] for name in sorted(versions, key=lambda name: name == "harmofl")}
+    return tomli_w.dumps({**tables, "versions": last} if versions else tables)
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -117,11 +118,12 @@ class Journal:
         """Open the folder of an earlier run.
 
         Raises:
-            RunError: if there is none.
+            RunError: if there is none, or its configuration is damaged.
         """
         journal = cls(folder)
         if not journal.config_path.is_file():
             raise RunError(f"{folder}: no run here (config.toml is missing); give the folder of a run")
+        config_of(journal.config_path.read_text(encoding="utf-8", errors="replace"), journal.config_path)
         return journal
 
     def is_of(self, card: Mapping[str, Any]) -> bool:
@@ -255,6 +257,26 @@ class Journal:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the run is then over."""
         write_atomic(self.result_path, strict_json(result, indent=2).encode())
+
+
+def config_of(text: str, path: Path) -> dict[str, Any]:
+    """The tables of a run's config.toml with this text; the last line tells the version of this package.
+
+    A file that was cut at a line's end is valid TOML still, and defaults would take the place of what is lost.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is not valid TOML ({error}); restore the file or train again") from None
+    if "harmofl" not in tables.get("versions", ()):
+        raise RunError(
+            f"{path}: must end with the versions that the run was made with, but does not, as if it was cut short; "
+            "restore it or train again"
+        )
+    return tables
 
 
 def model_folder(folder: Path) -> Path:

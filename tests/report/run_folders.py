@@ -24,6 +24,7 @@ learning_rate = 0.001
 factor = 0.5
 [versions]
 torch = "2.6.0"
+harmofl = "1.0"
 """
 
 

@@ -1,7 +1,6 @@
 """Read run folders, checking every file as it comes in."""
 
 import math
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from harmofl.errors import RunError
 from harmofl.intervals import interval
+from harmofl.journal import config_of
 from harmofl.methods import METHODS
 from harmofl.metrics import CaseScores
 from harmofl.report.samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
@@ -168,7 +168,7 @@ def _load_run(folder: Path) -> Run:
         raise RunError(f"{folder}: is the folder of a comparison, whose page is {page}; give runs in it, such as {run}")
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}; give a folder that training wrote")
-    config = _read_config(folder / "config.toml")
+    config = config_of(_read(folder / "config.toml"), folder / "config.toml")
     rounds = tuple(_read_rounds(folder / "rounds.jsonl"))
     path = folder / "result.json"
     result = _parse(TypeAdapter(Result), _read(path), str(path)) if path.exists() else None
@@ -202,13 +202,6 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path} cannot be read ({reason}); restore the file or train again") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(_read(path))
-    except tomllib.TOMLDecodeError as error:
-        raise RunError(f"{path} is not valid TOML ({error}); restore the file or train again") from error
 
 
 def _read_rounds(path: Path) -> Iterable[Round]:
