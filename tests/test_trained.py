@@ -18,7 +18,7 @@ from harmofl.batch_statistics import as_lists, average, estimate, fixed, from_li
 from harmofl.cli import app
 from harmofl.data.site import Split, open_federation, undivided
 from harmofl.data.synthetic import write_federation
-from harmofl.errors import ConfigError, DataError, RunError
+from harmofl.errors import ConfigError, DataError, RunError, ShapeError
 from harmofl.intervals import interval
 from harmofl.journal import Journal
 from harmofl.metrics import CaseScores
@@ -129,6 +129,20 @@ def test_estimated_statistics_are_those_of_the_images(finished_run: Path, unseen
         torch.testing.assert_close(layer.running_var, maps[0].var((0, 2, 3)))
     assert model.model.state_dict().keys() == before.keys()
     assert not layer.track_running_stats
+
+
+def test_a_batch_of_one_is_refused_in_our_words(federation: Path, tmp_path: Path) -> None:
+    """Maps of 16 x 16 images shrink to one pixel, of which there is no variance."""
+    run(small(federation, data__size=[16, 16], training__rounds=1), tmp_path / "run")
+    model, site = TrainedModel.open(tmp_path / "run"), open_federation(federation, size=(16, 16)).sites[0]
+    alone = replace(site, **dict.fromkeys(("train", "val", "test"), site.test.first(1)))
+    with pytest.raises(
+        ShapeError, match=r"^normalization needs .* got a single image .* one pixel; take larger batches"
+    ):
+        model.outputs(alone, "test", "batch")
+    with pytest.raises(ConfigError, match=r"^statistics are estimated from .* got one; use --statistics sites$"):
+        estimate(model.model, alone.test, CPU)
+    assert model.outputs(alone, "test", "sites").shape == (1, 16, 16)
 
 
 def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federation: Path, unseen: Path) -> None:

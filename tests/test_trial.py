@@ -82,7 +82,11 @@ class Empty(nn.Module):
         ({"network__name": "test_trial.Wider", "network__options": {}}, "its output must be"),
         ({"network__name": "test_trial.Pair", "network__options": {}}, "its output must be a tensor, got tuple"),
         ({"network__name": "test_trial.Empty", "network__options": {}}, "parameter"),
-        ({"data__size": [16, 16], "training__batch_size": 1}, "the network must take a batch"),
+        (
+            {"data__size": [16, 16], "training__batch_size": 1},
+            "must take a batch of 1x3x16x16 images, but: normalization needs more than one value a channel, "
+            "got a single image whose maps have shrunk to one pixel; set data.size, another network.norm or batch size",
+        ),
         ({"run__device": "cuda:99"}, "must be one that torch can use here, got cuda:99"),
         ({"run__device": "mps"}, "must be one that torch can use here, got mps"),
         ({"training__precision": "tf32"}, "tf32 is of CUDA devices, got run.device cpu"),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.data.site import Split
-from harmofl.errors import ConfigError, RunError
+from harmofl.errors import ConfigError, RunError, ShapeError
 from harmofl.local import batch_indices
-from harmofl.models.normalization import holds_nothing
+from harmofl.models.normalization import holds_nothing, naming_single_values
 from harmofl.spectral.profile import ProfileNorm
 
 Moments = Mapping[str, Tensor]
@@ -60,10 +60,11 @@ def estimate(model: nn.Module, split: Split, device: torch.device, most: int | N
         layer.train()
     try:
         for index in batches:
-            model(split.batch(index).images.to(device))
-    except ValueError as error:  # torch's, of a layer that sees one pixel
+            with naming_single_values():
+                model(split.batch(index).images.to(device))
+    except ShapeError:
         raise ConfigError(
-            f"one image is too few to estimate statistics from ({error}); use --statistics sites"
+            "statistics are estimated from at least two images, got one; use --statistics sites"
         ) from None
     else:
         for name, layer in layers.items():

@@ -20,6 +20,7 @@ from harmofl.local import Training, batch_indices
 from harmofl.losses import LOSSES
 from harmofl.methods import FedAvg
 from harmofl.models import build_network
+from harmofl.models.normalization import naming_single_values
 from harmofl.precision import computing
 from harmofl.protection import check_model, simulated_protection
 
@@ -156,7 +157,7 @@ def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, 
         batch = split.batch(range(smallest(len(split))))
         try:
             training.optimizer(copy.parameters())
-            with torch.no_grad(), computing(training.precision, training.device):
+            with torch.no_grad(), computing(training.precision, training.device), naming_single_values():
                 logits = copy.train(name == "train")(batch.images.to(training.device))
             problem = _misfit(logits, len(site.classes), batch)
         except HarmoFLError as error:

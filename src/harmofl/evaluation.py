@@ -21,6 +21,7 @@ from harmofl.metrics import (
     segmentation_cases,
     segmentation_scores,
 )
+from harmofl.models.normalization import naming_single_values
 from harmofl.precision import computing
 from harmofl.seeding import rng
 from harmofl.types import Precision, Task
@@ -104,11 +105,15 @@ def predict(
 
     Returns:
         In the order of the split: class probabilities (N, K) float32, or label maps (N, H, W) uint8.
+
+    Raises:
+        ShapeError: if the network normalizes by batches, and one of them has a single value a channel.
     """
     model.eval()
     data = site.split(split)
     batches = batching.of(site, split)
-    with computing(precision, device):
+    fix = "; take larger batches or images, or statistics of more than a batch"
+    with computing(precision, device), naming_single_values(fix):
         outputs = [
             _answer(model(data.batch(index).images.to(device, non_blocking=True)), site.task) for index in batches
         ]

@@ -21,12 +21,14 @@ here are not, see `harmofl.models.channels_last`. Parameters, buffers and their 
 Sources: Ioffe and Szegedy 2015 (batch), Wu and He 2018 (group), Ulyanov et al. 2016 (instance).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harmofl.errors import ConfigError
+from harmofl.errors import ConfigError, ShapeError
 from harmofl.models.channels_last import batch_norm, group_norm, inexact
 from harmofl.types import NORMALIZATIONS, Normalization
 
@@ -156,6 +158,18 @@ _FLAT_OR_DEEP: Final = (nn.BatchNorm1d, nn.BatchNorm3d)
 
 def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (inputs[0].contiguous() if inexact(inputs[0]) else inputs[0], *inputs[1:]) if inputs else inputs
+
+
+@contextmanager
+def naming_single_values(fix: str = "") -> Iterator[None]:
+    """Raise ShapeError, which ends with what to do, where torch finds nothing to take a variance over."""
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1 " not in str(error):
+            raise
+        got = "a single image whose maps have shrunk to one pixel"
+        raise ShapeError(f"normalization needs more than one value a channel, got {got}{fix}") from None
 
 
 def holds_nothing(layer: nn.Module) -> bool:
