@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -15,13 +16,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from harmofl import run
+from harmofl.batch_statistics import estimate
 from harmofl.cli import app
 from harmofl.data.layout.files import files_below
-from harmofl.data.site import open_federation, undivided
+from harmofl.data.site import Split, open_federation, undivided
 from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError, DataError
 from harmofl.prediction.inputs import find
-from harmofl.prediction.predictor import Options
+from harmofl.prediction.predictor import Options, Predictor
 from harmofl.prediction.running import predict
 from harmofl.trained import TrainedModel
 
@@ -237,13 +239,36 @@ def test_statistics_of_the_images_do_not_depend_on_batches(finished_run: Path, n
     for size in (1, 9):
         options = Options(statistics="images", batch_size=size)
         predict(trained(finished_run), [new / "images"], tmp_path / str(size), options)
-    one, many = (sorted((tmp_path / str(size)).glob("*.png")) for size in (1, 9))
+    one, many = (sorted((tmp_path / str(size)).iterdir()) for size in (1, 9))
     assert [a.read_bytes() for a in one] == [b.read_bytes() for b in many]
     site = undivided(open_federation(new.parent).sites[0])
     whole = trained(finished_run).outputs(site, "test", "images")
     names = [Path(case).name for case in site.test.cases]
     mask = pixels(tmp_path / "1" / f"{names[0]}.png")
     np.testing.assert_array_equal(mask, whole[0] * 255)
+
+
+def test_statistics_of_many_images_are_those_of_all_in_memory_and_need_little(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """Of 8 and 16 bit, in several batches, to the bit; 5 MB of images, of which less than 3 are in memory at a time."""
+    random = np.random.default_rng(0)
+    made = [random.integers(0, 256, (1, 3, 32, 32), np.uint8) for _ in range(200)]
+    made += [random.random((2, 3, 32, 32), np.float32) for _ in range(100)]
+    predictor = Predictor(trained(finished_run), Options(statistics="images"))
+    tracemalloc.start()
+    predictor.settle((image.copy() for image in made), tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    floats = np.concatenate([image / np.float32(255) if image.dtype == np.uint8 else image for image in made])
+    model = trained(finished_run)
+    model.load("")
+    expected = estimate(model.model, Split(floats, np.zeros(400, np.int64), ("",) * 400), torch.device("cpu"))
+    layers = {name: layer for name, layer in predictor.network.named_modules() if f"{name}.mean" in expected}
+    assert layers and floats.nbytes > 4.9e6 and peak < 3e6
+    for name, layer in layers.items():
+        assert torch.equal(layer.running_mean, expected[f"{name}.mean"])
+        assert torch.equal(layer.running_var, expected[f"{name}.var"])
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(

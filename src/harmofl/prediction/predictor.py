@@ -1,8 +1,9 @@
 """The model applied to decoded images, as a whole or by overlapping tiles."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from harmofl.batch_statistics import estimate, fix
+from harmofl.data.decoding.store import FileRows
+from harmofl.data.joined import Joined
 from harmofl.data.site import Split
 from harmofl.errors import ConfigError
 from harmofl.prediction.reading import Picture
 from harmofl.trained import TrainedModel
 from harmofl.types import Levels, Statistics
+
+_BUFFER = 1 << 20
+"""Bytes of images that wait in memory to be written."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,20 @@ class Predictor:
         else:
             self.network = trained.network(options.site).to(self.device)
 
-    def settle(self, pictures: Sequence[Picture]) -> None:
-        """Estimate the statistics of the images that are to be answered for, where that was asked for."""
-        images = np.concatenate([_bytes(picture.arranged(self.channels, self.size)) for picture in pictures])
-        split = Split(images, np.zeros(len(images), np.int64), ("",) * len(images))
+    def settle(self, images: Iterable[np.ndarray], folder: Path) -> None:
+        """Estimate the statistics of the images that are to be answered for, where that was asked for.
+
+        Args:
+            images: as `prepared` makes them.
+            folder: they are kept in files there meanwhile, and not in memory.
+        """
+        rows = {np.dtype(kind): FileRows(folder / f"{kind}.npy", _BUFFER) for kind in ("uint8", "float32")}
+        for kind, of_kind in rows.items():
+            of_kind.append(np.empty((0, self.channels, *self.size), kind))
+        for image in images:
+            rows[image.dtype].append(image)
+        joined = Joined([of_kind.finish() for of_kind in rows.values()])
+        split = Split(joined, np.zeros(len(joined), np.int64), ("",) * len(joined))
         self.trained.adopt_profile(self.network, split)
         if self.trained.mixes:
             fix(self.network, estimate(self.network, split, self.device))
@@ -153,8 +169,3 @@ def _floats(images: np.ndarray) -> Tensor:
     """(S, C, H, W) in [0, 1]."""
     found = torch.from_numpy(np.ascontiguousarray(images))
     return found.float() / 255 if images.dtype == np.uint8 else found.float()
-
-
-def _bytes(images: np.ndarray) -> np.ndarray:
-    """All in one type, so that images of 8 and of 16 bit stand in one array."""
-    return images if images.dtype == np.float32 else (images / np.float32(255)).astype(np.float32)

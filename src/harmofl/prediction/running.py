@@ -4,21 +4,22 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from harmofl.data.parallel import default_workers, in_order
 from harmofl.errors import ConfigError, DataError
+from harmofl.files import storing
 from harmofl.prediction.dicom_seg import highdicom
 from harmofl.prediction.inputs import Input, find, passed_over
 from harmofl.prediction.predictor import Options, Predictor
 from harmofl.prediction.reading import Picture, read
 from harmofl.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
 from harmofl.trained import TrainedModel
-from harmofl.types import Levels
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,7 +87,10 @@ def predict(
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
     if predictor.needs_images:
-        predictor.settle(_readable(inputs, predictor.levels))
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".predict-", dir=out) as folder:
+                predictor.settle(_readable(inputs, predictor), Path(folder))
     work = _Work(predictor, out, overlays)
     for done, chunk, pictures, images in in_order(work.prepare, _chunks(inputs, predictor.options.batch_size)):
         if progress:
@@ -201,15 +205,18 @@ def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Inpu
         yield len(inputs) - len(chunk), chunk
 
 
-def _readable(inputs: Sequence[Input], levels: Levels) -> list[Picture]:
-    """Those that can be read; the others are named when it is their turn."""
-    found = []
+def _readable(inputs: Sequence[Input], predictor: Predictor) -> Iterator[np.ndarray]:
+    """Those that can be read, as the network is to see them; the others are named when it is their turn."""
+    found = False
     for one in inputs:
-        with suppress(DataError):
-            found.append(read(one, levels))
+        try:
+            image = predictor.prepared(read(one, predictor.levels))
+        except DataError:
+            continue
+        found = True
+        yield image
     if not found:
         raise DataError(f"{inputs[0].files[0]}: no image can be read, so that there is nothing to estimate from")
-    return found
 
 
 def _targets(predictor: Predictor, one: Input, out: Path, overlays: bool) -> list[Path]:
