@@ -173,6 +173,17 @@ def test_a_nifti_mask_lies_on_its_volume_however_that_is_stored(
     assert (truth * found).sum() > 0.7 * truth.sum() and found.mean() < 0.3, "the model has learnt where"
 
 
+def test_volumes_for_a_model_of_photographs_and_the_reverse_are_told(
+    volumes: tuple[Path, Path], finished_run: Path, new: Path, tmp_path: Path
+) -> None:
+    folder, of_volumes = volumes
+    volume = folder / "A" / "images" / "case0.nii.gz"
+    said = predict(trained(of_volumes), [images_of(new)[0], volume], tmp_path / "a").said
+    assert "1 of 7 photographs, unlike the volumes of training" in said and not any("slices" in line for line in said)
+    said = predict(trained(finished_run), [volume], tmp_path / "b").said
+    assert "6 of 6 slices of volumes, unlike the photographs of training" in said
+
+
 def as_a_scanner_writes(folder: Path) -> None:
     """What highdicom copies from the images of a series."""
     study, frame = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()

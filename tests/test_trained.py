@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from experiments import small
+from PIL import Image
 from typer.testing import CliRunner
 
 from harmofl import run
@@ -22,6 +23,7 @@ from harmofl.errors import ConfigError, DataError, RunError, ShapeError
 from harmofl.intervals import interval
 from harmofl.journal import Journal
 from harmofl.metrics import CaseScores
+from harmofl.prediction.running import predict
 from harmofl.trained import TrainedModel
 from harmofl.types import Statistics
 
@@ -268,6 +270,31 @@ def test_the_command(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "scores.json").read_text())
     assert told["statistics"] == "images" and told["sites"]["newcomer"]["images"] == 9
     assert told["sites"]["newcomer"]["cases"][rows[1][1]] == pytest.approx(float(rows[1][2]))
+
+
+def test_what_differs_from_training_is_said_as_by_predict(finished_run: Path, unseen: Path, tmp_path: Path) -> None:
+    """Of nine images two are grey, one of these with 16 bits, and one is more than twice as large."""
+    for part in ("images", "masks"):
+        shutil.copytree(unseen / "newcomer" / part, tmp_path / "new" / "newcomer" / part)
+    images, masks = (sorted((tmp_path / "new" / "newcomer" / part).iterdir()) for part in ("images", "masks"))
+    grey = np.asarray(Image.open(images[0]).convert("L"))
+    Image.fromarray(grey).save(images[0])
+    Image.fromarray(grey.astype(np.uint16) * 257).save(images[1])
+    for path in (images[2], masks[2]):
+        Image.open(path).resize((70, 65), Image.Resampling.NEAREST).save(path)
+    words = ["evaluate", str(finished_run), "--json", str(tmp_path / "told.json"), "--data"]
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "new")], catch_exceptions=False)
+    told = json.loads((tmp_path / "told.json").read_text())["sites"]["newcomer"]["unlike"]
+    assert sorted(told) == [
+        "newcomer: 1 of 9 resized to the 32x32 of training from more than twice that",
+        "newcomer: 1 of 9 with 16 bits a channel, unlike the 8 of training",
+        "newcomer: 2 of 9 in grey, unlike the 3 channels of training",
+    ]
+    assert all(line in done.output for line in told)
+    as_predicted = predict(TrainedModel.open(finished_run), [images[0].parent], tmp_path / "out").said
+    assert {line.removeprefix("newcomer: ") for line in told} <= {line.partition(";")[0] for line in as_predicted}
+    CliRunner().invoke(app, [*words, str(unseen)], catch_exceptions=False)
+    assert json.loads((tmp_path / "told.json").read_text())["sites"]["newcomer"]["unlike"] == []
 
 
 def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_path: Path) -> None:

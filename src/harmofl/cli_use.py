@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -50,7 +50,7 @@ def evaluate(
 
     trained, where = TrainedModel.open(model), str(device_of(device))
     with bar("reading") as progress:
-        sites = trained.sites(data, progress)
+        sites, unlike = trained.read(data, progress)
     with bar("scoring") as progress:
         found = []
         for k, site in enumerate(sites):
@@ -60,14 +60,14 @@ def evaluate(
         rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
         _write(cases, rows, trained.metric)
     if json is not None:
-        _write_json(json, found, trained.metric, statistics)
+        _write_json(json, found, trained.metric, statistics, unlike)
     console = Console()
     table = Table("site", "images", "trained", trained.metric, "95 % interval")
     for one in found:
         value, between = f"{one.scores[trained.metric]:.3f}", _between(*one.intervals[trained.metric])
         table.add_row(one.site, str(one.images), "yes" if one.trained else "no", value, between)
     console.print(table)
-    for line in dict.fromkeys(line for one in found for line in one.said):
+    for line in dict.fromkeys(line for one in found for line in (*one.said, *unlike[one.site])):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -84,7 +84,9 @@ def _by_case(cases: "Sequence[str]", scores: "Sequence[float]") -> dict[str, flo
     return {case: of_case[0] if len(found) == len(cases) else of_case for case, of_case in found.items()}
 
 
-def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statistics: str) -> None:
+def _write_json(
+    path: Path, found: "Sequence[Assessment]", metric: str, statistics: str, unlike: "Mapping[str, Sequence[str]]"
+) -> None:
     from harmofl.files import storing, strict_json
 
     sites = {
@@ -95,6 +97,7 @@ def _write_json(path: Path, found: "Sequence[Assessment]", metric: str, statisti
             "interval": one.intervals[metric],
             "intervals": one.intervals,
             "used": one.said,
+            "unlike": unlike[one.site],
             "cases": _by_case(one.cases.cases, one.cases.scores),
         }
         for one in found

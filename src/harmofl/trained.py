@@ -1,5 +1,6 @@
 """A trained model opened for use, with all fixed that an image's output depends on beside the image."""
 
+from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mix
 from harmofl.building import build_model
 from harmofl.config import resolved, validated
 from harmofl.data.decoding.assembly import Progress
+from harmofl.data.layout.files import SiteFiles
+from harmofl.data.likeness import seen_in, unlike
 from harmofl.data.site import Site, Split, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation import Batching, predict, used
@@ -90,10 +93,16 @@ class TrainedModel:
         Raises:
             HarmoFLError: as `open_federation`.
         """
+        return self.read(folder, progress)[0]
+
+    def read(
+        self, folder: Path, progress: Progress | None = None
+    ) -> tuple[tuple[Site, ...], Mapping[str, tuple[str, ...]]]:
+        """Read as `sites`, and say for each site in what its images differ from those of training."""
         height, width = self.card["size"]
         expected = (self.card["task"], tuple(self.card["classes"]))
         channels, seed = self.card["channels"], self.card.get("split_seed", 0)
-        sites = open_federation(
+        federation = open_federation(
             folder,
             size=(height, width),
             channels=channels,
@@ -102,9 +111,15 @@ class TrainedModel:
             expected=expected,
             seed=seed,
             progress=progress,
-        ).sites
+        )
         by_image = self.card.get("split") == "images"
-        return tuple(split_by_image(site, seed) for site in sites) if by_image else sites
+        sites = tuple(split_by_image(site, seed) for site in federation.sites) if by_image else federation.sites
+        return sites, {site.name: self._unlike(site) for site in federation.files}
+
+    def _unlike(self, site: SiteFiles) -> tuple[str, ...]:
+        seen = [seen_in(site.folder / record.image) for record in site.records]
+        counts = Counter(line for one in seen for line in unlike(one, self.card))
+        return tuple(f"{site.name}: {count} of {len(seen)} {line}" for line, count in counts.items())
 
     @property
     def metric(self) -> str:

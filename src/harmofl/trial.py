@@ -130,6 +130,7 @@ class Trial:
     def card(self) -> dict[str, Any]:
         """What somebody needs to know to use the model."""
         info, images = self.federation.info, self.federation.sites[0].train.images
+        bits = {8 if site.train.images.dtype == np.uint8 else 16 for site in self.federation.sites}
         return {
             "task": info.task,
             "classes": list(info.classes),
@@ -142,6 +143,8 @@ class Trial:
             "unseen": [site.name for site in self.unseen],
             "slices": self.federation.info.slices,
             "levels": self.experiment.data.levels,
+            "images": info.images,
+            "bits": next(iter(bits)) if len(bits) == 1 else None,
             "split": self.experiment.data.split,
             "split_seed": self.experiment.split_seed,
             "tested": {site.name: site.test.mark() for site in self.federation.sites},

@@ -64,6 +64,7 @@ class FederationInfo:
         origin: where the data came from.
         licence: under which licence.
         levels: how a volume's voxels become 8 bit, see `harmofl.data.decoding.volumes.read_volume`; not in the file.
+        images: "volumes", "photographs", "both", or "" before they are read; not in the file.
     """
 
     name: str
@@ -76,6 +77,7 @@ class FederationInfo:
     origin: str = ""
     licence: str = ""
     levels: Levels = "rounded"
+    images: str = ""
 
 
 def write_info(folder: Path, info: FederationInfo) -> None:

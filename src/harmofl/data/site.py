@@ -14,7 +14,7 @@ from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, ch
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.joined import Joined
-from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume
 from harmofl.data.layout.reading import common_size, read_layout, settle
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.seeding import rng
@@ -145,10 +145,11 @@ def split_by_image(site: Site, seed: int) -> Site:
 
 @dataclass(frozen=True)
 class Federation:
-    """All sites, sorted by name, and what holds for every one of them."""
+    """All sites, sorted by name, what holds for every one of them, and the files that they were read from."""
 
     info: FederationInfo
     sites: tuple[Site, ...]
+    files: tuple[SiteFiles, ...] = ()
 
     def fingerprint(self) -> str:
         """A short text that changes with any image, target or split."""
@@ -206,7 +207,13 @@ def open_federation(
     refuse([problem for _, (_, problems) in built for problem in problems], folder)
     owners = [{record.case: record.patient for record in site.records} for site in files.sites]
     sites = (_site(name, info, arrays, owner) for (name, (arrays, _)), owner in zip(built, owners, strict=True))
-    return Federation(info, tuple(sites))
+    return Federation(replace(info, images=_kind(files)), tuple(sites), files.sites)
+
+
+def _kind(files: FederationFiles) -> str:
+    """See `FederationInfo.images`."""
+    kinds = {is_volume(record.image) for site in files.sites for record in site.records}
+    return "both" if len(kinds) == 2 else "volumes" if True in kinds else "photographs"
 
 
 def _decode(site: SiteFiles, info: FederationInfo, cache: Path | None, progress: Progress | None) -> Built:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from harmofl.data.likeness import Seen, unlike
 from harmofl.data.parallel import default_workers, in_order
 from harmofl.errors import ConfigError, DataError
 from harmofl.files import storing
@@ -179,18 +180,11 @@ class _Work:
 
 def _unlike(picture: Picture, predictor: Predictor) -> Iterator[str]:
     """In what an image differs from those of training, and what is done about it."""
-    (height, width), channels = predictor.size, predictor.channels
-    if not predictor.options.tiles:
-        ratios = [own / seen for own, seen in zip(picture.shape, predictor.size, strict=True)]
-        if min(ratios) > 2:
-            tiles = "; if it was trained on pieces of larger images, --tiles keeps their resolution"
-            yield f"resized to the {height}x{width} of training from more than twice that{tiles * predictor.segments}"
-        if max(ratios) < 1 / 2:
-            yield f"resized to the {height}x{width} of training from less than half that"
-    if picture.volume and channels > 1:
-        yield f"slices seen with their neighbours in {channels} channels, which suits a model of volumes alone"
-    if not picture.volume and len(picture.planes) != channels:
-        yield f"in {'grey' if len(picture.planes) == 1 else 'colour'}, unlike the {channels} channels of training"
+    deep, grey = picture.planes.dtype != np.uint8, picture.volume or len(picture.planes) == 1
+    seen = Seen(picture.shape, picture.volume, not grey, 16 if deep else 8)
+    tiles = "; if it was trained on pieces of larger images, --tiles keeps their resolution"
+    resized = not predictor.options.tiles
+    return unlike(seen, predictor.trained.card, resized=resized, hint=tiles * predictor.segments)
 
 
 def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Input]]]:
