@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 
 from harmofl import AmplitudeNorm, run
 from harmofl.cli import app
+from harmofl.data.decoding.images import read_image, resize
+from harmofl.data.decoding.volumes import neighbourhoods
 from harmofl.data.synthetic import write_federation
 from harmofl.errors import ConfigError, ExportError
 from harmofl.export.amplitude import FixedAmplitude
@@ -26,6 +29,7 @@ from harmofl.spectral.profile import ProfileNorm
 from harmofl.trained import TrainedModel
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'harmofl[export]'")
+ONCE = {"training.rounds": 1}
 TINY = {"network.options": {"growth": 4, "blocks": (1, 1), "initial": 8}, "training.rounds": 1}
 
 
@@ -172,6 +176,36 @@ def test_the_bundle_runs_as_monai_runs_bundles(classes: Path, tmp_path: Path) ->
     for k, row in enumerate(rows):
         expected = [float(p) for p in row.split(",")[3:]]
         np.testing.assert_allclose(np.load(tmp_path / "eval" / f"{k}.png.npy"), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_a_model_of_volumes_is_described_and_run_as_such(channels: int, tmp_path: Path) -> None:
+    """The bundle reads a volume that is stored otherwise turned and of another size as training would."""
+    parser = pytest.importorskip("monai.bundle", reason="needs MONAI: pip install 'harmofl[monai]'").ConfigParser()
+    random = np.random.default_rng(0)
+    for site, k in ((site, k) for site in "AB" for k in range(5)):
+        mask = np.zeros((20, 24, 6), np.uint8)
+        mask[5 + k : 12 + k, 6:15, 1:5] = 1
+        for part, voxels in (("images", mask * 300.0 + random.normal(100, 20, mask.shape)), ("masks", mask)):
+            path = tmp_path / "data" / site / part / f"case{k}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([-1.0, 1.2, 3.0, 1.0])), path)
+    run(small(tmp_path / "data", **{"data.size": (16, 16), "data.channels": channels, **ONCE}), tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", ["monai", "card"])
+    bundle, card = tmp_path / "out" / "bundle", (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
+    names = ["neighbour 2 below", "neighbour 1 below", "the slice", "neighbour 1 above", "neighbour 2 above"]
+    names = names if channels == 5 else names[1:4]
+    assert list(metadata["channel_def"].values()) == names and metadata["modality"] == "slices of volumes"
+    assert f"with the channels {', '.join(names)}" in card and "hotograph" not in card
+    parser.read_config(bundle / "configs" / "inference.json")
+    parser.update({"bundle_root": str(bundle), "output_dir": str(tmp_path / "eval")})
+    parser["dataset_dir"] = str(tmp_path / "data" / "A" / "images")
+    parser.get_parsed_content("run")
+    image = read_image(tmp_path / "data" / "A" / "images" / "case0.nii.gz")
+    batch = torch.from_numpy(neighbourhoods(resize(image, (16, 16)), channels) / np.float32(255))
+    expected = TrainedModel.open(tmp_path / "run").network()(batch).softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "eval" / "case0.nii.gz.npy"), expected, atol=1e-4)
 
 
 def test_a_file_that_differs_is_refused(classes: Path) -> None:

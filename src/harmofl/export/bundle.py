@@ -1,4 +1,4 @@
-"""A MONAI bundle: the torch.export file with the configuration that runs it on a folder of photographs.
+"""A MONAI bundle: the torch.export file with the configuration that runs it on a folder of photographs or volumes.
 
 https://docs.monai.io/en/stable/mb_specification.html
 """
@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harmofl.errors import ExportError
+from harmofl.data.decoding.volumes import CLIP_QUANTILE
 
-CHANNELS = (1, 3)
+_IMPORTS = [f"$import {name}" for name in ("glob", "os", "torch", "numpy")]
 _SIXTEEN = "image.convert('I').point(lambda level: level * (1 / 257) + 0).convert('L')"
 
 
@@ -24,26 +24,37 @@ def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -
         pt2: the torch.export file.
         card: the model card, for docs/README.md.
         folder: to make.
-
-    Raises:
-        ExportError: if the model takes something else than photographs.
     """
-    if about["channels"] not in CHANNELS:
-        raise ExportError(f"a MONAI bundle is made for photographs of 1 or 3 channels, not {about['channels']} slices")
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(pt2, folder / "models" / "model.pt2")
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
-    for name, content in (("metadata", _metadata(about)), ("inference", _inference(about))):
+    reading = _of_volumes(about) if takes_volumes(about) else _of_photographs(about)
+    for name, content in (("metadata", _metadata(about)), ("inference", {**_inference(), **reading})):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
+
+
+def takes_volumes(about: Mapping[str, Any]) -> bool:
+    """Whether the model was trained on slices of volumes; of cards of older versions, whether it shows."""
+    known = about.get("images")
+    return known == "volumes" or about["channels"] not in (1, 3) or (not known and about.get("slices", "all") != "all")
+
+
+def channels_of(about: Mapping[str, Any]) -> list[str]:
+    """What each channel of an image is, in words."""
+    if not takes_volumes(about):
+        return [f"channel {k}" for k in range(about["channels"])]
+    steps = [k - about["channels"] // 2 for k in range(about["channels"])]
+    return ["the slice" if not k else f"neighbour {abs(k)} {'above' if k > 0 else 'below'}" for k in steps]
 
 
 def _metadata(about: Mapping[str, Any]) -> dict[str, Any]:
     height, width = about["size"]
     masks = about["task"] == "segmentation"
-    image = {"type": "image", "format": "magnitude", "modality": "photograph", "num_channels": about["channels"]}
+    modality = "slices of volumes" if takes_volumes(about) else "photograph"
+    image = {"type": "image", "format": "magnitude", "modality": modality, "num_channels": about["channels"]}
     image |= {"spatial_shape": [height, width], "dtype": "float32", "value_range": [0, 1], "is_patch_data": False}
-    image |= {"channel_def": {str(k): f"channel {k}" for k in range(about["channels"])}}
+    image |= {"channel_def": {str(k): name for k, name in enumerate(channels_of(about))}}
     out: dict[str, Any] = {"type": "probabilities", "format": "segmentation" if masks else "classes"}
     out |= {"num_channels": len(about["classes"]), "spatial_shape": [height, width] if masks else []}
     out |= {"dtype": "float32", "value_range": [0, 1], "is_patch_data": False}
@@ -55,7 +66,7 @@ def _metadata(about: Mapping[str, Any]) -> dict[str, Any]:
         "monai_version": _version("monai"),
         "pytorch_version": _version("torch").partition("+")[0],
         "numpy_version": _version("numpy"),
-        "required_packages_version": {},
+        "required_packages_version": {"nibabel": _version("nibabel")} if takes_volumes(about) else {},
         "task": about["task"],
         "description": f"{about['task']} of {', '.join(about['classes'])}, trained by federated learning with HarmoFL",
         "authors": "",
@@ -71,8 +82,31 @@ def _version(package: str) -> str:
         return ""
 
 
-def _inference(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Pillow turns and resizes the photographs as in training; the answers go to output_dir."""
+def _inference() -> dict[str, Any]:
+    """What does not depend on the images; the answers go to output_dir."""
+    return {
+        "imports": _IMPORTS,
+        "bundle_root": ".",
+        "dataset_dir": "images",
+        "output_dir": "eval",
+        "network": "$torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2')).module()",
+        "datalist": "$sorted(glob.glob(os.path.join(@dataset_dir, '*')))",
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': path} for path in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "run": [
+            "$os.makedirs(@output_dir, exist_ok=True)",
+            "$[numpy.save(os.path.join(@output_dir, os.path.basename(path) + '.npy'), probability.numpy()) "
+            "for path, probability in zip(@datalist, @probabilities)]",
+        ],
+    }
+
+
+def _of_photographs(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Pillow turns and resizes the photographs as in training."""
     height, width = about["size"]
     mode = "RGB" if about["channels"] == 3 else "L"
     eight = f"({_SIXTEEN} if image.mode.startswith('I') else image)"
@@ -88,25 +122,30 @@ def _inference(about: Mapping[str, Any]) -> dict[str, Any]:
         {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
     ]
     return {
-        "imports": ["$import glob", "$import os", "$import torch", "$import numpy"],
-        "bundle_root": ".",
-        "dataset_dir": "images",
-        "output_dir": "eval",
-        "network": "$torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2')).module()",
-        "datalist": "$sorted(glob.glob(os.path.join(@dataset_dir, '*')))",
         "preprocessing": {"_target_": "Compose", "transforms": steps},
-        "dataset": {
-            "_target_": "Dataset",
-            "data": "$[{'image': path} for path in @datalist]",
-            "transform": "@preprocessing",
-        },
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 4, "num_workers": 0},
-        "inferer": {"_target_": "SimpleInferer"},
         "probabilities": "$torch.cat([@inferer(batch['image'].as_tensor(), @network).detach() "
         "for batch in @dataloader])",
-        "run": [
-            "$os.makedirs(@output_dir, exist_ok=True)",
-            "$[numpy.save(os.path.join(@output_dir, os.path.basename(path) + '.npy'), probability.numpy()) "
-            "for path, probability in zip(@datalist, @probabilities)]",
-        ],
+    }
+
+
+def _of_volumes(about: Mapping[str, Any]) -> dict[str, Any]:
+    """NIfTI files become slices with their neighbours as channels, as in training; an answer has a row a slice."""
+    (height, width), channels = about["size"], about["channels"]
+    whole = "floor" if about.get("levels", "rounded") == "truncated" else "rint"
+    return {
+        "imports": [*_IMPORTS, "$import nibabel", "$from PIL import Image"],
+        "voxels": "$lambda path: numpy.moveaxis(nibabel.as_closest_canonical(nibabel.load(path))"
+        ".get_fdata(dtype='float32'), 2, 0)",
+        "ends": f"$lambda voxels: (float(voxels.min()), float(numpy.quantile(voxels, {CLIP_QUANTILE})))",
+        "scaled": f"$lambda voxels, low, high: numpy.{whole}((numpy.clip(voxels, low, high) - low) "
+        "* (255 / (high - low) if high > low else 0.0)).astype('uint8')",
+        "resized": "$lambda slices: numpy.stack([numpy.asarray(Image.fromarray(one)"
+        f".resize(({width}, {height}), 2)) for one in slices])",
+        "with_neighbours": f"$lambda slices: slices[numpy.clip(numpy.arange(len(slices))[:, None] "
+        f"+ numpy.arange({channels}) - {channels // 2}, 0, len(slices) - 1)]",
+        "slices": "$lambda voxels: @with_neighbours(@resized(@scaled(voxels, *@ends(voxels))))",
+        "preprocessing": "$lambda item: torch.from_numpy(@slices(@voxels(item['image'])) / numpy.float32(255))",
+        "probabilities": "$[torch.cat([@inferer(part, @network).detach() for part in volume.split(16)]) "
+        "for volume in @dataset]",
     }

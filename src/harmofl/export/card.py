@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harmofl.data.decoding.volumes import CLIP_QUANTILE
 from harmofl.errors import RunError
+from harmofl.export.bundle import channels_of, takes_volumes
 from harmofl.report.load import Run, load_runs
 from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, tested
 from harmofl.report.warnings import warnings
@@ -73,13 +75,17 @@ def _front_matter(about: Mapping[str, Any], name: str) -> str:
 def _use(about: Mapping[str, Any]) -> str:
     height, width = about["size"]
     out = "(N, classes)" if about["task"] == "classification" else "(N, classes, height, width)"
-    levels = about.get("levels", "rounded")
-    return (
-        f"Images (N, {about['channels']}, {height}, {width}) float32 in [0, 1]: 8-bit values divided by 255, resized "
-        "by Pillow's bilinear filter. Volumes go in slice by slice, with neighbouring slices as channels; their grey "
-        f"values, clipped at the 0.99 quantile, become 0 to 255 from lowest to highest, {levels}. Out come class "
-        f"probabilities {out}.\n"
-    )
+    shape = f"(N, {about['channels']}, {height}, {width}) float32 in [0, 1]"
+    kind = "Photographs" if about.get("images") == "photographs" else "Images"
+    taken = f"{kind} {shape}: 8-bit values divided by 255, resized by Pillow's bilinear filter."
+    if takes_volumes(about):
+        taken = (
+            f"Slices of volumes {shape}, across the third axis of the volume turned to RAS, with the channels "
+            f"{', '.join(channels_of(about))}, at the ends the last slice again. Grey values of a volume, clipped at "
+            f"its {CLIP_QUANTILE} quantile, become 0 to 255 from lowest to highest, {about.get('levels', 'rounded')}, "
+            "are resized by Pillow's bilinear filter, and divided by 255."
+        )
+    return f"{taken} Out come class probabilities {out}.\n"
 
 
 def _inside(trained: TrainedModel, site: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harmofl.errors import ConfigError
-from harmofl.export.bundle import CHANNELS, write_bundle
+from harmofl.export.bundle import write_bundle
 from harmofl.export.card import card, run_of
 from harmofl.export.graph import difference, exported, images_like, write_onnx, write_pt2
 from harmofl.files import storing, write_atomic
@@ -67,9 +67,6 @@ def export(
     """
     chosen, left = _chosen(formats)
     trained, run = TrainedModel.open(model), run_of(model)
-    if formats is None and "monai" in chosen and trained.card["channels"] not in CHANNELS:
-        chosen.remove("monai")
-        left.append("monai was left out: a bundle is made for photographs of 1 or 3 channels")
     if (there := next((out / NAMES[one] for one in chosen if (out / NAMES[one]).exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
     with storing(out):
