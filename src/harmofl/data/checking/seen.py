@@ -36,7 +36,7 @@ class Seen:
         geometry: spacing and axes of a volume, else None.
         misplaced: whether a volume's mask says that it is elsewhere in space than the volume.
         alpha: whether the file has an alpha channel, which is dropped.
-        turned: whether the file asks to be shown turned, which is not done.
+        turned: whether the file has an orientation tag: a viewer shows it turned, here it is used as stored.
         largest: the largest value as stored, of a photograph; 255 or 65535 is full scale.
         lighter: mean inside the foreground minus mean outside, in [-1, 1]; None without either.
         foreground: share of the pixels that are not background; of a class label 0.
@@ -113,7 +113,7 @@ def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Seen, S
         geometry=geometry,
         misplaced=geometry is not None and info.task == "segmentation" and _elsewhere(geometry, site.folder, record),
         alpha=header.alpha,
-        turned=header.turned,
+        turned=header.orientation != 1,
         largest=float(images.max(initial=0)) * (1 if images.dtype == np.uint8 else 65535),
         lighter=_lighter(images, targets) if info.task == "segmentation" else None,
         foreground=float((targets > 0).mean()) if info.task == "segmentation" and targets.size else 0.0,

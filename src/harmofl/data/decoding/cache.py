@@ -16,7 +16,7 @@ from harmofl.data.layout.files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import StorageError
 
-_VERSION = 3  # raise it when decoding changes
+_VERSION = 4  # raise it when decoding changes
 
 
 def cached(

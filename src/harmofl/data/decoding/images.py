@@ -5,42 +5,20 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from harmofl.data.decoding import volumes
+from harmofl.data.decoding import stored, volumes
+from harmofl.data.decoding.stored import Header, Stored, read_stored
 from harmofl.data.layout.files import is_file, is_volume, suffix_of
 from harmofl.errors import DataError
 from harmofl.types import Levels
 
-_GREY = ("1", "L", "LA", "La")
-_MODES = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "RGB with alpha"}
-_ORIENTATION = 0x0112  # EXIF
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself without being decoded.
-
-    Args:
-        size: (H, W).
-        colour: or grey.
-        deep: whether it has 16 bits.
-        kind: such as "RGB, 8 bit" or "volume, int16".
-        alpha: whether it has an alpha channel.
-        turned: whether a viewer would show it turned or mirrored (EXIF orientation).
-    """
-
-    size: tuple[int, int]
-    colour: bool
-    deep: bool
-    kind: str
-    alpha: bool = False
-    turned: bool = False
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""Shares of red, green and blue in grey, as of Pillow's L (ITU-R 601-2)."""
 
 
 def read_header(path: Path) -> Header:
@@ -52,17 +30,8 @@ def read_header(path: Path) -> Header:
     with reading(path):
         if is_volume(path.name):
             geometry = volumes.read_geometry(path)
-            return Header(geometry.shape[:2], colour=False, deep=False, kind=f"volume, {geometry.dtype}")
-        with Image.open(path) as image:
-            deep = image.mode.startswith("I")
-            return Header(
-                (image.height, image.width),
-                colour=not deep and image.mode not in _GREY,
-                deep=deep,
-                kind=f"{'grey' if deep else _MODES.get(image.mode, image.mode)}, {16 if deep else 8} bit",
-                alpha=image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
-                turned=image.getexif().get(_ORIENTATION, 1) != 1,
-            )
+            return Header(geometry.shape[:2], colour=False, kind=f"volume, {geometry.dtype}")
+        return stored.read_header(path)
 
 
 def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
@@ -73,7 +42,7 @@ def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
         levels: of a volume, see `volumes.read_volume`.
 
     Returns:
-        uint8, where v stands for v/255, or float32 in [0, 1] for 16-bit grey photographs.
+        uint8, where v stands for v/255, or float32 in [0, 1] for photographs of more than 8 bit.
 
     Raises:
         DataError: if the file is missing, truncated or of an unsupported kind, without naming it.
@@ -110,7 +79,7 @@ def reading(path: Path, also: tuple[str, ...] = ()) -> Iterator[None]:
 
 
 class _Quiet:
-    """Keeps nibabel's log and numpy's and Pillow's warnings off the terminal while any thread is decoding.
+    """Keeps nibabel's and tifffile's logs and numpy's and Pillow's warnings off the terminal while any thread decodes.
 
     Both belong to the whole process: the first thread that begins turns them off, the last that ends restores them.
     """
@@ -125,9 +94,9 @@ class _Quiet:
             if not self._inside:
                 self._off.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
-                logger = logging.getLogger("nibabel.global")
-                self._off.callback(setattr, logger, "disabled", logger.disabled)
-                logger.disabled = True
+                for logger in map(logging.getLogger, ("nibabel.global", "tifffile")):
+                    self._off.callback(setattr, logger, "disabled", logger.disabled)
+                    logger.disabled = True
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
@@ -147,51 +116,44 @@ def quiet() -> _Quiet:
 
 def read_photograph(source: Path | BinaryIO) -> np.ndarray:
     """Decode a photograph from a file or from memory, see `read_image`; to be called within `reading` or `quiet`."""
-    with Image.open(source) as image:
-        _one_page(image)
-        if image.mode.startswith("I"):
-            return _deep_grey(np.asarray(image))
-        if image.mode == "F":
-            raise DataError("pixels must be 8 or 16 bit, got 32-bit floats; convert the file")
-        if image.mode in _GREY:
-            return np.array(image.convert("L"))[None]
-        return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), 2, 0))
+    image = read_stored(source)
+    samples, white = image.samples, 2**image.bits - 1
+    if image.palette is not None:
+        samples, white = _coloured(image), 255
+    planes = np.moveaxis(white - samples if image.white_is_zero else samples, 2, 0)
+    if 255 % white:
+        return np.ascontiguousarray(planes, dtype=np.float32) / np.float32(white)
+    return np.ascontiguousarray(planes * np.uint8(255 // white), dtype=np.uint8)
 
 
-def _one_page(image: Image.Image) -> None:
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1:
-        what = "pages" if image.format == "TIFF" else "frames"
-        raise DataError(f"must be one image, got a {image.format} of {pages} {what}; split it into files or use NIfTI")
-
-
-def _deep_grey(pixels: np.ndarray) -> np.ndarray:
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise DataError(f"pixels must be 8 or 16 bit, got {pixels.min()}..{pixels.max()}; convert the file")
-    return (pixels.astype(np.float32) / np.float32(65535))[None]
+def _coloured(image: Stored) -> np.ndarray:
+    """(H, W, 3) uint8 colours of indices of a palette."""
+    assert image.palette is not None
+    indices = image.samples[..., 0]
+    if indices.max() >= len(image.palette):
+        raise DataError(f"its palette must have a colour for each pixel, got index {indices.max()}; convert the file")
+    colours: np.ndarray = image.palette[indices]
+    return colours
 
 
 def _read_flat_mask(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        _one_page(image)
-        mask = _grey_palette(image)[np.asarray(image)] if image.mode == "P" else np.asarray(image)
-    if mask.ndim == 3:
-        if mask.shape[2] in (3, 4) and (mask[..., :1] == mask[..., :3]).all():
-            mask = mask[..., 0]
-        else:
+    image = read_stored(path)
+    mask = image.samples
+    if image.palette is not None:
+        mask = _grey_palette(image.palette)[mask]
+    if mask.shape[2] == 3:
+        if (mask[..., :1] != mask).any():
             raise DataError("a mask must be grey with one number a pixel, got colours; convert it")
-    if not np.issubdtype(mask.dtype, np.integer) and mask.dtype != bool:
-        raise DataError(f"a mask must hold whole numbers, got {mask.dtype}; convert it")
-    return np.array(mask, dtype=np.uint8 if mask.dtype == bool else mask.dtype)[None]
+        mask = mask[..., :1]
+    return np.moveaxis(mask, 2, 0)
 
 
-def _grey_palette(image: Image.Image) -> np.ndarray:
+def _grey_palette(entries: np.ndarray) -> np.ndarray:
     """Return what each index of a palette stands for: its grey if all entries are grey, else itself.
 
     All and not only those that occur, so that one index means the same in every mask of a data set.
     """
-    entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
-    meaning = np.arange(256, dtype=np.uint8)
+    meaning = np.arange(2**16, dtype=np.uint16)
     if len(entries) and (entries == entries[:, :1]).all():
         meaning[: len(entries)] = entries[:, 0]
     return meaning
@@ -209,6 +171,8 @@ def with_channels(planes: np.ndarray, channels: int) -> np.ndarray:
         return planes
     if channels == 3:
         return np.repeat(planes, 3, axis=0)
+    if planes.dtype != np.uint8:
+        return np.tensordot(_LUMA, planes, axes=1)[None]
     return np.array(Image.fromarray(np.ascontiguousarray(np.moveaxis(planes, 0, 2))).convert("L"))[None]
 
 

@@ -1,0 +1,146 @@
+"""TIFF by way of tifffile: exactly, whatever the bits, planes and byte order, or not at all."""
+
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from harmofl.errors import DataError
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MEANINGS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "RGB"}
+"""What samples may mean; YCbCr (6) is decoded to RGB, as far as it is JPEG."""
+_WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6
+_PLANES = {"grey": 1, "RGB": 3, "palette": 1, "CMYK": 4}
+_JPEG = (6, 7, 33007, 34892)
+_LOSSY = (*_JPEG, 33003, 33004, 33005, 34712, 50001)  # JPEG 2000 and WebP may be either
+_ASSOCIATED = 1  # alpha by which the colours have been multiplied
+_UNSIGNED, _SIGNED = 1, 2
+_MOST_BITS = 16
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a TIFF says of its only image.
+
+    Args:
+        size: (H, W).
+        meaning: "grey", "RGB", "palette" or "CMYK".
+        bits: of a sample.
+        alpha: whether there is an alpha channel.
+        orientation: how a viewer would turn it, 1 to 8; 1 if as stored.
+    """
+
+    size: tuple[int, int]
+    meaning: str
+    bits: int
+    alpha: bool
+    orientation: int
+
+    @property
+    def colour(self) -> bool:
+        """Tell whether it is in colour, as it is said to be."""
+        return self.meaning != "grey"
+
+
+def is_tiff(start: bytes) -> bool:
+    """Tell a TIFF by its first four bytes."""
+    return start[:4] in _MAGIC
+
+
+def describe(file: BinaryIO) -> Page:
+    """Read a TIFF's header.
+
+    Raises:
+        DataError: if it holds several images, or what its numbers mean is not known.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        return _page(tiff)[1]
+
+
+def _page(tiff: Any) -> tuple[Any, Page]:
+    page = tiff.pages[0]
+    pages = max(len(tiff.pages), int((tiff.imagej_metadata or {}).get("images", 1)))
+    if pages > 1:
+        raise DataError(f"must be one image, got a TIFF of {pages} pages; split it into files or use NIfTI")
+    meaning = _MEANINGS.get(int(page.photometric))
+    if not meaning or (page.photometric == _YCBCR and page.compression not in _JPEG):
+        raise DataError(f"colours must be grey, RGB, CMYK or a palette, got {page.photometric.name}; convert the file")
+    extra = page.samplesperpixel - (3 if page.photometric == _YCBCR else _PLANES[meaning])
+    if extra < 0 or (extra > 1 and meaning == "grey"):
+        raise DataError(f"must have {_PLANES[meaning]} planes to be {meaning}, got {page.samplesperpixel}; split them")
+    if page.imagedepth != 1:
+        raise DataError(f"must be one image, got {page.imagedepth} planes in depth; split it into files or use NIfTI")
+    tag = page.tags.get("Orientation")
+    turned = int(tag.value) if tag and int(tag.value) in range(1, 9) else 1
+    size = (page.imagelength, page.imagewidth)
+    return page, Page(size, meaning, int(np.max(page.bitspersample)), extra > 0, turned)
+
+
+def read(file: BinaryIO) -> dict[str, Any]:
+    """Decode a TIFF into the arguments of `stored.Stored`.
+
+    Raises:
+        DataError: as `describe`, or if it is cut off, too large, or its numbers are not whole or have too many bits.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        page, said = _page(tiff)
+        _whole(page, tiff.filehandle.size)
+        if np.ndim(page.bitspersample):
+            raise DataError(f"all planes must have as many bits, got {page.bitspersample}; convert the file")
+        if page.sampleformat not in (_UNSIGNED, _SIGNED):
+            raise DataError(f"pixels must be 8 or 16 bit, got {said.bits}-bit floats; convert the file")
+        pixels = page.asarray(maxworkers=1).reshape(page.shaped)  # planes apart, depth, rows, columns, planes together
+        samples = pixels[:, 0, ..., 0].transpose(1, 2, 0) if page.planarconfig == 2 else pixels[0, 0]
+        planes = 3 if page.photometric == _YCBCR else _PLANES[said.meaning]
+        samples, alpha = samples[..., :planes], samples[..., planes] if said.alpha else None
+        palette = _palette(page.colormap) if page.photometric == _PALETTE else None
+        if alpha is not None and _ASSOCIATED in page.extrasamples:
+            opaque = alpha == 2**said.bits - 1
+            if not (opaque | (alpha == 0)).all():
+                raise DataError("half-transparent pixels must not be multiplied by their alpha; save without alpha")
+        return {
+            "samples": _rgb(samples) if page.photometric == _CMYK else _unsigned(samples, said.bits),
+            "bits": min(said.bits, _MOST_BITS),
+            "palette": palette,
+            "alpha": alpha,
+            "white_is_zero": page.photometric == _WHITE_IS_ZERO,
+            "orientation": said.orientation,
+            "lossy": page.compression in _LOSSY,
+        }
+
+
+def _whole(page: Any, size: int) -> None:
+    """Demand that all pixels are in the file, and not more than Pillow takes of other formats."""
+    if (most := Image.MAX_IMAGE_PIXELS) and page.imagelength * page.imagewidth > 2 * most:
+        raise DataError(f"must have at most {2 * most:,} pixels, got {page.imagelength * page.imagewidth:,}; cut it up")
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if not parts or any(count == 0 or start + count > size for start, count in parts):
+        raise DataError("cannot be read (the file ends before its pixels); restore it or leave it out")
+
+
+def _unsigned(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Return samples as unsigned numbers of at most 16 bits, if they are that."""
+    if samples.dtype == bool:
+        return samples.astype(np.uint8)
+    low, high = int(samples.min()), int(samples.max())
+    if low < 0 or high > 2**_MOST_BITS - 1 or (bits <= 8 and samples.dtype.kind == "i"):
+        raise DataError(f"pixels must be 8 or 16 bit, got {low}..{high} ({samples.dtype}); convert the file")
+    return samples.astype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def _palette(colours: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 of a colour map of 16 bits; some programs write 8."""
+    eight_bit: np.ndarray = (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
+    return eight_bit.T
+
+
+def _rgb(inks: np.ndarray) -> np.ndarray:
+    if inks.dtype != np.uint8:
+        raise DataError(f"CMYK must have 8 bit, got {inks.dtype}; convert the file to RGB")
+    return np.asarray(Image.fromarray(np.ascontiguousarray(inks), "CMYK").convert("RGB"))
