@@ -170,6 +170,52 @@ def test_photographs_are_windowed_and_never_inverted(tmp_path):
     assert window.reshape(-1)[800] == 0 and 120 <= window.reshape(-1)[1000] <= 135 and window.reshape(-1)[1200] == 255
 
 
+@pytest.mark.parametrize(
+    ("function", "shown"),
+    [  # of 900, 925, 950, 1000, 1075, 1100 in a window of 200 around 1000, by PS3.3, C.11.2.1
+        ("LINEAR", [0, 25 / 199, 50 / 199, 100 / 199, 175 / 199, 1]),
+        ("LINEAR_EXACT", [0, 0.125, 0.25, 0.5, 0.875, 1]),
+        (
+            "SIGMOID",
+            [
+                1 / (1 + np.exp(2)),
+                1 / (1 + np.exp(1.5)),
+                1 / (1 + np.e),
+                0.5,
+                *[1 / (1 + np.exp(-x)) for x in (1.5, 2)],
+            ],
+        ),
+    ],
+)
+def test_window_functions(tmp_path, function, shown):
+    values = np.array([[900, 925, 950, 1000, 1075, 1100]], np.uint16)
+    scans.write_xray(tmp_path / "x.dcm", values, WindowCenter=1000, WindowWidth=200, VOILUTFunction=function)
+    assert read_photograph(tmp_path / "x.dcm")[0].tolist() == np.rint(np.array(shown) * 255).tolist()
+
+
+def test_windows_that_are_none(tmp_path):
+    values = np.zeros((4, 4), np.uint16)
+    scans.write_xray(tmp_path / "x.dcm", values, WindowCenter=1000, WindowWidth=0)
+    with pytest.raises(DataError, match="a window must be at least 1 wide, got 0"):
+        read_photograph(tmp_path / "x.dcm")
+    scans.write_xray(tmp_path / "x.dcm", values, WindowCenter=1, WindowWidth=9, VOILUTFunction="CUBIC")
+    with pytest.raises(DataError, match="VOILUTFunction must be LINEAR, LINEAR_EXACT or SIGMOID, got CUBIC"):
+        read_photograph(tmp_path / "x.dcm")
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_tables_of_grey_values(tmp_path, bits):
+    """The table turns 1000 to 1999 over; what is below or above has its first or last entry."""
+    table = pydicom.Dataset()
+    entries = np.rint(np.linspace(2**bits - 1, 0, 1000)).astype(np.uint16)
+    table.LUTDescriptor = [1000, 1000, bits]
+    table.add_new("LUTData", "OW", entries.tobytes() if bits > 8 else entries.astype(np.uint8).tobytes())
+    values = np.array([[0, 1000, 1250, 1999, 4000]], np.uint16)
+    scans.write_xray(tmp_path / "x.dcm", values, VOILUTSequence=[table])
+    want = np.rint(np.append(entries, 0)[[0, 0, 250, 999, 999]] / (2**bits - 1) * 255)
+    assert read_photograph(tmp_path / "x.dcm")[0].tolist() == want.tolist()
+
+
 def hospital(root: Path, mask: str) -> Path:
     """Two sites of a case a folder; masks as NIfTI, as DICOM series, or as DICOM SEG."""
     for site in ("a", "b"):

@@ -1,11 +1,13 @@
+import gzip
+
 import nibabel
 import numpy as np
 import pytest
 from folders_on_disk import save_volume, write_tree
 
-from harmofl.data import open_federation
+from harmofl.data import find_problems, open_federation
 from harmofl.data.decoding.images import read_header
-from harmofl.data.decoding.volumes import CLIP_QUANTILE, neighbourhoods, read_volume
+from harmofl.data.decoding.volumes import CLIP_QUANTILE, neighbourhoods, read_labels, read_volume
 from harmofl.data.manifest import Record, write_manifest
 from harmofl.errors import DataError
 
@@ -168,3 +170,101 @@ def test_scaled_integers(tmp_path):
     image.header.set_slope_inter(2.0, -5.0)
     nibabel.save(image, tmp_path / "s.nii")
     assert read_volume(tmp_path / "s.nii").max() == 255
+
+
+def test_a_mask_elsewhere_in_space(tmp_path):
+    """One voxel is 1 mm: a tenth of it may be rounding, more is not, and a mirrored mask is not either."""
+    write_volumes(tmp_path)
+    for shift, axis, apart in ((0.05, 1, None), (0.5, 1, "0.5 mm"), (0, -1, "5 mm away and along LAS instead of RAS")):
+        affine = np.diag([axis, 1.0, 1, 1])
+        affine[2, 3] = shift
+        save_volume(tmp_path / "a/masks/v0.nii.gz", labels(0), affine)
+        if apart is None:
+            open_federation(tmp_path)
+            continue
+        message = rf"^a/images/v0\.nii\.gz: mask v0\.nii\.gz must lie where its image does, .*up to {apart}"
+        with pytest.raises(DataError, match=message):
+            open_federation(tmp_path)
+        assert find_problems(tmp_path)[0].severity == "error"
+
+
+@pytest.mark.parametrize("place", ["images", "masks"])
+@pytest.mark.parametrize("at", [-6, -2])  # in the checksum, and in the length after it
+def test_a_changed_byte_of_a_compressed_volume(tmp_path, place, at):
+    write_volumes(tmp_path)
+    path = tmp_path / f"a/{place}/v1.nii.gz"
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a/images/v1\.nii\.gz: .*cannot be read \(checksum"):
+        open_federation(tmp_path)
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "X.NII.GZ"])
+def test_both_versions_of_nifti(tmp_path, second, name):
+    kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+    (tmp_path / name).write_bytes(kind(voxels(0), np.eye(4)).to_bytes())
+    if name.lower().endswith("gz"):
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    np.testing.assert_array_equal(read_volume(tmp_path / name), expected(0))
+
+
+def test_single_slices_with_two_axes(tmp_path):
+    """Two axes are a volume of one slice, at the place that three say."""
+    write_volumes(tmp_path)
+    turned = np.diag([-1.0, -1, 1, 1])
+    for k in range(3):
+        save_volume(tmp_path / f"a/images/v{k}.nii.gz", voxels(k)[..., 0], turned)
+        save_volume(tmp_path / f"a/masks/v{k}.nii.gz", labels(k)[..., 0], turned)
+    train = open_federation(tmp_path).sites[0].train
+    assert train.images.shape == (1, 1, 6, 5)
+    np.testing.assert_array_equal(train.targets[0], labels(0)[::-1, ::-1, 0])
+    save_volume(tmp_path / "a/images/v0.nii.gz", voxels(0)[..., 0], np.eye(4)[[0, 2, 1, 3]])
+    with pytest.raises(DataError, match="a single slice must be axial, got one across A"):
+        open_federation(tmp_path)
+
+
+def test_volumes_of_four_axes(tmp_path):
+    write_volumes(tmp_path)
+    save_volume(tmp_path / "a/images/v0.nii.gz", voxels(0)[..., None])
+    np.testing.assert_array_equal(open_federation(tmp_path).sites[0].train.images[:, 0], expected(0))
+    save_volume(tmp_path / "a/masks/v0.nii.gz", np.stack([labels(0)] * 2, axis=3))
+    with pytest.raises(DataError, match=r"3 axes, got shape \(6, 5, 4, 2\); .*of a one-hot mask the number"):
+        open_federation(tmp_path)
+
+
+@pytest.mark.parametrize("slope", [0.019607840, 0.0196078431372549])
+def test_labels_rounded_by_a_scale_factor(tmp_path, slope):
+    """51 times 1/51, as many programs store a scale factor, is not exactly 1."""
+    image = nibabel.Nifti1Image(labels(0).astype(np.int16) * 51, np.eye(4))
+    image.header.set_slope_inter(slope, 0)
+    nibabel.save(image, tmp_path / "m.nii")
+    np.testing.assert_array_equal(read_labels(tmp_path / "m.nii"), np.moveaxis(labels(0), 2, 0))
+    image.header.set_slope_inter(0.0195, 0)
+    nibabel.save(image, tmp_path / "m.nii")
+    with pytest.raises(DataError, match=r"must hold whole numbers, got 0\.9945"):
+        read_labels(tmp_path / "m.nii")
+
+
+@pytest.mark.parametrize(("share", "low"), [(0.005, -20000), (0.3, -32768), (0.02, -10000)])
+def test_a_minimum_that_would_flatten_the_contrast(tmp_path, share, low):
+    """Dead voxels or padding are black, and the rest has the greys it has without them."""
+    plain = np.random.default_rng(0).uniform(0, 400, (20, 20, 5)).astype(np.float32)
+    odd = plain.copy()
+    odd.reshape(-1)[: int(share * odd.size)] = low
+    save_volume(tmp_path / "odd.nii", odd)
+    save_volume(tmp_path / "plain.nii", plain)
+    kept = np.moveaxis(odd != low, 2, 0)
+    one, other = (read_volume(tmp_path / f"{name}.nii").astype(int) for name in ("odd", "plain"))
+    assert np.abs(one - other)[kept].max() <= 5
+    assert not one[~kept].any()
+    released = read_volume(tmp_path / "odd.nii", "truncated")
+    assert released[kept].min() > 200  # as in HarmoFL's released code
+
+
+@pytest.mark.parametrize("values", [[0, 1], [0, 100, 110], [0, 900, 1000]])
+def test_a_dark_ground_stays_apart_from_what_is_seen(tmp_path, values):
+    seen = np.random.default_rng(0).choice(values, size=SHAPE).astype(np.float32)
+    save_volume(tmp_path / "x.nii", seen)
+    assert len(np.unique(read_volume(tmp_path / "x.nii"))) == len(values)

@@ -92,6 +92,6 @@ def to_stored(labels: np.ndarray, stored: Any) -> np.ndarray:
     canonical = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(canonical, orientations.io_orientation(stored.affine))
     found: np.ndarray = orientations.apply_orientation(np.moveaxis(labels, 0, 2), back)
-    if found.shape != tuple(stored.shape[:3]):
+    if found.shape != (*stored.shape, 1)[:3]:  # a single slice may be stored with two axes
         raise DataError(f"a mask must have the shape of its volume, {stored.shape[:3]}, got {found.shape}")
     return found

@@ -80,9 +80,6 @@ def _contrast(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
 
 
 def _space(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
-    odd = [one for one in seen if one.misplaced]
-    message = "have a mask elsewhere in space (another affine); export it on the image's grid"
-    yield from _warn(site, odd, len(seen), message, "mask elsewhere in space")
     spacings = np.array([one.geometry.spacing for one in seen if one.geometry])
     if len(spacings) and (ratio := spacings.max(axis=0) / spacings.min(axis=0)).max() > _SPACING:
         axis = int(ratio.argmax())

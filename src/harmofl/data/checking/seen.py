@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,7 +16,6 @@ BINS, RINGS, THUMB = 64, 16, 16
 CONTRAST = 0.05
 """From where on, of full scale, a foreground counts as lighter or darker than its surroundings."""
 _HASH = (9, 8)  # columns, rows
-_SAME_PLACE = 1e-2  # millimetres
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,6 @@ class Seen:
         size: (H, W) of the image or of a volume's slices, as stored.
         slices: how many are used.
         geometry: spacing and axes of a volume, else None.
-        misplaced: whether a volume's mask says that it is elsewhere in space than the volume.
         alpha: whether the file has an alpha channel, which is dropped.
         turned: whether the file has an orientation tag: a viewer shows it turned, here it is used as stored.
         largest: the largest value as stored, of a photograph; 255 or 65535 is full scale.
@@ -54,7 +51,6 @@ class Seen:
     size: tuple[int, int]
     slices: int
     geometry: Geometry | None
-    misplaced: bool
     alpha: bool
     turned: bool
     largest: float
@@ -111,7 +107,6 @@ def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Seen, S
         size=header.size,
         slices=len(images),
         geometry=geometry,
-        misplaced=geometry is not None and info.task == "segmentation" and _elsewhere(geometry, site.folder, record),
         alpha=header.alpha,
         turned=header.orientation != 1,
         largest=float(images.max(initial=0)) * (1 if images.dtype == np.uint8 else 65535),
@@ -122,10 +117,6 @@ def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Seen, S
         thumb=_resized(middle, (THUMB, THUMB)).tobytes(),
     )
     return seen, _sums(images, targets, len(info.classes))
-
-
-def _elsewhere(geometry: Geometry, folder: Path, record: Record) -> bool:
-    return not np.allclose(geometry.affine, read_geometry(folder / record.target).affine, atol=_SAME_PLACE)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

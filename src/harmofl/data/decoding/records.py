@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.decoding.images import read_image, read_mask, resize, with_channels
-from harmofl.data.decoding.volumes import neighbourhoods
+from harmofl.data.decoding.volumes import demand_one_place, neighbourhoods
 from harmofl.data.layout.files import is_volume
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.errors import DataError
@@ -33,6 +33,8 @@ def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[n
         return images, np.full(len(images), info.classes.index(record.target), dtype=np.int64)
     mask = _read_target(folder, record, info)
     _same_shape(planes, mask, record)
+    if is_volume(record.image):
+        demand_one_place(folder / record.image, folder / record.target)
     images, targets = _finish(planes, record, info), resize(mask, info.size or mask.shape[1:], nearest=True)
     if info.slices != "all" and is_volume(record.image):
         used = np.asarray(mask.any(axis=(1, 2)))

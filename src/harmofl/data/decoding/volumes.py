@@ -4,6 +4,8 @@ A volume is turned to the nearest canonical orientation (first axis to the right
 upwards); a slice is taken along the last axis, its rows running to the right, its columns to the front.
 """
 
+import gzip
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from harmofl.errors import DataError
 from harmofl.types import Levels
 
 CLIP_QUANTILE = 0.99
+_LOW_QUANTILE = 0.01
+_PADDING = 20  # times as far from the other values as these are apart
+_ROUNDING = 1e-3  # of labels that are stored with a scale factor
+_APART = 0.1  # of a voxel: how far a mask may be from its image
 _NAMED = {"c": "complex numbers", "V": "colours"}
 
 
@@ -53,32 +59,67 @@ def read_geometry(path: Path) -> Geometry:
 
 
 def read_volume(path: Path, levels: Levels = "rounded") -> np.ndarray:
-    """Read an image volume as (S, H, W) uint8: clipped at the 0.99 quantile, then from minimum to maximum.
+    """Read an image volume as (S, H, W) uint8: between the bounds of `contrast`, rounded.
 
-    Levels are rounded, or truncated as in HarmoFL's released code.
+    With `levels` "truncated", between the minimum and the 0.99 quantile, truncated, as in HarmoFL's released code.
 
     Raises:
         DataError: if it is not 3-D, has no voxels, or holds voxels that are not finite.
     """
     voxels = _voxels(path)
-    low, high = float(voxels.min()), float(np.quantile(voxels, CLIP_QUANTILE))
+    low, high = contrast(voxels)
+    if levels == "truncated":
+        low = float(voxels.min())
     scale = 255 / (high - low) if high > low else 0.0
     exact = (np.clip(voxels, low, high) - low) * scale
     grey: np.ndarray = (exact if levels == "truncated" else np.rint(exact)).astype(np.uint8)
     return grey
 
 
+def contrast(values: np.ndarray) -> tuple[float, float]:
+    """Return what is to be black and white: the minimum and the 0.99 quantile.
+
+    Two kinds of minimum would leave few greys to the rest, and are clipped: fewer than 1 % of the values that make the
+    range more than twice as wide (black is then the 0.01 quantile), and one value for padding, 20 times as far from
+    the next as that is from white (black is then the next).
+    """
+    low, high = float(values.min()), float(np.quantile(values, CLIP_QUANTILE))
+    most = float(np.quantile(values, _LOW_QUANTILE))
+    if most - low > high - most > 0:
+        return most, high
+    inside = float(values.min(initial=np.inf, where=values > low))
+    return (inside, high) if inside - low > _PADDING * (high - inside) > 0 else (low, high)
+
+
 def read_labels(path: Path) -> np.ndarray:
     """Read a label volume as (S, H, W) int64.
 
     Raises:
-        DataError: as `read_volume`, or if a label is not a whole number.
+        DataError: as `read_volume`, or if a label is not a whole number, but for the rounding of a scale factor.
     """
     voxels = _voxels(path)
     labels: np.ndarray = np.rint(voxels).astype(np.int64)
-    if (odd := voxels[labels != voxels]).size:
-        raise DataError(f"a mask must hold whole numbers, got {odd[0]:g}; convert it")
+    if (odd := voxels[np.abs(labels - voxels) > _ROUNDING]).size:
+        raise DataError(f"a mask must hold whole numbers, got {odd[0]:.9g}; convert it")
     return labels
+
+
+def demand_one_place(image: Path, mask: Path) -> None:
+    """Demand that a mask says to lie where its image does: no corner further away than a tenth of a voxel.
+
+    Raises:
+        DataError: saying how far they are apart.
+    """
+    one, other = read_geometry(image), read_geometry(mask)
+    corners = np.array([*itertools.product(*((0, length - 1) for length in one.shape))])
+    apart = corners @ (other.affine - one.affine)[:3, :3].T + (other.affine - one.affine)[:3, 3]
+    distance = float(np.linalg.norm(apart, axis=1).max())
+    if distance > _APART * min(one.spacing):
+        axes = f" and along {other.axes} instead of {one.axes}" if other.axes != one.axes else ""
+        raise DataError(
+            f"mask {mask.name} must lie where its image does, but its affine puts it up to {distance:.4g} mm "
+            f"away{axes}; save it on the image's grid, with the image's affine"
+        )
 
 
 def neighbourhoods(slices: np.ndarray, channels: int) -> np.ndarray:
@@ -102,25 +143,42 @@ def nibabel() -> Any:
     return nibabel
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, *, whole: bool = False) -> Any:
+    """Open a volume of 3 axes; `whole` reads a compressed file to its end, where its checksum is."""
     nib = nibabel()
-    image = nib.load(path)
+    image = _decompressed(path) if whole and path.name.lower().endswith(".gz") else nib.load(path)
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
         image = image.slicer[:, :, :, *([0] * (len(image.shape) - 3))]
+    if flat := len(image.shape) == 2:
+        image = type(image)(image.dataobj.reshape((*image.shape, 1)), image.affine, image.header)
     if len(image.shape) != 3:
-        raise DataError(f"a volume must have 3 axes, got shape {image.shape}; split it into 3-D volumes")
+        fix = "keep one of the times or channels, and of a one-hot mask the number of the channel"
+        raise DataError(f"a volume must have 3 axes, got shape {image.shape}; {fix}")
     if 0 in image.shape:
         raise DataError(f"a volume must have voxels, got shape {image.shape}; leave it out")
     if (voxel := image.get_data_dtype()).kind not in "iufb":
         raise DataError(f"a volume must have one real number a voxel, got {_NAMED.get(voxel.kind, voxel)}; convert it")
     if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine[:3, :3]):
         raise DataError("the affine must turn voxels into space, got one that is zero or singular; mend the header")
+    if flat and (axis := nib.aff2axcodes(image.affine)[2]) not in "SI":
+        raise DataError(f"a single slice must be axial, got one across {axis}; save it as PNG or with an axial affine")
     return image
+
+
+def _decompressed(path: Path) -> Any:
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"cannot be read (checksum: {error}); restore it or leave it out") from None
+    nib = nibabel()
+    second = any(int.from_bytes(content[:4], order) == nib.Nifti2Header.sizeof_hdr for order in ("little", "big"))
+    return (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content)
 
 
 def _voxels(path: Path) -> np.ndarray:
     """Return (S, H, W) finite float32 in canonical orientation."""
-    voxels: np.ndarray = nibabel().as_closest_canonical(_load(path)).get_fdata(dtype=np.float32)
+    image = _load(path, whole=True)
+    voxels: np.ndarray = nibabel().as_closest_canonical(image).get_fdata(dtype=np.float32)
     if bad := int(np.count_nonzero(~np.isfinite(voxels))):
         raise DataError(f"voxels must be finite, got {bad} that are NaN or infinite; mend the volume")
     return np.moveaxis(voxels, 2, 0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.data.decoding.volumes import CLIP_QUANTILE
+from harmofl.data.decoding.volumes import contrast
 from harmofl.data.dicom.files import processing, pydicom, reading
 from harmofl.errors import DataError
 
@@ -35,18 +35,39 @@ def read_photograph(path: Path) -> np.ndarray:
 
 
 def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
-    """In [0, 1]: by the file's table or its first window (PS3.3, C.11.2.1.2), or else between minimum and quantile."""
+    """In [0, 1]: by the file's table or its first window (PS3.3, C.11.2), or else as a volume."""
     if "VOILUTSequence" in data:
-        bits = int(data.VOILUTSequence[0].LUTDescriptor[2])
-        looked_up: np.ndarray = processing().apply_voi(grey.astype(np.int64), data) / (2**bits - 1)
-        return looked_up
-    if "WindowCenter" in data and "WindowWidth" in data:
-        centre, width = (float(np.atleast_1d(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
-        low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-    else:
-        low, high = float(grey.min()), float(np.quantile(grey, CLIP_QUANTILE))
+        return _looked_up(grey, data.VOILUTSequence[0])
+    if "WindowCenter" not in data or "WindowWidth" not in data:
+        return _linear(grey, *contrast(grey))
+    centre, width = (float(np.atleast_1d(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+    function = str(data.get("VOILUTFunction") or "LINEAR").upper()
+    if width < (function == "LINEAR") or width <= 0:
+        raise DataError(f"a window must be at least 1 wide, got {width:g}; mend WindowWidth")
+    if function == "SIGMOID":
+        sigmoid: np.ndarray = 1 / (1 + np.exp(-4 * (grey - centre) / width))
+        return sigmoid
+    if function == "LINEAR":
+        return _linear(grey, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
+    if function == "LINEAR_EXACT":
+        return _linear(grey, centre - width / 2, centre + width / 2)
+    raise DataError(f"VOILUTFunction must be LINEAR, LINEAR_EXACT or SIGMOID, got {function}; export it with a window")
+
+
+def _linear(grey: np.ndarray, low: float, high: float) -> np.ndarray:
     shown: np.ndarray = np.clip((grey - low) / max(high - low, 1e-12), 0, 1)
     return shown
+
+
+def _looked_up(grey: np.ndarray, table: Any) -> np.ndarray:
+    """By a table: not pydicom's `apply_voi`, which counts modulo 256 where the table's entries have 8 bit."""
+    entries, first, bits = (int(number) for number in table.LUTDescriptor)
+    values = table.LUTData
+    if isinstance(values, bytes):
+        values = np.frombuffer(values, dtype=np.uint8 if len(values) < 2 * (entries or 2**16) else "<u2")
+    shown = np.asarray(values, dtype=np.float64) / (2**bits - 1)
+    looked_up: np.ndarray = shown[np.clip(np.rint(grey).astype(np.int64) - first, 0, len(shown) - 1)]
+    return looked_up
 
 
 def read_label_map(path: Path) -> np.ndarray:

@@ -67,7 +67,7 @@ def find(download: Path, wishes: Wishes) -> Found:
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
-    """Link the volume; write the segmentation with every label above 0 as 1."""
+    """Link the volume; write the segmentation with every label above 0 as 1, voxel on voxel."""
     suffix = ".nii.gz" if item.image.name.lower().endswith(".gz") else ".nii"
     image, mask = f"images/{item.name}{suffix}", f"masks/{item.name}.nii.gz"
     with reading(item.image):
@@ -78,5 +78,5 @@ def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
         np.asarray(volume.dataobj)  # to the last byte: it is linked as it is
         prostate = (np.asarray(labels.dataobj) > 0).astype(np.uint8)
     link(item.image, folder / image)
-    save_volume(prostate, labels.affine, folder / mask)
+    save_volume(prostate, volume.affine, folder / mask)
     return [Record(image, mask, item.patient, item.name, item.split)]
