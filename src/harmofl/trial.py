@@ -14,7 +14,7 @@ from harmofl.batch_statistics import caution
 from harmofl.building import build, device_of
 from harmofl.config import Experiment, available_cores, check_data, resolved
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
-from harmofl.data.summary import absent_classes
+from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
 from harmofl.evaluation import Batching, mean_of_batches, predict, score, used
 from harmofl.exchange import ServerState
@@ -110,6 +110,7 @@ class Trial:
     def cautions(self) -> list[str]:
         """What a reader of the results should know."""
         said = [
+            *said_of_masks(self.federation),
             *absent_classes(self.federation),
             *self.method.remarks(self.training.model),
             *caution(self.training.model),

@@ -11,7 +11,7 @@ from harmofl.data.checking.leftovers import left_out
 from harmofl.data.checking.oddities import names_alike, shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.seen import Seen, Sums, look
-from harmofl.data.checking.structure import structure_problems
+from harmofl.data.checking.structure import reading_problems, structure_problems
 from harmofl.data.decoding.assembly import Progress, at_once, check_fits
 from harmofl.data.layout.files import FederationFiles, SiteFiles, is_file, written
 from harmofl.data.layout.reading import common_size, read_layout, settle
@@ -81,7 +81,7 @@ def find_problems(
 def checked_files(files: FederationFiles, progress: Progress | None = None) -> Checked:
     """Check a federation whose layout has been read; see `check_federation`."""
     check_fits(files, files.info, held=False)
-    problems = list(_size_problems(files))
+    problems = [*_size_problems(files), *reading_problems(files.info)]
     seen: list[Seen] = []
     looks = []
     for site in files.sites:

@@ -107,7 +107,7 @@ def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
         raise ConfigError(f"classes must be {found} in the order wanted, got {', '.join(classes)}; mend --classes")
     if not len(info.classes) == len(set(classes)) == len(classes):
         raise ConfigError(f"classes must be {len(info.classes)} different names, for {found}, got {', '.join(classes)}")
-    return replace(info, classes=tuple(classes))
+    return replace(info, classes=tuple(classes), doubt="")
 
 
 @contextmanager

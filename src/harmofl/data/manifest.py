@@ -6,6 +6,7 @@
 """
 
 import csv
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import tomli_w
 
 from harmofl.data.tables import read_table
+from harmofl.data.values import COLOUR, named, number_of
 from harmofl.errors import DataError
 from harmofl.types import Levels, Task
 
@@ -65,6 +67,10 @@ class FederationInfo:
         licence: under which licence.
         levels: how a volume's voxels become 8 bit, see `harmofl.data.decoding.volumes.read_volume`; not in the file.
         images: "volumes", "photographs", "both", or "" before they are read; not in the file.
+        values: what stands for each class in the masks, in the order of the classes, if not their index, or 255 for the
+            second of two, numbered as in `data.values`; the file has numbers and "#rrggbb".
+        remark: what else is to be said of the masks of a plain folder; not in the file.
+        doubt: why it is not certain what the masks of a plain folder mean, an error; not in the file.
     """
 
     name: str
@@ -78,11 +84,17 @@ class FederationInfo:
     licence: str = ""
     levels: Levels = "rounded"
     images: str = ""
+    values: tuple[int, ...] = ()
+    remark: str = ""
+    doubt: str = ""
 
 
 def write_info(folder: Path, info: FederationInfo) -> None:
     """Write `federation.toml` into the federation's folder."""
     table = {key: value for key, value in asdict(info).items() if value is not None and key in _RULES}
+    table["values"] = [named(value) if value >= COLOUR else value for value in info.values]
+    if not info.values:
+        del table["values"]
     (folder / "federation.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
 
 
@@ -106,6 +118,9 @@ def read_info(folder: Path) -> FederationInfo:
             raise DataError(f"{path}: {key} must be {wanted}, got {value!r}; mend it")
     table["classes"] = tuple(table["classes"])
     table["size"] = tuple(table["size"]) if "size" in table else None
+    table["values"] = tuple(number_of(str(value)) for value in table.get("values", ()))
+    if len(table["values"]) not in (0, len(table["classes"])):
+        raise DataError(f"{path}: values must have one for each class, got {len(table['values'])}; mend it")
     return FederationInfo(**{"name": folder.resolve().name, **table})
 
 
@@ -134,6 +149,16 @@ def _are_classes(value: object) -> bool:
     )
 
 
+def _are_values(value: object) -> bool:
+    return isinstance(value, list) and 0 < len(set(value)) == len(value) and all(map(_is_value, value))
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch("#[0-9a-f]{6}", value) is not None
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COLOUR
+
+
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a text", _is_text),
     "task": ("classification or segmentation", lambda v: v in ("classification", "segmentation")),
@@ -145,6 +170,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "slices": ("all, foreground or inner", lambda v: v in ("all", "foreground", "inner")),
     "split": ("patients or images", lambda v: v in ("patients", "images")),
+    "values": ('a list of different numbers or colours ("#rrggbb")', _are_values),
     "origin": ("a text", _is_text),
     "licence": ("a text", _is_text),
 }

@@ -9,8 +9,13 @@ import numpy as np
 
 from harmofl.batch import Batch
 from harmofl.data.checking.problem import refuse
+<<<<<<< HEAD
 from harmofl.data.checking.structure import structure_problems
 from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, check_fits
+=======
+from harmofl.data.checking.structure import reading_problems, structure_problems
+from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble
+>>>>>>> a1cedb3 (Masks: the obvious reading is taken and said, everything else is one line)
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.joined import Joined
@@ -200,7 +205,8 @@ def open_federation(
     """
     files = settle(read_layout(folder, seed=seed, expected=expected), size, channels)
     info = replace(files.info, slices=slices or files.info.slices, levels=levels)
-    refuse([problem for site in files.sites for problem in structure_problems(site, info)], folder)
+    structure = (problem for site in files.sites for problem in structure_problems(site, info))
+    refuse([*structure, *reading_problems(info)], folder)
     info = replace(info, size=info.size or common_size(files))
     check_fits(files, info, held=cache is None)
     built = [(site.name, _decode(site, info, cache, progress)) for site in files.sites]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from harmofl.data.checking.structure import reading_problems
 from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation, Site
 
@@ -39,3 +40,8 @@ def absent_classes(federation: Federation) -> list[str]:
         for k, label in enumerate(site.classes)
         if not _occurrences(np.asarray(site.train.targets), k)
     ]
+
+
+def said_of_masks(federation: Federation) -> list[str]:
+    """One line for everything in which the masks are not read as usual."""
+    return [str(problem) for problem in reading_problems(federation.info)]

@@ -2,10 +2,24 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 from harmofl.data.checking.problem import Problem
-from harmofl.data.layout.files import SiteFiles, is_file
-from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.data.layout.files import SiteFiles, image_files, is_file, stem_of
+from harmofl.data.manifest import SPLITS, FederationInfo, Record
+from harmofl.data.values import named
+
+
+def reading_problems(info: FederationInfo) -> Iterator[Problem]:
+    """Yield what is to be known of how masks are read: an error if it is in doubt, a warning if it is not as usual."""
+    if info.doubt:
+        yield Problem("error", "", "", info.doubt, "masks in doubt")
+    if info.values:
+        pairs = zip(info.classes, map(named, info.values), strict=True)
+        told = ", ".join(value if name.endswith(value) else f"{value} as {name}" for name, value in pairs)
+        yield Problem("warning", "", "", f"masks hold a class for each of {told}", "values of masks")
+    if info.remark:
+        yield Problem("warning", "", "", info.remark, "alpha channel of masks")
 
 
 def structure_problems(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
@@ -72,8 +86,20 @@ def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
             elif not is_file(f"{folder}/{file}"):  # a Path for each of many files takes three times as long
                 message = "file is missing; restore it or delete its row"
                 if not site.table:
-                    message = f"mask is missing; add it or move {record.image} elsewhere"
+                    message = _missing_mask(site, record)
                 yield Problem("error", site.name, file, message, "file missing")
+
+
+def _missing_mask(site: SiteFiles, record: Record) -> str:
+    """Say what to do about an image without a mask of its name; several may have its name and a number."""
+    mask = Path(record.target)
+    others = [
+        path.name for path in image_files(site.folder / mask.parent) if path.name.startswith(f"{stem_of(mask.name)}_")
+    ]
+    if others:
+        got = others[0] if len(others) == 1 else f"{others[0]} and {len(others) - 1} more"
+        return f"mask is missing, but there is {got}; make one mask of the image's name of them"
+    return f"mask is missing; add it or move {record.image} elsewhere"
 
 
 def _unknown_labels(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:

@@ -88,5 +88,6 @@ def _key(site: SiteFiles, info: FederationInfo) -> str:
         "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
         "decoding": [info.task, info.classes, info.channels, info.size, info.slices],
         **({} if info.levels == "rounded" else {"levels": info.levels}),
+        "values": info.values,
     }
     return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]

@@ -118,15 +118,17 @@ def read_photograph(source: Path | BinaryIO) -> np.ndarray:
     """Decode a photograph from a file or from memory, see `read_image`; to be called within `reading` or `quiet`."""
     image = read_stored(source)
     samples, white = image.samples, 2**image.bits - 1
+    if samples.dtype.kind == "f":
+        raise DataError(f"pixels must be 8 or 16 bit, got {8 * samples.itemsize}-bit floats; convert the file")
     if image.palette is not None:
-        samples, white = _coloured(image), 255
+        samples, white = palette_colours(image), 255
     planes = np.moveaxis(white - samples if image.white_is_zero else samples, 2, 0)
     if 255 % white:
         return np.ascontiguousarray(planes, dtype=np.float32) / np.float32(white)
     return np.ascontiguousarray(planes * np.uint8(255 // white), dtype=np.uint8)
 
 
-def _coloured(image: Stored) -> np.ndarray:
+def palette_colours(image: Stored) -> np.ndarray:
     """(H, W, 3) uint8 colours of indices of a palette."""
     assert image.palette is not None
     indices = image.samples[..., 0]

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.data.decoding.images import read_image, read_mask, resize, with_channels
+from harmofl.data.decoding.images import read_header, read_image, resize, with_channels
+from harmofl.data.decoding.masks import read_numbers, to_labels
 from harmofl.data.decoding.volumes import demand_one_place, neighbourhoods
 from harmofl.data.layout.files import is_volume
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.errors import DataError
 
-BINARY = 2
+_LYING = 5  # orientations from here on swap height and width
 
 
 def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +33,7 @@ def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[n
         images = _finish(planes, record, info)
         return images, np.full(len(images), info.classes.index(record.target), dtype=np.int64)
     mask = _read_target(folder, record, info)
-    _same_shape(planes, mask, record)
+    _same_shape(folder, planes, mask, record)
     if is_volume(record.image):
         demand_one_place(folder / record.image, folder / record.target)
     images, targets = _finish(planes, record, info), resize(mask, info.size or mask.shape[1:], nearest=True)
@@ -54,27 +55,15 @@ def _finish(planes: np.ndarray, record: Record, info: FederationInfo) -> np.ndar
 
 def _read_target(folder: Path, record: Record, info: FederationInfo) -> np.ndarray:
     try:
-        return to_labels(read_mask(folder / record.target), len(info.classes))
+        mask = read_numbers(folder / record.target)
+        if mask.orientation != 1 and mask.orientation != (image := read_header(folder / record.image).orientation):
+            raise DataError(f"has orientation tag {mask.orientation}, its image {image}; store both alike")
+        return to_labels(mask.numbers, len(info.classes), info.values)
     except DataError as error:
         raise DataError(f"mask {record.target}: {error}") from None
 
 
-def to_labels(mask: np.ndarray, count: int) -> np.ndarray:
-    """Check a mask's values and return them as uint8 labels 0..count-1; with two classes 255 is 1.
-
-    Raises:
-        DataError: naming the first value that is not allowed.
-    """
-    values = np.unique(mask)
-    binary = count == BINARY and values[-1] == 255
-    allowed = (0, 255) if binary else range(count)
-    if odd := [value for value in values.tolist() if value not in allowed]:
-        names = "0 and 1 (or 0 and 255)" if count == BINARY else f"0..{count - 1}"
-        raise DataError(f"labels must be {names}, got {odd[0]}; mend the mask or the list of classes")
-    return (mask == 255).astype(np.uint8) if binary else mask.astype(np.uint8)
-
-
-def _same_shape(planes: np.ndarray, mask: np.ndarray, record: Record) -> None:
+def _same_shape(folder: Path, planes: np.ndarray, mask: np.ndarray, record: Record) -> None:
     name, fix = Path(record.target).name, "give each image its own mask"
     if is_volume(record.image) != is_volume(record.target):
         raise DataError(f"mask {name} and its image must both be volumes or both photographs; {fix}")
@@ -82,4 +71,8 @@ def _same_shape(planes: np.ndarray, mask: np.ndarray, record: Record) -> None:
         raise DataError(f"mask {name} has {len(mask)} slices, image has {len(planes)}; {fix}")
     if mask.shape[1:] != planes.shape[1:]:
         got, want = ("x".join(map(str, array.shape[1:])) for array in (mask, planes))
+        if (turned := read_header(folder / record.image).orientation) >= _LYING and mask.shape[:0:-1] == planes.shape[
+            1:
+        ]:
+            fix = f"the mask is of the image as its orientation tag ({turned}) turns it, so turn the image's pixels"
         raise DataError(f"mask {name} is {got} (height x width), image is {want}; {fix}")

@@ -47,7 +47,7 @@ class Stored:
     """The numbers of one image.
 
     Args:
-        samples: (H, W, 1 or 3) whole numbers: greys or colours, or indices of `palette`.
+        samples: (H, W, 1 or 3) greys or colours, or indices of `palette`; whole numbers, or floats of TIFF.
         bits: of a sample; 2 ** bits - 1 is white.
         palette: (N, 3) uint8, or None.
         alpha: (H, W) whole numbers, largest where the image is opaque, or None.

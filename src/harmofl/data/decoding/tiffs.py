@@ -16,7 +16,7 @@ _PLANES = {"grey": 1, "RGB": 3, "palette": 1, "CMYK": 4}
 _JPEG = (6, 7, 33007, 34892)
 _LOSSY = (*_JPEG, 33003, 33004, 33005, 34712, 50001)  # JPEG 2000 and WebP may be either
 _ASSOCIATED = 1  # alpha by which the colours have been multiplied
-_UNSIGNED, _SIGNED = 1, 2
+_FORMATS = (1, 2, 3)  # unsigned, signed, floats
 _MOST_BITS = 16
 
 
@@ -84,7 +84,7 @@ def read(file: BinaryIO) -> dict[str, Any]:
     """Decode a TIFF into the arguments of `stored.Stored`.
 
     Raises:
-        DataError: as `describe`, or if it is cut off, too large, or its numbers are not whole or have too many bits.
+        DataError: as `describe`, or if it is cut off, too large, or its numbers have too many bits.
     """
     import tifffile
 
@@ -93,8 +93,8 @@ def read(file: BinaryIO) -> dict[str, Any]:
         _whole(page, tiff.filehandle.size)
         if np.ndim(page.bitspersample):
             raise DataError(f"all planes must have as many bits, got {page.bitspersample}; convert the file")
-        if page.sampleformat not in (_UNSIGNED, _SIGNED):
-            raise DataError(f"pixels must be 8 or 16 bit, got {said.bits}-bit floats; convert the file")
+        if page.sampleformat not in _FORMATS:
+            raise DataError(f"pixels must be numbers, got {page.dtype or 'a kind that is not known'}; convert the file")
         pixels = page.asarray(maxworkers=1).reshape(page.shaped)  # planes apart, depth, rows, columns, planes together
         samples = pixels[:, 0, ..., 0].transpose(1, 2, 0) if page.planarconfig == 2 else pixels[0, 0]
         planes = 3 if page.photometric == _YCBCR else _PLANES[said.meaning]
@@ -125,7 +125,9 @@ def _whole(page: Any, size: int) -> None:
 
 
 def _unsigned(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Return samples as unsigned numbers of at most 16 bits, if they are that."""
+    """Return samples as unsigned numbers of at most 16 bits, if they are that, and floats as they are."""
+    if samples.dtype.kind == "f":
+        return samples
     if samples.dtype == bool:
         return samples.astype(np.uint8)
     low, high = int(samples.min()), int(samples.max())

@@ -40,10 +40,8 @@ def read_folders(
         sites = [
             replace(site, records=tuple(with_splits(site.name, site.records, task, fractions, seed))) for site in sites
         ]
-    info = infer_info(root.resolve().name, task, sites)
-    if expected and expected[0] == task:
-        info = replace(info, classes=expected[1])
-    elif task == "classification":
+    info = infer_info(root.resolve().name, task, sites, expected)
+    if task == "classification" and not (expected and expected[0] == task):
         check_classes(
             root, info.classes, "add the others as folders <site>/<class>/, or a column label to metadata.csv"
         )

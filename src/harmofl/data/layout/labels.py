@@ -1,0 +1,231 @@
+"""What the numbers in masks stand for, told from all masks of a plain folder, or why it cannot be told."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from harmofl.data.decoding.masks import read_numbers
+from harmofl.data.layout.files import SiteFiles
+from harmofl.data.manifest import MOST_CLASSES
+from harmofl.data.values import COLOUR, named, number_of
+from harmofl.errors import DataError
+
+BINARY = ("background", "foreground")
+WHITE = 255
+_PICTURE = 64
+"""So many colours, or greys that are not 0, 1, 2, ..., are no classes."""
+_CLOSE = 16
+"""So near to one another, greys are not taken for smoothed edges."""
+_FEWEST, _ONE_PIECE, _LOOKS = 5, 0.95, 64
+"""From how many values on, in one piece at what share, and at how many masks instances are looked for."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one mask holds.
+
+    Args:
+        name: site and file.
+        values: the numbers in it.
+        solid: those that fill a square of 3 x 3 pixels somewhere.
+        palette: see `decoding.masks.Mask`, also of the next two.
+    """
+
+    name: str
+    values: frozenset[int]
+    solid: frozenset[int]
+    palette: tuple[int, ...]
+    lossy: bool
+    alpha: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Classes, what stands for each of them if not its index, what else to say of it, and why it is in doubt."""
+
+    classes: tuple[str, ...]
+    values: tuple[int, ...] = ()
+    remark: str = ""
+    doubt: str = ""
+
+
+def read_labels(sites: Sequence[SiteFiles]) -> Reading:
+    """Look at all masks and say what their numbers stand for; masks that cannot be read are passed over.
+
+    Two values are background and foreground, the lower one being background; more are classes in their order, called
+    by their values. Black is the background of colours.
+    """
+    paths = [(f"{site.name}/{record.target}", site.folder / record.target) for site in sites for record in site.records]
+    found = [mask for name, path in paths if (mask := _look(name, path))]
+    values = sorted(set().union(*(mask.values for mask in found)))
+    transparent = sum(mask.alpha for mask in found)
+    remark = f"{transparent} masks have an alpha channel: what is transparent is background" if transparent else ""
+    if set(values) <= {0, 1, WHITE} and (len(values) < 3 or not any(len(mask.values) > 2 for mask in found)):
+        return Reading(BINARY, remark=remark)
+    if doubt := _doubt(found, values):
+        return Reading(BINARY, (), remark, doubt)
+    classes, order = _classes(values, found)
+    if len(values) > _FEWEST and _are_instances(found, values, dict(paths)):
+        doubt = (
+            f"masks look like numbered objects (up to {named(values[-1])}, each of one piece): make them 0 and 255, or "
+            "if they are classes, name them with `harmofl data import --classes`"
+        )
+    return Reading(classes, () if order == tuple(range(len(classes))) else order, remark, doubt)
+
+
+def read_as(classes: Sequence[str], reading: Reading) -> Reading:
+    """Return how masks are read whose classes are given, by the names that `read_labels` gives, else by their index."""
+    if len(classes) == len(BINARY) == len(reading.classes):
+        return replace(reading, classes=tuple(classes))
+    try:
+        values = tuple(0 if name == BINARY[0] else number_of(name.removeprefix("class_")) for name in classes)
+    except ValueError:
+        values = ()
+    return Reading(tuple(classes), () if values == tuple(range(len(values))) else values, reading.remark)
+
+
+def _look(name: str, path: Path) -> Found | None:
+    try:
+        mask = read_numbers(path)
+    except DataError:
+        return None
+    values = frozenset(_occurring(mask.numbers))
+    solid = _solid(mask.numbers) if len(values) > 2 else values
+    return Found(name, values, solid, mask.palette, mask.lossy, mask.alpha)
+
+
+def _occurring(numbers: np.ndarray) -> list[int]:
+    if numbers.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(numbers.reshape(-1))).tolist()
+    return [int(number) for number in np.unique(numbers)]
+
+
+def _solid(numbers: np.ndarray) -> frozenset[int]:
+    """The numbers that fill a square of 3 x 3 pixels."""
+    height, width = numbers.shape[1:]
+    inside = numbers[:, 1:-1, 1:-1]
+    same = np.ones(inside.shape, dtype=bool)
+    for y, x in np.ndindex(3, 3):
+        same &= numbers[:, y : height - 2 + y, x : width - 2 + x] == inside
+    return frozenset(_occurring(inside[same]))
+
+
+def _classes(values: Sequence[int], found: Sequence[Found]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and numbers of the classes in their order; colours of palettes in the order of the first one."""
+    if len(values) == len(BINARY):
+        return BINARY, tuple(values)
+    if not values or values[-1] < COLOUR:
+        return tuple(f"class_{value}" for value in values), tuple(values)
+    places = [number for mask in found for number in mask.palette]
+    first = {number: place for place, number in reversed([*enumerate(places)])}
+    order = tuple(sorted(values, key=lambda value: (value != 0, first.get(value, len(places)), value)))
+    return tuple(BINARY[0] if value == 0 else f"#{_rgb(value):06x}" for value in order), order
+
+
+def _rgb(value: int) -> int:
+    return value - COLOUR if value >= COLOUR else value * 0x010101
+
+
+def _doubt(found: Sequence[Found], values: Sequence[int]) -> str:
+    """Say why the numbers are not certain to be classes, and what to do, or return ""."""
+
+    def first(has: Callable[[Found], bool]) -> str:
+        return next(mask.name for mask in found if has(mask))
+
+    if values[0] < 0:
+        return f"{first(lambda mask: min(mask.values) < 0)}: labels must be at least 0, got {values[0]}; mend the mask"
+    if len(values) == 1:
+        return f"masks must hold a background and something on it, got {named(values[0])} in all of their pixels"
+    for mask in found:
+        if mask.lossy and len(mask.values) > 2:
+            return (
+                f"{mask.name}: a mask must not be a JPEG, which blurs its values (got {len(mask.values)}); take the "
+                "original, or set what is above 127 to 255 and the rest to 0, and save as PNG"
+            )
+    if blurred := _blurred(found, values):
+        name = first(lambda mask: blurred in mask.values)
+        return (
+            f"{name}: a mask must have one number a class, got {named(blurred)} between others and never on 3 x 3 "
+            "pixels, as smoothing, resizing or JPEG leaves it; resize by nearest neighbour, make what is above 127 255 "
+            "and the rest 0, or number the classes 0, 1, 2"
+        )
+    if values[-1] == WHITE and len(values) > 2 and list(values[:-1]) == list(range(len(values) - 1)):
+        name = first(lambda mask: WHITE in mask.values)
+        return f"{name}: labels must be numbered without a gap, got 255 beside 0..{values[-2]}; make it one of these"
+    plain = list(values) == list(range(len(values)))
+    if len(values) > (MOST_CLASSES if plain else _PICTURE):
+        return f"masks must have one number a class, got {len(values)} values up to {named(values[-1])}; convert them"
+    if values[-1] >= COLOUR:
+        return _doubt_of_colours(found, values)
+    lonely = {min(mask.values - {0}): mask.name for mask in reversed(found) if len(mask.values - {0}) == 1}
+    if not plain and len(lonely) > 1 and all(len(mask.values - {0}) < 2 for mask in found):
+        (one, name), (other, another), *_ = lonely.items()
+        return (
+            f"masks must have the same number for one thing, got {named(one)} in {name} and {named(other)} in "
+            f"{another}; make them alike"
+        )
+    return ""
+
+
+def _doubt_of_colours(found: Sequence[Found], values: Sequence[int]) -> str:
+    if values[0] != 0:
+        got = ", ".join(f"#{_rgb(value):06x}" for value in values[:4])
+        return (
+            f"masks in colours must be black where there is nothing, got {got}; save them so, or as numbers from 0 on"
+        )
+    for mask in found:
+        odd = [value for value in mask.values if 0 < value < WHITE]
+        if odd and max(mask.values) < COLOUR:
+            return f"{mask.name}: masks must all be colours, or all numbers, got {odd[0]} beside colours in others"
+    return ""
+
+
+def _blurred(found: Sequence[Found], values: Sequence[int]) -> int:
+    """A value between two others that nowhere fills 3 x 3 pixels, or 0."""
+    solid = set().union(*(mask.solid for mask in found))
+    if not 3 <= len(values) <= WHITE + 1 or list(values) == list(range(len(values))):
+        return 0
+    rgb = np.array([_rgb(value) for value in values])
+    points = np.stack([rgb >> 16, rgb >> 8 & 255, rgb & 255], axis=1) if values[-1] >= COLOUR else rgb[:, None]
+    for value, point in zip(values, points, strict=True):
+        if value and value not in solid and _is_between(point, points):
+            return value
+    return 0
+
+
+def _is_between(point: np.ndarray, points: np.ndarray) -> bool:
+    """Tell whether a colour is a mixture of two others, which are not close."""
+    one, other = points[:, None].astype(np.float64), points[None].astype(np.float64)
+    way = other - one
+    length = (way**2).sum(axis=-1)
+    share = ((point - one) * way).sum(axis=-1) / np.maximum(length, 1)
+    off = np.abs(one + share[..., None] * way - point).max(axis=-1)
+    return bool(
+        ((off <= 2) & (share > 0) & (share < 1) & (length > _CLOSE**2) & (np.abs(point - one).max(-1) > 0)).any()
+    )
+
+
+def _are_instances(found: Sequence[Found], values: Sequence[int], paths: dict[str, Path]) -> bool:
+    """Tell numbered objects from classes: each is of one piece, and their numbers are a count, or hardly recur."""
+    filled = [mask for mask in found if mask.values - {0}]
+    times = Counter(value for mask in filled for value in mask.values - {0})
+    highest = [max(mask.values) for mask in filled]
+    gapless = np.median([len(mask.values - {0}) / max(mask.values) for mask in filled]) > 0.8
+    counted = gapless and len(set(highest)) > 2 and highest.count(max(highest)) <= len(highest) / 3
+    sites = len({mask.name.split("/")[0] for mask in found})
+    if not (counted or len(values) > _PICTURE or np.median(list(times.values())) <= sites):
+        return False
+    pieces = [one for mask in filled[:_LOOKS] for one in _pieces(read_numbers(paths[mask.name]).numbers)]
+    return float(np.mean(np.array(pieces) == 1)) >= _ONE_PIECE
+
+
+def _pieces(numbers: np.ndarray) -> Iterable[int]:
+    """In how many pieces each number above 0 is."""
+    touching = np.ones((3,) * numbers.ndim)
+    _, numbers = np.unique(numbers, return_inverse=True)
+    for label, place in enumerate(ndimage.find_objects(numbers), start=1):
+        yield ndimage.label(numbers[place] == label, structure=touching)[1]
