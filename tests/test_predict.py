@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 import torch
 from dicom_files import write_series
 from experiments import small
@@ -73,6 +74,10 @@ def test_a_mask_has_the_size_of_its_image(finished_run: Path, new: Path, tmp_pat
     Image.fromarray(pixels(images_of(new)[0])).resize((75, 51)).save(large)
     predict(trained(finished_run), [large], tmp_path / "out")
     assert pixels(tmp_path / "out" / "large.png").shape == (51, 75)
+    tags = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(tmp_path / "turned.tif", pixels(large), photometric="rgb", extratags=tags)
+    predict(trained(finished_run), [tmp_path / "turned.tif"], tmp_path / "out")
+    np.testing.assert_array_equal(*(pixels(tmp_path / "out" / f"{name}.png") for name in ("large", "turned")))
 
 
 def test_what_loses_much_of_its_resolution_is_said_but_with_tiles(
@@ -182,6 +187,17 @@ def test_volumes_for_a_model_of_photographs_and_the_reverse_are_told(
     assert "1 of 7 photographs, unlike the volumes of training" in said and not any("slices" in line for line in said)
     said = predict(trained(finished_run), [volume], tmp_path / "b").said
     assert "6 of 6 slices of volumes, unlike the photographs of training" in said
+
+
+def test_a_single_slice_stored_with_two_axes(volumes: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, finished = volumes
+    volume = nibabel.load(folder / "A" / "images" / "case0.nii.gz")
+    for name, voxels in (("flat", volume.dataobj[:, :, 3]), ("deep", volume.dataobj[:, :, 3:4])):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 1.2, 3.0, 1.0])), tmp_path / f"{name}.nii.gz")
+        predict(trained(finished), [tmp_path / f"{name}.nii.gz"], tmp_path / "out")
+    flat, deep = (nibabel.load(tmp_path / "out" / f"{name}.nii.gz") for name in ("flat", "deep"))
+    assert flat.shape == (20, 24)
+    np.testing.assert_array_equal(np.asarray(flat.dataobj), np.asarray(deep.dataobj)[:, :, 0])
 
 
 def as_a_scanner_writes(folder: Path) -> None:

@@ -9,13 +9,8 @@ import numpy as np
 
 from harmofl.batch import Batch
 from harmofl.data.checking.problem import refuse
-<<<<<<< HEAD
-from harmofl.data.checking.structure import structure_problems
-from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, check_fits
-=======
 from harmofl.data.checking.structure import reading_problems, structure_problems
-from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble
->>>>>>> a1cedb3 (Masks: the obvious reading is taken and said, everything else is one line)
+from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, check_fits
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.joined import Joined

@@ -16,8 +16,8 @@ def reading_problems(info: FederationInfo) -> Iterator[Problem]:
         yield Problem("error", "", "", info.doubt, "masks in doubt")
     if info.values:
         pairs = zip(info.classes, map(named, info.values), strict=True)
-        told = ", ".join(value if name.endswith(value) else f"{value} as {name}" for name, value in pairs)
-        yield Problem("warning", "", "", f"masks hold a class for each of {told}", "values of masks")
+        told = ", ".join(value if name.endswith(value) else f"{value} ({name})" for name, value in pairs)
+        yield Problem("warning", "", "", f"masks are read by their values: {told}", "values of masks")
     if info.remark:
         yield Problem("warning", "", "", info.remark, "alpha channel of masks")
 
