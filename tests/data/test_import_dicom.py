@@ -195,6 +195,8 @@ def test_window_functions(tmp_path, function, shown):
 
 def test_windows_that_are_none(tmp_path):
     values = np.zeros((4, 4), np.uint16)
+    scans.write_xray(tmp_path / "x.dcm", values + np.uint16(9), WindowCenter=None, WindowWidth=None, VOILUTSequence=[])
+    assert not read_photograph(tmp_path / "x.dcm").any()
     scans.write_xray(tmp_path / "x.dcm", values, WindowCenter=1000, WindowWidth=0)
     with pytest.raises(DataError, match="a window must be at least 1 wide, got 0"):
         read_photograph(tmp_path / "x.dcm")

@@ -221,7 +221,10 @@ def test_single_slices_with_two_axes(tmp_path):
     assert train.images.shape == (1, 1, 6, 5)
     np.testing.assert_array_equal(train.targets[0], labels(0)[::-1, ::-1, 0])
     save_volume(tmp_path / "a/images/v0.nii.gz", voxels(0)[..., 0], np.eye(4)[[0, 2, 1, 3]])
-    with pytest.raises(DataError, match="a single slice must be axial, got one across A"):
+    with pytest.raises(DataError, match=r"axial slices must be areas, got 6x1 voxels, \(6, 5, 1\) along RSA; save"):
+        open_federation(tmp_path)
+    save_volume(tmp_path / "a/images/v0.nii.gz", voxels(0)[:1])
+    with pytest.raises(DataError, match="axial slices must be areas, got 1x5 voxels"):
         open_federation(tmp_path)
 
 

@@ -35,7 +35,7 @@ def _channels(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
     alpha = [one for one in seen if one.alpha]
     yield from _warn(site, alpha, len(seen), "have an alpha channel, which is dropped", "alpha channel")
     turned = [one for one in seen if one.turned]
-    message = "ask to be shown turned (EXIF), which is not done; turn the pixels"
+    message = "ask to be shown turned (EXIF), but are used as stored, as masks are; turn the pixels if masks do not fit"
     yield from _warn(site, turned, len(seen), message, "turned by EXIF")
     kinds = Counter(one.kind for one in seen if not one.geometry)
     if len(kinds) > 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from harmofl.data.decoding import tiffs
 from harmofl.errors import DataError
@@ -114,7 +114,10 @@ def _opened(source: Path | BinaryIO) -> Iterator[tuple[BinaryIO, bytes]]:
     with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:  # noqa: PTH123
         start = file.read(_PNG_BITS + 1)
         file.seek(0)
-        yield file, start
+        try:
+            yield file, start
+        except UnidentifiedImageError:
+            raise DataError("cannot be read (it is no image of a known format); restore it or leave it out") from None
 
 
 def _deep(image: Image.Image, start: bytes) -> bool:

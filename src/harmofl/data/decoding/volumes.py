@@ -45,8 +45,7 @@ class Geometry:
 def read_geometry(path: Path) -> Geometry:
     """Read a volume's header."""
     image = _load(path)
-    turn = nibabel().orientations.io_orientation(image.affine)
-    stored = np.argsort(turn[:, 0])  # the stored axis that becomes each canonical one
+    stored = _stored_axes(image)
     spacing = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
     height, width, slices = (int(image.shape[axis]) for axis in stored)
     return Geometry(
@@ -54,7 +53,7 @@ def read_geometry(path: Path) -> Geometry:
         (float(spacing[stored[0]]), float(spacing[stored[1]]), float(spacing[stored[2]])),
         "".join(nibabel().aff2axcodes(image.affine)),
         np.asarray(nibabel().as_closest_canonical(image).affine),
-        str(image.get_data_dtype()),
+        image.get_data_dtype().name,
     )
 
 
@@ -149,7 +148,7 @@ def _load(path: Path, *, whole: bool = False) -> Any:
     image = _decompressed(path) if whole and path.name.lower().endswith(".gz") else nib.load(path)
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
         image = image.slicer[:, :, :, *([0] * (len(image.shape) - 3))]
-    if flat := len(image.shape) == 2:
+    if len(image.shape) == 2:
         image = type(image)(image.dataobj.reshape((*image.shape, 1)), image.affine, image.header)
     if len(image.shape) != 3:
         fix = "keep one of the times or channels, and of a one-hot mask the number of the channel"
@@ -160,16 +159,24 @@ def _load(path: Path, *, whole: bool = False) -> Any:
         raise DataError(f"a volume must have one real number a voxel, got {_NAMED.get(voxel.kind, voxel)}; convert it")
     if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine[:3, :3]):
         raise DataError("the affine must turn voxels into space, got one that is zero or singular; mend the header")
-    if flat and (axis := nib.aff2axcodes(image.affine)[2]) not in "SI":
-        raise DataError(f"a single slice must be axial, got one across {axis}; save it as PNG or with an axial affine")
+    height, width, _ = (image.shape[axis] for axis in _stored_axes(image))
+    if 1 in (height, width):
+        got = f"{height}x{width} voxels, {image.shape} along {''.join(nib.aff2axcodes(image.affine))}"
+        raise DataError(f"axial slices must be areas, got {got}; save a single slice with an axial affine, or as PNG")
     return image
+
+
+def _stored_axes(image: Any) -> np.ndarray:
+    """Return which stored axis becomes each canonical one."""
+    return np.argsort(nibabel().orientations.io_orientation(image.affine)[:, 0])
 
 
 def _decompressed(path: Path) -> Any:
     try:
         content = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"cannot be read (checksum: {error}); restore it or leave it out") from None
+        what = "" if "gzipped file" in str(error) else "checksum: "
+        raise DataError(f"cannot be read ({what}{error}); restore it or leave it out") from None
     nib = nibabel()
     second = any(int.from_bytes(content[:4], order) == nib.Nifti2Header.sizeof_hdr for order in ("little", "big"))
     return (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content)

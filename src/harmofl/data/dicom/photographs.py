@@ -36,9 +36,9 @@ def read_photograph(path: Path) -> np.ndarray:
 
 def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
     """In [0, 1]: by the file's table or its first window (PS3.3, C.11.2), or else as a volume."""
-    if "VOILUTSequence" in data:
+    if data.get("VOILUTSequence"):  # there may be one without an item, or a window without a value
         return _looked_up(grey, data.VOILUTSequence[0])
-    if "WindowCenter" not in data or "WindowWidth" not in data:
+    if None in (data.get("WindowCenter"), data.get("WindowWidth")):
         return _linear(grey, *contrast(grey))
     centre, width = (float(np.atleast_1d(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
     function = str(data.get("VOILUTFunction") or "LINEAR").upper()
