@@ -93,7 +93,7 @@ class NetworkTable(_Table):
     """Which network; `name` is densenet, unet or a dotted name of any torch or MONAI network."""
 
     name: str | None = None
-    norm: Normalization = "batch-stats"
+    norm: Normalization = "instance"
     values: Literal["0..1", "0..255"] = Field("0..1", description="what the network reads of an 8-bit image")
     options: Section = Field(default_factory=dict)
 
