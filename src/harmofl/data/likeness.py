@@ -1,5 +1,6 @@
 """In what images differ from those that a model was trained on, in plain words."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ def seen_in(path: Path) -> Seen:
         DataError: if the file is missing or not an image.
     """
     header = read_header(path)
-    return Seen(header.size, is_volume(path.name), header.colour, 16 if header.deep else 8)
+    bits = re.search(r"(\d+) bit", header.kind)
+    return Seen(header.size, is_volume(path.name), header.colour, 16 if bits and int(bits[1]) > 8 else 8)
 
 
 def unlike(seen: Seen, card: Mapping[str, Any], *, resized: bool = True, hint: str = "") -> Iterator[str]:
