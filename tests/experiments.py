@@ -10,6 +10,7 @@ def small(data: Path, **changes: Any) -> Experiment:
     settings = {
         "data.folder": str(data),
         "run.threads": 1,
+        "network.norm": "batch-stats",
         "network.options": {"features": 2},
         "training.rounds": 3,
         "training.batch_size": 4,
