@@ -15,7 +15,7 @@ import pytest
 from toys import assert_same
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
-from deployments import SITES, Deployment, free_port
+from deployments import SETTINGS, SITES, Deployment, free_port
 from leaks import holding
 
 from harmofl import run
@@ -23,6 +23,7 @@ from harmofl.config import load_experiment
 from harmofl.data.site import open_federation
 from harmofl.deployment.creating import create
 from harmofl.deployment.folders import ServerFolder, SiteFolder
+from harmofl.deployment.site import join
 from harmofl.errors import ConfigError
 from harmofl.journal import Journal, read_moments
 
@@ -242,3 +243,22 @@ def test_a_site_may_ask_for_more_images_behind_an_amplitude(hospitals: Path, tmp
         deployed.start("site-1", "--min-images", 50)
         assert deployed.ended("site-1") == 2
         assert "must be of at least 50 images (privacy.min_images), got 5" in deployed.said("site-1")
+
+
+def test_join_says_what_it_understood_and_warns(
+    hospitals: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "site-1"
+    shutil.copytree(hospitals / "site-1", data)
+    shutil.copy(hospitals / "federation.toml", tmp_path)
+    (data / "images" / "x.bmp").write_bytes(b"x")
+    made = create(tmp_path / "d", load_experiment(None, SETTINGS), SITES, "localhost:1", insecure=True)
+    monkeypatch.setattr("harmofl.deployment.site.attend", lambda *_: None)
+    caplog.set_level("INFO", "harmofl")
+    join(made[1], data)
+    first, *others = caplog.messages
+    assert first.startswith("segmentation, 2 classes (background, nucleus), 1 site, ")
+    assert (
+        "warning: site-1/images/x.bmp: is not used: this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
+        in (others)
+    )

@@ -365,10 +365,30 @@ def test_what_is_no_image_is_one_line(finished_run: Path, tmp_path: Path) -> Non
     for path, said in (("notes.txt", "must be PNG"), ("empty", "has none"), ("absent.png", "is not there")):
         with pytest.raises(DataError, match=said):
             find([tmp_path / path])
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    Image.new("L", (8, 8)).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match="would both become a; predict them apart"):
-        find([tmp_path])
+
+
+def test_images_of_one_name_are_told_apart(finished_run: Path, tmp_path: Path) -> None:
+    for name in ("x.tif", "x.jpg", "y.png", "sub/x.tif", "z.png.tif", "z.png"):
+        (tmp_path / "given" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (90, 20, 70)).save(tmp_path / "given" / name)
+    told: list[str] = []
+    done = predict(trained(finished_run), [tmp_path / "given"], tmp_path / "out", told=told.append)
+    assert told == ["segmentation, 2 classes (background, nucleus), 6 images"]
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in done.written}
+    assert names == {"x.tif.png", "x.jpg.png", "y.png", "sub/x.png", "z.png.png", "z.png"}
+    assert any(
+        "2 images have another's name; what is written for them keeps the suffix: x." in line for line in done.said
+    )
+
+
+def test_images_of_one_name_in_two_folders(finished_run: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / folder / "x.png")
+    names = [one.name for one in find([tmp_path / "a", tmp_path / "b" / "x.png", tmp_path / "a" / "x.png"])]
+    assert names == ["a/x.png", "b/x.png"]
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    assert [one.name for one in find([tmp_path / "b"])] == ["x", "up/a/x"]
 
 
 def test_torch_is_left_as_it_was(finished_run: Path, new: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli_options import Size, Unseen, interruptible, parse_size
+from harmofl.cli_options import Size, Unseen, interruptible, parse_size, say
 
 if TYPE_CHECKING:
     from harmofl.comparison.study import Study
@@ -179,7 +179,7 @@ def search(
     variants = with_common(parse_variants(methods), common)
     folder = out or _default_folder(base, "search")
     with interruptible(_again):
-        found = searching.search(base, variants, trials, folder)
+        found = searching.search(base, variants, trials, folder, say)
     table = Table(title="best mean validation score of each method")
     for column in ("method", "as it comes", "best", "with"):
         table.add_column(column)
@@ -231,7 +231,7 @@ def _carry_out(chosen: "Study") -> "Comparison":
     from harmofl.comparison.study import carry_out_study
 
     with interruptible(_again):
-        comparison = carry_out_study(chosen)
+        comparison = carry_out_study(chosen, say)
     _show(comparison)
     Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
     Console().print(f"report {chosen.out / 'report.html'}", soft_wrap=True)

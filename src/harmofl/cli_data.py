@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from harmofl.cli_look import register
-from harmofl.cli_options import LISTED, Channels, Fractions, Seed, Size, bar, parse_fractions, parse_size
+from harmofl.cli_options import LISTED, Channels, Fractions, Seed, Size, bar, parse_fractions, parse_size, say
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def import_(
             licence=licence,
             progress=progress,
             warned=said.append,
+            told=say,
         )
     Console().print(f"{to}: {info.task}, classes {', '.join(info.classes)}", soft_wrap=True)
 

@@ -1,6 +1,8 @@
 """The commands `harmofl data check | overview | shift | show`: what there is, what is wrong and what differs."""
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli_options import LISTED, Channels, Seed, Size, bar, parse_size
+from harmofl.cli_options import LISTED, Channels, Seed, Size, bar, parse_size, say
 from harmofl.errors import ConfigError
+from harmofl.files import check_writable
 
 
 def register(app: typer.Typer) -> None:
@@ -37,13 +40,28 @@ def check(
 
         harmofl data check hospitals --pages checked
     """
+    if pages is not None:
+        check_writable(pages)
     from harmofl.data import check_federation
+    from harmofl.data.checking.problem import alike
 
-    with bar("checking") as progress:
-        chosen = parse_size(size) if size else None
-        checked = check_federation(folder, size=chosen, channels=channels, progress=progress)
+    with ExitStack() as stack:
+        shown: list[Callable[[str, int, int], None]] = []
+
+        def begin(understood: str) -> None:
+            print(understood, flush=True)  # a bar that is shown already would take it to the standard error stream
+            shown.append(stack.enter_context(bar("checking")))
+
+        checked = check_federation(
+            folder,
+            size=parse_size(size) if size else None,
+            channels=channels,
+            progress=lambda *step: shown[0](*step),
+            told=begin,
+        )
     told: Counter[str] = Counter()
-    for problem in checked.problems:
+    listed = checked.problems if every else alike(checked.problems)
+    for problem in listed:
         told[problem.kind] += 1
         if every or told[problem.kind] <= LISTED:
             print(f"{problem.severity}: {problem}")
@@ -51,7 +69,8 @@ def check(
         if not every and count > LISTED:
             print(f"and {count - LISTED} more: {kind}; --all lists them")
     errors = sum(problem.severity == "error" for problem in checked.problems)
-    print(f"{folder}: {errors} errors, {len(checked.problems) - errors} warnings")
+    more = "; --all lists each by itself" * (len(listed) < len(checked.problems))
+    print(f"{folder}: {errors} errors, {len(checked.problems) - errors} warnings{more}")
     if pages is not None and checked.sites:
         from harmofl.report.data_page import write_overview, write_pages
 
@@ -114,6 +133,7 @@ def shift(
 
     chosen = parse_size(size)
     check_folder(folder)
+    check_writable(out)
 
     from harmofl.data import open_federation
     from harmofl.report.shift_outcome import outcome
@@ -122,7 +142,9 @@ def shift(
     from harmofl.shift.treatments import BANDS
 
     with bar("reading") as progress:
-        federation = open_federation(folder, size=chosen, channels=channels, seed=seed, progress=progress)
+        federation = open_federation(
+            folder, size=chosen, channels=channels, seed=seed, progress=progress, told=say, warn=False
+        )
     with bar("measuring") as progress:
         bands = tuple(dict.fromkeys(band)) if band else BANDS
         found = measure_shift(federation, bands=bands, images=images, repeats=repeats, seed=seed, progress=progress)
@@ -148,7 +170,9 @@ def show(
     if picture is not None:
         _check_suffix(picture, ".png", "--picture")
     with bar("reading") as progress:
-        federation = open_federation(folder, size=parse_size(size) if size else None, seed=seed, progress=progress)
+        federation = open_federation(
+            folder, size=parse_size(size) if size else None, seed=seed, progress=progress, told=say, warn=False
+        )
     rows = describe(federation)
     table = Table(title=f"{federation.info.name}: {federation.info.task}")
     for column in rows[0]:

@@ -61,6 +61,11 @@ def check_model(model: Path, data: Path | None = None) -> None:
         check_folder(data)
 
 
+def say(line: str) -> None:
+    """Print a line on the standard error stream, above a progress bar."""
+    print(line, file=sys.stderr)
+
+
 @contextmanager
 def at_work() -> Iterator[None]:
     """Within, Ctrl-C is a KeyboardInterrupt also while modules are imported, so that what was begun is undone."""

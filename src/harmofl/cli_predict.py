@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 from rich.console import Console
 
-from harmofl.cli_options import bar, check_model
+from harmofl.cli_options import bar, check_model, say
 from harmofl.errors import ConfigError
 from harmofl.types import STATISTICS, Statistics
 
@@ -42,6 +42,7 @@ def predict(
     check_paths(images)
 
     from harmofl.building import device_of
+    from harmofl.data.checking.problem import Problem, alike
     from harmofl.prediction.predictor import Options
     from harmofl.prediction.running import predict as carry_out
     from harmofl.trained import TrainedModel
@@ -50,14 +51,22 @@ def predict(
     options = Options(site, cast(Statistics, statistics), where, batch_size, tiles, overlap)
     with bar("predicting") as progress:
         done = carry_out(
-            TrainedModel.open(model), images, out, options, overlays=overlays, overwrite=overwrite, progress=progress
+            TrainedModel.open(model),
+            images,
+            out,
+            options,
+            overlays=overlays,
+            overwrite=overwrite,
+            progress=progress,
+            told=say,
         )
     console = Console()
     pace = f"{done.images / done.seconds:.1f} images or slices a second" if done.images else "nothing"
     console.print(f"{len(done.written)} files in {out}, {pace}", highlight=False, soft_wrap=True, markup=False)
     for line in done.said:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    for line in done.failed:
-        print(f"harmofl: {line}", file=sys.stderr)
+    named = (line.partition(": ") for line in done.failed)
+    for problem in alike([Problem("error", "", file, message) for file, _, message in named]):
+        print(f"harmofl: {problem}", file=sys.stderr)
     if done.failed:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harmofl.cli_options import Measured, Seed, Size, Unseen, bar, interruptible, parse_size
+from harmofl.cli_options import Measured, Seed, Size, Unseen, bar, interruptible, parse_size, say
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def plan(
     from harmofl.forecast import forecast
 
     with bar("plan:") as progress:
-        found = forecast(chosen, progress, budget)
+        found = forecast(chosen, progress, budget, say)
     for line in _planned(found, budget):
         print(line)
     if chosen.run.diagnostics:

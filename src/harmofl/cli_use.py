@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harmofl.cli_options import bar, check_model
+from harmofl.cli_options import bar, check_model, say
 from harmofl.errors import ConfigError
+from harmofl.files import check_writable
 from harmofl.types import STATISTICS, Statistics
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def evaluate(
     if statistics not in STATISTICS:
         raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
     check_model(model, data)
+    for path in filter(None, (cases, json)):
+        check_writable(path)
 
     from harmofl.assessment import assess
     from harmofl.building import device_of
@@ -50,7 +53,7 @@ def evaluate(
 
     trained, where = TrainedModel.open(model), str(device_of(device))
     with bar("reading") as progress:
-        sites, unlike = trained.read(data, progress)
+        sites, unlike = trained.read(data, progress, say)
     with bar("scoring") as progress:
         found = []
         for k, site in enumerate(sites):

@@ -61,6 +61,10 @@ class Dashboard(Watch):
         self._reading = f"reading {site}: {done} of {total} images"
         self._show()
 
+    def told(self, line: str) -> None:
+        """Print it above."""
+        self._live.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
     def started(self, trial: Trial, first_round: int) -> None:
         """Begin."""
         experiment = trial.experiment

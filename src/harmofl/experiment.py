@@ -35,6 +35,9 @@ class Watch:
     def opening(self, site: str, done: int, total: int) -> None:
         """`done` of `total` images of a site have been read."""
 
+    def told(self, line: str) -> None:
+        """A line on the images: what was understood of their folder, or a warning."""
+
     def started(self, trial: Trial, first_round: int) -> None:
         """Training begins with round `first_round`."""
 
@@ -65,7 +68,7 @@ def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dic
     Journal.refuse_used(folder)
     watch = watch or Watch()
     with shared_cache(experiment) as cache:
-        trial = Trial.prepare(experiment, watch.opening, cache)
+        trial = Trial.prepare(experiment, watch.opening, cache, watch.told)
         journal = Journal.create(folder, to_toml(trial.experiment, _versions()), trial.card())
         with journal.locked(), runtime(trial, cache) as run_round:
             return _train(trial, run_round, journal, Checkpoint(trial.start()), watch)
@@ -87,7 +90,7 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
 def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
     experiment = load_experiment(journal.config_path, {})
     with shared_cache(experiment) as cache:
-        trial = Trial.prepare(experiment, watch.opening, cache)
+        trial = Trial.prepare(experiment, watch.opening, cache, watch.told)
         checkpoint = _last(trial, journal)
         with runtime(trial, cache) as run_round:
             return _train(trial, run_round, journal, checkpoint, watch)

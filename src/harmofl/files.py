@@ -62,6 +62,17 @@ def not_written(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: could not be written ({error.strerror or error}); {fix}, then repeat the command")
 
 
+def check_writable(path: Path) -> None:
+    """Look before long work whether something can be written at `path`, as far as that can be told.
+
+    Raises:
+        StorageError: if the folder that is to hold it, or the next one above that is there, does not let it.
+    """
+    near = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path.cwd())
+    if near.is_dir() and not os.access(near, os.R_OK | os.W_OK | os.X_OK):
+        raise not_written(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def cache_folder() -> Path:
     """Where this person's programs keep what they can make anew: $XDG_CACHE_HOME/harmofl or ~/.cache/harmofl.
 

@@ -93,7 +93,9 @@ class Forecast:
         return self.share < BUSY
 
 
-def forecast(experiment: Experiment, progress: Progress, budget: float = BUDGET) -> Forecast:
+def forecast(
+    experiment: Experiment, progress: Progress, budget: float = BUDGET, told: Callable[[str], None] | None = None
+) -> Forecast:
     """Read the images, take a few steps at the largest site, validate a little, and reckon.
 
     Args:
@@ -102,12 +104,13 @@ def forecast(experiment: Experiment, progress: Progress, budget: float = BUDGET)
             measured, seconds of the budget that are spent, and the budget.
         budget: seconds for measuring. Nothing is begun that would take longer than what is left, but for the first
             step, one average and one checkpoint. Reading and the first compilation take what they take.
+        told: told in one line each what was understood of the folder, and warnings.
 
     Raises:
         HarmoFLError: what the run itself would be refused for.
     """
     begin = time.perf_counter()
-    trial = Trial.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total))
+    trial = Trial.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total), None, told)
     server = trial.start()
     start = time.perf_counter() - begin
     meter = Meter(budget, trial.training.device.type == "cpu", progress)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from harmofl.arrays import Arrays
 from harmofl.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
 from harmofl.errors import RunError
-from harmofl.files import locked, storing, strict_json, write_atomic
+from harmofl.files import check_writable, locked, storing, strict_json, write_atomic
 from harmofl.states import SiteStates
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class Journal:
 
     @staticmethod
     def refuse_used(folder: Path) -> None:
-        """Raise RunError unless the folder is new or empty."""
+        """Raise RunError unless the folder is new or empty, and StorageError if nothing can be written there."""
+        check_writable(folder)
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise RunError(
                 f"{folder}: the run folder must be new or empty; choose another --out, go on with "

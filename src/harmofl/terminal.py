@@ -61,6 +61,10 @@ class Terminal(Watch):
         """Show which site is being read."""
         self._progress.update(self._bar, completed=done, total=total, said=site)
 
+    def told(self, line: str) -> None:
+        """Print it."""
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
     def started(self, trial: Trial, first_round: int) -> None:
         """Begin a new bar: one tick a site and round."""
         experiment = trial.experiment
@@ -72,7 +76,7 @@ class Terminal(Watch):
             f"({experiment.network.norm}), {_threads(experiment)}"
         )
         for line in trial.remarks():
-            self.console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
+            self.told(f"warning: {line}")
         self._progress.reset(
             self._bar,
             description=name,

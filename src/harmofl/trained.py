@@ -15,6 +15,7 @@ from harmofl.arrays import Arrays
 from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mixes, profile_of
 from harmofl.building import build_model
 from harmofl.config import resolved, validated
+from harmofl.data.checking.quick import Tell
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.files import SiteFiles
 from harmofl.data.likeness import seen_in, unlike
@@ -85,18 +86,18 @@ class TrainedModel:
             raise RunError(f"{place}: weights and model.json must belong together, but {odd[0]} is of another shape")
         return cls(card, method, model.eval(), weights, own, read_moments(place))
 
-    def sites(self, folder: Path, progress: Progress | None = None) -> tuple[Site, ...]:
+    def sites(self, folder: Path, progress: Progress | None = None, told: Tell | None = None) -> tuple[Site, ...]:
         """Read a folder of sites at the model's size and channels, split as its run did if they have no split.
 
-        Labels of a plain folder are the model's classes.
+        Labels of a plain folder are the model's classes. What was understood of the folder is told in one line.
 
         Raises:
             HarmoFLError: as `open_federation`.
         """
-        return self.read(folder, progress)[0]
+        return self.read(folder, progress, told)[0]
 
     def read(
-        self, folder: Path, progress: Progress | None = None
+        self, folder: Path, progress: Progress | None = None, told: Tell | None = None
     ) -> tuple[tuple[Site, ...], Mapping[str, tuple[str, ...]]]:
         """Read as `sites`, and say for each site in what its images differ from those of training."""
         height, width = self.card["size"]
@@ -111,6 +112,8 @@ class TrainedModel:
             expected=expected,
             seed=seed,
             progress=progress,
+            told=told,
+            warn=False,
         )
         by_image = self.card.get("split") == "images"
         sites = tuple(split_by_image(site, seed) for site in federation.sites) if by_image else federation.sites

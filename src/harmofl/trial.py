@@ -13,6 +13,7 @@ from harmofl.arrays import Arrays
 from harmofl.batch_statistics import caution
 from harmofl.building import build, device_of
 from harmofl.config import Experiment, available_cores, check_data, resolved
+from harmofl.data.checking.quick import Tell, tell_warnings
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
 from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
@@ -52,7 +53,11 @@ class Trial:
 
     @classmethod
     def prepare(
-        cls, experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None = None
+        cls,
+        experiment: Experiment,
+        opening: Callable[[str, int, int], None],
+        cache: Path | None = None,
+        told: Tell | None = None,
     ) -> "Trial":
         """Read the images, fill in the task's defaults, build method and model.
 
@@ -60,12 +65,13 @@ class Trial:
             experiment: as it was asked for.
             opening: told the site, how many images are read and how many there are.
             cache: where decoded images are kept if the experiment does not say.
+            told: told in one line each what was understood of the folder, and warnings.
 
         Raises:
             HarmoFLError: one line about the first thing that does not hold.
         """
         data, device = experiment.data, device_of(experiment.run.device)
-        federation = _opened(experiment, opening, cache)
+        federation = _opened(experiment, opening, cache, told)
         unseen = tuple(map(undivided, _chosen(federation, data.unseen, "data.unseen")))
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
         taking_part = tuple(name for name in named if name not in data.unseen)
@@ -73,6 +79,8 @@ class Trial:
         if not federation.sites:
             raise ConfigError(f"data.unseen: at least one site must train, but these are all: {', '.join(data.unseen)}")
         _check_training(federation)
+        if told:
+            tell_warnings(absent_classes(federation), data.folder, told)
         federation = cut(federation, data.images_per_site)
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
@@ -96,8 +104,8 @@ class Trial:
         return tuple(self.training_sites[k] for k in draw(self.experiment, len(self.training_sites), round_number))
 
     def remarks(self) -> list[str]:
-        """What a user should know before training begins, in plain words."""
-        said = self.cautions()
+        """What a user should know before training begins and has not been told when the images were opened."""
+        said = self.cautions()[len(absent_classes(self.federation)) :]
         if (held := _gigabytes_held(self.federation)) > LARGE:
             said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
         threads, cores = self.experiment.run.threads, available_cores()
@@ -203,7 +211,9 @@ def draw(experiment: Experiment, sites: int, round_number: int) -> list[int]:
     return sorted(order[:count].tolist())
 
 
-def _opened(experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None) -> Federation:
+def _opened(
+    experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None, told: Tell | None
+) -> Federation:
     data = experiment.data
     check_data(data)
     seed = experiment.split_seed
@@ -216,6 +226,7 @@ def _opened(experiment: Experiment, opening: Callable[[str, int, int], None], ca
         seed=seed,
         cache=data.cache or cache,
         progress=opening,
+        told=told,
     )
     if data.split == "given":
         return federation

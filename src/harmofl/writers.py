@@ -27,6 +27,11 @@ class Watches(Watch):
         for watch in self._all:
             watch.opening(site, done, total)
 
+    def told(self, line: str) -> None:
+        """Tell all."""
+        for watch in self._all:
+            watch.told(line)
+
     def started(self, trial: Trial, first_round: int) -> None:
         """Tell all."""
         for watch in self._all:

@@ -14,6 +14,7 @@ from harmofl.comparison.progress import Bar
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import Told, carry_out, try_first
 from harmofl.config import Experiment
+from harmofl.data.checking.quick import Tell
 from harmofl.errors import ConfigError, TrainingError
 from harmofl.files import write_atomic
 from harmofl.journal import Journal
@@ -47,7 +48,9 @@ def spans(base: Experiment, variant: Variant) -> Spans:
     return {"training.lr": (lr / 10, lr * 10), **own}
 
 
-def search(base: Experiment, variants: Sequence[Variant], trials: int, out: Path) -> dict[str, list[Trial]]:
+def search(
+    base: Experiment, variants: Sequence[Variant], trials: int, out: Path, say: Tell | None = None
+) -> dict[str, list[Trial]]:
     """Try every method `trials` times and write the best of each to `tuned.toml`.
 
     The first try is the method as it comes; the others are drawn by optuna's TPE from the tries before. Only validation
@@ -69,7 +72,8 @@ def search(base: Experiment, variants: Sequence[Variant], trials: int, out: Path
                 done = offset + base.training.rounds * number
                 asked = study.ask(_distributions(spans(base, variant))) if number else None
                 changes = {key: float(f"{value:.3g}") for key, value in asked.params.items()} if asked else {}
-                trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done))
+                trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done), say)
+                say = None  # once
                 found.setdefault(variant.label, []).append(trial)
                 if asked:
                     failed = np.isnan(trial.score)
@@ -113,12 +117,20 @@ def _distributions(over: Spans) -> dict[str, Any]:
     return {key: FloatDistribution(low, high, log=True) for key, (low, high) in over.items()}
 
 
-def _try(base: Experiment, variant: Variant, number: int, changes: Mapping[str, float], out: Path, told: Told) -> Trial:
+def _try(
+    base: Experiment,
+    variant: Variant,
+    number: int,
+    changes: Mapping[str, float],
+    out: Path,
+    told: Told,
+    say: Tell | None,
+) -> Trial:
     named = Variant(f"{variant.label}-try-{number}", variant.method, {**variant.changes, **changes})
     jobs: list[Job] = plan(base, [named], [base.run.seed], out)
     check_earlier(jobs, out)
     if number == 0:
-        try_first(jobs)
+        try_first(jobs, say)
     failed = carry_out(jobs, 1, told)
     if failed:
         return Trial(variant, changes, float("nan"), failed[0][1])

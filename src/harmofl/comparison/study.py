@@ -12,6 +12,7 @@ from harmofl.comparison.table import Comparison, compare
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
 from harmofl.config import Experiment
+from harmofl.data.checking.quick import Tell
 from harmofl.data.layout.reading import read_layout
 from harmofl.errors import ConfigError, TrainingError
 
@@ -78,8 +79,12 @@ def site_names(base: Experiment) -> list[str]:
     return [name for name in names if base.data.sites is None or name in base.data.sites]
 
 
-def carry_out_study(study: Study) -> Comparison:
+def carry_out_study(study: Study, say: Tell | None = None) -> Comparison:
     """Carry out what is not done yet and write the tables into the study's folder.
+
+    Args:
+        study: what is to be compared.
+        say: told in one line each what was understood of the folder, and warnings.
 
     Raises:
         HarmoFLError: before anything runs, if the settings do not hold.
@@ -87,7 +92,7 @@ def carry_out_study(study: Study) -> Comparison:
     """
     baseline, jobs = study.chosen_baseline(), study.jobs()
     check_earlier(jobs, study.out)
-    try_first(jobs)
+    try_first(jobs, say)
     with Bar(sum(job.experiment.training.rounds for job in jobs)) as told:
         failed = carry_out(jobs, study.workers or default_workers(study.base), told)
     metric, outcomes = collect(jobs)

@@ -11,6 +11,8 @@ from typing import Any
 from harmofl.children import end_with_parent, without_interrupts
 from harmofl.comparison.plan import Job
 from harmofl.config import Experiment
+from harmofl.data.checking.quick import Tell, tell_understood
+from harmofl.data.layout.reading import read_layout, settle
 from harmofl.errors import HarmoFLError
 from harmofl.experiment import Watch, resume, run
 from harmofl.files import storing
@@ -21,15 +23,27 @@ Told = Callable[[int, str], None]
 """Told how many rounds of all are done, and what has just happened or ""."""
 
 
-def try_first(jobs: Sequence[Job]) -> None:
+def try_first(jobs: Sequence[Job], say: Tell | None = None) -> None:
     """Make the first run that is to begin ready and drop it again: what is wrong for all is said once, before any run.
+
+    Args:
+        jobs: the runs.
+        say: told in one line each what was understood of the folder, and warnings.
 
     Raises:
         HarmoFLError: one line about what does not hold.
     """
     new = [job for job in jobs if not Journal(job.folder).config_path.exists() and not _has_result(job)]
     if new:
-        Trial.prepare(new[0].experiment, lambda site, done, total: None)
+        Trial.prepare(new[0].experiment, lambda site, done, total: None, None, say)
+    elif say and (begun := [job for job in jobs if not _has_result(job)]):
+        experiment = begun[0].experiment
+        files = settle(
+            read_layout(experiment.data.folder, seed=experiment.split_seed),
+            experiment.data.size,
+            experiment.data.channels,
+        )
+        tell_understood(files, experiment.data.folder, say)
 
 
 def _has_result(job: Job) -> bool:

@@ -8,8 +8,9 @@ from harmofl.data.checking.between import between_sites
 from harmofl.data.checking.duplicates import copies, near_copies
 from harmofl.data.checking.facts import SiteFacts, facts_of
 from harmofl.data.checking.leftovers import left_out
-from harmofl.data.checking.oddities import names_alike, shared_patients, site_oddities
+from harmofl.data.checking.oddities import names_alike, record_oddities, shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem
+from harmofl.data.checking.quick import Tell, understood
 from harmofl.data.checking.seen import Seen, Sums, look
 from harmofl.data.checking.structure import reading_problems, structure_problems
 from harmofl.data.decoding.assembly import Progress, at_once, check_fits
@@ -29,10 +30,12 @@ class Checked:
     Args:
         problems: errors first.
         sites: what may be told of each site; none if the folder could not be read as a federation.
+        understood: the folder in one line, see `checking.quick.understood`; "" if it could not be read.
     """
 
     problems: tuple[Problem, ...]
     sites: tuple[SiteFacts, ...]
+    understood: str = ""
 
 
 def check_federation(
@@ -42,6 +45,7 @@ def check_federation(
     channels: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    told: Tell = lambda line: None,
 ) -> Checked:
     """Look at every image of a federation, several at a time.
 
@@ -51,6 +55,7 @@ def check_federation(
         channels: image channels asked for.
         seed: of the split of a plain folder.
         progress: told the site, how many images are done and how many there are.
+        told: told what was understood of the folder, before any image is decoded.
 
     Raises:
         ConfigError: if size or channels are out of range.
@@ -61,9 +66,10 @@ def check_federation(
         files = settle(read_layout(folder, seed=seed), size, channels)
     except DataError as error:
         return Checked((Problem("error", "", "", str(error), "not a federation"),), ())
+    told(line := understood(files))
     checked = checked_files(files, progress)
     unused = tuple(left_out(folder, files)) if folder.is_dir() else ()
-    return Checked((*checked.problems, *unused), checked.sites)
+    return Checked((*checked.problems, *unused), checked.sites, line)
 
 
 def find_problems(
@@ -81,7 +87,8 @@ def find_problems(
 def checked_files(files: FederationFiles, progress: Progress | None = None) -> Checked:
     """Check a federation whose layout has been read; see `check_federation`."""
     check_fits(files, files.info, held=False)
-    problems = [*_size_problems(files), *reading_problems(files.info)]
+    problems = [Problem("warning", "", "", line, "how the folder was read") for line in files.said]
+    problems += [*_size_problems(files), *reading_problems(files.info)]
     seen: list[Seen] = []
     looks = []
     for site in files.sites:
@@ -89,6 +96,7 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
         inspected, sums, errors = _inspect(site, files.info, progress)
         problems += errors
         problems += site_oddities(site, files.info, inspected)
+        problems += record_oddities(site, files.info)
         seen += inspected
         looks.append((site, inspected, sums))
     problems += copies(seen)

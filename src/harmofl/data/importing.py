@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harmofl.data.check import checked_files
 from harmofl.data.checking.leftovers import left_out
-from harmofl.data.checking.problem import refuse
+from harmofl.data.checking.problem import alike, refuse
+from harmofl.data.checking.quick import Tell, understood
 from harmofl.data.decoding.assembly import Progress
 from harmofl.data.dicom.folders import dicom_files, without_dicom
 from harmofl.data.dicom.tables import table_without_dicom
@@ -36,6 +37,7 @@ def import_federation(
     licence: str = "",
     progress: Progress | None = None,
     warned: Callable[[str], None] | None = None,
+    told: Tell = lambda line: None,
 ) -> FederationInfo:
     """Check a folder or table of images and copy them, files unchanged, into a federation of its own.
 
@@ -43,7 +45,8 @@ def import_federation(
 
     Args:
         source: a plain folder of sites, as `open_federation` takes it, or a CSV file with a row an image (see
-            `layout.table`). DICOM in it becomes NIfTI and PNG (see `dicom.folders`).
+            `layout.table`), or a list of images as MONAI has it (see `layout.declared`).
+            DICOM in it becomes NIfTI and PNG (see `dicom.folders`).
         target: the folder to make; it must not exist.
         name: of the federation; the target's name if not given.
         size: (H, W) written down as the size that images are resized to when opened.
@@ -57,6 +60,7 @@ def import_federation(
         licence: under which licence.
         progress: told the site, how many images are checked and how many there are.
         warned: told in one line each of what is odd, of files that are left out, and of all errors but the first.
+        told: told what was understood of the source, before any image is decoded.
 
     Returns:
         what was written to federation.toml.
@@ -74,11 +78,12 @@ def import_federation(
         readable, names = _readable(source, workshop / "converted", target, columns, progress, tell)
         files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
         files = replace(files, info=_named(files.info, classes))
+        told(understood(files))
         found = checked_files(files, progress).problems
-        for problem in [problem for problem in found if problem.severity == "error"][1:]:
+        for problem in alike([problem for problem in found if problem.severity == "error"][1:]):
             tell(f"error: {problem}")
         refuse(found)
-        for problem in (*found, *(left_out(readable, files) if readable.is_dir() else ())):
+        for problem in alike([*found, *(left_out(readable, files) if readable.is_dir() else ())]):
             tell(f"warning: {problem}")
         name = escaped(name or target.resolve().name)
         origin, licence = escaped(origin), escaped(licence)
@@ -136,6 +141,8 @@ def _readable(
     tell: Callable[[str], None],
 ) -> tuple[Path, Columns | None]:
     """The source itself, or a copy made at `copy` in which no file is DICOM, and the columns to read it with."""
+    if source.suffix.lower() == ".json":
+        return source, columns
     if source.is_file():
         with storing(target):
             converted = table_without_dicom(source, columns or Columns(), copy, progress)
@@ -158,6 +165,7 @@ def _write(files: FederationFiles, partial: Path, target: Path) -> None:
         partial.mkdir()
         write_info(partial, files.info)
         for site in files.sites:
+            _refuse_taken(partial / site.name, site.name)
             _copy_site(site, partial / site.name, masks=files.info.task == "segmentation")
         partial.rename(target)
 
@@ -174,9 +182,16 @@ def _copy_site(site: SiteFiles, folder: Path, *, masks: bool) -> None:
                     f"{site.name}/{source}: {copies[place]} would be copied to the same {place}; rename one"
                 )
     for place, source in copies.items():
+        _refuse_taken(folder / place, f"{site.name}/{source}")
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(site.folder / source, folder / place)
     write_manifest(folder, records)
+
+
+def _refuse_taken(place: Path, name: str) -> None:
+    """Refuse to write over what has just been written, where names that differ in case are one."""
+    if place.exists():
+        raise DataError(f"{name}: has a name that this file system takes for another's, {place.name}; rename one")
 
 
 def _placed(record: Record, *, masks: bool) -> Record:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tomli_w
 
-from harmofl.data.tables import read_table
+from harmofl.data.tables import is_empty, read_table
 from harmofl.data.values import COLOUR, named, number_of
 from harmofl.errors import DataError
 from harmofl.types import Levels, Task
@@ -203,6 +203,8 @@ def _record(place: str, row: Mapping[str, str]) -> Record:
     for column, value in values.items():
         if not value:
             raise DataError(f"{place}: {column} is empty; fill it in or delete the row")
+    if is_empty(values["patient"]) and values["patient"] != Path(values["image"]).name.split(".")[0]:
+        raise DataError(f"{place}: patient is empty ({values['patient']!r} stands for no value); fill it in")
     if values["split"] not in SPLITS:
         raise DataError(f"{place}: split must be train, val or test, got {values['split']!r}; mend the row")
     return Record(**values)

@@ -9,6 +9,7 @@ import numpy as np
 
 from harmofl.batch import Batch
 from harmofl.data.checking.problem import refuse
+from harmofl.data.checking.quick import Tell, tell_understood
 from harmofl.data.checking.structure import reading_problems, structure_problems
 from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, check_fits
 from harmofl.data.decoding.cache import cached
@@ -174,6 +175,8 @@ def open_federation(
     seed: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
+    told: Tell | None = None,
+    warn: bool = True,
 ) -> Federation:
     """Check and decode all sites of a federation.
 
@@ -189,6 +192,8 @@ def open_federation(
         seed: of the patient-level split of a plain folder whose metadata.csv gives none.
         cache: folder that keeps decoded images, memory-mapped, for the next time; else they are in RAM.
         progress: told the site, how many images are done and how many there are.
+        told: told in one line each, before any image is decoded, what was understood of the folder, and warnings.
+        warn: whether to tell the warnings.
 
     Returns:
         the sites sorted by name; `info` has the size and channels that the images really have.
@@ -199,6 +204,8 @@ def open_federation(
         StorageError: if the cache cannot be written.
     """
     files = settle(read_layout(folder, seed=seed, expected=expected), size, channels)
+    if told:
+        tell_understood(files, folder, told, warn=warn)
     info = replace(files.info, slices=slices or files.info.slices, levels=levels)
     structure = (problem for site in files.sites for problem in structure_problems(site, info))
     refuse([*structure, *reading_problems(info)], folder)

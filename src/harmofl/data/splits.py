@@ -111,3 +111,22 @@ def with_splits(
     except DataError as error:
         raise DataError(f"{site}: {error}") from None
     return [replace(record, split=split[record.patient]) for record in records]
+
+
+def with_missing(
+    site: str, records: Sequence[Record], task: Task, fractions: tuple[float, float, float], seed: int
+) -> tuple[list[Record], list[str]]:
+    """The rows of a site whose split has no val or no test, with these drawn from train by patient, and which were.
+
+    Raises:
+        DataError: naming the site, if train has fewer than 3 patients.
+    """
+    given = {record.split for record in records}
+    missing = [split for split in SPLITS[1:] if split not in given] if "train" in given else []
+    if not missing:
+        return list(records), []
+    train = [replace(record, split="") for record in records if record.split == "train"]
+    drawn = {record.patient: record.split for record in with_splits(site, train, task, fractions, seed)}
+    moves = {patient: split for patient, split in drawn.items() if split in missing}
+    found = [replace(r, split=moves.get(r.patient, "train")) if r.split == "train" else r for r in records]
+    return found, missing

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import TextIO
 
 from harmofl.errors import DataError
 
+_EMPTY = frozenset(("", "nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat", "-nan"))
+"""What programs write where there is no value."""
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -31,6 +33,29 @@ class Table:
             if column not in self.columns:
                 names = ", ".join(filter(None, self.columns))
                 raise DataError(f"{self.path}: column {column!r} is missing; the columns are {names}; add or rename it")
+
+    def require_values(self, columns: Iterable[str]) -> None:
+        """Check that no row lacks a value in `columns`.
+
+        Raises:
+            DataError: naming the first row that does, with the number of others.
+        """
+        for column in columns:
+            lines = [(line, row[column]) for line, row in self.rows if is_empty(row[column])]
+            if not lines:
+                continue
+            (line, text), fix = lines[0], "fill it in or delete the row"
+            if len(lines) > 1:
+                fix = f"so are {len(lines) - 1} more rows; fill them in or delete the rows"
+            if len(lines) == len(self.rows) > 1:
+                fix = f"so are all {len(lines)} rows; fill them in or delete the column"
+            got = f" ({text!r} stands for no value)" if text else ""
+            raise DataError(f"{self.path}:{line}: {column} is empty{got}; {fix}")
+
+
+def is_empty(text: str) -> bool:
+    """Tell whether a value is none: "" or what spreadsheets, R and pandas write for it."""
+    return text.casefold() in _EMPTY
 
 
 def column_name(text: str) -> str:

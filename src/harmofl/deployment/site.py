@@ -59,7 +59,7 @@ def join(
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
-        trial = Trial.prepare(experiment.model_copy(update={"privacy": stricter}), opening)
+        trial = Trial.prepare(experiment.model_copy(update={"privacy": stricter}), opening, None, log.info)
         cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
         desk = Desk(place, digest, trial, _site_of(trial, place, force), cover)
         for line in statement(trial.experiment, trial.method, deployed=True):

@@ -1,7 +1,9 @@
 """What a person points at, as the images it holds."""
 
+import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,18 +34,34 @@ class Input:
 def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
     """All images at files and, recursively, in folders, but for those in a folder `out` therein, which are answers.
 
+    Images of one name are told apart: x.tif and x.jpg by their suffixes, files of several folders by these.
+
     Raises:
-        DataError: if something is not there, a folder has no image, or two images would be written to one place.
+        DataError: if something is not there, or a folder has no image.
         ConfigError: if there are DICOM files and pydicom is not installed.
     """
     check_paths(paths)
-    found = [one for path in paths for one in _at(path, out)]
-    seen: dict[str, Input] = {}
-    for one in found:
-        other = seen.setdefault(one.name, one)
-        if _resolved(other) != _resolved(one):
-            raise DataError(f"{one.files[0]} and {other.files[0]} would both become {one.name}; predict them apart")
-    return list(seen.values())
+    unique: dict[tuple[Path, ...], Input] = {}
+    for path in paths:
+        for one in _at(path, out):
+            unique.setdefault(_resolved(one), one)
+    found = list(unique.values())
+    above = os.path.commonpath([one.files[0].absolute().parent for one in found])
+    for name in (_with_suffix, lambda one: one.files[0].absolute().relative_to(above).as_posix()):
+        count = Counter(one.name for one in found)
+        found = [replace(one, name=name(one)) if count[one.name] > 1 else one for one in found]
+    return found
+
+
+def _with_suffix(one: Input) -> str:
+    file = one.files[0].name
+    suffix = ".dcm" if one.kind == "series" else suffix_of(file) or Path(file).suffix
+    return one.name if one.name.endswith(suffix) else one.name + suffix
+
+
+def keeps_suffix(one: Input) -> bool:
+    """Tell whether the image's name was told from another's by its suffix."""
+    return bool(suffix_of(one.name)) and one.name.endswith(one.files[0].name)
 
 
 def check_paths(paths: Sequence[Path]) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from harmofl.data.likeness import Seen, unlike
 from harmofl.data.parallel import default_workers, in_order
 from harmofl.errors import ConfigError, DataError
-from harmofl.files import storing
+from harmofl.files import check_writable, storing
 from harmofl.prediction.dicom_seg import highdicom
-from harmofl.prediction.inputs import Input, find, passed_over
+from harmofl.prediction.inputs import Input, find, keeps_suffix, passed_over
 from harmofl.prediction.predictor import Options, Predictor
 from harmofl.prediction.reading import Picture, read
 from harmofl.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
@@ -53,6 +53,7 @@ def predict(
     overlays: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> Done:
     """Write the model's answers for images.
 
@@ -65,6 +66,7 @@ def predict(
         overlays: write pictures with outlines, too; masks only.
         overwrite: replace what is there.
         progress: told which image is at hand, how many are done and how many there are.
+        told: told what was found at the paths, before any image is decoded.
 
     Raises:
         DataError: before anything is written, if there is no image at a path. An image that cannot be read is no
@@ -75,6 +77,7 @@ def predict(
     begin = time.perf_counter()
     predictor = Predictor(trained, options or Options())
     inputs = find(paths, out)
+    told(_found(inputs, trained))
     targets = [path for one in inputs for path in _targets(predictor, one, out, overlays)]
     if predictor.segments and (twice := [path for path, n in Counter(targets).items() if n > 1]):
         raise ConfigError(f"{twice[0]}: would be written twice; predict what lies in folders called overlays apart")
@@ -85,6 +88,7 @@ def predict(
         raise ConfigError(f"{mine}: is an image to predict for, and would be overwritten; choose another --out")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: must be a folder, but is a file; choose another --out")
+    check_writable(out)
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
     if predictor.needs_images:
@@ -100,10 +104,23 @@ def predict(
         work.store(pictures, found)
     written = work.end()
     said = [*predictor.said(), *work.said()]
+    if alike := [one for one in inputs if keeps_suffix(one)]:
+        said.append(
+            f"{len(alike)} images have another's name; what is written for them keeps the suffix: {alike[0].name}"
+        )
     if others := passed_over(paths, inputs, out):
         kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
         said.append(f"passed over: {len(others)} other files in the folders, {kinds}")
     return Done(tuple(written), tuple(work.failed), tuple(said), work.count, time.perf_counter() - begin)
+
+
+def _found(inputs: Sequence[Input], trained: TrainedModel) -> str:
+    """What there is to answer for, and the model, in one line."""
+    counts = Counter(one.kind for one in inputs)
+    named = {"photograph": "image", "volume": "volume", "series": "DICOM series"}
+    kinds = [f"{n} {named[kind]}{'s' * (n > 1 and kind != 'series')}" for kind, n in counts.items()]
+    classes = ", ".join(trained.card["classes"])
+    return f"{trained.card['task']}, {len(trained.card['classes'])} classes ({classes}), {' and '.join(kinds)}"
 
 
 class _Work:

@@ -1,28 +1,27 @@
-"""Files that look as if they were meant to be used and are not, for `harmofl data check`."""
+"""Files that look as if they were meant to be used and are not."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harmofl.data.checking.problem import Problem
 from harmofl.data.dicom.files import SUFFIXES as DICOM
-from harmofl.data.layout.files import FederationFiles, SiteFiles, entries, escaped, stem_of, suffix_of
-from harmofl.data.layout.listing import mask_folder
-from harmofl.errors import DataError
+from harmofl.data.layout.files import OTHER_IMAGES, FederationFiles, SiteFiles, escaped, stem_of, suffix_of
 
-OTHER_IMAGES = (
-    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".tga", ".webp"),
-    *(".pbm", ".pgm", ".pnm", ".ppm", ".mat", ".npy", ".npz"),
-    *(".hdr", ".img", ".mha", ".mhd", ".mrxs", ".ndpi", ".nrrd", ".svs"),
-)
-"""Suffixes of image files that are not read."""
-
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")
 _CLOSED = "the folder may not be read; mend its permissions"
 _KIND = "this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
 _DICOM = "`data import` alone reads DICOM; import the folder, which checks it too"
 _LINK = "a link to nothing; restore what it points to, or delete it"
+_TWICE = "a link to a folder that is read where it is"
 _MASK = "a mask without an image of its name, or a second one of that name; rename or delete it"
 _PLACE = "no images are looked for in that folder; see docs/data.md for where they go"
+_TABLE = "a table is metadata.csv in the folder of all sites, or given in place of it; rename, import or delete it"
+_ROW = "no row of {table} names it; add one or delete it"
+
+Reasons = Iterator[tuple[str, str]]
+"""Paths relative to a folder, each with the reason why it is not used or ""."""
 
 
 def left_out(folder: Path, files: FederationFiles) -> Iterator[Problem]:
@@ -32,71 +31,85 @@ def left_out(folder: Path, files: FederationFiles) -> Iterator[Problem]:
         folder: the federation's folder.
         files: what was read from it.
     """
-    sites = {site.folder for site in files.sites}
+    entered: set[str] = set()
+    plain = all(site.table == "" for site in files.sites)
+    used: dict[Path, set[str]] = defaultdict(set)  # several sites may be in one folder
     for site in files.sites:
-        yield from _warnings(site.name, site.folder, _unused(site))
-    if folder not in sites:
-        outside = (path for path in entries(folder) if path not in sites)
-        found = (inner for path in outside for inner in (_walk(path, set()) if path.is_dir() else [path]))
-        yield from _warnings("", folder, ((path, _reason(path) or _place(path)) for path in found))
+        used[site.folder] |= {path for record in site.records for path in (record.image, record.target)}
+    for site in files.sites:
+        if site.folder in used:
+            yield from _warnings(site.name, _unused(site, used.pop(site.folder), entered))
+    if folder not in (site.folder for site in files.sites):
+        sites = frozenset(str(site.folder) for site in files.sites)
+        found = _walk(folder, entered, passed=sites)
+        reasons = ((path, _reason(path, kind, plain=plain) or _place(path)) for path, kind in found)
+        yield from _warnings("", reasons)
 
 
-def _warnings(site: str, folder: Path, reasons: Iterable[tuple[Path, str]]) -> Iterator[Problem]:
-    by_reason: dict[str, list[Path]] = defaultdict(list)
+def _warnings(site: str, reasons: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in reasons:
         if reason:
             by_reason[reason].append(path)
-    for reason, paths in by_reason.items():
-        first = escaped(paths[0].relative_to(folder).as_posix())
+    for reason, paths in sorted(by_reason.items(), key=lambda item: min(item[1])):
         count = "is" if len(paths) == 1 else f"and {len(paths) - 1} more are"
-        yield Problem("warning", site, first, f"{count} not used: {reason}", "files not used", len(paths))
+        message = f"{count} not used: {reason}"
+        yield Problem("warning", site, escaped(min(paths)), message, "files not used", len(paths))
 
 
-def _unused(site: SiteFiles) -> Iterator[tuple[Path, str]]:
+def _unused(site: SiteFiles, used: set[str], entered: set[str]) -> Reasons:
     """Yield the site's files that are not used, each with the reason; what `site.unlisted` tells is left out."""
-    used = {path for record in site.records for path in (record.image, record.target)} | set(site.unlisted)
+    used = used | set(site.unlisted)
     unlisted = {stem_of(image) for image in site.unlisted}
-    masks = mask_folder(site.folder)
-    for path in _walk(site.folder, set()):
-        name = path.relative_to(site.folder)
-        is_mask = masks is not None and name.parent == Path(masks)
-        if reason := _reason(path):
+    for path, kind in _walk(site.folder, entered):
+        is_mask = os.path.dirname(path) in site.masks  # noqa: PTH120  a Path for each of many files is slow
+        if reason := _reason(path, kind, plain=site.table == ""):
             yield path, reason
-        elif not _place(path) or name.as_posix() in used or (is_mask and stem_of(name.name) in unlisted):
+        elif path in used or not _place(path) or (is_mask and stem_of(path) in unlisted):
             continue
-        elif site.table == "manifest.csv":
-            yield path, "no row of manifest.csv names it; add one or delete it"
+        elif site.table not in ("", "metadata.csv"):
+            yield path, _ROW.format(table=site.table)
         else:
             yield path, _MASK if is_mask else _PLACE
 
 
-def _reason(path: Path) -> str:
-    """Tell why the file could not be used wherever it was, or ""."""
-    if path.is_dir():
-        return _CLOSED
-    if path.is_symlink() and not path.exists():
-        return _LINK
-    if path.suffix.lower() in DICOM:
+def _reason(path: str, kind: str, *, plain: bool) -> str:
+    """Tell why the file could not be used wherever it was, or ""; in a plain folder no table is read."""
+    if kind:
+        return kind
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
+    if suffix in DICOM:
         return _DICOM
-    return _KIND if path.suffix.lower() in OTHER_IMAGES else ""
+    if plain and suffix in _TABLES:
+        return _TABLE
+    return _KIND if suffix in OTHER_IMAGES else ""
 
 
-def _place(path: Path) -> str:
-    return _PLACE if suffix_of(path.name) else ""
+def _place(path: str) -> str:
+    return _PLACE if suffix_of(path) else ""
 
 
-def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
-    """Yield all files below that are not hidden, each folder once though links lead there; or a closed folder."""
-    if (real := folder.resolve()) in visited:
+def _walk(folder: Path, entered: set[str], within: str = "", passed: frozenset[str] = frozenset()) -> Reasons:
+    """Yield all files below that are not hidden, each folder once though links lead there, with what is odd of them.
+
+    Folders in `passed` are not entered.
+    """
+    if (real := os.path.realpath(folder / within)) in entered:
         return
-    visited.add(real)
+    entered.add(real)
     try:
-        inside = entries(folder)
-    except DataError:
-        yield folder
+        with os.scandir(folder / within) as inside:
+            found = sorted(inside, key=lambda entry: (entry.is_symlink(), entry.name))
+    except OSError:
+        yield within, _CLOSED
         return
-    for path in inside:
-        if path.is_dir():
-            yield from _walk(path, visited)
+    for entry in found:
+        if entry.name.startswith(".") or entry.name == "__MACOSX" or entry.path in passed:
+            continue
+        path = f"{within}/{entry.name}" if within else entry.name
+        if not entry.is_dir():
+            yield path, _LINK if entry.is_symlink() and not entry.is_file() else ""
+        elif entry.is_symlink() and os.path.realpath(entry.path) in entered:
+            yield path, _TWICE
         else:
-            yield path
+            yield from _walk(folder, entered, path, passed)

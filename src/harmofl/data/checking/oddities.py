@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from harmofl.data.checking.pixels import pixel_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.seen import Seen
-from harmofl.data.layout.files import FederationFiles, SiteFiles, owner_of
+from harmofl.data.layout.files import FederationFiles, SiteFiles, owner_of, stem_of
 from harmofl.data.manifest import FederationInfo
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
@@ -16,23 +16,45 @@ FEW_CASES = 5
 
 
 def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen]) -> Iterator[Problem]:
-    """Yield the warnings about one site."""
+    """Yield the warnings about what was seen of one site."""
     yield from _absent_classes(site, info, seen)
     if info.task == "segmentation" and (empty := sum(not one.classes - {0} for one in seen)):
         message = f"{empty} of {len(seen)} masks are empty; check that nothing is to be seen there"
         yield Problem("warning", site.name, "", message, "empty masks", empty)
-    cases = {record.case for record in site.records if record.split == "test"}
-    if cases and len(cases) < FEW_CASES:
-        message = f"test has only {len(cases)} cases; a score over fewer than {FEW_CASES} says little"
-        yield Problem("warning", site.name, "", message, "few test cases")
     for one in seen:
         if one.constant:
             message = "all pixels are equal; check the file"
             yield Problem("warning", site.name, one.record.image, message, "all pixels equal")
+    yield from pixel_oddities(site.name, seen)
+
+
+def record_oddities(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
+    """Yield the warnings about one site that its records tell, without a look at any image."""
+    cases = {record.case for record in site.records if record.split == "test"}
+    if cases and len(cases) < FEW_CASES:
+        message = (
+            f"test has only {len(cases)} case{'s' * (len(cases) > 1)}; a score over fewer than {FEW_CASES} says little"
+        )
+        yield Problem("warning", site.name, "", message, "few test cases")
     if site.unlisted:
         message = f"{len(site.unlisted)} images have no row in metadata.csv and are not used"
         yield Problem("warning", site.name, site.unlisted[0], message, "images without a row", len(site.unlisted))
-    yield from pixel_oddities(site.name, seen)
+    if info.task == "classification" and not site.table:
+        yield from _same_names(site)
+
+
+def _same_names(site: SiteFiles) -> Iterator[Problem]:
+    """Numbered files that are in several class folders."""
+    classes: dict[str, set[str]] = defaultdict(set)
+    for record in site.records:
+        classes[stem_of(record.image)].add(record.target)
+    shared = {stem: among for stem, among in classes.items() if len(among) > 1}
+    if 2 * len(shared) > len(classes):
+        among = sorted(set().union(*shared.values()))
+        names = f"{', '.join(among[:-1])} and {among[-1]}" if len(among) < 5 else f"{among[0]}, {among[1]} and others"
+        count = {2: "two"}.get(len(among), str(len(among)))
+        message = f"{names} hold files of the same names; they are read as {count} classes, not as images and masks"
+        yield Problem("warning", site.name, "", message, "files of one name in several classes")
 
 
 def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen]) -> Iterator[Problem]:

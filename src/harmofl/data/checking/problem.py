@@ -1,11 +1,15 @@
 """One thing that is wrong, or odd, with a federation's data."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from harmofl.errors import DataError
+
+_FEW = 3
+"""So many problems that are of no file are told each by itself: they differ in what a person wants to know."""
 
 Severity = Literal["error", "warning"]
 
@@ -32,7 +36,29 @@ class Problem:
 
     def __str__(self) -> str:
         where = "/".join(part for part in (self.site, self.file) if part)
-        return f"{where}: {self.message}" if where else self.message
+        return " ".join((f"{where}: {self.message}" if where else self.message).split())
+
+
+def alike(problems: Sequence[Problem]) -> list[Problem]:
+    """Put problems of a site that differ in files and numbers alone into one, the first, that counts the others."""
+    found: dict[tuple[str, ...], list[Problem]] = {}
+    for problem in problems:
+        found.setdefault((problem.severity, problem.site, problem.kind, _form(problem)), []).append(problem)
+    return [one for group in found.values() for one in _together(group)]
+
+
+def _form(problem: Problem) -> str:
+    """The message without the names of files, quoted names and numbers."""
+    name = re.escape(Path(problem.file).name.split(".")[0]) or "/"
+    return re.sub(rf"\S*{name}\S*|'[^']*'|\S*/\S*|\d+(?:\.\d+)?", "", problem.message)
+
+
+def _together(group: Sequence[Problem]) -> Sequence[Problem]:
+    first, others = group[0], len(group) - 1
+    if not others or (not first.file and others < _FEW):
+        return group
+    message = f"{first.message} (and {others} more like it)"
+    return [replace(first, message=message, count=sum(problem.count for problem in group))]
 
 
 def refuse(problems: Sequence[Problem], folder: Path | None = None) -> None:

@@ -21,8 +21,12 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Shares of red, green and blue in grey, as of Pillow's L (ITU-R 601-2)."""
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, turned: bool = True) -> Header:
     """Read a file's header.
+
+    Args:
+        path: the file.
+        turned: whether to look for an orientation too; a PNG without one is decoded for that.
 
     Raises:
         DataError: if the file is missing or not an image.
@@ -31,7 +35,7 @@ def read_header(path: Path) -> Header:
         if is_volume(path.name):
             geometry = volumes.read_geometry(path)
             return Header(geometry.shape[:2], colour=False, kind=f"volume, {geometry.dtype}")
-        return stored.read_header(path)
+        return stored.read_header(path, turned=turned)
 
 
 def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:

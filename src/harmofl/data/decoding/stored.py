@@ -65,8 +65,8 @@ class Stored:
     lossy: bool = False
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of a photograph or mask; to be called within `images.reading`."""
+def read_header(path: Path, *, turned: bool = True) -> Header:
+    """Read the header of a photograph or mask, see `images.read_header`; to be called within `images.reading`."""
     with _opened(path) as (file, start):
         if tiffs.is_tiff(start):
             page = tiffs.describe(file)
@@ -78,7 +78,7 @@ def read_header(path: Path) -> Header:
                 colour=image.mode not in ("1", "L", "LA", "La", "I;16", "I"),
                 kind=_kind(_MODES.get(image.mode, image.mode), 16 if _deep(image, start) else 8),
                 alpha=image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
-                orientation=image.getexif().get(ORIENTATION, 1),
+                orientation=image.getexif().get(ORIENTATION, 1) if turned else 1,
             )
 
 

@@ -2,7 +2,9 @@
 
 import os
 import posixpath
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harmofl.data.manifest import FederationInfo, Record
@@ -11,6 +13,14 @@ from harmofl.errors import DataError
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii")
 SUFFIXES = VOLUMES + PHOTOGRAPHS
+OTHER_IMAGES = (
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".tga", ".webp"),
+    *(".pbm", ".pgm", ".pnm", ".ppm", ".mat", ".npy", ".npz"),
+    *(".hdr", ".img", ".mha", ".mhd", ".mrxs", ".ndpi", ".nrrd", ".svs"),
+)
+"""Suffixes of image files that are not read."""
+_BREAKS = "\n\r\t\v\f\x1b\x1c\x1d\x1e\x85\u2028\u2029"
+"""What a line of text or of a table ends with, or a terminal obeys."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +28,8 @@ class SiteFiles:
     """One site on disk: its folder and one record an image file, paths relative to that folder.
 
     `unlisted` are image files in the folder that no row of metadata.csv names; they are not used. `table` is
-    the file whose rows the records are, or "" if they are the files of the folder.
+    the file whose rows the records are, or "" if they are the files of the folder. `split` tells where the split is
+    from, such as "split by the folders train, test". `masks` are the folders that masks are looked for in.
     """
 
     name: str
@@ -26,14 +37,17 @@ class SiteFiles:
     records: tuple[Record, ...]
     unlisted: tuple[str, ...] = ()
     table: str = ""
+    split: str = ""
+    masks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class FederationFiles:
-    """A federation on disk, sites sorted by name."""
+    """A federation on disk, sites sorted by name; `said` is what a user should know of how it was read."""
 
     info: FederationInfo
     sites: tuple[SiteFiles, ...]
+    said: tuple[str, ...] = ()
 
 
 def suffix_of(name: str) -> str:
@@ -51,7 +65,12 @@ def stem_of(name: str) -> str:
 
 def owner_of(image: str) -> str:
     """Who an image is of if nobody says: itself, its path without images/ and without its suffix."""
-    return image.removesuffix(suffix_of(image)).removeprefix("images/")
+    return composed(image.removesuffix(suffix_of(image)).removeprefix("images/"))
+
+
+def composed(name: str) -> str:
+    """Return a name in the one form in which names are compared: an umlaut is one character (NFC)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_volume(name: str) -> bool:
@@ -63,32 +82,62 @@ def image_files(folder: Path) -> list[Path]:
     """Return the image files directly in `folder`, sorted; none if there is no such folder.
 
     Raises:
-        DataError: if the folder may not be read, or the name of an image is not UTF-8.
+        DataError: if the folder may not be read, or the name of an image cannot be written down.
     """
     if not folder.is_dir():
         return []
     return [written(path) for path in entries(folder) if suffix_of(path.name) and is_file(path)]
 
 
+def has_images(folder: Path) -> bool:
+    """Tell whether an image file is directly in `folder`."""
+    return any(suffix_of(path.name) and is_file(path) for path in entries(folder))
+
+
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders directly in `folder` that are not hidden, sorted.
+    """Return the folders directly in `folder` that are not hidden, sorted; each real one once, however linked.
 
     Raises:
-        DataError: if the folder may not be read, or the name of one in it is not UTF-8.
+        DataError: if the folder may not be read, or the name of one in it cannot be written down.
     """
-    return [written(path) for path in entries(folder) if path.is_dir()]
+    found = [path for path in entries(folder) if path.is_dir() and path.name != "__MACOSX"]
+    links = [path for path in found if path.is_symlink()]
+    here = folder.resolve()
+    taken = {here, *here.parents, *(here / path.name for path in found if path not in links)}
+    for path in links:
+        if path.resolve() in taken:
+            found.remove(path)
+        taken.add(path.resolve())
+    return [written(path) for path in found]
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return all files below that are neither hidden nor of macOS' archiver, sorted; links to folders are followed.
+    """Return all files below that are neither hidden nor of macOS' archiver, sorted.
+
+    Links to folders are followed, but each real folder is entered once.
 
     Raises:
-        DataError: if a name is not UTF-8.
+        DataError: if a folder may not be read, or a name cannot be written down.
     """
-    found = []
-    for place, inner, names in os.walk(folder, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
-        found += [written(Path(place, name)) for name in sorted(names) if not name.startswith(".")]
+    found: list[Path] = []
+    entered: set[Path] = set()
+
+    def enter(place: Path) -> None:
+        if (real := place.resolve()) in entered:
+            return
+        entered.add(real)
+        folders = []
+        for path in entries(place):
+            if path.is_dir():
+                folders.append(path)
+            else:
+                found.append(written(path))
+        for path in sorted(folders, key=lambda path: (path.is_symlink(), path.name)):
+            if path.name != "__MACOSX":
+                enter(path)
+
+    if folder.is_dir():
+        enter(folder)
     return found
 
 
@@ -122,15 +171,74 @@ def normal(path: str) -> str:
     return posixpath.normpath(path)
 
 
+@dataclass
+class Listing:
+    """What is in a folder, to find files by names that were written down elsewhere.
+
+    Systems differ in how they compose an umlaut, in whether upper and lower case are one, and in what parts folders. A
+    name that is there as it is written is that file on all of them.
+    """
+
+    folder: Path
+    _names: dict[str, frozenset[str]] = field(default_factory=dict)
+    _alike: dict[tuple[str, bool], dict[str, list[str]]] = field(default_factory=dict)
+
+    def find(self, file: str) -> str:
+        """Return the path, relative to the folder, of the file that is meant, or "" if there is none."""
+        return self._find(file) or ("\\" in file and self._find(normal(file.replace("\\", "/")))) or ""
+
+    def _find(self, file: str) -> str:
+        place = ""
+        for part in file.split("/"):
+            name = part if part in self._inside(place) else self._meant(place, part)
+            if not name:
+                return ""
+            place = f"{place}/{name}" if place else name
+        return place
+
+    def _inside(self, place: str) -> frozenset[str]:
+        if place not in self._names:
+            try:
+                self._names[place] = frozenset(os.listdir(self.folder / place))  # noqa: PTH208  names alone
+            except OSError:
+                self._names[place] = frozenset()
+        return self._names[place]
+
+    def _meant(self, place: str, part: str) -> str:
+        """The one name that differs in how it is composed, or else in case."""
+        for form, fold in ((composed, False), (folded, True)):
+            if (place, fold) not in self._alike:
+                self._alike[place, fold] = grouped(self._inside(place), form)
+            names = self._alike[place, fold].get(form(part), [])
+            if len(names) == 1:
+                return names[0]
+        return ""
+
+
+def folded(name: str) -> str:
+    """Return a name without what some systems do not tell apart."""
+    return composed(composed(name).casefold())
+
+
+def grouped(names: Iterable[str], form: Callable[[str], str]) -> dict[str, list[str]]:
+    """Return the names by what they become."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        found.setdefault(form(name), []).append(name)
+    return found
+
+
 def written(path: Path) -> Path:
-    """Return `path` if its name can be written in UTF-8, as every table and report is.
+    """Return `path` if its name can be written into a table or a line, as every report does.
 
     Raises:
-        DataError: naming the file, with the bytes that are not UTF-8 escaped.
+        DataError: naming the file, with what cannot be written escaped.
     """
     name = str(path)
     if name != name.encode("utf-8", "replace").decode():
         raise DataError(f"{escaped(path)}: the names of files and folders must be UTF-8; rename it")
+    if not name.isprintable() and any(character in name for character in _BREAKS):
+        raise DataError(f"{escaped(path)}: the names of files and folders must not hold line breaks; rename it")
     return path
 
 
@@ -155,4 +263,5 @@ def demand_free(target: Path, purpose: str, source: Path) -> None:
 
 def escaped(path: Path | str) -> str:
     """Return the path as text that can be written, the bytes that are not UTF-8 escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(ascii(character)[1:-1] if character in _BREAKS else character for character in text)

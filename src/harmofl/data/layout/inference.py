@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.data.decoding.images import read_header
+import numpy as np
+
+from harmofl.data.decoding.images import read_header, read_image
 from harmofl.data.layout.files import SiteFiles
 from harmofl.data.layout.labels import Reading, read_as, read_labels
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
 from harmofl.types import Task
+
+_FEW, _NEARLY_ALL = 4, 0.95
+"""How many colours a mask has, and for what share of its pixels."""
 
 
 def infer_info(
@@ -33,8 +38,19 @@ def infer_info(
     return replace(info, remark=found.remark, doubt=found.doubt)
 
 
+def looks_like_mask(image: Path) -> bool:
+    """Tell whether nearly all pixels have one of few colours, apart from what JPEG does to them."""
+    try:
+        planes = read_image(image)
+    except DataError:
+        return False
+    coarse = (planes * 7.99).astype(np.int64) if planes.dtype != np.uint8 else planes.astype(np.int64) >> 5
+    counts = np.bincount((coarse[:3] * np.array([1, 8, 64])[: len(coarse[:3]), None, None]).sum(axis=0).reshape(-1))
+    return bool(np.sort(counts)[-_FEW:].sum() >= _NEARLY_ALL * counts.sum())
+
+
 def _is_colour(image: Path) -> bool:
     try:
-        return read_header(image).colour
+        return read_header(image, turned=False).colour
     except DataError:
         return False

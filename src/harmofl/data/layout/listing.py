@@ -1,22 +1,29 @@
 """Listing one site of a plain folder: a record an image, with its mask or class and its patient."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harmofl.data.layout.declared import Declared
 from harmofl.data.layout.files import (
+    Listing,
     SiteFiles,
+    composed,
+    folded,
+    grouped,
+    has_images,
     image_files,
-    is_file,
     is_volume,
     normal,
     owner_of,
-    site_name,
     stem_of,
     subfolders,
     suffix_of,
 )
 from harmofl.data.layout.metadata import Row
+from harmofl.data.layout.names import image_key, mask_key, meaning
+from harmofl.data.layout.places import Place
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
 from harmofl.types import Task
@@ -26,80 +33,133 @@ MASK_FOLDERS = ("masks", "labels")
 
 @dataclass(frozen=True)
 class SiteFolder:
-    """A site's folder, its task and the rows of metadata.csv that speak of it (None without such a file)."""
+    """A site as it was found, before its images are listed.
 
+    Args:
+        name: the site's name.
+        folder: where it is.
+        task: None if it has no images.
+        places: where in the folder images are.
+        rows: those of metadata.csv that speak of it, None without such a file.
+        listed: a dataset.json that lists its images.
+    """
+
+    name: str
     folder: Path
-    task: Task
-    rows: tuple[Row, ...] | None
-
-
-def mask_folder(folder: Path) -> str | None:
-    """Return "masks" or "labels", whichever the site has."""
-    return next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
+    task: Task | None
+    places: tuple[Place, ...] = ()
+    rows: tuple[Row, ...] | None = None
+    listed: Declared | None = None
 
 
 def list_site(site: SiteFolder) -> SiteFiles:
-    """Return the site's records; `split` is "" where metadata.csv does not give it.
+    """Return the site's records; `split` is "" where neither metadata.csv nor folders give it.
 
     With metadata.csv its rows decide what is used; without, all images in the folder are.
 
     Raises:
-        DataError: if the class of an image cannot be told.
+        DataError: if the class of an image cannot be told, or an image is in several files.
     """
-    name = site_name(site.folder)
-    on_disk = _images_on_disk(site)
+    if site.listed:
+        return site.listed.site(site.name)
+    places = {place.images: place for place in site.places}
+    on_disk = {place: _images_in(site.folder, place) for place in site.places}
+    every = sorted(image for images in on_disk.values() for image in images)
     rows = site.rows
     if rows is None:
-        rows = tuple(Row(0, name, image, "", "", "") for image in on_disk)
-    target_of = _mask_of(site.folder) if site.task == "segmentation" else _class_of
-    records = tuple(_record(site.folder, row, target_of) for row in rows)
-    unlisted = set(on_disk) - {record.image for record in records}
+        rows = tuple(Row(0, site.name, image, "", "", "") for image in every)
+    else:
+        listing = Listing(site.folder)
+        rows = tuple(_found(site, row, listing) for row in rows)
+    if rows == () and site.rows is None:
+        _refuse_folders(site)
+    masks = {place: _masks_for(site.folder, place, images) for place, images in on_disk.items() if place.masks}
+    records = tuple(_record(row, _place_of(row.file, places, site.places), masks) for row in rows)
+    unlisted = set(every) - {record.image for record in records}
     table = "" if site.rows is None else "metadata.csv"
-    return SiteFiles(name, site.folder, records, tuple(sorted(unlisted)), table)
+    looked_in = tuple(dict.fromkeys(place.masks for place in site.places if place.masks))
+    return SiteFiles(site.name, site.folder, records, tuple(sorted(unlisted)), table, masks=looked_in)
 
 
-def _images_on_disk(site: SiteFolder) -> list[str]:
-    """Return the sorted paths of the site's images, relative to its folder."""
-    places = [site.folder / "images"]
-    if site.task == "classification":
-        places = [site.folder, *subfolders(site.folder)]
-    return sorted(path.relative_to(site.folder).as_posix() for place in places for path in image_files(place))
+def _images_in(folder: Path, place: Place) -> list[str]:
+    """Return the sorted paths of the place's images, relative to the site's folder."""
+    return [posixpath.join(place.images, path.name) for path in image_files(folder / place.images)]
 
 
-def _record(folder: Path, row: Row, target_of: Callable[[str, Row], str]) -> Record:
-    image = _resolve(folder, row.file)
+def _refuse_folders(site: SiteFolder) -> None:
+    """Say so if images are a folder deeper than they are looked for, as those of each patient may be."""
+    for place in site.places:
+        inner = [part.name for part in subfolders(site.folder / place.images) if has_images(part)]
+        if inner:
+            raise DataError(
+                f"{site.folder / place.images}: must hold images, but holds folders of them ({', '.join(inner[:3])}); "
+                "move the images up, or list them in a table, .csv, and give it in place of the folder"
+            )
+
+
+def _found(site: SiteFolder, row: Row, listing: Listing) -> Row:
+    """The row with its file as it is called on disk; it may be given relative to the folder of images."""
+    file = normal(row.file)
+    within = [place.images for place in site.places if meaning(posixpath.basename(place.images)).role == "images"]
+    candidates = [file, *(f"{place}/{file}" for place in within if not file.startswith(f"{place}/"))]
+    there = next(filter(None, map(listing.find, candidates)), "")
+    return replace(row, file=there or candidates[-1])
+
+
+def _place_of(image: str, places: Mapping[str, Place], every: Sequence[Place]) -> Place:
+    known = places.get(posixpath.dirname(image))
+    return known or next((place for place in every if place.masks), Place(posixpath.dirname(image)))
+
+
+def _record(row: Row, place: Place, masks: Mapping[Place, Callable[[str], str]]) -> Record:
+    image = row.file
     patient = row.patient or owner_of(image)
     case = owner_of(image) if is_volume(image) else patient
-    return Record(image, target_of(image, row), patient, case, row.split)
+    target = masks[place](image) if place in masks else _class_of(image, row, place)
+    return Record(image, target, patient, case, row.split or place.split)
 
 
-def _resolve(folder: Path, file: str) -> str:
-    """Return `file` relative to the site's folder; metadata.csv may give it relative to images/."""
-    file = normal(file)
-    here = is_file(folder / file) or not (folder / "images").is_dir()
-    return file if here or file.startswith("images/") else normal(f"images/{file}")
-
-
-def _class_of(image: str, row: Row) -> str:
+def _class_of(image: str, row: Row, place: Place) -> str:
     """Return the label, or the folder that the image is in."""
     if row.label:
         return row.label
     parent = Path(image).parent.name
-    if not parent:
+    if not parent or (place.split and meaning(parent).split):
         raise DataError(
             f"{row.site}/{image}: its class is unknown; put it in a folder named as its class, or add a "
             "column label to metadata.csv"
         )
-    return parent
+    return composed(parent)
 
 
-def _mask_of(folder: Path) -> Callable[[str, Row], str]:
-    """Return how to find an image's mask by its stem; a mask that is not there is named as its image."""
-    name = mask_folder(folder) or MASK_FOLDERS[0]
-    by_stem = {stem_of(path.name): f"{name}/{path.name}" for path in reversed(image_files(folder / name))}
+def _masks_for(folder: Path, place: Place, images: Sequence[str]) -> Callable[[str], str]:
+    """Return how to find an image's mask: by its stem, or by what is left of both without `_mask`, `_0000` and such.
 
-    def find(image: str, row: Row) -> str:
-        stem = stem_of(image)
-        return by_stem.get(stem, f"{name}/{stem}{suffix_of(image)}")
+    A mask that is not there is named as its image.
 
+    Raises:
+        DataError: if one mask is of several files with channels of one image.
+    """
+    files = {composed(stem_of(path.name)): path.name for path in reversed(image_files(folder / place.masks))}
+    by_case, by_key = grouped(files, folded), grouped(files, mask_key)
+
+    def find(image: str) -> str:
+        stem = composed(stem_of(image))
+        alike = by_case.get(folded(stem)) or by_key.get(image_key(stem), [])
+        name = files.get(stem) or (files[alike[0]] if len(alike) == 1 else f"{stem}{suffix_of(image)}")
+        return f"{place.masks}/{name}"
+
+    _refuse_channels(place, images, files)
     return find
+
+
+def _refuse_channels(place: Place, images: Sequence[str], masks: Mapping[str, str]) -> None:
+    """nnU-Net keeps the channels of an image in files of their own, case_0000 and case_0001; one file is read."""
+    stems = {composed(stem_of(image)): image for image in images}
+    for stem, image in stems.items():
+        case, number = stem[:-5], stem[-5:]
+        if number == "_0001" and f"{case}_0000" in stems and stem not in masks and case in masks:
+            raise DataError(
+                f"{place.images}: an image must be one file, but {case} has a file for each channel, "
+                f"{posixpath.basename(stems[f'{case}_0000'])} and {posixpath.basename(image)}; keep one of them"
+            )

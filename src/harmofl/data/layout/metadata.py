@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harmofl.data.layout.files import Listing, composed
 from harmofl.data.manifest import SPLITS
 from harmofl.data.tables import Table, column_name, read_table
 from harmofl.errors import DataError
 
+FILE = "metadata.csv"
 PATIENT_COLUMNS = ("patient", "group")
 """What the column that tells the patient may be called if the user does not say."""
 
@@ -48,7 +50,7 @@ def read_metadata(
     Raises:
         DataError: if a column is missing or a value is not allowed, naming the line.
     """
-    path = root / "metadata.csv"
+    path = root / (Listing(root).find(FILE) or FILE)
     if path.is_dir():
         raise DataError(f"{path}: must be a table, but is a folder; rename it")
     if not path.is_file():
@@ -61,6 +63,8 @@ def read_metadata(
     )
     if not table.rows:
         raise DataError(f"{path}: must have a row for each image, but has none; add them or delete the file")
+    used = (columns.site, "file", columns.label, columns.patient, columns.split)
+    table.require_values(filter(None, used))
     return tuple(_row(path, line, values, columns) for line, values in table.rows)
 
 
@@ -76,14 +80,9 @@ def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:
 
 def _row(path: Path, line: int, values: Mapping[str, str], columns: _Columns) -> Row:
     def value(column: str | None) -> str:
-        if column is None:
-            return ""
-        text = values[column]
-        if not text:
-            raise DataError(f"{path}:{line}: {column} is empty; fill it in or delete the row")
-        return text
+        return "" if column is None else composed(values[column])
 
     split = value(columns.split)
     if columns.split and split.lower() not in SPLITS:
         raise DataError(f"{path}:{line}: {columns.split} must be train, val or test, got {split!r}; mend the row")
-    return Row(line, value(columns.site), value("file"), value(columns.label), value(columns.patient), split.lower())
+    return Row(line, value(columns.site), values["file"], value(columns.label), value(columns.patient), split.lower())

@@ -1,12 +1,20 @@
 """Reading a folder into the records of a federation, whichever of the two layouts it has."""
 
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.decoding.images import read_header
-from harmofl.data.layout.files import FederationFiles, SiteFiles, normal, site_name, subfolders, written
-from harmofl.data.layout.folders import UNDERSTOOD, read_folders
+from harmofl.data.layout.files import (
+    FederationFiles,
+    Listing,
+    SiteFiles,
+    composed,
+    normal,
+    site_name,
+    subfolders,
+    written,
+)
+from harmofl.data.layout.folders import UNDERSTOOD, read_folders, read_list
 from harmofl.data.layout.table import Columns, read_table_layout
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest
 from harmofl.data.splits import FRACTIONS
@@ -37,6 +45,8 @@ def read_layout(
     """
     check_folder(folder)
     columns = columns or Columns()
+    if folder.is_file() and folder.suffix.lower() == ".json":
+        return read_list(folder, seed=seed, fractions=fractions, expected=expected)
     if folder.is_file():
         return read_table_layout(folder, columns, seed=seed, fractions=fractions)
     if (folder / "federation.toml").is_file():
@@ -50,10 +60,10 @@ def read_layout(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise DataError unless this is a folder, or a table of images, whose path can be written down."""
+    """Raise DataError unless this is a folder, or a table or list of images, whose path can be written down."""
     written(folder)
     written(folder.resolve())
-    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() == ".csv"):
+    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in (".csv", ".json")):
         what, fix = "there is no such folder", "check the path"
         if folder.exists():
             what, fix = "it is a file, not a folder", "give the folder that holds the sites"
@@ -64,7 +74,7 @@ def _check_names(folder: Path, files: FederationFiles) -> None:
     """Refuse two sites that a table or a person cannot tell apart, such as an umlaut written in two ways."""
     seen: set[str] = set()
     for site in files.sites:
-        name = unicodedata.normalize("NFC", site.name)
+        name = composed(site.name)
         if name in seen:
             raise DataError(f"{folder}: sites must have different names, got {name!r} twice; rename one of them")
         seen.add(name)
@@ -90,10 +100,13 @@ def _read_one_manifest(folder: Path) -> FederationFiles:
 
 def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
     """Return the site's rows, their paths written in the one way they are compared."""
-    records = (replace(record, image=normal(record.image)) for record in read_manifest(site))
-    if info.task == "segmentation":
-        records = (replace(record, target=normal(record.target)) for record in records)
-    return tuple(records)
+    listing = Listing(site)
+
+    def on_disk(file: str) -> str:
+        return listing.find(normal(file)) or normal(file)
+
+    target = on_disk if info.task == "segmentation" else composed
+    return tuple(replace(r, image=on_disk(r.image), target=target(r.target)) for r in read_manifest(site))
 
 
 def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int | None) -> FederationFiles:
@@ -121,7 +134,7 @@ def common_size(files: FederationFiles) -> tuple[int, int] | None:
     for site in files.sites:
         for record in site.records:
             try:
-                size = read_header(site.folder / record.image).size
+                size = read_header(site.folder / record.image, turned=False).size
             except DataError:
                 continue  # reported when it is decoded
             name = f"{site.name}/{record.image}"

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume, normal, owner_of, suffix_of
+from harmofl.data.layout.files import (
+    FederationFiles,
+    Listing,
+    SiteFiles,
+    composed,
+    is_volume,
+    normal,
+    owner_of,
+    suffix_of,
+)
 from harmofl.data.layout.folders import check_classes
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.manifest import SPLITS, Record
@@ -61,6 +70,7 @@ def read_rows(path: Path, columns: Columns) -> list[TableRow]:
     names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}
     if not table.rows:
         raise DataError(f"{path}: must have a row for each image, but has none; add them")
+    table.require_values(filter(None, names.values()))
     return [_row(path, line, values, names) for line, values in table.rows]
 
 
@@ -85,11 +95,8 @@ def _column(table: Table, what: str, wanted: str | None) -> str | None:
 
 
 def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, str | None]) -> TableRow:
-    found = {}
-    for what, name in names.items():
-        found[what] = values[name] if name else ""
-        if name and not found[what]:
-            raise DataError(f"{path}:{line}: {name} is empty; fill it in or delete the row")
+    found = {what: values[name] if name else "" for what, name in names.items()}
+    found |= {what: composed(found[what]) for what in ("site", "patient")}
     if found["split"] and found["split"].lower() not in SPLITS:
         raise DataError(
             f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; mend the row"
@@ -133,9 +140,9 @@ def read_table_layout(
     """
     rows = read_rows(path, columns)
     task = _task(path, rows)
-    by_site: dict[str, list[Record]] = defaultdict(list)
+    listing, by_site = Listing(path.parent), defaultdict(list)
     for row in rows:
-        by_site[row.site or path.stem].append(_record(path, row, task))
+        by_site[row.site or path.stem].append(_record(path, row, task, listing))
     sites = [
         SiteFiles(name, path.parent, tuple(with_splits(name, records, task, fractions, seed)), table=path.name)
         for name, records in sorted(by_site.items())
@@ -177,9 +184,13 @@ def unheeded(path: Path, columns: Columns, *, patients_told: bool = False) -> li
     return lines + ([f"columns that are not used: {', '.join(unused)}"] if unused else [])
 
 
-def _record(path: Path, row: TableRow, task: Task) -> Record:
-    image = inside(path, row.line, row.image)
-    target = inside(path, row.line, row.target) if task == "segmentation" else row.target
+def _record(path: Path, row: TableRow, task: Task, listing: Listing) -> Record:
+    def on_disk(file: str) -> str:
+        file = inside(path, row.line, file)
+        return listing.find(file) or file
+
+    image = on_disk(row.image)
+    target = on_disk(row.target) if task == "segmentation" else composed(row.target)
     patient = row.patient or owner_of(image)
     case = image.removesuffix(suffix_of(image)) if is_volume(image) else patient
     return Record(image, target, patient, case, row.split)

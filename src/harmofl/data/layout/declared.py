@@ -1,0 +1,126 @@
+"""dataset.json of nnU-Net, the Medical Segmentation Decathlon and MONAI: class names, and lists of images."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harmofl.data.layout.files import Listing, SiteFiles, is_volume, normal, owner_of, suffix_of
+from harmofl.data.manifest import Record
+from harmofl.errors import DataError
+from harmofl.types import Task
+
+FILE = "dataset.json"
+_LISTS = {
+    **dict.fromkeys(("training", "train"), "train"),
+    **dict.fromkeys(("validation", "val"), "val"),
+    **dict.fromkeys(("testing", "test"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a dataset.json says.
+
+    Args:
+        path: the file.
+        classes: their names in the order of their numbers, or none if it does not say.
+        records: the images it lists with what belongs to each; `split` is "" if all are in one list.
+        unlabelled: how many it lists without a label, which are not used.
+    """
+
+    path: Path
+    classes: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
+    unlabelled: int = 0
+
+    @property
+    def task(self) -> Task:
+        """Segmentation if labels are files."""
+        return "segmentation" if self.records and suffix_of(self.records[0].target) else "classification"
+
+    def site(self, name: str) -> SiteFiles:
+        """The listed images as a site."""
+        split = f"split by {self.path.name}" if any(record.split for record in self.records) else ""
+        return SiteFiles(name, self.path.parent, self.records, table=self.path.name, split=split)
+
+
+def read_declared(path: Path) -> Declared | None:
+    """Read a dataset.json; None if there is none, or it is of something else.
+
+    Raises:
+        DataError: if it is not JSON, or says what cannot be heeded.
+    """
+    if not path.is_file():
+        return None
+    try:
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: must be JSON that can be read, but {reason}; mend or remove it") from None
+    if isinstance(table, list):
+        table = {"training": table}
+    if not isinstance(table, dict):
+        return None
+    lists: dict[str, list[Any]] = {}
+    for key, split in _LISTS.items():
+        if isinstance(table.get(key), list):
+            lists.setdefault(split, []).extend(table[key])
+    items = {split: [one for one in found if _is_labelled(one)] for split, found in lists.items()}
+    several = sum(bool(found) for found in items.values()) > 1
+    listing = Listing(path.parent)
+    records = tuple(
+        _record(path, one, split if several else "", listing) for split, found in items.items() for one in found
+    )
+    if odd := next((r for r in records if bool(suffix_of(r.target)) != bool(suffix_of(records[0].target))), None):
+        raise DataError(f"{path}: labels must all be masks or all be classes, got {odd.target!r}; mend the list")
+    unlabelled = sum(map(len, lists.values())) - len(records)
+    return Declared(path, _classes(path, table.get("labels")), records, unlabelled)
+
+
+def _is_labelled(one: Any) -> bool:
+    return isinstance(one, Mapping) and "image" in one and ("label" in one or "mask" in one)
+
+
+def _classes(path: Path, labels: Any) -> tuple[str, ...]:
+    """Class names from {"0": "background"}, as the decathlon has it, or {"background": 0}, as nnU-Net has."""
+    if not isinstance(labels, Mapping) or not labels:
+        return ()
+    if all(str(key).isdigit() for key in labels):
+        labels = {name: int(number) for number, name in labels.items()}
+    labels = {name: int(one) if str(one).isdigit() else one for name, one in labels.items()}
+    names = {number: str(name) for name, number in labels.items() if isinstance(number, int)}
+    if len(names) < len(labels):
+        odd = next(name for name, number in labels.items() if not isinstance(number, int))
+        raise DataError(
+            f"{path}: each label must be a number of its own, but {odd} is {labels[odd]}; regions of several labels "
+            "are not read, write masks with one number a class"
+        )
+    if "ignore" in labels:
+        raise DataError(f"{path}: pixels to ignore are not read, but there is a label ignore; give them a class")
+    if sorted(names) != list(range(len(names))):
+        got = ", ".join(map(str, sorted(names)))
+        raise DataError(f"{path}: labels must be numbered from 0 on without a gap, got {got}; number them anew")
+    return tuple(names[number] for number in sorted(names))
+
+
+def _record(path: Path, one: Mapping[str, Any], split: str, listing: Listing) -> Record:
+    image, target = one["image"], one.get("label", one.get("mask"))
+    for what, value in (("image", image), ("label", target)):
+        if isinstance(value, Sequence | Mapping) and not isinstance(value, str):
+            raise DataError(f"{path}: an {what} must be one file, got {json.dumps(value)}; keep one of them")
+    image, target = _inside(path, str(image), listing), str(target)
+    if suffix_of(target):
+        target = _inside(path, target, listing)
+    patient = str(one.get("patient") or one.get("patient_id") or owner_of(image))
+    case = owner_of(image) if is_volume(image) else patient
+    return Record(image, target, patient, case, split)
+
+
+def _inside(path: Path, file: str, listing: Listing) -> str:
+    """The file's path relative to the folder; what is elsewhere stays as it is, and is refused later."""
+    root = path.parent.resolve()
+    if Path(file).is_absolute() and Path(file).is_relative_to(root):
+        file = Path(file).relative_to(root).as_posix()
+    return listing.find(normal(file)) or normal(file)

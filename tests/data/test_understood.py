@@ -1,0 +1,114 @@
+"""The line that says what was understood of a folder, and the warnings that come with it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from folders_on_disk import mask, photograph, records_of, save, save_volume, write_classes, write_masks, write_tree
+
+from harmofl.data import open_federation
+from harmofl.data.checking.problem import Problem, alike
+from harmofl.data.checking.quick import understood
+from harmofl.data.layout.reading import read_layout, settle
+from harmofl.errors import DataError
+
+
+def masks_with_patients(root, split=""):
+    write_masks(root)
+    rows = [f"{s},p{k}.png,q{k}{',' + split if split else ''}" for s in "ab" for k in range(6)]
+    (root / "metadata.csv").write_text("\n".join([f"site,file,patient{',split' if split else ''}", *rows]))
+    return root
+
+
+def test_a_folder_in_one_line(tmp_path):
+    files = read_layout(masks_with_patients(tmp_path / "m"))
+    assert understood(files) == (
+        "segmentation, 2 classes (background, foreground), 2 sites, 12 images 8x8 RGB, "
+        "split at random by patient from metadata.csv"
+    )
+    assert "12 images 8x8 RGB resized to 4x6, split" in understood(settle(files, (4, 6), None))
+    table = masks_with_patients(tmp_path / "s", "test")
+    assert understood(read_layout(table)).endswith("12 images 8x8 RGB, all for testing")
+    assert understood(read_layout(write_classes(tmp_path / "c"))) == (
+        "classification, 2 classes (cat, dog), 2 sites, 24 images 8x8 RGB, "
+        "split at random, each image a patient of its own"
+    )
+    tree = write_tree(tmp_path / "t", [replace(r, patient=f"z{k}") for k, r in enumerate(records_of())])
+    assert understood(read_layout(tree)) == (
+        "segmentation, 2 classes (background, foreground), 1 site, 6 images 8x8 RGB, split by patient from manifest.csv"
+    )
+
+
+def test_sizes_kinds_volumes_and_many_classes(tmp_path):
+    for k in range(4):
+        save(tmp_path / f"p/a/x{k % 2}/{'ab'[k % 2]}{k}.png", photograph(k, (8 + k, 9)))
+        save(tmp_path / f"p/a/x1/grey{k}.png", mask(k, (30, 20)).astype(np.uint16))
+        save_volume(tmp_path / f"v/imagesTr/{k}.nii.gz", np.ones((4, 5, 3), np.int16))
+        save_volume(tmp_path / f"v/labelsTr/{k}.nii.gz", np.ones((4, 5, 3), np.uint8))
+    names = {f"class {k}": k for k in range(12)}
+    (tmp_path / "v/dataset.json").write_text(json.dumps({"labels": names}))
+    assert "8 images 8x9 to 30x20 RGB and grey 16 bit," in understood(read_layout(tmp_path / "p"))
+    said = understood(read_layout(tmp_path / "v"))
+    assert "12 classes (class 0, class 1, class 2, class 3, class 4, class 5, class 6, class 7, and 4 more)" in said
+    assert "1 site, 4 volumes 4x5 int16, split at random" in said
+
+
+def test_what_folders_tell_of_the_split(tmp_path):
+    for split in ("train", "test"):
+        for k in range(5):
+            save(tmp_path / f"{split}/cat/{split}c{k}.png", photograph(k))
+            save(tmp_path / f"{split}/dog/{split}d{k}.png", photograph(9 + k))
+    assert understood(read_layout(tmp_path)).endswith("20 images 8x8 RGB, split by folders, val drawn from train")
+
+
+def test_it_is_told_before_an_error(tmp_path):
+    write_masks(tmp_path)
+    (tmp_path / "a/images/p1.png").write_bytes(b"")
+    told = []
+    with pytest.raises(DataError, match="cannot be read"):
+        open_federation(tmp_path, told=told.append)
+    assert told[0].startswith("segmentation, 2 classes")
+
+
+def test_warnings_are_told_once_and_at_most_ten(tmp_path):
+    write_masks(tmp_path, [f"s{k:02}" for k in range(14)])
+    (tmp_path / "s00/images/x.bmp").write_bytes(b"x")
+    told = []
+    open_federation(tmp_path, told=told.append)
+    assert told[1] == "warning: s00: test has only 1 case; a score over fewer than 5 says little"
+    assert sum(line.startswith("warning: ") for line in told) == 10
+    assert told[-2] == f"and 5 more warnings; `harmofl data check {tmp_path}` lists all"
+    assert told[-1].endswith(f"`harmofl data check {tmp_path}` does")
+    told.clear()
+    open_federation(tmp_path, told=told.append, warn=False)
+    assert len(told) == 1
+
+
+def problems(count, message, kind="k", site="a"):
+    return [Problem("error", site, f"images/p{k}.png", message.format(k=k, n=k + 2), kind) for k in range(count)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "mask masks/p{k}.png: labels must be 0 and 1, got {n}; mend the mask",
+        "cannot be read (broken at {n}.5)",
+        "mask p{k}_seg.png is {n}x8, image is 8x8",
+        "label must be one of a, b, got '{n} x'",
+    ],
+)
+def test_a_fault_of_many_files_is_one_line(message):
+    (one,) = alike(problems(1000, message))
+    assert str(one) == f"a/images/p0.png: {message.format(k=0, n=2)} (and 999 more like it)"
+    assert one.count == 1000
+    assert len(alike([*problems(3, message), *problems(3, message, site="b"), *problems(3, message, "other")])) == 3
+
+
+def test_few_faults_of_no_file_are_told_each_by_itself():
+    def of(count):
+        return [Problem("error", "a", "", f"patient 'z{k}' must be in one split", "k") for k in range(count)]
+
+    assert alike(of(3)) == of(3)
+    (one,) = alike(of(40))
+    assert one.message.endswith("(and 39 more like it)")
