@@ -46,6 +46,7 @@ def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
     assert plain.result()["passes"] == real.result()["passes"]
     assert plain.result()["chosen_round"] == real.result()["chosen_round"]
     assert plain.result()["num_images"] == real.result()["num_images"]
+    assert {key: real.card()[key] for key in ("images", "bits")} == {"images": "photographs", "bits": 8}
     kept, told = (read_moments(run.folder / "model") for run in (plain, real))
     assert set(kept) == set(told) == set(SITES)
     for site in SITES:

@@ -33,6 +33,8 @@ def misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) 
         and 1 <= len(said["classes"]) <= 1000
         and whole(said.get("channels"), 1, 1000)
         and wholes(said.get("size"), 2, 1)
+        and said.get("images") in ("volumes", "photographs", "both")
+        and said.get("bits") in (8, 16)
         and wholes(said.get("num_images"), 3, 0)
     )
     if said.get("site") != name:

@@ -203,6 +203,8 @@ class Server:
             "classes": list(first["classes"]),
             "channels": int(first["channels"]),
             "size": list(first["size"]),
+            "images": first["images"],
+            "bits": first["bits"],
             "metric": self.metric(first),
             "network": self.experiment.network.model_dump(),
             "method": dict(self.experiment.method),

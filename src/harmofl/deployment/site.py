@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harmofl.batch_statistics import as_lists, of_site
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates
@@ -139,6 +141,8 @@ class Desk:
             "classes": list(info.classes),
             "channels": int(images.shape[1]),
             "size": [int(n) for n in images.shape[2:]],
+            "images": info.images,
+            "bits": 8 if images.dtype == np.uint8 else 16,
             "num_images": [len(self.site.split(split)) for split in ("train", "val", "test")],
             "threads": self.trial.experiment.run.threads,
         }
