@@ -143,6 +143,9 @@ def renew(deployment: Path) -> list[str]:
         StorageError: if a file cannot be written.
     """
     authority, path = deployment / "authority", deployment / "server" / "cert.pem"
+    if not authority.is_dir():
+        fix = "give the folder that `harmofl deploy init` made; one made with --insecure has no certificates"
+        raise ConfigError(f"{deployment}: must hold the authority/ of a deployment, but has none; {fix}")
     ca, old = read_certificate(authority / "ca.pem"), read_certificate(path)
     root = _root(authority / "ca.key", ca)
     try:
