@@ -179,14 +179,21 @@ def test_the_bundle_runs_as_monai_runs_bundles(classes: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("channels", [3, 5])
-def test_a_model_of_volumes_is_described_and_run_as_such(channels: int, tmp_path: Path) -> None:
-    """The bundle reads a volume that is stored otherwise turned and of another size as training would."""
+def test_a_model_of_volumes_is_described_and_run_as_such(
+    channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle reads a volume that is stored otherwise turned, padded and of another size as training would."""
     parser = pytest.importorskip("monai.bundle", reason="needs MONAI: pip install 'harmofl[monai]'").ConfigParser()
     random = np.random.default_rng(0)
     for site, k in ((site, k) for site in "AB" for k in range(5)):
         mask = np.zeros((20, 24, 6), np.uint8)
         mask[5 + k : 12 + k, 6:15, 1:5] = 1
-        for part, voxels in (("images", mask * 300.0 + random.normal(100, 20, mask.shape)), ("masks", mask)):
+        frame = np.ones(mask.shape, bool)
+        frame[1:-1, 1:-1] = False
+        for part, voxels in (
+            ("images", np.where(frame, -9999, mask * 300.0 + random.normal(100, 20, mask.shape))),
+            ("masks", mask),
+        ):
             path = tmp_path / "data" / site / part / f"case{k}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([-1.0, 1.2, 3.0, 1.0])), path)
@@ -198,6 +205,9 @@ def test_a_model_of_volumes_is_described_and_run_as_such(channels: int, tmp_path
     names = names if channels == 5 else names[1:4]
     assert list(metadata["channel_def"].values()) == names and metadata["modality"] == "slices of volumes"
     assert f"with the channels {', '.join(names)}" in card and "hotograph" not in card
+    monkeypatch.syspath_prepend(bundle)
+    monkeypatch.delitem(sys.modules, "scripts", raising=False)
+    monkeypatch.delitem(sys.modules, "scripts.volumes", raising=False)
     parser.read_config(bundle / "configs" / "inference.json")
     parser.update({"bundle_root": str(bundle), "output_dir": str(tmp_path / "eval")})
     parser["dataset_dir"] = str(tmp_path / "data" / "A" / "images")

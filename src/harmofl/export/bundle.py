@@ -7,11 +7,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
-from harmofl.data.decoding.volumes import CLIP_QUANTILE
+from harmofl.data.decoding import volumes
 
+_CONSTANTS = ("CLIP_QUANTILE", "_LOW_QUANTILE", "_PADDING")
+"""What `harmofl.data.decoding.volumes.contrast`, which bundles of volumes hold, refers to."""
 _IMPORTS = [f"$import {name}" for name in ("glob", "os", "torch", "numpy")]
 _SIXTEEN = "image.convert('I').point(lambda level: level * (1 / 257) + 0).convert('L')"
 
@@ -29,7 +32,11 @@ def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -
         (folder / part).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(pt2, folder / "models" / "model.pt2")
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
-    reading = _of_volumes(about) if takes_volumes(about) else _of_photographs(about)
+    reading = _of_volumes() if takes_volumes(about) else _of_photographs(about)
+    if takes_volumes(about):
+        (folder / "scripts").mkdir(exist_ok=True)
+        (folder / "scripts" / "__init__.py").write_text("", encoding="utf-8")
+        (folder / "scripts" / "volumes.py").write_text(_script(about), encoding="utf-8")
     for name, content in (("metadata", _metadata(about)), ("inference", {**_inference(), **reading})):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 
@@ -129,23 +136,51 @@ def _of_photographs(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_volumes(about: Mapping[str, Any]) -> dict[str, Any]:
-    """NIfTI files become slices with their neighbours as channels, as in training; an answer has a row a slice."""
-    (height, width), channels = about["size"], about["channels"]
-    whole = "floor" if about.get("levels", "rounded") == "truncated" else "rint"
+def _of_volumes() -> dict[str, Any]:
+    """NIfTI files become slices with their neighbours as channels; an answer has a row a slice."""
     return {
-        "imports": [*_IMPORTS, "$import nibabel", "$from PIL import Image"],
-        "voxels": "$lambda path: numpy.moveaxis(nibabel.as_closest_canonical(nibabel.load(path))"
-        ".get_fdata(dtype='float32'), 2, 0)",
-        "ends": f"$lambda voxels: (float(voxels.min()), float(numpy.quantile(voxels, {CLIP_QUANTILE})))",
-        "scaled": f"$lambda voxels, low, high: numpy.{whole}((numpy.clip(voxels, low, high) - low) "
-        "* (255 / (high - low) if high > low else 0.0)).astype('uint8')",
-        "resized": "$lambda slices: numpy.stack([numpy.asarray(Image.fromarray(one)"
-        f".resize(({width}, {height}), 2)) for one in slices])",
-        "with_neighbours": f"$lambda slices: slices[numpy.clip(numpy.arange(len(slices))[:, None] "
-        f"+ numpy.arange({channels}) - {channels // 2}, 0, len(slices) - 1)]",
-        "slices": "$lambda voxels: @with_neighbours(@resized(@scaled(voxels, *@ends(voxels))))",
-        "preprocessing": "$lambda item: torch.from_numpy(@slices(@voxels(item['image'])) / numpy.float32(255))",
+        "imports": [*_IMPORTS, "$from scripts.volumes import slices_of"],
+        "preprocessing": "$lambda item: torch.from_numpy(slices_of(item['image']))",
         "probabilities": "$[torch.cat([@inferer(part, @network).detach() for part in volume.split(16)]) "
         "for volume in @dataset]",
     }
+
+
+_SCRIPT = '''"""Reads a volume as it was read while training."""
+
+import nibabel
+import numpy as np
+from PIL import Image
+
+HEIGHT, WIDTH, CHANNELS, TRUNCATED = {height}, {width}, {channels}, {truncated}
+{constants}
+
+
+{contrast}
+
+def slices_of(path: str) -> np.ndarray:
+    """(slices, channels, height, width) float32 in [0, 1], across the third axis of the volume turned to RAS."""
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    voxels = np.moveaxis(image.get_fdata(dtype=np.float32).reshape(image.shape[:3]), 2, 0)
+    low, high = contrast(voxels)
+    low = float(voxels.min()) if TRUNCATED else low
+    grey = (np.clip(voxels, low, high) - low) * (255 / (high - low) if high > low else 0.0)
+    grey = (grey if TRUNCATED else np.rint(grey)).astype(np.uint8)
+    resized = [np.asarray(Image.fromarray(plane).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)) for plane in grey]
+    neighbours = np.arange(len(grey))[:, None] + np.arange(CHANNELS) - CHANNELS // 2
+    return np.stack(resized)[np.clip(neighbours, 0, len(grey) - 1)] / np.float32(255)
+'''
+
+
+def _script(about: Mapping[str, Any]) -> str:
+    (height, width), truncated = about["size"], about.get("levels", "rounded") == "truncated"
+    constants = "\n".join(f"{name} = {getattr(volumes, name)}" for name in _CONSTANTS)
+    contrast = getsource(volumes.contrast)
+    return _SCRIPT.format(
+        height=height,
+        width=width,
+        channels=about["channels"],
+        truncated=truncated,
+        constants=constants,
+        contrast=contrast,
+    )

@@ -79,11 +79,13 @@ def _use(about: Mapping[str, Any]) -> str:
     kind = "Photographs" if about.get("images") == "photographs" else "Images"
     taken = f"{kind} {shape}: 8-bit values divided by 255, resized by Pillow's bilinear filter."
     if takes_volumes(about):
+        levels = about.get("levels", "rounded")
+        lowest = " but for padding and few far below the rest" if levels == "rounded" else ""
         taken = (
             f"Slices of volumes {shape}, across the third axis of the volume turned to RAS, with the channels "
-            f"{', '.join(channels_of(about))}, at the ends the last slice again. Grey values of a volume, clipped at "
-            f"its {CLIP_QUANTILE} quantile, become 0 to 255 from lowest to highest, {about.get('levels', 'rounded')}, "
-            "are resized by Pillow's bilinear filter, and divided by 255."
+            f"{', '.join(channels_of(about))}, at the ends the last slice again. Grey values of a volume become 0 to "
+            f"255 from the lowest{lowest}, to the {CLIP_QUANTILE} quantile, {levels}, are resized by Pillow's bilinear "
+            "filter, and divided by 255."
         )
     return f"{taken} Out come class probabilities {out}.\n"
 
