@@ -3,7 +3,7 @@
     python benchmarks/figures.py           # brings every marked figure, table and picture up to date
     python benchmarks/figures.py --check   # says which are not; the tests do the same
 
-In a page, `0.596<!-- nuclei_he6/main-batch | fedavg | average -->` is one figure, and what stands between
+In a page, `0.596<!-- nuclei_he6/main-batch; fedavg; average -->` is one figure, and what stands between
 `<!-- table nuclei_he6/main-batch -->` and `<!-- end -->` a table. Results are those that `pack` wrote into
 benchmarks/results.
 """
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/evidence.md", "docs/which.md", "docs/versions.md", "docs/index.md")
 """Every figure of three decimals in these is marked."""
 
-FIGURE = re.compile(r"(?P<text>[+-]?\d+\.\d+)<!-- (?P<part>[\w/.-]+) \| (?P<method>[^|]+) \| (?P<what>[^|]+?) -->")
+FIGURE = re.compile(r"(?P<text>[+-]?\d+\.\d+)<!-- (?P<part>[\w/.-]+); (?P<method>[^;]+); (?P<what>[^;]+?) -->")
 TABLE = re.compile(r"(?P<head><!-- table (?P<part>[\w/.-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 UNMARKED = re.compile(r"(?<![\w.])[+-]?0?\.\d{3}(?!\d)(?!<!--)")
 WIDE = ("rounds", "s/round", "MB sent", "MB kept", "MB held")
@@ -93,8 +93,33 @@ def _best(federation: str) -> Comparison:
     return compare(metric, best, best[0].variant.label, left_out=False, equal="rounds")
 
 
+NORMS = ("batch", "group", "instance")
+
+
+def by_normalization() -> str:
+    """Validation scores of seed 0 under each normalization, at the learning rate of the configurations."""
+    _, out = _store()
+    lines = ["| federation | method | " + " | ".join(NORMS) + " |", "|---" * (len(NORMS) + 2) + "|"]
+    for federation in sorted(path.name for path in (out / "evidence").iterdir()):
+        found: dict[str, dict[str, float]] = {}
+        for norm in NORMS:
+            if (folder := out / "evidence" / federation / f"main-{norm}").is_dir():
+                for outcome in collect(_jobs(folder))[1]:
+                    if 0 in outcome.seeds:
+                        score = float(outcome.val[outcome.seeds.index(0)])
+                        found.setdefault(outcome.variant.label, {})[norm] = score
+        for method, scores in found.items():
+            if len(scores) == len(NORMS):
+                best = max(scores.values())
+                texts = [f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in map(scores.__getitem__, NORMS)]
+                lines.append(f"| {federation} | {method} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def table(part: str) -> str:
     """The columns of a comparison that a reader needs, as Markdown."""
+    if part == "normalizations":
+        return by_normalization()
     found = comparison(part)
     names = header(found)
     kept = [k for k, name in enumerate(names) if name not in (*WIDE, "std")]
@@ -147,9 +172,10 @@ def pictures(pages: Sequence[str]) -> None:
     """The picture beside each table: docs/evidence/FEDERATION-KIND.png."""
     for page in pages:
         for part in {m["part"] for m in TABLE.finditer((ROOT / page).read_text(encoding="utf-8"))}:
-            path = ROOT / "docs" / "evidence" / f"{part.replace('/', '-')}.png"
-            path.parent.mkdir(exist_ok=True)
-            write_atomic(path, vega.picture(overview(comparison(part)), "png"))
+            if part != "normalizations":
+                path = ROOT / "docs" / "evidence" / f"{part.replace('/', '-')}.png"
+                path.parent.mkdir(exist_ok=True)
+                write_atomic(path, vega.picture(overview(comparison(part)), "png"))
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ def test_figures_of_the_documentation_are_those_of_the_results() -> None:
 
 
 def test_a_figure_that_is_wrong_or_has_no_mark_is_found() -> None:
-    mark = "<!-- bloodcells/main | harmofl | average -->"
+    mark = "<!-- bloodcells/main; harmofl; average -->"
     code = f"""
-text = "HarmoFL 0.123{mark}, gain 0.5<!-- bloodcells/main | harmofl | gain -->, others 0.987 and 95 % of 12.3456"
+text = "HarmoFL 0.123{mark}, gain 0.5<!-- bloodcells/main; harmofl; gain -->, others 0.987 and 95 % of 12.3456"
 print(figures.filled(text)); print(figures.unmarked(text))
 """
     filled, unmarked = told(code).splitlines()
