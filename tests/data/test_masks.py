@@ -93,6 +93,7 @@ READ = {  # how masks are made, their suffix; classes, which of them each label 
     "deep": (lambda k: coloured(BLACK, GREEN, RED)(k) * np.uint16(257), ".tif", GREEN_FIRST, IN_ORDER, "#00ff00"),
     "palette": (with_palette(BLACK, RED, GREEN), ".png", RED_FIRST, IN_ORDER, "0 (background), #ff0000, #00ff00"),
     "palettes": (SEVERAL, ".png", RED_FIRST, IN_ORDER, "0 (background), #ff0000, #00ff00"),
+    "no black": (with_palette(GREEN, RED, WHITE), ".png", ("#00ff00", "#ff0000", "#ffffff"), IN_ORDER, "#00ff00, #ff0"),
     "clear": (with_palette(WHITE, RED, GREEN, transparency=0), ".png", RED_FIRST, IN_ORDER, "12 masks have an alpha"),
     "alpha": (coloured(CLEAR, SOLID, SOLID), ".png", BINARY, ONE, "12 masks have an alpha channel"),
     "black": (coloured((0, 0, 0, 0), (0, 0, 0, 255), (0, 0, 0, 255)), ".png", BINARY, ONE, "12 masks have an alpha"),

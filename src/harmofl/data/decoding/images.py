@@ -1,4 +1,4 @@
-"""Reading one image or mask file: PNG, JPEG and TIFF here, NIfTI through `volumes`."""
+"""Reading one image or mask file: PNG, JPEG and TIFF through `photographs`, NIfTI through `volumes`."""
 
 import logging
 import threading
@@ -11,8 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from harmofl.data.decoding import stored, volumes
-from harmofl.data.decoding.stored import Header, Stored, read_stored
+from harmofl.data.decoding import photographs, volumes
+from harmofl.data.decoding.photographs import read_stored
+from harmofl.data.decoding.stored import Header, Stored
 from harmofl.data.layout.files import is_file, is_volume, suffix_of
 from harmofl.errors import DataError
 from harmofl.types import Levels
@@ -35,7 +36,7 @@ def read_header(path: Path, *, turned: bool = True) -> Header:
         if is_volume(path.name):
             geometry = volumes.read_geometry(path)
             return Header(geometry.shape[:2], colour=False, kind=f"volume, {geometry.dtype}")
-        return stored.read_header(path, turned=turned)
+        return photographs.read_header(path, turned=turned)
 
 
 def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:

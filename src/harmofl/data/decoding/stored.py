@@ -1,26 +1,8 @@
-"""The numbers of one photograph or mask as its file stores them, before they are taken for brightness or labels."""
+"""What one photograph or mask holds, before its numbers are taken for brightness or labels."""
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from harmofl.data.decoding import tiffs
-from harmofl.errors import DataError
-
-ORIENTATION = 0x0112
-"""The tag, in TIFF and EXIF, that says how a viewer is to turn the image; pixels are used as stored."""
-_MODES = {
-    **{"1": "black and white", "L": "grey", "LA": "grey with alpha", "La": "grey with alpha", "I;16": "grey"},
-    **{"P": "palette", "PA": "palette", "RGBA": "RGB with alpha", "RGBa": "RGB with alpha"},
-}
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_BITS = 24  # where a PNG says how many
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,7 @@ class Stored:
         alpha: (H, W) whole numbers, largest where the image is opaque, or None.
         white_is_zero: whether greys run from white to black.
         orientation: as of `Header`.
-        lossy: whether the file is a JPEG.
+        lossy: whether it is a JPEG, which changes numbers.
     """
 
     samples: np.ndarray
@@ -63,95 +45,3 @@ class Stored:
     white_is_zero: bool = False
     orientation: int = 1
     lossy: bool = False
-
-
-def read_header(path: Path, *, turned: bool = True) -> Header:
-    """Read the header of a photograph or mask, see `images.read_header`; to be called within `images.reading`."""
-    with _opened(path) as (file, start):
-        if tiffs.is_tiff(start):
-            page = tiffs.describe(file)
-            name = f"{page.meaning} with alpha" if page.alpha else page.meaning
-            return Header(page.size, page.colour, _kind(name, page.bits), page.alpha, page.orientation)
-        with Image.open(file) as image:
-            return Header(
-                (image.height, image.width),
-                colour=image.mode not in ("1", "L", "LA", "La", "I;16", "I"),
-                kind=_kind(_MODES.get(image.mode, image.mode), 16 if _deep(image, start) else 8),
-                alpha=image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
-                orientation=image.getexif().get(ORIENTATION, 1) if turned else 1,
-            )
-
-
-def _kind(name: str, bits: int) -> str:
-    return f"{name}, {16 if bits > 8 else 8} bit"
-
-
-def read_stored(source: Path | BinaryIO) -> Stored:
-    """Decode a photograph or mask, from a file or from memory; to be called within `images.reading` or `quiet`.
-
-    Raises:
-        DataError: if it is several images, or of a kind that is not read exactly.
-    """
-    with _opened(source) as (file, start):
-        if tiffs.is_tiff(start):
-            return Stored(**tiffs.read(file))
-        with Image.open(file) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                raise DataError(f"must be one image, got a {image.format} of {pages} frames; split it into files")
-            image.load()
-            orientation = image.getexif().get(ORIENTATION, 1)
-            if _deep(image, start) and image.mode in ("RGB", "RGBA", "LA"):  # Pillow would keep 8 bits of 16
-                file.seek(0)
-                samples, alpha = _deep_png(file.read())
-                return Stored(samples, 16, alpha=alpha, orientation=orientation)
-            return _pillow(image, start, orientation)
-
-
-@contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[tuple[BinaryIO, bytes]]:
-    """Yield a file at its beginning, and its first bytes."""
-    with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:  # noqa: PTH123
-        start = file.read(_PNG_BITS + 1)
-        file.seek(0)
-        try:
-            yield file, start
-        except UnidentifiedImageError:
-            raise DataError("cannot be read (it is no image of a known format); restore it or leave it out") from None
-
-
-def _deep(image: Image.Image, start: bytes) -> bool:
-    return image.mode.startswith("I") or (start.startswith(_PNG) and start[_PNG_BITS] == 16)
-
-
-def _deep_png(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
-    import imagecodecs
-
-    pixels = imagecodecs.png_decode(data)
-    if pixels.shape[2] in (2, 4):
-        return pixels[..., :-1], pixels[..., -1]
-    return pixels, None
-
-
-def _pillow(image: Image.Image, start: bytes, orientation: int) -> Stored:
-    alpha = None
-    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-    bits, palette = 8, None
-    if image.mode == "P":
-        palette = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
-        samples = np.asarray(image)
-    elif image.mode == "1":
-        samples, bits = np.asarray(image, dtype=np.uint8), 1
-    elif image.mode.startswith("I"):
-        samples, bits = np.asarray(image), 16
-    elif image.mode in ("L", "LA", "La"):
-        samples = np.asarray(image.convert("L"))
-        if start.startswith(_PNG) and start[_PNG_BITS] in (2, 4):
-            bits = start[_PNG_BITS]
-            samples = samples // (255 // (2**bits - 1))
-    else:
-        samples = np.asarray(image.convert("RGB"))
-    return Stored(
-        np.atleast_3d(samples), bits, palette, alpha, orientation=orientation, lossy=image.format in ("JPEG", "MPO")
-    )

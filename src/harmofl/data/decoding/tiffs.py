@@ -1,11 +1,11 @@
 """TIFF by way of tifffile: exactly, whatever the bits, planes and byte order, or not at all."""
 
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from harmofl.data.decoding.stored import Header, Stored
 from harmofl.errors import DataError
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -14,34 +14,9 @@ _MEANINGS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "RGB"}
 _WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6
 _PLANES = {"grey": 1, "RGB": 3, "palette": 1, "CMYK": 4}
 _JPEG = (6, 7, 33007, 34892)
-_LOSSY = (*_JPEG, 33003, 33004, 33005, 34712, 50001)  # JPEG 2000 and WebP may be either
 _ASSOCIATED = 1  # alpha by which the colours have been multiplied
 _FORMATS = (1, 2, 3)  # unsigned, signed, floats
 _MOST_BITS = 16
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a TIFF says of its only image.
-
-    Args:
-        size: (H, W).
-        meaning: "grey", "RGB", "palette" or "CMYK".
-        bits: of a sample.
-        alpha: whether there is an alpha channel.
-        orientation: how a viewer would turn it, 1 to 8; 1 if as stored.
-    """
-
-    size: tuple[int, int]
-    meaning: str
-    bits: int
-    alpha: bool
-    orientation: int
-
-    @property
-    def colour(self) -> bool:
-        """Tell whether it is in colour, as it is said to be."""
-        return self.meaning != "grey"
 
 
 def is_tiff(start: bytes) -> bool:
@@ -49,7 +24,7 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in _MAGIC
 
 
-def describe(file: BinaryIO) -> Page:
+def read_header(file: BinaryIO) -> Header:
     """Read a TIFF's header.
 
     Raises:
@@ -58,65 +33,75 @@ def describe(file: BinaryIO) -> Page:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        return _page(tiff)[1]
+        page, meaning = _page(tiff)
+        alpha = page.samplesperpixel > _planes(page, meaning)
+        kind = f"{meaning}{' with alpha' if alpha else ''}, {16 if np.max(page.bitspersample) > 8 else 8} bit"
+        return Header((page.imagelength, page.imagewidth), meaning != "grey", kind, alpha, _orientation(page))
 
 
-def _page(tiff: Any) -> tuple[Any, Page]:
+def _page(tiff: Any) -> tuple[Any, str]:
+    """Return the only image and what its numbers mean."""
     page = tiff.pages[0]
     pages = max(len(tiff.pages), int((tiff.imagej_metadata or {}).get("images", 1)))
     if pages > 1:
         raise DataError(f"must be one image, got a TIFF of {pages} pages; split it into files or use NIfTI")
+    if page.imagedepth != 1:
+        raise DataError(f"must be one image, got {page.imagedepth} planes in depth; split it into files or use NIfTI")
     meaning = _MEANINGS.get(int(page.photometric))
     if not meaning or (page.photometric == _YCBCR and page.compression not in _JPEG):
         raise DataError(f"colours must be grey, RGB, CMYK or a palette, got {page.photometric.name}; convert the file")
-    extra = page.samplesperpixel - (3 if page.photometric == _YCBCR else _PLANES[meaning])
+    extra = page.samplesperpixel - _planes(page, meaning)
     if extra < 0 or (extra > 1 and meaning == "grey"):
         raise DataError(f"must have {_PLANES[meaning]} planes to be {meaning}, got {page.samplesperpixel}; split them")
-    if page.imagedepth != 1:
-        raise DataError(f"must be one image, got {page.imagedepth} planes in depth; split it into files or use NIfTI")
+    return page, meaning
+
+
+def _planes(page: Any, meaning: str) -> int:
+    return 3 if page.photometric == _YCBCR else _PLANES[meaning]
+
+
+def _orientation(page: Any) -> int:
     tag = page.tags.get("Orientation")
-    turned = int(tag.value) if tag and int(tag.value) in range(1, 9) else 1
-    size = (page.imagelength, page.imagewidth)
-    return page, Page(size, meaning, int(np.max(page.bitspersample)), extra > 0, turned)
+    return int(tag.value) if tag and int(tag.value) in range(1, 9) else 1
 
 
-def read(file: BinaryIO) -> dict[str, Any]:
-    """Decode a TIFF into the arguments of `stored.Stored`.
+def read_stored(file: BinaryIO) -> Stored:
+    """Decode a TIFF.
 
     Raises:
-        DataError: as `describe`, or if it is cut off, too large, or its numbers have too many bits.
+        DataError: as `read_header`, or if it is cut off, too large, or its numbers have too many bits.
     """
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        page, said = _page(tiff)
-        _whole(page, tiff.filehandle.size)
-        if np.ndim(page.bitspersample):
-            raise DataError(f"all planes must have as many bits, got {page.bitspersample}; convert the file")
-        if page.sampleformat not in _FORMATS:
-            raise DataError(f"pixels must be numbers, got {page.dtype or 'a kind that is not known'}; convert the file")
+        page, meaning = _page(tiff)
+        _demand_exact(page, tiff.filehandle.size)
         pixels = page.asarray(maxworkers=1).reshape(page.shaped)  # planes apart, depth, rows, columns, planes together
         samples = pixels[:, 0, ..., 0].transpose(1, 2, 0) if page.planarconfig == 2 else pixels[0, 0]
-        planes = 3 if page.photometric == _YCBCR else _PLANES[said.meaning]
-        samples, alpha = samples[..., :planes], samples[..., planes] if said.alpha else None
-        palette = _palette(page.colormap) if page.photometric == _PALETTE else None
-        if alpha is not None and _ASSOCIATED in page.extrasamples:
-            opaque = alpha == 2**said.bits - 1
-            if not (opaque | (alpha == 0)).all():
-                raise DataError("half-transparent pixels must not be multiplied by their alpha; save without alpha")
-        return {
-            "samples": _rgb(samples) if page.photometric == _CMYK else _unsigned(samples, said.bits),
-            "bits": min(said.bits, _MOST_BITS),
-            "palette": palette,
-            "alpha": alpha,
-            "white_is_zero": page.photometric == _WHITE_IS_ZERO,
-            "orientation": said.orientation,
-            "lossy": page.compression in _LOSSY,
-        }
+        planes, bits = _planes(page, meaning), page.bitspersample
+        alpha = samples[..., planes] if samples.shape[2] > planes else None
+        if alpha is not None and _ASSOCIATED in page.extrasamples and ((alpha > 0) & (alpha < 2**bits - 1)).any():
+            raise DataError("half-transparent pixels must not be multiplied by their alpha; save without alpha")
+        samples = samples[..., :planes]
+        return Stored(
+            _rgb(samples) if page.photometric == _CMYK else _unsigned(samples, bits),
+            min(bits, _MOST_BITS),
+            _palette(page.colormap) if page.photometric == _PALETTE else None,
+            alpha,
+            white_is_zero=page.photometric == _WHITE_IS_ZERO,
+            orientation=_orientation(page),
+            lossy=page.compression in _JPEG,
+        )
 
 
-def _whole(page: Any, size: int) -> None:
-    """Demand that all pixels are in the file, and not more than Pillow takes of other formats."""
+def _demand_exact(page: Any, size: int) -> None:
+    """Demand numbers that are read as they are, all in the file, and not more than Pillow takes of other formats."""
+    if np.ndim(page.bitspersample):
+        raise DataError(f"all planes must have as many bits, got {page.bitspersample}; convert the file")
+    if page.sampleformat not in _FORMATS:
+        raise DataError(f"pixels must be numbers, got {page.dtype or 'a kind that is not known'}; convert the file")
+    if page.photometric == _WHITE_IS_ZERO and page.bitspersample > _MOST_BITS:
+        raise DataError(f"pixels whose 0 is white must be 8 or 16 bit, got {page.bitspersample}; convert the file")
     if (most := Image.MAX_IMAGE_PIXELS) and page.imagelength * page.imagewidth > 2 * most:
         raise DataError(f"must have at most {2 * most:,} pixels, got {page.imagelength * page.imagewidth:,}; cut it up")
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))

@@ -83,9 +83,10 @@ def contrast(values: np.ndarray) -> tuple[float, float]:
     the next as that is from white (black is then the next).
     """
     low, high = float(values.min()), float(np.quantile(values, CLIP_QUANTILE))
-    most = float(np.quantile(values, _LOW_QUANTILE))
-    if most - low > high - most > 0:
-        return most, high
+    if np.count_nonzero(values < (low + high) / 2) < _LOW_QUANTILE * values.size:  # else the quantile is below that
+        most = float(np.quantile(values, _LOW_QUANTILE))
+        if most - low > high - most > 0:
+            return most, high
     inside = float(values.min(initial=np.inf, where=values > low))
     return (inside, high) if inside - low > _PADDING * (high - inside) > 0 else (low, high)
 

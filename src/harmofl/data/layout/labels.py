@@ -115,14 +115,15 @@ def _solid(numbers: np.ndarray) -> frozenset[int]:
 
 
 def _classes(values: Sequence[int], found: Sequence[Found]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and numbers of the classes in their order; colours of palettes in the order of the first one."""
+    """Names and numbers of the classes in their order; colours in the order of the first palette, but black first."""
+    order = tuple(values)
+    if coloured := values[-1] >= COLOUR:
+        places = list(dict.fromkeys(number for mask in found for number in mask.palette))
+        order = tuple(sorted(values, key=lambda value: (value != 0, [*places, value].index(value), value)))
     if len(values) == len(BINARY):
-        return BINARY, tuple(values)
-    if not values or values[-1] < COLOUR:
-        return tuple(f"class_{value}" for value in values), tuple(values)
-    places = [number for mask in found for number in mask.palette]
-    first = {number: place for place, number in reversed([*enumerate(places)])}
-    order = tuple(sorted(values, key=lambda value: (value != 0, first.get(value, len(places)), value)))
+        return BINARY, order
+    if not coloured:
+        return tuple(f"class_{value}" for value in order), order
     return tuple(BINARY[0] if value == 0 else f"#{_rgb(value):06x}" for value in order), order
 
 
@@ -172,7 +173,7 @@ def _doubt(found: Sequence[Found], values: Sequence[int]) -> str:
 
 
 def _doubt_of_colours(found: Sequence[Found], values: Sequence[int]) -> str:
-    if values[0] != 0:
+    if values[0] != 0 and (not found[0].palette or len({mask.palette for mask in found}) > 1):
         got = ", ".join(f"#{_rgb(value):06x}" for value in values[:4])
         return (
             f"masks in colours must be black where there is nothing, got {got}; save them so, or as numbers from 0 on"
