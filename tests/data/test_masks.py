@@ -145,10 +145,11 @@ def one_number_an_image(k):
 
 
 IN_DOUBT = {
-    "smooth": (smooth(WHITE), ".png", "between others and never on 3 x 3 pixels, as smoothing"),
-    "smooth red": (smooth(RED), ".png", "between others and never on 3 x 3 pixels, as smoothing"),
+    "smooth": (smooth(WHITE), ".png", "between others, as smoothing"),
+    "smooth red": (smooth(RED), ".png", "between others, as smoothing"),
     "JPEG": (numbers(0, 255, 255), ".jpg", r"a/masks/p0\.jpg: a mask must not be a JPEG"),
     "coloured JPEG": (coloured(BLACK, RED, GREEN), ".jpg", "a mask must not be a JPEG"),
+    "nearly white": (numbers(0, 254, 255), ".png", r"a/masks/p0\.png: a mask must have one number a class, got 254"),
     "cells": (cells, ".png", "masks look like numbered objects .up to 14, each of one piece"),
     "one number an image": (one_number_an_image, ".png", "masks look like numbered objects .up to 6"),
     "a picture": (lambda k: photograph(k, (SIDE, SIDE)), ".png", "between others|values up to"),

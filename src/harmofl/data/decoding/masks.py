@@ -134,9 +134,9 @@ def to_labels(mask: np.ndarray, count: int, values: tuple[int, ...] = ()) -> np.
     """
     found = np.unique(mask)
     if not values and found[-1] >= COLOUR:
-        raise DataError(
-            f"a mask must be grey with one number a pixel, got colours ({named(int(found[-1]))}); convert it"
-        )
+        got = f"got colours ({named(int(found[-1]))})"
+        fix = "convert it, or give the colours of the classes as values in federation.toml"
+        raise DataError(f"a mask must be grey with one number a pixel, {got}; {fix}")
     known = values or ((0, 255) if count == 2 and found[-1] == 255 else tuple(range(count)))
     if odd := [value for value in found.tolist() if value not in known]:
         names = "0 and 1 (or 0 and 255)" if count == 2 else f"0..{count - 1}"

@@ -19,7 +19,7 @@ WHITE = 255
 _PICTURE = 64
 """So many colours, or greys that are not 0, 1, 2, ..., are no classes."""
 _CLOSE = 16
-"""So near to one another, greys are not taken for smoothed edges."""
+"""So near to black or white, greys may be meant as these, and so near to one another, not as smoothed edges."""
 _FEWEST, _ONE_PIECE, _LOOKS = 5, 0.95, 64
 """From how many values on, in one piece at what share, and at how many masks instances are looked for."""
 
@@ -69,7 +69,7 @@ def read_labels(sites: Sequence[SiteFiles]) -> Reading:
     if doubt := _doubt(found, values):
         return Reading(BINARY, (), remark, doubt)
     classes, order = _classes(values, found)
-    if len(values) > _FEWEST and _are_instances(found, values, dict(paths)):
+    if len(values) > _FEWEST and _are_instances(found, dict(paths)):
         doubt = (
             f"masks look like numbered objects (up to {named(values[-1])}, each of one piece): make them 0 and 255, or "
             "if they are classes, name them with `harmofl data import --classes`"
@@ -147,29 +147,27 @@ def _doubt(found: Sequence[Found], values: Sequence[int]) -> str:
                 f"{mask.name}: a mask must not be a JPEG, which blurs its values (got {len(mask.values)}); take the "
                 "original, or set what is above 127 to 255 and the rest to 0, and save as PNG"
             )
-    if blurred := _blurred(found, values):
-        name = first(lambda mask: blurred in mask.values)
-        return (
-            f"{name}: a mask must have one number a class, got {named(blurred)} between others and never on 3 x 3 "
-            "pixels, as smoothing, resizing or JPEG leaves it; resize by nearest neighbour, make what is above 127 255 "
-            "and the rest 0, or number the classes 0, 1, 2"
-        )
     if values[-1] == WHITE and len(values) > 2 and list(values[:-1]) == list(range(len(values) - 1)):
         name = first(lambda mask: WHITE in mask.values)
         return f"{name}: labels must be numbered without a gap, got 255 beside 0..{values[-2]}; make it one of these"
-    plain = list(values) == list(range(len(values)))
-    if len(values) > (MOST_CLASSES if plain else _PICTURE):
-        return f"masks must have one number a class, got {len(values)} values up to {named(values[-1])}; convert them"
-    if values[-1] >= COLOUR:
-        return _doubt_of_colours(found, values)
+    plain, coloured = list(values) == list(range(len(values))), values[-1] >= COLOUR
     lonely = {min(mask.values - {0}): mask.name for mask in reversed(found) if len(mask.values - {0}) == 1}
-    if not plain and len(lonely) > 1 and all(len(mask.values - {0}) < 2 for mask in found):
+    if not (plain or coloured) and len(lonely) > 1 and all(len(mask.values - {0}) < 2 for mask in found):
         (one, name), (other, another), *_ = lonely.items()
         return (
             f"masks must have the same number for one thing, got {named(one)} in {name} and {named(other)} in "
             f"{another}; make them alike"
         )
-    return ""
+    if blurred := _blurred(found, values):
+        name = first(lambda mask: blurred in mask.values)
+        return (
+            f"{name}: a mask must have one number a class, got {named(blurred)} between others, as smoothing, resizing "
+            "or JPEG leaves it; resize by nearest neighbour, set what is above 127 to 255 and the rest to 0, or number "
+            "the classes 0, 1, 2"
+        )
+    if len(values) > (MOST_CLASSES if plain else _PICTURE):
+        return f"masks must have one number a class, got {len(values)} values up to {named(values[-1])}; convert them"
+    return _doubt_of_colours(found, values) if coloured else ""
 
 
 def _doubt_of_colours(found: Sequence[Found], values: Sequence[int]) -> str:
@@ -186,10 +184,12 @@ def _doubt_of_colours(found: Sequence[Found], values: Sequence[int]) -> str:
 
 
 def _blurred(found: Sequence[Found], values: Sequence[int]) -> int:
-    """A value between two others that nowhere fills 3 x 3 pixels, or 0."""
+    """A value near black or white if all are, or one between two others that nowhere fills 3 x 3 pixels; or 0."""
     solid = set().union(*(mask.solid for mask in found))
     if not 3 <= len(values) <= WHITE + 1 or list(values) == list(range(len(values))):
         return 0
+    if WHITE - _CLOSE <= values[-1] <= WHITE and all(value <= _CLOSE or value >= WHITE - _CLOSE for value in values):
+        return next(value for value in values if 0 < value < WHITE)
     rgb = np.array([_rgb(value) for value in values])
     points = np.stack([rgb >> 16, rgb >> 8 & 255, rgb & 255], axis=1) if values[-1] >= COLOUR else rgb[:, None]
     for value, point in zip(values, points, strict=True):
@@ -210,7 +210,7 @@ def _is_between(point: np.ndarray, points: np.ndarray) -> bool:
     )
 
 
-def _are_instances(found: Sequence[Found], values: Sequence[int], paths: dict[str, Path]) -> bool:
+def _are_instances(found: Sequence[Found], paths: dict[str, Path]) -> bool:
     """Tell numbered objects from classes: each is of one piece, and their numbers are a count, or hardly recur."""
     filled = [mask for mask in found if mask.values - {0}]
     times = Counter(value for mask in filled for value in mask.values - {0})
@@ -218,7 +218,7 @@ def _are_instances(found: Sequence[Found], values: Sequence[int], paths: dict[st
     gapless = np.median([len(mask.values - {0}) / max(mask.values) for mask in filled]) > 0.8
     counted = gapless and len(set(highest)) > 2 and highest.count(max(highest)) <= len(highest) / 3
     sites = len({mask.name.split("/")[0] for mask in found})
-    if not (counted or len(values) > _PICTURE or np.median(list(times.values())) <= sites):
+    if not (counted or np.median(list(times.values())) <= sites):
         return False
     pieces = [one for mask in filled[:_LOOKS] for one in _pieces(read_numbers(paths[mask.name]).numbers)]
     return float(np.mean(np.array(pieces) == 1)) >= _ONE_PIECE
