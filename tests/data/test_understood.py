@@ -85,6 +85,21 @@ def test_warnings_are_told_once_and_at_most_ten(tmp_path):
     assert len(told) == 1
 
 
+def test_copies_on_both_sides_of_a_split_by_folders(tmp_path):
+    for k in range(4):
+        for kind in ("cat", "dog"):
+            save(tmp_path / f"train/{kind}/{kind}{k}.png", photograph(k))
+            save(tmp_path / f"val/{kind}/other-{kind}{k}.png", photograph(k + 50))
+            save(tmp_path / f"test/{kind}/{kind}{k}.png", photograph(k if k < 3 else 99))
+    told = []
+    open_federation(tmp_path, told=told.append)
+    (found,) = [line for line in told if "the same file" in line]
+    assert found == (
+        f"warning: {tmp_path.name}/test/cat/cat0.png: is the same file as train/cat/cat0.png, on another side of the "
+        "split (6 of 8 names looked at); keep one of them"
+    )
+
+
 def problems(count, message, kind="k", site="a"):
     return [Problem("error", site, f"images/p{k}.png", message.format(k=k, n=k + 2), kind) for k in range(count)]
 

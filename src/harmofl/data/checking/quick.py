@@ -1,6 +1,7 @@
 """What a command says of a folder before it works on it: what it understood, and the warnings that cost no decoding."""
 
-from collections import Counter
+import filecmp
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,10 +29,32 @@ def quick_problems(files: FederationFiles, folder: Path) -> Iterator[Problem]:
     for site in files.sites:
         yield from (problem for problem in structure_problems(site, files.info) if problem.severity == "warning")
         yield from record_oddities(site, files.info)
+        yield from _copies_by_name(site)
     yield from shared_patients(files)
     yield from names_alike(files)
     if folder.is_dir():
         yield from left_out(folder, files)
+
+
+def _copies_by_name(site: SiteFiles) -> Iterator[Problem]:
+    """Yield a warning if files of one name on two sides of the split are the same, from some of them."""
+    names: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in site.records:
+        names[Path(record.image).name].setdefault(record.split, record.image)
+    shared = [list(places.values())[:2] for places in names.values() if len(places) > 1]
+    same = [pair for pair in shared[:_LOOKED_AT] if _equal(*(site.folder / image for image in pair))]
+    if same:
+        one, other = same[0]
+        of = f"{len(same)} of {min(len(shared), _LOOKED_AT)}"
+        message = f"is the same file as {other}, on another side of the split ({of} names looked at); keep one of them"
+        yield Problem("warning", site.name, one, message, "a copy on another side", len(same))
+
+
+def _equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False  # reported when it is decoded
 
 
 def tell_warnings(lines: Sequence[str], folder: Path, tell: Tell) -> None:
