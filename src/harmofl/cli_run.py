@@ -234,7 +234,7 @@ def demo(
     unseen: Annotated[str, typer.Option(help="Which of site-1 to site-5 never trains.", metavar="SITE")] = "site-5",
     diagnostics: Measured = False,
 ) -> None:
-    """Train HarmoFL and FedAvg at four synthetic hospitals, and compare them there and at a fifth that never trains.
+    """Train HarmoFL and FedAvg on a synthetic federation, and test both also at a hospital that never trains.
 
     Example:
         harmofl demo --out runs/demo

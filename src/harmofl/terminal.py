@@ -49,6 +49,7 @@ class Terminal(Watch):
         self._metric = ""
         self._rounds = 0
         self._said = "not validated yet"
+        self._told: set[str] = set()
 
     def __enter__(self) -> "Terminal":
         self._progress.start()
@@ -62,8 +63,10 @@ class Terminal(Watch):
         self._progress.update(self._bar, completed=done, total=total, said=site)
 
     def told(self, line: str) -> None:
-        """Print it."""
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        """Print it, unless it was told before."""
+        if line not in self._told:
+            self._told.add(line)
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def started(self, trial: Trial, first_round: int) -> None:
         """Begin a new bar: one tick a site and round."""

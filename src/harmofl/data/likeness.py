@@ -33,7 +33,7 @@ def seen_in(path: Path) -> Seen:
     Raises:
         DataError: if the file is missing or not an image.
     """
-    header = read_header(path)
+    header = read_header(path, turned=False)
     bits = re.search(r"(\d+) bit", header.kind)
     return Seen(header.size, is_volume(path.name), header.colour, 16 if bits and int(bits[1]) > 8 else 8)
 

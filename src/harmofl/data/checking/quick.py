@@ -8,7 +8,7 @@ from pathlib import Path
 from harmofl.data.checking.leftovers import left_out
 from harmofl.data.checking.oddities import names_alike, record_oddities, shared_patients
 from harmofl.data.checking.problem import Problem, alike
-from harmofl.data.checking.structure import structure_problems
+from harmofl.data.checking.structure import reading_problems, structure_problems
 from harmofl.data.decoding.images import read_header
 from harmofl.data.decoding.stored import Header
 from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume, owner_of
@@ -26,6 +26,7 @@ def quick_problems(files: FederationFiles, folder: Path) -> Iterator[Problem]:
     """Yield the warnings that file names and tables tell."""
     for line in files.said:
         yield Problem("warning", "", "", line, "how the folder was read")
+    yield from (problem for problem in reading_problems(files.info) if problem.severity == "warning")
     for site in files.sites:
         yield from (problem for problem in structure_problems(site, files.info) if problem.severity == "warning")
         yield from record_oddities(site, files.info)
