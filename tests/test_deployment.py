@@ -60,6 +60,7 @@ def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
 def test_the_same_bits_as_the_simulation(name: str, updates: str, hospitals: Path, tmp_path: Path) -> None:
     """Of HarmoFL with a U-Net and as started by a shell."""
     settings: dict[str, Any] = {"method.name": name, "training.rounds": 3, "training.updates": updates}
+    settings["network.norm"] = "batch-stats"
     if name == "harmofl":
         settings |= {"network.name": "unet", "network.options": {"features": 2}}
     with Deployment(tmp_path / "d", hospitals, settings) as deployed:
@@ -72,6 +73,7 @@ def test_the_same_bits_as_the_simulation(name: str, updates: str, hospitals: Pat
 def test_kills_of_server_and_sites_change_no_bit(hospitals: Path, tmp_path: Path) -> None:
     """The server twice, with its last round's checkpoint behind; a site while it trains; all come back."""
     settings = {"method.name": "fedbn", "training.rounds": 6, "run.checkpoint_every": 2, "training.epochs": 3}
+    settings["network.norm"] = "batch-stats"
     with Deployment(tmp_path / "d", hospitals, settings) as deployed:
         deployed.start_all()
         deployed.until(lambda: deployed.rounds() >= 1)

@@ -47,6 +47,7 @@ def test_blood_cells_are_learnt(shared_path: Path, tmp_path: Path) -> None:
         "data.size": [32, 32],
         "method.name": "fedavg",
         "run.threads": 1,
+        "network.norm": "batch-stats",
         "network.options": {"growth": 8, "blocks": [2, 2], "initial": 16},
         "training.rounds": 4,
         "training.lr": 0.05,

@@ -126,8 +126,8 @@ def test_images_that_are_not_square_are_flipped_alone() -> None:
 
 
 def test_batches_that_will_not_do_are_found_before_training(federation: Path) -> None:
-    """The last map of 16 x 16 images is one pixel: one image has no statistics, in the test and at unseen sites too."""
-    tiny = {"data__size": [16, 16], "network__options": {"features": 2}}
+    """The last map of 16 x 16 images is one pixel: one image has no statistics, in the test too."""
+    tiny = {"data__size": [16, 16], "network__options": {"features": 2}, "network__norm": "batch-stats"}
     assert prepared(federation, **tiny, evaluation__batch_size=2)
     with pytest.raises(ConfigError, match="the network must take a batch of 1x3x16x16 images, but"):
         prepared(federation, **tiny, evaluation__batch_size=2, evaluation__test_batch_size=1)
@@ -136,7 +136,9 @@ def test_batches_that_will_not_do_are_found_before_training(federation: Path) ->
     odd = next(site.name for site in sites if len(site.test) == 3)
     alone = {"evaluation__test_batch_size": 2, "training__last_image": "alone", "training__batch_size": 5}
     with pytest.raises(ConfigError, match=f"{odd}: the network must take a batch of 1x3x16x16 images, but"):
-        prepared(federation, **tiny, **alone, data__unseen=[odd])
+        prepared(federation, **tiny, **alone)
+    other = next(site.name for site in sites if site.name != odd)
+    assert prepared(federation, **tiny, **alone, data__unseen=[odd], data__sites=[other])  # statistics are fixed there
 
 
 def test_predict_reads_volumes_at_the_levels_of_the_run(volumes: Path, tmp_path: Path) -> None:

@@ -139,6 +139,10 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
+IN_USE = 32
+"""Images a batch at sites that did not train, see `harmofl.trained.TrainedModel.outputs`."""
+
+
 def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable) -> None:
     """Pass the smallest batches that will occur through a copy of the model, so that a misfit shows before training.
 
@@ -146,12 +150,16 @@ def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, 
         ConfigError: if the network cannot take the images, or its output is not what the loss needs.
     """
     copy = deepcopy(training.model).to(training.device)
-    for name, places, size in (
-        ("train", sites, training.batch_size),
-        ("val", sites, table.batch_size),
-        ("test", [site for site in (*sites, *unseen) if len(site.test)], table.test_batch_size or table.batch_size),
+    alone = training.last_alone
+    for name, places, size, last_alone in (
+        ("train", sites, training.batch_size, alone),
+        ("val", sites, table.batch_size, alone),
+        ("test", [site for site in sites if len(site.test)], table.test_batch_size or table.batch_size, alone),
+        ("test", unseen, IN_USE, False),
     ):
-        smallest = partial(_smallest, batch_size=size, last_alone=training.last_alone)
+        if not places:
+            continue
+        smallest = partial(_smallest, batch_size=size, last_alone=last_alone)
         site = min(places, key=lambda place: smallest(len(place.split(name))))
         split = site.split(name)
         batch = split.batch(range(smallest(len(split))))
