@@ -85,6 +85,9 @@ def parts() -> Iterator[Part]:
     for federation in (*others, hospitals):
         for norm in ("batch", "instance", "group"):
             yield Part(federation, norm, TWO)
+    for rate in (4, 16):  # at which layers that judge an image by itself begin to learn
+        for norm in ("instance", "group", "batch"):
+            yield Part("mitosis_he4", norm, TWO, rate=rate)
     for federation in (*others, hospitals):
         yield Part(federation, "batch", FEW)
     yield Part(hospitals, "batch", MANY)
