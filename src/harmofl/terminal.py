@@ -74,9 +74,11 @@ class Terminal(Watch):
         self._rounds, count = experiment.training.rounds, len(trial.drawn(1))
         self._metric = trial.metric
         name = experiment.method["name"]
+        rounds = f"{self._rounds} round{'s' * (self._rounds != 1)}"
         self.console.print(
-            f"{name}: {len(trial.federation.sites)} sites, {self._rounds} rounds, {experiment.network.name} "
-            f"({experiment.network.norm}), {_threads(experiment)}"
+            f"{name}: {len(trial.federation.sites)} sites, {rounds}, {experiment.network.name} "
+            f"({experiment.network.norm}), {_threads(experiment)}",
+            soft_wrap=True,
         )
         for line in trial.remarks():
             self.told(f"warning: {line}")
