@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from folders_on_disk import mask, photograph, records_of, save, save_volume, write_classes, write_masks, write_tree
+from PIL import Image
 
 from harmofl.data import open_federation
 from harmofl.data.checking.problem import Problem, alike
@@ -127,3 +128,51 @@ def test_few_faults_of_no_file_are_told_each_by_itself():
     assert alike(of(3)) == of(3)
     (one,) = alike(of(40))
     assert one.message.endswith("(and 39 more like it)")
+
+
+@pytest.mark.parametrize("column", ["patient_id", "Patient ID", "subject", "subject-id", "group"])
+def test_patients_of_metadata_stay_on_one_side_however_their_column_is_called(tmp_path, column):
+    folder = few_images(tmp_path)
+    rows = [f"{site},{image.name},p{k // 2},a" for site in ("a", "b") for k, image in enumerate(images(folder, site))]
+    (folder / "metadata.csv").write_text("\n".join([f"site,file,{column},fold", *rows]))
+    files = read_layout(folder, seed=0)
+    for site in files.sites:
+        sides = {}
+        for record in site.records:
+            sides.setdefault(record.patient, set()).add(record.split)
+        assert set(sides) == {f"p{k}" for k in range(5)} and all(len(split) == 1 for split in sides.values())
+    assert understood(files).endswith("split at random by patient from metadata.csv")
+    assert files.said == ("metadata.csv: columns that are not used: fold",)
+
+
+def test_a_table_without_a_split_is_not_said_to_tell_it(tmp_path):
+    folder = few_images(tmp_path)
+    rows = [f"{site},{image.name}" for site in ("a", "b") for image in images(folder, site)]
+    (folder / "metadata.csv").write_text("\n".join(["site,file", *rows]))
+    assert understood(read_layout(folder, seed=0)).endswith("split at random, each image a patient of its own")
+
+
+def few_images(tmp_path):
+    for site in ("a", "b"):
+        for part in ("images", "masks"):
+            (tmp_path / "f" / site / part).mkdir(parents=True)
+            for k in range(10):
+                pixels = np.zeros((8, 8), np.uint8)
+                pixels[2:5, 2:5] = 255
+                Image.fromarray(pixels).save(tmp_path / "f" / site / part / f"{k}.png")
+    return tmp_path / "f"
+
+
+def images(folder, site):
+    return sorted((folder / site / "images").iterdir())
+
+
+@pytest.mark.parametrize("place", ["result", "runs/mine", "compared"])
+def test_what_runs_wrote_beside_the_sites_is_no_site(tmp_path, place):
+    folder = few_images(tmp_path)
+    written = folder / place
+    (written / "report-files").mkdir(parents=True)
+    (written / ("table.json" if place == "compared" else "rounds.jsonl")).write_text("")
+    for picture in (written / "comparison.png", written / "report-files" / "chart.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    assert [site.name for site in read_layout(folder, seed=0).sites] == ["a", "b"]

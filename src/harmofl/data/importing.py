@@ -146,8 +146,9 @@ def _readable(
     if source.is_file():
         with storing(target):
             converted = table_without_dicom(source, columns or Columns(), copy, progress)
-        for line in unheeded(source, columns or Columns(), patients_told=bool(converted and converted[1])):
-            tell(f"warning: {line}")
+        if converted:
+            for line in unheeded(source, columns or Columns(), patients_told=bool(converted[1])):
+                tell(f"warning: {line}")
         return (converted[0], None) if converted else (source, columns)
     found = dicom_files(source)
     if not found:

@@ -17,7 +17,7 @@ _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a table with their line numbers; columns are in lower case and without spaces around."""
+    """The rows of a table with their line numbers; columns are as `column_name` has them."""
 
     path: Path
     columns: tuple[str, ...]
@@ -59,8 +59,8 @@ def is_empty(text: str) -> bool:
 
 
 def column_name(text: str) -> str:
-    """Return a column's name as `Table` has it: any case and spaces around it are allowed."""
-    return text.strip().lower()
+    """Return a column's name as `Table` has it: in lower case, with _ for spaces and hyphens."""
+    return "_".join(text.lower().replace("-", " ").split())
 
 
 def read_table(path: Path) -> Table:

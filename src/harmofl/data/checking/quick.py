@@ -11,7 +11,7 @@ from harmofl.data.checking.problem import Problem, alike
 from harmofl.data.checking.structure import reading_problems, structure_problems
 from harmofl.data.decoding.images import read_header
 from harmofl.data.decoding.stored import Header
-from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume, owner_of
+from harmofl.data.layout.files import AT_RANDOM, FederationFiles, SiteFiles, is_volume, owner_of
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
 
@@ -131,4 +131,4 @@ def _split(site: SiteFiles, info: FederationInfo) -> str:
         return site.split or "split by image as published"
     if site.table and any(record.patient != owner_of(record.image) for record in site.records):
         return f"split by patient from {site.table}"
-    return f"split from {site.table}" if site.table else "split at random, each image a patient of its own"
+    return f"split from {site.table}" if site.table else AT_RANDOM

@@ -94,13 +94,24 @@ def has_images(folder: Path) -> bool:
     return any(suffix_of(path.name) and is_file(path) for path in entries(folder))
 
 
+AT_RANDOM = "split at random, each image a patient of its own"
+
+
+def _of_runs(folder: Path) -> bool:
+    """Whether it is a folder that training or a comparison wrote, or holds such ones."""
+    made = [folder, *folder.glob("*")] if folder.name == "runs" else [folder]
+    return any((one / name).is_file() for one in made for name in ("rounds.jsonl", "table.json"))
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders directly in `folder` that are not hidden, sorted; each real one once, however linked.
+
+    Folders of runs and comparisons are passed over: their pictures are no images of a site.
 
     Raises:
         DataError: if the folder may not be read, or the name of one in it cannot be written down.
     """
-    found = [path for path in entries(folder) if path.is_dir() and path.name != "__MACOSX"]
+    found = [path for path in entries(folder) if path.is_dir() and path.name != "__MACOSX" and not _of_runs(path)]
     links = [path for path in found if path.is_symlink()]
     here = folder.resolve()
     taken = {here, *here.parents, *(here / path.name for path in found if path not in links)}

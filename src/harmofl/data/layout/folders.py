@@ -8,6 +8,7 @@ from pathlib import Path
 from harmofl.data.dicom.files import is_dicom
 from harmofl.data.layout.declared import FILE, Declared, read_declared
 from harmofl.data.layout.files import (
+    AT_RANDOM,
     OTHER_IMAGES,
     FederationFiles,
     SiteFiles,
@@ -23,7 +24,7 @@ from harmofl.data.layout.files import (
 )
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site
-from harmofl.data.layout.metadata import Row, read_metadata
+from harmofl.data.layout.metadata import Row, not_used, read_metadata
 from harmofl.data.layout.places import Place, find_pairs, find_places, moved, refuse_masks, split_folders
 from harmofl.data.manifest import MOST_CLASSES
 from harmofl.data.splits import with_missing, with_splits
@@ -51,7 +52,9 @@ def read_folders(
 ) -> FederationFiles:
     """List the sites and images of a plain folder; arguments and errors as of `layout.read_layout`."""
     rows = read_metadata(root, split_column=split_column, patient_column=patient_column)
-    return _federation(root, _find_sites(root, rows), rows, seed, fractions, expected)
+    found = _federation(root, _find_sites(root, rows), rows, seed, fractions, expected)
+    said = not_used(root, split_column=split_column, patient_column=patient_column)
+    return replace(found, said=(*found.said, *said))
 
 
 def _federation(
@@ -102,7 +105,7 @@ def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], s
     if len(given) < 2:
         site = replace(site, records=tuple(replace(record, split="") for record in site.records))
         told = site.table and any(record.patient != owner_of(record.image) for record in site.records)
-        said = f"split at random by patient from {site.table}" if told else ""
+        said = f"split at random by patient from {site.table}" if told else AT_RANDOM
         return replace(site, records=tuple(with_splits(site.name, site.records, task, fractions, seed)), split=said)
     records, drawn = with_missing(site.name, site.records, task, fractions, seed)
     said = site.split or "split by folders"

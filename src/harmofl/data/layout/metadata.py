@@ -10,7 +10,7 @@ from harmofl.data.tables import Table, column_name, read_table
 from harmofl.errors import DataError
 
 FILE = "metadata.csv"
-PATIENT_COLUMNS = ("patient", "group")
+PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id", "group")
 """What the column that tells the patient may be called if the user does not say."""
 
 
@@ -45,7 +45,7 @@ def read_metadata(
     Args:
         root: the folder of sites.
         split_column: the column that tells train, val or test; "split" if it is there and none is given.
-        patient_column: the column that tells the patient; "patient" or "group" if none is given.
+        patient_column: the column that tells the patient; the first of `PATIENT_COLUMNS` if none is given.
 
     Raises:
         DataError: if a column is missing or a value is not allowed, naming the line.
@@ -66,6 +66,20 @@ def read_metadata(
     used = (columns.site, "file", columns.label, columns.patient, columns.split)
     table.require_values(filter(None, used))
     return tuple(_row(path, line, values, columns) for line, values in table.rows)
+
+
+def not_used(root: Path, *, split_column: str | None = None, patient_column: str | None = None) -> list[str]:
+    """A line on the columns of metadata.csv that nothing is taken from, if there are any."""
+    path = root / (Listing(root).find(FILE) or FILE)
+    if not path.is_file():
+        return []
+    table = read_table(path)
+    columns = _columns(
+        table, split_column and column_name(split_column), patient_column and column_name(patient_column)
+    )
+    used = {columns.site, "file", columns.label, columns.patient, columns.split}
+    unused = [name for name in table.columns if name and name not in used]
+    return [f"{path.name}: columns that are not used: {', '.join(unused)}"] if unused else []
 
 
 def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.layout.files import (
+    AT_RANDOM,
     FederationFiles,
     Listing,
     SiteFiles,
@@ -143,14 +144,18 @@ def read_table_layout(
     listing, by_site = Listing(path.parent), defaultdict(list)
     for row in rows:
         by_site[row.site or path.stem].append(_record(path, row, task, listing))
+    by_patient = f"split at random by patient from {path.name}" if any(row.patient for row in rows) else AT_RANDOM
+    split = "" if any(row.split for row in rows) else by_patient
     sites = [
-        SiteFiles(name, path.parent, tuple(with_splits(name, records, task, fractions, seed)), table=path.name)
+        SiteFiles(
+            name, path.parent, tuple(with_splits(name, records, task, fractions, seed)), table=path.name, split=split
+        )
         for name, records in sorted(by_site.items())
     ]
     info = infer_info(path.stem, task, sites)
     if task == "classification":
         check_classes(path, info.classes, "add rows of the others")
-    return FederationFiles(replace(info, name=path.stem), tuple(sites))
+    return FederationFiles(replace(info, name=path.stem), tuple(sites), tuple(unheeded(path, columns)))
 
 
 def _task(path: Path, rows: Sequence[TableRow]) -> Task:
