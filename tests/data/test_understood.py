@@ -10,7 +10,7 @@ from PIL import Image
 
 from harmofl.data import open_federation
 from harmofl.data.checking.problem import Problem, alike
-from harmofl.data.checking.quick import understood
+from harmofl.data.checking.quick import quick_problems, understood
 from harmofl.data.layout.reading import read_layout, settle
 from harmofl.errors import DataError
 
@@ -176,3 +176,14 @@ def test_what_runs_wrote_beside_the_sites_is_no_site(tmp_path, place):
     for picture in (written / "comparison.png", written / "report-files" / "chart.png"):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
     assert [site.name for site in read_layout(folder, seed=0).sites] == ["a", "b"]
+
+
+def test_labels_that_contradict_their_folders_are_said(tmp_path):
+    write_classes(tmp_path / "c")
+    files = read_layout(tmp_path / "c", seed=0)
+    first, second = files.info.classes
+    swap = {first: second, second: first}
+    rows = [f"{s.name},{r.image},{swap[r.target]}" for s in files.sites for r in s.records]
+    (tmp_path / "c" / "metadata.csv").write_text("\n".join(["site,file,label", *rows]))
+    said = [str(problem) for problem in quick_problems(read_layout(tmp_path / "c", seed=0), tmp_path / "c")]
+    assert sum("labels of metadata.csv are not those of the folders" in line for line in said) == len(files.sites)

@@ -39,8 +39,21 @@ def record_oddities(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
     if site.unlisted:
         message = f"{len(site.unlisted)} images have no row in metadata.csv and are not used"
         yield Problem("warning", site.name, site.unlisted[0], message, "images without a row", len(site.unlisted))
-    if info.task == "classification" and not site.table:
-        yield from _same_names(site)
+    if info.task == "classification":
+        yield from _other_folders(site, info) if site.table else _same_names(site)
+
+
+def _other_folders(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
+    """Labels of a table that are not those of the class folders which the images are in."""
+    folders = [(record, record.image.split("/")[-2:][0]) for record in site.records]
+    other = [(record, folder) for record, folder in folders if folder in info.classes and folder != record.target]
+    if other:
+        record, folder = other[0]
+        message = (
+            f"{len(other)} of {len(folders)} labels of {site.table} are not those of the folders, here {record.target} "
+            f"in {folder}; the table is believed"
+        )
+        yield Problem("warning", site.name, record.image, message, "labels unlike their folders", len(other))
 
 
 def _same_names(site: SiteFiles) -> Iterator[Problem]:
