@@ -8,11 +8,10 @@ train again what is there; `--afresh` trains all of it. Settings are those of co
 configs/nuclei.toml; hyperparameters are each method's defaults, nothing is chosen on test scores.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from packed import pack, unpack
+from packed import arguments, pack
 
 from harmofl.comparison.formats import markdown
 from harmofl.comparison.outcome import collect
@@ -127,15 +126,7 @@ def tables(data: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "table", "pack"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds both data sets")
-    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="where the run folders go")
-    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--afresh", action="store_true", help="do not begin from benchmarks/results")
-    args = parser.parse_args()
-    if not args.afresh:
-        unpack("accuracy", args.out)
+    args = arguments("accuracy", __doc__, ("run", "table", "pack"))
     if args.action == "run":
         run(args.data, args.out, args.workers)
     if args.action == "pack":

@@ -8,12 +8,11 @@ train again what is there; `--afresh` trains all of it. Settings are those of co
 normalizations are compared on validation scores, nothing is chosen on test scores.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from packed import is_done, pack, unpack
+from packed import arguments, is_done, pack
 
 from harmofl.comparison.plan import Job, check_earlier
 from harmofl.comparison.progress import Bar
@@ -120,15 +119,7 @@ def run(data: Path, out: Path, workers: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "pack"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds the federations")
-    parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="where the run folders go")
-    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--afresh", action="store_true", help="do not begin from benchmarks/results")
-    args = parser.parse_args()
-    if not args.afresh:
-        unpack("evidence", args.out)
+    args = arguments("evidence", __doc__, ("run", "pack"))
     if args.action == "run":
         run(args.data, args.out, args.workers)
     if args.action == "pack":

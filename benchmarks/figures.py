@@ -23,7 +23,7 @@ from packed import unpack
 from harmofl.comparison.charts import overview
 from harmofl.comparison.outcome import Outcome, collect
 from harmofl.comparison.plan import Job
-from harmofl.comparison.table import Comparison, compare, header, rows
+from harmofl.comparison.table import COSTS, Comparison, compare, header, rows
 from harmofl.comparison.variants import Variant
 from harmofl.config import Experiment
 from harmofl.files import write_atomic
@@ -37,7 +37,6 @@ PAGES = ("README.md", "docs/evidence.md", "docs/which.md", "docs/versions.md", "
 FIGURE = re.compile(r"(?P<text>[+-]?\d+\.\d+)<!-- (?P<part>[\w/.-]+); (?P<method>[^;]+); (?P<what>[^;]+?) -->")
 TABLE = re.compile(r"(?P<head><!-- table (?P<part>[\w/.-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 UNMARKED = re.compile(r"(?<![\w.])[+-]?0?\.\d{3}(?!\d)(?!<!--)")
-WIDE = ("rounds", "s/round", "MB sent", "MB kept", "MB held")
 
 
 @cache
@@ -122,7 +121,7 @@ def table(part: str) -> str:
         return by_normalization()
     found = comparison(part)
     names = header(found)
-    kept = [k for k, name in enumerate(names) if name not in (*WIDE, "std")]
+    kept = [k for k, name in enumerate(names) if name not in (*COSTS, "std")]
     lines = ["| " + " | ".join([names[k] for k in kept] + ["seeds"]) + " |", "|---" * (len(kept) + 1) + "|"]
     for row, outcome in zip(rows(found), found.outcomes, strict=True):
         texts = [f"**{row[k].text}**" if row[k].best else row[k].text for k in kept]

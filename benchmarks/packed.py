@@ -1,5 +1,6 @@
 """Results of many runs as a few small files: what tables need, without the names of single images."""
 
+import argparse
 import gzip
 import json
 from collections.abc import Sequence
@@ -10,6 +11,20 @@ from harmofl.comparison.plan import Job
 
 STORE = Path(__file__).parent / "results"
 FILES = ("result.json", "cases.json", "rounds.jsonl")
+
+
+def arguments(study: str, about: str | None, actions: Sequence[str]) -> argparse.Namespace:
+    """What the command line of a study asks for; what `pack` kept of it is put back first."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=actions)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds the data sets")
+    parser.add_argument("--out", type=Path, default=Path("runs") / study, help="where the run folders go")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--afresh", action="store_true", help="do not begin from benchmarks/results")
+    asked = parser.parse_args()
+    if not asked.afresh:
+        unpack(study, asked.out)
+    return asked
 
 
 def is_done(folder: Path) -> bool:

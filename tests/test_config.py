@@ -1,11 +1,8 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from harmofl.config import default_threads, load_experiment, parse_settings, resolved, to_toml
+from harmofl.config import load_experiment, parse_settings, resolved, to_toml
 from harmofl.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -121,40 +118,8 @@ def test_setting_without_equals_sign() -> None:
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 4), (2, 2), (3, 1), (8, 1), (0, 4)])
 def test_cores_are_shared_out_among_processes(workers: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harmofl.config.available_cores", lambda: 4)
+    monkeypatch.setattr("harmofl.machine.available_cores", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for given, expected in ((0, threads), (3, 3)):
         experiment = load_experiment(None, {"data.folder": "x", "run.workers": workers, "run.threads": given})
         assert resolved(experiment, "classification").run.threads == expected
-
-
-@pytest.mark.parametrize(
-    ("asked", "workers", "expected"),
-    [
-        ("1", 1, (1, "OMP_NUM_THREADS")),
-        ("2,1", 1, (2, "OMP_NUM_THREADS")),
-        ("1", 2, (1, "OMP_NUM_THREADS")),
-        ("4", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("64", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("0", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("many", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("", 2, (2, "4 of 8 cores, by affinity or CPU quota, 2 processes")),
-        ("2", 2, (2, "4 of 8 cores, by affinity or CPU quota, 2 processes")),
-    ],
-)
-def test_threads_are_those_asked_for_or_the_cores_there_are(
-    asked: str, workers: int, expected: tuple[int, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harmofl.config.available_cores", lambda: 4)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert default_threads(workers) == expected
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs processes that can be bound to cores")
-def test_cores_that_a_process_may_not_use_do_not_count() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from harmofl.config import default_threads; print(default_threads(1)[0])"
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == "1\n"

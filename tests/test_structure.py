@@ -20,7 +20,7 @@ from harmofl.methods import METHODS
 
 SOURCE = Path(harmofl.__file__).parent
 LAYERS = [
-    *("errors", "types", "lazily", "checks", "batch", "seeding", "memory", "files", "children"),
+    *("errors", "types", "lazily", "checks", "batch", "seeding", "memory", "machine", "files", "children"),
     *("arrays", "replacing", "spectral", "robust", "exchange", "compression", "inspection"),
     *("privacy", "sharpness", "precision"),
     *("data", "models", "losses", "metrics", "intervals", "shift"),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harmofl.building import IN_USE
 from harmofl.data.site import Site, undivided
 from harmofl.evaluation import case_scores, score
 from harmofl.intervals import interval
@@ -39,7 +40,7 @@ def assess(
     site: Site,
     split: str | None = None,
     statistics: Statistics = DEFAULT,
-    batch_size: int = 32,
+    batch_size: int = IN_USE,
     device: str = "cpu",
 ) -> Assessment:
     """Score a model at a site.

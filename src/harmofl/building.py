@@ -140,7 +140,7 @@ def device_of(name: str) -> torch.device:
 
 
 IN_USE = 32
-"""Images a batch at sites that did not train, see `harmofl.trained.TrainedModel.outputs`."""
+"""Images a batch of a trained model in use, as at sites that did not train."""
 
 
 def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable) -> None:

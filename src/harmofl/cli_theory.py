@@ -132,9 +132,9 @@ def landscape(
     folders = {label: Journal.open(run).folder for label, run in zip(_labels(runs), runs, strict=True)}
 
     from harmofl.building import device_of
-    from harmofl.config import available_cores
     from harmofl.landscape.computing import Asked, compute
     from harmofl.landscape.plane import Kind
+    from harmofl.machine import available_cores
     from harmofl.report.landscape import outcome, write_landscape
 
     asked = Asked(cast(Kind, plane), resolution, span, images, seed)

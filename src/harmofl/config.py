@@ -10,7 +10,6 @@
 [privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
 
-import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -22,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harmofl.data.layout.reading import check_folder
 from harmofl.errors import ConfigError, DataError
+from harmofl.machine import default_threads
 from harmofl.methods import check_names, make_method
 from harmofl.metrics import MAIN_METRIC
 from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
@@ -304,24 +304,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set takes key=value, such as training.lr=0.01, got {setting!r}")
         parsed[key.strip()] = parse_value(text.strip())
     return parsed
-
-
-def available_cores() -> int:
-    """Cores this process may use: those of the machine, fewer under taskset or the CPU quota of a container."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
-
-
-def default_threads(workers: int) -> tuple[int, str]:
-    """Threads of each of so many processes (0 as 1) where `run.threads` is 0, and why so many, in words."""
-    cores, machine = available_cores(), os.cpu_count() or 1
-    share = max(1, cores // (workers or 1))
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if asked.isdecimal() and 0 < int(asked) < share:
-        return int(asked), "OMP_NUM_THREADS"
-    of = f"all {cores} cores" if cores == machine else f"{cores} of {machine} cores, by affinity or CPU quota"
-    return share, of if workers < 2 else f"{of}, {workers} processes"
 
 
 def parse_value(text: str) -> Any:

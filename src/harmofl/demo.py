@@ -27,9 +27,7 @@ LIMITS = (
 )
 
 
-def demo_experiment(
-    data: Path, method: str, rounds: int, seed: int, diagnostics: bool = False, unseen: str = "site-5"
-) -> Experiment:
+def demo_experiment(data: Path, method: str, rounds: int, seed: int, diagnostics: bool, unseen: str) -> Experiment:
     """Nucleus segmentation with a small U-Net and ordinary BatchNorm, a few minutes on two cores."""
     tables = {
         "run": {"name": f"demo-{method}", "seed": seed, "threads": 1, "diagnostics": diagnostics},
@@ -41,9 +39,7 @@ def demo_experiment(
     return validated(tables, "demo")
 
 
-def run_demo(
-    out: Path, rounds: int, seed: int, console: Console, diagnostics: bool = False, unseen: str = "site-5"
-) -> None:
+def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: bool, unseen: str) -> None:
     """Make the images, train both methods, write `report.html`; goes on where an earlier demo was stopped.
 
     Args:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from harmofl.config import Experiment, Section, available_cores
+from harmofl.config import Experiment, Section
+from harmofl.machine import available_cores
 from harmofl.runtimes import RunRound, simulation
 from harmofl.runtimes.measured import Measured
 from harmofl.runtimes.parallel import Equipment, Workers

@@ -17,10 +17,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from harmofl.config import Experiment, default_threads
+from harmofl.config import Experiment
 from harmofl.diagnostics.records import read, told
 from harmofl.experiment import Watch
 from harmofl.journal import RoundRecord
+from harmofl.machine import default_threads
 from harmofl.metrics import summarize
 from harmofl.trial import Trial
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from harmofl.arrays import Arrays
 from harmofl.batch_statistics import Moments, average, estimate, fix, fixed, mixes, profile_of
-from harmofl.building import build_model
+from harmofl.building import IN_USE, build_model
 from harmofl.config import resolved, validated
 from harmofl.data.checking.quick import Tell
 from harmofl.data.decoding.assembly import Progress
@@ -192,7 +192,7 @@ class TrainedModel:
         return model
 
     def outputs(
-        self, site: Site, split: str, statistics: Statistics = DEFAULT, batch_size: int = 32, device: str = "cpu"
+        self, site: Site, split: str, statistics: Statistics = DEFAULT, batch_size: int = IN_USE, device: str = "cpu"
     ) -> np.ndarray:
         """What the model says of one split of a site, in its order, see `harmofl.evaluation.predict`.
 

@@ -12,7 +12,7 @@ import torch
 from harmofl.arrays import Arrays
 from harmofl.batch_statistics import caution
 from harmofl.building import build, device_of
-from harmofl.config import Experiment, available_cores, check_data, resolved
+from harmofl.config import Experiment, check_data, resolved
 from harmofl.data.checking.quick import Tell, tell_warnings
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
 from harmofl.data.summary import absent_classes, said_of_masks
@@ -21,6 +21,7 @@ from harmofl.evaluation import Batching, mean_of_batches, predict, score, used
 from harmofl.exchange import ServerState
 from harmofl.journal import Scores
 from harmofl.local import Training
+from harmofl.machine import available_cores
 from harmofl.memory import keep_freed_memory
 from harmofl.methods import FedAvg, make_method
 from harmofl.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harmofl.comparison.variants import Variant
-from harmofl.config import Experiment, available_cores, changed, load_experiment, resolved, validated
+from harmofl.config import Experiment, changed, load_experiment, resolved, validated
 from harmofl.errors import ConfigError, RunError
 from harmofl.journal import Journal
+from harmofl.machine import available_cores
 from harmofl.methods import make_method
 
 Budget = Literal["rounds", "gradients"]

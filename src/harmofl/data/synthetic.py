@@ -24,7 +24,7 @@ from harmofl.data.phantoms.mri import MriStyle
 from harmofl.data.splits import split_patients
 from harmofl.errors import DataError
 from harmofl.files import storing
-from harmofl.memory import check_memory
+from harmofl.machine import check_memory
 from harmofl.seeding import derived_seed, rng
 from harmofl.types import Task
 

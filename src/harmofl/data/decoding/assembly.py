@@ -12,7 +12,7 @@ from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.parallel import QUICK, in_order
 from harmofl.errors import DataError
-from harmofl.memory import check_memory
+from harmofl.machine import check_memory
 
 Progress = Callable[[str, int, int], None]
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]

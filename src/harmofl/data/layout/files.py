@@ -19,6 +19,7 @@ OTHER_IMAGES = (
     *(".hdr", ".img", ".mha", ".mhd", ".mrxs", ".ndpi", ".nrrd", ".svs"),
 )
 """Suffixes of image files that are not read."""
+AT_RANDOM = "split at random, each image a patient of its own"
 _BREAKS = "\n\r\t\v\f\x1b\x1c\x1d\x1e\x85\u2028\u2029"
 """What a line of text or of a table ends with, or a terminal obeys."""
 
@@ -92,9 +93,6 @@ def image_files(folder: Path) -> list[Path]:
 def has_images(folder: Path) -> bool:
     """Tell whether an image file is directly in `folder`."""
     return any(suffix_of(path.name) and is_file(path) for path in entries(folder))
-
-
-AT_RANDOM = "split at random, each image a patient of its own"
 
 
 def _of_runs(folder: Path) -> bool:

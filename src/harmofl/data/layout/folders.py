@@ -24,7 +24,8 @@ from harmofl.data.layout.files import (
 )
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site
-from harmofl.data.layout.metadata import Row, not_used, read_metadata
+from harmofl.data.layout.metadata import FILE as METADATA
+from harmofl.data.layout.metadata import Row, read_metadata
 from harmofl.data.layout.places import Place, find_pairs, find_places, moved, refuse_masks, split_folders
 from harmofl.data.manifest import MOST_CLASSES
 from harmofl.data.splits import with_missing, with_splits
@@ -51,10 +52,13 @@ def read_folders(
     expected: tuple[Task, tuple[str, ...]] | None = None,
 ) -> FederationFiles:
     """List the sites and images of a plain folder; arguments and errors as of `layout.read_layout`."""
-    rows = read_metadata(root, split_column=split_column, patient_column=patient_column)
+    table = read_metadata(root, split_column=split_column, patient_column=patient_column)
+    rows = table.rows if table else None
     found = _federation(root, _find_sites(root, rows), rows, seed, fractions, expected)
-    said = not_used(root, split_column=split_column, patient_column=patient_column)
-    return replace(found, said=(*found.said, *said))
+    if table and table.unused:
+        unused = f"{METADATA}: columns that are not used: {', '.join(table.unused)}"
+        found = replace(found, said=(*found.said, unused))
+    return found
 
 
 def _federation(

@@ -37,9 +37,15 @@ class _Columns:
     split: str | None
 
 
-def read_metadata(
-    root: Path, *, split_column: str | None = None, patient_column: str | None = None
-) -> tuple[Row, ...] | None:
+@dataclass(frozen=True)
+class Metadata:
+    """The rows of metadata.csv, and the columns that nothing is taken from."""
+
+    rows: tuple[Row, ...]
+    unused: tuple[str, ...]
+
+
+def read_metadata(root: Path, *, split_column: str | None = None, patient_column: str | None = None) -> Metadata | None:
     """Read `root/metadata.csv`, or return None if there is none.
 
     Args:
@@ -65,21 +71,8 @@ def read_metadata(
         raise DataError(f"{path}: must have a row for each image, but has none; add them or delete the file")
     used = (columns.site, "file", columns.label, columns.patient, columns.split)
     table.require_values(filter(None, used))
-    return tuple(_row(path, line, values, columns) for line, values in table.rows)
-
-
-def not_used(root: Path, *, split_column: str | None = None, patient_column: str | None = None) -> list[str]:
-    """A line on the columns of metadata.csv that nothing is taken from, if there are any."""
-    path = root / (Listing(root).find(FILE) or FILE)
-    if not path.is_file():
-        return []
-    table = read_table(path)
-    columns = _columns(
-        table, split_column and column_name(split_column), patient_column and column_name(patient_column)
-    )
-    used = {columns.site, "file", columns.label, columns.patient, columns.split}
-    unused = [name for name in table.columns if name and name not in used]
-    return [f"{path.name}: columns that are not used: {', '.join(unused)}"] if unused else []
+    unused = tuple(name for name in table.columns if name and name not in used)
+    return Metadata(tuple(_row(path, line, values, columns) for line, values in table.rows), unused)
 
 
 def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:

@@ -18,6 +18,7 @@ from harmofl.data.layout.files import (
 )
 from harmofl.data.layout.folders import check_classes
 from harmofl.data.layout.inference import infer_info
+from harmofl.data.layout.metadata import PATIENT_COLUMNS
 from harmofl.data.manifest import SPLITS, Record
 from harmofl.data.splits import with_splits
 from harmofl.data.tables import Table, column_name, read_table
@@ -28,7 +29,7 @@ _NAMES = {
     "image": ("image", "file", "path", "filename", "filepath", "image_path", "image_file"),
     "target": ("mask", "label", "target", "class", "segmentation", "mask_path", "diagnosis"),
     "site": ("site", "hospital", "center", "centre", "institution"),
-    "patient": ("patient", "patient_id", "subject", "subject_id", "group"),
+    "patient": PATIENT_COLUMNS,
     "split": ("split",),
 }
 """What a column may be called if the user does not say."""
