@@ -31,7 +31,6 @@ FEW = (
 )
 MANY = f"{FEW},fedprox,fedsam,harmofl-profile,local"
 TWO = f"fedavg,{OURS}"
-CANDIDATES = f"fedavg,harmofl,harmofl-released,{OURS}"
 RATES = (0.25, 1, 4)
 """Learning rates that are tried, in those of the configurations."""
 
@@ -81,28 +80,32 @@ class Part:
 def parts() -> Iterator[Part]:
     """What is run, the most telling first."""
     hospitals, *others = FEDERATIONS
-    for federation in (*others, hospitals):
-        for norm in ("batch", "instance", "group"):
-            yield Part(federation, norm, TWO)
-    for rate in (4, 16):  # at which layers that judge an image by itself begin to learn
-        for norm in ("instance", "group", "batch"):
-            yield Part("mitosis_he4", norm, TWO, rate=rate)
-    for federation in (*others, hospitals):
-        yield Part(federation, "batch", FEW)
     yield Part(hospitals, "batch", MANY)
+    for rate in (4, 16):  # at which a network begins to learn there
+        yield Part("mitosis_he4", "batch", TWO, rate=rate)
+    for federation in others:
+        yield Part(federation, "batch", FEW)
     yield Part(hospitals, "batch", TWO, left_out=True)
     yield Part(hospitals, "instance", "fedavg", left_out=True)
     yield Part(hospitals, "batch", MANY, (1, 2))
+    for federation in FEDERATIONS:
+        for norm in ("instance", "group"):
+            yield Part(federation, norm, TWO)
+    for federation in FEDERATIONS:
+        yield Part(federation, "instance", TWO, (1, 2))
+    for rate in (4, 16):
+        for norm in ("instance", "group"):
+            yield Part("mitosis_he4", norm, TWO, rate=rate)
     for other in others:
         yield Part(other, "batch", FEW, (1, 2))
     yield Part(hospitals, "batch", "harmofl,harmofl-released", left_out=True)
     yield Part(hospitals, "batch-stats", MANY)
     for federation in FEDERATIONS:
-        for norm in ("batch", "instance", "group"):
+        for norm in ("batch", "instance"):
             for rate in RATES:
-                yield Part(federation, norm, CANDIDATES, rate=rate)
-    yield Part(hospitals, "batch-stats", MANY, (1, 2))
+                yield Part(federation, norm, TWO, rate=rate)
     yield Part(hospitals, "batch", TWO, (1, 2), left_out=True)
+    yield Part(hospitals, "batch-stats", TWO, (1, 2))
 
 
 def all_jobs(data: Path, out: Path) -> list[Job]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import numpy as np
 import patience
 import pytest
 from PIL import Image
@@ -425,6 +426,17 @@ def test_evaluate_and_predict_say_what_they_understood(cli_run: Path, federation
     assert done.returncode == 0, done.stderr
     assert first_line(done.stderr).startswith("segmentation, 2 classes (background, nucleus), 2 sites, ")
     assert "2 sites" not in done.stdout
+    for name in ("images", "masks"):
+        (tmp_path / "new/few" / name).mkdir(parents=True)
+        for path in sorted((federation / "site-1" / name).iterdir())[:2]:
+            pixels = np.asarray(Image.open(path))
+            grey = pixels if name == "images" else (pixels > 0) * np.uint8(90)
+            Image.fromarray(grey).save(tmp_path / "new/few" / name / path.name)
+    done = harmofl("evaluate", cli_run, "--data", tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    assert "warning: masks are read by their values: 0 (background), 90 (nucleus)" in done.stderr
+    assert "test has only" not in done.stderr and "cannot be split" not in done.stderr
+    assert re.search(r"few +│ 2 ", done.stdout)
     done = harmofl("predict", cli_run, federation / "site-1/images", "--out", tmp_path / "p")
     assert re.match(r"segmentation, 2 classes \(background, nucleus\), \d+ images\n", done.stderr)
 

@@ -143,7 +143,7 @@ def shift(
 
     with bar("reading") as progress:
         federation = open_federation(
-            folder, size=chosen, channels=channels, seed=seed, progress=progress, told=say, warn=False
+            folder, size=chosen, channels=channels, seed=seed, progress=progress, told=say, training=False
         )
     with bar("measuring") as progress:
         bands = tuple(dict.fromkeys(band)) if band else BANDS
@@ -171,7 +171,7 @@ def show(
         _check_suffix(picture, ".png", "--picture")
     with bar("reading") as progress:
         federation = open_federation(
-            folder, size=parse_size(size) if size else None, seed=seed, progress=progress, told=say, warn=False
+            folder, size=parse_size(size) if size else None, seed=seed, progress=progress, told=say, training=False
         )
     rows = describe(federation)
     table = Table(title=f"{federation.info.name}: {federation.info.task}")

@@ -113,7 +113,7 @@ class TrainedModel:
             seed=seed,
             progress=progress,
             told=told,
-            warn=False,
+            training=False,
         )
         by_image = self.card.get("split") == "images"
         sites = tuple(split_by_image(site, seed) for site in federation.sites) if by_image else federation.sites

@@ -14,6 +14,7 @@ from harmofl.batch_statistics import caution
 from harmofl.building import build, device_of
 from harmofl.config import Experiment, check_data, resolved
 from harmofl.data.checking.quick import Tell, tell_warnings
+from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
 from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
@@ -252,9 +253,10 @@ def _check_training(federation: Federation) -> None:
     """Refuse to train at a site whose images are all for testing."""
     for site in federation.sites:
         if not len(site.train):
+            few = " (a split needs at least 3 patients)" if len(set(site.test.patients)) < len(SPLITS) else ""
             raise ConfigError(
-                f"{site.name}: a site that trains must have training images, but all of its images are for testing; "
-                f"add data.unseen=['{site.name}'] to test there, or leave it out with data.sites"
+                f"{site.name}: a site that trains must have training images, but all of its images are for testing"
+                f"{few}; add data.unseen=['{site.name}'] to test there, or leave it out with data.sites"
             )
 
 

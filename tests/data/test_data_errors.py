@@ -8,6 +8,7 @@ from folders_on_disk import (
     records_of,
     refused,
     save,
+    texts,
     write_classes,
     write_masks,
     write_metadata,
@@ -15,9 +16,11 @@ from folders_on_disk import (
 )
 from PIL import Image
 
-from harmofl.data import find_problems, open_federation
+from harmofl.config import load_experiment
+from harmofl.data import SPLITS, find_problems, import_federation, open_federation
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest, write_info, write_manifest
 from harmofl.errors import ConfigError, DataError
+from harmofl.experiment import run
 
 
 def test_missing_image_and_mask(tmp_path):
@@ -139,9 +142,60 @@ def test_path_outside_the_site(tmp_path):
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_too_few_patients_to_split(tmp_path, images):
-    write_masks(tmp_path, ("a",), images=images)
-    assert refused(tmp_path).startswith(f"a: a split needs at least 3 patients, got {images}; add some")
+def test_too_few_patients_to_split_are_for_testing(tmp_path, images):
+    write_masks(tmp_path / "in", ("a",), images=images)
+    write_masks(tmp_path / "in", ("b",))
+    said = "a: fewer than 3 patients cannot be split, so all are for testing; add some to train there"
+    assert said in texts(tmp_path / "in", "warning")
+    import_federation(tmp_path / "in", tmp_path / "new")
+    for folder in ("in", "new"):
+        a, b = open_federation(tmp_path / folder).sites
+        assert [len(a.split(name)) for name in SPLITS] == [0, 0, images]
+        assert all(len(b.split(name)) for name in SPLITS)
+    with pytest.raises(
+        ConfigError, match=r"a: a site that trains .* for testing \(a split needs at least 3 patients\)"
+    ):
+        run(load_experiment(None, {"data.folder": str(tmp_path / "in")}), tmp_path / "run")
+
+
+def test_too_few_patients_to_draw_a_side_that_folders_do_not_tell(tmp_path):
+    for split, images in (("train", 2), ("test", 4)):
+        for k in range(images):
+            for name, pixels in (("images", photograph(k)), ("masks", mask(k))):
+                save(tmp_path / f"a/{split}/{name}/{split}{k}.png", pixels)
+    assert refused(tmp_path) == "a: a split needs at least 3 patients, got 2; add some, or tell the split of each"
+
+
+def test_labels_that_are_not_those_of_a_model(tmp_path):
+    write_classes(tmp_path)
+    told = []
+    with pytest.raises(DataError) as error:
+        open_federation(tmp_path, expected=("classification", ("Cat", "mouse")), told=told.append)
+    assert str(error.value) == (
+        "a/cat/cat0.png: label must be one of Cat, mouse, got 'cat' (6 images); rename its folder to Cat (and 3 more)"
+    )
+    others = [line for line in told if line.startswith("error")]
+    assert others[0] == (
+        "error: a/dog/dog0.png: label must be one of Cat, mouse, got 'dog' (6 images); rename its folder or the classes"
+    )
+    assert len(others) == 3
+
+
+def test_sites_without_images_that_are_seen(tmp_path):
+    write_masks(tmp_path)
+    for path in (tmp_path / "b").rglob("*.png"):
+        path.rename(path.with_name(f".{path.name}"))
+    message = refused(tmp_path)
+    assert "b: a site must have images, got none; hidden files such as images/.p0.png are not read, rename" in message
+    assert not [line for line in texts(tmp_path, "warning") if line.startswith("b:")]
+
+
+def test_what_cannot_be_read_may_show_the_classes(tmp_path):
+    write_classes(tmp_path)
+    for path in (tmp_path / "a/dog").iterdir():
+        path.write_bytes(b"x")
+    assert len(texts(tmp_path, "error")) == 6
+    assert not [line for line in texts(tmp_path, "warning") if "absent" in line]
 
 
 def test_no_sites_explains_the_layouts(tmp_path):

@@ -224,6 +224,12 @@ def test_a_federation_below(tmp_path, above):
     assert f"{tmp_path / above} could be one: give that folder" in message or above == "in"
 
 
+@pytest.mark.parametrize("patterns", [("cat/x/{}.png", "dog/x/{}.png"), ("fold1/images/{}.png", "fold1/masks/{}.png")])
+def test_a_folder_too_deep_at_every_site(tmp_path, patterns):
+    write(tmp_path, *(f"{site}/{pattern.format(n)}" for site in "ab" for pattern in patterns for n in "{k}"))
+    assert "; a, b could each be one: give one of them; if these are sites, their images are a" in refused(tmp_path)
+
+
 @pytest.mark.parametrize("what", [("images/{k}/", "masks/{k}/"), ("imagesTr/p{k}/", "labelsTr/p{k}/")])
 def test_images_a_folder_too_deep(tmp_path, what):
     write(tmp_path, *(f"a/{folder}{n}.png" for folder in what for n in range(3)))

@@ -217,6 +217,15 @@ def test_a_mask_whose_zero_is_white(tmp_path):
         read_numbers(tmp_path / "m.tif")
 
 
+@pytest.mark.parametrize("make", [lambda m: m, lambda m: np.stack([m] * 3, axis=-1), lambda m: m // 255])
+def test_dark_objects_on_white_are_asked_about(tmp_path, make):
+    write(tmp_path / "dark", lambda k: make(np.where(drawn(k) == 1, 0, 255).astype(np.uint8)))
+    write(tmp_path / "light", lambda k: make(np.where(drawn(k) == 1, 255, 0).astype(np.uint8)))
+    (said,) = said_of_masks(open_federation(tmp_path / "dark"))
+    assert "is the foreground, but also along the edges of 12 of 12 masks; if" in said
+    assert said_of_masks(open_federation(tmp_path / "light")) == []
+
+
 def test_an_alpha_mask_with_nothing_in_it(tmp_path):
     for colour in (WHITE, BLACK, RED):
         save(tmp_path / "m.png", np.full((4, 4, 4), (*colour, 0), np.uint8))

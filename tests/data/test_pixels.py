@@ -99,7 +99,13 @@ def test_png(tmp_path, bits, planes, colour_type):
     write_png(tmp_path / "x.png", samples, bits, colour_type)
     want = np.moveaxis(samples[..., : 3 if planes > 2 else 1], 2, 0) / (2**bits - 1)
     np.testing.assert_allclose(levels(tmp_path / "x.png"), want, atol=1e-7)
-    assert f"{16 if bits > 8 else 8} bit" in read_header(tmp_path / "x.png").kind
+    header = read_header(tmp_path / "x.png")
+    assert (header.colour, header.alpha, header.kind.split(",")[0].startswith("RGB")) == (
+        planes > 2,
+        planes in (2, 4),
+        planes > 2,
+    )
+    assert f"{16 if bits > 8 else 8} bit" in header.kind
 
 
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits", "zstd"])

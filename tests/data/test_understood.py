@@ -82,8 +82,8 @@ def test_warnings_are_told_once_and_at_most_ten(tmp_path):
     assert told[-2] == f"and 5 more warnings; `harmofl data check {tmp_path}` lists all"
     assert told[-1].endswith(f"`harmofl data check {tmp_path}` does")
     told.clear()
-    open_federation(tmp_path, told=told.append, warn=False)
-    assert len(told) == 1
+    open_federation(tmp_path, told=told.append, training=False)
+    assert [line.split(": ")[1] for line in told[1:]] == ["s00/images/x.bmp"]
 
 
 def test_copies_on_both_sides_of_a_split_by_folders(tmp_path):

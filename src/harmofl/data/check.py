@@ -8,7 +8,7 @@ from harmofl.data.checking.between import between_sites
 from harmofl.data.checking.duplicates import copies, near_copies
 from harmofl.data.checking.facts import SiteFacts, facts_of
 from harmofl.data.checking.leftovers import left_out
-from harmofl.data.checking.oddities import names_alike, record_oddities, shared_patients, site_oddities
+from harmofl.data.checking.oddities import few_patients, names_alike, record_oddities, shared_patients, site_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.quick import Tell, understood
 from harmofl.data.checking.seen import Seen, Sums, look
@@ -96,7 +96,7 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
         inspected, sums, errors = _inspect(site, files.info, progress)
         problems += errors
         problems += site_oddities(site, files.info, inspected)
-        problems += record_oddities(site, files.info)
+        problems += [*few_patients(site), *record_oddities(site, files.info)]
         seen += inspected
         looks.append((site, inspected, sums))
     problems += copies(seen)

@@ -80,9 +80,7 @@ def import_federation(
         files = replace(files, info=_named(files.info, classes))
         told(understood(files))
         found = checked_files(files, progress).problems
-        for problem in alike([problem for problem in found if problem.severity == "error"][1:]):
-            tell(f"error: {problem}")
-        refuse(found)
+        refuse(found, told=tell)
         for problem in alike([*found, *(left_out(readable, files) if readable.is_dir() else ())]):
             tell(f"warning: {problem}")
         name = escaped(name or target.resolve().name)

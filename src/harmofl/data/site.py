@@ -176,7 +176,7 @@ def open_federation(
     cache: Path | None = None,
     progress: Progress | None = None,
     told: Tell | None = None,
-    warn: bool = True,
+    training: bool = True,
 ) -> Federation:
     """Check and decode all sites of a federation.
 
@@ -193,7 +193,7 @@ def open_federation(
         cache: folder that keeps decoded images, memory-mapped, for the next time; else they are in RAM.
         progress: told the site, how many images are done and how many there are.
         told: told in one line each, before any image is decoded, what was understood of the folder, and warnings.
-        warn: whether to tell the warnings.
+        training: whether the sites are to train: warnings about splits are told too.
 
     Returns:
         the sites sorted by name; `info` has the size and channels that the images really have.
@@ -205,14 +205,15 @@ def open_federation(
     """
     files = settle(read_layout(folder, seed=seed, expected=expected), size, channels)
     if told:
-        tell_understood(files, folder, told, warn=warn)
+        tell_understood(files, folder, told, training=training)
     info = replace(files.info, slices=slices or files.info.slices, levels=levels)
     structure = (problem for site in files.sites for problem in structure_problems(site, info))
-    refuse([*structure, *reading_problems(info)], folder)
+    listing = folder if expected is None else None  # `data check` knows no classes that must be
+    refuse([*structure, *reading_problems(info)], listing, told)
     info = replace(info, size=info.size or common_size(files))
     check_fits(files, info, held=cache is None)
     built = [(site.name, _decode(site, info, cache, progress)) for site in files.sites]
-    refuse([problem for _, (_, problems) in built for problem in problems], folder)
+    refuse([problem for _, (_, problems) in built for problem in problems], listing, told)
     owners = [{record.case: record.patient for record in site.records} for site in files.sites]
     sites = (_site(name, info, arrays, owner) for (name, (arrays, _)), owner in zip(built, owners, strict=True))
     return Federation(replace(info, images=_kind(files)), tuple(sites), files.sites)

@@ -96,20 +96,22 @@ def _spread(order: Sequence[str], quotas: Sequence[int]) -> dict[str, str]:
 
 
 def with_splits(
-    site: str, records: Sequence[Record], task: Task, fractions: tuple[float, float, float], seed: int
+    records: Sequence[Record], task: Task, fractions: tuple[float, float, float], seed: int
 ) -> list[Record]:
     """The rows of a site with a split each: their own, or where none has one, drawn by patient.
 
-    Raises:
-        DataError: naming the site, if it has fewer than 3 patients.
+    Those of fewer than 3 patients, who cannot be split, are all for testing.
     """
     if not records or any(record.split for record in records):
         return list(records)
+    if len({record.patient for record in records}) < len(SPLITS):
+        return [replace(record, split="test") for record in records]
+    return _drawn(records, task, fractions, seed)
+
+
+def _drawn(records: Sequence[Record], task: Task, fractions: tuple[float, float, float], seed: int) -> list[Record]:
     labels = [record.target for record in records] if task == "classification" else None
-    try:
-        split = split_patients([record.patient for record in records], labels, fractions, seed=seed)
-    except DataError as error:
-        raise DataError(f"{site}: {error}") from None
+    split = split_patients([record.patient for record in records], labels, fractions, seed=seed)
     return [replace(record, split=split[record.patient]) for record in records]
 
 
@@ -125,8 +127,11 @@ def with_missing(
     missing = [split for split in SPLITS[1:] if split not in given] if "train" in given else []
     if not missing:
         return list(records), []
-    train = [replace(record, split="") for record in records if record.split == "train"]
-    drawn = {record.patient: record.split for record in with_splits(site, train, task, fractions, seed)}
+    train = [record for record in records if record.split == "train"]
+    try:
+        drawn = {record.patient: record.split for record in _drawn(train, task, fractions, seed)}
+    except DataError as error:
+        raise DataError(f"{site}: {error}") from None
     moves = {patient: split for patient, split in drawn.items() if split in missing}
     found = [replace(r, split=moves.get(r.patient, "train")) if r.split == "train" else r for r in records]
     return found, missing

@@ -112,7 +112,7 @@ class Workshop:
         """Split the patients, write the tables, remove what no row names, and give the folder its name."""
         info = _info(self._download, target)
         for site, rows in sorted(_by_site(records).items()):
-            split = with_splits(site, rows, info.task, fractions, self._download.wishes.seed)
+            split = with_splits(rows, info.task, fractions, self._download.wishes.seed)
             write_manifest(self.folder / site, split)
         write_info(self.folder, info)
         named = {f"{site}/{file}" for site, record in records for file in (record.image, record.target)}

@@ -8,7 +8,7 @@ from harmofl.data.checking.pixels import pixel_oddities
 from harmofl.data.checking.problem import Problem
 from harmofl.data.checking.seen import Seen
 from harmofl.data.layout.files import FederationFiles, SiteFiles, owner_of, stem_of
-from harmofl.data.manifest import FederationInfo
+from harmofl.data.manifest import SPLITS, FederationInfo
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 FEW_CASES = 5
@@ -28,14 +28,22 @@ def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen]) -
     yield from pixel_oddities(site.name, seen)
 
 
-def record_oddities(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
-    """Yield the warnings about one site that its records tell, without a look at any image."""
+def few_patients(site: SiteFiles) -> Iterator[Problem]:
+    """Yield a warning about a site's split, if its records tell one, without a look at any image."""
     cases = {record.case for record in site.records if record.split == "test"}
-    if cases and len(cases) < FEW_CASES:
+    patients = {record.patient for record in site.records}
+    if site.split and 0 < len(patients) < len(SPLITS):
+        message = f"fewer than {len(SPLITS)} patients cannot be split, so all are for testing; add some to train there"
+        yield Problem("warning", site.name, "", message, "too few patients to split")
+    elif cases and len(cases) < FEW_CASES:
         message = (
             f"test has only {len(cases)} case{'s' * (len(cases) > 1)}; a score over fewer than {FEW_CASES} says little"
         )
         yield Problem("warning", site.name, "", message, "few test cases")
+
+
+def record_oddities(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
+    """Yield the warnings about one site's tables and folders that its records tell, without a look at any image."""
     if site.unlisted:
         message = f"{len(site.unlisted)} images have no row in metadata.csv and are not used"
         yield Problem("warning", site.name, site.unlisted[0], message, "images without a row", len(site.unlisted))
@@ -71,6 +79,8 @@ def _same_names(site: SiteFiles) -> Iterator[Problem]:
 
 
 def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen]) -> Iterator[Problem]:
+    if not seen or len(seen) < len(site.records):
+        return  # whatever could not be read may show them
     anywhere = {k for one in seen for k in one.classes}
     train = {k for one in seen if one.record.split == "train" for k in one.classes}
     for k, name in enumerate(info.classes):

@@ -1,7 +1,7 @@
 """One thing that is wrong, or odd, with a federation's data."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -61,18 +61,23 @@ def _together(group: Sequence[Problem]) -> Sequence[Problem]:
     return [replace(first, message=message, count=sum(problem.count for problem in group))]
 
 
-def refuse(problems: Sequence[Problem], folder: Path | None = None) -> None:
+def refuse(problems: Sequence[Problem], folder: Path | None = None, told: Callable[[str], None] | None = None) -> None:
     """Raise the first error among `problems`, saying how many more there are.
 
     Args:
         problems: whatever was found.
         folder: where `harmofl data check` would list them all; None if it would not.
+        told: told of the others, if there is no such folder.
 
     Raises:
         DataError: if any problem is an error.
     """
     errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
-        look = f"; run `harmofl data check {folder}` for all" if folder else ""
-        more = f" (and {len(errors) - 1} more{look})"
-        raise DataError(f"{errors[0]}{more if len(errors) > 1 else ''}")
+    if not errors:
+        return
+    if told and not folder:
+        for problem in alike(errors[1:]):
+            told(f"error: {problem}")
+    look = f"; run `harmofl data check {folder}` for all" if folder else ""
+    more = f" (and {len(errors) - 1} more{look})"
+    raise DataError(f"{errors[0]}{more if len(errors) > 1 else ''}")

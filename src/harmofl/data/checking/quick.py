@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harmofl.data.checking.leftovers import left_out
-from harmofl.data.checking.oddities import names_alike, record_oddities, shared_patients
+from harmofl.data.checking.oddities import few_patients, names_alike, record_oddities, shared_patients
 from harmofl.data.checking.problem import Problem, alike
 from harmofl.data.checking.structure import reading_problems, structure_problems
 from harmofl.data.decoding.images import read_header
@@ -22,17 +22,20 @@ _NAMED, _LOOKED_AT = 8, 30
 Tell = Callable[[str], None]
 
 
-def quick_problems(files: FederationFiles, folder: Path) -> Iterator[Problem]:
-    """Yield the warnings that file names and tables tell."""
+def quick_problems(files: FederationFiles, folder: Path, *, training: bool = True) -> Iterator[Problem]:
+    """Yield the warnings that file names and tables tell; without `training`, not those about splits."""
     for line in files.said:
         yield Problem("warning", "", "", line, "how the folder was read")
     yield from (problem for problem in reading_problems(files.info) if problem.severity == "warning")
     for site in files.sites:
         yield from (problem for problem in structure_problems(site, files.info) if problem.severity == "warning")
         yield from record_oddities(site, files.info)
-        yield from _copies_by_name(site)
-    yield from shared_patients(files)
-    yield from names_alike(files)
+        if training:
+            yield from few_patients(site)
+            yield from _copies_by_name(site)
+    if training:
+        yield from shared_patients(files)
+        yield from names_alike(files)
     if folder.is_dir():
         yield from left_out(folder, files)
 
@@ -67,12 +70,12 @@ def tell_warnings(lines: Sequence[str], folder: Path, tell: Tell) -> None:
         tell(f"and {len(lines) - MOST_LINES} more warnings; `harmofl data check {folder}` lists all")
 
 
-def tell_understood(files: FederationFiles, folder: Path, tell: Tell, *, warn: bool = True) -> None:
+def tell_understood(files: FederationFiles, folder: Path, tell: Tell, *, training: bool = True) -> None:
     """Tell what was understood, and what `quick_problems` finds."""
     tell(understood(files))
-    if warn:
-        found = alike(list(quick_problems(files, folder)))
-        tell_warnings(list(map(str, found)), folder, tell)
+    found = alike(list(quick_problems(files, folder, training=training)))
+    tell_warnings(list(map(str, found)), folder, tell)
+    if training:
         tell(f"the pixels, copies and spacing are not looked at here; `harmofl data check {folder}` does")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harmofl.data.checking.problem import Problem
-from harmofl.data.layout.files import SiteFiles, image_files, is_file, stem_of
+from harmofl.data.layout.files import SiteFiles, folded, image_files, is_file, stem_of, suffix_of
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.values import named
 
@@ -19,13 +19,15 @@ def reading_problems(info: FederationInfo) -> Iterator[Problem]:
         told = ", ".join(value if name.endswith(value) else f"{value} ({name})" for name, value in pairs)
         yield Problem("warning", "", "", f"masks are read by their values: {told}", "values of masks")
     if info.remark:
-        yield Problem("warning", "", "", info.remark, "alpha channel of masks")
+        yield Problem("warning", "", "", info.remark, "how masks are read")
 
 
 def structure_problems(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
     """Yield the errors in a site's records: emptiness, duplicates, patients, paths, files and labels."""
     if not site.records:
         fix = "add images, or rows to its table, or remove the folder"
+        if hidden := min((path for path in site.folder.rglob(".*") if suffix_of(path.name)), default=None):
+            fix = f"hidden files such as {hidden.relative_to(site.folder)} are not read, rename them; or {fix}"
         yield Problem("error", site.name, "", f"a site must have images, got none; {fix}", "no images")
         return
     yield from _empty_splits(site)
@@ -103,8 +105,11 @@ def _missing_mask(site: SiteFiles, record: Record) -> str:
 
 
 def _unknown_labels(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
-    for record in site.records:
-        if record.target not in info.classes:
-            names = ", ".join(info.classes)
-            message = f"label must be one of {names}, got {record.target!r}; mend the row or the classes"
-            yield Problem("error", site.name, record.image, message, "unknown label")
+    counts = Counter(record.target for record in site.records if record.target not in info.classes)
+    first = {record.target: record.image for record in reversed(site.records)}
+    meant = {folded(name): name for name in info.classes}
+    for label, count in counts.items():
+        fix = "rename its folder" if not site.table else "mend its row"
+        fix += f" to {meant[folded(label)]}" if folded(label) in meant else " or the classes"
+        message = f"label must be one of {', '.join(info.classes)}, got {label!r} ({count} images); {fix}"
+        yield Problem("error", site.name, first[label], message, "unknown label", count)

@@ -19,7 +19,8 @@ _MODES = {
     **{"P": "palette", "PA": "palette", "RGBA": "RGB with alpha", "RGBa": "RGB with alpha"},
 }
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_BITS = 24  # where a PNG says how many
+_PNG_BITS, _PNG_COLOURS = 24, 25  # where a PNG says how many, and of what
+_GREY_WITH_ALPHA = 4
 
 
 def read_header(path: Path, *, turned: bool = True) -> Header:
@@ -28,11 +29,14 @@ def read_header(path: Path, *, turned: bool = True) -> Header:
         if tiffs.is_tiff(start):
             return tiffs.read_header(file)
         with Image.open(file) as image:
+            mode = image.mode
+            if _deep(image, start) and start[_PNG_COLOURS:] == bytes([_GREY_WITH_ALPHA]):
+                mode = "LA"  # Pillow would make colours of them
             return Header(
                 (image.height, image.width),
-                colour=image.mode not in ("1", "L", "LA", "La", "I;16", "I"),
-                kind=f"{_MODES.get(image.mode, image.mode)}, {16 if _deep(image, start) else 8} bit",
-                alpha=image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
+                colour=mode not in ("1", "L", "LA", "La", "I;16", "I"),
+                kind=f"{_MODES.get(mode, mode)}, {16 if _deep(image, start) else 8} bit",
+                alpha=mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
                 orientation=image.getexif().get(_ORIENTATION, 1) if turned else 1,
             )
 
@@ -63,7 +67,7 @@ def read_stored(source: Path | BinaryIO) -> Stored:
 def _opened(source: Path | BinaryIO) -> Iterator[tuple[BinaryIO, bytes]]:
     """Yield a file at its beginning, and its first bytes."""
     with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:  # noqa: PTH123
-        start = file.read(_PNG_BITS + 1)
+        start = file.read(_PNG_COLOURS + 1)
         file.seek(0)
         try:
             yield file, start

@@ -15,7 +15,8 @@ _WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6
 _PLANES = {"grey": 1, "RGB": 3, "palette": 1, "CMYK": 4}
 _JPEG = (6, 7, 33007, 34892)
 _ASSOCIATED = 1  # alpha by which the colours have been multiplied
-_FORMATS = (1, 2, 3)  # unsigned, signed, floats
+_FLOAT = 3
+_FORMATS = (1, 2, _FLOAT)  # unsigned, signed, floats
 _MOST_BITS = 16
 
 
@@ -35,7 +36,10 @@ def read_header(file: BinaryIO) -> Header:
     with tifffile.TiffFile(file) as tiff:
         page, meaning = _page(tiff)
         alpha = page.samplesperpixel > _planes(page, meaning)
-        kind = f"{meaning}{' with alpha' if alpha else ''}, {16 if np.max(page.bitspersample) > 8 else 8} bit"
+        depth = "16 bit" if np.max(page.bitspersample) > 8 else "8 bit"
+        if page.sampleformat == _FLOAT:
+            depth = f"float{np.max(page.bitspersample)}"
+        kind = f"{meaning}{' with alpha' if alpha else ''}, {depth}"
         return Header((page.imagelength, page.imagewidth), meaning != "grey", kind, alpha, _orientation(page))
 
 

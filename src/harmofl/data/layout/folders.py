@@ -110,7 +110,7 @@ def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], s
         site = replace(site, records=tuple(replace(record, split="") for record in site.records))
         told = site.table and any(record.patient != owner_of(record.image) for record in site.records)
         said = f"split at random by patient from {site.table}" if told else AT_RANDOM
-        return replace(site, records=tuple(with_splits(site.name, site.records, task, fractions, seed)), split=said)
+        return replace(site, records=tuple(with_splits(site.records, task, fractions, seed)), split=said)
     records, drawn = with_missing(site.name, site.records, task, fractions, seed)
     said = site.split or "split by folders"
     return replace(site, records=tuple(records), split=said + "".join(f", {name} drawn from train" for name in drawn))
@@ -187,24 +187,29 @@ def _hint(root: Path, inner: Sequence[Path]) -> str:
     if has_images(root):
         return "; images directly in the folder are of no site and no class"
     if below := _readable_below(inner, _DEEP):
-        return f"; {below} could be one: give that folder"
+        if len(below) == 1:
+            return f"; {below[0]} could be one: give that folder"
+        names = ", ".join(folder.name for folder in below)
+        return (
+            f"; {names} could each be one: give one of them; if these are sites, their images are a folder too deep: "
+            "move them up, or list them in a table, .csv, and give it in place of the folder"
+        )
     for suffixes, what in ((OTHER_IMAGES, "is not read, convert such files to PNG, JPEG, TIFF or NIfTI"), _PACKED):
         if odd := [path for path in files if path.name.lower().endswith(suffixes)]:
             return f"; {odd[0].relative_to(root)} {what}"
     return ""
 
 
-def _readable_below(folders: Sequence[Path], deep: int) -> Path | None:
-    """The first of some folders, or of those in them, that could be read as a federation."""
+def _readable_below(folders: Sequence[Path], deep: int) -> list[Path]:
+    """The first of some folders, or of those in them, that could be read as federations of their own."""
+    found = []
     for folder in folders[:_DEEP]:
         try:
-            if any(site.task for site in _sites_in(folder, None)):
-                return folder
+            readable = any(site.task for site in _sites_in(folder, None))
         except DataError:
             continue
-        if deep and (found := _readable_below(subfolders(folder), deep - 1)):
-            return found
-    return None
+        found += [folder] if readable else _readable_below(subfolders(folder), deep - 1) if deep else []
+    return found[:_DEEP]
 
 
 def _site(folder: Path, rows: Sequence[Row] | None) -> SiteFolder:

@@ -1,7 +1,7 @@
 """What the numbers in masks stand for, told from all masks of a plain folder, or why it cannot be told."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ _PICTURE = 64
 """So many colours, or greys that are not 0, 1, 2, ..., are no classes."""
 _CLOSE = 16
 """So near to black or white, greys may be meant as these, and so near to one another, not as smoothed edges."""
+_MOSTLY = 0.75
+"""From which share of masks on, that the foreground fills their edges is said."""
 _FEWEST, _ONE_PIECE, _LOOKS = 5, 0.95, 64
 """From how many values on, in one piece at what share, and at how many masks instances are looked for."""
 
@@ -32,12 +34,14 @@ class Found:
         name: site and file.
         values: the numbers in it.
         solid: those that fill a square of 3 x 3 pixels somewhere.
+        edge: the commonest number along the edges of its planes.
         palette: see `decoding.masks.Mask`, also of the next two.
     """
 
     name: str
     values: frozenset[int]
     solid: frozenset[int]
+    edge: int
     palette: tuple[int, ...]
     lossy: bool
     alpha: bool
@@ -62,8 +66,7 @@ def read_labels(sites: Sequence[SiteFiles]) -> Reading:
     paths = [(f"{site.name}/{record.target}", site.folder / record.target) for site in sites for record in site.records]
     found = [mask for name, path in paths if (mask := _look(name, path))]
     values = sorted(set().union(*(mask.values for mask in found)))
-    transparent = sum(mask.alpha for mask in found)
-    remark = f"{transparent} masks have an alpha channel: what is transparent is background" if transparent else ""
+    remark = "; ".join(_remarks(found, values))
     if set(values) <= {0, 1, WHITE} and (len(values) < 3 or not any(len(mask.values) > 2 for mask in found)):
         return Reading(BINARY, remark=remark)
     if doubt := _doubt(found, values):
@@ -75,6 +78,18 @@ def read_labels(sites: Sequence[SiteFiles]) -> Reading:
             "if they are classes, name them with `harmofl data import --classes`"
         )
     return Reading(classes, () if order == tuple(range(len(classes))) else order, remark, doubt)
+
+
+def _remarks(found: Sequence[Found], values: Sequence[int]) -> Iterator[str]:
+    if transparent := sum(mask.alpha for mask in found):
+        yield f"{transparent} masks have an alpha channel: what is transparent is background"
+    if len(values) == len(BINARY):
+        light = sum(mask.edge == values[-1] for mask in found)
+        if light > _MOSTLY * len(found):
+            yield (
+                f"{named(values[-1])} is the foreground, but also along the edges of {light} of {len(found)} masks; if "
+                f"it is what surrounds the objects, swap {named(values[0])} and {named(values[-1])} in the masks"
+            )
 
 
 def read_as(classes: Sequence[str], reading: Reading) -> Reading:
@@ -95,7 +110,9 @@ def _look(name: str, path: Path) -> Found | None:
         return None
     values = frozenset(_occurring(mask.numbers))
     solid = _solid(mask.numbers) if len(values) > 2 else values
-    return Found(name, values, solid, mask.palette, mask.lossy, mask.alpha)
+    edges = [mask.numbers[:, [0, -1]].ravel(), mask.numbers[:, :, [0, -1]].ravel()]
+    numbers, counts = np.unique(np.concatenate(edges), return_counts=True)
+    return Found(name, values, solid, int(numbers[counts.argmax()]), mask.palette, mask.lossy, mask.alpha)
 
 
 def _occurring(numbers: np.ndarray) -> list[int]:

@@ -148,9 +148,7 @@ def read_table_layout(
     by_patient = f"split at random by patient from {path.name}" if any(row.patient for row in rows) else AT_RANDOM
     split = "" if any(row.split for row in rows) else by_patient
     sites = [
-        SiteFiles(
-            name, path.parent, tuple(with_splits(name, records, task, fractions, seed)), table=path.name, split=split
-        )
+        SiteFiles(name, path.parent, tuple(with_splits(records, task, fractions, seed)), table=path.name, split=split)
         for name, records in sorted(by_site.items())
     ]
     info = infer_info(path.stem, task, sites)
