@@ -14,14 +14,14 @@ from pathlib import Path
 from packed import arguments, pack
 
 from harmofl.comparison.formats import markdown
-from harmofl.comparison.outcome import collect
+from harmofl.comparison.outcomes import collect
 from harmofl.comparison.plan import Job, check_earlier
 from harmofl.comparison.progress import Bar
+from harmofl.comparison.score_table import compare
 from harmofl.comparison.study import Study
-from harmofl.comparison.table import compare
 from harmofl.comparison.variants import ABLATION, parse_variants
 from harmofl.comparison.workers import carry_out
-from harmofl.config import load_experiment
+from harmofl.experiment.config import load_experiment
 
 DATASETS = ("bloodcells", "nuclei")
 

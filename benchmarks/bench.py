@@ -33,21 +33,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harmofl.arrays import mean, state_of
-from harmofl.checkpoint import Checkpoint
+from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
-from harmofl.evaluation import predict
-from harmofl.exchange import ServerState
-from harmofl.journal import Journal
-from harmofl.local import LocalRun, Training, begin
-from harmofl.losses import cross_entropy, dice_cross_entropy
-from harmofl.memory import keep_freed_memory
+from harmofl.evaluation.losses import cross_entropy, dice_cross_entropy
+from harmofl.evaluation.scoring import predict
+from harmofl.experiment.checkpoint import Checkpoint
+from harmofl.experiment.run_dir import Journal
+from harmofl.federated.client import LocalRun, Training, begin
+from harmofl.federated.messages import ServerState
+from harmofl.federated.tensors import mean, state_of
 from harmofl.methods import FedAvg, HarmoFL
 from harmofl.models import DenseNet, UNet, normalization
-from harmofl.precision import computing
-from harmofl.runtimes.simulation import run_round
+from harmofl.optim.mixed_precision import computing
 from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.types import Precision
+from harmofl.utils.allocator import keep_freed_memory
 
 SECONDS = 12.0
 """About so long a row takes turns, if three turns do not take longer."""
@@ -284,14 +284,14 @@ TO_FIRST_STEP = """
 import os, sys
 from harmofl.methods import FedAvg
 FedAvg.local_step = lambda self, run, batch: os._exit(0)
-from harmofl.cli import main
+from harmofl.cli.main import main
 main()
 """
 
 
 def starts() -> dict[str, Call]:
     """From typing `harmofl run` to its first step, against importing torch."""
-    from harmofl.data.synthetic import write_federation
+    from harmofl.ingest.synthetic.federation import write_federation
 
     folder = Path(tempfile.mkdtemp())
     write_federation(folder / "data", kind="cells", task="classification", sites=4, images=24, size=64, shift=1, seed=0)
@@ -331,7 +331,7 @@ def commands(*words: str) -> dict[str, Call]:
 
 def shortest_run() -> dict[str, Call]:
     """One round of a tiny network with its report, against a process that takes as many steps in torch."""
-    from harmofl.data.synthetic import write_federation
+    from harmofl.ingest.synthetic.federation import write_federation
 
     folder = Path(tempfile.mkdtemp())
     write_federation(folder / "data", sites=3, images=20, size=32)

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from harmofl.comparison.statistics import FEWEST_SEEDS
-from harmofl.intervals import Cases, estimate, holm, interval
-from harmofl.metrics import CaseScores, auc_cases, classification_cases
+from harmofl.evaluation.confidence_intervals import Cases, estimate, holm, interval
+from harmofl.evaluation.metrics import CaseScores, auc_cases, classification_cases
 
 Rng = np.random.Generator
 SEEDS = (1, 2, 3, 5, 10)

@@ -18,9 +18,9 @@ from deployments import SITES, Deployment, free_port
 from stock_flower import seconds as stock_seconds
 
 from harmofl import run
-from harmofl.config import load_experiment
-from harmofl.data.synthetic import write_federation
-from harmofl.journal import Journal
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.run_dir import Journal
+from harmofl.ingest.synthetic.federation import write_federation
 
 VARIANTS = {
     "between processes, TLS, keys": {},

@@ -18,15 +18,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 
-from harmofl.config import load_experiment
-from harmofl.diagnostics.curvature import STEPS
-from harmofl.diagnostics.measuring import Diagnostics
-from harmofl.diagnostics.records import Record, mean, read, share
-from harmofl.experiment import resume, run
-from harmofl.files import strict_json
-from harmofl.journal import Journal
-from harmofl.terminal import Terminal
-from harmofl.trial import Trial
+from harmofl.analysis.diagnostics.curvature import STEPS
+from harmofl.analysis.diagnostics.measuring import Diagnostics
+from harmofl.analysis.diagnostics.records import Record, mean, read, share
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.setup import Trial
+from harmofl.experiment.trainer import resume, run
+from harmofl.report.console import Terminal
+from harmofl.utils.atomic_files import strict_json
 
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     "neither": {"name": "fedavg"},

@@ -19,7 +19,7 @@ from harmofl.comparison.progress import Bar
 from harmofl.comparison.study import Study
 from harmofl.comparison.variants import parse_variants
 from harmofl.comparison.workers import carry_out
-from harmofl.config import load_experiment
+from harmofl.experiment.config import load_experiment
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "evidence"
 FEDERATIONS = ("nuclei_he6", "fundus_disc", "bloodcells", "mitosis_he4")

@@ -21,14 +21,14 @@ import numpy as np
 from packed import unpack
 
 from harmofl.comparison.charts import overview
-from harmofl.comparison.outcome import Outcome, collect
+from harmofl.comparison.outcomes import Outcome, collect
 from harmofl.comparison.plan import Job
-from harmofl.comparison.table import COSTS, Comparison, compare, header, rows
+from harmofl.comparison.score_table import COSTS, Comparison, compare, header, rows
 from harmofl.comparison.variants import Variant
-from harmofl.config import Experiment
-from harmofl.files import write_atomic
-from harmofl.journal import Journal
+from harmofl.experiment.config import Experiment
+from harmofl.experiment.run_dir import Journal
 from harmofl.report import vega
+from harmofl.utils.atomic_files import write_atomic
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/evidence.md", "docs/which.md", "docs/versions.md", "docs/index.md")

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from harmofl import run
-from harmofl.config import load_experiment
-from harmofl.forecast import forecast
-from harmofl.journal import Journal
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.cost_estimate import forecast
+from harmofl.experiment.run_dir import Journal
 
 CASES = (
     ("bloodcells", {"method.name": "fedavg", "training.rounds": 6}),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harmofl.precision import computing
+from harmofl.optim.mixed_precision import computing
 from harmofl.types import Precision
 
 CASES = {

@@ -27,14 +27,14 @@ from rich.progress import track
 from rich.table import Table
 
 from harmofl.data import open_federation
-from harmofl.data.decoding.records import decode_record
+from harmofl.data.decoding.record import decode_record
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest, write_info, write_manifest
 from harmofl.data.parallel import QUICK, default_workers, in_order
-from harmofl.data.phantoms import cells
 from harmofl.data.site import Split, merged
 from harmofl.data.splits import with_splits
-from harmofl.data.synthetic import draw_sample
-from harmofl.losses import cross_entropy
+from harmofl.evaluation.losses import cross_entropy
+from harmofl.ingest.synthetic import cells
+from harmofl.ingest.synthetic.federation import draw_sample
 from harmofl.models import DenseNet
 
 SIDE, SITES, BATCH, PATIENTS = 96, 5, 128, 10

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
-from harmofl.local import LocalRun, Training, begin
-from harmofl.losses import cross_entropy, dice_cross_entropy
-from harmofl.memory import keep_freed_memory
+from harmofl.evaluation.losses import cross_entropy, dice_cross_entropy
+from harmofl.federated.client import LocalRun, Training, begin
 from harmofl.methods import METHODS, FedAvg, FedSAM
 from harmofl.models import DenseNet, UNet
-from harmofl.runtimes.simulation import run_round
+from harmofl.utils.allocator import keep_freed_memory
 
 CHOICES = {
     "densenet": (lambda: DenseNet(growth=12, blocks=(2, 2, 2, 2), initial=24), cross_entropy, 96, 32),

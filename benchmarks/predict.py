@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from harmofl.building import device_of
-from harmofl.data.layout.files import files_below
-from harmofl.prediction.predictor import Options
-from harmofl.prediction.running import predict
-from harmofl.trained import TrainedModel
+from harmofl.data.layout.site_files import files_below
+from harmofl.experiment.build import device_of
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.inference.prediction.predict import predict
+from harmofl.inference.prediction.predictor import Options
 
 
 def plain(trained: TrainedModel, paths: list[Path], out: Path, device: str) -> None:

@@ -30,12 +30,12 @@ HELD = 32 << 20
 
 def one(data: Path, out: Path, participation: float, rounds: int, workers: int) -> dict[str, float]:
     """One run, in this process."""
-    import harmofl.states
+    import harmofl.experiment.client_states
     from harmofl import run
-    from harmofl.config import load_experiment
-    from harmofl.journal import Journal
+    from harmofl.experiment.config import load_experiment
+    from harmofl.experiment.run_dir import Journal
 
-    harmofl.states.MEMORY = HELD
+    harmofl.experiment.client_states.MEMORY = HELD
     changes = SETTINGS | {
         "data.folder": str(data),
         "data.cache": str(data.parent / "cache"),
@@ -56,7 +56,7 @@ def federation(folder: Path, sites: int) -> Path:
     """The images, written once."""
     data = folder / f"sites-{sites}" / "data"
     if not data.exists():
-        from harmofl.data.synthetic import write_federation
+        from harmofl.ingest.synthetic.federation import write_federation
 
         write_federation(data, kind="cells", task="segmentation", sites=sites, images=12, size=64, shift=1.0, seed=0)
     return data
@@ -78,9 +78,9 @@ def measured(folder: Path, sites: int, participation: float, rounds: int, worker
 def long_run(folder: Path) -> None:
     """What the process has in memory after some rounds of 200."""
     from harmofl import run
-    from harmofl.config import load_experiment
-    from harmofl.experiment import Watch
-    from harmofl.journal import RoundRecord
+    from harmofl.experiment.config import load_experiment
+    from harmofl.experiment.run_dir import RoundRecord
+    from harmofl.experiment.trainer import Watch
 
     class Weighing(Watch):
         def round_done(self, record: RoundRecord) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.assessment import assess
-from harmofl.config import load_experiment
 from harmofl.data.site import open_federation
-from harmofl.experiment import run
-from harmofl.trained import TrainedModel
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.experiment.trainer import run
+from harmofl.inference.evaluate import assess
 from harmofl.types import STATISTICS
 
 HERE = Path(__file__).parent

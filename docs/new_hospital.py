@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harmofl.report.load import load_runs
-from harmofl.report.pixels import outlined, to_bytes
+from harmofl.report.png_images import outlined, to_bytes
 from harmofl.report.samples import SiteSamples
 
 SIDE = 256

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from harmofl import amplitude, with_amplitude
-from harmofl.data.synthetic import draw_sample, draw_style
+from harmofl.ingest.synthetic.federation import draw_sample, draw_style
 
 SITES = 4
 

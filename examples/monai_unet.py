@@ -8,7 +8,10 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 
 from harmofl import AmplitudeNorm
-from harmofl.data.synthetic import draw_sample, draw_style  # images drawn on the spot; take your own instead
+from harmofl.ingest.synthetic.federation import (  # images drawn on the spot; take your own instead
+    draw_sample,
+    draw_style,
+)
 
 
 def batches(site: int, count: int = 8, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small synthetic sites for segmentation, 32 x 32 pixels."""
-    from harmofl.data.synthetic import write_federation
+    from harmofl.ingest.synthetic.federation import write_federation
 
     folder = tmp_path_factory.mktemp("federation") / "tissue"
     write_federation(folder, sites=2, images=10, size=32)
@@ -80,7 +80,7 @@ def finished_run(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three sites with a few small images each."""
-    from harmofl.data.synthetic import write_federation
+    from harmofl.ingest.synthetic.federation import write_federation
 
     folder = tmp_path_factory.mktemp("hospitals") / "tissue"
     write_federation(folder, sites=3, images=10, size=32)

@@ -12,8 +12,8 @@ from typing import Any
 import forked
 import patience
 
-from harmofl.config import load_experiment
 from harmofl.deployment.creating import create
+from harmofl.experiment.config import load_experiment
 
 SITES = ("site-1", "site-2", "site-3")
 SETTINGS = {

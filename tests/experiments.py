@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from harmofl.config import Experiment, load_experiment
+from toys import assert_same
+
+from harmofl.experiment.checkpoint import Checkpoint
+from harmofl.experiment.config import Experiment, load_experiment
+from harmofl.experiment.run_dir import Journal
 
 
 def small(data: Path, **changes: Any) -> Experiment:
@@ -18,3 +22,21 @@ def small(data: Path, **changes: Any) -> Experiment:
         "training.lr": 0.01,
     }
     return load_experiment(None, settings | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def same_end(a: Path, b: Path) -> None:
+    """Both runs end with the same weights, site states and scores, to the bit."""
+    first, second = Journal(a), Journal(b)
+    one, two = first.load(), second.load()
+    assert isinstance(one, Checkpoint)
+    assert isinstance(two, Checkpoint)
+    assert_same(one.server.weights, two.server.weights)
+    assert first.states.keys() == second.states.keys()
+    for site, state in first.states.items():
+        assert state.keys() == second.states[site].keys()
+        for group, arrays in state.items():
+            assert_same(arrays, second.states[site][group])
+    assert_same(Journal(a).load_model()[0], Journal(b).load_model()[0])
+    for key in ("test", "val", "chosen_round"):
+        assert Journal(a).result()[key] == Journal(b).result()[key]
+    assert [r["val"] for r in Journal(a).records()] == [r["val"] for r in Journal(b).records()]

@@ -30,11 +30,29 @@ PRELOADED = (
     *("torch", "torch._dynamo", "torch.distributed.rpc", "torch.utils.flop_counter", "httpcore", "h11"),
     *("anyio._backends._asyncio", "uvicorn.protocols.http.h11_impl", "uvicorn.loops.auto", "encodings.utf_8_sig"),
     *("scipy.stats", "sklearn.linear_model", "matplotlib.pyplot", "matplotlib.backends.backend_agg"),
-    *("flwr.serverapp", "harmofl.cli", "harmofl.experiment", "harmofl.report", "harmofl.export", "harmofl.prediction"),
-    *("harmofl.prediction.running", "harmofl.serving", "harmofl.serving.app", "harmofl.shift", "harmofl.shift.probe"),
-    *("harmofl.comparison.study", "harmofl.comparison.page", "harmofl.comparison.sweep", "harmofl.forecast"),
-    *("harmofl.deployment.server", "harmofl.deployment.site", "harmofl.deployment.status"),
-    *("harmofl.terminal", "harmofl.dashboard", "harmofl.writers"),
+    *(
+        "flwr.serverapp",
+        "harmofl.cli.main",
+        "harmofl.experiment.trainer",
+        "harmofl.report",
+        "harmofl.inference.export",
+        "harmofl.inference.prediction",
+    ),
+    *(
+        "harmofl.inference.prediction.predict",
+        "harmofl.inference.serving",
+        "harmofl.inference.serving.service",
+        "harmofl.analysis.site_shift",
+        "harmofl.analysis.site_shift.probe_model",
+    ),
+    *(
+        "harmofl.comparison.study",
+        "harmofl.comparison.comparison_page",
+        "harmofl.comparison.sweep",
+        "harmofl.experiment.cost_estimate",
+    ),
+    *("harmofl.deployment.server", "harmofl.deployment.site_client", "harmofl.deployment.status"),
+    *("harmofl.report.console", "harmofl.report.dashboard", "harmofl.experiment.trackers"),
 )
 SUBREAPER = 36  # prctl.h
 LARGEST = 1 << 18  # of a job in bytes

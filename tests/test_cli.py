@@ -17,7 +17,7 @@ import patience
 import pytest
 from PIL import Image
 
-from harmofl.cli import main
+from harmofl.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ import click
 import pytest
 import typer.main
 
-from harmofl.cli import app
+from harmofl.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

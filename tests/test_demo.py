@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harmofl import demo
-from harmofl.data.synthetic import write_federation
-from harmofl.demo import LIMITS, METHODS, answer, run_demo
+from harmofl.comparison import demo
+from harmofl.comparison.demo import LIMITS, METHODS, answer, run_demo
 from harmofl.errors import ConfigError, RunError
+from harmofl.ingest.synthetic.federation import write_federation
 
 PLACES = ("on average over the 4 hospitals that trained", "at the worst hospital that trained", "at site-5, which")
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from toys import assert_same
 
-from harmofl.runtimes.simulation import run_round
+from harmofl.backends.sequential import run_round
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -44,11 +44,10 @@ def test_signals_are_as_at_a_start(sent: signal.Signals) -> None:
 
 
 def test_it_is_a_copy_that_changes_no_other() -> None:
-    code = (
-        "import sys; import harmofl.journal as j; print(hasattr(j, 'changed'), 'torch' in sys.modules); j.changed = 1"
-    )
+    code = "import sys, harmofl.experiment.run_dir as module; print(hasattr(module, 'changed'), 'torch' in sys.modules)"
+    code += "; module.changed = 1"
     assert [forked.run("-c", code).stdout for _ in range(2)] == ["False True\n"] * 2
-    assert not hasattr(sys.modules.get("harmofl.journal"), "changed")
+    assert not hasattr(sys.modules.get("harmofl.experiment.run_dir"), "changed")
 
 
 def test_processes_of_its_own_may_be_started() -> None:

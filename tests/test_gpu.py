@@ -9,13 +9,13 @@ from experiments import small
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
 from harmofl import resume, run
-from harmofl.diagnostics.records import read
-from harmofl.experiment import Watch
-from harmofl.journal import Journal, RoundRecord
-from harmofl.landscape.computing import Asked, compute
-from harmofl.local import begin
+from harmofl.analysis.diagnostics.records import read
+from harmofl.analysis.landscape.computing import Asked, compute
+from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.trainer import Watch
+from harmofl.federated.client import begin
 from harmofl.methods import METHODS, make_method
-from harmofl.precision import computing
+from harmofl.optim.mixed_precision import computing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, which is not here")
 CUDA = torch.device("cuda")

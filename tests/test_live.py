@@ -9,12 +9,12 @@ import pytest
 from experiments import small
 from rich.console import Console
 
-from harmofl import experiment
-from harmofl.cli import main
-from harmofl.dashboard import Dashboard, sparkline
+from harmofl.cli.main import main
 from harmofl.errors import ConfigError
-from harmofl.journal import Journal, RoundRecord
-from harmofl.writers import Watches, numbers, writers
+from harmofl.experiment import trainer
+from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.trackers import Watches, numbers, writers
+from harmofl.report.dashboard import Dashboard, sparkline
 
 
 class Trial:
@@ -93,7 +93,7 @@ def test_dashboard_s_end_comes_nearer_within_a_round_and_nothing_is_said_of_scor
 
 
 def test_a_run_validated_now_and_then_is_taken_up_again(federation: Path, tmp_path: Path) -> None:
-    experiment.run(small(federation, **{"evaluation.every": 2, "network.options": {"features": 2}}), tmp_path / "run")
+    trainer.run(small(federation, **{"evaluation.every": 2, "network.options": {"features": 2}}), tmp_path / "run")
     assert [record.val is None for record in Journal(tmp_path / "run").earlier()] == [True, False, False]
 
 
@@ -121,15 +121,15 @@ def test_both_writers_have_every_round_once_also_after_resuming(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "run"
 
-    class Stop(experiment.Watch):
+    class Stop(trainer.Watch):
         def round_done(self, record: RoundRecord) -> None:
             if record.round == 2:
                 raise KeyboardInterrupt
 
     chosen = small(federation, training__rounds=4)
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(chosen, folder, Watches(*writers(["tensorboard", "mlflow"], folder), Stop()))
-    result = experiment.resume(folder, Watches(*writers(["tensorboard", "mlflow"], folder)))
+        trainer.run(chosen, folder, Watches(*writers(["tensorboard", "mlflow"], folder), Stop()))
+    result = trainer.resume(folder, Watches(*writers(["tensorboard", "mlflow"], folder)))
     records = Journal(folder).earlier()
     expected = {r.round: numbers(r, "dice") for r in records}
 
@@ -150,7 +150,7 @@ def test_both_writers_have_every_round_once_also_after_resuming(
 
 def test_writers_do_not_change_a_run(federation: Path, finished_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    result = experiment.run(small(federation), folder, Watches(*writers(["tensorboard"], folder)))
+    result = trainer.run(small(federation), folder, Watches(*writers(["tensorboard"], folder)))
     assert result["test"] == Journal(finished_run).result()["test"]
 
 
@@ -159,7 +159,7 @@ def test_a_tracking_server_that_is_away_is_told_of_once_and_the_run_goes_on(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     folder = tmp_path / "run"
-    experiment.run(small(federation, training__rounds=2), folder, Watches(*writers(["mlflow"], folder)))
+    trainer.run(small(federation, training__rounds=2), folder, Watches(*writers(["mlflow"], folder)))
     said = capsys.readouterr().err
     assert said.count("nothing more is written to MLflow, the run goes on") == 1
     assert (folder / "result.json").exists()
@@ -168,7 +168,7 @@ def test_a_tracking_server_that_is_away_is_told_of_once_and_the_run_goes_on(
 def test_unknown_writer_or_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="--log must be one of tensorboard, mlflow, got 'wandb'"):
         writers(["wandb"], tmp_path)
-    monkeypatch.setattr("harmofl.writers.find_spec", lambda name: None)
+    monkeypatch.setattr("harmofl.experiment.trackers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'harmofl\[mlflow\]'"):
         writers(["mlflow"], tmp_path)
 

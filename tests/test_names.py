@@ -12,11 +12,11 @@ from leaks import holding
 from typer.testing import CliRunner
 
 from harmofl import run
-from harmofl.cli import app
+from harmofl.cli.main import app
 from harmofl.data.manifest import Record, read_manifest, write_manifest
-from harmofl.data.synthetic import write_federation
-from harmofl.local import run_client
-from harmofl.trial import Trial
+from harmofl.experiment.setup import Trial
+from harmofl.federated.client import run_client
+from harmofl.ingest.synthetic.federation import write_federation
 
 PLANTED = "Mustermann"
 ANNOUNCED = {"cases.json", "samples.npz", "report.html"}

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from harmofl.arrays import mean
-from harmofl.losses import dice_cross_entropy
+from harmofl.evaluation.losses import dice_cross_entropy
+from harmofl.federated.tensors import mean
 from harmofl.models import DenseNet, UNet
-from harmofl.sharpness import perturbed
+from harmofl.optim.sharpness import perturbed
 from harmofl.spectral.amplitude import amplitude, with_amplitude
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "plain.py"

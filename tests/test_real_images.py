@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from harmofl import amplitude, load_experiment, open_federation, run, with_amplitude
-from harmofl.data import import_federation
 from harmofl.data.manifest import read_manifest
 from harmofl.data.site import Site
+from harmofl.ingest import import_federation
 
 
 def spectra(site: Site, count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import nn
 
-from harmofl.batch import Batch
-from harmofl.building import _as_bytes
+from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.data.transforms import augment_as_released
-from harmofl.local import Training
-from harmofl.losses import LOSSES
+from harmofl.evaluation.losses import LOSSES
+from harmofl.experiment.build import _as_bytes
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import Training
 from harmofl.methods import make_method
 from harmofl.models import DenseNet, UNet
-from harmofl.runtimes.simulation import run_round
-from harmofl.seeding import rng
+from harmofl.utils.seeding import rng
 
 ROUNDS, ALPHA, DECAY = 2, 0.05, 1e-4
 COUNTS = {"north": 9, "south": 12}  # as many as the smallest has, in batches of 4, 4 and a single image

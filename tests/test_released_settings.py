@@ -12,21 +12,21 @@ from toys import toy_site, toy_sites
 from typer.testing import CliRunner
 
 from harmofl import run
-from harmofl.assessment import assess
-from harmofl.batch import Batch
-from harmofl.cli import app
+from harmofl.cli.main import app
 from harmofl.data.manifest import FederationInfo, Record, read_info, write_info, write_manifest
 from harmofl.data.site import Federation, open_federation
 from harmofl.data.transforms import augment, augment_as_released
 from harmofl.deployment.creating import create
 from harmofl.errors import ConfigError
-from harmofl.evaluation import Batching, mean_of_batches, score
-from harmofl.local import batch_indices
-from harmofl.prediction.inputs import find
-from harmofl.prediction.predictor import Options, Predictor
-from harmofl.prediction.reading import read
-from harmofl.trained import TrainedModel
-from harmofl.trial import Trial, cut
+from harmofl.evaluation.scoring import Batching, mean_of_batches, score
+from harmofl.experiment.setup import Trial, cut
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import batch_indices
+from harmofl.inference.evaluate import assess
+from harmofl.inference.prediction.image_reader import read
+from harmofl.inference.prediction.inputs import find
+from harmofl.inference.prediction.predictor import Options, Predictor
 
 QUIET = lambda site, done, total: None  # noqa: E731
 

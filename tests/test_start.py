@@ -57,7 +57,7 @@ QUICK = (
 )
 EACH = """
 import contextlib, io, json, sys
-from harmofl.cli import main
+from harmofl.cli.main import main
 
 found = {}
 for line in json.loads(sys.argv[1]):
@@ -192,14 +192,14 @@ def test_a_command_that_is_started_deaf_to_ctrl_c_stays_so(tmp_path: Path) -> No
     code = """
 import os, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-import harmofl.__main__, harmofl.cli
-from harmofl.cli_options import bar, interruptible
+import harmofl.__main__, harmofl.cli.main
+from harmofl.cli.options import bar, interruptible
 def command():
     os.kill(os.getpid(), signal.SIGINT)
     with interruptible(str), bar("working"):
         os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
-harmofl.cli.main = command
+harmofl.cli.main.main = command
 harmofl.__main__.main()
 os.kill(os.getpid(), signal.SIGINT)
 print("done")

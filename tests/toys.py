@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from harmofl.arrays import state_of
+from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
-from harmofl.exchange import ClientState, ClientUpdate, ServerState
-from harmofl.local import Training
-from harmofl.method import Method
-from harmofl.runtimes.simulation import run_round
+from harmofl.federated.client import Training
+from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.method import Method
+from harmofl.federated.tensors import state_of
 
 SIZES = {"a": 9, "b": 5, "c": 1}
 

@@ -6,19 +6,19 @@ the command `harmofl`. Importing the package imports nothing else; each name is 
 
 from typing import TYPE_CHECKING
 
-from harmofl.lazily import lazily as _lazily
+from harmofl.utils.lazy_imports import lazily as _lazily
 
 if TYPE_CHECKING:
-    from harmofl.config import Experiment, load_experiment
     from harmofl.data.site import open_federation
     from harmofl.errors import HarmoFLError
-    from harmofl.exchange import Broadcast, ClientUpdate, ServerState
-    from harmofl.experiment import resume, run
-    from harmofl.local import Training, run_client
+    from harmofl.experiment.config import Experiment, load_experiment
+    from harmofl.experiment.trainer import resume, run
+    from harmofl.federated.client import Training, run_client
+    from harmofl.federated.messages import Broadcast, ClientUpdate, ServerState
     from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL
-    from harmofl.sharpness import perturbed
+    from harmofl.optim.sharpness import perturbed
     from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
-    from harmofl.spectral.profile import ProfileNorm
+    from harmofl.spectral.radial_profile import ProfileNorm
 
 __all__ = [
     "METHODS",
@@ -46,14 +46,14 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("METHODS", "FedAvg", "FedSAM", "HarmoFL"), "methods"),
     **dict.fromkeys(("AmplitudeNorm", "amplitude", "with_amplitude"), "spectral.amplitude"),
-    **dict.fromkeys(("Broadcast", "ClientUpdate", "ServerState"), "exchange"),
-    **dict.fromkeys(("Experiment", "load_experiment"), "config"),
-    **dict.fromkeys(("Training", "run_client"), "local"),
-    **dict.fromkeys(("resume", "run"), "experiment"),
+    **dict.fromkeys(("Broadcast", "ClientUpdate", "ServerState"), "federated.messages"),
+    **dict.fromkeys(("Experiment", "load_experiment"), "experiment.config"),
+    **dict.fromkeys(("Training", "run_client"), "federated.client"),
+    **dict.fromkeys(("resume", "run"), "experiment.trainer"),
     "HarmoFLError": "errors",
-    "ProfileNorm": "spectral.profile",
+    "ProfileNorm": "spectral.radial_profile",
     "open_federation": "data.site",
-    "perturbed": "sharpness",
+    "perturbed": "optim.sharpness",
 }
 __getattr__ = _lazily(__name__, _HOMES)
 

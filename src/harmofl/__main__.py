@@ -14,7 +14,7 @@ def main() -> None:
     heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     for number in heeded:
         signal.signal(number, _interrupt)
-    from harmofl.cli import main as command
+    from harmofl.cli.main import main as command
 
     try:
         command()

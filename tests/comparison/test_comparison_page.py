@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from browser import SIZES, needs_browser, opened
 
-from harmofl.comparison.outcome import Cost, Outcome
-from harmofl.comparison.page import outcome, write_comparison
+from harmofl.comparison.comparison_page import outcome, write_comparison
+from harmofl.comparison.outcomes import Cost, Outcome
+from harmofl.comparison.score_table import compare
 from harmofl.comparison.statistics import at, difference
 from harmofl.comparison.sweep import sweep_chart
-from harmofl.comparison.table import compare
 from harmofl.comparison.variants import Variant
-from harmofl.intervals import Cases
+from harmofl.evaluation.confidence_intervals import Cases
 
 COST = Cost(seconds=2.0, megabytes=30.0, kept=1.0, held=0.0, passes=1.0, rounds=6)
 SEEDS = (0, 1, 2)

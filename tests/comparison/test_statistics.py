@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from harmofl.comparison.formats import comma_separated, latex, markdown
-from harmofl.comparison.outcome import Cost, Outcome
+from harmofl.comparison.outcomes import Cost, Outcome
+from harmofl.comparison.score_table import compare, header, mean_and_spread, rows
 from harmofl.comparison.statistics import difference
-from harmofl.comparison.table import compare, header, mean_and_spread, rows
 from harmofl.comparison.variants import Variant
-from harmofl.intervals import Cases
+from harmofl.evaluation.confidence_intervals import Cases
 
 COST = Cost(seconds=1.5, megabytes=12, kept=3, held=1234, passes=1, rounds=2)
 

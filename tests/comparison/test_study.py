@@ -14,16 +14,16 @@ import pytest
 from experiments import small
 from PIL import Image
 
+from harmofl.analysis.diagnostics.records import read
 from harmofl.comparison import workers
-from harmofl.comparison.outcome import collect
+from harmofl.comparison.outcomes import collect
+from harmofl.comparison.score_table import compare, header, rows
 from harmofl.comparison.search import search
 from harmofl.comparison.study import Study, carry_out_study
 from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
-from harmofl.comparison.table import compare, header, rows
 from harmofl.comparison.variants import parse_variants
-from harmofl.diagnostics.records import read
 from harmofl.errors import ConfigError, RunError, TrainingError
-from harmofl.journal import Journal
+from harmofl.experiment.run_dir import Journal
 
 
 def study(federation: Path, out: Path, methods: str, **options) -> Study:

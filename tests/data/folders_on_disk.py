@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harmofl.data import find_problems, open_federation
+from harmofl.data import open_federation
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.errors import DataError
+from harmofl.ingest import find_problems
 
 SPLIT_OF = ("train", "train", "train", "val", "test", "test")
 

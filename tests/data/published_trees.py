@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from harmofl.data.published import monusac2020
+from harmofl.ingest.datasets import monusac2020
 
 XML = """<Annotations MicronsPerPixel="0.252000">
  <Annotation Id="1" Name="" ReadOnly="0" Type="4"><Attributes>{attribute}</Attributes>

@@ -4,9 +4,9 @@ import folders_on_disk as disk
 import numpy as np
 from folders_on_disk import save, texts, write_tree
 
-from harmofl.data import find_problems
-from harmofl.data.layout.reading import read_layout
+from harmofl.data.layout.reader import read_layout
 from harmofl.data.manifest import write_manifest
+from harmofl.ingest import find_problems
 
 
 def test_sound_data_has_only_the_few_cases(tmp_path):

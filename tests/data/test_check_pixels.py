@@ -8,10 +8,10 @@ import pytest
 from folders_on_disk import save, save_volume
 from PIL import Image, ImageEnhance
 
-from harmofl.data import check_federation, find_problems
-from harmofl.data.checking.between import between_sites, spectral_distance
-from harmofl.data.checking.facts import SiteFacts, read_facts
 from harmofl.errors import DataError
+from harmofl.ingest import check_federation, find_problems
+from harmofl.ingest.inspection.between_sites import between_sites, spectral_distance
+from harmofl.ingest.inspection.facts import SiteFacts, read_facts
 from harmofl.report.data_page import render_overview, render_site, write_pages
 
 SIDE = 48

@@ -16,11 +16,12 @@ from folders_on_disk import (
 )
 from PIL import Image
 
-from harmofl.config import load_experiment
-from harmofl.data import SPLITS, find_problems, import_federation, open_federation
+from harmofl.data import SPLITS, open_federation
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest, write_info, write_manifest
 from harmofl.errors import ConfigError, DataError
-from harmofl.experiment import run
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.trainer import run
+from harmofl.ingest import find_problems, import_federation
 
 
 def test_missing_image_and_mask(tmp_path):

@@ -8,12 +8,13 @@ import pytest
 from folders_on_disk import photograph, refused, save, save_volume, texts, write_masks, write_metadata, write_tree
 from PIL import Image
 
-from harmofl.data import find_problems, import_federation, open_federation
+from harmofl.data import open_federation
 from harmofl.data.decoding.images import read_image, read_mask
-from harmofl.data.layout.table import Columns
+from harmofl.data.layout.image_table import Columns
 from harmofl.data.manifest import read_manifest
-from harmofl.data.synthetic import write_federation
 from harmofl.errors import DataError
+from harmofl.ingest import find_problems, import_federation
+from harmofl.ingest.synthetic.federation import write_federation
 
 
 def test_linked_sites_are_called_as_their_links(tmp_path):

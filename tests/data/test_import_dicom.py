@@ -14,14 +14,14 @@ from folders_on_disk import save, save_volume
 from PIL import Image
 
 from harmofl import open_federation
-from harmofl.data import import_federation
-from harmofl.data.dicom.files import Series, series_in
-from harmofl.data.dicom.photographs import read_photograph
-from harmofl.data.dicom.volumes import read_segmentation, read_volume
-from harmofl.data.layout.table import Columns
+from harmofl.data.layout.image_table import Columns
 from harmofl.data.manifest import read_manifest
 from harmofl.errors import ConfigError, DataError, RunError
-from harmofl.files import locked
+from harmofl.ingest import import_federation
+from harmofl.ingest.dicom.dicom_files import Series, series_in
+from harmofl.ingest.dicom.dicom_photographs import read_photograph
+from harmofl.ingest.dicom.dicom_volumes import read_segmentation, read_volume
+from harmofl.utils.atomic_files import locked
 
 REAL = Path(pydicom.__file__).parent / "data" / "test_files"
 

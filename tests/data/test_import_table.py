@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from harmofl import open_federation
-from harmofl.data import find_problems, import_federation
-from harmofl.data.layout.table import Columns
+from harmofl.data.layout.image_table import Columns
 from harmofl.data.manifest import read_manifest
 from harmofl.errors import DataError
+from harmofl.ingest import find_problems, import_federation
 
 
 def write_table(root, rows, header="image,mask,hospital,patient_id"):

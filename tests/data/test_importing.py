@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from folders_on_disk import mask, photograph, save, save_volume, write_classes, write_masks, write_metadata
 
-from harmofl.data import SPLITS, import_federation, open_federation
-from harmofl.data.layout.table import Columns
+from harmofl.data import SPLITS, open_federation
+from harmofl.data.layout.image_table import Columns
 from harmofl.data.manifest import read_info
 from harmofl.errors import ConfigError, DataError, StorageError
+from harmofl.ingest import import_federation
 
 
 def same_arrays(one, other):
@@ -104,7 +105,7 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     source = write_masks(tmp_path / "source")
-    monkeypatch.setattr("harmofl.data.importing.shutil.copyfile", full)
+    monkeypatch.setattr("harmofl.ingest.importing.shutil.copyfile", full)
     with pytest.raises(StorageError, match=r"target: could not be written \(No space left on device\)"):
         import_federation(source, tmp_path / "target")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from folders_on_disk import mask, photograph, refused, save, save_volume, texts, write_classes, write_masks
 
-from harmofl.data import import_federation, open_federation
+from harmofl.data import open_federation
 from harmofl.data.layout.names import meaning
-from harmofl.data.layout.reading import read_layout
+from harmofl.data.layout.reader import read_layout
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
+from harmofl.ingest import import_federation
 
 
 def write(root, *patterns, images=6):
@@ -224,9 +225,11 @@ def test_a_federation_below(tmp_path, above):
     assert f"{tmp_path / above} could be one: give that folder" in message or above == "in"
 
 
-@pytest.mark.parametrize("patterns", [("cat/x/{}.png", "dog/x/{}.png"), ("fold1/images/{}.png", "fold1/masks/{}.png")])
+@pytest.mark.parametrize(
+    "patterns", [("cat/x/c{k}.png", "dog/x/d{k}.png"), ("fold1/images/{k}.png", "fold1/masks/{k}.png")]
+)
 def test_a_folder_too_deep_at_every_site(tmp_path, patterns):
-    write(tmp_path, *(f"{site}/{pattern.format(n)}" for site in "ab" for pattern in patterns for n in "{k}"))
+    write(tmp_path, *(f"{site}/{pattern}" for site in "ab" for pattern in patterns))
     assert "; a, b could each be one: give one of them; if these are sites, their images are a" in refused(tmp_path)
 
 

@@ -6,11 +6,12 @@ import tifffile
 from folders_on_disk import photograph, refused, save, save_volume, texts, write_masks, write_tree
 from PIL import Image
 
-from harmofl.data import SPLITS, find_problems, import_federation, open_federation
+from harmofl.data import SPLITS, open_federation
 from harmofl.data.decoding.masks import read_numbers
 from harmofl.data.manifest import FederationInfo, read_info, write_info
 from harmofl.data.summary import said_of_masks
 from harmofl.errors import DataError
+from harmofl.ingest import find_problems, import_federation
 
 SIDE, IMAGES = 20, 6
 RED, GREEN, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 0), (255, 255, 255)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from folders_on_disk import mask, photograph, records_of, refused, save, texts, write_classes, write_masks, write_tree
 
-from harmofl.data import find_problems, import_federation, open_federation
-from harmofl.data.layout.files import Listing, files_below, subfolders
-from harmofl.data.layout.reading import read_layout
+from harmofl.data import open_federation
+from harmofl.data.layout.reader import read_layout
+from harmofl.data.layout.site_files import Listing, files_below, subfolders
 from harmofl.data.manifest import write_manifest
 from harmofl.errors import DataError
+from harmofl.ingest import find_problems, import_federation
 
 NFC, NFD = (unicodedata.normalize(form, "Prüfung") for form in ("NFC", "NFD"))
 

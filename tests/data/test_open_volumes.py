@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from folders_on_disk import save_volume, write_tree
 
-from harmofl.data import find_problems, open_federation
+from harmofl.data import open_federation
 from harmofl.data.decoding.images import read_header
 from harmofl.data.decoding.volumes import CLIP_QUANTILE, neighbourhoods, read_labels, read_volume
 from harmofl.data.manifest import Record, write_manifest
 from harmofl.errors import DataError
+from harmofl.ingest import find_problems
 
 SHAPE = (6, 5, 4)
 

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from harmofl import open_federation
-from harmofl.data import find_problems
 from harmofl.data.manifest import read_info, read_manifest
-from harmofl.data.prepare import look_through, prepare, wishes_for
-from harmofl.data.published import PUBLISHED, camelyon17, monusac2020
 from harmofl.errors import ConfigError, DataError, RunError, StorageError
-from harmofl.files import locked
+from harmofl.ingest import find_problems
+from harmofl.ingest.datasets import PUBLISHED, camelyon17, monusac2020
+from harmofl.ingest.prepare import look_through, prepare, wishes_for
+from harmofl.utils.atomic_files import locked
 
 
 def made(name: str, download: Path, target: Path, **choices) -> Path:
@@ -320,7 +320,7 @@ def test_wishes_that_do_not_hold():
 def test_an_interruption_costs_only_what_was_being_done(tmp_path, monkeypatch):
     download = look_through("tnbc", trees.tnbc(tmp_path / "in"))
     prepare(download, tmp_path / "whole", workers=1)
-    from harmofl.data.published import tnbc
+    from harmofl.ingest.datasets import tnbc
 
     done = []
 
@@ -418,7 +418,7 @@ def test_preparing_twice_gives_the_same_bytes(tmp_path):
 
 
 def test_tiles_cover_the_image():
-    from harmofl.data.published.tiles import _pieces
+    from harmofl.ingest.datasets.tiles import _pieces
 
     image, mask = trees.noise(0, 50, 33, 3), trees.noise(1, 50, 33)
     seen = np.zeros((50, 33), dtype=bool)

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from harmofl.data.manifest import read_info, read_manifest
-from harmofl.data.phantoms import cells, mri
-from harmofl.data.phantoms.common import Bytes, Floats, smooth_noise, spread
-from harmofl.data.synthetic import (
+from harmofl.errors import DataError, StorageError
+from harmofl.ingest.synthetic import cells, mri
+from harmofl.ingest.synthetic.common import Bytes, Floats, smooth_noise, spread
+from harmofl.ingest.synthetic.federation import (
     CLASSES,
     Kind,
     Sample,
@@ -23,9 +24,8 @@ from harmofl.data.synthetic import (
     read_style,
     write_federation,
 )
-from harmofl.errors import DataError, StorageError
-from harmofl.seeding import rng
 from harmofl.types import Task
+from harmofl.utils.seeding import rng
 
 KINDS = get_args(Kind)
 SITES, IMAGES, SIZE = 4, 12, 48

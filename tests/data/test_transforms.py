@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from harmofl.batch import Batch
 from harmofl.data.transforms import Moves, apply_moves, augment, draw_moves
+from harmofl.federated.batch import Batch
 
 
 def numbered(count=32, height=6, width=6):

@@ -9,9 +9,9 @@ from folders_on_disk import mask, photograph, records_of, save, save_volume, wri
 from PIL import Image
 
 from harmofl.data import open_federation
-from harmofl.data.checking.problem import Problem, alike
-from harmofl.data.checking.quick import quick_problems, understood
-from harmofl.data.layout.reading import read_layout, settle
+from harmofl.data.checks.problem import Problem, alike
+from harmofl.data.checks.quick_checks import quick_problems, understood
+from harmofl.data.layout.reader import read_layout, settle
 from harmofl.errors import DataError
 
 

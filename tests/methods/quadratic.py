@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from toys import Scalar, toy_training, train
 
+from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
-from harmofl.exchange import ClientState, ServerState
-from harmofl.local import Training
-from harmofl.method import Method
-from harmofl.runtimes.simulation import run_round
+from harmofl.federated.client import Training
+from harmofl.federated.messages import ClientState, ServerState
+from harmofl.federated.method import Method
 
 LR = 0.1
 

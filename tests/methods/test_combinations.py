@@ -7,15 +7,15 @@ import torch
 from torch import nn
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
-from harmofl.arrays import state_of
+from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError
-from harmofl.exchange import ServerState
-from harmofl.local import run_client
+from harmofl.federated.client import run_client
+from harmofl.federated.messages import ServerState
+from harmofl.federated.tensors import state_of
 from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.methods.fedbn import FedBN
 from harmofl.methods.fedprox import FedProx
 from harmofl.methods.local_only import Local
-from harmofl.runtimes.simulation import run_round
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -5,6 +5,7 @@ import torch
 from quadratic import LR, after, quadratic, site, states_after
 from toys import adam, assert_same, sgd, toy_training, train
 
+from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError
 from harmofl.methods import FedAvg, FedSAM, make_method
 from harmofl.methods.feddyn import FedDyn
@@ -14,7 +15,6 @@ from harmofl.methods.fedsmoo import FedSMOO
 from harmofl.methods.fedspeed import FedSpeed
 from harmofl.methods.mofedsam import MoFedSAM
 from harmofl.methods.scaffold import Scaffold
-from harmofl.runtimes.simulation import run_round
 
 optimizers = pytest.mark.parametrize("optimizer", [sgd, adam])
 

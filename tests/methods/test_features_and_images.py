@@ -10,14 +10,14 @@ from torch.nn.functional import cross_entropy
 from toys import adam, assert_same, sgd, toy_network, toy_sites, toy_training, train
 
 from harmofl.errors import ConfigError
-from harmofl.local import begin
+from harmofl.federated.client import begin
 from harmofl.methods import FedAvg, make_method
 from harmofl.methods.feddg import FedDG
 from harmofl.methods.fedfa import FeatureAugmentation, FedFA
 from harmofl.methods.moon import MOON
 from harmofl.models import DenseNet, UNet
 from harmofl.models.representation import head_name, logits_and_representation, stages
-from harmofl.seeding import torch_seed
+from harmofl.utils.seeding import torch_seed
 
 optimizers = pytest.mark.parametrize("optimizer", [sgd, adam])
 

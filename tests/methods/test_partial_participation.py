@@ -9,10 +9,12 @@ import torch
 from quadratic import after, quadratic, site
 from toys import assert_same, toy_network, toy_site, toy_sites, toy_training
 
-from harmofl.arrays import Arrays
+from harmofl.backends.processes import Equipment, Workers
+from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site
-from harmofl.exchange import ClientState, ServerState
-from harmofl.local import run_client
+from harmofl.federated.client import run_client
+from harmofl.federated.messages import ClientState, ServerState
+from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg, HarmoFL, make_method
 from harmofl.methods.fedbn import FedBN
 from harmofl.methods.feddyn import FedDyn
@@ -24,8 +26,6 @@ from harmofl.methods.harmofl_profile import HarmoFLProfile
 from harmofl.methods.local_only import Local
 from harmofl.methods.mofedsam import MoFedSAM
 from harmofl.methods.scaffold import Scaffold
-from harmofl.runtimes.parallel import Equipment, Workers
-from harmofl.runtimes.simulation import run_round
 
 AMPLITUDE = "amplitude_norm.amplitude"
 CORRECTED = [

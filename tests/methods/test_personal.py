@@ -5,10 +5,10 @@ import pytest
 import torch
 from toys import SIZES, adam, assert_same, sgd, toy_network, toy_sites, toy_training, train
 
-from harmofl.arrays import state_of
 from harmofl.data.site import merged
 from harmofl.errors import ConfigError
-from harmofl.local import begin
+from harmofl.federated.client import begin
+from harmofl.federated.tensors import state_of
 from harmofl.methods import FedAvg
 from harmofl.methods.ditto import Ditto
 from harmofl.methods.fedbn import FedBN

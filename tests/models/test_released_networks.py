@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harmofl.losses import cross_entropy, dice_cross_entropy
+from harmofl.evaluation.losses import cross_entropy, dice_cross_entropy
 from harmofl.models import DenseNet, UNet
 
 

@@ -12,10 +12,10 @@ from scipy.stats import norm as gauss
 from toys import assert_same
 
 from harmofl import run
-from harmofl.config import load_experiment
 from harmofl.errors import ConfigError
-from harmofl.exchange import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
-from harmofl.journal import Journal
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.run_dir import Journal
+from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.privacy.accounting import epsilon
 from harmofl.privacy.noise import Noise, share
 

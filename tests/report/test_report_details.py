@@ -11,15 +11,15 @@ from experiments import small
 from PIL import Image
 from run_folders import PAIR, edit_result, page_of, write_run, write_samples
 
-from harmofl import experiment
-from harmofl.intervals import interval
-from harmofl.metrics import CaseScores
+from harmofl.evaluation.confidence_intervals import interval
+from harmofl.evaluation.metrics import CaseScores
+from harmofl.experiment import trainer
 from harmofl.report import write_report
 from harmofl.report.classes import Answers, calibration_error, reliability
 from harmofl.report.figures import participation
-from harmofl.report.files import files_of
 from harmofl.report.load import load_runs
-from harmofl.report.pixels import INVENTED, MISSED, compared
+from harmofl.report.page_files import files_of
+from harmofl.report.png_images import INVENTED, MISSED, compared
 
 
 def write_cases(folder, scores, groups=None, patients=None):
@@ -211,7 +211,7 @@ def test_scripts_are_those_the_policy_names(tmp_path):
 
 
 def test_a_pooled_run_has_the_sites_that_it_was_tested_at(federation: Path, tmp_path: Path) -> None:
-    experiment.run(small(federation, **{"method.name": "pooled", "training.rounds": 1}), tmp_path / "run")
+    trainer.run(small(federation, **{"method.name": "pooled", "training.rounds": 1}), tmp_path / "run")
     (found,) = load_runs([tmp_path / "run"])
     assert found.sites == ("site-1", "site-2")
     assert found.sites_ever == ("pooled",)
@@ -219,7 +219,7 @@ def test_a_pooled_run_has_the_sites_that_it_was_tested_at(federation: Path, tmp_
 
 
 def test_a_site_that_was_never_drawn_is_shown(federation: Path, tmp_path: Path) -> None:
-    experiment.run(small(federation, **{"training.participation": 0.5, "training.rounds": 1}), tmp_path / "run")
+    trainer.run(small(federation, **{"training.participation": 0.5, "training.rounds": 1}), tmp_path / "run")
     (found,) = load_runs([tmp_path / "run"])
     assert set(found.sites_ever) == {"site-1", "site-2"}
     chart = participation(found, "a")

@@ -4,8 +4,8 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from harmofl import run_client
-from harmofl.exchange import ClientState
-from harmofl.runtimes.flower import pack_update, unpack_broadcast
+from harmofl.backends.flower import pack_update, unpack_broadcast
+from harmofl.federated.messages import ClientState
 from hospitals.task import METHOD, site, training
 
 app = ClientApp()

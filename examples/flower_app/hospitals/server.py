@@ -6,7 +6,7 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from harmofl import ServerState
-from harmofl.runtimes.flower import pack_broadcast, unpack_update
+from harmofl.backends.flower import pack_broadcast, unpack_update
 from hospitals.task import METHOD, training
 
 app = ServerApp()

@@ -6,7 +6,9 @@ import torch
 
 from harmofl import HarmoFL, Training, open_federation
 from harmofl.data.site import Site
-from harmofl.data.synthetic import write_federation  # images drawn on the spot; open your own folder instead
+from harmofl.ingest.synthetic.federation import (
+    write_federation,  # images drawn on the spot; open your own folder instead
+)
 from harmofl.models import build_network
 
 METHOD = HarmoFL(alpha=0.05)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.comparison.outcome import Floats, Outcome
-from harmofl.comparison.table import Comparison, sites_of
+from harmofl.comparison.outcomes import Floats, Outcome
+from harmofl.comparison.score_table import Comparison, sites_of
 from harmofl.report.figures import round_axis
 from harmofl.report.scores import metric_words, number
 from harmofl.report.vega import ALL, COLOURS, DASHES, Chart

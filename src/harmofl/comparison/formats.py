@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harmofl.comparison.outcome import Floats, Outcome
+from harmofl.comparison.outcomes import Floats, Outcome
+from harmofl.comparison.score_table import Comparison, header, rows
 from harmofl.comparison.statistics import Difference
-from harmofl.comparison.table import Comparison, header, rows
-from harmofl.files import strict_json, write_atomic
+from harmofl.utils.atomic_files import strict_json, write_atomic
 
 
 def markdown(comparison: Comparison) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shaped, shorten
+from harmofl.comparison.score_table import Comparison, sites_of
 from harmofl.comparison.statistics import Difference, at, corrected, difference
-from harmofl.comparison.table import Comparison, sites_of
 from harmofl.report.scores import metric_words
 from harmofl.report.vega import Chart
 

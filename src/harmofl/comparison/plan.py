@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harmofl.comparison.variants import Variant
-from harmofl.config import Experiment, changed, load_experiment, resolved, validated
 from harmofl.errors import ConfigError, RunError
-from harmofl.journal import Journal
-from harmofl.machine import available_cores
+from harmofl.experiment.config import Experiment, changed, load_experiment, resolved, validated
+from harmofl.experiment.run_dir import Journal
 from harmofl.methods import make_method
+from harmofl.utils.hardware import available_cores
 
 Budget = Literal["rounds", "gradients"]
 

@@ -13,12 +13,12 @@ from harmofl.comparison.plan import Job, check_earlier, plan
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import Told, carry_out, try_first
-from harmofl.config import Experiment
-from harmofl.data.checking.quick import Tell
+from harmofl.data.checks.quick_checks import Tell
 from harmofl.errors import ConfigError, TrainingError
-from harmofl.files import write_atomic
-from harmofl.journal import Journal
+from harmofl.experiment.config import Experiment
+from harmofl.experiment.run_dir import Journal
 from harmofl.methods import METHODS
+from harmofl.utils.atomic_files import write_atomic
 
 Spans = Mapping[str, tuple[float, float]]
 """Hyperparameter -> lowest and highest value; drawn evenly on a logarithmic axis."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harmofl.comparison.outcome import Outcome
-from harmofl.intervals import Cases, estimate, holm
+from harmofl.comparison.outcomes import Outcome
+from harmofl.evaluation.confidence_intervals import Cases, estimate, holm
 
 FEWEST_SEEDS = 3
 """With fewer, nothing is called clear: what seeds do is then hardly known, or not at all."""
@@ -18,7 +18,8 @@ class Difference:
 
     Args:
         mean: over the seeds that both have.
-        low: of its 95 % interval, see `harmofl.intervals.estimate`; with one seed, over test patients alone.
+        low: of its 95 % interval, see `evaluation.confidence_intervals.estimate`; with one seed, over test patients
+            alone.
         high: of the same; NaN, as `low`, where there is nothing to draw from.
         better: in how many seeds it is better.
         seeds: how many both have.

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.comparison.formats import write_tables
-from harmofl.comparison.outcome import collect
+from harmofl.comparison.outcomes import collect
 from harmofl.comparison.plan import Budget, Job, check_earlier, default_workers, plan
 from harmofl.comparison.progress import Bar
-from harmofl.comparison.table import Comparison, compare
+from harmofl.comparison.score_table import Comparison, compare
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
-from harmofl.config import Experiment
-from harmofl.data.checking.quick import Tell
-from harmofl.data.layout.reading import read_layout
+from harmofl.data.checks.quick_checks import Tell
+from harmofl.data.layout.reader import read_layout
 from harmofl.errors import ConfigError, TrainingError
+from harmofl.experiment.config import Experiment
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def carry_out_study(study: Study, say: Tell | None = None) -> Comparison:
 
 
 def _write_page(comparison: Comparison, out: Path) -> None:
-    from harmofl.comparison.page import write_comparison  # slow to import
+    from harmofl.comparison.comparison_page import write_comparison  # slow to import
 
     write_comparison(comparison, out)
 

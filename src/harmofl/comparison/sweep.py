@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from harmofl.comparison.charts import coloured
-from harmofl.comparison.outcome import Outcome
-from harmofl.comparison.page import write_comparison
+from harmofl.comparison.comparison_page import write_comparison
+from harmofl.comparison.outcomes import Outcome
+from harmofl.comparison.score_table import Comparison
 from harmofl.comparison.study import site_names
-from harmofl.comparison.table import Comparison
 from harmofl.comparison.variants import Variant, check_may_differ, split_outside_brackets
-from harmofl.config import Experiment, parse_value
 from harmofl.errors import ConfigError
-from harmofl.files import write_atomic
+from harmofl.experiment.config import Experiment, parse_value
 from harmofl.report.scores import metric_name
 from harmofl.report.vega import Chart, picture
+from harmofl.utils.atomic_files import write_atomic
 
 SITES = "sites"
 """The setting "how many sites take part"; it is no key of an experiment."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from harmofl.config import parse_value
 from harmofl.errors import ConfigError
+from harmofl.experiment.config import parse_value
 from harmofl.methods import METHODS
-from harmofl.seeding import derived_seed
+from harmofl.utils.seeding import derived_seed
 
 ABLATION = (
     "FedAvg=fedavg",

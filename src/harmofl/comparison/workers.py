@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harmofl.children import end_with_parent, without_interrupts
 from harmofl.comparison.plan import Job
-from harmofl.config import Experiment
-from harmofl.data.checking.quick import Tell, tell_understood
-from harmofl.data.layout.reading import read_layout, settle
+from harmofl.data.checks.quick_checks import Tell, tell_understood
+from harmofl.data.layout.reader import read_layout, settle
 from harmofl.errors import HarmoFLError
-from harmofl.experiment import Watch, resume, run
-from harmofl.files import storing
-from harmofl.journal import Journal, RoundRecord
-from harmofl.trial import Trial
+from harmofl.experiment.config import Experiment
+from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.setup import Trial
+from harmofl.experiment.trainer import Watch, resume, run
+from harmofl.utils.atomic_files import storing
+from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
 Told = Callable[[int, str], None]
 """Told how many rounds of all are done, and what has just happened or ""."""

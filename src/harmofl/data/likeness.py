@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.data.decoding.images import read_header
-from harmofl.data.layout.files import is_volume
+from harmofl.data.layout.site_files import is_volume
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def unlike(seen: Seen, card: Mapping[str, Any], *, resized: bool = True, hint: s
 
     Args:
         seen: the image.
-        card: of the model, see `harmofl.trained.TrainedModel`; cards of older versions tell less.
+        card: of the model, see `harmofl.experiment.trained_model.TrainedModel`; cards of older versions tell less.
         resized: whether it is brought to the size of training.
         hint: what to say to a person whose images are much larger.
     """

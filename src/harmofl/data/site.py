@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.batch import Batch
-from harmofl.data.checking.problem import refuse
-from harmofl.data.checking.quick import Tell, tell_understood
-from harmofl.data.checking.structure import reading_problems, structure_problems
+from harmofl.data.checks.problem import refuse
+from harmofl.data.checks.quick_checks import Tell, tell_understood
+from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, check_fits
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.joined import Joined
-from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume
-from harmofl.data.layout.reading import common_size, read_layout, settle
+from harmofl.data.layout.reader import common_size, read_layout, settle
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_volume
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.seeding import rng
+from harmofl.federated.batch import Batch
 from harmofl.types import Levels, Task
+from harmofl.utils.seeding import rng
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harmofl.data.checking.structure import reading_problems
+from harmofl.data.checks.structure import reading_problems
 from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation, Site
 

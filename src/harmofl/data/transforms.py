@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harmofl.batch import Batch
+from harmofl.federated.batch import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.errors import ConfigError
-from harmofl.files import write_atomic
+from harmofl.utils.atomic_files import write_atomic
 
 try:
     from cryptography import x509

@@ -9,14 +9,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from scipy.special import ndtri
 
-from harmofl.compression import compressed
-from harmofl.config import PrivacyTable
 from harmofl.deployment.folders import SiteFolder
 from harmofl.errors import TrainingError
-from harmofl.exchange import Broadcast, ClientUpdate
-from harmofl.files import strict_json, write_atomic
-from harmofl.privacy.masks import label_of, masked, secret_of, stream
-from harmofl.protection import noise_of
+from harmofl.experiment.config import PrivacyTable
+from harmofl.experiment.privacy_policy import noise_of
+from harmofl.federated.compression import compressed
+from harmofl.federated.messages import Broadcast, ClientUpdate
+from harmofl.privacy.secure_aggregation import label_of, masked, secret_of, stream
+from harmofl.utils.atomic_files import strict_json, write_atomic
 
 
 @dataclass(frozen=True)

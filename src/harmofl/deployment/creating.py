@@ -8,14 +8,14 @@ from typing import Any
 
 import tomli_w
 
-from harmofl.config import Experiment
 from harmofl.deployment.certificates import certificates, site_keys, write_public, write_secret
 from harmofl.deployment.folders import refuse_method, split_address
 from harmofl.errors import ConfigError
-from harmofl.files import storing
+from harmofl.experiment.config import Experiment
+from harmofl.experiment.privacy_policy import check_method
+from harmofl.experiment.setup import draw
 from harmofl.methods import make_method
-from harmofl.protection import check_method
-from harmofl.trial import draw
+from harmofl.utils.atomic_files import storing
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

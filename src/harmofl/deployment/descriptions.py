@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harmofl.metrics import MAIN_METRIC
-from harmofl.runtimes.flower.rounds import clean
+from harmofl.backends.flower.rounds import clean
+from harmofl.evaluation.metrics import MAIN_METRIC
 
 STATISTICS = "statistics"
 """What the server asks for in place of a split's scores, to use the model with layers that normalize by batches."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harmofl.config import Experiment, load_experiment
 from harmofl.deployment.certificates import read_certificate
 from harmofl.errors import ConfigError
+from harmofl.experiment.config import Experiment, load_experiment
 
 try:
     from cryptography.exceptions import UnsupportedAlgorithm

@@ -14,27 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays, num_bytes
-from harmofl.batch_statistics import caution, from_lists
-from harmofl.building import build_model
-from harmofl.checkpoint import Checkpoint
-from harmofl.config import Experiment, resolved, to_toml
+from harmofl.backends.flower import FlowerRounds
+from harmofl.backends.flower.door import Certificate
+from harmofl.backends.flower.hub import Hub
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import RENEW, check_dates
 from harmofl.deployment.descriptions import STATISTICS, form, misfit
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
-from harmofl.exchange import ClientUpdate, ServerState
-from harmofl.journal import Journal, RoundRecord
-from harmofl.local import Training
-from harmofl.losses import LOSSES
+from harmofl.evaluation.losses import LOSSES
+from harmofl.evaluation.metrics import MAIN_METRIC, improves, summarize
+from harmofl.experiment.build import build_model
+from harmofl.experiment.checkpoint import Checkpoint
+from harmofl.experiment.config import Experiment, resolved, to_toml
+from harmofl.experiment.privacy_policy import check_method, check_model, statement, tells_statistics
+from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.setup import check_metric, draw
+from harmofl.federated.client import Training
+from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, num_bytes
 from harmofl.methods import FedAvg, make_method
-from harmofl.metrics import MAIN_METRIC, improves, summarize
-from harmofl.protection import check_method, check_model, statement, tells_statistics
-from harmofl.runtimes.flower import FlowerRounds
-from harmofl.runtimes.flower.door import Certificate
-from harmofl.runtimes.flower.hub import Hub
-from harmofl.trial import check_metric, draw
+from harmofl.models.bn_calibration import caution, from_lists
 
 log = logging.getLogger("harmofl")
 GREETING_S, SCORING_S = 60.0, 3600.0

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from harmofl.config import load_experiment
 from harmofl.deployment.folders import ServerFolder
-from harmofl.journal import Journal
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.run_dir import Journal
 
 
 def status(folder: Path) -> list[str]:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from harmofl.checks import check_within
 from harmofl.errors import ConfigError
-from harmofl.lazily import lazily as _lazily
 from harmofl.methods.catalogue import HOMES, described
+from harmofl.utils.lazy_imports import lazily as _lazily
+from harmofl.utils.validators import check_within
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg

@@ -49,7 +49,7 @@ class Hyperparameter:
     Args:
         type: as it is annotated.
         default: its value unless another is set.
-        allowed: its values, as `harmofl.checks.check_within` reads them; "" for what is checked with the network.
+        allowed: its values, as `validators.check_within` reads them; "" for what is checked with the network.
     """
 
     type: str

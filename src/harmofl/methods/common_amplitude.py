@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harmofl.arrays import Arrays
-from harmofl.exchange import AMPLITUDE, OWN_AMPLITUDE, ClientUpdate, ServerState
-from harmofl.robust import average
+from harmofl.federated.aggregation import average
+from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg

@@ -12,14 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harmofl.arrays import Arrays, state_of
-from harmofl.batch import Batch
-from harmofl.exchange import ClientState
-from harmofl.local import LocalRun
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState
+from harmofl.federated.tensors import Arrays, state_of
 from harmofl.methods.fedavg import FedAvg
-from harmofl.optimizer_state import load_optimizer_arrays, optimizer_arrays
-from harmofl.seeding import torch_seed
-from harmofl.sharpness import perturbed
+from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
+from harmofl.optim.sharpness import perturbed
+from harmofl.utils.seeding import torch_seed
 
 
 @dataclass(frozen=True, kw_only=True)

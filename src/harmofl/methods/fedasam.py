@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harmofl.batch import Batch
-from harmofl.local import LocalRun
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
 from harmofl.methods.fedavg import FedAvg
-from harmofl.sharpness import climb, displaced
+from harmofl.optim.sharpness import climb, displaced
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,17 +11,17 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays, difference, mean, moved, state_of
-from harmofl.batch import Batch
-from harmofl.checks import check_within
 from harmofl.errors import ConfigError, ShapeError
-from harmofl.exchange import Broadcast, ClientState, ClientUpdate, ServerState
-from harmofl.local import LocalRun
-from harmofl.methods import climbing
+from harmofl.federated.aggregation import Average, average
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, difference, mean, moved, state_of
+from harmofl.methods import ascent
 from harmofl.methods.common_amplitude import COLLECTING, collected
-from harmofl.robust import Average, average
 from harmofl.spectral.amplitude import AmplitudeNorm, Band
-from harmofl.spectral.profile import ProfileNorm, Reference
+from harmofl.spectral.radial_profile import ProfileNorm, Reference
+from harmofl.utils.validators import check_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class FedAvg:
         weighting: p_i; "uniform" gives every site 1/N (as the HarmoFL code does), "samples" n_i / n (as FedAvg's
             paper does).
         average: "mean", or one that a few sites cannot bend at will: "median", "trimmed", "clipped", see
-            `harmofl.robust`; extras are averaged as ever.
+            `harmofl.federated.aggregation`; extras are averaged as ever.
         trim: share of the sites that "trimmed" leaves out at either end, in [0, 0.5).
         alpha: length of the climb of a perturbed step (HarmoFL Eq 6), at least 0; 0 takes plain steps.
         climb: "fresh" climbs along the gradient of this batch at w, which takes a pass of its own; "previous" along
@@ -79,7 +79,7 @@ class FedAvg:
         "strength": "[0, 1]",
         "decay": "[0, 1]",
     }
-    """Which values the hyperparameters that this class adds may have, as `harmofl.checks.check_within` reads them."""
+    """Which values the hyperparameters that this class adds may have, as `validators.check_within` reads them."""
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic axis."""
 
@@ -101,7 +101,7 @@ class FedAvg:
         for cls in type(self).__mro__:
             for name, allowed in vars(cls).get("ranges", {}).items():
                 check_within(name, getattr(self, name), allowed)
-        climbing.check(self)
+        ascent.check(self)
         if self.rings and self.band != "off":
             raise ConfigError(f'rings and band exclude each other, got {self.rings} and {self.band}; set band="off"')
 
@@ -125,7 +125,7 @@ class FedAvg:
         layer = self.layer()
         before = OrderedDict[str, nn.Module](amplitude_norm=layer) if layer else OrderedDict[str, nn.Module]()
         model = nn.Sequential(OrderedDict(before, network=network))
-        climbing.check_part(self, model)
+        ascent.check_part(self, model)
         return model
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
@@ -198,7 +198,7 @@ class FedAvg:
 
         With `climb="previous"` there is one pass, and the objective is that at w + delta.
         """
-        return climbing.gradient(self, run, batch)
+        return ascent.gradient(self, run, batch)
 
     def correct(self, run: LocalRun) -> None:
         """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""
@@ -229,7 +229,7 @@ class FedAvg:
 
     def remarks(self, model: nn.Module) -> list[str]:
         """What a user should know of this method with this model, in plain words."""
-        return climbing.remarks(self)
+        return ascent.remarks(self)
 
 
 def paced(server: ServerState, averaged: Arrays, server_lr: float) -> Arrays:

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from harmofl.arrays import Arrays, difference, moved, zeros
-from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, difference, moved, zeros
 from harmofl.methods.fedavg import FedAvg
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harmofl.arrays import Arrays
-from harmofl.batch import Batch
-from harmofl.exchange import ClientState, ClientUpdate, ServerState
-from harmofl.local import LocalRun
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
-from harmofl.seeding import rng
+from harmofl.utils.seeding import rng
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from harmofl.arrays import Arrays, difference, moved, scaled, zeros
-from harmofl.exchange import ClientState, ClientUpdate, ServerState
-from harmofl.local import LocalRun
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, difference, moved, scaled, zeros
 from harmofl.methods.fedavg import FedAvg
 from harmofl.methods.roll import ROLL, over_all
 

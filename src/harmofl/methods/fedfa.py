@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays
-from harmofl.exchange import ClientUpdate, ServerState
-from harmofl.local import LocalRun
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import channels_read, stages
-from harmofl.seeding import rng
+from harmofl.utils.seeding import rng
 
 EPS = 1e-6
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from harmofl.arrays import Arrays, difference, moved
-from harmofl.exchange import ClientState, ClientUpdate, ServerState
-from harmofl.local import LocalRun
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, difference, moved
 from harmofl.methods.fedavg import FedAvg
 
 

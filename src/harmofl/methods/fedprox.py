@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from harmofl.local import LocalRun
+from harmofl.federated.client import LocalRun
 from harmofl.methods.fedavg import FedAvg
 
 

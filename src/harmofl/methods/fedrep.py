@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from harmofl.local import LocalRun
+from harmofl.federated.client import LocalRun
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import head_name
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harmofl.arrays import Arrays
-from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg, paced
 
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from harmofl.arrays import Arrays, mean, zeros
-from harmofl.batch import Batch
-from harmofl.exchange import ClientState, ClientUpdate, ServerState
-from harmofl.local import LocalRun
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.feddyn import FedDyn
-from harmofl.sharpness import climb, displaced
+from harmofl.optim.sharpness import climb, displaced
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harmofl.arrays import Arrays
-from harmofl.batch import Batch
-from harmofl.exchange import ClientState
-from harmofl.local import LocalRun
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState
+from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
-from harmofl.sharpness import perturbed
+from harmofl.optim.sharpness import perturbed
 
 
 @dataclass(frozen=True, kw_only=True)

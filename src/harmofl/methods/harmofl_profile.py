@@ -6,12 +6,12 @@ After Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 3-4. https://arxiv.org/abs/2112
 from dataclasses import dataclass
 
 from harmofl.methods.fedavg import FedAvg
-from harmofl.spectral.profile import Reference
+from harmofl.spectral.radial_profile import Reference
 
 
 @dataclass(frozen=True, kw_only=True)
 class HarmoFLProfile(FedAvg):
-    """HarmoFL with the radial profile of the amplitude in the place of the whole of it; see `harmofl.spectral.profile`.
+    """HarmoFL with the radial profile of the amplitude in the place of the whole of it; see `spectral.radial_profile`.
 
     Psi(x) = F^-1(gain F(x)), gain = (R / R(x))^strength at each radius; R is averaged over sites after round 1 as A is.
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from harmofl.arrays import Arrays
-from harmofl.exchange import ClientState
-from harmofl.local import LocalRun
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState
+from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
 
 

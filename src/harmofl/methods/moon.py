@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harmofl.arrays import Arrays, state_of
-from harmofl.batch import Batch
-from harmofl.exchange import ClientState
-from harmofl.local import LocalRun
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
+from harmofl.federated.messages import ClientState
+from harmofl.federated.tensors import Arrays, state_of
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import logits_and_representation
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harmofl.arrays import Arrays, moved, scaled
-from harmofl.exchange import ClientUpdate, ServerState
+from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, moved, scaled
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg

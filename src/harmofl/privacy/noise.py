@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from harmofl.arrays import Arrays, difference, moved, norm
-from harmofl.exchange import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
-from harmofl.seeding import rng
+from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.federated.tensors import Arrays, difference, moved, norm
+from harmofl.utils.seeding import rng
 
 Normals = Callable[[int], np.ndarray]
 """So many independent standard normal numbers, float64."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from harmofl.report.load import Run
-from harmofl.report.pixels import data_uri, to_bytes
+from harmofl.report.png_images import data_uri, to_bytes
 from harmofl.report.samples import Array
 
 _SIDE = 160  # pixels

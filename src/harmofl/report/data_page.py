@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from harmofl.data.checking.between import between_sites, decibels, spectral_distance
-from harmofl.data.checking.facts import SiteFacts
-from harmofl.data.checking.problem import Problem
-from harmofl.files import storing, write_atomic
+from harmofl.data.checks.problem import Problem
+from harmofl.ingest.inspection.between_sites import between_sites, decibels, spectral_distance
+from harmofl.ingest.inspection.facts import SiteFacts
 from harmofl.report.curves import CHART, Line, levels, paint_amplitude, paint_brightness
 from harmofl.report.scores import DASH
 from harmofl.report.svg import draw
 from harmofl.report.templates import template_of
-from harmofl.spectral.profile import RADIUS
+from harmofl.spectral.radial_profile import RADIUS
+from harmofl.utils.atomic_files import storing, write_atomic
 
 CHANNELS = {"red": 4, "green": 2, "blue": 0}
 """And which of `SERIES` they are drawn in."""

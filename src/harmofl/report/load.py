@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from harmofl.errors import RunError
-from harmofl.intervals import interval
-from harmofl.journal import config_of
+from harmofl.evaluation.confidence_intervals import interval
+from harmofl.evaluation.metrics import CaseScores
+from harmofl.experiment.run_dir import config_of
 from harmofl.methods import METHODS
-from harmofl.metrics import CaseScores
 from harmofl.report.samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Run:
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % interval of the main metric at each site, see `harmofl.intervals.interval`."""
+        """The 95 % interval of the main metric at each site, see `harmofl.evaluation.confidence_intervals.interval`."""
         return {site: interval(cases) for site, cases in self.cases.items()}
 
     @property

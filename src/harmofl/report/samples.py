@@ -1,4 +1,4 @@
-"""Read what a run keeps for its report, see `harmofl.keepsakes`."""
+"""Read what a run keeps for its report, see `harmofl.experiment.artifacts`."""
 
 import zipfile
 from collections.abc import Callable, Mapping

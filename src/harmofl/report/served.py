@@ -12,12 +12,12 @@ from threading import Lock
 from typing import Any
 
 from harmofl.errors import ConfigError, HarmoFLError
-from harmofl.files import is_locked
 from harmofl.report import vega
 from harmofl.report.load import Run, load_runs
-from harmofl.report.page import compose, render
+from harmofl.report.run_page import compose, render
 from harmofl.report.scores import duration
 from harmofl.report.templates import template_of
+from harmofl.utils.atomic_files import is_locked
 
 QUIET = 5
 """So many times the usual time without news, and at least a minute, is worth a word."""

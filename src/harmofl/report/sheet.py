@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harmofl.data.site import Federation, Site
-from harmofl.files import write_atomic
-from harmofl.report.pixels import outlined, to_bytes
+from harmofl.report.png_images import outlined, to_bytes
+from harmofl.utils.atomic_files import write_atomic
 
 COLUMNS = 8
 _SIDE = 128  # pixels

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harmofl.analysis.site_shift import Shift
+from harmofl.analysis.site_shift.measure import Verdict, known_mean
 from harmofl.report.scores import DASH
 from harmofl.report.shift_picture import radial
-from harmofl.shift import Shift
-from harmofl.shift.measuring import Verdict, known_mean
 
 CLEAR = 0.02
 """A normalization is worth trying if it gains more than this at new sites on average, and something every time it was

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from harmofl.files import storing, strict_json, write_atomic
+from harmofl.analysis.site_shift import Shift
 from harmofl.report.curves import CHART, paint_amplitude, paint_brightness
 from harmofl.report.data_page import Grid
-from harmofl.report.pixels import data_uri, to_bytes
+from harmofl.report.png_images import data_uri, to_bytes
 from harmofl.report.scores import DASH
 from harmofl.report.shift_outcome import mean, numbers, outcome
 from harmofl.report.shift_picture import amplitude_lines, brightness_lines, picture
 from harmofl.report.svg import draw
 from harmofl.report.templates import template_of
-from harmofl.shift import Shift
+from harmofl.utils.atomic_files import storing, strict_json, write_atomic
 
 _SIDE = 132  # pixels
 

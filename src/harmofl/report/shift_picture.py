@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harmofl.analysis.site_shift import Shift
+from harmofl.analysis.site_shift.measure import known_mean
 from harmofl.report.colours import SERIES
 from harmofl.report.curves import Line, levels, paint_amplitude, paint_brightness
-from harmofl.shift import Shift
-from harmofl.shift.measuring import known_mean
 
 _QUESTIONS = {
     "site": "the site (low: sites look alike)",

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from harmofl.files import cache_folder
 from harmofl.report.colours import SERIES
+from harmofl.utils.atomic_files import cache_folder
 
 Spec = Mapping[str, Any]
 ALL = "all sites"

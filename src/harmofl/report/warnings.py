@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from harmofl.metrics import CaseScores
+from harmofl.evaluation.metrics import CaseScores
 from harmofl.report.load import Run
 from harmofl.report.scores import between, interval_at
 

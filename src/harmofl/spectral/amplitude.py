@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harmofl.checks import check_within
 from harmofl.errors import ShapeError
-from harmofl.replacing import cheapest
+from harmofl.spectral.kernels import cheapest
+from harmofl.utils.validators import check_within
 
 Band = float | Literal["off"]
 

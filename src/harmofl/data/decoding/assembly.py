@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harmofl.data.checking.problem import Problem
-from harmofl.data.decoding.records import decode_record
+from harmofl.data.checks.problem import Problem
+from harmofl.data.decoding.record import decode_record
 from harmofl.data.decoding.store import Rows
-from harmofl.data.layout.files import FederationFiles, SiteFiles, is_volume
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_volume
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.parallel import QUICK, in_order
 from harmofl.errors import DataError
-from harmofl.machine import check_memory
+from harmofl.utils.hardware import check_memory
 
 Progress = Callable[[str, int, int], None]
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]

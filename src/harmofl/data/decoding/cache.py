@@ -12,7 +12,7 @@ import numpy as np
 
 from harmofl.data.decoding.assembly import Arrays, Built
 from harmofl.data.decoding.store import FileRows
-from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import StorageError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harmofl.data.layout.files import Listing, SiteFiles, is_volume, normal, owner_of, suffix_of
+from harmofl.data.layout.site_files import Listing, SiteFiles, is_volume, normal, owner_of, suffix_of
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
 from harmofl.types import Task

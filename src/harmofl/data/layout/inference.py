@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.decoding.images import read_header, read_image
-from harmofl.data.layout.files import SiteFiles
 from harmofl.data.layout.labels import Reading, read_as, read_labels
+from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
 from harmofl.types import Task

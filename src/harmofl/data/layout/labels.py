@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from harmofl.data.decoding.masks import read_numbers
-from harmofl.data.layout.files import SiteFiles
+from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import MOST_CLASSES
 from harmofl.data.values import COLOUR, named, number_of
 from harmofl.errors import DataError

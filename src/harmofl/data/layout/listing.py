@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harmofl.data.layout.declared import Declared
-from harmofl.data.layout.files import (
+from harmofl.data.layout.metadata import Row
+from harmofl.data.layout.names import image_key, mask_key, meaning
+from harmofl.data.layout.places import Place
+from harmofl.data.layout.site_files import (
     Listing,
     SiteFiles,
     composed,
@@ -21,9 +24,6 @@ from harmofl.data.layout.files import (
     subfolders,
     suffix_of,
 )
-from harmofl.data.layout.metadata import Row
-from harmofl.data.layout.names import image_key, mask_key, meaning
-from harmofl.data.layout.places import Place
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
 from harmofl.types import Task

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harmofl.data.layout.files import Listing, composed
+from harmofl.data.csv_tables import Table, column_name, read_table
+from harmofl.data.layout.site_files import Listing, composed
 from harmofl.data.manifest import SPLITS
-from harmofl.data.tables import Table, column_name, read_table
 from harmofl.errors import DataError
 
 FILE = "metadata.csv"

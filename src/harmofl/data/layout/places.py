@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from harmofl.data.layout.files import folded, has_images, image_files, stem_of, subfolders
 from harmofl.data.layout.inference import looks_like_mask
 from harmofl.data.layout.names import Role, is_number, mask_key, meaning
+from harmofl.data.layout.site_files import folded, has_images, image_files, stem_of, subfolders
 from harmofl.errors import DataError
 
 _LOOKED_AT = 3

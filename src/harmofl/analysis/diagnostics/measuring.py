@@ -1,0 +1,182 @@
+"""A record a round, from what a runtime returns; nothing that trains is touched."""
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from harmofl.analysis.diagnostics.curvature import STEPS, flat
+from harmofl.analysis.diagnostics.loss_probe import Probe, batch_size, fixed_batch, hessian_every
+from harmofl.analysis.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
+from harmofl.analysis.diagnostics.records import NAN, Record, append, mean
+from harmofl.analysis.diagnostics.sharing import shared_params, weights_of
+from harmofl.experiment.config import TrainingTable
+from harmofl.experiment.setup import Trial
+from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.tensors import Arrays, norm
+
+
+class Diagnostics:
+    """Measures after every round and appends to a file.
+
+    Args:
+        trial: what is trained; its model is copied.
+        path: of the file.
+        images: of each site's fixed batch; see `harmofl.analysis.diagnostics.loss_probe.batch_size` if not given.
+    """
+
+    def __init__(self, trial: Trial, path: Path, images: int | None = None) -> None:
+        self._trial, self._path = trial, path
+        sites, training = trial.federation.sites, trial.training
+        self._images, self._every = images or batch_size(sites, training.epochs), hessian_every(sites, training.epochs)
+        batches = {site.name: fixed_batch(site, self._images, training.seed) for site in sites}
+        self._probe = Probe(training.model, training.loss, batches, training.device)
+        self._rows = [len(own[0]) for own in batches.values()]
+        self._shared = shared_params(trial.method, training.model)
+        self._names = self._shared or [name for name, p in training.model.named_parameters() if p.requires_grad]
+        self._before: tuple[Tensor, Dissimilarity] | None = None
+
+    def begin(self, server: ServerState, own: Mapping[str, Arrays]) -> None:
+        """Before the first round of a run, or of its resumption: measure where it starts from.
+
+        Raises:
+            ConfigError: if the network cannot be differentiated twice.
+            StorageError: if the record cannot be written.
+        """
+        start = time.perf_counter()
+        self._probe.check()
+        found = self._at(server, own)
+        if server.round == 0 and not (self._path.exists() and self._path.stat().st_size):
+            append(self._path, record(0, found, seconds=_since(start)))
+
+    def measure(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> Record:
+        """Of some weights all that needs no round: constants, sharpness and eigenvalue. Nothing is written.
+
+        Args:
+            server: whose weights.
+            own: by site, the entries that it keeps for itself.
+            steps: of the Lanczos iteration; 0 leaves the eigenvalue out.
+        """
+        found = self._at(server, own)
+        return record(server.round, found, **(self._eigenvalue(server, own, steps) if steps else {}))
+
+    def after(
+        self,
+        before: ServerState,
+        server: ServerState,
+        updates: Sequence[ClientUpdate],
+        own: Mapping[str, Arrays],
+        seconds: float,
+    ) -> None:
+        """After a round.
+
+        Args:
+            before: the server's state that the round began with.
+            server: and the one it ended with.
+            updates: what the sites sent.
+            own: by site, the entries that it keeps for itself.
+            seconds: that the round took.
+
+        Raises:
+            StorageError: if the record cannot be written.
+        """
+        assert self._before is not None
+        start, (earlier, constants) = time.perf_counter(), self._before
+        found = {**self._of_round(before, updates, constants), **self._at(server, own)}
+        found["secant"] = self._secant(before, server, earlier)
+        if server.round % self._every == 0 or server.round == self._trial.experiment.training.rounds:
+            found |= self._eigenvalue(server, own)
+        append(self._path, record(server.round, found, of_round=round(seconds, 4), seconds=_since(start)))
+
+    def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:
+        return weights_of(self._shared, server.weights, own, [site.name for site in self._trial.federation.sites])
+
+    def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Any]:
+        """What is measured at the server's weights; remembered as the constants of the next round."""
+        measured = self._probe.measure(self._weights(server, own).__getitem__, self._names)
+        found = dissimilarity(list(measured.gradients.values()))
+        self._before = measured.mean_gradient(), found
+        said: dict[str, Any] = {"images": self._images, "loss": measured.losses, "rise": measured.rises}
+        said["gradients"] = dict(zip(measured.losses, found.of_sites, strict=True))
+        if not self._shared:
+            return said
+        keys = ("gradient", "square", "spread", "spread_unbiased", "relative", "epsilon")
+        return {
+            **said,
+            **{key: getattr(found, key) for key in keys},
+            "variance": self._variance(found),
+            "norm": norm([server.weights[name] for name in self._names]),
+        }
+
+    def _variance(self, found: Dissimilarity) -> float:
+        """Of a training batch, from those of half a fixed batch: inverse to the number of independent images."""
+        rows = [min(self._trial.training.batch_size, len(site.train)) for site in self._trial.federation.sites]
+        return mean(v * own / of_step for v, own, of_step in zip(found.variances, self._rows, rows, strict=True))
+
+    def _of_round(
+        self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity
+    ) -> dict[str, Any]:
+        """Gamma, its bound from what was measured when the round began, and the cosines."""
+        if not self._shared:
+            return {}
+        names = [n for n in self._names if all(n in update.weights for update in updates)]
+        start = flat([before.weights[name] for name in names])
+        moves = [flat([update.weights[name] for name in names]) - start for update in updates]
+        steps = sum(update.num_steps for update in updates) / len(updates)
+        rate = NAN if self._trial.method.pooled else plain_rate(self._trial.experiment.training)
+        limit = bound(
+            steps=steps,
+            lr=rate,
+            square=constants.square,
+            epsilon=constants.epsilon,
+            variance=self._variance(constants),
+            sites=len(self._trial.federation.sites),
+        )
+        return {
+            "drift": sum(update.drift for update in updates) / len(updates),
+            "drift_end": sum(norm([move]) ** 2 for move in moves) / len(moves),
+            "bound": limit.total,
+            "terms": vars(limit),
+            "step": steps * rate,
+            "cosines": _pairs([update.site for update in updates], moves),
+        }
+
+    def _secant(self, before: ServerState, server: ServerState, earlier: Tensor) -> float:
+        """Of F between two rounds; not over the first, after which the amplitude and so F itself is another."""
+        if self._before is None or not self._shared or (server.round == 1 and self._trial.method.layer()):
+            return NAN
+        way = norm([server.weights[name].double() - before.weights[name].double() for name in self._names])
+        return norm([self._before[0] - earlier]) / way if way else NAN
+
+    def _eigenvalue(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> dict[str, float]:
+        assert self._before is not None
+        weights = self._weights(server, own).__getitem__
+        value, residual = self._probe.eigenvalue(weights, self._names, self._before[0], steps)
+        return {"eigenvalue": value, "residual": residual}
+
+
+def record(number: int, found: Mapping[str, Any], **more: Any) -> Record:
+    """The record of a round, numbered."""
+    return Record(round=number, **found, **more)
+
+
+def plain_rate(training: TrainingTable) -> float:
+    """eta_l as Theorem 3.1 has it: SGD's, with momentum what a constant gradient ends up with; NaN for Adam."""
+    if training.optimizer != "sgd":
+        return NAN
+    return (training.lr or NAN) / (1 - training.momentum)
+
+
+def _pairs(sites: Sequence[str], moves: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    values = cosines(moves)
+    table: dict[str, dict[str, float]] = {site: {} for site in sites}
+    for i, j in combinations(range(len(sites)), 2):
+        table[sites[i]][sites[j]] = table[sites[j]][sites[i]] = float(values[i, j])
+    return table
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 4)

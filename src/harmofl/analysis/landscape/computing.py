@@ -1,0 +1,151 @@
+"""The surfaces of several runs on one scale, kept in files so that the same question is answered at once."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harmofl.analysis.landscape.plane import KINDS, Kind
+from harmofl.analysis.landscape.solutions import Marks, Opened, Progress, Surfaces
+from harmofl.errors import ConfigError
+from harmofl.experiment.artifacts import save_arrays
+from harmofl.experiment.run_dir import Journal
+from harmofl.utils.atomic_files import storing
+
+VERSION = 1
+"""Of what is in a file; raise it when the numbers change."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be computed, of each run.
+
+    Args:
+        kind: of the plane, see `harmofl.analysis.landscape.plane.plane`.
+        resolution: points along either axis, odd, so that the middle one is the global solution.
+        span: from the middle to the edge, in units of the axes; None: 1 for "filters", a little more than the furthest
+            solution of all runs for "solutions".
+        images: of each site, at most.
+        seed: of directions and images.
+    """
+
+    kind: Kind = "solutions"
+    resolution: int = 15
+    span: float | None = None
+    images: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"--plane must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.resolution < 5 or self.resolution % 2 == 0:
+            raise ConfigError(f"--resolution must be an odd number of at least 5, got {self.resolution}")
+        if self.span is not None and not 0 < self.span < float("inf"):
+            raise ConfigError(f"--span must be a finite number above 0, got {self.span}")
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """One run's surfaces and what is marked in them; `axis` (R,) is the same for all runs."""
+
+    label: str
+    axis: np.ndarray
+    marks: Marks
+    surfaces: Surfaces
+
+
+def compute(
+    runs: Mapping[str, Path], asked: Asked, cache: Path, workers: int, device: str, progress: Progress
+) -> list[Landscape]:
+    """The landscapes of runs, by label; what `cache` has is not computed again.
+
+    Raises:
+        HarmoFLError: see `harmofl.analysis.landscape.solutions.Opened`.
+        StorageError: if the cache cannot be written.
+    """
+    with storing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    work = [_Work(folder, asked, cache, device, progress) for folder in runs.values()]
+    marks = [one.marks() for one in work]
+    span = _span(asked, marks)
+    axis = np.linspace(-span, span, asked.resolution)
+    found = []
+    for label, one, own in zip(runs, work, marks, strict=True):
+        found.append(Landscape(label, axis, own, one.surfaces(label, axis, workers)))
+        one.close()
+    return found
+
+
+def _span(asked: Asked, marks: Sequence[Marks]) -> float:
+    if asked.span is not None or asked.kind == "filters":
+        return asked.span or 1.0
+    furthest = max((float(np.abs(own.places).max()) for own in marks if own.places.size), default=0.0)
+    return float(f"{1.4 * furthest:.2g}") or 1.0
+
+
+class _Work:
+    """One run; its images are read only if something is to be computed."""
+
+    def __init__(self, folder: Path, asked: Asked, cache: Path, device: str, progress: Progress) -> None:
+        self._folder, self._asked, self._cache, self._device = folder, asked, cache, device
+        self._progress = progress
+        self._opened: Opened | None = None
+        self._key = {"run": _digest(folder), "kind": asked.kind, "seed": asked.seed, "version": VERSION}
+
+    def marks(self) -> Marks:
+        def computed() -> dict[str, np.ndarray]:
+            found = self._open().marks(self._asked.kind, self._asked.seed)
+            return {**vars(found), "names": np.array(found.names)}
+
+        held = self._held("marks", self._key, computed)
+        return Marks(tuple(held.pop("names").tolist()), **held)
+
+    def surfaces(self, label: str, axis: np.ndarray, workers: int) -> Surfaces:
+        asked = self._asked
+
+        def computed() -> dict[str, np.ndarray]:
+            opened = self._open()
+            told, total = 0, len(opened.trial.federation.sites) * (len(axis) ** 2 + 1)
+
+            def done() -> None:
+                nonlocal told
+                told += 1
+                self._progress(label, told, total)
+
+            found = opened.surfaces(asked.kind, asked.seed, axis, asked.images, workers, done)
+            return {**vars(found), "sites": np.array(found.sites)}
+
+        key = {**self._key, "images": asked.images, "span": float(axis[-1]), "resolution": len(axis)}
+        held = self._held("surfaces", key, computed)
+        return Surfaces(tuple(held.pop("sites").tolist()), **held)
+
+    def close(self) -> None:
+        self._opened = None
+
+    def _open(self) -> Opened:
+        self._opened = self._opened or Opened(self._folder, self._device, self._progress)
+        return self._opened
+
+    def _held(self, what: str, key: Mapping[str, Any], computed: Any) -> dict[str, np.ndarray]:
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        path = self._cache / f"{what}-{name}.npz"
+        if not path.exists():
+            save_arrays(path, computed())
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+
+def _digest(folder: Path) -> str:
+    """Of all in a run folder that its solutions depend on."""
+    journal, total = Journal.open(folder), hashlib.sha256()
+    state = folder / "checkpoint"
+    for path in sorted([journal.config_path, folder / "model" / "model.json", *state.rglob("*.safetensors")]):
+        if path.is_file():
+            total.update(path.relative_to(folder).as_posix().encode())
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

@@ -1,0 +1,174 @@
+"""A run's global solution and the sites' own, and the losses around them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harmofl.analysis.diagnostics.loss_probe import measuring
+from harmofl.analysis.diagnostics.sharing import shared_params, weights_of
+from harmofl.analysis.landscape.plane import Kind, Plane, plane
+from harmofl.analysis.landscape.surface import losses_at
+from harmofl.data.site import Site
+from harmofl.errors import ConfigError, RunError
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.setup import Trial
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import batch_indices, run_client
+from harmofl.federated.messages import ServerState
+from harmofl.federated.tensors import Arrays
+from harmofl.utils.seeding import rng
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where the sites' solutions lie in the plane, see `harmofl.analysis.landscape.plane.Plane`.
+
+    Args:
+        names: of the sites that train, L of them.
+        places: (L, 2).
+        captured: (L,).
+        distances: (L,).
+    """
+
+    names: tuple[str, ...]
+    places: np.ndarray
+    captured: np.ndarray
+    distances: np.ndarray
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Losses of S sites.
+
+    Args:
+        sites: their names.
+        losses: (S, R, R); [s, i, j] is at a = axis[j], b = axis[i].
+        center: (S,), at the global solution.
+        own: (S,), at the site's own solution itself, not at its place in the plane; NaN if it has none.
+    """
+
+    sites: tuple[str, ...]
+    losses: np.ndarray
+    center: np.ndarray
+    own: np.ndarray
+
+
+class Opened:
+    """A run folder with its images, its last weights and one more local round.
+
+    Args:
+        folder: of a run that has a checkpoint.
+        device: where to compute.
+        progress: told of reading and training.
+
+    Raises:
+        RunError: if there is no checkpoint, or the images are not those of the run.
+        ConfigError: if the method trains no common model.
+    """
+
+    def __init__(self, folder: Path, device: str, progress: Progress) -> None:
+        self._journal, self._progress = Journal.open(folder), progress
+        experiment = load_experiment(self._journal.config_path, {"run.device": device, "run.diagnostics": False})
+        self.trial = Trial.prepare(experiment, progress)
+        if not self._journal.is_of(self.trial.card()):
+            raise RunError(f"{folder}: images must be those that the run began with, but are not; restore them")
+        checkpoint = self._journal.load()
+        if checkpoint is None:
+            raise RunError(f"{folder}: has no checkpoint yet; let the run finish a round")
+        self.server: ServerState = checkpoint.server
+        model, method = self.trial.training.model, self.trial.method
+        model.load_state_dict(self.server.weights)
+        self.names = shared_params(method, model)
+        if not self.names:
+            name = experiment.method["name"]
+            raise ConfigError(f"{folder}: {name} trains no common model, around which to look; leave the run out")
+
+    @cached_property
+    def solutions(self) -> Mapping[str, Arrays]:
+        """By site that trains, its weights after the round that would come next: as the run would go on."""
+        trial, found = self.trial, {}
+        broadcast = trial.method.broadcast(self.server)
+        for k, site in enumerate(trial.training_sites):
+            self._progress(f"local round of {site.name}", k, len(trial.training_sites))
+            state = self._journal.states.get(site.name, {})
+            found[site.name] = run_client(trial.method, site, broadcast, state, trial.training)[0].weights
+        return found
+
+    def plane(self, kind: Kind, seed: int) -> Plane:
+        """Through the global solution, over the params that are shared."""
+        center = [self.server.weights[name] for name in self.names]
+        return plane(kind, center, [[own[n] for n in self.names] for own in self.solutions.values()], seed)
+
+    def marks(self, kind: Kind, seed: int) -> Marks:
+        """The sites' solutions in that plane."""
+        found = self.plane(kind, seed)
+        return Marks(tuple(self.solutions), found.places, found.captured, found.distances)
+
+    def surfaces(
+        self, kind: Kind, seed: int, axis: np.ndarray, images: int, workers: int, done: Callable[[], None]
+    ) -> Surfaces:
+        """Losses of every site over the square of `axis`, on so many of its training images.
+
+        Args:
+            kind: of the plane.
+            seed: of random directions and of the images.
+            axis: (R,), coordinates along either direction.
+            images: of each site, at most.
+            workers: points computed at a time.
+            done: called after each point.
+        """
+        through = self.plane(kind, seed)
+        grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+        sites = self.trial.federation.sites
+        tables = [self._at(site, through, np.vstack([grid, [[0, 0]]]), images, seed, workers, done) for site in sites]
+        return Surfaces(
+            tuple(site.name for site in sites),
+            np.stack([table[:-1].reshape(len(axis), len(axis)) for table in tables]),
+            np.array([table[-1] for table in tables]),
+            np.array([self._own(site, images, seed) for site in sites]),
+        )
+
+    def _own(self, site: Site, images: int, seed: int) -> float:
+        """The loss at the site's own solution."""
+        if site.name not in self.solutions:
+            return float("nan")
+        place = plane("solutions", [self.solutions[site.name][name] for name in self.names], [], seed)
+        return float(self._at(site, place, np.zeros((1, 2)), images, seed, 1, lambda: None)[0])
+
+    def _at(
+        self,
+        site: Site,
+        through: Plane,
+        points: np.ndarray,
+        images: int,
+        seed: int,
+        workers: int,
+        done: Callable[[], None],
+    ) -> np.ndarray:
+        trial = self.trial
+        own = {site.name: trial.method.own(self._journal.states.get(site.name, {}))}
+        return losses_at(
+            measuring(trial.training.model),
+            trial.training.loss,
+            weights_of(self.names, self.server.weights, own, [site.name])[site.name],
+            self.names,
+            through,
+            points,
+            _batches(site, images, trial.training.batch_size, seed),
+            workers=workers,
+            device=torch.device(trial.training.device),
+            done=done,
+        )
+
+
+def _batches(site: Site, images: int, batch_size: int, seed: int) -> list[Batch]:
+    """Some training images, in batches as large as those of training."""
+    order = rng(seed, "landscape", site.name).permutation(len(site.train))[:images]
+    return [site.train.batch(index) for index in batch_indices(order, batch_size)]

@@ -1,0 +1,224 @@
+"""All that is measured of how the sites differ, in one go."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from torch import Tensor
+
+from harmofl.analysis.site_shift import probe_model, spectra
+from harmofl.analysis.site_shift.probe_model import Probed
+from harmofl.analysis.site_shift.treatments import BANDS, Images, Treatment, standard_treatments
+from harmofl.data.site import Federation, Site
+from harmofl.errors import ConfigError
+from harmofl.types import Task
+from harmofl.utils.seeding import derived_seed, rng
+
+IMAGES, REPEATS = 150, 3
+EXAMPLES = 2
+Told = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a small model tells, once.
+
+    Args:
+        site: balanced accuracy of telling the site from an image.
+        within: of telling the class at each site, learnt there; NaN where there are too few cases.
+        elsewhere: of telling the class at each site, learnt at all others.
+    """
+
+    site: float
+    within: dict[str, float]
+    elsewhere: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a small model fares under one treatment, each time with other images, filters and folds."""
+
+    treatment: Treatment
+    repeats: tuple[Scores, ...]
+
+    @property
+    def site(self) -> float:
+        """The mean over the repeats."""
+        return float(np.mean([scores.site for scores in self.repeats]))
+
+    @property
+    def within(self) -> dict[str, float]:
+        """The means over the repeats."""
+        return _means([scores.within for scores in self.repeats])
+
+    @property
+    def elsewhere(self) -> dict[str, float]:
+        """The means over the repeats."""
+        return _means([scores.elsewhere for scores in self.repeats])
+
+
+def _means(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: known_mean([one[name] for one in scores]) for name in scores[0]}
+
+
+def known_mean(values: Iterable[float]) -> float:
+    """The mean of the values that are numbers; NaN if none is."""
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How different the sites are.
+
+    Args:
+        name: of the federation.
+        task: "classification" or "segmentation".
+        sites: names.
+        classes: names.
+        images: how many training images were looked at, by site.
+        size: (H, W) at which they were.
+        spectra: (C, H, W//2 + 1) mean amplitude by site.
+        distances: (S, S) between them, in decibels.
+        halves: by site, the distance between two halves of it, in decibels.
+        histograms: (C, 64) by site.
+        brightness: (S, S) earth mover's distances of the histograms, of full scale.
+        verdicts: by treatment, none first.
+        examples: by site, under each treatment some images, (E, C, H, W).
+    """
+
+    name: str
+    task: Task
+    sites: tuple[str, ...]
+    classes: tuple[str, ...]
+    images: dict[str, int]
+    size: tuple[int, int]
+    spectra: dict[str, np.ndarray]
+    distances: np.ndarray
+    halves: dict[str, float]
+    histograms: dict[str, np.ndarray]
+    brightness: np.ndarray
+    verdicts: tuple[Verdict, ...]
+    examples: dict[str, tuple[Images, ...]]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Training images of one site, as (N, C, H, W) float32, their targets and cases."""
+
+    images: Images
+    targets: np.ndarray
+    cases: np.ndarray
+
+
+def measure_shift(
+    federation: Federation,
+    *,
+    bands: Sequence[float] = BANDS,
+    images: int = IMAGES,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    progress: Told | None = None,
+) -> Shift:
+    """Measure how the sites of a federation differ in amplitude, brightness and what a small model makes of them.
+
+    Only training images are looked at, so that what is chosen by it may be tested.
+
+    Args:
+        federation: at least two sites with training images; open it at a small size, such as 96 x 96.
+        bands: of `with_amplitude` to try.
+        images: at most so many of each site, drawn by the seed.
+        repeats: how often the small model is asked, each time with other images, filters and folds.
+        seed: of all that is drawn.
+        progress: told what is done, how many steps are done and how many there are.
+
+    Raises:
+        ConfigError: if fewer than two sites have training images, or they are too small.
+    """
+    sites = _with_training_images(federation)
+    samples = {site.name: _sample(site, images, seed) for site in sites}
+    pictures = {name: sample.images for name, sample in samples.items()}
+    treatments = standard_treatments(pictures, bands)
+    tell = _counting(progress, 1 + repeats * len(treatments))
+    amplitudes = {name: spectra.mean_amplitude(part) for name, part in pictures.items()}
+    histograms = {name: spectra.histogram(part) for name, part in pictures.items()}
+    tell("spectra")
+    asked: dict[str, list[Scores]] = {treatment.name: [] for treatment in treatments}
+    for repeat in range(repeats):
+        again = derived_seed(seed, repeat)
+        others = {site.name: _sample(site, images, again) for site in sites}
+        for name, scores in _ask_all(federation.info.task, others, bands, again):
+            asked[name].append(scores)
+            tell(name)
+    height, width = sites[0].train.images.shape[2:]
+    return Shift(
+        name=federation.info.name,
+        task=federation.info.task,
+        sites=tuple(samples),
+        classes=federation.info.classes,
+        images={name: len(sample.images) for name, sample in samples.items()},
+        size=(int(height), int(width)),
+        spectra=amplitudes,
+        distances=spectra.distances(amplitudes),
+        halves={name: spectra.half_distance(one.images, one.cases, seed) for name, one in samples.items()},
+        histograms=histograms,
+        brightness=spectra.brightness_distances(histograms),
+        verdicts=tuple(Verdict(treatment, tuple(asked[treatment.name])) for treatment in treatments),
+        examples={
+            name: tuple(one.apply(name, part[:EXAMPLES]) for one in treatments) for name, part in pictures.items()
+        },
+    )
+
+
+def _with_training_images(federation: Federation) -> list[Site]:
+    sites = [site for site in federation.sites if len(site.train)]
+    if len(sites) < 2:
+        raise ConfigError(f"a shift is between sites: at least 2 must have training images, got {len(sites)}")
+    height, width = sites[0].train.images.shape[2:]
+    if min(height, width) < 2 * probe_model.PATCH:
+        raise ConfigError(f"images must be at least {2 * probe_model.PATCH} pixels high and wide, got {height}x{width}")
+    return sites
+
+
+def _ask_all(
+    task: Task, samples: dict[str, _Sample], bands: Sequence[float], seed: int
+) -> Iterator[tuple[str, Scores]]:
+    """Under every treatment, learnt on these samples."""
+    for treatment in standard_treatments({name: sample.images for name, sample in samples.items()}, bands):
+        yield treatment.name, _ask(treatment, samples, task, seed)
+
+
+def _counting(progress: Told | None, total: int) -> Callable[[str], None]:
+    done = count(1)
+
+    def tell(what: str) -> None:
+        if progress:
+            progress(what, next(done), total)
+
+    return tell
+
+
+def _sample(site: Site, most: int, seed: int) -> _Sample:
+    order = rng(seed, "shift", site.name).permutation(len(site.train))[:most]
+    batch = site.train.batch(order)
+    return _Sample(batch.images.numpy(), batch.targets.numpy(), np.array([site.train.cases[k] for k in order]))
+
+
+def _ask(treatment: Treatment, samples: dict[str, _Sample], task: Task, seed: int) -> Scores:
+    treated = {name: treatment.apply(name, sample.images) for name, sample in samples.items()}
+    weights = probe_model.filters(list(treated.values()), seed)
+    whole = {
+        name: Probed(probe_model.image_features(part, weights), samples[name].targets, samples[name].cases)
+        for name, part in treated.items()
+    }
+    asked = whole
+    if task == "segmentation":
+        asked = {name: _pixels(part, samples[name], weights, seed) for name, part in treated.items()}
+    return Scores(probe_model.site_accuracy(whole, seed), probe_model.within(asked, seed), probe_model.elsewhere(asked))
+
+
+def _pixels(images: Images, sample: _Sample, weights: Tensor, seed: int) -> Probed:
+    features, labels, owners = probe_model.pixel_features(images, sample.targets, weights, seed)
+    return Probed(features, labels, sample.cases[owners])

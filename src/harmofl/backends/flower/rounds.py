@@ -1,0 +1,291 @@
+"""Rounds, descriptions and scores asked of sites through a Flower grid, and what answers there."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+
+from harmofl.backends import Carried
+from harmofl.data.site import Site
+from harmofl.errors import ConfigError, HarmoFLError, RunError, TrainingError
+from harmofl.federated.client import Training
+from harmofl.federated.compression import expanded
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.method import Method
+from harmofl.federated.tensors import Arrays
+from harmofl.federated.update_checks import check_masked, check_update
+from harmofl.privacy.secure_aggregation import unmasked
+
+try:
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid
+except ImportError as error:
+    raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
+
+log = logging.getLogger("harmofl")
+Answer = TypeVar("Answer")
+HEAD, ERROR, WEIGHTS, EXTRAS = "head", "error", "weights", "extras/"
+
+
+Scalars = Mapping[str, Any]
+"""Names to numbers, text, or lists of these: what Flower calls a ConfigRecord."""
+
+
+class FlowerRounds:
+    """Carries rounds to sites through a Flower grid.
+
+    What a site keeps stays there, so that a round gives no states back.
+
+    Args:
+        grid: of the running ServerApp.
+        nodes: the Flower node of each site, by the site's name.
+        timeout: seconds that a site has for its round; without end if None.
+        quorum: so many updates make a round; sites without a good one are left out of it. None asks all for one.
+        head: what else every message says.
+        masked: whether updates come under masks, see `harmofl.privacy.secure_aggregation`; then all sites must answer.
+
+    Attributes:
+        left_out: why a site has no part in the last round or description or score, in one line, by its name.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        timeout: float | None = None,
+        quorum: int | None = None,
+        head: Scalars | None = None,
+        masked: bool = False,
+    ) -> None:
+        self._grid, self._nodes, self._timeout = grid, dict(nodes), timeout
+        self.quorum, self._head, self._masked = quorum, dict(head or {}), masked
+        self.left_out: dict[str, str] = {}
+
+    def run_round(
+        self,
+        method: Method,
+        server: ServerState,
+        sites: Sequence[Site],
+        states: Mapping[str, ClientState],
+        training: Training,
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> Carried:
+        """See `RunRound`; of `sites` only the names are used, of `training` the model; `states` are the sites' own.
+
+        Raises:
+            TrainingError: what went wrong at a site, or what is wrong with its update, see `check_update`.
+            RunError: if a site does not answer in time, or not with an update; with a quorum, if it is not reached.
+        """
+        broadcast = method.broadcast(server)
+        training.model.load_state_dict(server.weights)  # once frozen, an amplitude is not sent any more
+        shared = [name for name in server.weights if method.is_shared(training.model, name)]
+
+        def read(content: RecordDict, name: str) -> ClientUpdate:
+            update = _update_of(content, name)
+            if self._masked:
+                check_masked(update, broadcast, shared)
+            else:
+                sent = update.num_bytes()
+                weights = expanded(update.weights, broadcast.weights)
+                update = replace(update, weights=weights, bytes_sent=sent)
+                check_update(update, broadcast, shared, server.params, method.sent)
+            return update
+
+        names, content = [site.name for site in sites], pack_broadcast(broadcast, self._head)
+        self.quorum = len(names) if self._masked else self.quorum
+        updates = self._asked(MessageType.TRAIN, names, content, read, f"answer round {broadcast.round}", on_site)
+        if len(updates) < (self.quorum or 0):
+            reasons = "; ".join(self.left_out.values())
+            raise RunError(
+                f"round {broadcast.round}: at least {self.quorum} sites must take part, got {len(updates)}: {reasons}"
+            )
+        arrived = [updates[name] for name in sorted(updates)]
+        try:
+            if self._masked:
+                arrived = _summed(arrived, broadcast)
+                check_update(replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.sent)
+            return method.aggregate(server, arrived), {}, arrived
+        except HarmoFLError:
+            raise
+        except Exception as error:  # extras that do not go together
+            raise RunError(f"round {broadcast.round}: updates must go together, but: {clean(repr(error))}") from None
+
+    def describe(self, sites: Sequence[str]) -> dict[str, Scalars]:
+        """What sites say of themselves, by name, from `describe` of their `client_app`."""
+        content = RecordDict({HEAD: ConfigRecord(self._head)})
+        return self._asked(MessageType.QUERY, sites, content, _scalars, "describe itself")
+
+    def evaluate(self, sites: Sequence[str], round_number: int, weights: Arrays, split: str) -> dict[str, Scalars]:
+        """The scores of the weights of a round at sites, by name, from `evaluate` of their `client_app`."""
+        content = pack_broadcast(Broadcast(round_number, weights), {**self._head, "split": split})
+        return self._asked(MessageType.EVALUATE, sites, content, _scalars, f"score round {round_number}")
+
+    def _asked(
+        self,
+        kind: str,
+        sites: Sequence[str],
+        content: RecordDict,
+        read: Callable[[RecordDict, str], Answer],
+        duty: str,
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> dict[str, Answer]:
+        """One message to each site and what is read from its answer; those without one are left out, or an error."""
+        names = {self._nodes[site]: site for site in sites}
+        messages = [Message(content, node, kind, ttl=self._timeout and self._timeout + 60) for node in names]
+        answers: dict[str, Answer] = {}
+        self.left_out = {}
+        for reply in self._grid.send_and_receive(messages, timeout=self._timeout):
+            name = names[reply.metadata.src_node_id]
+            try:
+                answers[name] = _read(reply, name, read)
+                on_site(name)
+            except HarmoFLError as error:
+                self._leave_out(name, error)
+        for name in sorted(set(names.values()) - answers.keys() - self.left_out.keys()):
+            self._leave_out(name, RunError(f"{name}: must {duty} in {self._timeout} s, but did not"))
+        return answers
+
+    def _leave_out(self, name: str, error: HarmoFLError) -> None:
+        if self.quorum is None:
+            raise error
+        self.left_out[name] = str(error)
+
+
+def client_app(
+    train: Callable[[Broadcast], ClientUpdate],
+    describe: Callable[[], Scalars] = dict,
+    evaluate: Callable[[Broadcast, str], Scalars] | None = None,
+    check: Callable[[Scalars], None] = lambda head: None,
+) -> ClientApp:
+    """What Flower runs at a site; an error of ours is told to the server in its one line.
+
+    Args:
+        train: the site's share of a round, such as `run_client` with the site's images and what it keeps.
+        describe: what the site says of itself.
+        evaluate: weights and the name of a split to scores.
+        check: raises a HarmoFLError unless a message with this head is to be answered; asked before every answer.
+    """
+    app = ClientApp()
+
+    def answering(work: Callable[[RecordDict], RecordDict]) -> Callable[[Message, Context], Message]:
+        def answer(message: Message, context: Context) -> Message:
+            try:
+                check(message.content.config_records[HEAD])
+                content = work(message.content)
+            except HarmoFLError as error:
+                line = str(error)
+                log.warning("%s", line)
+            except Exception as error:  # whatever a message, a network or a GPU may bring about
+                log.warning("%s: %s", type(error).__name__, clean(str(error)))
+                line = f"it failed with {type(error).__name__}; its own log says more"  # a text may name its files
+            else:
+                return Message(content, reply_to=message)
+            content = RecordDict({ERROR: ConfigRecord({"line": line})})
+            return Message(content, reply_to=message)
+
+        return answer
+
+    app.train()(answering(lambda content: pack_update(train(unpack_broadcast(content)))))
+    app.query()(answering(lambda content: RecordDict({HEAD: ConfigRecord(dict(describe()))})))
+    if evaluate is not None:
+        app.evaluate()(answering(lambda content: RecordDict({HEAD: ConfigRecord(dict(_scored(evaluate, content)))})))
+    return app
+
+
+def _summed(updates: Sequence[ClientUpdate], broadcast: Broadcast) -> list[ClientUpdate]:
+    """The updates with the mean of all in the place of each, which is all that their masks let be seen."""
+    mean = unmasked([update.weights for update in updates], broadcast.weights)
+    return [replace(update, weights=mean, bytes_sent=update.num_bytes()) for update in updates]
+
+
+def _scored(evaluate: Callable[[Broadcast, str], Scalars], content: RecordDict) -> Scalars:
+    return evaluate(unpack_broadcast(content), str(content.config_records[HEAD]["split"]))
+
+
+def pack_broadcast(broadcast: Broadcast, head: Scalars | None = None) -> RecordDict:
+    """The message to a site; `head` is said beside it."""
+    return _packed({**(head or {}), "round": broadcast.round}, broadcast.weights, broadcast.extras)
+
+
+def unpack_broadcast(content: RecordDict) -> Broadcast:
+    """Undo `pack_broadcast`."""
+    head, weights, extras = _unpacked(content)
+    return Broadcast(int(head["round"]), weights, extras)
+
+
+def pack_update(update: ClientUpdate) -> RecordDict:
+    """The message to the server."""
+    numbers = {name: getattr(update, name) for name in ("site", "num_samples", "num_steps", "loss", "memory")}
+    return _packed(numbers, update.weights, update.extras)
+
+
+def unpack_update(content: RecordDict) -> ClientUpdate:
+    """Undo `pack_update`.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it is something else.
+    """
+    head, weights, extras = _unpacked(content)
+    counts = {name: int(head[name]) for name in ("num_samples", "num_steps", "memory")}
+    return ClientUpdate(site=str(head["site"]), weights=weights, loss=float(head["loss"]), extras=extras, **counts)
+
+
+def _read(reply: Message, name: str, read: Callable[[RecordDict, str], Answer]) -> Answer:
+    """What a reply says.
+
+    Raises:
+        TrainingError: the site's own error, or Flower's.
+        RunError: if it is no answer.
+    """
+    if reply.has_error():
+        raise TrainingError(f"{name}: must answer, but Flower says: {clean(str(reply.error.reason))}")
+    try:
+        if ERROR in reply.content:
+            raise TrainingError(_of(name, str(reply.content.config_records[ERROR]["line"])))
+        return read(reply.content, name)
+    except HarmoFLError:
+        raise
+    except Exception as error:  # whatever bytes a site may send
+        raise RunError(f"{name}: must answer with an update, but it cannot be read ({clean(repr(error))})") from None
+
+
+def _of(name: str, line: str) -> str:
+    """A site's line, on one line, with its name before it."""
+    line = clean(line)
+    return line if line.startswith(f"{name}: ") else f"{name}: {line}"
+
+
+def clean(text: str) -> str:
+    """A text from elsewhere, fit for a line of a log."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]
+
+
+def _scalars(content: RecordDict, name: str) -> Scalars:
+    return dict(content.config_records[HEAD])
+
+
+def _update_of(content: RecordDict, name: str) -> ClientUpdate:
+    update = unpack_update(content)
+    if update.site != name:
+        raise RunError(f"{name}: must answer for itself, but answers for {update.site!r}")
+    return update
+
+
+def _packed(head: Mapping[str, Any], weights: Arrays, extras: Mapping[str, Arrays]) -> RecordDict:
+    groups = {WEIGHTS: weights, **{EXTRAS + name: arrays for name, arrays in extras.items()}}
+    records = {name: ArrayRecord(torch_state_dict=OrderedDict(arrays)) for name, arrays in groups.items()}
+    return RecordDict({HEAD: ConfigRecord(dict(head)), **records})
+
+
+def _unpacked(content: RecordDict) -> tuple[Mapping[str, Any], Arrays, Mapping[str, Arrays]]:
+    """The numbers, the weights and the extras; reading copies."""
+    arrays: dict[str, Arrays] = {
+        group: {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
+        for group, record in content.array_records.items()
+    }
+    extras = {name.removeprefix(EXTRAS): entries for name, entries in arrays.items() if name.startswith(EXTRAS)}
+    return content.config_records[HEAD], arrays[WEIGHTS], extras

@@ -1,0 +1,194 @@
+"""The sites of a round side by side, in processes that stay from round to round, each with a model of its own.
+
+A site is trained by the same `run_client` from the same message, so that the weights are those of the plain loop to the
+bit where a process computes with as many threads as the loop did. Sites with most images are begun first, and whoever
+is free takes the next, so that the processes finish together.
+"""
+
+import io
+import multiprocessing
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harmofl.backends import Carried, first_state
+from harmofl.data.site import Site
+from harmofl.errors import HarmoFLError, RunError
+from harmofl.federated.client import Training, run_client
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.method import Method
+from harmofl.utils.child_processes import end_with_parent, without_interrupts
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What a process needs to train any of the sites."""
+
+    method: Method
+    training: Training
+    sites: Mapping[str, Site]
+
+
+class Workers:
+    """Processes that train sites; to be used as a context, which ends them.
+
+    Args:
+        equip: called in each process with its number, from 0; must be picklable.
+        count: how many processes.
+
+    Raises:
+        HarmoFLError: what `equip` raises.
+        RunError: if a process ends by itself.
+    """
+
+    def __init__(self, equip: Callable[[int], Equipment], count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._processes, self._lines = [], list[Connection]()
+        try:
+            for number in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, equip, number), daemon=True)
+                with without_interrupts():
+                    process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._lines.append(ours)
+            for line in self._lines:
+                self._answer(line)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        for line, process in zip(self._lines, self._processes, strict=True):
+            line.close()
+            process.terminate()
+            process.join()
+
+    def run_round(
+        self,
+        method: Method,
+        server: ServerState,
+        sites: Sequence[Site],
+        states: Mapping[str, ClientState],
+        training: Training,
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> Carried:
+        """See `RunRound`; `training` is the processes' own.
+
+        Raises:
+            HarmoFLError: the first error of a site.
+            RunError: if a process ends by itself.
+        """
+        broadcast = method.broadcast(server)
+        waiting = sorted(sites, key=lambda site: (len(site.train), site.name))
+        idle, busy = list(self._lines), dict[Connection, str]()
+        done: dict[str, tuple[ClientUpdate, ClientState]] = {}
+        told = set[Connection]()
+        first = cache(lambda: first_state(method, broadcast, states))
+        while waiting or busy:
+            while waiting and idle:
+                line, site = idle.pop(), waiting.pop()
+                if line not in told:
+                    self._send(line, broadcast)
+                    told.add(line)
+                self._send(line, (site.name, states[site.name] if site.name in states else first()))
+                busy[line] = site.name
+            ready = wait(list(busy))
+            for line in [line for line in busy if line in ready]:
+                name = busy.pop(line)
+                done[name] = self._answer(line)
+                idle.append(line)
+                on_site(name)
+        names = sorted(done)
+        updates = [done[name][0] for name in names]
+        return method.aggregate(server, updates), {name: done[name][1] for name in names}, updates
+
+    def _send(self, line: Connection, message: object) -> None:
+        try:
+            send(line, message)
+        except OSError:
+            raise _ended() from None
+
+    def _answer(self, line: Connection) -> Any:
+        try:
+            answer = receive(line)
+        except (EOFError, OSError):
+            raise _ended() from None
+        if isinstance(answer, HarmoFLError):
+            raise answer
+        return answer
+
+
+def _ended() -> RunError:
+    return RunError("a process that trains sites must go on, but has ended; it may lack memory: set run.workers lower")
+
+
+def _serve(line: Connection, equip: Callable[[int], Equipment], number: int) -> None:
+    """In a process: train whatever site is asked for, until the line is closed."""
+    end_with_parent()
+    try:
+        equipment = equip(number)
+        send(line, None)
+        broadcast: Broadcast | None = None
+        while True:
+            message = receive(line)
+            if isinstance(message, Broadcast):
+                broadcast = message
+                continue
+            name, state = message
+            assert broadcast is not None
+            answer = run_client(equipment.method, equipment.sites[name], broadcast, state, equipment.training)
+            send(line, answer)
+    except HarmoFLError as error:
+        send(line, error)
+    except (EOFError, OSError):
+        return
+    except Exception as error:  # out of a GPU's memory, or whatever a network raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        send(line, RunError(f"a site must be trained, but: {reason}"))
+
+
+def send(line: Connection, message: object) -> None:
+    """Send an object with tensors in it, these as plain bytes."""
+    buffers: list[pickle.PickleBuffer] = []
+    body = io.BytesIO()
+    _Pickler(body, protocol=5, buffer_callback=buffers.append).dump(message)
+    line.send((len(buffers), body.getvalue()))
+    for buffer in buffers:
+        line.send_bytes(buffer.raw())
+
+
+def receive(line: Connection) -> Any:
+    """Undo `send`."""
+    count, body = line.recv()
+    return pickle.loads(body, buffers=[bytearray(line.recv_bytes()) for _ in range(count)])
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        """A CPU tensor as its bytes, dtype and shape; everything else as usual."""
+        if not isinstance(obj, Tensor):
+            return NotImplemented
+        flat = obj.detach().contiguous().reshape(-1).view(torch.uint8)
+        return _tensor, (pickle.PickleBuffer(flat.numpy().data), obj.dtype, tuple(obj.shape))
+
+
+def _tensor(data: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if not data:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).reshape(shape)

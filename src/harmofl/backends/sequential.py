@@ -1,0 +1,30 @@
+"""All sites in one process, one after the other: the reference that other runtimes are compared with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+from harmofl.backends import Carried, first_state
+from harmofl.data.site import Site
+from harmofl.federated.client import Training, run_client
+from harmofl.federated.messages import ClientState, ServerState
+from harmofl.federated.method import Method
+
+
+def run_round(
+    method: Method,
+    server: ServerState,
+    sites: Sequence[Site],
+    states: Mapping[str, ClientState],
+    training: Training,
+    on_site: Callable[[str], None] = lambda site: None,
+) -> Carried:
+    """See `RunRound`."""
+    broadcast = method.broadcast(server)
+    updates, kept = [], dict[str, ClientState]()
+    first = cache(lambda: first_state(method, broadcast, states))
+    for site in sorted(sites, key=lambda site: site.name):
+        state = states[site.name] if site.name in states else first()
+        update, kept[site.name] = run_client(method, site, broadcast, state, training)
+        updates.append(update)
+        on_site(site.name)
+    return method.aggregate(server, updates), kept, updates

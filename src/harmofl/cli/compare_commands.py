@@ -1,0 +1,273 @@
+"""The commands that compare: compare, ablate, sweep and search."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harmofl.cli.options import Size, Unseen, interruptible, parse_size, say
+
+if TYPE_CHECKING:
+    from harmofl.comparison.score_table import Comparison
+    from harmofl.comparison.study import Study
+    from harmofl.experiment.config import Experiment
+
+Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
+Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="Methods with commas between, each as name, name:key=value or LABEL=name:key=value; see `harmofl methods`."
+    ),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="How many rounds.")]
+Equal = Annotated[str, typer.Option(help="Equal budget: rounds, or gradients (a perturbed step takes two).")]
+Baseline = Annotated[str, typer.Option(help="The method the others are compared with; the first by default.")]
+LeaveOut = Annotated[bool, typer.Option("--leave-one-site-out", help="Train without each site in turn, test there.")]
+Workers = Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one a GPU, or as many as the cores carry.")]
+Tuned = Annotated[Path | None, typer.Option(help="The tuned.toml of `harmofl search`.", metavar="FILE")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change one value for all, e.g. training.lr=0.01 or method.alpha=0.1 (for the methods that use it).",
+        metavar="KEY=VALUE",
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the runs and tables; runs/NAME by default.")]
+
+
+def compare(
+    config: Config = None,
+    data: Data = None,
+    methods: Methods = "fedavg,fedprox,fednova,fedadam,fedbn,moon,harmofl",
+    seeds: Seeds = 3,
+    rounds: Rounds = None,
+    size: Size = None,
+    equal: Equal = "rounds",
+    baseline: Baseline = "",
+    leave_one_site_out: LeaveOut = False,
+    unseen: Unseen = None,
+    workers: Workers = 0,
+    tuned: Tuned = None,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    """Compare methods under the same network, initial weights, batches and budget, over several seeds.
+
+    Writes report.html, table.md, table.tex, table.json, scores.csv and comparison.png. Stopped at any moment, the same
+    command goes on where it was; more methods or seeds may be asked for later, and what is there is not run again.
+
+    Examples:
+        harmofl compare configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --seeds 3
+
+        harmofl compare --data hospitals/ --methods "fedavg,weak=fedprox:mu=0.01,strong=fedprox:mu=1,fedbn:band=1"
+
+        harmofl compare --data hospitals/ --methods fedavg,harmofl --unseen oslo
+
+        harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
+    """
+    kind = "left-out" if leave_one_site_out else "compare"
+    base, common = _experiment(config, data, rounds, size, setting, out, kind, unseen)
+
+    from harmofl.comparison.study import Study
+    from harmofl.comparison.variants import parse_variants, read_tuned, with_common
+
+    variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
+    folder = out or _default_folder(base, kind)
+    chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
+    _end(_carry_out(chosen))
+
+
+def ablate(
+    config: Config = None,
+    data: Data = None,
+    seeds: Seeds = 3,
+    rounds: Rounds = None,
+    size: Size = None,
+    equal: Equal = "rounds",
+    workers: Workers = 0,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    """Take HarmoFL apart: FedAvg, with amplitude normalization, with perturbation, with both.
+
+    Example:
+        harmofl ablate configs/nuclei.toml --data nuclei --seeds 3
+    """
+    base, common = _experiment(config, data, rounds, size, setting, out, "ablate")
+
+    from harmofl.comparison.study import Study
+    from harmofl.comparison.variants import ABLATION, parse_variants, with_common
+
+    parts = {key: value for key, value in base.method.items() if key in ("alpha", "band", "decay", "strength")}
+    variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
+    folder = out or _default_folder(base, "ablate")
+    _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers)))  # type: ignore[arg-type]
+
+
+def sweep(
+    config: Config = None,
+    over: Annotated[
+        str, typer.Option(help="key=value,value,...: a setting, or `sites` for how many.", metavar="KEY=VALUES")
+    ] = "method.alpha=1,0.5,0.05,0.005,0.0005",
+    data: Data = None,
+    methods: Methods = "harmofl",
+    seeds: Seeds = 3,
+    rounds: Rounds = None,
+    size: Size = None,
+    workers: Workers = 0,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    """Run methods at several values of one setting; writes sweep.csv and a picture besides the tables.
+
+    Examples:
+        harmofl sweep configs/nuclei.toml --over method.alpha=1,0.5,0.05,0.005,0.0005 --methods fedsam,harmofl
+
+        harmofl sweep configs/nuclei.toml --over training.epochs=1,2,4 --methods fedavg,harmofl
+
+        harmofl sweep --data hospitals/ --over sites=2,4,6 --methods fedavg,harmofl
+    """
+    base, common = _experiment(config, data, rounds, size, setting, out, f"sweep-{over.partition('=')[0]}")
+
+    from harmofl.comparison.study import Study
+    from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
+    from harmofl.comparison.variants import parse_variants, with_common
+
+    (key, values), variants = parse_sweep(over), with_common(parse_variants(methods), common)
+    lines = swept(base, variants, key, values)
+    folder = out or _default_folder(base, f"sweep-{key}")
+    comparison = _carry_out(Study(base, [v for line in lines for v in line], seeds, folder, workers=workers))
+    found = {outcome.variant.label: outcome for outcome in comparison.outcomes}
+    by_method = {
+        variant.label: [found.get(v.label) for v in line] for variant, line in zip(variants, lines, strict=True)
+    }
+    paths = write_sweep(by_method, key, values, comparison, folder)
+    Console().print(f"picture {paths[1]}", soft_wrap=True)
+    _end(comparison)
+
+
+def search(
+    config: Config = None,
+    data: Data = None,
+    methods: Methods = "fedavg,fedprox,harmofl",
+    trials: Annotated[int, typer.Option(help="Tries of every method, at least 1; the first as it comes.")] = 10,
+    rounds: Rounds = None,
+    size: Size = None,
+    setting: Settings = None,
+    out: Out = None,
+) -> None:
+    r"""Look for each method's learning rate and hyperparameters on validation images, with equal numbers of tries.
+
+    Writes tuned.toml, for `harmofl compare --tuned`. Needs optuna: pip install 'harmofl\[search]'.
+
+    Example:
+        harmofl search configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --trials 10
+    """
+    base, common = _experiment(config, data, rounds, size, setting, out, "search")
+
+    from harmofl.comparison import search as searching
+    from harmofl.comparison.variants import parse_variants, with_common
+
+    variants = with_common(parse_variants(methods), common)
+    folder = out or _default_folder(base, "search")
+    with interruptible(_again):
+        found = searching.search(base, variants, trials, folder, say)
+    table = Table(title="best mean validation score of each method")
+    for column in ("method", "as it comes", "best", "with"):
+        table.add_column(column)
+    for label, tried in found.items():
+        best = max(tried, key=lambda trial: trial.score if trial.score == trial.score else float("-inf"))
+        changes = ", ".join(f"{key}={value:g}" for key, value in best.changes.items()) or "nothing changed"
+        table.add_row(escape(label), f"{tried[0].score:.3f}", f"{best.score:.3f}", escape(changes))
+    Console().print(table)
+    Console().print(f"tuned {folder / 'tuned.toml'}", soft_wrap=True)
+
+
+def _experiment(
+    config: Path | None,
+    data: Path | None,
+    rounds: int | None,
+    size: str | None,
+    setting: Sequence[str] | None,
+    out: Path | None,
+    kind: str,
+    unseen: Sequence[str] | None = None,
+) -> tuple["Experiment", dict[str, Any]]:
+    """The experiment, and the hyperparameters that --set gives to every method."""
+    from harmofl.experiment.config import check_data, load_experiment, parse_settings
+
+    def check(base: "Experiment") -> None:
+        if not (out or _default_folder(base, kind)).exists():  # what was run needs no images to be shown again
+            check_data(base.data)
+
+    given: dict[str, Any] = {
+        "data.folder": None if data is None else str(data),
+        "training.rounds": rounds,
+        "data.size": None if size is None else parse_size(size),
+        "data.unseen": unseen or None,
+    }
+    changes = {key: value for key, value in given.items() if value is not None} | parse_settings(setting or [])
+    common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
+    return load_experiment(config, {k: v for k, v in changes.items() if k not in common}, check), common
+
+
+_TABLES = {"run", "data", "method", "network", "training", "evaluation"}
+
+
+def _default_folder(base: "Experiment", kind: str) -> Path:
+    name = base.run.name if base.run.name != "run" else base.data.folder.resolve().name
+    return Path("runs") / f"{name}-{kind}"
+
+
+def _carry_out(chosen: "Study") -> "Comparison":
+    from harmofl.comparison.study import carry_out_study
+
+    with interruptible(_again):
+        comparison = carry_out_study(chosen, say)
+    _show(comparison)
+    Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
+    Console().print(f"report {chosen.out / 'report.html'}", soft_wrap=True)
+    return comparison
+
+
+def _end(comparison: "Comparison") -> None:
+    """What was to be written is; say in one line that a run failed."""
+    if comparison.failed:
+        print(f"harmofl: {comparison.failed[0]}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _again() -> str:
+    return "; the same command goes on where it was"
+
+
+def _show(comparison: "Comparison") -> None:
+    """The scores, site by site where the terminal is wide enough; the files have all columns."""
+    from harmofl.comparison.score_table import COSTS, header, rows, sites_of
+
+    console, sites, names = Console(), sites_of(comparison), header(comparison)
+    scores = [k for k, name in enumerate(names) if name not in COSTS]
+    summed = [0, *scores[names.index("average") :]]
+    if console.width >= 110 + 16 * len(sites):
+        kept = scores
+    elif console.width >= 110 + 40 * bool(comparison.unseen):
+        kept = summed
+    else:
+        kept = [k for k in summed if not names[k].startswith(("std", "validation")) and not names[k].endswith("unseen")]
+    table = Table(title=comparison.title)
+    for index in kept:
+        table.add_column(names[index], justify="right" if index else "left", no_wrap=index > 0)
+    for row in rows(comparison):
+        texts = [(escape(row[index].text), row[index].best) for index in kept]
+        table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
+    console.print(table)
+    for note in comparison.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,187 @@
+"""The commands `harmofl data check | overview | shift | show`: what there is, what is wrong and what differs."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harmofl.cli.options import LISTED, Channels, Seed, Size, bar, parse_size, say
+from harmofl.errors import ConfigError
+from harmofl.utils.atomic_files import check_writable
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `harmofl data`."""
+    for command in (check, overview, shift, show):
+        app.command()(command)
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    size: Size = None,
+    channels: Channels = None,
+    every: Annotated[bool, typer.Option("--all", help="List everything found, however often.")] = False,
+    pages: Annotated[
+        Path | None, typer.Option(help="Write a page and a JSON file a site here, to send to a coordinator.")
+    ] = None,
+) -> None:
+    """Look at every file and list what training would stumble over. Ends with 2 if there are errors.
+
+    Pages hold counts and distributions, no image and no name of a file or patient.
+
+    Examples:
+        harmofl data check hospitals
+
+        harmofl data check hospitals --pages checked
+    """
+    if pages is not None:
+        check_writable(pages)
+    from harmofl.data.checks.problem import alike
+    from harmofl.ingest import check_federation
+
+    with ExitStack() as stack:
+        shown: list[Callable[[str, int, int], None]] = []
+
+        def begin(understood: str) -> None:
+            print(understood, flush=True)  # a bar that is shown already would take it to the standard error stream
+            shown.append(stack.enter_context(bar("checking")))
+
+        checked = check_federation(
+            folder,
+            size=parse_size(size) if size else None,
+            channels=channels,
+            progress=lambda *step: shown[0](*step),
+            told=begin,
+        )
+    told: Counter[str] = Counter()
+    listed = checked.problems if every else alike(checked.problems)
+    for problem in listed:
+        told[problem.kind] += 1
+        if every or told[problem.kind] <= LISTED:
+            print(f"{problem.severity}: {problem}")
+    for kind, count in told.items():
+        if not every and count > LISTED:
+            print(f"and {count - LISTED} more: {kind}; --all lists them")
+    errors = sum(problem.severity == "error" for problem in checked.problems)
+    more = "; --all lists each by itself" * (len(listed) < len(checked.problems))
+    print(f"{folder}: {errors} errors, {len(checked.problems) - errors} warnings{more}")
+    if pages is not None and checked.sites:
+        from harmofl.report.data_page import write_overview, write_pages
+
+        write_pages(checked.sites, pages)
+        if len(checked.sites) > 1:
+            taken = any(site.site == "overview" for site in checked.sites)
+            write_overview(checked.sites, pages / ("overview of all sites.html" if taken else "overview.html"))
+        print(f"pages in {pages}")
+    raise typer.Exit(2 if errors else 0)
+
+
+def _check_suffix(path: Path, suffix: str, option: str) -> None:
+    if path.suffix.lower() != suffix:
+        raise ConfigError(f"{option} must end with {suffix}, got {path}; it would be written over")
+
+
+def overview(
+    facts: Annotated[list[Path], typer.Argument(help="The JSON files that sites wrote with check --pages.")],
+    to: Annotated[Path, typer.Option(help="The page to write.")] = Path("overview.html"),
+) -> None:
+    """Compare the data checks of several sites, without any of their images. Ends with 2 if they do not fit.
+
+    Example:
+        harmofl data overview north.json south.json --to overview.html
+    """
+    from harmofl.ingest.inspection.facts import read_facts
+    from harmofl.report.data_page import write_overview
+
+    _check_suffix(to, ".html", "--to")
+    sites = sorted((read_facts(path) for path in facts), key=lambda site: site.site)
+    names = [site.site for site in sites]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"sites must have different names, got {twice[0]!r} twice; rename one site's folder")
+    problems = write_overview(sites, to)
+    for problem in problems:
+        print(f"{problem.severity}: {problem}")
+    wrong = [site.site for site in sites if any(finding.severity == "error" for finding in site.findings)]
+    if wrong:
+        print(f"errors at {', '.join(wrong)}; see their pages")
+    print(f"page {to}")
+    raise typer.Exit(2 if wrong or any(problem.severity == "error" for problem in problems) else 0)
+
+
+def shift(
+    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    out: Annotated[Path, typer.Option(help="The folder to write shift.html, shift.png and shift.json to.")],
+    size: Annotated[str, typer.Option(help="Look at the images at HEIGHTxWIDTH pixels.", metavar="HxW")] = "96x96",
+    channels: Channels = None,
+    band: Annotated[list[float] | None, typer.Option(help="A band to try; may be repeated.")] = None,
+    images: Annotated[int, typer.Option(min=9, help="At most so many of each site.")] = 150,
+    repeats: Annotated[int, typer.Option(min=1, help="How often a small model is asked, with other images.")] = 3,
+    seed: Seed = 0,
+) -> None:
+    """Measure how different the sites are, and whether amplitude normalization is worth trying, before any training.
+
+    Example:
+        harmofl data shift hospitals --out shift
+    """
+    from harmofl.data.layout.reader import check_folder
+
+    chosen = parse_size(size)
+    check_folder(folder)
+    check_writable(out)
+
+    from harmofl.analysis.site_shift import measure_shift
+    from harmofl.analysis.site_shift.treatments import BANDS
+    from harmofl.data import open_federation
+    from harmofl.report.shift_outcome import outcome
+    from harmofl.report.shift_page import write_shift
+
+    with bar("reading") as progress:
+        federation = open_federation(
+            folder, size=chosen, channels=channels, seed=seed, progress=progress, told=say, training=False
+        )
+    with bar("measuring") as progress:
+        bands = tuple(dict.fromkeys(band)) if band else BANDS
+        found = measure_shift(federation, bands=bands, images=images, repeats=repeats, seed=seed, progress=progress)
+    write_shift(found, out)
+    for line in outcome(found):
+        print(line)
+    print(f"page {out / 'shift.html'}")
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    size: Size = None,
+    seed: Seed = 0,
+    picture: Annotated[Path | None, typer.Option(help="Also write a PNG with some images of every site.")] = None,
+) -> None:
+    """Show how many images, patients and classes every site has, and what they look like.
+
+    Example:
+        harmofl data show hospitals --picture hospitals.png
+    """
+    from harmofl.data import describe, open_federation
+
+    if picture is not None:
+        _check_suffix(picture, ".png", "--picture")
+    with bar("reading") as progress:
+        federation = open_federation(
+            folder, size=parse_size(size) if size else None, seed=seed, progress=progress, told=say, training=False
+        )
+    rows = describe(federation)
+    table = Table(title=f"{federation.info.name}: {federation.info.task}")
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    Console().print(table)
+    if picture is not None:
+        from harmofl.report.sheet import write_sheet
+
+        write_sheet(federation, picture)
+        Console().print(f"picture {picture}", soft_wrap=True)

@@ -1,0 +1,80 @@
+"""The command `harmofl`: its commands in the order in which people meet them, and their errors as one line."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from harmofl.cli.compare_commands import ablate, compare, search, sweep
+from harmofl.cli.data_commands import data_app
+from harmofl.cli.deploy_commands import deploy_app
+from harmofl.cli.evaluate_command import evaluate
+from harmofl.cli.export_command import export
+from harmofl.cli.options import interruptible
+from harmofl.cli.predict_command import predict
+from harmofl.cli.run_commands import demo, plan, report, run, watch
+from harmofl.cli.serve_command import serve_model
+from harmofl.cli.settings_commands import config, methods
+from harmofl.cli.theory_commands import diagnostics, landscape
+from harmofl.errors import HarmoFLError
+
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
+    "Begin": {"demo": demo},
+    "Train and look": {
+        "data": data_app,
+        "config": config,
+        "plan": plan,
+        "run": run,
+        "watch": watch,
+        "report": report,
+    },
+    "Compare methods": {"methods": methods, "compare": compare, "ablate": ablate, "sweep": sweep, "search": search},
+    "Use a model": {"evaluate": evaluate, "predict": predict, "export": export, "serve-model": serve_model},
+    "The theory measured": {"diagnostics": diagnostics, "landscape": landscape},
+    "Across hospitals": {"deploy": deploy_app},
+}
+"""Every command by its name, under the title that `harmofl --help` gives to its group."""
+
+
+class _Group(TyperGroup):
+    """Lists commands in the order of `COMMANDS`, and says so when one is interrupted."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for group in COMMANDS.values() for name in group]
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with interruptible(str):
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("harmofl: interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Federated learning on heterogeneous medical images: HarmoFL and the methods it is compared with.",
+)
+for title, group in COMMANDS.items():
+    for name, command in group.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=title)
+        else:
+            app.command(name, rich_help_panel=title)(command)
+
+
+def main() -> None:
+    """Parse, call, print; every error of ours is one line and an exit code."""
+    try:
+        app()
+    except HarmoFLError as error:
+        print(f"harmofl: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)

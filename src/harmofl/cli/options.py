@@ -1,0 +1,117 @@
+"""Options that several commands have, what they mean, and the progress bar."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harmofl.errors import ConfigError
+
+Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
+Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")]
+Fractions = Annotated[
+    str | None, typer.Option(help="Shares of the patients, 0.7,0.1,0.2 if not given.", metavar="TRAIN,VAL,TEST")
+]
+Unseen = Annotated[
+    list[str] | None,
+    typer.Option(help="A site that never trains; the chosen model is tested there. May be repeated.", metavar="SITE"),
+]
+Measured = Annotated[bool, typer.Option("--diagnostics", help="Measure drift, dissimilarity and sharpness too.")]
+Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
+
+LISTED = 20
+"""So many lines of one kind are printed."""
+
+
+def parse_fractions(text: str | None) -> tuple[float, float, float]:
+    """TRAIN,VAL,TEST; ConfigError unless three numbers."""
+    from harmofl.data.splits import FRACTIONS
+
+    if text is None:
+        return FRACTIONS
+    try:
+        train, val, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--fractions takes three numbers such as 0.7,0.1,0.2, got {text!r}") from None
+    return train, val, test
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH, or one number for both; ConfigError otherwise."""
+    height, _, width = text.lower().partition("x")
+    numbers = [part.isascii() and part.isdigit() and int(part) > 0 for part in (height, width or height)]
+    if not all(numbers):
+        raise ConfigError(f"--size takes HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
+    return int(height), int(width or height)
+
+
+def check_model(model: Path, data: Path | None = None) -> None:
+    """Raise an error of ours unless model and data are where they are said to be, before anything slow is imported."""
+    from harmofl.data.layout.reader import check_folder
+    from harmofl.experiment.run_dir import model_folder
+
+    model_folder(model)
+    if data is not None:
+        check_folder(data)
+
+
+def say(line: str) -> None:
+    """Print a line on the standard error stream, above a progress bar."""
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Within, Ctrl-C is a KeyboardInterrupt also while modules are imported, so that what was begun is undone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    here = threading.current_thread() is threading.main_thread()  # signals are the main thread's
+    heeded = {n: handler for n, handler in before.items() if here and handler not in (None, signal.SIG_IGN)}
+    for number in heeded:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Within, Ctrl-C undoes what was begun, prints one line that ends with `how_to_go_on()`, and leaves with 130."""
+    with at_work():
+        try:
+            yield
+        except KeyboardInterrupt:
+            print(f"harmofl: interrupted{how_to_go_on()}", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+class bar:  # noqa: N801
+    """A progress bar on the standard error stream, as a context that gives (label, done, total) -> None."""
+
+    def __init__(self, title: str) -> None:
+        from rich.progress import Progress
+
+        console = Console(file=sys.stderr)
+        self._progress = Progress(console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._progress.add_task(title, total=None)
+        self._title = title
+        self._at_work = at_work()
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._at_work.__enter__()
+        self._progress.start()
+        return self._tell
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+        self._at_work.__exit__(None, None, None)
+
+    def _tell(self, label: str, done: int, total: int) -> None:
+        self._progress.update(self._task, description=f"{self._title} {label}", completed=done, total=total)

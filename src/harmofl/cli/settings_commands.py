@@ -1,0 +1,68 @@
+"""The commands `harmofl methods | config`: what there is to choose from, and what was chosen."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def methods() -> None:
+    """List the methods with their hyperparameters and defaults.
+
+    Example:
+        harmofl methods
+    """
+    from harmofl.methods.catalogue import HOMES, described
+
+    common = described("fedavg").hyperparameters
+    table = Table(show_lines=False)
+    for column in ("method", "what it does", "hyperparameters"):
+        table.add_column(column)
+    for name in HOMES:
+        known = described(name)
+        own = [
+            f"{key}={field.default}"
+            for key, field in known.hyperparameters.items()
+            if name == "fedavg" or key not in common or field.default != common[key].default
+        ]
+        table.add_row(name, escape(known.about), ", ".join(own))
+    Console().print(table)
+    Console().print("Every method has fedavg's hyperparameters too; shown are those with another default, and its own.")
+
+
+def config(
+    file: Annotated[Path, typer.Argument(help="An experiment as TOML; see configs/.", metavar="CONFIG")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Check an experiment without its data, show every value of it, and say what to download.
+
+    Example:
+        harmofl config configs/paper/prostate-paper.toml
+    """
+    from harmofl.experiment import config as configuration
+
+    chosen = configuration.load_experiment(file, configuration.parse_settings(setting or []))
+
+    from harmofl.experiment.setup import check_metric
+    from harmofl.models import build_network
+
+    segmentation = chosen.network.name == "unet" or "dice" in (chosen.training.loss or "")
+    if segmentation or chosen.network.name == "densenet":
+        chosen = configuration.resolved(chosen, "segmentation" if segmentation else "classification")
+        check_metric(chosen, "segmentation" if segmentation else "classification")
+    if chosen.network.name:
+        network = chosen.network
+        build_network(network.name or "", channels=3, classes=2, norm=network.norm, seed=0, options=network.options)
+    print(configuration.to_toml(chosen, {}))
+    folder, told = chosen.data.folder, Console(stderr=True)
+    if folder.exists():
+        told.print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True)
+    else:
+        source = f"; download {chosen.data.source}" if chosen.data.source else ""
+        told.print(f"images: {folder} is not there{source}", soft_wrap=True, highlight=False, markup=False)

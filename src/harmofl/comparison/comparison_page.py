@@ -1,0 +1,132 @@
+"""A comparison as one self-contained HTML page, with every picture and its numbers beside it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harmofl.comparison.charts import curves, overview
+from harmofl.comparison.gains import cost_against_gain, site_differences
+from harmofl.comparison.outcomes import Outcome
+from harmofl.comparison.score_table import COSTS, Comparison, header, mean_and_spread, rows, sites_of
+from harmofl.comparison.statistics import FEWEST_SEEDS, Difference
+from harmofl.report import vega
+from harmofl.report.page_files import write_page
+from harmofl.report.run_page import live
+from harmofl.report.scores import MANY, Cell, metric_words
+from harmofl.report.templates import template_of
+from harmofl.report.vega import Chart
+from harmofl.utils.atomic_files import write_atomic
+
+
+def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = None) -> Path:
+    """Write report.html, the folder report-files, and comparison.png and .svg.
+
+    Args:
+        comparison: what the page is about.
+        out: the folder of the comparison.
+        swept: the chart of a sweep, where there was one.
+
+    Returns:
+        The page.
+
+    Raises:
+        StorageError: if something cannot be written.
+    """
+    first = overview(comparison)
+    for kind in ("png", "svg"):
+        write_atomic(out / f"comparison.{kind}", vega.picture(first, kind))
+    found = [swept, first, curves(comparison), site_differences(comparison)]
+    charts = [chart for chart in found if chart is not None]
+    costs = cost_against_gain(comparison)
+    page = out / "report.html"
+    write_page(page, _render(comparison, charts, costs), [*charts, *costs])
+    return page
+
+
+def _render(comparison: Comparison, charts: Sequence[Chart], costs: Sequence[Chart]) -> str:
+    scripts = [vega.script(), vega.starter()]
+    curve = next((chart for chart in charts if chart.name == "curves"), None)
+    sites = list(dict.fromkeys(row["site"] for row in curve.rows)) if curve else []
+    return template_of("comparison.html", chart=live).render(
+        title=f"Comparison of {len(comparison.outcomes)} methods at {len(sites_of(comparison))} sites",
+        outcome=outcome(comparison),
+        tables=_tables(comparison),
+        notes=[note for note in comparison.notes if note not in comparison.failed],
+        failed=comparison.failed,
+        sites=[site for site in sites if site != vega.ALL],
+        all_sites=vega.ALL,
+        charts=charts,
+        differences=any(chart.name == "differences" for chart in charts),
+        costs=costs,
+        runs=[(o.variant.label, o.variant.folder, ", ".join(map(str, o.seeds))) for o in comparison.outcomes],
+        scripts=scripts,
+        allowed=vega.allowed(*scripts),
+    )
+
+
+def _tables(comparison: Comparison) -> list[tuple[str, list[list[Cell]]]]:
+    """The scores, sites down where they are many, and the costs; the first row of each is its header."""
+    whole = [[Cell(name) for name in header(comparison)], *rows(comparison)]
+    scores = [row[: -len(COSTS)] for row in whole]
+    costs = [[row[0], *row[-len(COSTS) :]] for row in whole]
+    if len(sites_of(comparison)) > MANY:
+        scores = [list(column) for column in zip(*scores, strict=True)]
+    return [(comparison.title[:1].upper() + comparison.title[1:], scores), ("What each method takes", costs)]
+
+
+def outcome(comparison: Comparison) -> str:
+    """In a few sentences: which method is best, and whether by more than chance."""
+    whole = len(sites_of(comparison))
+    known = [
+        o
+        for o in comparison.outcomes
+        if not o.is_yardstick and len(o.sites) == whole and math.isfinite(o.average.mean())
+    ]
+    if not known:
+        return "No method has a score at every site."
+    best = max(known, key=lambda o: float(o.average.mean()))
+    score = metric_words(comparison.metric)
+    seeds = f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)}"
+    worst = mean_and_spread(best.worst)
+    first = (
+        f"{best.variant.label} has the best mean test {score}, {mean_and_spread(best.average)} over {seeds}; "
+        f"its worst site has {worst}."
+    )
+    said = [first, *_against(comparison, comparison.differences, best), *_elsewhere(comparison, known)]
+    return " ".join([*said, *_yardsticks(comparison), *_luck(known)])
+
+
+def _elsewhere(comparison: Comparison, known: Sequence[Outcome]) -> list[str]:
+    """Which method is best where no method has trained."""
+    there = [o for o in known if len(o.unseen) == len(comparison.unseen) and np.isfinite(o.test_unseen).all()]
+    if not comparison.unseen or not there:
+        return []
+    best = max(there, key=lambda o: float(o.average_unseen.mean()))
+    where = f"{', '.join(comparison.unseen)}, which never trained"
+    first = f"At {where}, {best.variant.label} is best with {mean_and_spread(best.average_unseen)}."
+    return [first, *_against(comparison, comparison.differences_unseen, best)]
+
+
+def _against(comparison: Comparison, differences: Sequence[Difference | None], best: Outcome) -> list[str]:
+    found = differences[[o is best for o in comparison.outcomes].index(True)]
+    if found is None or not math.isfinite(found.low):
+        return []
+    said = f"Against {comparison.baseline} that is {found.mean:+.3f}"
+    between = f"{found.low:+.3f} to {found.high:+.3f}"
+    if found.seeds < FEWEST_SEEDS:
+        return [f"{said} ({comparison.interval_over}: {between}). {comparison.chance}"]
+    chance = "more" if found.clear else "no more"
+    return [f"{said}, 95 % interval {between}: {chance} than seeds and test patients vary."]
+
+
+def _yardsticks(comparison: Comparison) -> list[str]:
+    """What each site reaches alone, or all images in one place."""
+    found = [o for o in comparison.outcomes if o.is_yardstick and math.isfinite(o.average.mean())]
+    told = [f"{o.variant.label} {mean_and_spread(o.average)}" for o in found]
+    return [f"For comparison, without federated training: {', '.join(told)}."] if told else []
+
+
+def _luck(known: Sequence[Outcome]) -> list[str]:
+    return ["The best of several is partly luck; choose by validation scores."] if len(known) > 2 else []

@@ -1,0 +1,232 @@
+"""What the finished runs of a comparison say: scores by method, seed and site, and the differences between methods."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmofl.comparison.plan import Job
+from harmofl.comparison.variants import Variant
+from harmofl.errors import RunError
+from harmofl.evaluation.confidence_intervals import Cases
+from harmofl.evaluation.metrics import numbered
+from harmofl.experiment.run_dir import Journal
+from harmofl.methods import METHODS
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method takes; medians and means over the seeds.
+
+    Args:
+        seconds: a round, training, aggregation and validation.
+        megabytes: sent up and down in the whole run, between all sites and the server.
+        kept: megabytes that the site which keeps most keeps from round to round.
+        held: megabytes that the method holds at a site while training, beside the model and its optimizer.
+        passes: gradients a step takes.
+        rounds: of the run.
+    """
+
+    seconds: float
+    megabytes: float
+    kept: float
+    held: float
+    passes: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One method's results.
+
+    Args:
+        variant: the method.
+        seeds: those whose runs have finished.
+        sites: where it was tested: those that trained or, where sites were left out in turn, those.
+        test: (seeds, sites), of the round with the best mean validation score.
+        val: (seeds,), that validation score.
+        cases: by site.
+        cost: what it takes.
+        remarks: what a user should know, in plain words.
+        curves: by site, (seeds, rounds) its validation score after every round, NaN where there was none.
+        unseen: sites that never trained and were tested beside `sites`.
+        test_unseen: (seeds, unseen) as `test`.
+    """
+
+    variant: Variant
+    seeds: tuple[int, ...]
+    sites: tuple[str, ...]
+    test: Floats
+    val: Floats
+    cases: Mapping[str, Cases]
+    cost: Cost
+    remarks: tuple[str, ...]
+    curves: Mapping[str, Floats] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    test_unseen: Floats = field(default_factory=lambda: np.empty((0, 0)))
+
+    @property
+    def is_yardstick(self) -> bool:
+        """Whether it is no federated method: `local` or `pooled`."""
+        return not METHODS[self.variant.method].sends
+
+    @property
+    def average(self) -> Floats:
+        """(seeds,) mean over the sites."""
+        mean: Floats = self.test.mean(axis=1)
+        return mean
+
+    @property
+    def worst(self) -> Floats:
+        """(seeds,) the lowest over the sites."""
+        lowest: Floats = self.test.min(axis=1)
+        return lowest
+
+    @property
+    def average_unseen(self) -> Floats:
+        """(seeds,) mean over the sites that never trained, of which there must be one."""
+        mean: Floats = self.test_unseen.mean(axis=1)
+        return mean
+
+    @property
+    def spread(self) -> Floats:
+        """(seeds,) standard deviation over the sites, divided by their number less one; NaN for a single site."""
+        if self.test.shape[1] < 2:
+            return np.full(len(self.test), math.nan)
+        std: Floats = self.test.std(axis=1, ddof=1)
+        return std
+
+
+def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
+    """The metric, and the outcome of every variant that has a finished run, in the order of the jobs.
+
+    Where sites were left out, the score of a site is that of the run which left it out.
+
+    Raises:
+        RunError: if a finished run's folder is damaged.
+    """
+    found: dict[str, dict[int, list[_Finished]]] = {job.variant.label: {} for job in jobs}
+    for job in jobs:
+        journal = Journal(job.folder)
+        if journal.result_path.exists():
+            found[job.variant.label].setdefault(job.seed, []).append(_finished(job, journal))
+    complete = {label: _complete(by_seed) for label, by_seed in found.items()}
+    outcomes = [_outcome(by_seed) for by_seed in complete.values() if by_seed]
+    metrics = [run.result["main_metric"] for by_seed in complete.values() for runs in by_seed.values() for run in runs]
+    return (metrics or ["score"])[0], outcomes
+
+
+@dataclass(frozen=True)
+class _Finished:
+    job: Job
+    result: Mapping[str, Any]
+    cases: Mapping[str, Mapping[str, Any]]
+    records: Sequence[Mapping[str, Any]]
+
+    @property
+    def tested(self) -> dict[str, float]:
+        """The score of each site that counts for this run."""
+        return self._main(self.result["unseen"] if self.job.left_out else self.result["test"])
+
+    @property
+    def unseen(self) -> dict[str, float]:
+        """That of sites which never train in any run."""
+        return {} if self.job.left_out else self._main(self.result.get("unseen", {}))
+
+    def _main(self, scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+        return {site: _number(values[self.result["main_metric"]]) for site, values in scores.items()}
+
+
+def _finished(job: Job, journal: Journal) -> _Finished:
+    found = _Finished(job, journal.result(), journal.cases(), journal.records())
+    try:
+        sites = [*found.tested, *found.unseen]
+        whole = all(len(found.cases[s]["scores"]) == len(found.cases[s]["groups"]) > 0 for s in sites)
+        whole = whole and bool(found.tested) and _validation(found) is not None and bool(_cost([found]))
+    except (KeyError, TypeError, AttributeError, IndexError):
+        whole = False
+    if not whole:
+        raise RunError(f"{job.folder}: its results are damaged; delete that folder and give the same command again")
+    return found
+
+
+def _complete(by_seed: Mapping[int, list[_Finished]]) -> dict[int, list[_Finished]]:
+    """The seeds that have the same sites as the one with most."""
+    sites = {seed: frozenset(site for run in runs for site in run.tested) for seed, runs in sorted(by_seed.items())}
+    most = max(sites.values(), key=len, default=frozenset())
+    return {seed: by_seed[seed] for seed, found in sites.items() if found == most}
+
+
+def _outcome(by_seed: Mapping[int, list[_Finished]]) -> Outcome:
+    runs = [run for runs in by_seed.values() for run in runs]
+    scores = [{site: s for run in runs for site, s in run.tested.items()} for runs in by_seed.values()]
+    sites, unseen = tuple(sorted(scores[0])), tuple(sorted(runs[0].unseen))
+    return Outcome(
+        variant=runs[0].job.variant,
+        seeds=tuple(by_seed),
+        sites=sites,
+        test=np.array([[by_site[site] for site in sites] for by_site in scores]),
+        val=np.array([np.mean([_validation(run) for run in runs]) for runs in by_seed.values()]),
+        cases={site: _cases(site, by_seed) for site in (*sites, *unseen)},
+        cost=_cost(runs),
+        curves=_curves(list(by_seed.values())),
+        remarks=tuple(dict.fromkeys(line for run in runs for line in run.result.get("remarks", []))),
+        unseen=unseen,
+        test_unseen=np.array([[of_seed[0].unseen[site] for site in unseen] for of_seed in by_seed.values()]),
+    )
+
+
+def _validation(run: _Finished) -> float:
+    return float(np.mean([_number(scores[run.result["main_metric"]]) for scores in run.result["val"].values()]))
+
+
+def _curves(by_seed: Sequence[Sequence[_Finished]]) -> dict[str, Floats]:
+    """Where sites were left out in turn, the mean over the runs that a site trained in."""
+    runs = [run for runs in by_seed for run in runs]
+    metric, rounds = runs[0].result["main_metric"], max(len(run.records) for run in runs)
+    sites = sorted({site for run in runs for record in run.records for site in record.get("val") or {}})
+    curves = {site: np.full((len(by_seed), rounds), math.nan) for site in sites}
+    for row, of_seed in enumerate(by_seed):
+        for k in range(rounds):
+            there = [run.records[k].get("val") or {} for run in of_seed if k < len(run.records)]
+            for site, curve in curves.items():
+                values = [_number(val[site][metric]) for val in there if site in val]
+                curve[row, k] = np.mean(values) if values else math.nan
+    return curves
+
+
+def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> Cases:
+    tables = [
+        next(run.cases[site] for run in runs if site in run.tested or site in run.unseen) for runs in by_seed.values()
+    ]
+    if any(table["groups"] != tables[0]["groups"] for table in tables):
+        folder = next(iter(by_seed.values()))[0].job.folder
+        raise RunError(
+            f"{folder}: {site} has other test cases in another seed; delete these folders and run them again"
+        )
+    first = tables[0]
+    patients = first.get("patients") or numbered(first["cases"])  # runs of older versions name none
+    scores = np.array([table["scores"] for table in tables], float)
+    return Cases(scores, np.array(first["groups"], str), np.array(patients, int))
+
+
+def _cost(runs: Sequence[_Finished]) -> Cost:
+    last = [run.records[-1] for run in runs]
+    sent = [sum(row["bytes_up"] + row["bytes_down"] for row in run.records) for run in runs]
+    return Cost(
+        seconds=float(np.median([run.result["seconds_per_round"] for run in runs])),
+        megabytes=float(np.mean(sent)) / 1e6,
+        kept=max(row["bytes_kept"] for row in last) / 1e6,
+        held=max(row["bytes_held"] for row in last) / 1e6,
+        passes=runs[0].result["passes"],
+        rounds=runs[0].result["rounds"],
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,1 @@
+"""Checks of a folder that need no decoding of images."""

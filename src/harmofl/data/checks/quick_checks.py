@@ -1,0 +1,137 @@
+"""What a command says of a folder before it works on it: what it understood, and the warnings that cost no decoding."""
+
+import filecmp
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from harmofl.data.checks.problem import Problem, alike
+from harmofl.data.checks.record_checks import few_patients, names_alike, record_oddities, shared_patients
+from harmofl.data.checks.structure import reading_problems, structure_problems
+from harmofl.data.checks.unused_files import left_out
+from harmofl.data.decoding.images import read_header
+from harmofl.data.decoding.stored import Header
+from harmofl.data.layout.site_files import AT_RANDOM, FederationFiles, SiteFiles, is_volume, owner_of
+from harmofl.data.manifest import FederationInfo
+from harmofl.errors import DataError
+
+MOST_LINES = 10
+"""So many warnings are printed when a command starts."""
+_NAMED, _LOOKED_AT = 8, 30
+
+Tell = Callable[[str], None]
+
+
+def quick_problems(files: FederationFiles, folder: Path, *, training: bool = True) -> Iterator[Problem]:
+    """Yield the warnings that file names and tables tell; without `training`, not those about splits."""
+    for line in files.said:
+        yield Problem("warning", "", "", line, "how the folder was read")
+    yield from (problem for problem in reading_problems(files.info) if problem.severity == "warning")
+    for site in files.sites:
+        yield from (problem for problem in structure_problems(site, files.info) if problem.severity == "warning")
+        yield from record_oddities(site, files.info)
+        if training:
+            yield from few_patients(site)
+            yield from _copies_by_name(site)
+    if training:
+        yield from shared_patients(files)
+        yield from names_alike(files)
+    if folder.is_dir():
+        yield from left_out(folder, files)
+
+
+def _copies_by_name(site: SiteFiles) -> Iterator[Problem]:
+    """Yield a warning if files of one name on two sides of the split are the same, from some of them."""
+    names: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in site.records:
+        names[Path(record.image).name].setdefault(record.split, record.image)
+    shared = [list(places.values())[:2] for places in names.values() if len(places) > 1]
+    same = [pair for pair in shared[:_LOOKED_AT] if _equal(*(site.folder / image for image in pair))]
+    if same:
+        one, other = same[0]
+        of = f"{len(same)} of {min(len(shared), _LOOKED_AT)}"
+        message = f"is the same file as {other}, on another side of the split ({of} names looked at); keep one of them"
+        yield Problem("warning", site.name, one, message, "a copy on another side", len(same))
+
+
+def _equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False  # reported when it is decoded
+
+
+def tell_warnings(lines: Sequence[str], folder: Path, tell: Tell) -> None:
+    """Tell warnings, each once and at most ten, and where to see all."""
+    lines = list(dict.fromkeys(lines))
+    for line in lines[:MOST_LINES]:
+        tell(f"warning: {line}")
+    if len(lines) > MOST_LINES:
+        tell(f"and {len(lines) - MOST_LINES} more warnings; `harmofl data check {folder}` lists all")
+
+
+def tell_understood(files: FederationFiles, folder: Path, tell: Tell, *, training: bool = True) -> None:
+    """Tell what was understood, and what `quick_problems` finds."""
+    tell(understood(files))
+    found = alike(list(quick_problems(files, folder, training=training)))
+    tell_warnings(list(map(str, found)), folder, tell)
+    if training:
+        tell(f"the pixels, copies and spacing are not looked at here; `harmofl data check {folder}` does")
+
+
+def understood(files: FederationFiles) -> str:
+    """What a folder holds in one line: task, classes, sites, images, and where the split is from."""
+    info, sites = files.info, files.sites
+    listed = ", ".join(info.classes[:_NAMED]) + f", and {len(info.classes) - _NAMED} more" * (
+        len(info.classes) > _NAMED
+    )
+    parts = [info.task, f"{len(info.classes)} classes ({listed})", _counted(len(sites), "site"), _images(files)]
+    splits = dict.fromkeys(_split(site, info) for site in sites if site.records)
+    return ", ".join(filter(None, [*parts, " or ".join(splits)]))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _images(files: FederationFiles) -> str:
+    """How many images there are, of which size and kind, from the headers of some of every site."""
+    names = [record.image for site in files.sites for record in site.records]
+    volumes = sum(map(is_volume, names))
+    headers = [header for site in files.sites for header in _headers(site)]
+    sizes = sorted({header.size for header in headers}, key=lambda size: (size[0] * size[1], size))
+    kinds = [kind for kind, _ in Counter(header.kind for header in headers).most_common()]
+    counts = [_counted(len(names) - volumes, "image")] if volumes < len(names) or not names else []
+    counts += [_counted(volumes, "volume")] if volumes else []
+    size, wanted = _range(sizes), _text(files.info.size) if files.info.size else ""
+    kind = " and ".join(kind.removesuffix(", 8 bit").replace("volume, ", "").replace(",", "") for kind in kinds)
+    resized = f"resized to {wanted}" if wanted not in ("", size) else ""
+    return " ".join(filter(None, (" and ".join(counts), size, kind, resized)))
+
+
+def _range(sizes: Sequence[tuple[int, int]]) -> str:
+    return " to ".join(dict.fromkeys(map(_text, (*sizes[:1], *sizes[-1:]))))
+
+
+def _headers(site: SiteFiles) -> Iterator[Header]:
+    step = max(1, len(site.records) // _LOOKED_AT)
+    for record in site.records[::step]:
+        try:
+            yield read_header(site.folder / record.image, turned=False)
+        except DataError:
+            continue  # reported when it is decoded
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _split(site: SiteFiles, info: FederationInfo) -> str:
+    """Where a site's split is from; of whom the images are, a table says, or each is of a patient of its own."""
+    if {record.split for record in site.records} == {"test"}:
+        return "all for testing"
+    if site.split or info.split == "images":
+        return site.split or "split by image as published"
+    if site.table and any(record.patient != owner_of(record.image) for record in site.records):
+        return f"split by patient from {site.table}"
+    return f"split from {site.table}" if site.table else AT_RANDOM

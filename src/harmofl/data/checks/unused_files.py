@@ -1,0 +1,122 @@
+"""Files that look as if they were meant to be used and are not."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from harmofl.data.checks.problem import Problem
+from harmofl.data.layout.site_files import (
+    DICOM_SUFFIXES,
+    OTHER_IMAGES,
+    FederationFiles,
+    SiteFiles,
+    escaped,
+    stem_of,
+    suffix_of,
+)
+
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")
+_CLOSED = "the folder may not be read; mend its permissions"
+_KIND = "this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
+_DICOM = "`data import` alone reads DICOM; import the folder, which checks it too"
+_LINK = "a link to nothing; restore what it points to, or delete it"
+_TWICE = "a link to a folder that is read where it is"
+_MASK = "a mask without an image of its name, or a second one of that name; rename or delete it"
+_PLACE = "no images are looked for in that folder; see docs/data.md for where they go"
+_TABLE = "a table is metadata.csv in the folder of all sites, or given in place of it; rename, import or delete it"
+_ROW = "no row of {table} names it; add one or delete it"
+
+Reasons = Iterator[tuple[str, str]]
+"""Paths relative to a folder, each with the reason why it is not used or ""."""
+
+
+def left_out(folder: Path, files: FederationFiles) -> Iterator[Problem]:
+    """Yield a warning for every reason why files are not used: how many, and the first.
+
+    Args:
+        folder: the federation's folder.
+        files: what was read from it.
+    """
+    entered: set[str] = set()
+    plain = all(site.table == "" for site in files.sites)
+    used: dict[Path, set[str]] = defaultdict(set)  # several sites may be in one folder
+    for site in files.sites:
+        used[site.folder] |= {path for record in site.records for path in (record.image, record.target)}
+    for site in files.sites:
+        if site.folder in used:
+            yield from _warnings(site.name, _unused(site, used.pop(site.folder), entered))
+    if folder not in (site.folder for site in files.sites):
+        sites = frozenset(str(site.folder) for site in files.sites)
+        found = _walk(folder, entered, passed=sites)
+        reasons = ((path, _reason(path, kind, plain=plain) or _place(path)) for path, kind in found)
+        yield from _warnings("", reasons)
+
+
+def _warnings(site: str, reasons: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for path, reason in reasons:
+        if reason:
+            by_reason[reason].append(path)
+    for reason, paths in sorted(by_reason.items(), key=lambda item: min(item[1])):
+        count = "is" if len(paths) == 1 else f"and {len(paths) - 1} more are"
+        message = f"{count} not used: {reason}"
+        yield Problem("warning", site, escaped(min(paths)), message, "files not used", len(paths))
+
+
+def _unused(site: SiteFiles, used: set[str], entered: set[str]) -> Reasons:
+    """Yield the site's files that are not used, each with the reason; what `site.unlisted` tells is left out."""
+    used = used | set(site.unlisted)
+    unlisted = {stem_of(image) for image in site.unlisted}
+    for path, kind in _walk(site.folder, entered):
+        is_mask = os.path.dirname(path) in site.masks  # noqa: PTH120  a Path for each of many files is slow
+        if reason := _reason(path, kind, plain=site.table == ""):
+            yield path, reason
+        elif path in used or not _place(path) or (is_mask and stem_of(path) in unlisted):
+            continue
+        elif site.table not in ("", "metadata.csv"):
+            yield path, _ROW.format(table=site.table)
+        else:
+            yield path, _MASK if is_mask else _PLACE
+
+
+def _reason(path: str, kind: str, *, plain: bool) -> str:
+    """Tell why the file could not be used wherever it was, or ""; in a plain folder no table is read."""
+    if kind:
+        return kind
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
+    if suffix in DICOM_SUFFIXES:
+        return _DICOM
+    if plain and suffix in _TABLES:
+        return _TABLE
+    return _KIND if suffix in OTHER_IMAGES else ""
+
+
+def _place(path: str) -> str:
+    return _PLACE if suffix_of(path) else ""
+
+
+def _walk(folder: Path, entered: set[str], within: str = "", passed: frozenset[str] = frozenset()) -> Reasons:
+    """Yield all files below that are not hidden, each folder once though links lead there, with what is odd of them.
+
+    Folders in `passed` are not entered.
+    """
+    if (real := os.path.realpath(folder / within)) in entered:
+        return
+    entered.add(real)
+    try:
+        with os.scandir(folder / within) as inside:
+            found = sorted(inside, key=lambda entry: (entry.is_symlink(), entry.name))
+    except OSError:
+        yield within, _CLOSED
+        return
+    for entry in found:
+        if entry.name.startswith(".") or entry.name == "__MACOSX" or entry.path in passed:
+            continue
+        path = f"{within}/{entry.name}" if within else entry.name
+        if not entry.is_dir():
+            yield path, _LINK if entry.is_symlink() and not entry.is_file() else ""
+        elif entry.is_symlink() and os.path.realpath(entry.path) in entered:
+            yield path, _TWICE
+        else:
+            yield from _walk(folder, entered, path, passed)

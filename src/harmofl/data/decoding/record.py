@@ -1,0 +1,78 @@
+"""From one record of a manifest to the images and targets that training sees."""
+
+from pathlib import Path
+
+import numpy as np
+
+from harmofl.data.decoding.images import read_header, read_image, resize, with_channels
+from harmofl.data.decoding.masks import read_numbers, to_labels
+from harmofl.data.decoding.volumes import demand_one_place, neighbourhoods
+from harmofl.data.layout.site_files import is_volume
+from harmofl.data.manifest import FederationInfo, Record
+from harmofl.errors import DataError
+
+_LYING = 5  # orientations from here on swap height and width
+
+
+def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Decode an image, or all used slices of a volume, with what is to be predicted.
+
+    Args:
+        folder: the site's folder.
+        record: the row to decode.
+        info: task, classes, channels, size (None keeps the file's) and which slices.
+
+    Returns:
+        (S, C, H, W) uint8 or float32 images, and (S,) int64 classes or (S, H, W) uint8 label maps.
+
+    Raises:
+        DataError: saying what does not hold, without the names of site and image.
+    """
+    planes = read_image(folder / record.image, info.levels)
+    if info.task == "classification":
+        images = _finish(planes, record, info)
+        return images, np.full(len(images), info.classes.index(record.target), dtype=np.int64)
+    mask = _read_target(folder, record, info)
+    _same_shape(folder, planes, mask, record)
+    if is_volume(record.image):
+        demand_one_place(folder / record.image, folder / record.target)
+    images, targets = _finish(planes, record, info), resize(mask, info.size or mask.shape[1:], nearest=True)
+    if info.slices != "all" and is_volume(record.image):
+        used = np.asarray(mask.any(axis=(1, 2)))
+        if info.slices == "inner":
+            used[[0, -1]] = False
+        return images[used], targets[used]
+    return images, targets
+
+
+def _finish(planes: np.ndarray, record: Record, info: FederationInfo) -> np.ndarray:
+    """Resize and arrange the channels: (P, H, W) to (S, C, H, W)."""
+    size = info.size or planes.shape[1:]
+    if is_volume(record.image):
+        return neighbourhoods(resize(planes, size), info.channels)
+    return resize(with_channels(planes, info.channels), size)[None]
+
+
+def _read_target(folder: Path, record: Record, info: FederationInfo) -> np.ndarray:
+    try:
+        mask = read_numbers(folder / record.target)
+        if mask.orientation != 1 and mask.orientation != (image := read_header(folder / record.image).orientation):
+            raise DataError(f"has orientation tag {mask.orientation}, its image {image}; store both alike")
+        return to_labels(mask.numbers, len(info.classes), info.values)
+    except DataError as error:
+        raise DataError(f"mask {record.target}: {error}") from None
+
+
+def _same_shape(folder: Path, planes: np.ndarray, mask: np.ndarray, record: Record) -> None:
+    name, fix = Path(record.target).name, "give each image its own mask"
+    if is_volume(record.image) != is_volume(record.target):
+        raise DataError(f"mask {name} and its image must both be volumes or both photographs; {fix}")
+    if is_volume(record.image) and len(mask) != len(planes):
+        raise DataError(f"mask {name} has {len(mask)} slices, image has {len(planes)}; {fix}")
+    if mask.shape[1:] != planes.shape[1:]:
+        got, want = ("x".join(map(str, array.shape[1:])) for array in (mask, planes))
+        if (turned := read_header(folder / record.image).orientation) >= _LYING and mask.shape[:0:-1] == planes.shape[
+            1:
+        ]:
+            fix = f"the mask is of the image as its orientation tag ({turned}) turns it, so turn the image's pixels"
+        raise DataError(f"mask {name} is {got} (height x width), image is {want}; {fix}")

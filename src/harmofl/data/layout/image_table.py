@@ -1,0 +1,200 @@
+"""Reading a CSV file whose rows are images: where each is, what belongs to it, whose it is and of which site."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from harmofl.data.csv_tables import Table, column_name, read_table
+from harmofl.data.layout.inference import infer_info
+from harmofl.data.layout.metadata import PATIENT_COLUMNS
+from harmofl.data.layout.plain_folders import check_classes
+from harmofl.data.layout.site_files import (
+    AT_RANDOM,
+    FederationFiles,
+    Listing,
+    SiteFiles,
+    composed,
+    is_volume,
+    normal,
+    owner_of,
+    suffix_of,
+)
+from harmofl.data.manifest import SPLITS, Record
+from harmofl.data.splits import with_splits
+from harmofl.errors import DataError
+from harmofl.types import Task
+
+_NAMES = {
+    "image": ("image", "file", "path", "filename", "filepath", "image_path", "image_file"),
+    "target": ("mask", "label", "target", "class", "segmentation", "mask_path", "diagnosis"),
+    "site": ("site", "hospital", "center", "centre", "institution"),
+    "patient": PATIENT_COLUMNS,
+    "split": ("split",),
+}
+"""What a column may be called if the user does not say."""
+
+
+_LONGEST = 200
+"""Bytes of a site's name, so that files beside its folder may have longer ones."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column tells what; None leaves it to the usual names."""
+
+    image: str | None = None
+    target: str | None = None
+    site: str | None = None
+    patient: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row; `site`, `patient` and `split` are "" where no column tells."""
+
+    line: int
+    image: str
+    target: str
+    site: str
+    patient: str
+    split: str
+
+
+def read_rows(path: Path, columns: Columns) -> list[TableRow]:
+    """Read the table.
+
+    Raises:
+        DataError: if a column is missing or a value is not allowed, naming the line.
+    """
+    table = read_table(path)
+    names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}
+    if not table.rows:
+        raise DataError(f"{path}: must have a row for each image, but has none; add them")
+    table.require_values(filter(None, names.values()))
+    return [_row(path, line, values, names) for line, values in table.rows]
+
+
+def _column(table: Table, what: str, wanted: str | None) -> str | None:
+    if wanted is not None:
+        table.require([name := column_name(wanted)])
+        return name
+    known = [name for name in _NAMES[what] if name in table.columns]
+    if len(known) > 1:
+        raise DataError(
+            f"{table.path}: one column must tell the {what}, but {' and '.join(known)} might; "
+            f"say which with --{what}-column"
+        )
+    name = known[0] if known else ""
+    if not name and what in ("image", "target"):
+        got = ", ".join(filter(None, table.columns))
+        raise DataError(
+            f"{table.path}: a column must tell the {what}, called {', '.join(_NAMES[what])}; the columns are {got}; "
+            f"name it with --{what}-column"
+        )
+    return name or None
+
+
+def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, str | None]) -> TableRow:
+    found = {what: values[name] if name else "" for what, name in names.items()}
+    found |= {what: composed(found[what]) for what in ("site", "patient")}
+    if found["split"] and found["split"].lower() not in SPLITS:
+        raise DataError(
+            f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; mend the row"
+        )
+    if not _can_be_folder(found["site"]):
+        raise DataError(f"{path}:{line}: a site becomes a folder, which {found['site']!r} cannot be called; rename it")
+    return TableRow(line, **{**found, "split": found["split"].lower()})
+
+
+def _can_be_folder(site: str) -> bool:
+    plain = site.isprintable() and len(site.encode()) <= _LONGEST and site != "federation.toml"
+    return plain and not ("/" in site or "\\" in site or site.startswith("."))
+
+
+def inside(path: Path, line: int, file: str) -> str:
+    """A file's path relative to the table's folder, which it must be in.
+
+    Raises:
+        DataError: if it is elsewhere or its path is of Windows, naming the line.
+    """
+    if "\\" in file and not (path.parent / file).exists():
+        raise DataError(f"{path}:{line}: folders in a path must be separated by /, got {file}; replace the backslashes")
+    root = path.parent.resolve()
+    pure = PurePosixPath(file)
+    if pure.is_absolute():
+        if not pure.is_relative_to(root):
+            raise DataError(f"{path}:{line}: {file} must be below the table's folder; move the table above its files")
+        file = pure.relative_to(root).as_posix()
+    if ".." in pure.parts and (path.parent / file).resolve().is_relative_to(root):
+        file = (path.parent / file).resolve().relative_to(root).as_posix()
+    return normal(file)
+
+
+def read_table_layout(
+    path: Path, columns: Columns, *, seed: int, fractions: tuple[float, float, float]
+) -> FederationFiles:
+    """List the sites and images of a table; a table without a column of sites is one site, called as the file.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
+    rows = read_rows(path, columns)
+    task = _task(path, rows)
+    listing, by_site = Listing(path.parent), defaultdict(list)
+    for row in rows:
+        by_site[row.site or path.stem].append(_record(path, row, task, listing))
+    by_patient = f"split at random by patient from {path.name}" if any(row.patient for row in rows) else AT_RANDOM
+    split = "" if any(row.split for row in rows) else by_patient
+    sites = [
+        SiteFiles(name, path.parent, tuple(with_splits(records, task, fractions, seed)), table=path.name, split=split)
+        for name, records in sorted(by_site.items())
+    ]
+    info = infer_info(path.stem, task, sites)
+    if task == "classification":
+        check_classes(path, info.classes, "add rows of the others")
+    return FederationFiles(replace(info, name=path.stem), tuple(sites), tuple(unheeded(path, columns)))
+
+
+def _task(path: Path, rows: Sequence[TableRow]) -> Task:
+    files = [row for row in rows if suffix_of(row.target)]
+    if files and len(files) < len(rows):
+        odd = next(row for row in rows if not suffix_of(row.target))
+        raise DataError(
+            f"{path}:{odd.line}: targets must all be masks or all be classes, got {odd.target!r} beside "
+            f"{files[0].target!r}; mend the column, or keep each in a table of its own"
+        )
+    return "segmentation" if files else "classification"
+
+
+def unheeded(path: Path, columns: Columns, *, patients_told: bool = False) -> list[str]:
+    """A line for what no column tells, and one for the columns that are not used.
+
+    Args:
+        path: the table.
+        columns: as for `read_rows`.
+        patients_told: whether something else tells the patients.
+    """
+    table = read_table(path)
+    names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}
+    said = {
+        "site": f"no column tells the site, so all images are of one, {path.stem!r}; name it with --site-column",
+        "patient": "no column tells the patient, so each image is split as a patient of its own; name it with "
+        "--patient-column",
+    }
+    lines = [line for what, line in said.items() if names[what] is None and not (what == "patient" and patients_told)]
+    unused = [name for name in table.columns if name and name not in names.values()]
+    return lines + ([f"columns that are not used: {', '.join(unused)}"] if unused else [])
+
+
+def _record(path: Path, row: TableRow, task: Task, listing: Listing) -> Record:
+    def on_disk(file: str) -> str:
+        file = inside(path, row.line, file)
+        return listing.find(file) or file
+
+    image = on_disk(row.image)
+    target = on_disk(row.target) if task == "segmentation" else composed(row.target)
+    patient = row.patient or owner_of(image)
+    case = image.removesuffix(suffix_of(image)) if is_volume(image) else patient
+    return Record(image, target, patient, case, row.split)

@@ -1,0 +1,305 @@
+"""Reading a plain folder of sites: class folders, or images beside their masks, with or without tables."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harmofl.data.layout.declared import FILE, Declared, read_declared
+from harmofl.data.layout.inference import infer_info
+from harmofl.data.layout.listing import SiteFolder, list_site
+from harmofl.data.layout.metadata import FILE as METADATA
+from harmofl.data.layout.metadata import Row, read_metadata
+from harmofl.data.layout.places import Place, find_pairs, find_places, moved, refuse_masks, split_folders
+from harmofl.data.layout.site_files import (
+    AT_RANDOM,
+    OTHER_IMAGES,
+    FederationFiles,
+    SiteFiles,
+    composed,
+    files_below,
+    folded,
+    grouped,
+    has_images,
+    is_dicom,
+    is_file,
+    owner_of,
+    site_name,
+    subfolders,
+)
+from harmofl.data.manifest import MOST_CLASSES
+from harmofl.data.splits import with_missing, with_splits
+from harmofl.errors import DataError
+from harmofl.types import Task
+
+UNDERSTOOD = (
+    "a federation is federation.toml with <site>/manifest.csv, or folders <site>/<class>/ of images, or "
+    "<site>/images/ with <site>/masks/ (or labels/) of the same file names"
+)
+_DEEP = 3
+"""So many folders, so deep, are tried for one that the user may have meant."""
+_PACKED = ((".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"), "is an archive, unpack it")
+_BIDS = ("anat", "func", "dwi", "fmap", "pet", "perf", "eeg", "meg", "micr")
+
+
+def read_folders(
+    root: Path,
+    split_column: str | None,
+    patient_column: str | None,
+    *,
+    seed: int,
+    fractions: tuple[float, float, float],
+    expected: tuple[Task, tuple[str, ...]] | None = None,
+) -> FederationFiles:
+    """List the sites and images of a plain folder; arguments and errors as of `layout.read_layout`."""
+    table = read_metadata(root, split_column=split_column, patient_column=patient_column)
+    rows = table.rows if table else None
+    found = _federation(root, _find_sites(root, rows), rows, seed, fractions, expected)
+    if table and table.unused:
+        unused = f"{METADATA}: columns that are not used: {', '.join(table.unused)}"
+        found = replace(found, said=(*found.said, unused))
+    return found
+
+
+def _federation(
+    root: Path,
+    found: Sequence[SiteFolder],
+    rows: Sequence[Row] | None,
+    seed: int,
+    fractions: tuple[float, float, float],
+    expected: tuple[Task, tuple[str, ...]] | None,
+) -> FederationFiles:
+    task = _one_task(root, found)
+    by_site = _rows_by_site(root, rows, [site.name for site in found])
+    sites = [list_site(replace(site, task=task, rows=by_site.get(site.name))) for site in found]
+    told = rows is not None and any(row.split for row in rows)
+    sites = [site if told else _split(site, task, fractions, seed) for site in sites]
+    declared, said = _declared(found, root) if task == "segmentation" else ((), [])
+    given = expected if expected and expected[0] == task else None
+    if given and declared:
+        _check_order(root, declared, given[1])
+    info = infer_info(root.resolve().name, task, sites, given or ((task, declared) if declared else None))
+    if task == "classification" and not given:
+        check_classes(
+            root, info.classes, "add the others as folders <site>/<class>/, or a column label to metadata.csv"
+        )
+    return FederationFiles(info, tuple(sites), tuple(said))
+
+
+def read_list(
+    path: Path,
+    *,
+    seed: int,
+    fractions: tuple[float, float, float],
+    expected: tuple[Task, tuple[str, ...]] | None = None,
+) -> FederationFiles:
+    """Read a list of images as MONAI has it, a JSON file, as one site; arguments and errors as `read_folders`."""
+    found = read_declared(path)
+    if not found or not found.records:
+        raise DataError(
+            f"{path}: must list images under training, each with an image and a label, but lists none; give a folder"
+        )
+    site = SiteFolder(path.resolve().parent.name, path.parent, found.task, listed=found)
+    return _federation(path.resolve().parent, [site], None, seed, fractions, expected)
+
+
+def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], seed: int) -> SiteFiles:
+    """The site with the split that its folders tell, if they tell several sides, else with one drawn by patient."""
+    given = sorted({record.split for record in site.records} - {""})
+    if len(given) < 2:
+        site = replace(site, records=tuple(replace(record, split="") for record in site.records))
+        told = site.table and any(record.patient != owner_of(record.image) for record in site.records)
+        said = f"split at random by patient from {site.table}" if told else AT_RANDOM
+        return replace(site, records=tuple(with_splits(site.records, task, fractions, seed)), split=said)
+    records, drawn = with_missing(site.name, site.records, task, fractions, seed)
+    said = site.split or "split by folders"
+    return replace(site, records=tuple(records), split=said + "".join(f", {name} drawn from train" for name in drawn))
+
+
+def _declared(sites: Sequence[SiteFolder], root: Path) -> tuple[tuple[str, ...], list[str]]:
+    """The class names of dataset.json, if there is one, and what a user should know of those files."""
+    above = [] if root in [site.folder for site in sites] else [root]
+    paths = dict.fromkeys(site.listed.path if site.listed else site.folder / FILE for site in sites)
+    found = [one for path in (*paths, *(folder / FILE for folder in above)) if (one := read_declared(path))]
+    said = [f"{one.path}: {one.unlabelled} images without a label are not used" for one in found if one.unlabelled]
+    named = [one for one in found if one.classes]
+    for one in named:
+        if one.classes != named[0].classes:
+            got, first = (", ".join(other.classes) for other in (one, named[0]))
+            raise DataError(f"{one.path}: labels must be those of {named[0].path} ({first}), got {got}; make them one")
+    return (named[0].classes if named and len(named[0].classes) >= 2 else ()), said
+
+
+def _check_order(root: Path, declared: Sequence[str], expected: Sequence[str]) -> None:
+    """Refuse masks that number the model's classes in another order."""
+    if set(declared) == set(expected) and tuple(declared) != tuple(expected):
+        want, got = ", ".join(expected), ", ".join(declared)
+        raise DataError(f"{root}: {FILE} must have the model's classes in their order, {want}, got {got}")
+
+
+def check_classes(root: Path, classes: Sequence[str], fix: str) -> None:
+    """Demand of classes that were found what federation.toml demands; that there are no images is reported later."""
+    if classes and not 2 <= len(classes) <= MOST_CLASSES:
+        got = f"only {classes[0]!r}" if len(classes) == 1 else f"{len(classes)}"
+        raise DataError(f"{root}: there must be 2 to {MOST_CLASSES} classes, got {got}; {fix}")
+
+
+def _find_sites(root: Path, rows: Sequence[Row] | None) -> list[SiteFolder]:
+    """Return the sites, sorted by name, their task None if they are empty; the root if it holds images itself.
+
+    Raises:
+        DataError: if there is none.
+    """
+    if not (sites := _sites_in(root, rows)):
+        raise DataError(f"{root}: no site found; {UNDERSTOOD}{_hint(root, subfolders(root))}")
+    return sites
+
+
+def _sites_in(root: Path, rows: Sequence[Row] | None) -> list[SiteFolder]:
+    inner = subfolders(root)
+    _refuse_bids(root, inner)
+    splits = split_folders(inner)
+    below = {part: subfolders(part) for part in splits}
+    if (
+        find_pairs(root, inner)
+        or (rows is None and _listed(root))
+        or any(find_pairs(part, parts) or any(map(has_images, parts)) for part, parts in below.items())
+    ):
+        return [_site(root, rows)]
+    sites = _below_splits(root, below, splits) if splits else []
+    for folder in inner if not sites else ():
+        _refuse_bids(folder, subfolders(folder))
+        site = _site(folder, rows)
+        if site.task or not _holds_files(folder):
+            sites.append(site)
+    return sites
+
+
+def _hint(root: Path, inner: Sequence[Path]) -> str:
+    files = files_below(root)
+    if any(map(is_dicom, files)):
+        return "; DICOM is for `harmofl data import`"
+    flat = [folder for folder in inner if has_images(folder)]
+    refuse_masks(root, flat)
+    if flat:
+        names = ", ".join(folder.name for folder in flat[:3])
+        return f"; classes ({names}) go into their site's folder, masks into a folder masks beside images"
+    if has_images(root):
+        return "; images directly in the folder are of no site and no class"
+    if below := _readable_below(inner, _DEEP):
+        if len(below) == 1:
+            return f"; {below[0]} could be one: give that folder"
+        names = ", ".join(folder.name for folder in below)
+        return (
+            f"; {names} could each be one: give one of them; if these are sites, their images are a folder too deep: "
+            "move them up, or list them in a table, .csv, and give it in place of the folder"
+        )
+    for suffixes, what in ((OTHER_IMAGES, "is not read, convert such files to PNG, JPEG, TIFF or NIfTI"), _PACKED):
+        if odd := [path for path in files if path.name.lower().endswith(suffixes)]:
+            return f"; {odd[0].relative_to(root)} {what}"
+    return ""
+
+
+def _readable_below(folders: Sequence[Path], deep: int) -> list[Path]:
+    """The first of some folders, or of those in them, that could be read as federations of their own."""
+    found = []
+    for folder in folders[:_DEEP]:
+        try:
+            readable = any(site.task for site in _sites_in(folder, None))
+        except DataError:
+            continue
+        found += [folder] if readable else _readable_below(subfolders(folder), deep - 1) if deep else []
+    return found[:_DEEP]
+
+
+def _site(folder: Path, rows: Sequence[Row] | None) -> SiteFolder:
+    """What is in a site's folder; metadata.csv may tell classes, and dataset.json all if there is no metadata.csv."""
+    name = site_name(folder)
+    if rows is None and (found := _listed(folder)):
+        return SiteFolder(name, folder, found.task, listed=found)
+    inner = subfolders(folder)
+    if any(row.label for row in rows or ()) and not find_pairs(folder, inner):
+        flat = [part for part in (folder, *inner) if has_images(part)]
+        places = [Place("" if part == folder else part.name) for part in flat]
+    else:
+        places = find_places(folder, patients_told=any(row.patient for row in rows or ()))
+    return SiteFolder(name, folder, _task(folder, places), tuple(places))
+
+
+def _listed(folder: Path) -> Declared | None:
+    """What a dataset.json lists, if these files are there; nnU-Net's own lists name files otherwise."""
+    found = read_declared(folder / FILE)
+    return found if found and found.records and is_file(folder / found.records[0].image) else None
+
+
+def _below_splits(root: Path, below: Mapping[Path, Sequence[Path]], splits: Mapping[Path, str]) -> list[SiteFolder]:
+    """Sites that are folders in each side of the split: train/<site> and test/<site>."""
+    found: dict[str, list[Place]] = {}
+    for part, folders in below.items():
+        for folder in folders:
+            within = f"{part.name}/{folder.name}"
+            places = [replace(moved(place, within), split=splits[part]) for place in find_places(folder)]
+            if places:
+                found.setdefault(composed(folder.name), []).extend(places)
+    return [SiteFolder(name, root, _task(root, places), tuple(places)) for name, places in sorted(found.items())]
+
+
+def _refuse_bids(folder: Path, inner: Sequence[Path]) -> None:
+    """Patients of a BIDS tree are no sites, and its modalities no classes."""
+    subjects = [part for part in inner if part.name.startswith("sub-")]
+    if not subjects:
+        return
+    parts = subfolders(subjects[0])
+    told = any(is_file(folder / name) for name in ("dataset_description.json", "participants.tsv"))
+    if told or any(part.name in _BIDS or part.name.startswith("ses-") for part in parts):
+        raise DataError(
+            f"{folder}: is a BIDS tree ({subjects[0].name}/...), which is not read; write a table, .csv, with the "
+            "columns image, mask (or label), site and patient and a row an image, and give it in place of the folder"
+        )
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(files for _, _, files in os.walk(folder))
+
+
+def _task(folder: Path, places: Sequence[Place]) -> Task | None:
+    """Tell what a site's images are for, or None if there are none where they are looked for."""
+    tasks: set[Task] = {"segmentation" if place.masks else "classification" for place in places}
+    if len(tasks) > 1:
+        names = " and ".join(sorted({place.images for place in places})[:2])
+        raise DataError(f"{folder}: must hold images beside masks or class folders, got both in {names}; part them")
+    return tasks.pop() if tasks else None
+
+
+def _one_task(root: Path, sites: Sequence[SiteFolder]) -> Task:
+    """Return the task of all sites that have images; without any of them the check speaks of empty sites."""
+    known = [(site.name, site.task) for site in sites if site.task]
+    if not known:
+        return "classification"
+    (first, task), *others = known
+    for name, other in others:
+        if other != task:
+            raise DataError(
+                f"{root}: all sites must have one task, but {first} is {task} and {name} is "
+                f"{other}; keep the sites of each task in a folder of their own"
+            )
+    return task
+
+
+def _rows_by_site(root: Path, rows: Sequence[Row] | None, names: Sequence[str]) -> dict[str, tuple[Row, ...]]:
+    if rows is None:
+        return {}
+    if len(names) == 1:
+        rows = [replace(row, site=row.site or names[0]) for row in rows]
+    alike = grouped(names, folded)
+    known = {form: found[0] for form, found in alike.items() if len(found) == 1}
+    known |= {composed(name): name for name in names}
+    rows = [replace(row, site=known.get(row.site) or known.get(folded(row.site), row.site)) for row in rows]
+    for row in rows:
+        if row.site not in names:
+            place, got = (
+                f"{root / 'metadata.csv'}:{row.line}",
+                repr(row.site) if row.site else "no such column",
+            )
+            raise DataError(f"{place}: site must be a folder here ({', '.join(names)}), got {got}; mend the row")
+    return {name: tuple(row for row in rows if row.site == name) for name in names}

@@ -1,0 +1,151 @@
+"""Reading a folder into the records of a federation, whichever of the two layouts it has."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from harmofl.data.decoding.images import read_header
+from harmofl.data.layout.image_table import Columns, read_table_layout
+from harmofl.data.layout.plain_folders import UNDERSTOOD, read_folders, read_list
+from harmofl.data.layout.site_files import (
+    FederationFiles,
+    Listing,
+    SiteFiles,
+    composed,
+    normal,
+    site_name,
+    subfolders,
+    written,
+)
+from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest
+from harmofl.data.splits import FRACTIONS
+from harmofl.errors import ConfigError, DataError
+from harmofl.types import Task
+
+
+def read_layout(
+    folder: Path,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    columns: Columns | None = None,
+    expected: tuple[Task, tuple[str, ...]] | None = None,
+) -> FederationFiles:
+    """Find the sites of a federation and list their images; nothing but masks is decoded.
+
+    Args:
+        folder: holds federation.toml and a manifest.csv per site, or is one of these sites, or a plain folder of
+            sites, or a table of images.
+        seed: of the split of a plain folder whose metadata.csv gives none.
+        fractions: train, val and test shares of that split.
+        columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
+        expected: task and classes; a plain folder of that task has these, not those that its files suggest.
+
+    Raises:
+        DataError: if no site is found or a table is malformed.
+    """
+    check_folder(folder)
+    columns = columns or Columns()
+    if folder.is_file() and folder.suffix.lower() == ".json":
+        return read_list(folder, seed=seed, fractions=fractions, expected=expected)
+    if folder.is_file():
+        return read_table_layout(folder, columns, seed=seed, fractions=fractions)
+    if (folder / "federation.toml").is_file():
+        files = _read_manifests(folder)
+    elif (folder / "manifest.csv").is_file():
+        files = _read_one_manifest(folder)
+    else:
+        files = read_folders(folder, columns.split, columns.patient, seed=seed, fractions=fractions, expected=expected)
+    _check_names(folder, files)
+    return files
+
+
+def check_folder(folder: Path) -> None:
+    """Raise DataError unless this is a folder, or a table or list of images, whose path can be written down."""
+    written(folder)
+    written(folder.resolve())
+    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in (".csv", ".json")):
+        what, fix = "there is no such folder", "check the path"
+        if folder.exists():
+            what, fix = "it is a file, not a folder", "give the folder that holds the sites"
+        raise DataError(f"{folder}: must be a folder of sites, but {what}; {fix}")
+
+
+def _check_names(folder: Path, files: FederationFiles) -> None:
+    """Refuse two sites that a table or a person cannot tell apart, such as an umlaut written in two ways."""
+    seen: set[str] = set()
+    for site in files.sites:
+        name = composed(site.name)
+        if name in seen:
+            raise DataError(f"{folder}: sites must have different names, got {name!r} twice; rename one of them")
+        seen.add(name)
+
+
+def _read_manifests(folder: Path) -> FederationFiles:
+    info = read_info(folder)
+    folders = [path for path in subfolders(folder) if (path / "manifest.csv").is_file()]
+    if not folders:
+        raise DataError(f"{folder}: no site found; {UNDERSTOOD}")
+    sites = (SiteFiles(path.name, path, _records(path, info), table="manifest.csv") for path in folders)
+    return FederationFiles(info, tuple(sites))
+
+
+def _read_one_manifest(folder: Path) -> FederationFiles:
+    """A site of a federation by itself; what federation.toml says of it is in the folder above."""
+    above = folder / ".." if folder.name in ("", "..") else folder.parent
+    if not (above / "federation.toml").is_file():
+        raise DataError(f"{folder}: manifest.csv needs the federation.toml of its federation in {above}; copy it there")
+    info = read_info(above)
+    return FederationFiles(info, (SiteFiles(site_name(folder), folder, _records(folder, info), table="manifest.csv"),))
+
+
+def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
+    """Return the site's rows, their paths written in the one way they are compared."""
+    listing = Listing(site)
+
+    def on_disk(file: str) -> str:
+        return listing.find(normal(file)) or normal(file)
+
+    target = on_disk if info.task == "segmentation" else composed
+    return tuple(replace(r, image=on_disk(r.image), target=target(r.target)) for r in read_manifest(site))
+
+
+def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int | None) -> FederationFiles:
+    """Let the caller's size and channels, if given, take the place of the federation's own.
+
+    Raises:
+        ConfigError: if they are out of range.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ConfigError(f"size must be two positive numbers of pixels (height, width), got {size}")
+    if channels is not None and (channels < 1 or channels % 2 == 0):
+        raise ConfigError(f"channels must be 1 or 3 (odd for volumes), got {channels}")
+    info = files.info
+    info = replace(info, size=size or info.size, channels=channels or info.channels)
+    return replace(files, info=info)
+
+
+def common_size(files: FederationFiles) -> tuple[int, int] | None:
+    """Return the (H, W) that all readable images share, or None if none can be read.
+
+    Raises:
+        DataError: if two images differ, naming both.
+    """
+    first: tuple[str, tuple[int, int]] | None = None
+    for site in files.sites:
+        for record in site.records:
+            try:
+                size = read_header(site.folder / record.image, turned=False).size
+            except DataError:
+                continue  # reported when it is decoded
+            name = f"{site.name}/{record.image}"
+            first = first or (name, size)
+            if size != first[1]:
+                raise DataError(
+                    f"{first[0]} is {_text(first[1])} (height x width) but {name} is {_text(size)}; "
+                    "images must have one size: pass a size to resize them to"
+                )
+    return first[1] if first else None
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,239 @@
+"""What runs at a site: it trains and scores what the server sends, on images and settings that never leave it."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harmofl.backends.flower import client_app
+from harmofl.backends.flower.node import attend, private_key
+from harmofl.backends.flower.rounds import Scalars
+from harmofl.data.site import Site
+from harmofl.deployment.certificates import check_dates
+from harmofl.deployment.cover import Cover
+from harmofl.deployment.descriptions import STATISTICS
+from harmofl.deployment.folders import SiteFolder, experiment_of
+from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
+from harmofl.experiment.client_states import read_state, write_state
+from harmofl.experiment.privacy_policy import statement, tells_statistics
+from harmofl.experiment.setup import Trial
+from harmofl.federated.client import run_client
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
+from harmofl.models.bn_calibration import as_lists, of_site
+from harmofl.utils.atomic_files import locked
+
+log = logging.getLogger("harmofl")
+VERSION = version("harmofl")
+Opening = Callable[[str, int, int], None]
+
+
+def join(
+    folder: Path,
+    data: Path,
+    opening: Opening = lambda site, done, total: None,
+    min_images: int = 0,
+    force: bool = False,
+    **changes: Any,
+) -> None:
+    """Take part in a federation until it is over.
+
+    Args:
+        folder: the site's, from `harmofl deploy init`.
+        data: a folder of sites with this site's in it, or of the images/ and masks/ of this site alone.
+        opening: told the site, how many images are read and how many there are.
+        min_images: of how many images an amplitude must be that leaves, if more than was agreed on.
+        force: join also if the images are in a folder that is called as another site of the federation.
+        changes: of the site's own affairs, such as {"data.cache": ..., "run.device": "cuda"}.
+
+    Raises:
+        HarmoFLError: one line about the first thing that does not hold.
+    """
+    place = SiteFolder.open(folder)
+    ask = "ask who made the folders for a new one, of harmofl deploy renew"
+    for line in check_dates(folder / "ca.pem", ask) if place.authority else ():
+        log.warning(line)
+    with locked(folder, "joined"):
+        experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
+        privacy = experiment.privacy
+        stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
+        trial = Trial.prepare(experiment.model_copy(update={"privacy": stricter}), opening, None, log.info)
+        cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
+        desk = Desk(place, digest, trial, _site_of(trial, place, force), cover)
+        for line in statement(trial.experiment, trial.method, deployed=True):
+            log.info(line)
+        app = client_app(desk.train, desk.describe, desk.evaluate, desk.check)
+        attend(place.server, place.key, place.authority, app, lambda: desk.over)
+        log.info("the federation is over")
+
+
+def _site_of(trial: Trial, place: SiteFolder, force: bool) -> Site:
+    name, sites = place.name, {site.name: site for site in trial.federation.sites}
+    if name in sites:
+        return sites[name]
+    if len(sites) > 1:
+        raise ConfigError(
+            f"--data must hold the site {name!r} or one site alone, got {', '.join(sites)}; name the folder of this "
+            "site"
+        )
+    ((other, site),) = sites.items()
+    if other.casefold() in {key.casefold() for key in place.keys.keys() - {name}} and not force:
+        raise ConfigError(
+            f"{place.folder}: is the folder of {name!r}, but --data that of {other!r}, another site of the "
+            f"federation; give the images of {name!r}, or add --force if these are"
+        )
+    return site
+
+
+@dataclass
+class Desk:
+    """Answers the server's messages.
+
+    Args:
+        place: the site's folder.
+        digest: of what was agreed on.
+        trial: its method, network and training, made here.
+        site: its images.
+        cover: what is put on an update before it leaves.
+        over: whether the server has said that all is done.
+        head: of the message that is being answered.
+    """
+
+    place: SiteFolder
+    digest: str
+    trial: Trial
+    site: Site
+    cover: Cover
+    over: bool = False
+    head: Scalars = field(default_factory=dict)
+
+    def check(self, head: Scalars) -> None:
+        """Refuse a server of another version, or one that asks for something else than was agreed on."""
+        name = self.place.name
+        if head.get("version") != VERSION:
+            raise ConfigError(
+                f"{name}: server and sites must run one version, but this site has {VERSION} and the server "
+                f"{head.get('version')}; install the same"
+            )
+        if head.get("digest") != self.digest:
+            raise ConfigError(
+                f"{name}: experiment.toml must be the server's, but this site has {self.digest} and the server "
+                f"{head.get('digest')}; agree on one and put it into both folders"
+            )
+        run = str(head.get("run", ""))
+        if not run.isalnum():
+            raise ConfigError(f"{name}: a message must name its run, got {run!r}")
+        if reason := head.get("refused"):
+            raise ConfigError(f"refused by the server: {reason}")
+        self.head = dict(head)
+        self.over = self.over or bool(head.get("over"))
+
+    def describe(self) -> Scalars:
+        """What the server must know to build the model, and how many images there are."""
+        info, images = self.trial.federation.info, self.site.train.images
+        return {
+            "site": self.place.name,
+            "task": info.task,
+            "classes": list(info.classes),
+            "channels": int(images.shape[1]),
+            "size": [int(n) for n in images.shape[2:]],
+            "images": info.images,
+            "bits": 8 if images.dtype == np.uint8 else 16,
+            "num_images": [len(self.site.split(split)) for split in ("train", "val", "test")],
+            "threads": self.trial.experiment.run.threads,
+        }
+
+    def train(self, broadcast: Broadcast) -> ClientUpdate:
+        """The site's share of a round; what it keeps is on the disk before it answers.
+
+        A round that is asked for again, as by a server that fell back to its last checkpoint, starts from what the
+        site kept before that round, and so ends with the same bits.
+        """
+        begin, trial = time.perf_counter(), self.trial
+        state = self._before(broadcast.round - 1)
+        named = self._named(self.site)
+        update, kept = run_client(trial.method, named, broadcast, state, replace(trial.training, protect=None))
+        try:
+            update = self.cover.put(update, broadcast, str(self.head["run"]), self.head.get("among", ()), self._folder)
+            write_state(self._file(broadcast.round), kept)
+            self._tidy(broadcast.round)
+        except (OSError, StorageError) as error:
+            raise self._kept_here(error) from None
+        seconds = time.perf_counter() - begin
+        log.info(
+            "round %d: trained on %d images, loss %.4f, %.1f s", broadcast.round, len(named.train), update.loss, seconds
+        )
+        return update
+
+    def evaluate(self, broadcast: Broadcast, split: str) -> Scalars:
+        """Scores of the global weights, and over them the site's own of that round, on "val" or "test"."""
+        if split == STATISTICS:
+            return self._statistics(broadcast)
+        if split not in ("val", "test"):
+            raise ConfigError(f"{self.place.name}: scores are of val or test, got {split!r}")
+        own = self.trial.method.own(self._before(broadcast.round)) or {}
+        named = self._named(self.site)
+        scores = self.trial.score(named, split, {**broadcast.weights, **own})
+        log.info("round %d: %s on %s images", broadcast.round, self._main(scores), split)
+        return scores
+
+    def _statistics(self, broadcast: Broadcast) -> Scalars:
+        """Means and variances in the model's layers over training images, with which the model is used later on."""
+        model, device = self.trial.training.model, self.trial.training.device
+        if not tells_statistics(self.trial.experiment.privacy, model):
+            raise ConfigError(f"{self.place.name}: under privacy.noise or masks no statistics leave a site")
+        own = self.trial.method.own(self._before(broadcast.round)) or {}
+        model.load_state_dict({**broadcast.weights, **own})
+        found = as_lists(of_site(model.to(device), self.site.train, device))
+        log.info("sent means and variances of the chosen model's layers over training images")
+        return found
+
+    def _main(self, scores: Scalars) -> str:
+        return f"{self.trial.metric} {scores[self.trial.metric]:.4f}"
+
+    def _named(self, site: Site) -> Site:
+        """The site under the name that all others know it by."""
+        return Site(self.place.name, site.task, site.classes, site.train, site.val, site.test)
+
+    @property
+    def _folder(self) -> Path:
+        return self.place.folder / "state" / str(self.head["run"])
+
+    def _file(self, round_number: int) -> Path:
+        return self._folder / f"{round_number:08d}.safetensors"
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.safetensors"))
+
+    def _before(self, round_number: int) -> ClientState:
+        """What the site kept from the last round up to this one of which the server averaged its update."""
+        past = [number for number in self._rounds() if number <= min(round_number, self._counted())]
+        try:
+            return read_state(self._file(past[-1])) if past else {}
+        except HarmoFLError as error:
+            raise self._kept_here(error) from None
+
+    def _kept_here(self, error: Exception) -> RunError:
+        """What the server is told of an error that names a path of this site."""
+        log.warning("%s", error)
+        return RunError(f"{self.place.name}: must keep its state on its disk, but cannot; its own log says why")
+
+    def _counted(self) -> int:
+        """The last round of which the server averaged what this site sent; 0 if none."""
+        pairs = zip(self.head.get("sites", ()), self.head.get("counted", ()), strict=False)
+        return int(dict(pairs).get(self.place.name, 0))
+
+    def _tidy(self, round_number: int) -> None:
+        """Delete what neither the next round, the server's checkpoint nor the chosen round will ask for.
+
+        Later rounds than this one were of a server that has fallen back since.
+        """
+        rounds, wanted = self._rounds(), {round_number}
+        for number in (*self.head.get("keep", ()), self._counted()):
+            wanted |= {max((past for past in rounds if past <= number), default=round_number)}
+        for number in set(rounds) - wanted:
+            self._file(number).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Losses, metrics, scores of a model on a split, and confidence intervals."""

@@ -1,0 +1,189 @@
+"""How sure a score is, and a difference of two methods: 95 % intervals over patients and over seeds.
+
+Images of one patient are alike, so patients are drawn and not images; initial weights and batches depend on the seed,
+so seeds are drawn too. The variance of a mean over both is that over patients (cluster-robust, with the correction for
+leverage of Bell and McCaffrey, Survey Methodology 28, 2002) plus that over seeds, less what both count (Cameron,
+Gelbach and Miller, J. Business & Economic Statistics 29, 2011); the quantile is Student's, with the degrees of freedom
+of Satterthwaite (Biometrics Bulletin 2, 1946). `benchmarks/coverage.py` measures how often they hold the truth.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmofl.evaluation.metrics import CaseScores
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Scores of one site's test cases.
+
+    Args:
+        scores: (seeds, cases).
+        groups: (cases,) what each case is averaged with first, see `harmofl.evaluation.metrics.CaseScores`.
+        patients: (cases,) whose they are.
+    """
+
+    scores: Floats
+    groups: NDArray[np.str_]
+    patients: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and how sure it is.
+
+    Args:
+        mean: over sites, of the mean over groups, of the mean over cases; over the seeds too.
+        variance: of that mean, were seeds and patients drawn again; NaN where that cannot be told.
+        freedom: degrees of freedom that the variance is estimated with.
+    """
+
+    mean: float
+    variance: float
+    freedom: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval, mean -+ t sqrt(variance); NaN where there is none."""
+        reach = _quantile(self.freedom) * math.sqrt(self.variance)
+        return self.mean - reach, self.mean + reach
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of a mean of 0; NaN where there is none."""
+        from scipy.special import stdtr  # slow to import
+
+        if self.variance == 0:
+            return float(self.mean == 0)
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / math.sqrt(self.variance)))
+
+
+def interval(cases: CaseScores) -> tuple[float, float]:
+    """The 95 % interval of a score in [0, 1] over the patients of one site.
+
+    Wilson's interval (J. American Statistical Association 22, 1927), which stays within [0, 1], for as many independent
+    cases as have the score's variance; where all cases score alike, as many as there are patients.
+
+    Args:
+        cases: those whose score is NaN are left out.
+
+    Returns:
+        lowest and highest; NaN for a single patient.
+    """
+    scores = np.asarray(cases.scores, dtype=float)
+    known = ~np.isnan(scores)
+    if not known.any():
+        return math.nan, math.nan
+    groups, patients = np.asarray(cases.groups)[known], np.asarray(cases.patients)[known]
+    spread = _spread(scores[None, known], groups, patients, cases.doubled)
+    if math.isnan(spread.variance):
+        return math.nan, math.nan
+    score = float(spread.means[0])
+    count = score * (1 - score) / spread.variance if spread.variance > 0 else spread.patients
+    a = _quantile(spread.freedom) ** 2 / max(count, 1)
+    reach = math.sqrt(max(score * (1 - score), 0) * a + a**2 / 4)
+    return max((score + a / 2 - reach) / (1 + a), 0.0), min((score + a / 2 + reach) / (1 + a), 1.0)
+
+
+def estimate(sites: Sequence[Cases]) -> Estimate:
+    """The mean over sites, groups and cases, of scores or of differences of scores.
+
+    With one seed the variance is that over patients alone, and says nothing of another seed. A site with one patient
+    varies as the patients of the other sites do on average.
+
+    Args:
+        sites: with the same seeds.
+    """
+    if not sites or not all(site.scores.size for site in sites):
+        return Estimate(math.nan, math.nan, 1.0)
+    spreads = [_spread(site.scores, site.groups, site.patients) for site in sites]
+    by_seed = np.mean([spread.means for spread in spreads], axis=0)
+    share, count = 1 / len(sites) ** 2, len(by_seed)
+    of_one = [spread.variance * spread.patients for spread in spreads if not math.isnan(spread.variance)]
+    if not of_one:
+        return Estimate(float(by_seed.mean()), math.nan, 1.0)
+    variances = [float(np.mean(of_one)) if math.isnan(spread.variance) else spread.variance for spread in spreads]
+    of_patients = share * sum(variances)
+    of_seeds = float(np.var(by_seed, ddof=1)) / count if count > 1 else 0.0
+    both = share * sum(spread.interaction for spread in spreads)
+    squares = sum((share * v) ** 2 / spread.freedom for v, spread in zip(variances, spreads, strict=True))
+    squares += of_seeds**2 / (count - 1) if count > 1 else 0
+    freedom = (of_patients + of_seeds) ** 2 / squares if squares else 1.0
+    return Estimate(float(by_seed.mean()), max(of_patients + of_seeds - both, of_patients), max(freedom, 1.0))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm, Scandinavian J. Statistics 6, 1979); NaN stays and does not count."""
+    known = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
+    corrected, highest = [math.nan] * len(p), 0.0
+    for rank, (value, index) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * value))
+        corrected[index] = highest
+    return corrected
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How one site's mean varies with its patients.
+
+    Args:
+        means: (seeds,) mean over the groups of the mean over the cases.
+        variance: of their mean over the seeds, were patients drawn again.
+        interaction: the part of `variance` that the variance over seeds holds too.
+        freedom: degrees of freedom.
+        patients: how many of equal weight would vary as little.
+    """
+
+    means: Floats
+    variance: float
+    interaction: float
+    freedom: float
+    patients: float
+
+
+def _spread(scores: Floats, groups: NDArray[np.str_], patients: NDArray[np.int64], doubled: bool = False) -> _Spread:
+    """Of (seeds, cases) scores; a group of one patient varies as the patients of the other groups do on average.
+
+    `doubled` is of scores that each group gives whole, see `harmofl.evaluation.metrics.auc_cases`.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    owners, owner = np.unique(patients, return_inverse=True)
+    weight = (1 + doubled) / len(names)
+    means, pulls = np.zeros(len(scores)), np.zeros((len(scores), len(owners)))
+    shares, lone, of_one = np.zeros(len(owners)), 0, []
+    for k in range(len(names)):
+        chosen = group == k
+        share = np.bincount(owner[chosen], minlength=len(owners)) / chosen.sum()
+        mean = scores[:, chosen].mean(axis=1)
+        means, shares = means + mean / len(names), shares + weight * share
+        if share.max() == 1:
+            lone += 1
+            continue
+        away = scores[:, chosen] - mean[:, None]
+        pull = np.stack([np.bincount(owner[chosen], row, minlength=len(owners)) for row in away]) / chosen.sum()
+        pull /= np.sqrt(1 - share)
+        pulls += weight * pull
+        of_one.append((pull.mean(axis=0) ** 2).sum() / (share**2).sum())
+    if not of_one:
+        return _Spread(means, math.nan, 0.0, 1.0, 1.0)
+    seeds = len(scores)
+    unlike = float(((pulls - pulls.mean(axis=0)) ** 2).sum()) / (seeds * max(seeds - 1, 1))
+    return _Spread(
+        means,
+        float((pulls.mean(axis=0) ** 2).sum() + lone * weight**2 * np.mean(of_one)),
+        unlike,
+        max(1.0, float((shares**2).sum() ** 2 / (shares**4).sum()) - 1),
+        float(shares.sum() ** 2 / (shares**2).sum()),
+    )
+
+
+def _quantile(freedom: float) -> float:
+    from scipy.special import stdtrit  # slow to import
+
+    return float(stdtrit(freedom, 0.975))

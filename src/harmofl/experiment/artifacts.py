@@ -1,0 +1,104 @@
+"""What a finished run keeps for its report: example images, probabilities, amplitude spectra.
+
+samples.npz        by site: a few test images with truth and prediction
+probabilities.npz  by site: the class probabilities of every test image, and the true classes
+amplitudes.npz     sites/<site>: the mean amplitude spectrum of its training images; common: that given to all images
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harmofl.data.site import Site, Split
+from harmofl.evaluation.metrics import CaseScores
+from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
+from harmofl.utils.atomic_files import write_atomic
+
+SPREAD = 3
+"""Samples of a site that are the same in every run, so that runs can be compared on them."""
+RANKS = ("worst", "median", "best")
+_SPECTRA = 64  # training images of a site whose amplitude is averaged
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into one .npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def sample(
+    site: Site, outputs: np.ndarray, cases: CaseScores, normalize: AmplitudeNorm | None
+) -> dict[str, np.ndarray]:
+    """A few test images of a site with what was predicted for them: some spread evenly, and those of three ranks.
+
+    Args:
+        site: the site.
+        outputs: what `harmofl.evaluation.scoring.predict` gave for its test split.
+        cases: the score of every case.
+        normalize: the amplitude normalization of the model that the site uses, in evaluation mode, if it has one.
+
+    Returns:
+        `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and `<site>/predictions` (K, H, W) uint8 or
+        (K,) int64, `<site>/cases` (K,), `<site>/ranks` (K,) one of `RANKS` or "", `<site>/scores` (K,) float32: of
+        the case, or the probability of an image's true class, and `<site>/normalized` like `images` if a normalization
+        does anything.
+    """
+    data = site.test
+    per_image = _per_image(site, outputs, cases)
+    spread = np.unique(np.linspace(0, len(data) - 1, SPREAD).round().astype(int)).tolist()
+    ranked = _ranked(per_image, data, site.task == "segmentation")
+    index = np.array(spread + list(ranked.values()))
+    batch = data.batch(index)
+    answers = outputs[index]
+    found = {
+        "images": batch.images.numpy(),
+        "targets": np.asarray(data.targets)[index],
+        "predictions": answers.argmax(axis=1) if site.task == "classification" else answers,
+        "cases": np.array([data.cases[i] for i in index]),
+        "ranks": np.array([""] * len(spread) + list(ranked)),
+        "scores": per_image[index].astype(np.float32),
+    }
+    if normalize is not None and normalize.band != "off":
+        with torch.inference_mode():
+            found["normalized"] = normalize(batch.images.to(normalize.amplitude.device)).cpu().numpy()
+    return {f"{site.name}/{name}": value for name, value in found.items()}
+
+
+def _per_image(site: Site, outputs: np.ndarray, cases: CaseScores) -> np.ndarray:
+    """(N,) by which images are ranked."""
+    if site.task == "classification":
+        return np.asarray(outputs[np.arange(len(outputs)), np.asarray(site.test.targets)])
+    if len(cases.scores) == len(site.test):
+        return np.asarray(cases.scores, dtype=float)
+    of_case = dict(zip(cases.cases, cases.scores, strict=True))
+    return np.array([of_case[case] for case in site.test.cases], dtype=float)
+
+
+def _ranked(per_image: np.ndarray, data: Split, masks: bool) -> dict[str, int]:
+    """An image of each rank; of a case of several slices, the one with most to find."""
+    size = np.asarray(data.targets).astype(bool).sum(axis=(1, 2)) if masks else np.zeros(len(data))
+    first: dict[str, int] = {}
+    for k in sorted(range(len(data)), key=lambda k: -size[k]):
+        first.setdefault(data.cases[k] if masks else str(k), k)
+    order = sorted((k for k in first.values() if np.isfinite(per_image[k])), key=lambda k: (-per_image[k], k))
+    if not order:
+        return {}
+    return dict(zip(RANKS, (order[-1], order[len(order) // 2], order[0]), strict=True))
+
+
+def spectrum(site: Site) -> np.ndarray:
+    """(H, W//2 + 1) float32: the mean amplitude of a site's training images, also over the channels."""
+    index = np.unique(np.linspace(0, len(site.train) - 1, _SPECTRA).round().astype(int))
+    found: np.ndarray = amplitude(site.train.batch(index).images).mean(dim=(0, 1)).float().numpy()
+    return found
+
+
+def common_spectrum(layer: AmplitudeNorm) -> np.ndarray | None:
+    """(H, W//2 + 1) float32: the amplitude that the layer gives, also over the channels; None if it gives no such."""
+    if layer.band == "off" or layer.amplitude.dim() != 3 or not layer.amplitude.numel():
+        return None
+    return layer.amplitude.mean(dim=0).float().cpu().numpy()

@@ -1,0 +1,62 @@
+"""Who carries out the rounds of an experiment: the plain loop, or processes, as many as are asked for or fit."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from harmofl.backends import RunRound, sequential
+from harmofl.backends.auto import Measured
+from harmofl.backends.processes import Equipment, Workers
+from harmofl.experiment.config import Experiment, Section
+from harmofl.experiment.setup import Trial
+from harmofl.utils.hardware import available_cores
+
+
+@contextmanager
+def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
+    """Where processes share decoded images if the experiment has no cache: a folder for as long as it runs."""
+    table = experiment.run
+    too_few = table.device == "cpu" and available_cores() < 2 * (table.threads or available_cores())
+    if table.workers == 1 or (table.workers == 0 and too_few) or experiment.data.cache:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="harmofl-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def runtime(trial: Trial, cache: Path | None) -> Iterator[RunRound]:
+    """Who carries out the rounds, as the experiment says."""
+    count = processes(trial)
+    if count < 2:
+        yield sequential.run_round
+        return
+    equip = partial(_equipped, trial.experiment.model_dump(mode="json"), cache)
+    with Workers(equip, count) if trial.experiment.run.workers else Measured(equip, count) as workers:
+        yield workers.run_round
+
+
+def processes(trial: Trial) -> int:
+    """How many train the sites of a round, if it is not the loop: as many as are asked for, or fit."""
+    return min(trial.experiment.run.workers or that_fit(trial), len(trial.drawn(1)))
+
+
+def that_fit(trial: Trial) -> int:
+    """One a GPU, or as many as the cores carry at the experiment's number of threads."""
+    if trial.training.device.type == "cuda":
+        return torch.cuda.device_count()
+    return available_cores() // trial.experiment.run.threads
+
+
+def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
+    """In a new process: the same experiment, on a GPU of its own if there are several."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # each process compiles by itself
+    if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
+        tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"
+    trial = Trial.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
+    return Equipment(trial.method, trial.training, {site.name: site for site in trial.training_sites})

@@ -1,0 +1,191 @@
+"""A model, its optimizer and its loss, built as an experiment says and tried out before anything is trained."""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harmofl.data.site import Federation, Site
+from harmofl.data.transforms import augment, augment_as_released
+from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.evaluation.losses import LOSSES
+from harmofl.experiment.config import EvaluationTable, Experiment, TrainingTable
+from harmofl.experiment.privacy_policy import check_model, simulated_protection
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import Training, batch_indices
+from harmofl.methods import FedAvg
+from harmofl.models import build_network
+from harmofl.models.normalization import naming_single_values
+from harmofl.optim.mixed_precision import computing
+
+
+def build(
+    experiment: Experiment,
+    federation: Federation,
+    method: FedAvg,
+    device: torch.device,
+    unseen: Sequence[Site] = (),
+) -> Training:
+    """How every site of an experiment trains.
+
+    Args:
+        experiment: resolved, nothing left open.
+        federation: the sites, for the shape of their images and the number of classes.
+        method: what stands before the network is its.
+        device: where the steps are taken.
+        unseen: sites at which the model is only tested.
+
+    Raises:
+        ConfigError: if the device does not bear the precision, if the network cannot be built, compiled or take the
+            images, or if its output is not what the loss needs.
+    """
+    table = experiment.training
+    if table.precision == "tf32" and device.type != "cuda":
+        raise ConfigError(f"training.precision: tf32 is of CUDA devices, got run.device {device}; set float32")
+    if table.compile and not method.compiles:
+        name = experiment.method["name"]
+        raise ConfigError(f"training.compile: {name} looks into the network while it computes; set it to false")
+    training = Training(
+        model=build_model(experiment, method, federation.sites[0].train.images.shape[1], len(federation.info.classes)),
+        loss=LOSSES[table.loss or ""],
+        optimizer=_optimizer(table, device),
+        epochs=table.epochs,
+        batch_size=table.batch_size or 0,
+        last_alone=table.last_image == "alone",
+        augment={"none": None, "flips": augment, "flips-released": augment_as_released}[table.augment],
+        seed=experiment.run.seed,
+        precision=table.precision,
+        device=device,
+        protect=simulated_protection(experiment),
+        drift=experiment.run.diagnostics,
+    )
+    check_model(experiment.privacy, method, training.model)
+    _try_out(federation.sites, unseen, training, experiment.evaluation)
+    return training
+
+
+def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: int) -> nn.Module:
+    """The network of a resolved experiment, behind what the method puts before it."""
+    table = experiment.network
+    network = build_network(
+        table.name or "",
+        channels=channels,
+        classes=classes,
+        norm=table.norm,
+        seed=experiment.run.seed,
+        options=table.options,
+    )
+    if table.values == "0..255":
+        network.register_forward_pre_hook(_as_bytes)
+    if experiment.training.compile:
+        _check_compiler()
+        torch._dynamo.config.recompile_limit = 64  # above it some sizes would run as they are, whichever came last
+        network.compile(dynamic=False)  # else a size's numbers depend on which sizes came before it
+    model: nn.Module = method.model(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model  # in the layout of faster convolutions
+
+
+def _as_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Images in [0, 255], as HarmoFL's released code reads volumes; Psi has been taken, which any factor passes."""
+    images, *others = inputs
+    return images * 255, *others
+
+
+def _check_compiler() -> None:
+    """Find out whether anything can be compiled before training would.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's own, about itself
+            torch.compile(nn.ReLU())(torch.zeros(2))
+    except Exception as error:  # torch raises anything without a compiler
+        reason = " ".join(re.sub(r"^backend=\S+ raised:\s*", "", str(error)).split("\n")[0].split())
+        fix = "install a C++ compiler such as g++, or set it to false"
+        raise ConfigError(f"training.compile: torch must be able to compile here, but {reason}; {fix}") from None
+
+
+def _optimizer(table: TrainingTable, device: torch.device) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
+    """On CUDA all params in one kernel; on a CPU that gains nothing beside a step, and rounds otherwise."""
+    given: dict[str, Any] = {"lr": table.lr or 0.0, "weight_decay": table.weight_decay}
+    if device.type == "cuda":
+        given["fused"] = True
+    if table.optimizer == "sgd":
+        return partial(torch.optim.SGD, momentum=table.momentum, **given)
+    return partial(torch.optim.Adam, **given)
+
+
+def device_of(name: str) -> torch.device:
+    """The device called so; "auto" is a GPU if there is one.
+
+    Raises:
+        ConfigError: if torch cannot use it here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(
+            f"the device must be one that torch can use here, got {name}; set it to cpu or auto"
+        ) from None
+    return torch.device(name)
+
+
+IN_USE = 32
+"""Images a batch of a trained model in use, as at sites that did not train."""
+
+
+def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable) -> None:
+    """Pass the smallest batches that will occur through a copy of the model, so that a misfit shows before training.
+
+    Raises:
+        ConfigError: if the network cannot take the images, or its output is not what the loss needs.
+    """
+    copy = deepcopy(training.model).to(training.device)
+    alone = training.last_alone
+    for name, places, size, last_alone in (
+        ("train", sites, training.batch_size, alone),
+        ("val", sites, table.batch_size, alone),
+        ("test", [site for site in sites if len(site.test)], table.test_batch_size or table.batch_size, alone),
+        ("test", unseen, IN_USE, False),
+    ):
+        if not places:
+            continue
+        smallest = partial(_smallest, batch_size=size, last_alone=last_alone)
+        site = min(places, key=lambda place: smallest(len(place.split(name))))
+        split = site.split(name)
+        batch = split.batch(range(smallest(len(split))))
+        try:
+            training.optimizer(copy.parameters())
+            with torch.no_grad(), computing(training.precision, training.device), naming_single_values():
+                logits = copy.train(name == "train")(batch.images.to(training.device))
+            problem = _misfit(logits, len(site.classes), batch)
+        except HarmoFLError as error:
+            problem = str(error)
+        except Exception as error:
+            problem = " ".join(str(error).split())
+        if problem:
+            shape = "x".join(map(str, batch.images.shape))
+            raise ConfigError(
+                f"{site.name}: the network must take a batch of {shape} images, but: {problem}; set data.size, "
+                "another network.norm or batch size, or give the site more images"
+            )
+
+
+def _smallest(count: int, batch_size: int, last_alone: bool) -> int:
+    return min(len(index) for index in batch_indices(np.arange(count), batch_size, last_alone))
+
+
+def _misfit(logits: object, classes: int, batch: Batch) -> str:
+    expected = (len(batch), classes, *batch.targets.shape[1:])
+    if not isinstance(logits, Tensor):
+        return f"its output must be a tensor, got {type(logits).__name__}"
+    return "" if logits.shape == expected else f"its output must be {expected}, got {tuple(logits.shape)}"

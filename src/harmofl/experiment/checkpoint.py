@@ -1,0 +1,110 @@
+"""The server's state between two rounds, as a safetensors file that names those of the sites."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harmofl.errors import RunError
+from harmofl.federated.messages import ServerState
+from harmofl.federated.tensors import Arrays
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on; randomness needs no state, it comes from (seed, round, site).
+
+    Args:
+        server: the server's state after its round.
+        best_round: the round with the best mean validation score so far; 0 before any.
+        files: the file with what a site keeps, by site; see `harmofl.experiment.client_states`.
+    """
+
+    server: ServerState
+    best_round: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def pack(checkpoint: Checkpoint) -> bytes:
+    """The checkpoint as the content of a safetensors file."""
+    from safetensors.torch import save
+
+    arrays: dict[str, Tensor] = {}
+    groups = flatten(arrays, "server", {"weights": checkpoint.server.weights})
+    groups += flatten(arrays, "extras", checkpoint.server.extras)
+    about = {
+        "round": str(checkpoint.server.round),
+        "best_round": str(checkpoint.best_round),
+        "groups": json.dumps(groups),
+        "params": json.dumps(checkpoint.server.params),
+        "sites": str(checkpoint.server.sites),
+        "files": json.dumps(dict(checkpoint.files)),
+    }
+    return save(arrays, about)
+
+
+def unpack(path: Path) -> Checkpoint:
+    """The checkpoint in a file that `pack` made.
+
+    Raises:
+        RunError: if it is damaged or something else.
+    """
+    arrays, about = read_arrays(path)
+    try:
+        return _checkpoint(arrays, about)
+    except (KeyError, ValueError, StopIteration):
+        raise RunError(f"{path}: is not the checkpoint of a run; start the run again") from None
+
+
+def flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> list[str]:
+    """Add `prefix/group/name` entries; return the groups, of which some may be empty."""
+    seen = {value.data_ptr() for value in into.values()}
+    for group, arrays in groups.items():
+        for name, value in arrays.items():
+            alone = value.clone() if value.data_ptr() in seen else value  # the format refuses shared memory
+            into[f"{prefix}/{group}/{name}"] = alone.contiguous()
+            seen.add(value.data_ptr())
+    return [f"{prefix}/{group}" for group in groups]
+
+
+def unflatten(arrays: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Undo `flatten`: the arrays by the groups that it named.
+
+    Raises:
+        StopIteration: if one is of none.
+    """
+    groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for key, value in arrays.items():
+        group = next(name for name in groups if key.startswith(f"{name}/"))
+        groups[group][key.removeprefix(f"{group}/")] = value
+    return groups
+
+
+def _checkpoint(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Checkpoint:
+    groups = unflatten(arrays, json.loads(about["groups"]))
+    extras = {group.removeprefix("extras/"): entries for group, entries in groups.items() if group[:7] == "extras/"}
+    params = tuple(json.loads(about["params"]))
+    server = ServerState(int(about["round"]), groups["server/weights"], extras, params, int(about.get("sites", 0)))
+    files = json.loads(about["files"])
+    return Checkpoint(server, int(about["best_round"]), files)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: could not be read ({error}); restore it, or train again") from None

@@ -1,0 +1,126 @@
+"""What sites keep from round to round, in memory as far as it fits, else in files that the checkpoint names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harmofl.errors import RunError
+from harmofl.experiment.checkpoint import flatten, read_arrays, unflatten
+from harmofl.federated.messages import ClientState
+from harmofl.federated.tensors import num_bytes
+from harmofl.utils.atomic_files import storing, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MEMORY = 1 << 30
+"""Bytes of states that are held; beyond that, those not used for longest are read anew when their site takes part."""
+
+
+class SiteStates(Mapping[str, ClientState]):
+    """Every site's state by its name.
+
+    A state that was written stays where it is until a checkpoint names its successor, so that a kill at any moment
+    leaves all that the last checkpoint names.
+
+    Args:
+        folder: of the files.
+        files: of the states that are there already, by site.
+        memory: bytes that may be held; `MEMORY` if not given.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, str] | None = None, memory: int | None = None) -> None:
+        self.folder, self.memory = folder, MEMORY if memory is None else memory
+        self._files = dict(files or {})
+        self._held: OrderedDict[str, ClientState] = OrderedDict()
+        self._unsaved: dict[str, int] = {}
+
+    def __getitem__(self, site: str) -> ClientState:
+        if site in self._held:
+            self._held.move_to_end(site)
+            return self._held[site]
+        return read_state(self.folder / self._files[site])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._files, *self._held}))
+
+    def __len__(self) -> int:
+        return len({*self._files, *self._held})
+
+    def check(self) -> None:
+        """Raise RunError unless every file is there."""
+        for site, name in self._files.items():
+            if not (self.folder / name).is_file():
+                raise RunError(f"{self.folder / name}: what {site} keeps must be here, but is not; start the run again")
+
+    def keep(self, round_number: int, states: Mapping[str, ClientState]) -> None:
+        """Take the new states of the sites that took part in a round.
+
+        Raises:
+            StorageError: if they do not fit into memory and cannot be written.
+        """
+        for site, state in states.items():
+            self._held[site] = state
+            self._held.move_to_end(site)
+            self._unsaved[site] = round_number
+        held = sum(map(_bytes, self._held.values()))
+        while held > self.memory and len(self._held) > 1:
+            site, state = next(iter(self._held.items()))
+            self._write(site)
+            held -= _bytes(state)
+            del self._held[site]
+
+    def save(self) -> dict[str, str]:
+        """Write every state that is not yet; returns the file of each site.
+
+        Raises:
+            StorageError: if one cannot be written.
+        """
+        for site in list(self._unsaved):
+            self._write(site)
+        return dict(self._files)
+
+    def tidy(self) -> None:
+        """Delete the files that no state is in any more, once a checkpoint names the others."""
+        named = set(self._files.values())
+        for path in self.folder.glob("*.safetensors"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def _write(self, site: str) -> None:
+        if site not in self._unsaved:
+            return
+        name = f"{hashlib.sha256(site.encode()).hexdigest()[:16]}-{self._unsaved[site]}.safetensors"
+        write_state(self.folder / name, self._held[site])
+        self._files[site] = name
+        del self._unsaved[site]
+
+
+def _bytes(state: ClientState) -> int:
+    return sum(map(num_bytes, state.values()))
+
+
+def write_state(path: Path, state: ClientState) -> None:
+    """Write what a site keeps; StorageError if that fails."""
+    from safetensors.torch import save
+
+    with storing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Tensor] = {}
+    groups = flatten(arrays, "state", state)
+    write_atomic(path, save(arrays, {"groups": json.dumps(groups)}))
+
+
+def read_state(path: Path) -> ClientState:
+    """Undo `write_state`; RunError if the file is damaged or something else."""
+    arrays, about = read_arrays(path)
+    try:
+        groups = unflatten(arrays, json.loads(about["groups"]))
+    except (KeyError, ValueError, StopIteration):
+        raise RunError(f"{path}: is not what a site of a run keeps; start the run again") from None
+    return {name.removeprefix("state/"): entries for name, entries in groups.items()}

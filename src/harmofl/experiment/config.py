@@ -1,0 +1,346 @@
+"""An experiment as text: a TOML file, options of the command line, and the defaults of the task.
+
+[run]         name, seed, device, threads, workers, checkpoint_every, diagnostics
+[data]        folder, size, channels, slices, levels, sites, unseen, split, split_seed, images_per_site, cache, source
+[method]      name, and the method's hyperparameters
+[network]     name, norm, values, options
+[training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
+              compile, augment, last_image, updates
+[evaluation]  metric, batch_size, test_batch_size, batches, validation, every, test_every_round
+[privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from harmofl.data.layout.reader import check_folder
+from harmofl.errors import ConfigError, DataError
+from harmofl.evaluation.metrics import MAIN_METRIC
+from harmofl.methods import check_names, make_method
+from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
+from harmofl.utils.hardware import default_threads
+
+Section = dict[str, Any]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flags_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """true is not 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
+
+def _named(folder: object) -> object:
+    if folder == "":
+        raise ValueError("must name a folder")
+    return folder
+
+
+def _images_per_site(value: object) -> object:
+    if value not in ("all", "smallest") and not (type(value) is int and value >= 1):
+        raise ValueError('must be a whole number of at least 1, "smallest" or "all"')
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_named)]
+
+
+class RunTable(_Table):
+    """Where and how the run is carried out."""
+
+    name: str = Field("run", pattern=r"^[^/\\]+$")
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
+    threads: int = Field(0, ge=0, le=1024, description="of each process; 0: OMP_NUM_THREADS, or a share of the cores")
+    workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measured, loop or processes")
+    checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
+    diagnostics: bool = Field(False, description="measure drift, dissimilarity and sharpness in every round")
+
+
+class DataTable(_Table):
+    """Which images, and how they are decoded."""
+
+    folder: Folder
+    size: tuple[int, int] | None = None
+    channels: int | None = Field(None, ge=1)
+    slices: Literal["all", "foreground", "inner"] | None = Field(
+        None, description="of volumes; inner: with a mask, but not the first and the last; as federation.toml says"
+    )
+    levels: Levels = Field("rounded", description="how volumes become 8 bit; truncated: as released")
+    sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these take part")
+    unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
+    split: Literal["given", "images"] = Field("given", description="images: 64/16/20 % of single images, at random")
+    split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
+    images_per_site: Annotated[int | str, BeforeValidator(_images_per_site)] = Field(
+        "all", description="training images that a site uses, its first; smallest: as many as the smallest site has"
+    )
+    cache: Folder | None = Field(None, description="keep decoded images here, mapped, and not in memory")
+    source: str = Field("", description="where the data can be had, in words")
+
+
+class NetworkTable(_Table):
+    """Which network; `name` is densenet, unet or a dotted name of any torch or MONAI network."""
+
+    name: str | None = None
+    norm: Normalization = "instance"
+    values: Literal["0..1", "0..255"] = Field("0..1", description="what the network reads of an 8-bit image")
+    options: Section = Field(default_factory=dict)
+
+
+class TrainingTable(_Table):
+    """How every site trains."""
+
+    rounds: int = Field(100, ge=1)
+    participation: float = Field(1.0, gt=0, le=1, description="which share of the sites is drawn for each round")
+    epochs: int = Field(1, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    optimizer: Literal["sgd", "adam"] | None = None
+    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
+    loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
+    precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
+    compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
+    augment: Augmentation = Field("none", description="flips: and quarter turns of square images")
+    last_image: Literal["joined", "alone"] = Field(
+        "joined", description="a single image that is left over: with the batch before it, or a batch of its own"
+    )
+    updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: half the bytes, see compression")
+
+
+class EvaluationTable(_Table):
+    """How models are scored."""
+
+    metric: str | None = Field(None, description="by which the round is chosen and methods are compared")
+    batch_size: int = Field(32, ge=1)
+    test_batch_size: int | None = Field(None, ge=1, description="in the final test; as batch_size")
+    batches: Literal["mixed", "in-order"] = Field("mixed", description="mixed: in one random order for ever")
+    validation: Literal["images", "batches"] = Field("images", description="batches: the mean of the batches' scores")
+    every: int = Field(1, ge=1, description="rounds between validations; the last is always validated")
+    test_every_round: bool = False
+
+
+class PrivacyTable(_Table):
+    """What keeps updates from telling of a site or its images; all of it is off unless set."""
+
+    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="norm that no update is longer than")
+    noise: float = Field(0.0, ge=0, allow_inf_nan=False, description="standard deviation of the noise, in clips")
+    noise_of: Literal["update", "sum"] = Field("update", description="sum: shares of it, to be summed under masks")
+    amplitude_clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="clip of a site's amplitude")
+    sites: int = Field(3, ge=2, description="fewest sites of a sum, for masks and shares of noise")
+    masks: bool = Field(False, description="secure aggregation in deployments: the server sees sums alone")
+    min_images: int = Field(0, ge=0, description="fewest images that an amplitude is sent of")
+    delta: float = Field(1e-5, gt=0, lt=1, description="of the statement of what was spent")
+
+    @field_validator("noise")
+    @classmethod
+    def _clipped(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("clip", 0) is None:
+            raise ValueError("needs privacy.clip, the norm that the noise is reckoned from")
+        return value
+
+
+class Experiment(_Table):
+    """Everything that decides a run's result."""
+
+    data: DataTable
+    run: RunTable = RunTable()  # type: ignore[call-arg]
+    method: Section = Field(default_factory=dict, validate_default=True)
+    network: NetworkTable = NetworkTable()  # type: ignore[call-arg]
+    training: TrainingTable = TrainingTable()  # type: ignore[call-arg]
+    evaluation: EvaluationTable = EvaluationTable()  # type: ignore[call-arg]
+    privacy: PrivacyTable = PrivacyTable()  # type: ignore[call-arg]
+
+    @field_validator("method")
+    @classmethod
+    def _named(cls, value: Section) -> Section:
+        return {"name": "harmofl", **value}
+
+    @property
+    def split_seed(self) -> int:
+        """Of the split of data that have none."""
+        return self.run.seed if self.data.split_seed is None else self.data.split_seed
+
+
+TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
+    "classification": {
+        "network": {"name": "densenet"},
+        "training": {"batch_size": 32, "optimizer": "sgd", "lr": 1e-3, "loss": "cross-entropy"},
+        "evaluation": {"metric": MAIN_METRIC["classification"]},
+    },
+    "segmentation": {
+        "network": {"name": "unet"},
+        "training": {"batch_size": 16, "optimizer": "adam", "lr": 1e-4, "loss": "dice-ce"},
+        "evaluation": {"metric": MAIN_METRIC["segmentation"]},
+    },
+}
+"""The paper's settings of the histology and the prostate experiment (batch size: for smaller sites than Camelyon17)."""
+
+
+_EXAMPLES = {
+    "data": "data.folder=hospitals",
+    "run": "run.seed=1",
+    "method": "method.name=fedavg",
+    "network": "network.name=unet",
+    "training": "training.lr=0.01",
+    "evaluation": "evaluation.batch_size=8",
+    "privacy": "privacy.min_images=20",
+}
+
+
+def load_experiment(
+    path: Path | None, changes: Mapping[str, Any], check: Callable[["Experiment"], object] = lambda experiment: None
+) -> Experiment:
+    """Read an experiment from TOML (or start from nothing) and apply changes by dotted key.
+
+    Args:
+        path: the TOML file, or None.
+        changes: such as {"training.lr": 0.01}; a key without a dot is a hyperparameter of the method.
+        check: raises an error for what else must hold, before the method is made, for which torch must be imported.
+
+    Raises:
+        ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range.
+    """
+    tables = _read(path) if path else {}
+    tables.pop("versions", None)
+    tables.setdefault("data", {})
+    tables, where = changed(tables, changes), str(path) if path else "the command line"
+    experiment = _parsed(tables, where)
+    check(experiment)
+    _check_method(experiment, where, make_method)
+    return experiment
+
+
+def check_data(data: DataTable) -> None:
+    """Raise DataError unless the folder is there."""
+    if data.source and not data.folder.exists():
+        raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
+    check_folder(data.folder)
+
+
+def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
+    """The tables with changes by dotted key, as in `load_experiment`.
+
+    Raises:
+        ConfigError: for the key of a whole table.
+    """
+    result = deepcopy(dict(tables))
+    for key, value in changes.items():
+        if key in Experiment.model_fields:
+            raise ConfigError(f"{key} is a table; set one of its values, such as {_EXAMPLES[key]}")
+        _put(result, key if "." in key else f"method.{key}", value)
+    return result
+
+
+def validated(tables: Mapping[str, Any], where: str) -> Experiment:
+    """The experiment in these tables, every value checked."""
+    experiment = _parsed(tables, where)
+    _check_method(experiment, where, make_method)
+    return experiment
+
+
+def _parsed(tables: Mapping[str, Any], where: str) -> Experiment:
+    """Every value checked but for the range of hyperparameters."""
+    try:
+        experiment = Experiment.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, where)) from None
+    _check_method(experiment, where, check_names)
+    return experiment
+
+
+def _check_method(experiment: Experiment, where: str, check: Callable[[str, Section], object]) -> None:
+    options = dict(experiment.method)
+    try:
+        check(options.pop("name"), options)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def resolved(experiment: Experiment, task: Task) -> Experiment:
+    """The experiment with nothing left open: the task's defaults, the number of threads, the method's defaults."""
+    tables = experiment.model_dump()
+    for section, defaults in TASK_DEFAULTS[task].items():
+        for key, value in defaults.items():
+            if tables[section][key] is None:
+                tables[section][key] = value
+    tables["run"]["threads"] = tables["run"]["threads"] or default_threads(tables["run"]["workers"])[0]
+    for key in ("folder", "cache"):
+        tables["data"][key] = tables["data"][key] and Path(tables["data"][key]).resolve()
+    options = dict(tables["method"])
+    name = options.pop("name")
+    tables["method"] = {"name": name, **vars(make_method(name, options))}
+    return Experiment.model_validate(tables)
+
+
+def to_toml(experiment: Experiment, versions: Mapping[str, str]) -> str:
+    """The experiment as TOML, with a table of versions that `load_experiment` ignores, the package's own last."""
+    tables = experiment.model_dump(mode="json", exclude_none=True)
+    last = {name: versions[name] for name in sorted(versions, key=lambda name: name == "harmofl")}
+    return tomli_w.dumps({**tables, "versions": last} if versions else tables)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`key=value` options of the command line; values as TOML, or else as text.
+
+    Raises:
+        ConfigError: for one without "=".
+    """
+    parsed = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set takes key=value, such as training.lr=0.01, got {setting!r}")
+        parsed[key.strip()] = parse_value(text.strip())
+    return parsed
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line, as TOML or else as text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read(path: Path) -> Section:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration; see configs/ for examples") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: must be a TOML file, but {error}") from None
+
+
+def _put(table: Section, dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{dotted}: {parent} must be a table to set a value in it, got {table!r}")
+    table[last] = deepcopy(value)
+
+
+def _one_line(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        model: Any = Experiment
+        for part in first["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        return f"{where}: unknown key {key!r}; known here are {', '.join(model.model_fields)}"
+    if first["type"] == "missing":
+        return f"{where}: {key} is missing; give it there or with --set {key}=..."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

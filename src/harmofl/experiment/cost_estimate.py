@@ -1,0 +1,322 @@
+"""What a run will take, from a few measured steps: time, bytes on the wire, memory and disk."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from harmofl.data.site import Site
+from harmofl.evaluation.scoring import score
+from harmofl.experiment.backend_choice import processes, that_fit
+from harmofl.experiment.checkpoint import Checkpoint
+from harmofl.experiment.config import Experiment
+from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.setup import Trial
+from harmofl.federated.client import run_client
+from harmofl.federated.messages import AMPLITUDE, Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.tensors import num_bytes
+from harmofl.utils.timing import Meter, Progress
+
+T = TypeVar("T")
+BUDGET = 60.0
+"""Seconds that measuring takes at most, if nobody says."""
+ENOUGH = 6.0
+"""Seconds that training steps are measured for, if they are not fewer and the budget allows it."""
+BUSY = 0.8
+"""Cores are busy below this share of processor time. Without other work it is 1, or more with several threads."""
+_FEWEST = 3  # steps beyond the first two
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take here.
+
+    Args:
+        sites: how many there are.
+        drawn: how many of them train in a round.
+        rounds: how many.
+        steps: training steps that were measured.
+        validated: images whose validation was measured; if none, it is taken to be as slow as training.
+        short: whether the budget allowed less than is usually measured.
+        share: processor time by wall time of what was measured, 1 at most; 1 on GPUs and where that took no 2 seconds.
+        start: seconds until the first round.
+        training: seconds of a round that its sites train.
+        validation: seconds of a validated round that it takes to validate.
+        rest: seconds of a round for the average, the checkpoint, and testing if that is wanted in every round.
+        test: seconds in the end.
+        seconds: in all.
+        idle: seconds in all, at most, if no computation takes longer than its processor time.
+        idle_round: of these, of a validated round.
+        bytes_up: all sites of a round together send.
+        bytes_down: they receive.
+        wire: bytes in all rounds.
+        memory: bytes of all processes.
+        disk: bytes of the run folder.
+    """
+
+    sites: int
+    drawn: int
+    rounds: int
+    steps: int
+    validated: int
+    short: bool
+    share: float
+    start: float
+    training: float
+    validation: float
+    rest: float
+    test: float
+    seconds: float
+    idle: float
+    idle_round: float
+    bytes_up: int
+    bytes_down: int
+    wire: int
+    memory: int
+    disk: int
+
+    @property
+    def a_round(self) -> float:
+        """Seconds of a validated round."""
+        return self.training + self.validation + self.rest
+
+    @property
+    def busy(self) -> bool:
+        """Whether other work had the cores while this was measured."""
+        return self.share < BUSY
+
+
+def forecast(
+    experiment: Experiment, progress: Progress, budget: float = BUDGET, told: Callable[[str], None] | None = None
+) -> Forecast:
+    """Read the images, take a few steps at the largest site, validate a little, and reckon.
+
+    Args:
+        experiment: what is going to be run.
+        progress: told what is done: which site is read, how many of its images are and how many there are; then what is
+            measured, seconds of the budget that are spent, and the budget.
+        budget: seconds for measuring. Nothing is begun that would take longer than what is left, but for the first
+            step, one average and one checkpoint. Reading and the first compilation take what they take.
+        told: told in one line each what was understood of the folder, and warnings.
+
+    Raises:
+        HarmoFLError: what the run itself would be refused for.
+    """
+    begin = time.perf_counter()
+    trial = Trial.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total), None, told)
+    server = trial.start()
+    start = time.perf_counter() - begin
+    meter = Meter(budget, trial.training.device.type == "cpu", progress)
+    steps = _steps(trial, server, meter)
+    drawn, count = len(trial.drawn(1)), processes(trial)
+    average, server = _averaging(trial, steps, meter)
+    meter.tell("a checkpoint")
+    keeping, disk, states = _keeping(trial, server, steps.state, drawn)
+    once, validation, test, validated = _validation(trial, server, meter, steps.line(steps.batch) / steps.batch)
+    costs = [steps.line(len(site.train) * trial.training.epochs) for site in trial.training_sites]
+    training = _side_by_side(costs, drawn, trial)
+    rounds, table = trial.experiment.training.rounds, trial.experiment
+    validations = -(-rounds // table.evaluation.every)
+    tests = test * table.evaluation.test_every_round
+    rest = average + keeping / table.run.checkpoint_every + tests
+    seconds = start + once + rounds * (training + rest) + validations * validation + test
+    up, down = steps.update.num_bytes(), steps.broadcast.num_bytes()
+    first = steps.first.num_bytes() + steps.opened.num_bytes()
+    return Forecast(
+        sites=len(trial.training_sites),
+        drawn=drawn,
+        rounds=rounds,
+        steps=steps.count,
+        validated=validated,
+        short=meter.short,
+        share=meter.share,
+        start=start + float(once[0]),
+        training=float(training[0]),
+        validation=float(validation[0]),
+        rest=float(rest[0]),
+        test=float(test[0]),
+        seconds=float(seconds[0]),
+        idle=float(seconds.min()),
+        idle_round=float((training + validation + rest).min()),
+        bytes_up=trial.method.sends * drawn * up,
+        bytes_down=trial.method.sends * drawn * down,
+        wire=trial.method.sends * (drawn * (first + (rounds - 1) * (up + down)) + _late(trial, steps.broadcast)),
+        memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
+        disk=disk,
+    )
+
+
+def _late(trial: Trial, broadcast: Broadcast) -> int:
+    """Bytes of the amplitudes that sites send which do not take part in round 1, but later."""
+    first, *later = (trial.drawn(k + 1) for k in range(trial.experiment.training.rounds))
+    late = {site.name for drawn in later for site in drawn} - {site.name for site in first}
+    return len(late) * num_bytes({n: v for n, v in broadcast.weights.items() if n == AMPLITUDE})
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What the training steps told.
+
+    Args:
+        opened: what the server sends in the first round.
+        first: what comes back then.
+        server: after that.
+        average: pair of seconds of taking it in.
+        broadcast: what it sends in a later round.
+        update: what comes back then.
+        state: what then stays at the site.
+        batch: images of a step.
+        line: pair of seconds of a site's share of a round, by its images.
+        count: steps that it was measured on.
+    """
+
+    opened: Broadcast
+    first: ClientUpdate
+    server: ServerState
+    average: np.ndarray
+    broadcast: Broadcast
+    update: ClientUpdate
+    state: ClientState
+    batch: int
+    line: Callable[[int], np.ndarray]
+    count: int
+
+
+def _steps(trial: Trial, server: ServerState, meter: Meter) -> _Steps:
+    """One step of the first round, which also warms up; one of the next, and some more, as far as the budget goes."""
+    largest = max(trial.training_sites, key=lambda site: len(site.train))
+    batch, opened = min(trial.training.batch_size, len(largest.train)), trial.method.broadcast(server)
+    warm, (first, state) = meter.time("the first step", lambda: _train(trial, largest, opened, batch))
+    average, server = meter.time("an average", lambda: trial.method.aggregate(server, [first]))
+    broadcast, guess = trial.method.broadcast(server), float(warm[0])
+    told = partial(_Steps, opened, first, server, average, broadcast)
+    if trial.experiment.training.compile:  # what it took to compile tells nothing of the next step
+        meter.restart()
+        guess = 0.0
+    if not meter.fitting(1, guess):
+        meter.judge(warm)
+        return told(first, state, batch, _line(batch, warm), 1)
+    low, (update, kept) = meter.time("a step", lambda: _train(trial, largest, broadcast, batch, state))
+    meter.judge(low)
+    if (more := _more_steps(len(largest.train) // batch - 1, float(low[0]), meter)) < 1:
+        return told(update, kept, batch, _line(batch, low), 1)
+    images = (1 + more) * batch
+    high, _ = meter.time(f"{1 + more} steps", lambda: _train(trial, largest, broadcast, images, state))
+    meter.judge(high)
+    return told(update, kept, batch, _line(batch, low, images, high), 2 + more)
+
+
+def _more_steps(there: int, each: float, meter: Meter) -> int:
+    """How many steps beside a first one are measured, within half of what is left: the rest is for validation."""
+    wanted = min(max(_FEWEST, int(ENOUGH / max(each, 1e-6))), there)
+    return meter.fitting(1 + wanted, 2 * each) - 1 if wanted > 0 else 0
+
+
+def _line(few: int, low: np.ndarray, more: int = 0, high: np.ndarray | None = None) -> Callable[[int], np.ndarray]:
+    """Pair of seconds by images, through two measurements, or through one and zero."""
+    if high is None:
+        return lambda images: low * images / few
+    slope = np.maximum(high - low, 0.0) / (more - few)
+    fixed = np.maximum(low - slope * few, 0.0)
+    return lambda images: fixed + slope * images
+
+
+def _averaging(trial: Trial, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
+    """Pair of seconds for a round's average, and the server after it."""
+    updates = [replace(steps.update, site=site.name) for site in trial.drawn(1)]
+    count = max(meter.fitting(len(updates), float(steps.average[0])), 1)
+    average, server = meter.time("an average", lambda: trial.method.aggregate(steps.server, updates[:count]))
+    return average * len(updates) / count, server
+
+
+def _train(
+    trial: Trial, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
+) -> tuple[ClientUpdate, ClientState]:
+    """One epoch of some of a site's images."""
+    fewer = replace(site, train=site.train.first(images))
+    return run_client(trial.method, fewer, broadcast, state or {}, replace(trial.training, epochs=1))
+
+
+def _side_by_side(costs: Sequence[np.ndarray], drawn: int, trial: Trial) -> np.ndarray:
+    """Seconds that a round trains: its sites one after the other, or as far as processes can, beside each other."""
+    total: np.ndarray = np.mean(costs, axis=0) * drawn
+    if (at_once := min(processes(trial), that_fit(trial))) < 2:
+        return total
+    longest = np.max(costs, axis=0) if drawn == len(costs) else np.zeros(2)
+    return np.maximum(total / at_once, longest)
+
+
+def _validation(
+    trial: Trial, server: ServerState, meter: Meter, step: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Pairs of seconds of the first time, to validate and to test every site; on how many images they were measured.
+
+    A few batches of the largest site are validated; how many fit is told by training, of which an image takes longer.
+    """
+    sites = trial.federation.sites
+    largest = max(sites, key=lambda site: len(site.val))
+    every = (*sites, *trial.unseen)
+    once, line, count = np.zeros(2), _line(1, step), 0
+    size = meter.fitting(min(trial.experiment.evaluation.batch_size, len(largest.val)), float(step[0]))
+    if size >= min(2, len(largest.val)):
+        once, line, count = _validating(trial, server, largest, size, meter, size * step)
+    val = np.sum([line(len(site.val)) for site in sites], axis=0)
+    return once, val, np.sum([line(len(site.test)) for site in every], axis=0), count
+
+
+def _validating(
+    trial: Trial, server: ServerState, site: Site, size: int, meter: Meter, most: np.ndarray
+) -> tuple[np.ndarray, Callable[[int], np.ndarray], int]:
+    """Pair of seconds of the first time; a pair by images, at most `most` for `size` of them; and images measured."""
+    first, _ = meter.time("validation", lambda: _scored(trial, site, server, size))  # imports what scores need
+    one = np.minimum(first, most)
+    if meter.fitting(1, float(one[0])):
+        one, _ = meter.time("validation", lambda: _scored(trial, site, server, size))
+        meter.judge(one)
+    once = np.full(2, max(float(first[0] - one[0]), 0.0))
+    batches = min(int(ENOUGH / 2 / max(float(one[0]), 1e-6)), -(-len(site.val) // size))
+    count = min(len(site.val), size * meter.fitting(batches, float(one[0])))
+    if count <= size:
+        return once, _line(size, one), size
+    more, _ = meter.time("validation", lambda: _scored(trial, site, server, count))
+    meter.judge(more)
+    return once, _line(size, one, count, more), count
+
+
+def _scored(trial: Trial, site: Site, server: ServerState, images: int) -> Mapping[str, float]:
+    fewer = replace(site, val=site.val.first(images))
+    return score(trial.predict(fewer, "val", server.weights), fewer, "val")
+
+
+def _keeping(trial: Trial, server: ServerState, state: ClientState, drawn: int) -> tuple[float, int, int]:
+    """Seconds to write a round's checkpoint and, every other time, a best model; bytes on disk and of states held."""
+    with tempfile.TemporaryDirectory(prefix="harmofl-") as folder:
+        journal = Journal.create(Path(folder) / "run", "", {})
+        journal.states.keep(1, {site.name: state for site in trial.drawn(1)})
+        begin = time.perf_counter()
+        journal.save(Checkpoint(server))
+        writing = time.perf_counter() - begin
+        journal.save_model(1, server.weights, {})
+        model = time.perf_counter() - begin - writing
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    one = sum(map(num_bytes, state.values()))
+    everywhere = one * len(trial.training_sites)
+    return writing + model / 2, size + one * (len(trial.training_sites) - drawn), min(everywhere, journal.states.memory)
+
+
+def _peak() -> int:
+    """Bytes that this process has had in memory at most, its GPU's included."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return used + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)

@@ -1,0 +1,112 @@
+"""What the [privacy] table of an experiment asks for: checked against method, network and sites, and made ready."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import nn
+
+from harmofl.data.site import Site
+from harmofl.errors import ConfigError
+from harmofl.experiment.config import Experiment, PrivacyTable
+from harmofl.federated.client import Protect
+from harmofl.federated.compression import rounded
+from harmofl.federated.messages import AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.methods import FedAvg
+from harmofl.models.bn_calibration import mixes
+from harmofl.privacy.accounting import epsilon
+from harmofl.privacy.noise import Noise, share, simulated
+
+
+def noise_of(table: PrivacyTable) -> Noise | None:
+    """What is added to an update before it leaves its site; None if nothing is."""
+    if table.clip is None:
+        return None
+    multiplier = share(table.noise, table.noise_of, table.sites)
+    return Noise(clip=table.clip, multiplier=multiplier, amplitude_clip=table.amplitude_clip or 0.0)
+
+
+def simulated_protection(experiment: Experiment) -> Protect | None:
+    """What becomes of an update on one machine, where noise comes from the seed; None if it stays as it is."""
+    noise, small = noise_of(experiment.privacy), experiment.training.updates == "bfloat16"
+    if noise is None:
+        return rounded if small else None
+    return partial(_noised, noise, experiment.run.seed, small)
+
+
+def _noised(noise: Noise, seed: int, small: bool, update: ClientUpdate, broadcast: Broadcast) -> ClientUpdate:
+    update = simulated(noise, seed, update, broadcast)
+    return rounded(update, broadcast) if small else update
+
+
+def check_method(experiment: Experiment, method: FedAvg) -> None:
+    """Raise ConfigError unless the method can be kept as private as is asked for."""
+    table, name = experiment.privacy, experiment.method["name"]
+    asked = "privacy.masks" if table.masks else "privacy.clip"
+    if table.masks or table.clip is not None:
+        if method.pooled or not method.sends:
+            raise ConfigError(f"{asked}: {name} sends no updates; leave it out")
+        if method.sent:
+            raise ConfigError(
+                f"{asked}: {name} sends {', '.join(method.sent)} beside the weights; choose another method"
+            )
+        if method.weighting != "uniform":
+            raise ConfigError(f'{asked}: method.weighting must be "uniform", got {method.weighting!r}')
+    if table.masks and method.average != "mean":
+        raise ConfigError(
+            f'privacy.masks: method.average must be "mean", as only sums are seen, got {method.average!r}'
+        )
+    if table.masks and experiment.training.updates != "float32":
+        raise ConfigError("privacy.masks: masked numbers are whole and cannot be smaller; set training.updates=float32")
+    if table.clip is not None and method.layer() and table.amplitude_clip is None:
+        raise ConfigError(
+            "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "
+            "more than height x width x sqrt(channels) of an image"
+        )
+    if table.min_images > 1 and "bank" in method.sent:
+        raise ConfigError(f"privacy.min_images: {name} sends amplitudes of single images; set it to 0")
+
+
+def check_model(table: PrivacyTable, method: FedAvg, model: nn.Module) -> None:
+    """Raise ConfigError if the network has statistics of images that would be sent beside its params."""
+    if table.clip is None:
+        return
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point() and name != AMPLITUDE and method.is_shared(model, name):
+            raise ConfigError(
+                f"privacy.clip: {name} would be sent, which noise may make senseless; set network.norm to batch-stats, "
+                "group or instance, or method.name to fedbn or silobn"
+            )
+
+
+def check_images(table: PrivacyTable, method: FedAvg, sites: Sequence[Site]) -> None:
+    """Raise ConfigError if a site would send an amplitude of too few images."""
+    for site in sites if method.layer() else ():
+        if len(site.train) < table.min_images:
+            raise ConfigError(
+                f"{site.name}: an amplitude that is sent must be of at least {table.min_images} images "
+                f"(privacy.min_images), got {len(site.train)}; leave the site out, or set method.band=off"
+            )
+
+
+def tells_statistics(table: PrivacyTable, model: nn.Module) -> bool:
+    """Whether the model needs a site's means and variances in its layers, and these do not undo a protection."""
+    return mixes(model) and not table.noise and not table.masks
+
+
+def statement(experiment: Experiment, method: FedAvg, deployed: bool) -> list[str]:
+    """What is protected and what is not, in plain words."""
+    table, rounds, said = experiment.privacy, experiment.training.rounds, list[str]()
+    if table.noise:
+        spent = epsilon(table.noise, rounds + bool(method.layer()), table.delta)
+        where = "each update" if table.noise_of == "update" else f"each sum over at least {table.sites} sites"
+        said.append(
+            f"privacy: {where} is noised; after {rounds} rounds, whether a site took part shows by at most epsilon "
+            f"{spent:.3g} at delta {table.delta:g}; losses, scores and numbers of images are told as they are"
+        )
+    elif table.clip is not None:
+        said.append("privacy: updates are clipped, but without noise that promises nothing; set privacy.noise")
+    if table.noise and not deployed:
+        said.append("privacy: the noise comes from run.seed here, and whoever knows that can remove it")
+    if table.masks and not deployed:
+        said.append("privacy: nothing is masked on one machine; masks are for `harmofl deploy`")
+    return said

@@ -1,0 +1,347 @@
+"""The run folder: what a run was asked to do, what happened in each round, and what is needed to go on.
+
+config.toml        the experiment as resolved, with versions and seeds
+rounds.jsonl       one RoundRecord a round, appended and flushed
+diagnostics.jsonl  if asked for, what was measured in each round, see `harmofl.analysis.diagnostics`
+checkpoint/        state.safetensors: the server's state after a round; sites/: what each site keeps
+model/             the best global model by mean validation score: model.safetensors + model.json
+result.json        the chosen model's scores, when the run has finished
+cases.json         the chosen model's score of every single test case
+samples.npz, probabilities.npz, amplitudes.npz: for the report, see `harmofl.experiment.artifacts`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harmofl.errors import RunError
+from harmofl.experiment.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
+from harmofl.experiment.client_states import SiteStates
+from harmofl.federated.tensors import Arrays
+from harmofl.utils.atomic_files import check_writable, locked, storing, strict_json, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Scores = Mapping[str, Mapping[str, float]]
+"""site -> metric -> value."""
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One line of rounds.jsonl.
+
+    Args:
+        round: from 1.
+        seconds: wall time of training, aggregation and validation.
+        train_loss: mean training loss per site.
+        bytes_up: what all sites sent, in bytes.
+        bytes_down: what the server sent to all sites, in bytes.
+        bytes_kept: what the site that keeps most keeps until the next round, its optimizer's moments included.
+        bytes_held: what the method held in memory at a site while training, beside the model and its optimizer.
+        val: validation scores per site, in the rounds that are validated.
+        best: whether this is the best round so far by mean validation score.
+        test: test scores per site, only if asked for every round; never used to choose.
+        left_out: why a site that was drawn for the round has no part in it, by its name; in deployments.
+    """
+
+    round: int
+    seconds: float
+    train_loss: Mapping[str, float]
+    bytes_up: int
+    bytes_down: int
+    bytes_kept: int
+    bytes_held: int
+    val: Scores | None
+    best: bool
+    test: Scores | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+class Journal:
+    """Reads and writes one run folder.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_path = folder / "config.toml"
+        self.result_path = folder / "result.json"
+        self.diagnostics_path = folder / "diagnostics.jsonl"
+        self._rounds = folder / "rounds.jsonl"
+        self._state = folder / "checkpoint" / "state.safetensors"
+        self._model = folder / "model"
+        self._cases = folder / "cases.json"
+        self.states = SiteStates(self._state.parent / "sites")
+
+    @staticmethod
+    def refuse_used(folder: Path) -> None:
+        """Raise RunError unless the folder is new or empty, and StorageError if nothing can be written there."""
+        check_writable(folder)
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise RunError(
+                f"{folder}: the run folder must be new or empty; choose another --out, go on with "
+                f"`harmofl run --resume {folder}`, or delete it"
+            )
+
+    @classmethod
+    def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> Journal:
+        """Start a run folder, all of it or nothing.
+
+        Raises:
+            RunError: if the folder exists and is not empty.
+            StorageError: if it cannot be written.
+        """
+        cls.refuse_used(folder)
+        beside = cls(folder.resolve().with_name(f".{folder.resolve().name}.tmp"))
+        with storing(folder):
+            shutil.rmtree(beside.folder, ignore_errors=True)
+            for part in (beside._state.parent, beside._model):
+                part.mkdir(parents=True)
+        write_atomic(beside._model / "model.json", strict_json(model_card, indent=2).encode())
+        write_atomic(beside.config_path, config.encode())
+        with storing(folder):
+            beside.folder.replace(folder)
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Journal:
+        """Open the folder of an earlier run.
+
+        Raises:
+            RunError: if there is none, or its configuration is damaged.
+        """
+        journal = cls(folder)
+        if not journal.config_path.is_file():
+            raise RunError(f"{folder}: no run here (config.toml is missing); give the folder of a run")
+        config_of(journal.config_path.read_text(encoding="utf-8", errors="replace"), journal.config_path)
+        return journal
+
+    def is_of(self, card: Mapping[str, Any]) -> bool:
+        """Whether a card says what this run's says; it may say more, as that of a later version does."""
+        return _says(card, self.card())
+
+    def scores_of(self, round_number: int) -> dict[str, dict[str, float | None]] | None:
+        """The validation scores of a round by site; None for round 0."""
+        return self.records()[round_number - 1]["val"] if round_number else None
+
+    def card(self) -> dict[str, Any]:
+        """What `create` was given to describe the model."""
+        return _read_json(self._model / "model.json")
+
+    def append(self, record: RoundRecord) -> None:
+        """Add one round, on the disk before this returns."""
+        row = {key: value for key, value in asdict(record).items() if value is not None}
+        with storing(self._rounds), self._rounds.open("a", encoding="utf-8") as file:
+            file.write(strict_json(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def records(self) -> list[dict[str, Any]]:
+        """All rounds recorded so far.
+
+        Raises:
+            RunError: if the file is damaged or lacks rounds.
+        """
+        rows = [row for row in _lines(self._rounds) if row.strip()]
+        if [_round_of(row) for row in rows] != list(range(1, len(rows) + 1)):
+            raise RunError(f"{self._rounds}: must have one line for every round from 1 on; restore it or start again")
+        return [json.loads(row) for row in rows]
+
+    def earlier(self) -> list[RoundRecord]:
+        """The same as records; none where there is no run yet."""
+        return [RoundRecord(**{"val": None, **row}) for row in self.records()] if self._rounds.exists() else []
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process trains into this folder.
+
+        Raises:
+            RunError: if one does.
+        """
+        with locked(self.folder, "training into"):
+            yield
+
+    def rewind(self, last: int) -> None:
+        """Drop records after round `last`, and a line that a kill cut short: those rounds are run again."""
+        for path in (self._rounds, *([self.diagnostics_path] if self.diagnostics_path.exists() else [])):
+            kept = [row for row in _lines(path) if _round_of(row) <= last]
+            write_atomic(path, "".join(row + "\n" for row in kept).encode())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint, `states` included, and then let the best model take its place in `model/`."""
+        write_atomic(self._state, pack(replace(checkpoint, files=self.states.save())))
+        self.states.tidy()
+        self.settle(checkpoint.best_round)
+
+    def load(self) -> Checkpoint | None:
+        """The last checkpoint, or None if the run was stopped before its first; `states` are those it names.
+
+        Raises:
+            RunError: if the file is damaged.
+        """
+        if not self._state.exists():
+            return None
+        checkpoint = unpack(self._state)
+        self.states = SiteStates(self.states.folder, checkpoint.files)
+        self.states.check()
+        return checkpoint
+
+    def save_model(self, round_number: int, weights: Arrays, own: Mapping[str, Arrays]) -> None:
+        """Keep the model of a round that is the best so far, until the checkpoint that says so is written.
+
+        Args:
+            round_number: the round.
+            weights: the global weights.
+            own: by site, the weights that it keeps for itself; few methods have any.
+        """
+        from safetensors.torch import save
+
+        arrays: dict[str, Tensor] = {}
+        flatten(arrays, "global", {"weights": weights})
+        flatten(arrays, "sites", own)
+        write_atomic(self._waiting(round_number), save(arrays))
+
+    def settle(self, best_round: int) -> None:
+        """Make the model of `best_round` the best model, if it is not yet, and drop those of rounds to be run again."""
+        if self._waiting(best_round).exists():
+            with storing(self._model):
+                self._waiting(best_round).replace(self._model / "model.safetensors")
+        for left in self._model.glob("*round-*"):
+            left.unlink()
+
+    def _waiting(self, round_number: int) -> Path:
+        return self._model / f"round-{round_number}.safetensors"
+
+    def load_model(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+        """The best model's global weights, and by site the weights that it keeps for itself.
+
+        Raises:
+            RunError: if there is none, or it is damaged.
+        """
+        return read_model(self._model)[1:]
+
+    def save_moments(self, moments: Mapping[str, Arrays]) -> None:
+        """Write by site the statistics that the model is used with there, see `harmofl.models.bn_calibration`."""
+        from safetensors.torch import save
+
+        arrays: dict[str, Tensor] = {}
+        flatten(arrays, "sites", moments)
+        write_atomic(self._model / "statistics.safetensors", save(arrays))
+
+    def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the scores of single test cases, see `harmofl.evaluation.metrics.CaseScores`, by site."""
+        write_atomic(self._cases, strict_json(cases).encode())
+
+    def cases(self) -> dict[str, Any]:
+        """What `save_cases` was given.
+
+        Raises:
+            RunError: if it is missing or damaged.
+        """
+        return _read_json(self._cases)
+
+    def result(self) -> dict[str, Any]:
+        """The result of a finished run."""
+        return _read_json(self.result_path)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result; the run is then over."""
+        write_atomic(self.result_path, strict_json(result, indent=2).encode())
+
+
+def config_of(text: str, path: Path) -> dict[str, Any]:
+    """The tables of a run's config.toml with this text; the last line tells the version of this package.
+
+    A file that was cut at a line's end is valid TOML still, and defaults would take the place of what is lost.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is not valid TOML ({error}); restore the file or train again") from None
+    if "harmofl" not in tables.get("versions", ()):
+        raise RunError(
+            f"{path}: must end with the versions that the run was made with, but does not, as if it was cut short; "
+            "restore it or train again"
+        )
+    return tables
+
+
+def model_folder(folder: Path) -> Path:
+    """The model/ folder of a run folder, or the folder itself if it is one; RunError otherwise."""
+    place = folder / "model" if (folder / "model" / "model.json").is_file() else folder
+    if not (place / "model.json").is_file():
+        raise RunError(f"{folder}: must be a run folder or its model/ folder, but model.json is missing")
+    return place
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The card of a model/ folder, its global weights, and by site the weights that it keeps for itself.
+
+    Raises:
+        RunError: if one is missing, or damaged.
+    """
+    arrays, _ = read_arrays(folder / "model.safetensors")
+    weights: dict[str, Tensor] = {}
+    own: dict[str, dict[str, Tensor]] = {}
+    for key, value in arrays.items():
+        kind, _, rest = key.partition("/")
+        group, _, name = rest.partition("/")
+        if kind == "global":
+            weights[name] = value
+        else:
+            own.setdefault(group, {})[name] = value
+    return _read_json(folder / "model.json"), weights, own
+
+
+def read_moments(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """What `Journal.save_moments` wrote into a model/ folder; empty where it wrote nothing.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    path = folder / "statistics.safetensors"
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in (read_arrays(path)[0] if path.exists() else {}).items():
+        _, _, rest = key.partition("/")
+        site, _, name = rest.rpartition("/")
+        found.setdefault(site, {})[name] = value
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: could not be read ({error}); restore it, or train again") from None
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+
+
+def _round_of(row: str) -> int:
+    try:
+        return int(json.loads(row)["round"])
+    except (ValueError, TypeError, KeyError):
+        return 1 << 62
+
+
+def _says(card: object, other: object) -> bool:
+    if isinstance(card, Mapping) and isinstance(other, Mapping):
+        return all(key in card and _says(card[key], value) for key, value in other.items())
+    return card == other

@@ -1,0 +1,275 @@
+"""An experiment made ready: its images decoded, its method and model built."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harmofl.data.checks.quick_checks import Tell, tell_warnings
+from harmofl.data.manifest import SPLITS
+from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
+from harmofl.data.summary import absent_classes, said_of_masks
+from harmofl.errors import ConfigError
+from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
+from harmofl.evaluation.scoring import Batching, mean_of_batches, predict, score, used
+from harmofl.experiment.build import build, device_of
+from harmofl.experiment.config import Experiment, check_data, resolved
+from harmofl.experiment.privacy_policy import check_images, check_method, statement
+from harmofl.experiment.run_dir import Scores
+from harmofl.federated.client import Training
+from harmofl.federated.messages import ServerState
+from harmofl.federated.tensors import Arrays
+from harmofl.methods import FedAvg, make_method
+from harmofl.models.bn_calibration import caution
+from harmofl.types import Task
+from harmofl.utils.allocator import keep_freed_memory
+from harmofl.utils.hardware import available_cores
+from harmofl.utils.seeding import rng
+
+LARGE = 2.0
+"""Gigabytes of images in memory from which on a user is told of the cache."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment with everything at hand that its rounds need.
+
+    Args:
+        experiment: resolved, nothing left open.
+        federation: the sites and their images.
+        method: the federated learning method.
+        training: how every site trains.
+        unseen: sites that do not train, and at which the chosen model is tested on all images; none where the method
+            ends with no model for them.
+    """
+
+    experiment: Experiment
+    federation: Federation
+    method: FedAvg
+    training: Training
+    unseen: tuple[Site, ...] = ()
+
+    @classmethod
+    def prepare(
+        cls,
+        experiment: Experiment,
+        opening: Callable[[str, int, int], None],
+        cache: Path | None = None,
+        told: Tell | None = None,
+    ) -> "Trial":
+        """Read the images, fill in the task's defaults, build method and model.
+
+        Args:
+            experiment: as it was asked for.
+            opening: told the site, how many images are read and how many there are.
+            cache: where decoded images are kept if the experiment does not say.
+            told: told in one line each what was understood of the folder, and warnings.
+
+        Raises:
+            HarmoFLError: one line about the first thing that does not hold.
+        """
+        data, device = experiment.data, device_of(experiment.run.device)
+        federation = _opened(experiment, opening, cache, told)
+        unseen = tuple(map(undivided, _chosen(federation, data.unseen, "data.unseen")))
+        named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
+        taking_part = tuple(name for name in named if name not in data.unseen)
+        federation = replace(federation, sites=_chosen(federation, taking_part, "data.sites"))
+        if not federation.sites:
+            raise ConfigError(f"data.unseen: at least one site must train, but these are all: {', '.join(data.unseen)}")
+        _check_training(federation)
+        if told:
+            tell_warnings(absent_classes(federation), data.folder, told)
+        federation = cut(federation, data.images_per_site)
+        experiment = resolved(experiment, federation.info.task)
+        torch.set_num_threads(experiment.run.threads)
+        keep_freed_memory()
+        options = dict(experiment.method)
+        method = make_method(options.pop("name"), options)
+        check_metric(experiment, federation.info.task)
+        check_method(experiment, method)
+        check_images(experiment.privacy, method, federation.sites)
+        unseen = unseen if method.common else ()
+        training = build(experiment, federation, method, device, unseen)
+        return cls(experiment, federation, method, training, unseen)
+
+    @cached_property
+    def training_sites(self) -> tuple[Site, ...]:
+        """Where steps are taken: every site, or one with the images of all."""
+        return (merged(self.federation.sites),) if self.method.pooled else self.federation.sites
+
+    def drawn(self, round_number: int) -> tuple[Site, ...]:
+        """The sites that train in a round: all, or as many of them as take part, drawn by seed and round."""
+        return tuple(self.training_sites[k] for k in draw(self.experiment, len(self.training_sites), round_number))
+
+    def remarks(self) -> list[str]:
+        """What a user should know before training begins and has not been told when the images were opened."""
+        said = self.cautions()[len(absent_classes(self.federation)) :]
+        if (held := _gigabytes_held(self.federation)) > LARGE:
+            said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
+        threads, cores = self.experiment.run.threads, available_cores()
+        if threads > cores:
+            said.append(f"run.threads is {threads}, but only {cores} cores are here: that is slow; set it to {cores}")
+        if self.training.precision == "float16" and self.training.device.type == "cpu":
+            said.append("training.precision float16 is slow on a CPU; bfloat16 is faster there")
+        return said
+
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know."""
+        said = [
+            *said_of_masks(self.federation),
+            *absent_classes(self.federation),
+            *self.method.remarks(self.training.model),
+            *caution(self.training.model),
+        ]
+        if self.experiment.data.unseen and not self.method.common:
+            name, sites = self.experiment.method["name"], ", ".join(self.experiment.data.unseen)
+            said.append(f"{name} trains no common model: it has no score at {sites}, which did not train")
+        if self.federation.info.split == "images":
+            said.append("the published split parts the images of patients, so scores are too high")
+        if self.experiment.data.split == "images":
+            said.append("data.split is images: one patient's images are on several sides, so scores are too high")
+        return said + statement(self.experiment, self.method, deployed=False)
+
+    def start(self) -> ServerState:
+        """The server's state before round 1; to be asked for before anything is trained."""
+        return self.method.start(self.training.model, len(self.training_sites))
+
+    def card(self) -> dict[str, Any]:
+        """What somebody needs to know to use the model."""
+        info, images = self.federation.info, self.federation.sites[0].train.images
+        bits = {8 if site.train.images.dtype == np.uint8 else 16 for site in self.federation.sites}
+        return {
+            "task": info.task,
+            "classes": list(info.classes),
+            "channels": images.shape[1],
+            "size": list(images.shape[2:]),
+            "metric": self.metric,
+            "network": self.experiment.network.model_dump(),
+            "method": dict(self.experiment.method),
+            "sites": [site.name for site in self.federation.sites],
+            "unseen": [site.name for site in self.unseen],
+            "slices": self.federation.info.slices,
+            "levels": self.experiment.data.levels,
+            "images": info.images,
+            "bits": next(iter(bits)) if len(bits) == 1 else None,
+            "split": self.experiment.data.split,
+            "split_seed": self.experiment.split_seed,
+            "tested": {site.name: site.test.mark() for site in self.federation.sites},
+            "fingerprint": replace(self.federation, sites=self.federation.sites + self.unseen).fingerprint(),
+        }
+
+    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
+        """Every site's scores under the global weights and, over them, those it keeps for itself."""
+        of_site = self.used(weights, own)
+        return {site.name: self.score(site, split, of_site(site.name)) for site in self.federation.sites}
+
+    def score(self, site: Site, split: str, weights: Arrays) -> dict[str, float]:
+        """A site's scores; in validation the mean of those of single batches, if `evaluation.validation` says so."""
+        outputs = self.predict(site, split, weights)
+        if split == "val" and self.experiment.evaluation.validation == "batches":
+            return mean_of_batches(outputs, site, split, self._batching(split))
+        return score(outputs, site, split)
+
+    def _batching(self, split: str) -> Batching:
+        table, training = self.experiment.evaluation, self.training
+        size = table.test_batch_size if split == "test" else None
+        return Batching(size or table.batch_size, table.batches == "in-order", training.last_alone)
+
+    def used(self, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
+        """See `harmofl.evaluation.scoring.used`."""
+        return used(self.method, weights, own)
+
+    def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
+        """Outputs for one split of a site, see `harmofl.evaluation.scoring.predict`."""
+        self.training.model.load_state_dict(weights)
+        self.training.model.to(self.training.device)
+        return predict(
+            self.training.model,
+            site,
+            split,
+            batching=self._batching(split),
+            device=self.training.device,
+            precision=self.training.precision,
+        )
+
+    @property
+    def metric(self) -> str:
+        """The score by which the round is chosen and methods are compared."""
+        return self.experiment.evaluation.metric or MAIN_METRIC[self.federation.info.task]
+
+    def summary(self, scores: Scores) -> Summary:
+        """Mean, worst and spread of that score over the sites."""
+        return summarize({site: values[self.metric] for site, values in scores.items()})
+
+
+def draw(experiment: Experiment, sites: int, round_number: int) -> list[int]:
+    """Which of so many sites, in the order of their names, train in a round."""
+    count = max(1, round(experiment.training.participation * sites))
+    order = rng(experiment.run.seed, "participation", round_number).permutation(sites)
+    return sorted(order[:count].tolist())
+
+
+def _opened(
+    experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None, told: Tell | None
+) -> Federation:
+    data = experiment.data
+    check_data(data)
+    seed = experiment.split_seed
+    federation = open_federation(
+        data.folder,
+        size=data.size,
+        channels=data.channels,
+        slices=data.slices,
+        levels=data.levels,
+        seed=seed,
+        cache=data.cache or cache,
+        progress=opening,
+        told=told,
+    )
+    if data.split == "given":
+        return federation
+    return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
+
+
+def _gigabytes_held(federation: Federation) -> float:
+    """What the decoded images and label maps take of memory, those mapped from a cache left out."""
+    arrays = (a for s in federation.sites for p in (s.train, s.val, s.test) for a in (p.images, p.targets))
+    return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap)) / 1e9
+
+
+def cut(federation: Federation, images: int | str) -> Federation:
+    """The federation with the first images of every site's training alone, at most so many."""
+    if images == "all":
+        return federation
+    most = min(len(site.train) for site in federation.sites) if images == "smallest" else int(images)
+    return replace(federation, sites=tuple(replace(s, train=s.train.first(most)) for s in federation.sites))
+
+
+def _check_training(federation: Federation) -> None:
+    """Refuse to train at a site whose images are all for testing."""
+    for site in federation.sites:
+        if not len(site.train):
+            few = " (a split needs at least 3 patients)" if len(set(site.test.patients)) < len(SPLITS) else ""
+            raise ConfigError(
+                f"{site.name}: a site that trains must have training images, but all of its images are for testing"
+                f"{few}; add data.unseen=['{site.name}'] to test there, or leave it out with data.sites"
+            )
+
+
+def check_metric(experiment: Experiment, task: Task) -> None:
+    """Raise ConfigError unless the metric is one of the task's."""
+    metric = experiment.evaluation.metric
+    if metric not in CASE_METRICS[task]:
+        known = ", ".join(CASE_METRICS[task])
+        raise ConfigError(f"evaluation.metric must be one of {known} for {task}, got {metric!r}")
+
+
+def _chosen(federation: Federation, names: tuple[str, ...], key: str) -> tuple[Site, ...]:
+    there = {site.name: site for site in federation.sites}
+    if missing := [name for name in names if name not in there]:
+        raise ConfigError(f"{key} must name sites of the federation ({', '.join(there)}), got {missing[0]!r}")
+    return tuple(there[name] for name in sorted(set(names)))

@@ -1,0 +1,249 @@
+"""What a run tells TensorBoard and MLflow; neither can end it, nor change its result."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from harmofl.errors import ConfigError
+from harmofl.evaluation.metrics import summarize
+from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.setup import Trial
+from harmofl.experiment.trainer import Watch
+
+
+class Watches(Watch):
+    """Several at once."""
+
+    def __init__(self, *watches: Watch) -> None:
+        self._all = watches
+
+    def opening(self, site: str, done: int, total: int) -> None:
+        """Tell all."""
+        for watch in self._all:
+            watch.opening(site, done, total)
+
+    def told(self, line: str) -> None:
+        """Tell all."""
+        for watch in self._all:
+            watch.told(line)
+
+    def started(self, trial: Trial, first_round: int) -> None:
+        """Tell all."""
+        for watch in self._all:
+            watch.started(trial, first_round)
+
+    def site_done(self, site: str) -> None:
+        """Tell all."""
+        for watch in self._all:
+            watch.site_done(site)
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Tell all."""
+        for watch in self._all:
+            watch.round_done(record)
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """Tell all."""
+        for watch in self._all:
+            watch.finished(result)
+
+
+class Writer(Watch):
+    """Writes a run's numbers elsewhere; when that fails it says so once, and the run goes on.
+
+    Args:
+        folder: the run folder.
+    """
+
+    name = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._broken = False
+        self._metric = ""
+
+    def started(self, trial: Trial, first_round: int) -> None:
+        """Open, with the configuration."""
+        self._metric = trial.metric
+        self._safely(lambda: self.open(flat(trial.experiment.model_dump(mode="json")), first_round))
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Write the numbers of a round."""
+        self._safely(lambda: self.write(numbers(record, self._metric), record.round))
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """Write the test scores of the chosen model, and close."""
+        self._safely(lambda: self.close(tested(result), int(result["rounds"])))
+
+    def open(self, settings: Mapping[str, str], first_round: int) -> None:
+        """Begin, or go on at `first_round`."""
+        raise NotImplementedError
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Write the numbers of one round."""
+        raise NotImplementedError
+
+    def close(self, values: Mapping[str, float], step: int) -> None:
+        """Write the last numbers."""
+        raise NotImplementedError
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                work()
+        except Exception as error:
+            self._broken = True
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            print(f"harmofl: nothing more is written to {self.name}, the run goes on: {reason}", file=sys.stderr)
+
+
+class TensorBoard(Writer):
+    """Event files in RUN/tensorboard; on a resumed run what was written beyond its checkpoint is purged."""
+
+    name = "TensorBoard"
+
+    def open(self, settings: Mapping[str, str], first_round: int) -> None:
+        """Begin, or go on at `first_round`."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(
+            str(self.folder / "tensorboard"), purge_step=first_round if first_round > 1 else None
+        )
+        text = "\n".join(f"    {key} = {value}" for key, value in settings.items())
+        self._writer.add_text("configuration", text)
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Write the numbers of one round."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self, values: Mapping[str, float], step: int) -> None:
+        """Write the last numbers."""
+        self.write(values, step)
+        self._writer.close()
+
+
+class MLflow(Writer):
+    """A run of the experiment `harmofl`, on the server that MLFLOW_TRACKING_URI names or in RUN/mlflow/mlflow.db."""
+
+    name = "MLflow"
+
+    def open(self, settings: Mapping[str, str], first_round: int) -> None:
+        """Begin, or go on with the MLflow run whose id the run folder holds."""
+        from mlflow.tracking import MlflowClient
+
+        own = self.folder / "mlflow"
+        own.mkdir(exist_ok=True)
+        with _quick():
+            self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{own / 'mlflow.db'}")
+            known = own / "run_id"
+            if known.exists():
+                self._id = known.read_text(encoding="utf-8")
+                history = self._client.get_metric_history(self._id, "seconds")
+                self._last = max((metric.step for metric in history), default=0)
+                return
+            found = self._client.get_experiment_by_name("harmofl")
+            experiment = (
+                found.experiment_id if found else self._client.create_experiment("harmofl", str(own / "artifacts"))
+            )
+            self._id, self._last = self._client.create_run(experiment, run_name=self.folder.name).info.run_id, 0
+            known.write_text(self._id, encoding="utf-8")
+            for key, value in settings.items():
+                self._client.log_param(self._id, key, value[:500])
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Write the numbers of one round; of a resumed run, those that are not there yet."""
+        from mlflow.entities import Metric
+
+        if step <= self._last:
+            return
+        with _quick():
+            metrics = [Metric(_plain(name), value, 0, step) for name, value in values.items()]
+            self._client.log_batch(self._id, metrics=metrics)
+
+    def close(self, values: Mapping[str, float], step: int) -> None:
+        """Write the last numbers."""
+        with _quick():
+            for name, value in values.items():
+                self._client.log_metric(self._id, _plain(name), value, step=step)
+            self._client.set_terminated(self._id)
+
+
+WRITERS: Mapping[str, tuple[type[Writer], str]] = {
+    "tensorboard": (TensorBoard, "tensorboard"),
+    "mlflow": (MLflow, "mlflow"),
+}
+"""Name -> the writer, and the package it needs."""
+
+
+def writers(names: Sequence[str], folder: Path) -> list[Writer]:
+    """The writers asked for.
+
+    Raises:
+        ConfigError: if there is no such writer, or its package is not installed.
+    """
+    for name in names:
+        if name not in WRITERS:
+            raise ConfigError(f"--log must be one of {', '.join(WRITERS)}, got {name!r}")
+        if find_spec(WRITERS[name][1]) is None:
+            raise ConfigError(f"--log {name} needs a package that is not installed; pip install 'harmofl[{name}]'")
+    return [WRITERS[name][0](folder) for name in dict.fromkeys(names)]
+
+
+def numbers(record: RoundRecord, metric: str) -> dict[str, float]:
+    """The numbers of a round by name, such as `loss/SITE` and `validation/SITE`."""
+    found = {f"loss/{site}": float(loss) for site, loss in record.train_loss.items()}
+    if record.val is not None:
+        found |= {f"validation/{site}": scores[metric] for site, scores in record.val.items()}
+        summary = summarize({site: scores[metric] for site, scores in record.val.items()})
+        found |= {"validation/mean": summary.mean, "validation/worst": summary.worst}
+    found |= {
+        "seconds": record.seconds,
+        "megabytes/up": record.bytes_up / 1e6,
+        "megabytes/down": record.bytes_down / 1e6,
+    }
+    return {name: value for name, value in found.items() if value == value}
+
+
+def tested(result: Mapping[str, Any]) -> dict[str, float]:
+    """The test scores of the chosen model."""
+    metric = result["main_metric"]
+    found = {f"test/{site}": scores[metric] for site, scores in {**result["test"], **result["unseen"]}.items()}
+    found |= {"test/mean": result["summary"]["mean"], "test/worst": result["summary"]["worst"]}
+    return {name: value for name, value in found.items() if value is not None and value == value}
+
+
+def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """`method.alpha` and the like -> what it is, as text."""
+    found: dict[str, str] = {}
+    for key, value in tables.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
+    return found
+
+
+def _plain(name: str) -> str:
+    """MLflow allows letters, digits and a few signs."""
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
+
+
+@contextmanager
+def _quick() -> Iterator[None]:
+    """A server that is away must not hold up training for minutes, as by MLflow's own waiting."""
+    waits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    before = {name: os.environ.get(name) for name in waits}
+    os.environ.update({name: value for name, value in waits.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)

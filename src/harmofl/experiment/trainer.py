@@ -1,0 +1,256 @@
+"""Run an experiment into a run folder, or go on with one that was interrupted."""
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harmofl.analysis.diagnostics.measuring import Diagnostics
+from harmofl.backends import RunRound
+from harmofl.data.manifest import SPLITS
+from harmofl.errors import RunError
+from harmofl.evaluation.metrics import improves
+from harmofl.evaluation.scoring import case_scores, score
+from harmofl.experiment.artifacts import common_spectrum, sample, save_arrays, spectrum
+from harmofl.experiment.backend_choice import runtime, shared_cache
+from harmofl.experiment.checkpoint import Checkpoint
+from harmofl.experiment.config import Experiment, load_experiment, to_toml
+from harmofl.experiment.privacy_policy import tells_statistics
+from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.setup import Trial
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.tensors import Arrays, num_bytes
+from harmofl.models.bn_calibration import of_site
+from harmofl.spectral.amplitude import amplitude_norm_of
+
+
+class Watch:
+    """What somebody who watches a run is told; override what is of interest."""
+
+    def opening(self, site: str, done: int, total: int) -> None:
+        """`done` of `total` images of a site have been read."""
+
+    def told(self, line: str) -> None:
+        """A line on the images: what was understood of their folder, or a warning."""
+
+    def started(self, trial: Trial, first_round: int) -> None:
+        """Training begins with round `first_round`."""
+
+    def site_done(self, site: str) -> None:
+        """A site has finished its share of the round."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        """A round has been trained, aggregated, validated and recorded."""
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """The chosen model has been tested; `result` as in result.json."""
+
+
+def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dict[str, Any]:
+    """Train, validate every round, test the chosen model once, and record all of it.
+
+    Args:
+        experiment: what to run.
+        folder: the run folder to make; new or empty.
+        watch: who is told of the progress.
+
+    Returns:
+        The result, as in `result.json`.
+
+    Raises:
+        HarmoFLError: one line for a person, see `harmofl.errors`; a run that has begun can be resumed.
+    """
+    Journal.refuse_used(folder)
+    watch = watch or Watch()
+    with shared_cache(experiment) as cache:
+        trial = Trial.prepare(experiment, watch.opening, cache, watch.told)
+        journal = Journal.create(folder, to_toml(trial.experiment, _versions()), trial.card())
+        with journal.locked(), runtime(trial, cache) as run_round:
+            return _train(trial, run_round, journal, Checkpoint(trial.start()), watch)
+
+
+def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
+    """Go on with a run after its last checkpoint; ends with the same weights to the bit as an undisturbed run.
+
+    A finished run is left as it is and its result returned.
+
+    Raises:
+        RunError: if there is no run in the folder, or its checkpoint is damaged.
+    """
+    journal = Journal.open(folder)
+    with journal.locked():
+        return journal.result() if journal.result_path.exists() else _go_on(journal, watch or Watch())
+
+
+def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
+    experiment = load_experiment(journal.config_path, {})
+    with shared_cache(experiment) as cache:
+        trial = Trial.prepare(experiment, watch.opening, cache, watch.told)
+        checkpoint = _last(trial, journal)
+        with runtime(trial, cache) as run_round:
+            return _train(trial, run_round, journal, checkpoint, watch)
+
+
+def _last(trial: Trial, journal: Journal) -> Checkpoint:
+    """The checkpoint to go on from, and the journal as it was then."""
+    if not journal.is_of(trial.card()):
+        raise RunError(
+            f"{journal.folder}: configuration and images must be those that the run began with, but are not; restore "
+            "them or start a new run"
+        )
+    start = trial.start()
+    checkpoint = journal.load() or Checkpoint(start)
+    checkpoint = replace(checkpoint, server=replace(checkpoint.server, sites=start.sites))  # older versions knew no N
+    if not _fits(checkpoint.server.weights, start.weights):
+        raise RunError(f"{journal.folder}: the checkpoint is of another network; start a new run")
+    journal.rewind(checkpoint.server.round)
+    journal.settle(checkpoint.best_round)
+    return checkpoint
+
+
+def _train(trial: Trial, run_round: RunRound, journal: Journal, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
+    total, every = trial.experiment.training.rounds, trial.experiment.run.checkpoint_every
+    watch.started(trial, checkpoint.server.round + 1)
+    own = {site: entries for site, state in journal.states.items() if (entries := trial.method.own(state))}
+    diagnostics = Diagnostics(trial, journal.diagnostics_path) if trial.experiment.run.diagnostics else None
+    if diagnostics and checkpoint.server.round < total:
+        diagnostics.begin(checkpoint.server, own)
+    while checkpoint.server.round < total:
+        checkpoint, record = _round(trial, run_round, journal, checkpoint, own, watch, diagnostics)
+        journal.append(record)
+        if record.round % every == 0 or record.round == total:
+            journal.save(checkpoint)
+        watch.round_done(record)
+    result = _finish(trial, journal, checkpoint)
+    watch.finished(result)
+    return result
+
+
+def _round(
+    trial: Trial,
+    run_round: RunRound,
+    journal: Journal,
+    before: Checkpoint,
+    own: dict[str, Arrays],
+    watch: Watch,
+    diagnostics: Diagnostics | None,
+) -> tuple[Checkpoint, RoundRecord]:
+    """Train, aggregate, validate; keep the model if it is the best so far. `own` is brought up to date."""
+    begin = time.perf_counter()
+    sites = trial.drawn(before.server.round + 1)
+    server, kept, updates = run_round(
+        trial.method, before.server, sites, journal.states, trial.training, watch.site_done
+    )
+    journal.states.keep(server.round, kept)
+    own.update({site: entries for site, state in kept.items() if (entries := trial.method.own(state))})
+    val = trial.scores(server.weights, own, "val") if _validated(trial, server.round) else None
+    best = bool(val) and improves(val or {}, journal.scores_of(before.best_round), trial.metric)
+    if best:
+        journal.save_model(server.round, server.weights, own)
+    seconds = time.perf_counter() - begin
+    if diagnostics:
+        diagnostics.after(before.server, server, updates, own, seconds)
+    every = trial.experiment.evaluation.test_every_round
+    record = RoundRecord(
+        round=server.round,
+        seconds=round(seconds, 4),
+        train_loss={update.site: update.loss for update in updates},
+        bytes_up=trial.method.sends * sum(update.num_bytes() for update in updates),
+        bytes_down=trial.method.sends * len(updates) * trial.method.broadcast(before.server).num_bytes(),
+        bytes_kept=max(sum(map(num_bytes, state.values())) for state in kept.values()),
+        bytes_held=max(update.memory for update in updates),
+        val=val,
+        best=best,
+        test=trial.scores(server.weights, own, "test") if every else None,
+    )
+    return Checkpoint(server, server.round if best else before.best_round), record
+
+
+def _validated(trial: Trial, round_number: int) -> bool:
+    experiment = trial.experiment
+    return round_number % experiment.evaluation.every == 0 or round_number == experiment.training.rounds
+
+
+def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
+    """The chosen model's scores on the test images of every site; saves those of single cases.
+
+    At unseen sites it is used as `harmofl evaluate` and `harmofl predict` use it there.
+    """
+    weights, own = journal.load_model()
+    used = trial.used(weights, own)
+    elsewhere = TrainedModel(journal.card(), trial.method, trial.training.model, weights, own)
+    scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
+    keeps = tells_statistics(trial.experiment.privacy, trial.training.model)
+    for site in (*trial.federation.sites, *trial.unseen):
+        if site in trial.unseen:
+            outputs = elsewhere.outputs(site, "test", device=str(trial.training.device))
+        else:
+            outputs = trial.predict(site, "test", used(site.name))
+        scores[site.name] = score(outputs, site, "test")
+        of_cases = case_scores(trial.metric, outputs, site, "test")
+        cases[site.name] = asdict(of_cases)
+        samples.update(sample(site, outputs, of_cases, amplitude_norm_of(trial.training.model)))
+        if site.task == "classification":
+            probabilities[f"{site.name}/probabilities"] = outputs
+            probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
+        if keeps and site in trial.federation.sites:
+            moments[site.name] = of_site(trial.training.model, site.train, trial.training.device)
+    if moments:
+        journal.save_moments(moments)
+    save_arrays(journal.folder / "samples.npz", samples)
+    if probabilities:
+        save_arrays(journal.folder / "probabilities.npz", probabilities)
+    layer = amplitude_norm_of(trial.training.model)
+    if layer is not None and (common := common_spectrum(layer)) is not None:
+        spectra = {f"sites/{site.name}": spectrum(site) for site in trial.federation.sites}
+        save_arrays(journal.folder / "amplitudes.npz", {"common": common, **spectra})
+    journal.save_cases(cases)
+    return scores
+
+
+def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Test the chosen model, once, and write the result."""
+    sites, scores = trial.federation.sites, _test(trial, journal)
+    every = (*sites, *trial.unseen)
+    unseen = {site.name: scores[site.name] for site in trial.unseen}
+    test = {site.name: scores[site.name] for site in sites}
+    records = journal.records()
+    if len(records) != checkpoint.server.round:
+        raise RunError(f"{journal.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
+    result = {
+        "name": trial.experiment.run.name,
+        "method": trial.experiment.method["name"],
+        "task": trial.federation.info.task,
+        "classes": list(trial.federation.info.classes),
+        "main_metric": trial.metric,
+        "chosen_round": checkpoint.best_round,
+        "rounds": len(records),
+        "num_images": {site.name: {split: len(site.split(split)) for split in SPLITS} for site in every},
+        "val": records[checkpoint.best_round - 1]["val"],
+        "test": test,
+        "unseen": unseen,
+        "summary": asdict(trial.summary(test)),
+        "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
+        "num_params": sum(p.numel() for p in trial.training.model.parameters()),
+        "passes": trial.method.passes,
+        "remarks": trial.cautions(),
+    }
+    journal.finish(result)
+    return journal.result()
+
+
+def _fits(weights: Arrays, start: Arrays) -> bool:
+    """Whether the names are the same, and the shapes too but for an amplitude that was yet to be learnt."""
+    return weights.keys() == start.keys() and all(
+        not start[name].numel() or weights[name].shape == start[name].shape for name in weights
+    )
+
+
+def _versions() -> Mapping[str, str]:
+    packages = ("harmofl", "torch", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,1 @@
+"""One federated round: messages, named tensors, a site's training, aggregation, and checks of updates."""

@@ -1,0 +1,333 @@
+"""One site's share of one round: load, train, report. The same code under every runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harmofl.errors import TrainingError
+from harmofl.federated.batch import Batch
+from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientState, ClientUpdate
+from harmofl.federated.tensors import Arrays, is_finite, state_of
+from harmofl.optim.mixed_precision import LossScale, computing
+from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
+from harmofl.spectral.amplitude import AmplitudeNorm, amplitude_norm_of
+from harmofl.types import Precision
+from harmofl.utils.seeding import rng, torch_seed
+
+if TYPE_CHECKING:
+    from harmofl.data.site import Site
+    from harmofl.federated.method import Method
+
+CPU = torch.device("cpu")
+Loss = Callable[[Tensor, Tensor], Tensor]
+Protect = Callable[[ClientUpdate, Broadcast], ClientUpdate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a site trains; the same at every site.
+
+    Args:
+        model: the module that weights are loaded into, from `Method.model`; one per worker, reused by every site.
+        loss: (logits, targets) -> scalar.
+        optimizer: parameters -> a torch optimizer; its state stays at the site from round to round.
+        epochs: E, passes over the site's training images a round, at least 1.
+        batch_size: images a step, at least 1.
+        last_alone: see `batch_indices`.
+        augment: (batch, generator) -> batch, or None.
+        seed: of the order of the images, of augmentation and of dropout, with round and site.
+        device: where the steps are taken.
+        precision: in which numbers the network computes there.
+        protect: what becomes of an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
+        drift: whether to measure how far the weights are from the global ones after each step.
+    """
+
+    model: nn.Module
+    loss: Loss
+    optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+    epochs: int = 1
+    batch_size: int = 16
+    last_alone: bool = False
+    augment: Callable[[Batch, np.random.Generator], Batch] | None = None
+    seed: int = 0
+    device: torch.device = CPU
+    precision: Precision = "float32"
+    protect: Protect | None = None
+    drift: bool = False
+
+
+@dataclass
+class LocalRun:
+    """What a method sees at a site during one round; the only object that changes, and it ends with the round.
+
+    Args:
+        site: the site and its images.
+        training: how it trains.
+        broadcast: what the server sent.
+        state: what the site kept from its last round.
+        model: with the global weights and the site's own ones loaded, on the training device, in training mode.
+        optimizer: with the site's moments loaded.
+        num_steps: batches that were worked through so far this round.
+        taken: steps taken, fewer than that where a gradient overflowed in float16.
+        scratch: what the method keeps from step to step within the round: tensors, lists of them, modules.
+        scale: of the loss in the backward pass, in float16.
+    """
+
+    site: Site
+    training: Training
+    broadcast: Broadcast
+    state: ClientState
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    num_steps: int = 0
+    taken: int = 0
+    scratch: dict[str, Any] = field(default_factory=dict)
+    scale: LossScale | None = None
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the params, in their order."""
+        return [name for name, param in self.model.named_parameters() if param.requires_grad]
+
+    @cached_property
+    def params(self) -> list[nn.Parameter]:
+        """w_i, what is trained."""
+        return [param for param in self.model.parameters() if param.requires_grad]
+
+    @cached_property
+    def global_params(self) -> list[Tensor]:
+        """w, what the server sent for the params, on their device."""
+        held: list[Tensor] = self.scratch.setdefault("global", self.on_device(self.broadcast.weights))
+        return held
+
+    def on_device(self, arrays: Arrays) -> list[Tensor]:
+        """One tensor a param, in the order and layout of `params`; zeros where `arrays` has none."""
+        pairs = zip(self.names, self.params, strict=True)
+        return [torch.empty_like(p).copy_(arrays[n]) if n in arrays else torch.zeros_like(p) for n, p in pairs]
+
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Undo `on_device`: the tensors by the names of the params, on the CPU, in the order in which they are sent."""
+        plain = torch.contiguous_format
+        pairs = zip(self.names, tensors, strict=True)
+        return {n: t.detach().to("cpu", copy=True, memory_format=plain) for n, t in pairs}
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """The params' gradients; a param that has none gets zeros."""
+        for param in self.params:
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
+        return [param.grad for param in self.params if param.grad is not None]
+
+    @property
+    def total_steps(self) -> int:
+        """Steps that a round has at this site."""
+        return self.training.epochs * len(self._epoch(np.random.default_rng(0)))
+
+    @torch.no_grad()
+    def drift(self) -> list[Tensor]:
+        """w_i - w, a tensor a param."""
+        return list(torch._foreach_sub(list[Tensor](self.params), self.global_params))
+
+    def normalized(self, batch: Batch) -> Batch:
+        """The batch after what stands before the network."""
+        layer = self.amplitude_norm
+        return batch if layer is None else replace(batch, images=layer(batch.images))
+
+    @property
+    def amplitude_norm(self) -> AmplitudeNorm | None:
+        """What stands before the network, if anything."""
+        return amplitude_norm_of(self.model)
+
+    @property
+    def network(self) -> nn.Module:
+        """The model without what the method puts before it."""
+        return self.model.get_submodule("network")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of the network on images that have passed what comes before it."""
+        return self.training.loss(self.network(batch.images), batch.targets)
+
+    def backward(self, loss: Tensor, model: nn.Module | None = None) -> None:
+        """Leave the gradient of a loss at the params, or at those of another model; they have none before."""
+        if self.scale is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.scale.backward(loss, self.params if model is None else model.parameters())
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether a gradient of this step does not fit into float16, so that the step will be left out."""
+        return self.scale is not None and self.scale.overflowed
+
+    def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Let the site's optimizer, or another one, take a step, unless a gradient overflowed in float16."""
+        if self.scale is None or self.scale.settle():
+            (optimizer or self.optimizer).step()
+            self.taken += optimizer is None
+
+    def batches(self) -> Iterator[Batch]:
+        """The round's training batches, in an order and augmentation set by (seed, round, site) alone."""
+        for epoch in range(self.training.epochs):
+            random = rng(self.training.seed, "batches", self.broadcast.round, self.site.name, epoch)
+            for index in self._epoch(random):
+                batch = self.site.train.batch(index)
+                yield self.to_device(self.training.augment(batch, random) if self.training.augment else batch)
+
+    def _epoch(self, random: np.random.Generator) -> list[np.ndarray]:
+        """Which images are in each batch of one epoch; where sites were merged, a batch is of one of them."""
+        parts, size = self.site.train.parts or (len(self.site.train),), self.training.batch_size
+        starts = np.cumsum((0, *parts[:-1]))
+        batches = [
+            start + index
+            for start, count in zip(starts, parts, strict=True)
+            for index in batch_indices(random.permutation(count), size, self.training.last_alone)
+        ]
+        return batches if len(parts) == 1 else [batches[i] for i in random.permutation(len(batches))]
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on the training device."""
+        to = self.training.device
+        images, targets = batch.images, batch.targets
+        if to.type == "cuda":  # a copy is asynchronous from pinned memory alone
+            images, targets = images.pin_memory(), targets.pin_memory()
+        return Batch(images.to(to, non_blocking=True), targets.to(to, non_blocking=True))
+
+
+def batch_indices(order: np.ndarray, batch_size: int, last_alone: bool = False) -> list[np.ndarray]:
+    """Cut the order into batches; a single index left over joins the batch before it, unless it is to be alone.
+
+    Batch statistics of one image are degenerate, and undefined where a feature map is one pixel.
+    """
+    cuts = list(range(batch_size, len(order), batch_size))
+    if cuts and batch_size > 1 and not last_alone and len(order) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+def run_client(
+    method: Method, site: Site, broadcast: Broadcast, state: ClientState, training: Training
+) -> tuple[ClientUpdate, ClientState]:
+    """Train one site for one round.
+
+    Args:
+        method: the federated learning method.
+        site: the site and its images.
+        broadcast: what the server sent for this round.
+        state: what this function returned for the site's last round; empty at first.
+        training: how every site trains.
+
+    Returns:
+        What goes to the server, and what stays at the site for its next round.
+
+    Raises:
+        TrainingError: if the loss of a step or a weight after the last one is not finite, naming site and round.
+    """
+    device = training.device
+    with (
+        torch_seed(training.seed, "site", broadcast.round, site.name, device=device),
+        computing(training.precision, device),
+    ):
+        run = begin(site, broadcast, state, training)
+        layer = run.amplitude_norm
+        if layer is not None:
+            layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
+        method.prepare(run)
+        losses, away = [], []
+        start = _shared_start(run, method) if training.drift else {}
+        for batch in run.batches():
+            losses.append(method.local_step(run, batch))
+            run.num_steps += 1
+            if start:
+                away.append(_squared_distance(run.params, start))
+        loss = _mean_loss(losses, run)
+        extras, kept = method.report(run)
+        if layer is not None and layer.beside is not None:
+            extras = {**extras, OWN_AMPLITUDE: {AMPLITUDE: layer.beside.cpu()}}
+        memory = held_bytes(run.scratch)
+    weights = state_of(run.model)
+    shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}
+    _check_finite(weights, run)
+    drift = float(torch.stack(away).mean()) if away else math.nan
+    update = ClientUpdate(site.name, shared, len(site.train), run.taken, loss, extras, memory, drift=drift)
+    own = {
+        name: value
+        for name, value in weights.items()
+        if name not in shared and not torch.equal(value, broadcast.weights[name])
+    }
+    if training.protect:
+        update = training.protect(update, broadcast)
+    if run.scale:
+        kept = {**kept, "scale": run.scale.state()}
+    return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
+
+
+def _shared_start(run: LocalRun, method: Method) -> dict[int, Tensor]:
+    """The global weights on the device, by the place of their param; of the params that sites share alone."""
+    sent = run.broadcast.weights
+    shared = [k for k, name in enumerate(run.names) if method.is_shared(run.model, name)]
+    return {k: torch.empty_like(run.params[k]).copy_(sent[run.names[k]]) for k in shared}
+
+
+@torch.no_grad()
+def _squared_distance(params: Sequence[Tensor], start: Mapping[int, Tensor]) -> Tensor:
+    """||w_{i,k} - w||^2."""
+    differences = torch._foreach_sub([params[k].detach() for k in start], list(start.values()))
+    return torch.stack(torch._foreach_norm(differences)).square().sum()
+
+
+def held_bytes(held: object) -> int:
+    """Bytes of all tensors in tensors, modules, optimizers, and lists or dicts of these."""
+    if isinstance(held, Tensor):
+        return held.numel() * held.element_size()
+    if isinstance(held, nn.Module):
+        return held_bytes(held.state_dict())
+    if isinstance(held, torch.optim.Optimizer):
+        return held_bytes(dict(held.state))
+    if isinstance(held, Mapping):
+        return sum(map(held_bytes, held.values()))
+    return sum(map(held_bytes, held)) if isinstance(held, list | tuple) else 0
+
+
+def site_weights(weights: Arrays, state: ClientState) -> dict[str, Tensor]:
+    """The model a site uses: the global weights, and over them those it keeps for itself."""
+    return {**weights, **state.get("weights", {})}
+
+
+def begin(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> LocalRun:
+    """Load the weights and the optimizer's moments that a site's round starts from."""
+    model = training.model.to(training.device).train()
+    model.load_state_dict(site_weights(broadcast.weights, state))
+    optimizer = training.optimizer(model.parameters())
+    load_optimizer_arrays(model, optimizer, state.get("optimizer", {}))
+    scale = LossScale(state.get("scale", {})) if training.precision == "float16" else None
+    return LocalRun(site, training, broadcast, state, model, optimizer, scale=scale)
+
+
+def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
+    values = torch.stack(losses).double().cpu()
+    if not values.isfinite().all():
+        step = int((~values.isfinite()).nonzero()[0]) + 1
+        raise TrainingError(
+            f"{run.site.name}: the loss must be finite, got {float(values[step - 1])} in round "
+            f"{run.broadcast.round}, step {step}; lower training.lr, or look at this site's images with "
+            "`harmofl data check`"
+        )
+    return float(values.mean())
+
+
+def _check_finite(weights: Arrays, run: LocalRun) -> None:
+    for name, value in weights.items():
+        if not is_finite(value):
+            raise TrainingError(
+                f"{run.site.name}: {name} must be finite after round {run.broadcast.round}, but is not; lower "
+                "training.lr, or look at this site's images with `harmofl data check`"
+            )

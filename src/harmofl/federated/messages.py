@@ -1,0 +1,85 @@
+"""All that crosses the wire between server and sites, or persists from round to round."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harmofl.federated.tensors import Arrays, num_bytes
+
+AMPLITUDE = "amplitude_norm.amplitude"
+"""The entry of a state dict that is the common amplitude, or a site's own as long as there is no common one."""
+OWN_AMPLITUDE = "amplitude"
+"""The extra in which a site sends its own amplitude if there is a common one already when it first takes part."""
+
+ClientState = Mapping[str, Arrays]
+"""What a site keeps for itself from round to round: optimizer moments, weights it does not share, control variates."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The server's whole memory: saving it is enough to resume.
+
+    Args:
+        round: rounds finished; 0 before training.
+        weights: the global model's state dict.
+        extras: what a method adds, such as a server optimizer's moments.
+        params: the names in `weights` that are trained; a server optimizer moves these and averages the rest
+            (running statistics, counters, an amplitude).
+        sites: N, how many the federation has, whether they took part yet or not; 0 if that is not known.
+    """
+
+    round: int
+    weights: Arrays
+    extras: Mapping[str, Arrays] = field(default_factory=dict)
+    params: tuple[str, ...] = ()
+    sites: int = 0
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Server -> site, at the start of a round.
+
+    Args:
+        round: the round that begins, from 1.
+        weights: the global model's state dict, whole, so that a site that joins late or lost its state has all.
+        extras: what a method adds, such as SCAFFOLD's global control variate.
+    """
+
+    round: int
+    weights: Arrays
+    extras: Mapping[str, Arrays] = field(default_factory=dict)
+
+    def num_bytes(self) -> int:
+        """Bytes of everything inside."""
+        return num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """Site -> server, at the end of a round.
+
+    Args:
+        site: the site's name.
+        weights: the shared entries of the site's state dict.
+        num_samples: n_i, training images of the site.
+        num_steps: tau_i, optimizer steps taken this round.
+        loss: mean training loss over those steps, before each step.
+        extras: what a method adds.
+        memory: bytes that the method held at the site while training, beside the model and its optimizer.
+        bytes_sent: bytes on the wire, if fewer than the arrays take.
+        drift: mean over the steps of ||w_{i,k} - w||^2 (Eq 9), if asked for; measured, not sent.
+    """
+
+    site: str
+    weights: Arrays
+    num_samples: int
+    num_steps: int
+    loss: float
+    extras: Mapping[str, Arrays] = field(default_factory=dict)
+    memory: int = 0
+    bytes_sent: int = 0
+    drift: float = math.nan
+
+    def num_bytes(self) -> int:
+        """Bytes of everything inside, as it is sent."""
+        return self.bytes_sent or num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))

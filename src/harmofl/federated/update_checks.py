@@ -1,0 +1,86 @@
+"""What a site sent, looked at before it is averaged: a server does not believe what it receives."""
+
+import math
+from collections.abc import Collection, Iterator
+from itertools import chain
+
+import torch
+
+from harmofl.errors import TrainingError
+from harmofl.federated.messages import OWN_AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.federated.tensors import Arrays, is_finite, norm
+
+LARGEST = 100.0
+"""So many times the norm of the params that were sent (or of 1, if that is more) may the norm of those sent back be."""
+
+
+def check_update(
+    update: ClientUpdate,
+    broadcast: Broadcast,
+    shared: Collection[str],
+    params: Collection[str] = (),
+    extras: Collection[str] = (),
+) -> None:
+    """Compare an update with what its site was sent.
+
+    Every shared entry must be there, no other, each with the shape and the dtype that was sent (an amplitude that was
+    sent empty may have any shape) and finite; so must all extras be, and the numbers beside them. An extra is of the
+    method, and has the shape of the entry whose name it has.
+
+    Args:
+        update: what the site sent.
+        broadcast: what it had been sent.
+        shared: the names of the entries that the method shares.
+        params: the names of those that are trained, whose norm may not be more than `LARGEST` times what was sent.
+        extras: the names of the extras that sites of the method send.
+
+    Raises:
+        TrainingError: the first thing that does not hold, naming the site.
+    """
+    faults = chain(_faults(update, broadcast.weights, shared, extras), _excess(update, broadcast.weights, params))
+    fault = next(faults, None)
+    if fault:
+        raise TrainingError(f"{update.site}: {fault}, in the update of round {broadcast.round}")
+
+
+def check_masked(update: ClientUpdate, broadcast: Broadcast, shared: Collection[str]) -> None:
+    """What of `check_update` can be known of an update under masks: its names, its shapes and the numbers beside it."""
+    sent = {name: broadcast.weights[name].to(torch.int64) for name in shared}
+    fault = next(_faults(update, sent, shared, ()), None)
+    if fault:
+        raise TrainingError(f"{update.site}: {fault}, in the masked update of round {broadcast.round}")
+
+
+def _excess(update: ClientUpdate, sent: Arrays, params: Collection[str]) -> Iterator[str]:
+    names = [name for name in params if name in update.weights]
+    before, after = (norm([arrays[name] for name in names]) for arrays in (sent, update.weights))
+    if after > LARGEST * max(before, 1.0):
+        yield f"the norm of its weights must be at most {LARGEST:g} times {max(before, 1.0):.3g}, got {after:.3g}"
+
+
+def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str], extras: Collection[str]) -> Iterator[str]:
+    if update.num_samples < 1:
+        yield f"the number of images must be at least 1, got {update.num_samples}"
+    if update.num_steps < 0 or update.memory < 0:
+        yield f"steps and bytes must be at least 0, got {update.num_steps} and {update.memory}"
+    if not math.isfinite(update.loss):
+        yield f"the loss must be finite, got {update.loss}"
+    if odd := update.weights.keys() ^ set(shared):
+        yield f"entries must be those that the method shares, but {min(odd)!r} is only on one side"
+    for name, value in update.weights.items():
+        if value.dtype != sent[name].dtype:
+            yield f"{name} must be {sent[name].dtype}, got {value.dtype}"
+        elif sent[name].numel() and value.shape != sent[name].shape:
+            yield f"{name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
+        elif not is_finite(value):
+            yield f"{name} must be finite, but is not"
+    for group, arrays in update.extras.items():
+        if group not in (*extras, OWN_AMPLITUDE):
+            yield f"extras must be those of the method ({', '.join(extras) or 'none'}), got {group!r}"
+        for name, value in arrays.items():
+            if name not in sent and name not in ("a", update.site):
+                yield f"{group} must be of its own entries, got {name[:60]!r}"
+            if name in sent and value.shape != sent[name].shape:
+                yield f"{group} of {name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
+            if not is_finite(value):
+                yield f"{group} of {name} must be finite, but is not"

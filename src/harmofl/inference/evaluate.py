@@ -1,0 +1,74 @@
+"""How a trained model does at sites, also at those that never took part: scores, intervals, and every case."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harmofl.data.site import Site, undivided
+from harmofl.evaluation.confidence_intervals import interval
+from harmofl.evaluation.metrics import CaseScores
+from harmofl.evaluation.scoring import case_scores, score
+from harmofl.experiment.build import IN_USE
+from harmofl.experiment.trained_model import DEFAULT, TrainedModel
+from harmofl.types import Statistics
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One site's result.
+
+    Args:
+        site: its name.
+        images: how many were scored.
+        trained: whether it took part in training.
+        scores: every metric of the task.
+        intervals: of each of them 95 %, over patients, see `confidence_intervals.interval`; NaN for a single patient.
+        cases: the main score of every case.
+        said: which amplitude and statistics were used, in plain words.
+    """
+
+    site: str
+    images: int
+    trained: bool
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    cases: CaseScores
+    said: tuple[str, ...]
+
+
+def assess(
+    model: TrainedModel,
+    site: Site,
+    split: str | None = None,
+    statistics: Statistics = DEFAULT,
+    batch_size: int = IN_USE,
+    device: str = "cpu",
+) -> Assessment:
+    """Score a model at a site.
+
+    Args:
+        model: the model.
+        site: its images need not be split if it never took part.
+        split: "train", "val" or "test"; None scores the test images of a site that trained, and all of another.
+        statistics: see `TrainedModel.outputs`.
+        batch_size: images a batch.
+        device: where to compute.
+    """
+    trained = site.name in model.card["sites"]
+    whole = split is None and not trained
+    chosen = split or "test"
+    scored = undivided(site) if whole else site
+    outputs = model.outputs(scored, chosen, statistics, batch_size, device)
+    scores = score(outputs, scored, chosen)
+    cases = {metric: case_scores(metric, outputs, scored, chosen) for metric in scores}
+    said = model.said(site.name, statistics)
+    if trained and chosen == "test" and model.card.get("tested", {}).get(site.name, mark := site.test.mark()) != mark:
+        said.append(f"{site.name}: test images are not those of the run; it may have trained on some of them")
+    return Assessment(
+        site.name,
+        len(scored.split(chosen)),
+        trained,
+        scores,
+        {metric: interval(of_cases) for metric, of_cases in cases.items()},
+        cases[model.metric],
+        tuple(said),
+    )

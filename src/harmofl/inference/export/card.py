@@ -1,0 +1,130 @@
+"""A model card: what the model is, what it was trained on, how well it does where, and what it is not for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harmofl.data.decoding.volumes import CLIP_QUANTILE
+from harmofl.errors import RunError
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.inference.export.bundle import channels_of, takes_volumes
+from harmofl.report.load import Run, load_runs
+from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, tested
+from harmofl.report.warnings import warnings
+
+
+def run_of(folder: Path) -> Run | None:
+    """The finished run that a model belongs to, if its folder is there."""
+    place = folder if (folder / "config.toml").exists() else folder.parent
+    if not (place / "config.toml").exists():
+        return None
+    run = load_runs([place])[0]
+    if run.result is None:
+        raise RunError(f"{place}: the run must be finished, but is not; go on with harmofl run --resume {place}")
+    return run
+
+
+_FEDERATED = "trained by federated learning at {} sites whose images did not leave them"
+_HOW = {
+    "pooled": "trained on the images of {} sites in one place, which is no federated learning",
+    "local": "trained at one of {} sites by itself, which is no federated learning",
+}
+
+
+def card(trained: TrainedModel, run: Run | None, site: str, files: Sequence[tuple[str, str]]) -> str:
+    """The card as Markdown.
+
+    Args:
+        trained: the model.
+        run: its run; without it there are no scores to tell.
+        site: whose entries and statistics are inside; "" for the mean over the sites.
+        files: name and description of what lies beside the card.
+    """
+    about = trained.card
+    name = run.result.name if run and run.result else "HarmoFL model"
+    parts = [
+        _front_matter(about, name),
+        f"# {name}\n",
+        f"A {about['task']} model of {len(about['classes'])} classes ({', '.join(about['classes'])}), "
+        f"{_HOW.get(about['method']['name'], _FEDERATED).format(len(about['sites']))}.\n",
+        "## Input and output\n",
+        _use(about),
+        "## What is inside\n",
+        "".join(f"- {line}\n" for line in _inside(trained, site)),
+        "## Training\n",
+        _settings("method", about["method"]) + _settings("network", about["network"]),
+    ]
+    if run is not None:
+        parts += ["## Data and scores\n", _scores(run), "## Before you rely on it\n", _limits(run)]
+    else:
+        parts += [
+            "## Data and scores\n",
+            "The run folder was not there when this was exported; no scores.\n",
+        ]
+    parts += ["## Files\n", "".join(f"- `{file}`: {what}\n" for file, what in files)]
+    parts.append("Not a medical device. To be validated where it is used before anything depends on it.\n")
+    return "\n".join(parts)
+
+
+def _front_matter(about: Mapping[str, Any], name: str) -> str:
+    tags = ["medical-imaging", "federated-learning", "harmofl", about["task"]]
+    return f"---\nmodel_name: {json.dumps(name)}\ntags: {json.dumps(tags)}\nlibrary_name: harmofl\n---\n"
+
+
+def _use(about: Mapping[str, Any]) -> str:
+    height, width = about["size"]
+    out = "(N, classes)" if about["task"] == "classification" else "(N, classes, height, width)"
+    shape = f"(N, {about['channels']}, {height}, {width}) float32 in [0, 1]"
+    kind = "Photographs" if about.get("images") == "photographs" else "Images"
+    taken = f"{kind} {shape}: 8-bit values divided by 255, resized by Pillow's bilinear filter."
+    if takes_volumes(about):
+        levels = about.get("levels", "rounded")
+        lowest = " but for padding and few far below the rest" if levels == "rounded" else ""
+        taken = (
+            f"Slices of volumes {shape}, across the third axis of the volume turned to RAS, with the channels "
+            f"{', '.join(channels_of(about))}, at the ends the last slice again. Grey values of a volume become 0 to "
+            f"255 from the lowest{lowest}, to the {CLIP_QUANTILE} quantile, {levels}, are resized by Pillow's bilinear "
+            "filter, and divided by 255."
+        )
+    return f"{taken} Out come class probabilities {out}.\n"
+
+
+def _inside(trained: TrainedModel, site: str) -> list[str]:
+    lines = trained.said(site, "sites")
+    return lines or ["nothing that depends on a site"]
+
+
+def _settings(title: str, values: Mapping[str, Any]) -> str:
+    rows = "".join(f"| {key} | {value} |\n" for key, value in values.items() if value not in (None, {}))
+    return f"| {title} | |\n|---|---|\n{rows}\n"
+
+
+def _scores(run: Run) -> str:
+    result = run.result
+    assert result is not None
+    score = metric_words(result.main_metric)
+    lines = [
+        f"| site | training | validation | test | test {score} | 95 % interval over patients |",
+        "|---|---|---|---|---|---|",
+    ]
+    for site, value in tested(run, result.main_metric).items():
+        counts = result.num_images.get(site, {})
+        trained = [str(counts.get(part, "")) for part in ("train", "val", "test")]
+        label = site if site in result.test else UNSEEN.format(site)
+        lines.append(f"| {label} | {' | '.join(trained)} | {number(value)} | {between(*interval_at(run, site))} |")
+    versions = run.config.get("versions")
+    told = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "unknown"
+    lines.append(
+        f"\nThe model of round {result.chosen_round} of {result.rounds}, chosen by validation. Versions: {told}.\n"
+    )
+    return "\n".join(lines)
+
+
+def _limits(run: Run) -> str:
+    assert run.result is not None
+    lines = warnings(run)
+    if not run.result.unseen:
+        lines.append("it was tested at no site that did not train; expect lower scores elsewhere")
+    lines.append("images of other sizes, stains, scanners or populations than those of these sites were not tested")
+    return "".join(f"- {line}\n" for line in lines)

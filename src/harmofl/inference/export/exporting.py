@@ -1,0 +1,120 @@
+"""A model into a folder, in the formats asked for."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harmofl.errors import ConfigError
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.inference.export.bundle import write_bundle
+from harmofl.inference.export.card import card, run_of
+from harmofl.inference.export.graph import difference, exported, images_like, write_onnx, write_pt2
+from harmofl.report.load import Run
+from harmofl.utils.atomic_files import storing, write_atomic
+
+FORMATS = {"onnx": "onnxruntime", "pt2": "torch", "monai": "monai", "card": "harmofl"}
+"""Format -> the package without which it is left out."""
+NAMES = {"onnx": "model.onnx", "pt2": "model.pt2", "monai": "bundle", "card": "README.md"}
+_SAID = {
+    "onnx": "ONNX, for onnxruntime and others",
+    "pt2": "torch.export, for torch.export.load",
+    "monai": "a MONAI bundle",
+}
+_COMPARED = 5  # images
+
+
+@dataclass(frozen=True)
+class File:
+    """One of the results.
+
+    Args:
+        path: of the file or folder.
+        size: in bytes.
+        difference: of its probabilities to torch's, at most; None where that makes no sense.
+    """
+
+    path: Path
+    size: int
+    difference: float | None
+
+
+def export(
+    model: Path, out: Path, formats: Sequence[str] | None = None, *, site: str = "", overwrite: bool = False
+) -> tuple[list[File], list[str]]:
+    """Export a model.
+
+    Args:
+        model: a run folder, or its model/ folder alone.
+        out: the folder to write into.
+        formats: of `FORMATS`; None takes all whose packages are installed.
+        site: whose entries and statistics to put inside; "" for the mean over the training sites.
+        overwrite: replace what is there.
+
+    Returns:
+        The files, and a line for every format that was left out.
+
+    Raises:
+        ConfigError: if a format is unknown or lacks its package, the site did not train, or a file is there already.
+        ExportError: if a file does not give what torch gives.
+        RunError: if there is no model, or its run is not finished.
+    """
+    chosen, left = _chosen(formats)
+    trained, run = TrainedModel.open(model), run_of(model)
+    if (there := next((out / NAMES[one] for one in chosen if (out / NAMES[one]).exists()), None)) and not overwrite:
+        raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    module, images = exported(trained, site), _images(trained, run)
+    found = []
+    text = card(trained, run, site, [(NAMES[one], _SAID[one]) for one in chosen if one in _SAID])
+    with storing(out), TemporaryDirectory(prefix=".export-", dir=out) as beside:
+        for one, write in (("onnx", write_onnx), ("pt2", write_pt2)):
+            if one in chosen or (one == "pt2" and "monai" in chosen):
+                path = Path(beside) / NAMES[one]
+                with torch.no_grad():
+                    apart = difference(trained, site, images, write(module, images, path))
+                if one in chosen:  # only now that it is known to be right
+                    shutil.copyfile(path, Path(beside) / "copy")
+                    (Path(beside) / "copy").replace(out / NAMES[one])
+                    found.append(_file(out / NAMES[one], apart))
+        if "monai" in chosen:
+            write_bundle(trained.card, Path(beside) / NAMES["pt2"], text, out / NAMES["monai"])
+            found.append(_file(out / NAMES["monai"], None))
+    if "card" in chosen:
+        write_atomic(out / NAMES["card"], text.encode())
+        found.append(_file(out / NAMES["card"], None))
+    return found, left
+
+
+def _images(trained: TrainedModel, run: Run | None) -> Tensor:
+    """To compare answers by: an example of every site that the run kept, or else made up ones."""
+    kept = [samples.images[:1] for samples in run.samples.values()] if run else []
+    if not kept:
+        return images_like(trained, _COMPARED)
+    return torch.from_numpy(np.concatenate(kept).astype(np.float32))
+
+
+def _chosen(formats: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    if formats is not None:
+        for one in formats:
+            if one not in FORMATS:
+                raise ConfigError(f"--format must be of {', '.join(FORMATS)}, got {one!r}")
+            if find_spec(FORMATS[one]) is None:
+                extra = "monai" if one == "monai" else "export"
+                raise ConfigError(f"--format {one} needs a package that is not there; pip install 'harmofl[{extra}]'")
+        return list(dict.fromkeys(formats)), []
+    there = [one for one, package in FORMATS.items() if find_spec(package) is not None]
+    missing = [f"{one} was left out: {FORMATS[one]} is not installed" for one in FORMATS if one not in there]
+    return there, missing
+
+
+def _file(path: Path, difference: float | None) -> File:
+    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+    return File(path, sum(part.stat().st_size for part in parts), difference)

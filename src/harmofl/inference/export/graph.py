@@ -1,0 +1,142 @@
+"""The model as one module from an image to probabilities, and as ONNX and torch.export files that are checked."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harmofl.errors import ConfigError, ExportError
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.inference.export.real_amplitude import FixedAmplitude
+from harmofl.spectral.amplitude import AmplitudeNorm
+
+TOLERANCE = 1e-4
+"""By so much the probabilities of a file may differ from those of torch."""
+
+
+class Exported(nn.Module):
+    """Images (N, C, H, W) in [0, 1] -> class probabilities (N, K), or (N, K, H, W) for masks."""
+
+    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        layer = getattr(model, "amplitude_norm", None)
+        if isinstance(layer, AmplitudeNorm):
+            idle = layer.band == "off" or not layer.count or layer.strength == 0
+            model.amplitude_norm = nn.Identity() if idle else FixedAmplitude(layer, size)
+        self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        found: Tensor = self.model(image).softmax(dim=1)
+        return found
+
+
+def exported(trained: TrainedModel, site: str) -> Exported:
+    """The module, for a training site or the mean over them.
+
+    Raises:
+        ConfigError: if no such site trained, or the run kept no statistics to fix.
+        ExportError: if an image's output would depend on other images.
+    """
+    if site and site not in trained.card["sites"]:
+        raise ConfigError(f"--site must be one that trained, {', '.join(trained.card['sites'])}, got {site!r}")
+    size = trained.card["size"]
+    return Exported(trained.network(site), (size[0], size[1])).eval()
+
+
+def images_like(trained: TrainedModel, count: int, seed: int = 0) -> Tensor:
+    """(count, C, H, W) images in [0, 1] with the falling spectrum of images of the world, to compare answers by."""
+    rng = np.random.default_rng(seed)
+    height, width = trained.card["size"]
+    noise = rng.standard_normal((count, trained.card["channels"], height, width))
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    shaped = np.fft.irfft2(np.fft.rfft2(noise) / (radius + 1 / max(height, width)), s=(height, width))
+    low, high = shaped.min(axis=(-2, -1), keepdims=True), shaped.max(axis=(-2, -1), keepdims=True)
+    return torch.from_numpy(((shaped - low) / (high - low)).astype(np.float32))
+
+
+def write_onnx(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor], np.ndarray]:
+    """Write an ONNX file with a free number of images; return what onnxruntime makes of it.
+
+    Raises:
+        ConfigError: if the packages are not installed.
+        ExportError: if the network cannot be written so.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ConfigError("ONNX needs packages that are not installed; pip install 'harmofl[export]'") from None
+    with _quiet("ONNX"):
+        program = torch.onnx.export(
+            module,
+            (images[:2],),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["probabilities"],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda x: np.asarray(session.run(None, {"image": x.numpy()})[0])
+
+
+def write_pt2(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor], np.ndarray]:
+    """Write a torch.export file with a free number of images; return what torch makes of it when loaded.
+
+    Raises:
+        ExportError: if the network cannot be written so.
+    """
+    with _quiet("torch.export"):
+        batch = torch.export.Dim("batch", min=1)
+        program = torch.export.export(module, (images.repeat(2, 1, 1, 1)[:2],), dynamic_shapes={"image": {0: batch}})
+        torch.export.save(program, path)
+        loaded = torch.export.load(path).module()
+    return lambda x: np.asarray(loaded(x).detach().numpy())
+
+
+@torch.no_grad()
+def difference(trained: TrainedModel, site: str, images: Tensor, answer: Callable[[Tensor], np.ndarray]) -> float:
+    """By how much a file's probabilities differ at most from torch's, for one image and for all together.
+
+    Raises:
+        ExportError: if that is more than `TOLERANCE`.
+    """
+    model = trained.network(site)
+    found = 0.0
+    for part in (images[:1], images):
+        expected = model(part).softmax(dim=1).numpy()
+        found = max(found, float(np.abs(answer(part) - expected).max()))
+    if not found <= TOLERANCE:
+        raise ExportError(
+            f"probabilities must differ from torch's by at most {TOLERANCE:g}, got {found:.2g}; not exported"
+        )
+    return found
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Exporters tell much of themselves, and raise anything over what they cannot write."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ConfigError, ExportError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"the network cannot be written as {name} ({reason}); choose another --format") from error
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,130 @@
+"""Amplitude normalization without complex numbers, for graphs that know no Fourier transform.
+
+The discrete Fourier transform is a product with matrices of cosines and sines, constants for images of one size.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from harmofl.errors import ExportError
+from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.radial_profile import ProfileNorm, _averaging, _ring_of
+
+
+class FixedAmplitude(nn.Module):
+    """What an `AmplitudeNorm` or `ProfileNorm` in evaluation mode does to images of one size, in real arithmetic.
+
+    A bin that holds nothing but rounding noise gets phase 0, as in `with_amplitude`. What is noise differs between a
+    fast transform and products with matrices, so that images with empty bins, such as constant ones, may come out
+    otherwise; in images of the world no bin is empty.
+
+    Args:
+        layer: with its amplitude learnt.
+        size: (H, W) of the images.
+
+    Raises:
+        ExportError: if what the layer does to an image depends on others.
+    """
+
+    zero: Tensor
+    cos_x: Tensor
+    sin_x: Tensor
+    cos_y: Tensor
+    sin_y: Tensor
+    cos_back: Tensor
+    sin_back: Tensor
+    A: Tensor
+    inside: Tensor
+    own: Tensor
+    target: Tensor
+    average: Tensor
+    spread: Tensor
+
+    def __init__(self, layer: AmplitudeNorm, size: tuple[int, int]) -> None:
+        super().__init__()
+        H, W = size
+        self.strength, self.noise = layer.strength, torch.finfo(torch.float32).eps * math.log2(max(H * W, 2))
+        self._matrices(H, W)
+        self.profile = isinstance(layer, ProfileNorm)
+        if isinstance(layer, ProfileNorm):
+            if layer.reference == "site" and not layer.own.numel():
+                raise ExportError("reference=site needs a site that trained; choose one with --site")
+            own = layer.own if layer.reference == "site" else torch.zeros(0)
+            self.joint = layer.joint
+            self.register_buffer("target", layer.amplitude.float().clone())
+            self.register_buffer("own", own.float().clone())
+            self.register_buffer("average", _averaging(H, W, layer.rings, torch.device("cpu"), torch.float32))
+            ring = _ring_of(H, W, layer.rings, torch.device("cpu"))
+            self.register_buffer(
+                "spread", nn.functional.one_hot(ring.flatten(), layer.rings + 1).float().T.contiguous()
+            )
+        else:
+            self.register_buffer("A", layer.amplitude.float().clone())
+            self.register_buffer("inside", _inside(float(layer.band), H, W))
+
+    def _matrices(self, H: int, W: int) -> None:
+        self.size = (H, W)
+        zero = torch.zeros(H, W // 2 + 1)
+        zero[0, 0] = H * W
+        self.register_buffer("zero", zero)
+        half = torch.arange(W // 2 + 1)
+        weight = torch.full((W // 2 + 1,), 2.0 / (H * W), dtype=torch.float64)
+        weight[0] /= 2
+        if W % 2 == 0:
+            weight[-1] /= 2
+        one = torch.ones(1, dtype=torch.float64)
+        for name, f, length, scale in (("y", torch.arange(H), H, one), ("x", half, W, one), ("back", half, W, weight)):
+            angle = 2 * math.pi / length * torch.outer(torch.arange(length, dtype=torch.float64), f.double())
+            for wave, values in (("cos", angle.cos()), ("sin", angle.sin())):
+                self.register_buffer(f"{wave}_{name}", (values * scale).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float32 -> the same shape."""
+        mean = x.mean(dim=(-2, -1), keepdim=True)  # apart, so that its size does not cost the other bins their digits
+        centred = x - mean
+        by_cos, by_sin = centred @ self.cos_x, centred @ self.sin_x  # (N, C, H, W//2 + 1)
+        real = self.cos_y.T @ by_cos - self.sin_y.T @ by_sin
+        imaginary = -(self.sin_y.T @ by_cos + self.cos_y.T @ by_sin)
+        real = real + mean * self.zero
+        real, imaginary = self._matched(real, imaginary) if self.profile else self._replaced(x, real, imaginary)
+        up = self.cos_y @ real - self.sin_y @ imaginary
+        down = self.sin_y @ real + self.cos_y @ imaginary
+        return up @ self.cos_back.T - down @ self.sin_back.T
+
+    def _replaced(self, x: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq 4, see `harmofl.spectral.kernels`."""
+        tiny = torch.finfo(torch.float32).tiny
+        norm = (x * x).sum(dim=(-2, -1), keepdim=True).sqrt()
+        power = (real * real + imaginary * imaginary).clamp_min(tiny)
+        silent = power <= (self.noise * norm).square().clamp_min(tiny)
+        scale = self.A**self.strength * power ** (-self.strength / 2)
+        new_real = torch.where(silent, scale * power.sqrt(), real * scale)
+        new_imaginary = torch.where(silent, torch.zeros_like(imaginary), imaginary * scale)
+        return torch.where(self.inside, new_real, real), torch.where(self.inside, new_imaginary, imaginary)
+
+    def _matched(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
+        """The gain of `with_profile`."""
+        H, W = self.size
+        if self.own.numel():
+            own = self.own
+        else:
+            own = (real * real + imaginary * imaginary).sqrt().flatten(-2) @ self.average / (H * W) ** 0.5
+            own = torch.cat((own[..., :1] / (H * W) ** 0.5, own[..., 1:]), dim=-1)
+            own = own.mean(dim=1, keepdim=True) if self.joint else own
+        noise = torch.finfo(torch.float32).eps * own.amax(dim=-1, keepdim=True)
+        known = (own > noise) & (self.target > 0)
+        gain = torch.where(known, self.target / own.clamp_min(torch.finfo(torch.float32).tiny), 1.0) ** self.strength
+        by_bin = (gain @ self.spread).reshape(*gain.shape[:-1], H, W // 2 + 1)
+        return real * by_bin, imaginary * by_bin
+
+
+def _inside(band: float, H: int, W: int) -> Tensor:
+    """(H, W//2 + 1): which bins are replaced, see `with_amplitude`."""
+    if band == 1:
+        return torch.ones(H, W // 2 + 1, dtype=torch.bool)
+    b = math.floor(min(H, W) * band)
+    f_y = torch.fft.fftfreq(H, d=1 / H).abs().round()
+    inside: Tensor = (f_y[:, None] <= b) & (torch.arange(W // 2 + 1) <= b)
+    return inside

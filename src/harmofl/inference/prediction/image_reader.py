@@ -1,0 +1,97 @@
+"""An image as the network is to see it, and what is needed to write a mask that fits the file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from harmofl.data.decoding.images import read_image, resize, with_channels
+from harmofl.data.decoding.volumes import neighbourhoods, nibabel
+from harmofl.errors import DataError
+from harmofl.inference.prediction.inputs import Input
+from harmofl.ingest.dicom.dicom_cases import compact
+from harmofl.ingest.dicom.dicom_photographs import read_photograph
+from harmofl.ingest.dicom.dicom_volumes import Volume, read_volume
+from harmofl.ingest.placing import save_volume
+from harmofl.types import Levels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image, decoded.
+
+    Args:
+        planes: (1 or 3, H, W) of a photograph, or (S, H, W) of a volume in canonical orientation; uint8, or float32 in
+            [0, 1].
+        volume: whether it is a volume, and each plane a slice.
+        stored: a NIfTI image whose voxels masks are to lie on, for volumes.
+        dicom: the series put together, where it was one.
+    """
+
+    planes: np.ndarray
+    volume: bool = False
+    stored: Any = field(default=None, repr=False)
+    dicom: Volume | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.planes.shape[1], self.planes.shape[2]
+
+    def arranged(self, channels: int, size: tuple[int, int] | None) -> np.ndarray:
+        """(S, C, H, W), resized as in training, or at its own size if `size` is None.
+
+        Raises:
+            DataError: if it cannot have so many channels.
+        """
+        size = size or self.shape
+        if self.volume:
+            return neighbourhoods(resize(self.planes, size), channels)
+        return resize(with_channels(self.planes, channels), size)[None]
+
+
+def read(one: Input, levels: Levels = "rounded") -> Picture:
+    """Decode an image, in the same way as for training, with volumes' levels as there.
+
+    Raises:
+        DataError: if it cannot be read, without naming it.
+    """
+    if one.series is not None:
+        return _read_series(one, levels)
+    path = one.files[0]
+    if one.kind == "volume":
+        return Picture(read_image(path, levels), volume=True, stored=nibabel().load(path))
+    return Picture(_dicom_photograph(path) if path.suffix.lower() not in _FLAT else read_image(path))
+
+
+_FLAT = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def _dicom_photograph(path: Path) -> np.ndarray:
+    pixels = read_photograph(path)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+
+
+def _read_series(one: Input, levels: Levels) -> Picture:
+    """By way of the NIfTI file that importing would make of it, so that nothing differs from training."""
+    assert one.series is not None
+    volume = read_volume(one.series)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "series.nii.gz"
+        save_volume(compact(volume.voxels), volume.affine, path)
+        planes = read_image(path, levels)
+    stored = nibabel().Nifti1Image(np.zeros(volume.voxels.shape, np.uint8), volume.affine)
+    return Picture(planes, volume=True, stored=stored, dicom=volume)
+
+
+def to_stored(labels: np.ndarray, stored: Any) -> np.ndarray:
+    """(S, H, W) labels in canonical orientation as (X, Y, Z) on the voxels of a NIfTI image."""
+    orientations = nibabel().orientations
+    canonical = orientations.axcodes2ornt("RAS")
+    back = orientations.ornt_transform(canonical, orientations.io_orientation(stored.affine))
+    found: np.ndarray = orientations.apply_orientation(np.moveaxis(labels, 0, 2), back)
+    if found.shape != (*stored.shape, 1)[:3]:  # a single slice may be stored with two axes
+        raise DataError(f"a mask must have the shape of its volume, {stored.shape[:3]}, got {found.shape}")
+    return found

@@ -1,0 +1,150 @@
+"""What a person points at, as the images it holds."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from harmofl.data.layout.site_files import DICOM_SUFFIXES, files_below, is_dicom, is_volume, suffix_of
+from harmofl.errors import DataError
+from harmofl.ingest.dicom.dicom_files import Series, has_place, series_in
+
+Kind = Literal["photograph", "volume", "series"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image to answer for.
+
+    Args:
+        name: of what is written for it, with `/` between folders and without suffix.
+        kind: a photograph, a NIfTI volume, or a DICOM series that makes a volume.
+        files: one, or those of the series.
+        series: of the kind "series".
+    """
+
+    name: str
+    kind: Kind
+    files: tuple[Path, ...]
+    series: Series | None = None
+
+
+def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
+    """All images at files and, recursively, in folders, but for those in a folder `out` therein, which are answers.
+
+    Images of one name are told apart: x.tif and x.jpg by their suffixes, files of several folders by these.
+
+    Raises:
+        DataError: if something is not there, or a folder has no image.
+        ConfigError: if there are DICOM files and pydicom is not installed.
+    """
+    check_paths(paths)
+    unique: dict[tuple[Path, ...], Input] = {}
+    for path in paths:
+        for one in _at(path, out):
+            unique.setdefault(_resolved(one), one)
+    found = list(unique.values())
+    above = os.path.commonpath([one.files[0].absolute().parent for one in found])
+    for name in (_with_suffix, lambda one: one.files[0].absolute().relative_to(above).as_posix()):
+        count = Counter(one.name for one in found)
+        found = [replace(one, name=name(one)) if count[one.name] > 1 else one for one in found]
+    return found
+
+
+def _with_suffix(one: Input) -> str:
+    file = one.files[0].name
+    suffix = ".dcm" if one.kind == "series" else suffix_of(file) or Path(file).suffix
+    return one.name if one.name.endswith(suffix) else one.name + suffix
+
+
+def keeps_suffix(one: Input) -> bool:
+    """Tell whether the image's name was told from another's by its suffix."""
+    return bool(suffix_of(one.name)) and one.name.endswith(one.files[0].name)
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Raise DataError for the first that is neither a file nor a folder."""
+    for path in paths:
+        if not path.is_dir() and not path.is_file():
+            raise DataError(f"{path}: is not there; give a file or a folder")
+
+
+def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None = None) -> list[Path]:
+    """Files in the folders that are no images to answer for."""
+    taken = {file for one in inputs for file in _resolved(one)}
+    return [file for path in paths if path.is_dir() for file in _within(path, out) if file.resolve() not in taken]
+
+
+def _resolved(one: Input) -> tuple[Path, ...]:
+    return tuple(file.resolve() for file in one.files)
+
+
+def _within(folder: Path, out: Path | None) -> list[Path]:
+    """All files of a folder, but for those of earlier answers in a folder of their own."""
+    apart = out.resolve() if out and folder.resolve() in out.resolve().parents else None
+    return [file for file in files_below(folder) if apart is None or apart not in file.resolve().parents]
+
+
+def _at(path: Path, out: Path | None) -> list[Input]:
+    if path.is_dir():
+        files = _within(path, out)
+        flat = [file for file in files if suffix_of(file.name)]
+        found = [_flat(file, file.relative_to(path).as_posix()) for file in flat] + _series(
+            [file for file in files if is_dicom(file)], path
+        )
+        if not found:
+            raise DataError(f"{path}: must hold PNG, JPEG, TIFF, NIfTI or DICOM images, but has none")
+        return found
+    if suffix_of(path.name):
+        return [_flat(path, path.name)]
+    if is_dicom(path):
+        return _series([path], path.parent)
+    raise DataError(f"{path}: must be PNG, JPEG, TIFF, NIfTI or DICOM; convert it or leave it out")
+
+
+def _flat(file: Path, relative: str) -> Input:
+    return Input(
+        relative.removesuffix(suffix_of(relative)), "volume" if is_volume(file.name) else "photograph", (file,)
+    )
+
+
+def _series(files: Sequence[Path], root: Path) -> list[Input]:
+    """A DICOM file without a place in space is a photograph; segmentations are none of our inputs."""
+    found: list[Input] = []
+    by_folder: dict[Path, list[Path]] = {}
+    for file in files:
+        by_folder.setdefault(file.parent, []).append(file)
+    for folder, members in by_folder.items():
+        members, broken = _readable(members)
+        place = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        found += [
+            Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in broken
+        ]  # named when it is their turn
+        all_series = [one for one in series_in(members) if one.modality != "SEG"]
+        for number, one in enumerate(all_series, start=1):
+            own = root.absolute().name if len(one.files) > 1 else _stem(one.files[0])
+            stem = place.rstrip("/") or own
+            if has_place(one):
+                name = stem if len(all_series) == 1 else f"{stem}_{number}"
+                found.append(Input(name, "series", one.files, one))
+            else:
+                found += [Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in one.files]
+    return found
+
+
+def _readable(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """DICOM files with a header, and those without."""
+    broken = []
+    for file in files:
+        try:
+            series_in([file])
+        except DataError:
+            broken.append(file)
+    return [file for file in files if file not in broken], broken
+
+
+def _stem(file: Path) -> str:
+    """The name without a suffix of DICOM; IM.1 and IM.2 are two."""
+    return file.stem if file.suffix.lower() in DICOM_SUFFIXES else file.name

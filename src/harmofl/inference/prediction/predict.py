@@ -1,0 +1,236 @@
+"""From what a person points at to files, one image at a time."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from harmofl.data.likeness import Seen, unlike
+from harmofl.data.parallel import default_workers, in_order
+from harmofl.errors import ConfigError, DataError
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.inference.prediction.dicom_seg import highdicom
+from harmofl.inference.prediction.image_reader import Picture, read
+from harmofl.inference.prediction.inputs import Input, find, keeps_suffix, passed_over
+from harmofl.inference.prediction.predictor import Options, Predictor
+from harmofl.inference.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
+from harmofl.utils.atomic_files import check_writable, storing
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it.
+
+    Args:
+        written: the files.
+        failed: what went wrong, in one line an image.
+        said: which amplitude, statistics and weights were used, in plain words.
+        images: photographs and slices that were answered for.
+        seconds: reading, answering and writing.
+    """
+
+    written: tuple[Path, ...]
+    failed: tuple[str, ...]
+    said: tuple[str, ...]
+    images: int
+    seconds: float
+
+
+def predict(
+    trained: TrainedModel,
+    paths: Sequence[Path],
+    out: Path,
+    options: Options | None = None,
+    *,
+    overlays: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> Done:
+    """Write the model's answers for images.
+
+    Args:
+        trained: the model.
+        paths: image files, and folders, which are searched through.
+        out: the folder to write into: a mask an image, of the name it has below the folder that was given, or
+            predictions.csv with class probabilities.
+        options: how; as `Options` has it if not given.
+        overlays: write pictures with outlines, too; masks only.
+        overwrite: replace what is there.
+        progress: told which image is at hand, how many are done and how many there are.
+        told: told what was found at the paths, before any image is decoded.
+
+    Raises:
+        DataError: before anything is written, if there is no image at a path. An image that cannot be read is no
+            error but a line in `Done.failed`.
+        ConfigError: if the options do not fit, or something is there already.
+        StorageError: if something cannot be written.
+    """
+    begin = time.perf_counter()
+    predictor = Predictor(trained, options or Options())
+    inputs = find(paths, out)
+    told(_found(inputs, trained))
+    targets = [path for one in inputs for path in _targets(predictor, one, out, overlays)]
+    if predictor.segments and (twice := [path for path, n in Counter(targets).items() if n > 1]):
+        raise ConfigError(f"{twice[0]}: would be written twice; predict what lies in folders called overlays apart")
+    if any(one.kind == "series" for one in inputs) and predictor.segments:
+        highdicom()
+    given = {file.resolve() for one in inputs for file in one.files}
+    if mine := next((path for path in targets if path.resolve() in given), None):
+        raise ConfigError(f"{mine}: is an image to predict for, and would be overwritten; choose another --out")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: must be a folder, but is a file; choose another --out")
+    check_writable(out)
+    if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
+        raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
+    if predictor.needs_images:
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".predict-", dir=out) as folder:
+                predictor.settle(_readable(inputs, predictor), Path(folder))
+    work = _Work(predictor, out, overlays)
+    for done, chunk, pictures, images in in_order(work.prepare, _chunks(inputs, predictor.options.batch_size)):
+        if progress:
+            progress(chunk[0].name, done, len(inputs))
+        found = predictor.answers(list(images.values()), [picture.shape for picture in pictures.values()])
+        work.store(pictures, found)
+    written = work.end()
+    said = [*predictor.said(), *work.said()]
+    if alike := [one for one in inputs if keeps_suffix(one)]:
+        said.append(
+            f"{len(alike)} images have another's name; what is written for them keeps the suffix: {alike[0].name}"
+        )
+    if others := passed_over(paths, inputs, out):
+        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
+        said.append(f"passed over: {len(others)} other files in the folders, {kinds}")
+    return Done(tuple(written), tuple(work.failed), tuple(said), work.count, time.perf_counter() - begin)
+
+
+def _found(inputs: Sequence[Input], trained: TrainedModel) -> str:
+    """What there is to answer for, and the model, in one line."""
+    counts = Counter(one.kind for one in inputs)
+    named = {"photograph": "image", "volume": "volume", "series": "DICOM series"}
+    kinds = [f"{n} {named[kind]}{'s' * (n > 1 and kind != 'series')}" for kind, n in counts.items()]
+    classes = ", ".join(trained.card["classes"])
+    return f"{trained.card['task']}, {len(trained.card['classes'])} classes ({classes}), {' and '.join(kinds)}"
+
+
+class _Work:
+    """Reads ahead and writes behind in threads, while the model answers."""
+
+    def __init__(self, predictor: Predictor, out: Path, overlays: bool) -> None:
+        self.predictor, self.out, self.overlays = predictor, out, overlays
+        self.failed: list[str] = []
+        self.count = 0
+        self._like: Counter[str] = Counter()
+        self._classes: Sequence[str] = predictor.trained.card["classes"]
+        self._answers: dict[str, np.ndarray] = {}
+        self._pool = ThreadPoolExecutor(default_workers())
+        self._waiting: deque[Future[list[Path]]] = deque()
+        self._written: list[Path] = []
+
+    def prepare(
+        self, numbered: tuple[int, list[Input]]
+    ) -> tuple[int, list[Input], dict[Input, Picture], dict[Input, np.ndarray]]:
+        """Those of some images that can be read, and what the network is to see of them."""
+        done, chunk = numbered
+        pictures: dict[Input, Picture] = {}
+        images: dict[Input, np.ndarray] = {}
+        for one in chunk:
+            with self._telling(one):
+                picture = read(one, self.predictor.levels)
+                images[one] = self.predictor.prepared(picture)
+                pictures[one] = picture
+        return done, chunk, pictures, images
+
+    def store(self, pictures: Mapping[Input, Picture], found: Sequence[np.ndarray]) -> None:
+        """Write masks in the background; keep classes for the table."""
+        for (one, picture), answer in zip(pictures.items(), found, strict=True):
+            self.count += len(answer)
+            self._like.update({unlike: len(answer) for unlike in _unlike(picture, self.predictor)})
+            if self.predictor.segments:
+                self._waiting.append(self._pool.submit(self._write, one, picture, answer))
+            else:
+                self._answers[one.name] = answer
+        while len(self._waiting) > self.predictor.options.batch_size:
+            self._written += self._waiting.popleft().result()
+
+    def _write(self, one: Input, picture: Picture, answer: np.ndarray) -> list[Path]:
+        written: list[Path] = []
+        with self._telling(one):
+            write_mask(one, picture, answer, self._classes, self.out)
+            if self.overlays:
+                write_overlay(one, picture, answer, self.out)
+            written = _targets(self.predictor, one, self.out, self.overlays)
+        return written
+
+    def end(self) -> list[Path]:
+        """Wait for what is still being written; the files."""
+        with self._pool:
+            for one in self._waiting:
+                self._written += one.result()
+        if self._answers:
+            write_table(self._answers, self._classes, self.out)
+            self._written.append(self.out / TABLE)
+        return self._written
+
+    def said(self) -> list[str]:
+        """In what images differed from those of training."""
+        return [f"{number} of {self.count} {unlike}" for unlike, number in self._like.items()]
+
+    @contextmanager
+    def _telling(self, one: Input) -> Iterator[None]:
+        """One image that cannot be done is no reason to leave the others."""
+        try:
+            yield
+        except DataError as error:
+            self.failed.append(f"{one.files[0]}: {error}")
+
+
+def _unlike(picture: Picture, predictor: Predictor) -> Iterator[str]:
+    """In what an image differs from those of training, and what is done about it."""
+    deep, grey = picture.planes.dtype != np.uint8, picture.volume or len(picture.planes) == 1
+    seen = Seen(picture.shape, picture.volume, not grey, 16 if deep else 8)
+    tiles = "; if it was trained on pieces of larger images, --tiles keeps their resolution"
+    resized = not predictor.options.tiles
+    return unlike(seen, predictor.trained.card, resized=resized, hint=tiles * predictor.segments)
+
+
+def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Input]]]:
+    """Photographs in batches, volumes each alone; with how many come before."""
+    chunk: list[Input] = []
+    for done, one in enumerate(inputs):
+        if chunk and (one.kind != "photograph" or chunk[0].kind != "photograph" or len(chunk) == size):
+            yield done - len(chunk), chunk
+            chunk = []
+        chunk.append(one)
+    if chunk:
+        yield len(inputs) - len(chunk), chunk
+
+
+def _readable(inputs: Sequence[Input], predictor: Predictor) -> Iterator[np.ndarray]:
+    """Those that can be read, as the network is to see them; the others are named when it is their turn."""
+    found = False
+    for one in inputs:
+        try:
+            image = predictor.prepared(read(one, predictor.levels))
+        except DataError:
+            continue
+        found = True
+        yield image
+    if not found:
+        raise DataError(f"{inputs[0].files[0]}: no image can be read, so that there is nothing to estimate from")
+
+
+def _targets(predictor: Predictor, one: Input, out: Path, overlays: bool) -> list[Path]:
+    if not predictor.segments:
+        return [out / TABLE]
+    return [mask_path(one, out), *([overlay_path(one, out)] if overlays else [])]

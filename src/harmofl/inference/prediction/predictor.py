@@ -1,0 +1,171 @@
+"""The model applied to decoded images, as a whole or by overlapping tiles."""
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from harmofl.data.decoding.store import FileRows
+from harmofl.data.joined import Joined
+from harmofl.data.site import Split
+from harmofl.errors import ConfigError
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.inference.prediction.image_reader import Picture
+from harmofl.models.bn_calibration import estimate, fix
+from harmofl.types import Levels, Statistics
+
+_BUFFER = 1 << 20
+"""Bytes of images that wait in memory to be written."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are answered for.
+
+    Args:
+        site: whose entries and statistics the model uses; the mean over the training sites if "".
+        statistics: see `TrainedModel.outputs`; "images" are all that are given, and "sites" the default, because
+            with it the answer for an image does not depend on what else was asked for.
+        device: where to compute.
+        batch_size: images or tiles a batch.
+        tiles: look at windows of the trained size at the image's own resolution, instead of resizing it.
+        overlap: share of a window that the next one covers too, from 0 to below 1.
+    """
+
+    site: str = ""
+    statistics: Statistics = "sites"
+    device: str = "cpu"
+    batch_size: int = 16
+    tiles: bool = False
+    overlap: float = 0.25
+
+
+class Predictor:
+    """A model made ready for images.
+
+    Args:
+        trained: the model.
+        options: how.
+
+    Raises:
+        ConfigError: if the options do not fit the model or one another.
+    """
+
+    def __init__(self, trained: TrainedModel, options: Options) -> None:
+        self.trained, self.options = trained, options
+        self.device = torch.device(options.device)
+        self.size: tuple[int, int] = (trained.card["size"][0], trained.card["size"][1])
+        self.channels: int = trained.card["channels"]
+        self.levels: Levels = trained.card.get("levels", "rounded")
+        self.segments = trained.card["task"] == "segmentation"
+        if options.site and options.site not in trained.card["sites"]:
+            known = ", ".join(trained.card["sites"])
+            raise ConfigError(f"--site must be one that trained, {known}, got {options.site!r}")
+        if not 0 <= options.overlap < 1:
+            raise ConfigError(f"--overlap must be from 0 to below 1, got {options.overlap}")
+        if trained.mixes and options.statistics == "batch":
+            raise ConfigError("--statistics must be sites or images: with batch an answer would depend on other images")
+        if options.tiles and not self.segments:
+            raise ConfigError("--tiles is for segmentation; a class is of a whole image")
+        lacks = trained.of_site_profile and options.site not in trained.own
+        self.needs_images = (trained.mixes or lacks) and options.statistics == "images"
+        if options.tiles and self.needs_images:
+            raise ConfigError("--tiles needs --statistics sites: statistics of whole images do not fit tiles")
+        if options.tiles:
+            sliding_window()
+        if self.needs_images:
+            trained.load(options.site)
+            self.network = deepcopy(trained.model).to(self.device).eval()
+        else:
+            self.network = trained.network(options.site).to(self.device)
+
+    def settle(self, images: Iterable[np.ndarray], folder: Path) -> None:
+        """Estimate the statistics of the images that are to be answered for, where that was asked for.
+
+        Args:
+            images: as `prepared` makes them.
+            folder: they are kept in files there meanwhile, and not in memory.
+        """
+        rows = {np.dtype(kind): FileRows(folder / f"{kind}.npy", _BUFFER) for kind in ("uint8", "float32")}
+        for kind, of_kind in rows.items():
+            of_kind.append(np.empty((0, self.channels, *self.size), kind))
+        for image in images:
+            rows[image.dtype].append(image)
+        joined = Joined([of_kind.finish() for of_kind in rows.values()])
+        split = Split(joined, np.zeros(len(joined), np.int64), ("",) * len(joined))
+        self.trained.adopt_profile(self.network, split)
+        if self.trained.mixes:
+            fix(self.network, estimate(self.network, split, self.device))
+
+    def said(self) -> list[str]:
+        """Which amplitude, statistics and weights are used, in plain words."""
+        return self.trained.said(self.options.site, self.options.statistics)
+
+    def prepared(self, picture: Picture) -> np.ndarray:
+        """(S, C, H, W): an image as the network is to see it.
+
+        Raises:
+            DataError: if it cannot have the model's channels.
+        """
+        return picture.arranged(self.channels, None if self.options.tiles else self.size)
+
+    @torch.no_grad()
+    def answers(self, images: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """For each of several `prepared` images.
+
+        Args:
+            images: (S, C, H, W) each.
+            shapes: (H, W) of each image itself.
+
+        Returns:
+            Class probabilities (S, K) float32, or labels (S, H, W) uint8 of the image's own shape, of each.
+        """
+        flat = [(k, image[i : i + 1]) for k, image in enumerate(images) for i in range(len(image))]
+        step = 1 if self.options.tiles else self.options.batch_size
+        found: list[list[np.ndarray]] = [[] for _ in images]
+        for start in range(0, len(flat), step):
+            part = flat[start : start + step]
+            batch = torch.cat([_floats(image) for _, image in part]).to(self.device)
+            logits = self._tiled(batch) if self.options.tiles else self.network(batch)
+            for row, (k, _) in enumerate(part):
+                found[k].append(self._answer(logits[row : row + 1], shapes[k]))
+        return [np.concatenate(one) for one in found]
+
+    def _answer(self, logits: Tensor, shape: tuple[int, int]) -> np.ndarray:
+        if not self.segments:
+            return logits.float().softmax(dim=1).cpu().numpy()
+        if logits.shape[2:] != shape:
+            logits = functional.interpolate(logits.float(), size=shape, mode="bilinear", antialias=False)
+        return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+
+    def _tiled(self, image: Tensor) -> Tensor:
+        inferers = sliding_window()
+        found: Tensor = inferers.sliding_window_inference(
+            image, self.size, self.options.batch_size, self.network, overlap=self.options.overlap, mode="gaussian"
+        )
+        return found
+
+
+def sliding_window() -> Any:
+    """MONAI's inferers.
+
+    Raises:
+        ConfigError: if MONAI is not installed.
+    """
+    try:
+        from monai import inferers
+    except ImportError:
+        raise ConfigError("--tiles needs MONAI; install it with: pip install 'harmofl[monai]'") from None
+    return inferers
+
+
+def _floats(images: np.ndarray) -> Tensor:
+    """(S, C, H, W) in [0, 1]."""
+    found = torch.from_numpy(np.ascontiguousarray(images))
+    return found.float() / 255 if images.dtype == np.uint8 else found.float()

@@ -1,0 +1,263 @@
+"""The service: a page for people, three answers for programs, and their description."""
+
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+from markupsafe import Markup
+
+from harmofl.errors import ConfigError, DataError
+from harmofl.inference.prediction.image_reader import Picture
+from harmofl.inference.prediction.predictor import Predictor
+from harmofl.inference.prediction.writing import overlay, png
+from harmofl.inference.serving.request_images import FORMATS, TooLargeError, decode
+from harmofl.report.templates import template_of
+from harmofl.report.vega import allowed
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+_BODY = {"required": True, "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    408: {"description": "The image did not arrive in time."},
+    413: {"description": "The image has too many bytes or pixels."},
+    415: {"description": "The content type is none of those taken."},
+    422: {"description": "The image cannot be read, or not have the model's channels."},
+    503: {"description": "Too many images are waiting."},
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take.
+
+    Args:
+        megabytes: of an image file.
+        pixels: of an image.
+        waiting: images that may wait for the one that is looked at.
+        arriving: images that may be on their way at once.
+        seconds: in which an image must have arrived.
+    """
+
+    megabytes: float = 20
+    pixels: int = 50_000_000
+    waiting: int = 8
+    arriving: int = 64
+    seconds: float = 60
+
+
+def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.0.0.1") -> Any:
+    """The service as an ASGI application; it writes nothing to the disk.
+
+    Args:
+        predictor: the model made ready.
+        title: what it is called.
+        limits: of a request.
+        host: where it will be bound; on this machine alone, only names of this machine are answered.
+
+    Raises:
+        ConfigError: if FastAPI is not installed.
+    """
+    _fastapi()
+    from fastapi import FastAPI, Query, Request
+    from fastapi.openapi.docs import get_swagger_ui_html
+    from fastapi.responses import HTMLResponse, Response
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.staticfiles import StaticFiles
+    from swagger_ui_bundle import swagger_ui_path
+
+    app = FastAPI(
+        title=title, version="1", docs_url=None, redoc_url=None, description="A trained model. Images are not kept."
+    )
+    app.openapi_version = "3.0.2"  # the newest that the bundled page reads
+    service = _Service(predictor, limits)
+    page, policy = _page(predictor, title, limits)
+
+    @app.get("/", include_in_schema=False)
+    def start() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        shown: HTMLResponse = get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=title,
+            swagger_js_url="swagger/swagger-ui-bundle.js",
+            swagger_css_url="swagger/swagger-ui.css",
+            swagger_favicon_url="data:,",
+        )
+        return shown
+
+    app.mount("/swagger", StaticFiles(directory=Path(swagger_ui_path)), name="swagger")
+
+    @app.get("/model", summary="What the model is, and what it uses")
+    def model() -> dict[str, Any]:
+        about = predictor.trained.card
+        return {key: about[key] for key in ("task", "classes", "channels", "size", "sites")} | {
+            "used": predictor.said()
+        }
+
+    async def answer(request: Request, made: Callable[[Picture, np.ndarray], Any]) -> Any:
+        return await service.answer(request.headers.get("content-type", ""), request.stream(), made)
+
+    def described(summary: str, png_out: bool) -> dict[str, Any]:
+        responses = _ERRORS | ({200: {"content": {"image/png": {}}, "description": "A PNG file."}} if png_out else {})
+        return {"summary": summary, "openapi_extra": {"requestBody": _BODY}, "responses": responses}
+
+    @app.post("/predict", **described("Class and probabilities, or the share of the image of each class", False))
+    async def predict(
+        request: Request,
+        pictures: bool = Query(False, description="of a model that segments, also mask and overlay: PNG in base64"),
+    ) -> dict[str, Any]:
+        drawn = pictures and predictor.segments
+
+        def made(picture: Picture, found: np.ndarray) -> dict[str, Any]:
+            return _told(found[0], predictor) | (_pictures(picture, found, predictor) if drawn else {})
+
+        answered: dict[str, Any] = await answer(request, made)
+        return answered
+
+    @app.post("/predict/mask", response_class=Response, **described("The mask, 0 and 255 for two classes", True))
+    async def mask(request: Request) -> Response:
+        service.must_segment()
+        made = await answer(request, lambda picture, found: _mask(found, predictor))
+        return Response(made, media_type="image/png")
+
+    @app.post("/predict/overlay", response_class=Response, **described("The image with outlines", True))
+    async def outlined(request: Request) -> Response:
+        service.must_segment()
+        made = await answer(request, lambda picture, found: png(overlay(picture, found)))
+        return Response(made, media_type="image/png")
+
+    @app.middleware("http")
+    async def guarded(request: Request, then: Callable[[Any], Awaitable[Response]]) -> Response:
+        found = await then(request)
+        found.headers["X-Content-Type-Options"] = "nosniff"
+        found.headers["Referrer-Policy"] = "no-referrer"
+        found.headers["X-Frame-Options"] = "DENY"
+        found.headers["Cache-Control"] = "no-store"
+        # the page of the description has a script of its own; nothing is ever fetched from elsewhere
+        found.headers.setdefault("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:")
+        return found
+
+    if host in LOCAL:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
+    return app
+
+
+class _Service:
+    """One image at a time, a few waiting."""
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.predictor, self.limits = predictor, limits
+        self.waiting = self.arriving = 0
+        self.one = anyio.CapacityLimiter(1)
+
+    def must_segment(self) -> None:
+        if not self.predictor.segments:
+            raise _refused(404, "this model gives classes and no masks; use /predict")
+
+    async def answer(self, kind: str, stream: Any, made: Callable[[Picture, np.ndarray], Any]) -> Any:
+        """What is made, in a thread, of the image in a stream and what the model finds in it."""
+        kind = kind.partition(";")[0].strip().lower()
+        if kind not in FORMATS:
+            raise _refused(415, f"the content type must be one of {', '.join(FORMATS)}, got {kind or 'none'}")
+        self._must_have_room()
+        data = await self._body(stream)
+        self._must_have_room()
+        self.waiting += 1
+        try:
+            return await anyio.to_thread.run_sync(self._look, data, kind, made, limiter=self.one)
+        except TooLargeError as error:
+            raise _refused(413, str(error)) from None
+        except DataError as error:
+            raise _refused(422, str(error)) from None
+        finally:
+            self.waiting -= 1
+
+    def _must_have_room(self) -> None:
+        """One is looked at, beside those that wait."""
+        if self.waiting > self.limits.waiting or self.arriving >= self.limits.arriving:
+            raise _refused(503, "too many images are waiting; try again in a while", {"Retry-After": "5"})
+
+    async def _body(self, stream: Any) -> bytes:
+        """All of it; while it is on its way it takes nobody's place."""
+        from starlette.requests import ClientDisconnect
+
+        data = bytearray()
+        self.arriving += 1
+        try:
+            with anyio.fail_after(self.limits.seconds):
+                async for part in stream:
+                    data += part
+                    if len(data) > self.limits.megabytes * 1e6:
+                        most = f"{self.limits.megabytes:g} MB"
+                        raise _refused(413, f"the image must have at most {most}; make it smaller")
+        except TimeoutError:
+            raise _refused(408, f"the image must arrive within {self.limits.seconds:g} s; send it again") from None
+        except ClientDisconnect:
+            raise _refused(400, "the image must arrive as a whole, but its sender hung up") from None
+        finally:
+            self.arriving -= 1
+        return bytes(data)
+
+    def _look(self, data: bytes, kind: str, made: Callable[[Picture, np.ndarray], Any]) -> Any:
+        picture = decode(data, kind, self.limits.pixels)
+        return made(picture, self.predictor.answers([self.predictor.prepared(picture)], [picture.shape])[0])
+
+
+def _told(found: np.ndarray, predictor: Predictor) -> dict[str, Any]:
+    classes = predictor.trained.card["classes"]
+    if not predictor.segments:
+        probabilities = {name: round(float(p), 6) for name, p in zip(classes, found, strict=True)}
+        return {"predicted": classes[int(found.argmax())], "probabilities": probabilities}
+    counts = np.bincount(found.ravel(), minlength=len(classes))
+    shares = {name: round(float(n) / found.size, 6) for name, n in zip(classes, counts, strict=True)}
+    return {"height": found.shape[0], "width": found.shape[1], "shares": shares}
+
+
+def _mask(found: np.ndarray, predictor: Predictor) -> bytes:
+    two = len(predictor.trained.card["classes"]) == 2
+    return png(found[0] * np.uint8(255) if two else found[0])
+
+
+def _pictures(picture: Picture, found: np.ndarray, predictor: Predictor) -> dict[str, str]:
+    made = {"mask": _mask(found, predictor), "overlay": png(overlay(picture, found))}
+    return {name: base64.b64encode(data).decode() for name, data in made.items()}
+
+
+def _page(predictor: Predictor, title: str, limits: Limits) -> tuple[str, str]:
+    """The page for people and its security policy."""
+    script = Markup(files("harmofl.report").joinpath("model.js").read_text(encoding="utf-8"))
+    about = predictor.trained.card
+    text = template_of("model.html").render(
+        title=title,
+        task=about["task"].capitalize(),
+        classes=about["classes"],
+        megabytes=f"{limits.megabytes:g}",
+        said=predictor.said() or ["nothing that depends on a site"],
+        script=script,
+    )
+    policy = (
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; connect-src 'self'; "
+        f"script-src {allowed(script)}; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    )
+    return text, policy
+
+
+def _refused(status: int, detail: str, headers: dict[str, str] | None = None) -> Exception:
+    error: Exception = _fastapi().HTTPException(status, detail, headers)
+    return error
+
+
+def _fastapi() -> Any:
+    try:
+        import fastapi
+        import swagger_ui_bundle  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise ConfigError("a service needs packages that are not there; pip install 'harmofl[serve]'") from None
+    return fastapi

@@ -1,0 +1,112 @@
+"""Which files are DICOM, which belong to one series, and one line for whatever pydicom says of a damaged one."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harmofl.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Series:
+    """Files that belong together.
+
+    Args:
+        uid: what the files say they are of.
+        name: the series' description or number, for messages.
+        patient: the patient's identifier.
+        modality: such as MR, or SEG for a segmentation.
+        files: the files.
+    """
+
+    uid: str
+    name: str
+    patient: str
+    modality: str
+    files: tuple[Path, ...]
+
+
+def series_in(files: Sequence[Path]) -> list[Series]:
+    """Group files by the series they say they are of; what holds no image, such as a report, is left out.
+
+    Raises:
+        DataError: naming a file that is no DICOM.
+        ConfigError: if pydicom is not installed.
+    """
+    groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+    for path in files:
+        with reading(path):
+            header = pydicom().dcmread(path, stop_before_pixels=True)
+        if "Rows" in header:
+            groups[str(header.get("SeriesInstanceUID", path))].append((path, header))
+    return [_series(uid, members) for uid, members in groups.items()]
+
+
+def _series(uid: str, members: Sequence[tuple[Path, Any]]) -> Series:
+    first = members[0][1]
+    patients = {_text(header, "PatientID") for _, header in members}
+    if len(patients) > 1:
+        raise DataError(f"a series must be of one patient, got {len(patients)}; keep each in a folder of its own")
+    name = _text(first, "SeriesDescription") or _text(first, "SeriesNumber") or "without a name"
+    return Series(uid, name, patients.pop(), _text(first, "Modality"), tuple(path for path, _ in members))
+
+
+def _text(header: Any, name: str) -> str:
+    return str(header.get(name, "") or "").strip()
+
+
+def frames(path: Path) -> int:
+    """How many images a file holds."""
+    with reading(path):
+        return int(pydicom().dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
+
+
+def modality(path: Path) -> str:
+    """Of what kind a file is, such as MR or RTSTRUCT."""
+    with reading(path):
+        return _text(pydicom().dcmread(path, stop_before_pixels=True), "Modality")
+
+
+def has_place(series: Series) -> bool:
+    """Tell whether the files say where in space they are, so that they make a volume; a photograph does not."""
+    with reading(series.files[0]):
+        header = pydicom().dcmread(series.files[0], stop_before_pixels=True)
+        return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever pydicom raises over a file into one line that names it."""
+    try:
+        yield
+    except (DataError, ConfigError) as error:
+        raise type(error)(str(error) if path.name in str(error) else f"{path.name}: {error}") from None
+    except Exception as error:  # pydicom raises anything over a damaged file
+        reason = " ".join(str(error).split()[:30]) or type(error).__name__
+        fix = "restore it or leave it out"
+        if "missing dependencies" in str(error):
+            fix = "install the decoder: pip install python-gdcm"
+        raise DataError(f"{path.name}: cannot be read as DICOM ({reason}); {fix}") from None
+
+
+def pydicom() -> Any:
+    """Return the package, which is optional.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise ConfigError("DICOM files need pydicom; install it with: pip install 'harmofl[dicom]'") from None
+    return pydicom
+
+
+def processing() -> Any:
+    """Return pydicom's functions on pixels."""
+    from pydicom.pixels import processing
+
+    return processing

@@ -1,0 +1,184 @@
+"""A folder of sites with DICOM files made into a plain one of NIfTI and PNG.
+
+Below a site's images/, masks/ or labels/, or below its class folders, a folder of DICOM files is a case: its series
+become volumes named as the folder. A DICOM file directly there is an image of its own. Nothing of a header but the
+patient's identifier, hashed, goes into what is made.
+"""
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from harmofl.data.csv_tables import read_table
+from harmofl.data.decoding.assembly import Progress
+from harmofl.data.layout.listing import MASK_FOLDERS
+from harmofl.data.layout.metadata import PATIENT_COLUMNS
+from harmofl.data.layout.site_files import files_below, is_dicom, owner_of, suffix_of
+from harmofl.errors import DataError
+from harmofl.ingest.dicom.dicom_cases import Case, Made, convert
+from harmofl.ingest.placing import link
+
+_PLACES = ("images", *MASK_FOLDERS)
+_INDEX = "DICOMDIR"
+"""The table of contents of a DICOM medium, which holds no image."""
+
+
+def dicom_files(source: Path) -> list[Path]:
+    """All DICOM files below a folder, sorted; of a file, itself if it is one."""
+    if source.is_file():
+        return [source] if is_dicom(source) else []
+    return [path for path in files_below(source) if is_dicom(path)]
+
+
+def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: Progress | None = None) -> list[str]:
+    """Write at `target` the folder `source` with its DICOM files converted and its other files linked.
+
+    Args:
+        source: a plain folder of sites.
+        target: the folder to make.
+        found: the DICOM files in it.
+        progress: told what is done, how many cases are done and how many there are.
+
+    Returns:
+        a line if files that lie among DICOM files are none, and are left out.
+
+    Raises:
+        DataError: for the first case that cannot be read.
+        ConfigError: if pydicom is not installed.
+    """
+    made = convert(_cases(source, found), target, progress)
+    converted = set(found)
+    for path in files_below(source):
+        if path not in converted and path != source / "metadata.csv":
+            name = path.relative_to(source)
+            if (target / name).exists():
+                raise DataError(f"{name.as_posix()}: a DICOM beside it becomes a file of that name too; rename one")
+            link(path, target / name)
+    if (source / "metadata.csv").is_file():
+        _rename(source / "metadata.csv", target / "metadata.csv", made)
+    else:
+        _tell_patients(target, made)
+    folders = {path.parent for path in found}
+    other = [path for path in files_below(source) if path.parent in folders and not _is_known(path, converted)]
+    if not other:
+        return []
+    first = other[0].relative_to(source).as_posix()
+    return [f"{first}: {len(other)} files among DICOM files are no DICOM that can be told as such, and are left out"]
+
+
+def _is_known(path: Path, converted: set[Path]) -> bool:
+    return path in converted or bool(suffix_of(path.name))
+
+
+def _cases(source: Path, found: Sequence[Path]) -> list[Case]:
+    grouped: dict[tuple[PurePosixPath, str, bool], list[Path]] = defaultdict(list)
+    for path in found:
+        if path.name.upper() == _INDEX:
+            continue
+        parts = PurePosixPath(path.relative_to(source).as_posix()).parts
+        depth = next((k + 1 for k, part in enumerate(parts[:-1]) if part in _PLACES), min(2, len(parts) - 1))
+        if not depth:
+            raise DataError(
+                f"{path.name}: a DICOM file must be of a site; move it into a site's folder, or leave it out"
+            )
+        alone = len(parts) == depth + 1
+        grouped[PurePosixPath(*parts[:depth]), parts[depth], alone].append(path)
+    stems = {(place, _stem(name, alone)): files for (place, name, alone), files in grouped.items()}
+    cases = []
+    for (place, name, alone), files in sorted(grouped.items()):
+        stem = _stem(name, alone)
+        if (other := stems[place, stem]) is not files:
+            first = other[0].relative_to(source).as_posix()
+            raise DataError(f"{place / name}: {first} becomes a file of that name too; rename one")
+        mask = place.name in MASK_FOLDERS
+        drawn_on = stems.get((place.parent / "images", stem), ()) if mask else ()
+        single = place.name == "images"
+        cases.append(Case(str(place / stem), str(place / name), tuple(files), alone, mask, single, tuple(drawn_on)))
+    return cases
+
+
+def _stem(name: str, alone: bool) -> str:
+    return PurePosixPath(name).stem if alone else name
+
+
+def _tell_patients(target: Path, made: Sequence[Made]) -> None:
+    """Write a metadata.csv with the patients of converted images, if any file told one."""
+    patients = {path: one.patient for one in made for path in one.paths if one.patient}
+    if not patients:
+        return
+    images = [path for path in files_below(target) if suffix_of(path.name) and _is_listed(target, path)]
+    with (target / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("site", "file", "patient"))
+        for path in images:
+            name = path.relative_to(target).as_posix()
+            site, _, within = name.partition("/")
+            if site in _PLACES:  # the folder is a single site
+                site, within = target.name, name
+            writer.writerow((site, within, patients.get(name) or owner_of(within)))
+
+
+def _is_listed(root: Path, path: Path) -> bool:
+    """Tell whether a plain folder has an image there: in images/, or in a class folder of a site without."""
+    parts = path.relative_to(root).parts
+    return path.parent.name == "images" or (len(parts) == 3 and not (root / parts[0] / "images").is_dir())
+
+
+def _rename(source: Path, target: Path, made: Sequence[Made]) -> None:
+    """Copy a metadata.csv with the paths of converted files, or of their folders, replaced.
+
+    Where it does not tell the patients, and the files do, it does afterwards.
+    """
+    new, parts = _by_name(source.parent, made)
+    table = read_table(source)
+    table.require(["file"])
+    untold = not set(PATIENT_COLUMNS) & set(table.columns) and any(one.patient for one in made)
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, (*table.columns, *([PATIENT_COLUMNS[0]] if untold else [])))
+        writer.writeheader()
+        for line, row in table.rows:
+            if whole := next((parts[name] for name, _ in _names(row) if name in parts), None):
+                becomes = Path(whole.paths[0]).name if len(whole.paths) == 1 else f"{len(whole.paths)} images"
+                raise DataError(
+                    f"{source}:{line}: a row must name what becomes one image, got {row['file']}, but all of "
+                    f"{whole.case.old} becomes {becomes}; keep each series in a folder of its own, and name that "
+                    "folder in a single row"
+                )
+            name, patient = _renamed(row, new)
+            writer.writerow({**row, "file": name, **({PATIENT_COLUMNS[0]: patient} if untold else {})})
+
+
+def _by_name(root: Path, made: Sequence[Made]) -> tuple[dict[str, tuple[str, str]], dict[str, Made]]:
+    """What a row may name, relative to the root: images with their patients, and what is no image by itself."""
+    new, parts = dict[str, tuple[str, str]](), dict[str, Made]()
+    for one in made:
+        if len(one.paths) == 1:
+            new[one.case.old] = one.paths[0], one.patient
+        else:
+            parts[one.case.old] = one
+        for file in one.case.files:
+            name = file.relative_to(root).as_posix()
+            if file in one.photographs:
+                new[name] = one.photographs[file], one.patient
+            elif name not in new:
+                parts[name] = one
+    return new, parts
+
+
+def _renamed(row: Mapping[str, str], new: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """The row's file as it is now, and whose it is."""
+    for old, left_out in _names(row):
+        if old in new:
+            path, patient = new[old]
+            name = path.removeprefix(left_out)
+            return name, patient or owner_of(name)
+    return row["file"], owner_of(row["file"])
+
+
+def _names(row: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the row's file may be called relative to the root, and what of that the row leaves out."""
+    file = row["file"].rstrip("/")
+    sites = (f"{row['site']}/", "") if row.get("site") else ("",)
+    left_out = [site + between for site in sites for between in ("", "images/")]
+    return [(before + file, before) for before in left_out]

@@ -1,0 +1,83 @@
+"""Single DICOM images: photographs as they are displayed, and label maps as they are stored."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harmofl.data.decoding.volumes import contrast
+from harmofl.errors import DataError
+from harmofl.ingest.dicom.dicom_files import processing, pydicom, reading
+
+
+def read_photograph(path: Path) -> np.ndarray:
+    """A single image as it is displayed: (rows, columns) or (rows, columns, 3) uint8.
+
+    Grey values go through the file's window, or else from the minimum to the 0.99 quantile; inverted ones are turned.
+
+    Raises:
+        DataError: if it has several frames.
+    """
+    with reading(path):
+        data = pydicom().dcmread(path)
+        pixels: np.ndarray = data.pixel_array
+        colour = data.get("SamplesPerPixel", 1) == 3
+        if pixels.ndim != 2 + colour:
+            raise DataError("must be one image, got several frames without places in space; split it into files")
+        if data.PhotometricInterpretation == "PALETTE COLOR":
+            return _eight_bit(np.asarray(processing().apply_color_lut(pixels, data)), 16)
+        if colour:
+            return _eight_bit(pixels, int(data.BitsStored))
+        shown = _displayed(processing().apply_rescale(pixels, data).astype(np.float64), data)
+        shown = 1 - shown if data.PhotometricInterpretation == "MONOCHROME1" else shown
+        grey_bytes: np.ndarray = np.rint(shown * 255).astype(np.uint8)
+        return grey_bytes
+
+
+def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
+    """In [0, 1]: by the file's table or its first window (PS3.3, C.11.2), or else as a volume."""
+    if data.get("VOILUTSequence"):  # there may be one without an item, or a window without a value
+        return _looked_up(grey, data.VOILUTSequence[0])
+    if None in (data.get("WindowCenter"), data.get("WindowWidth")):
+        return _linear(grey, *contrast(grey))
+    centre, width = (float(np.atleast_1d(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+    function = str(data.get("VOILUTFunction") or "LINEAR").upper()
+    if width < (function == "LINEAR") or width <= 0:
+        raise DataError(f"a window must be at least 1 wide, got {width:g}; mend WindowWidth")
+    if function == "SIGMOID":
+        sigmoid: np.ndarray = 1 / (1 + np.exp(-4 * (grey - centre) / width))
+        return sigmoid
+    if function == "LINEAR":
+        return _linear(grey, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
+    if function == "LINEAR_EXACT":
+        return _linear(grey, centre - width / 2, centre + width / 2)
+    raise DataError(f"VOILUTFunction must be LINEAR, LINEAR_EXACT or SIGMOID, got {function}; export it with a window")
+
+
+def _linear(grey: np.ndarray, low: float, high: float) -> np.ndarray:
+    shown: np.ndarray = np.clip((grey - low) / max(high - low, 1e-12), 0, 1)
+    return shown
+
+
+def _looked_up(grey: np.ndarray, table: Any) -> np.ndarray:
+    """By a table: not pydicom's `apply_voi`, which counts modulo 256 where the table's entries have 8 bit."""
+    entries, first, bits = (int(number) for number in table.LUTDescriptor)
+    values = table.LUTData
+    if isinstance(values, bytes):
+        values = np.frombuffer(values, dtype=np.uint8 if len(values) < 2 * (entries or 2**16) else "<u2")
+    shown = np.asarray(values, dtype=np.float64) / (2**bits - 1)
+    looked_up: np.ndarray = shown[np.clip(np.rint(grey).astype(np.int64) - first, 0, len(shown) - 1)]
+    return looked_up
+
+
+def read_label_map(path: Path) -> np.ndarray:
+    """A single image whose pixels are class numbers: (rows, columns) as stored."""
+    with reading(path):
+        pixels: np.ndarray = pydicom().dcmread(path).pixel_array
+        if pixels.ndim != 2:
+            raise DataError("a mask must be one image with one number a pixel; convert it")
+        return pixels
+
+
+def _eight_bit(pixels: np.ndarray, bits: int) -> np.ndarray:
+    return (pixels >> max(bits - 8, 0)).astype(np.uint8) if pixels.dtype != np.uint8 else pixels

@@ -1,0 +1,181 @@
+"""A DICOM series as a volume, and a DICOM segmentation on the voxels of the series it was drawn on.
+
+A series becomes a volume in voxel order (column, row, slice) with the affine that NIfTI has (RAS, millimetres), so that
+a mask drawn on a NIfTI copy of the series fits. DICOM standard PS3.3, C.7.6.2 (image plane), C.8.20 (segmentation).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harmofl.errors import DataError
+from harmofl.ingest.dicom.dicom_files import Series, processing, pydicom, reading
+
+_SAME_PLACE, _SAME_WAY, _GAP = 1e-2, 1e-3, 1.5
+"""Millimetres, difference of direction cosines, and how many slice distances apart slices of one volume may be."""
+_RESCALE, _SEGMENT = "PixelValueTransformationSequence", "SegmentIdentificationSequence"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One plane of a series.
+
+    Args:
+        pixels: (rows, columns), rescaled as the file says.
+        origin: (3,) centre of its first pixel, in millimetres to the left, back and head (LPS).
+        along_rows: (3,) unit vector in which the column index grows.
+        along_columns: (3,) unit vector in which the row index grows.
+        spacing: distance of rows, of columns, in millimetres.
+        label: of a segmentation: which segment its pixels above 0 are; 0 if they are numbers of segments.
+    """
+
+    pixels: np.ndarray
+    origin: np.ndarray
+    along_rows: np.ndarray
+    along_columns: np.ndarray
+    spacing: tuple[float, float]
+    label: int = 0
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector across the plane."""
+        across: np.ndarray = np.cross(self.along_rows, self.along_columns)
+        return across
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A series put together: (columns, rows, slices) voxels, the slices it is of, and voxel to RAS millimetres.
+
+    `order` says which image of the files, in their order, each slice is.
+    """
+
+    voxels: np.ndarray
+    slices: tuple[Slice, ...]
+    affine: np.ndarray
+    order: tuple[int, ...] = ()
+
+
+def read_volume(series: Series) -> Volume:
+    """Put a series together.
+
+    Raises:
+        DataError: if its planes differ in size or direction, two are at one place, or one is missing.
+    """
+    planes = [plane for path in series.files for plane in _planes(path)]
+    first = planes[0]
+    for plane in planes:
+        if plane.pixels.shape != first.pixels.shape or _turned(plane, first):
+            raise DataError(
+                f"slices of series {series.name!r} must have one size and direction; leave it out if it is a localizer"
+            )
+    order = sorted(range(len(planes)), key=lambda k: float(planes[k].origin @ first.normal))
+    planes = [planes[k] for k in order]
+    places = np.array([plane.origin @ first.normal for plane in planes])
+    steps = np.diff(places)
+    if len(steps) and steps.min() < _SAME_PLACE:
+        where = f"at one place ({places[int(steps.argmin())]:.1f} mm)"
+        fix = "keep echoes, phases and repetitions in folders of their own"
+        raise DataError(f"two slices of series {series.name!r} are {where}; {fix}")
+    if len(steps) and steps.max() > _GAP * steps.min():
+        at = int(steps.argmax())
+        between = f"between {places[at]:.1f} and {places[at + 1]:.1f} mm"
+        raise DataError(f"a slice of series {series.name!r} is missing {between}; restore it")
+    voxels = np.stack([plane.pixels.T for plane in planes], axis=2)
+    return Volume(voxels, tuple(planes), _affine(planes), tuple(order))
+
+
+def _turned(one: Slice, other: Slice) -> bool:
+    rows = np.abs(one.along_rows - other.along_rows).max()
+    columns = np.abs(one.along_columns - other.along_columns).max()
+    return bool(max(rows, columns) > _SAME_WAY)
+
+
+def _affine(planes: Sequence[Slice]) -> np.ndarray:
+    """Voxel to RAS millimetres; DICOM's axes run to the left and to the back. A tilted stack leans, and this too."""
+    first, last = planes[0], planes[-1]
+    affine = np.eye(4)
+    affine[:3, 0] = first.along_rows * first.spacing[1]
+    affine[:3, 1] = first.along_columns * first.spacing[0]
+    affine[:3, 2] = (last.origin - first.origin) / (len(planes) - 1) if len(planes) > 1 else first.normal
+    affine[:3, 3] = first.origin
+    affine[:2] *= -1
+    return affine
+
+
+def read_segmentation(series: Series, image: Volume) -> np.ndarray:
+    """A DICOM SEG on the voxels of the volume it was drawn on: (columns, rows, slices) segment numbers, 0 elsewhere.
+
+    Raises:
+        DataError: if its frames are not on the volume's slices, or two segments overlap.
+    """
+    labels = np.zeros(image.voxels.shape, dtype=np.int32)
+    places = np.array([plane.origin @ image.slices[0].normal for plane in image.slices])
+    for frame in (frame for path in series.files for frame in _planes(path)):
+        at = int(np.abs(places - frame.origin @ image.slices[0].normal).argmin())
+        plane = image.slices[at]
+        if np.abs(plane.origin - frame.origin).max() > 0.1 or _turned(frame, plane):
+            raise DataError("frames of a segmentation must lie on slices of its image; export it on the image's grid")
+        if frame.pixels.shape != plane.pixels.shape:
+            got, want = ("x".join(map(str, part.pixels.shape)) for part in (frame, plane))
+            raise DataError(f"a segmentation must have its image's rows and columns ({want}), got {got}")
+        inside = frame.pixels.T > 0
+        if (labels[..., at][inside] > 0).any():
+            raise DataError("segments must not overlap, since a pixel has one label; export them apart")
+        labels[..., at][inside] = frame.label or frame.pixels.T[inside]
+    return labels
+
+
+def _planes(path: Path) -> Iterator[Slice]:
+    with reading(path):
+        data = pydicom().dcmread(path)
+        if data.get("SamplesPerPixel", 1) != 1:
+            raise DataError("a series must be grey, got colours; import its images as photographs")
+        pixels: np.ndarray = data.pixel_array
+        if "PerFrameFunctionalGroupsSequence" not in data:
+            if pixels.ndim != 2 or "ImagePositionPatient" not in data:
+                raise DataError("a slice must be one image with its position; leave the file out")
+            grey = _upright(processing().apply_rescale(pixels, data), data)
+            yield _plane(grey, data.ImagePositionPatient, data.ImageOrientationPatient, data.PixelSpacing)
+            return
+        if data.get("SegmentationType") == "FRACTIONAL":
+            pixels = pixels >= data.get("MaximumFractionalValue", 255) / 2
+        pixels = _upright(pixels, data)
+        shared = data.SharedFunctionalGroupsSequence[0]
+        for frame, own in zip(
+            pixels.reshape(-1, *pixels.shape[-2:]), data.PerFrameFunctionalGroupsSequence, strict=True
+        ):
+            yield _frame(frame, own, shared)
+
+
+def _upright(pixels: np.ndarray, data: Any) -> np.ndarray:
+    """Turn values over where the largest is meant to be the darkest; only their order and distances matter later."""
+    return -pixels.astype(np.float64) if data.PhotometricInterpretation == "MONOCHROME1" else pixels
+
+
+def _frame(pixels: np.ndarray, own: Any, shared: Any) -> Slice:
+    """A frame of a file with many; what all frames share is said once."""
+
+    def group(name: str) -> Any:
+        return (own if name in own else shared)[name][0]
+
+    rescale = next((part.PixelValueTransformationSequence[0] for part in (own, shared) if _RESCALE in part), None)
+    if rescale is not None:
+        pixels = np.asarray(pixels * float(rescale.RescaleSlope) + float(rescale.RescaleIntercept))
+    segment = int(own.SegmentIdentificationSequence[0].ReferencedSegmentNumber) if _SEGMENT in own else 0
+    return _plane(
+        pixels,
+        group("PlanePositionSequence").ImagePositionPatient,
+        group("PlaneOrientationSequence").ImageOrientationPatient,
+        group("PixelMeasuresSequence").PixelSpacing,
+        segment,
+    )
+
+
+def _plane(pixels: np.ndarray, origin: Any, direction: Any, spacing: Any, label: int = 0) -> Slice:
+    cosines = np.array(direction, dtype=np.float64)
+    between = (float(spacing[0]), float(spacing[1]))
+    return Slice(pixels, np.array(origin, dtype=np.float64), cosines[:3], cosines[3:], between, label)

@@ -1,0 +1,147 @@
+"""Everything that is wrong or odd with a federation's data, and what may be told of it, for `harmofl data check`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harmofl.data.checks.problem import Problem
+from harmofl.data.checks.quick_checks import Tell, understood
+from harmofl.data.checks.record_checks import few_patients, names_alike, record_oddities, shared_patients
+from harmofl.data.checks.structure import reading_problems, structure_problems
+from harmofl.data.checks.unused_files import left_out
+from harmofl.data.decoding.assembly import Progress, at_once, check_fits
+from harmofl.data.layout.reader import common_size, read_layout, settle
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_file, written
+from harmofl.data.manifest import FederationInfo, Record
+from harmofl.data.parallel import in_order
+from harmofl.errors import DataError
+from harmofl.ingest.inspection.between_sites import between_sites
+from harmofl.ingest.inspection.duplicates import copies, near_copies
+from harmofl.ingest.inspection.facts import SiteFacts, facts_of
+from harmofl.ingest.inspection.seen import Seen, Sums, look
+from harmofl.ingest.inspection.site_checks import site_oddities
+
+__all__ = ["Checked", "Problem", "check_federation", "find_problems"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found out about a federation.
+
+    Args:
+        problems: errors first.
+        sites: what may be told of each site; none if the folder could not be read as a federation.
+        understood: the folder in one line, see `checking.quick.understood`; "" if it could not be read.
+    """
+
+    problems: tuple[Problem, ...]
+    sites: tuple[SiteFacts, ...]
+    understood: str = ""
+
+
+def check_federation(
+    folder: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    told: Tell = lambda line: None,
+) -> Checked:
+    """Look at every image of a federation, several at a time.
+
+    Args:
+        folder: a federation in any layout, or a table.
+        size: (H, W) that images are to be resized to; without it all images must have one size.
+        channels: image channels asked for.
+        seed: of the split of a plain folder.
+        progress: told the site, how many images are done and how many there are.
+        told: told what was understood of the folder, before any image is decoded.
+
+    Raises:
+        ConfigError: if size or channels are out of range.
+        DataError: if the folder's name is not UTF-8, so that no problem could be reported with it.
+    """
+    written(folder)
+    try:
+        files = settle(read_layout(folder, seed=seed), size, channels)
+    except DataError as error:
+        return Checked((Problem("error", "", "", str(error), "not a federation"),), ())
+    told(line := understood(files))
+    checked = checked_files(files, progress)
+    unused = tuple(left_out(folder, files)) if folder.is_dir() else ()
+    return Checked((*checked.problems, *unused), checked.sites, line)
+
+
+def find_problems(
+    folder: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Problem]:
+    """List all errors and warnings of a federation's data, errors first; see `check_federation`."""
+    return list(check_federation(folder, size=size, channels=channels, seed=seed, progress=progress).problems)
+
+
+def checked_files(files: FederationFiles, progress: Progress | None = None) -> Checked:
+    """Check a federation whose layout has been read; see `check_federation`."""
+    check_fits(files, files.info, held=False)
+    problems = [Problem("warning", "", "", line, "how the folder was read") for line in files.said]
+    problems += [*_size_problems(files), *reading_problems(files.info)]
+    seen: list[Seen] = []
+    looks = []
+    for site in files.sites:
+        problems += structure_problems(site, files.info)
+        inspected, sums, errors = _inspect(site, files.info, progress)
+        problems += errors
+        problems += site_oddities(site, files.info, inspected)
+        problems += [*few_patients(site), *record_oddities(site, files.info)]
+        seen += inspected
+        looks.append((site, inspected, sums))
+    problems += copies(seen)
+    problems += near_copies(seen)
+    problems += shared_patients(files)
+    problems += names_alike(files)
+    sites = tuple(facts_of(site, files.info, inspected, sums, problems) for site, inspected, sums in looks)
+    problems += between_sites(sites)
+    return Checked(tuple(sorted(problems, key=lambda problem: problem.severity != "error")), sites)
+
+
+def _size_problems(files: FederationFiles) -> Iterator[Problem]:
+    if files.info.size is None:
+        try:
+            common_size(files)
+        except DataError as error:
+            yield Problem("error", "", "", str(error), "sizes differ")
+
+
+def _inspect(
+    site: SiteFiles, info: FederationInfo, progress: Progress | None
+) -> tuple[list[Seen], Sums | None, list[Problem]]:
+    """Decode every record whose files and label are there; the others are the structure's to report."""
+
+    def inspected(record: Record) -> tuple[Seen, Sums] | DataError | None:
+        try:
+            return look(site, record, info) if _decodable(site, record, info) else None
+        except DataError as error:
+            return error
+
+    seen, errors = [], []
+    total: Sums | None = None
+    results = in_order(inspected, site.records, together=at_once(site))
+    for done, (record, found) in enumerate(zip(site.records, results, strict=True), start=1):
+        if isinstance(found, DataError):
+            errors.append(Problem("error", site.name, record.image, str(found), "file that cannot be used"))
+        elif found:
+            seen.append(found[0])
+            total = found[1] if total is None else total + found[1]
+        if progress:
+            progress(site.name, done, len(site.records))
+    return seen, total, errors
+
+
+def _decodable(site: SiteFiles, record: Record, info: FederationInfo) -> bool:
+    target = record.target in info.classes or is_file(site.folder / record.target)
+    return target and is_file(site.folder / record.image)

@@ -1,0 +1,77 @@
+"""The same image, or nearly the same, in more than one split: a model would be tested on what it has seen."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from harmofl.data.checks.problem import Problem
+from harmofl.data.manifest import SPLITS
+from harmofl.ingest.inspection.seen import THUMB, Seen
+
+ALIKE = 0.985
+"""Correlation of two 16 x 16 pictures from which on two images count as nearly the same."""
+_FLAT = 4.0  # grey levels of standard deviation below which a picture shows nothing
+_BANDS, _BAND_BITS = 4, 16  # two hashes that differ in 3 bits agree in one of 4 bands
+_CHUNK = 2048
+
+
+def copies(seen: Sequence[Seen]) -> Iterator[Problem]:
+    """Yield a warning for every image file whose bytes are in more than one split, over all sites."""
+    by_digest: dict[str, list[Seen]] = defaultdict(list)
+    for one in seen:
+        by_digest[one.digest].append(one)
+    for group in by_digest.values():
+        first = min(group, key=lambda one: SPLITS.index(one.record.split))
+        for one in group:
+            if one.record.split != first.record.split:
+                yield _problem(one, first, "a copy of", "a copy on another side")
+
+
+def near_copies(seen: Sequence[Seen]) -> Iterator[Problem]:
+    """Yield a warning for every image that looks like one of another split, over all sites, and is not a copy of it.
+
+    Found are images stored anew: resized, in another format, lighter or darker. Turned and cut ones are not.
+    """
+    pictures = np.frombuffer(b"".join(one.thumb for one in seen), dtype=np.uint8).reshape(len(seen), THUMB**2)
+    pictures = pictures.astype(np.float32) - pictures.mean(axis=1, keepdims=True, dtype=np.float32)
+    spread = pictures.std(axis=1)
+    pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-6)
+    told: set[int] = set()
+    for group in _candidates(seen, spread):
+        for one, first in _alike(seen, pictures, group):
+            if one not in told:
+                told.add(one)
+                yield _problem(seen[one], seen[first], "nearly the same as", "nearly the same on another side")
+
+
+def _candidates(seen: Sequence[Seen], spread: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield positions of images whose hashes agree in a band, if more than one split is among them."""
+    shows = np.flatnonzero(spread > _FLAT)
+    chosen = [seen[k] for k in shows.tolist()]
+    hashes = np.array([one.look_alike for one in chosen], dtype=np.uint64)
+    splits = np.array([SPLITS.index(one.record.split) for one in chosen])
+    for band in range(_BANDS):
+        key = (hashes >> np.uint64(band * _BAND_BITS)) & np.uint64(0xFFFF)
+        order = np.argsort(key, kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
+            if len(part) > 1 and len(set(splits[part].tolist())) > 1:
+                yield shows[part]
+
+
+def _alike(seen: Sequence[Seen], pictures: np.ndarray, group: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield (one, another) of a later and an earlier split that look the same."""
+    side = np.array([SPLITS.index(seen[k].record.split) for k in group.tolist()])
+    for start in range(0, len(group), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        close = (pictures[group[rows]] @ pictures[group].T > ALIKE) & (side[rows][:, None] > side)
+        for row, column in zip(*np.nonzero(close), strict=True):
+            one, other = int(group[rows][row]), int(group[column])
+            if seen[one].digest != seen[other].digest:
+                yield one, other
+
+
+def _problem(one: Seen, first: Seen, what: str, kind: str) -> Problem:
+    where = f"{first.site}/{first.record.image} in {first.record.split}"
+    message = f"is in {one.record.split} and {what} {where}; remove one of them"
+    return Problem("warning", one.site, one.record.image, message, kind)

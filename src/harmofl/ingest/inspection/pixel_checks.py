@@ -1,0 +1,93 @@
+"""Surprises in how the images of one site are stored: channels, bits, inversion, spacing, direction."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from harmofl.data.checks.problem import Problem
+from harmofl.ingest.inspection.seen import CONTRAST, Seen
+
+_BITS_12, _FULL_16 = 4095, 65535
+_INVERTED = 0.5  # of at most 2: how much nearer to the mirrored histogram than to the plain one
+_MINORITY = 0.1
+_SPACING = 1.1
+_THICK = 1.5
+
+
+def pixel_oddities(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+    """Yield the warnings about how a site's images are stored."""
+    yield from _channels(site, seen)
+    yield from _range(site, seen)
+    yield from _inverted(site, seen)
+    yield from _contrast(site, seen)
+    yield from _space(site, [one for one in seen if one.geometry])
+
+
+def _warn(site: str, found: Sequence[Seen], of: int, message: str, kind: str) -> Iterator[Problem]:
+    if found:
+        yield Problem(
+            "warning", site, found[0].record.image, f"{len(found)} of {of} images {message}", kind, len(found)
+        )
+
+
+def _channels(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+    alpha = [one for one in seen if one.alpha]
+    yield from _warn(site, alpha, len(seen), "have an alpha channel, which is dropped", "alpha channel")
+    turned = [one for one in seen if one.turned]
+    message = "ask to be shown turned (EXIF), but are used as stored, as masks are; turn the pixels if masks do not fit"
+    yield from _warn(site, turned, len(seen), message, "turned by EXIF")
+    kinds = Counter(one.kind for one in seen if not one.geometry)
+    if len(kinds) > 1:
+        rare = kinds.most_common()[-1][0]
+        odd = [one for one in seen if one.kind == rare]
+        message = f"are {rare}, most are {kinds.most_common()[0][0]}; check that they belong together"
+        yield from _warn(site, odd, len(seen), message, "files of several kinds")
+
+
+def _range(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+    flat = [one for one in seen if not one.geometry]
+    dark = [one for one in flat if "8 bit" in one.kind and 0 < one.largest <= 1]
+    message = "hold 0 and 1 only where 0 to 255 is expected; multiply them by 255"
+    yield from _warn(site, dark, len(flat), message, "values of 0 to 1 in 8 bits")
+    deep = [one for one in flat if "16 bit" in one.kind]
+    if deep and 0 < max(one.largest for one in deep) <= _BITS_12:
+        message = f"use 12 of their 16 bits (up to {max(one.largest for one in deep):.0f} of {_FULL_16}), so they are "
+        yield from _warn(site, deep, len(flat), message + "nearly black; scale them to the full range", "12 bits in 16")
+
+
+def _inverted(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+    """Images whose histogram is nearer to the mirror of the site's than to the site's."""
+    if len(seen) < 3:
+        return
+    grey = np.frombuffer(b"".join(one.grey for one in seen), dtype=np.uint8).reshape(len(seen), -1) / 255.0
+    usual = np.median(grey, axis=0)
+    usual /= max(usual.sum(), 1e-9)
+    plain, mirrored = (np.abs(grey - histogram).sum(axis=1) for histogram in (usual, usual[::-1]))
+    odd = [one for one, nearer in zip(seen, plain - mirrored > _INVERTED, strict=True) if nearer]
+    message = "look inverted beside the others of the site; check dark and light"
+    yield from _warn(site, odd, len(seen), message, "inverted")
+
+
+def _contrast(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+    clear = [one for one in seen if one.lighter is not None and abs(one.lighter) > CONTRAST]
+    up = [one for one in clear if (one.lighter or 0) > 0]
+    down = [one for one in clear if (one.lighter or 0) < 0]
+    odd, way, usual = (up, "lighter", "darker") if len(up) < len(down) else (down, "darker", "lighter")
+    if len(odd) <= _MINORITY * len(clear):
+        message = f"have a foreground {way} than its surroundings, the others a {usual} one; check dark and light"
+        yield from _warn(site, odd, len(clear), message, "foreground light at some, dark at others")
+
+
+def _space(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+    spacings = np.array([one.geometry.spacing for one in seen if one.geometry])
+    if len(spacings) and (ratio := spacings.max(axis=0) / spacings.min(axis=0)).max() > _SPACING:
+        axis = int(ratio.argmax())
+        span = f"{spacings[:, axis].min():.2f} to {spacings[:, axis].max():.2f} mm"
+        message = (
+            f"voxels are {span} apart along {('x', 'y', 'z')[axis]}; nothing is resampled, so sizes in pixels differ"
+        )
+        yield Problem("warning", site, "", message, "spacing differs")
+    odd = [one for one in seen if one.geometry and max(one.geometry.spacing[:2]) > _THICK * one.geometry.spacing[2]]
+    message = "are thickest along x or y: slices are cut along z, across the planes they were taken in"
+    yield from _warn(site, odd, len(seen), message, "slices across the planes")

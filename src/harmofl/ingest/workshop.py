@@ -1,0 +1,162 @@
+"""Where a federation is made of a download: a hidden folder beside the target that gets its name when all is there.
+
+The folder keeps a journal of what has been converted, so that the same command goes on where an earlier one was
+interrupted.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harmofl.data.decoding.assembly import Progress
+from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
+from harmofl.data.parallel import in_order
+from harmofl.data.splits import with_splits
+from harmofl.errors import DataError
+from harmofl.ingest.datasets import PUBLISHED
+from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+
+_VERSION = 1  # raise it when converting changes
+_JOURNAL, _WISHES = "journal.jsonl", "wishes.json"
+
+
+@dataclass(frozen=True)
+class Download:
+    """A published data set as it was found on disk.
+
+    Args:
+        about: what the data set is.
+        folder: where the download is.
+        wishes: what the user chose.
+        found: its files.
+        problems: a line for everything that is missing or does not belong; empty for a complete download.
+    """
+
+    about: About
+    folder: Path
+    wishes: Wishes
+    found: Found
+    problems: tuple[str, ...]
+
+
+class Workshop:
+    """The folder in which a federation is made, and its journal."""
+
+    def __init__(self, folder: Path, download: Download) -> None:
+        self.folder = folder
+        self._download = download
+        self._dataset = PUBLISHED[download.about.name]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def begin(self) -> None:
+        """Empty the folder, unless it holds what an earlier command with the same wishes has done."""
+        wishes = {"version": _VERSION, "name": self._download.about.name, **asdict(self._download.wishes)}
+        path, text = self.folder / _WISHES, json.dumps(wishes)
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        for old in self.folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        path.write_text(text, encoding="utf-8")
+
+    def convert(self, workers: int | None, progress: Progress | None) -> tuple[list[tuple[str, Record]], list[str]]:
+        """Convert what the journal does not have yet; returns (site, row) of all, and what went wrong."""
+        done, failed = self._done(), []
+        items = self._download.found.items
+        keys = [_key(item) for item in items]
+        todo = [(item, key) for item, key in zip(items, keys, strict=True) if key not in done]
+        with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
+            for count, (key, site, outcome) in enumerate(in_order(self._convert, todo, workers), start=1):
+                done[key] = [record for record in outcome if isinstance(record, Record)]
+                wrong = [line for line in outcome if isinstance(line, str)]
+                failed += wrong
+                if not wrong:
+                    rows = [record.row() for record in done[key]]
+                    journal.write(json.dumps([key, rows]) + "\n")
+                    journal.flush()
+                if progress:
+                    progress(site, len(items) - len(todo) + count, len(items))
+        order = {key: item.site for item, key in zip(items, keys, strict=True) if key in done}
+        return [(site, record) for key, site in order.items() for record in done[key]], failed
+
+    def _convert(self, task: tuple[Item, str]) -> tuple[str, str, Sequence[Record | str]]:
+        """An item's key and site, and its rows or what is wrong with it."""
+        item, key = task
+        outcome: Sequence[Record | str]
+        try:
+            outcome = self._dataset.convert(item, self.folder / item.site, self._download.wishes)
+        except DataError as error:
+            outcome = [str(error)]
+        place = item.image.relative_to(self._download.folder).as_posix()
+        told = (f"{place}: {one}" if isinstance(one, str) else one for one in outcome)
+        return key, item.site, list(told)
+
+    def _done(self) -> dict[str, list[Record]]:
+        """The journal's whole lines; a last one that a kill has cut off is dropped."""
+        path, done = self.folder / _JOURNAL, {}
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            path.write_text(whole, encoding="utf-8")
+        for line in whole.splitlines():
+            key, rows = json.loads(line)
+            done[key] = [Record(*row) for row in rows]
+        return done
+
+    def finish(
+        self, records: Sequence[tuple[str, Record]], target: Path, fractions: tuple[float, float, float]
+    ) -> FederationInfo:
+        """Split the patients, write the tables, remove what no row names, and give the folder its name."""
+        info = _info(self._download, target)
+        for site, rows in sorted(_by_site(records).items()):
+            split = with_splits(rows, info.task, fractions, self._download.wishes.seed)
+            write_manifest(self.folder / site, split)
+        write_info(self.folder, info)
+        named = {f"{site}/{file}" for site, record in records for file in (record.image, record.target)}
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and name not in named and not _belongs(name):
+                path.unlink()
+        self.folder.replace(target)
+        return info
+
+
+def _belongs(name: str) -> bool:
+    return name == "federation.toml" or (name.endswith("/manifest.csv") and name.count("/") == 1)
+
+
+def _key(item: Item) -> str:
+    """What an item's result depends on: its description, and the size and time of its files."""
+    stats = [
+        (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in (item.image, item.target)
+        if isinstance(path, Path) and path.is_file()
+    ]
+    return hashlib.sha256(repr((item, stats)).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _info(download: Download, target: Path) -> FederationInfo:
+    about = download.about
+    tile = download.wishes.tile
+    info = FederationInfo(
+        name=target.resolve().name,
+        task=about.task,
+        classes=about.classes,
+        channels=about.channels,
+        size=(tile, tile) if tile else about.size,
+        slices=about.slices,
+        split="patients" if download.wishes.splits == "patients" else "images",
+        origin=f"{about.title}, {about.source}. {about.citation}",
+        licence=about.licence,
+    )
+    return replace(info, **download.found.info)
+
+
+def _by_site(records: Iterable[tuple[str, Record]]) -> dict[str, list[Record]]:
+    sites: dict[str, list[Record]] = defaultdict(list)
+    for site, record in records:
+        sites[site].append(record)
+    return sites

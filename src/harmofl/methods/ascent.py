@@ -1,0 +1,70 @@
+"""A perturbed step (HarmoFL Eq 6-7), and three ways to make it cheaper: see the settings of `FedAvg`.
+
+Jiang, Wang, Dou, "HarmoFL", AAAI 2022; Foret et al., "Sharpness-Aware Minimization", ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from harmofl.errors import ConfigError
+from harmofl.federated.batch import Batch
+from harmofl.federated.client import LocalRun
+from harmofl.optim.sharpness import climb, displaced
+
+if TYPE_CHECKING:
+    from harmofl.methods.fedavg import FedAvg
+
+
+def check(method: FedAvg) -> None:
+    """Raise ConfigError unless the settings are of the climbs there are, and heeded by the method."""
+    try:
+        re.compile(method.climb_part)
+    except (re.error, TypeError) as error:
+        raise ConfigError(f"climb_part must be a regular expression, got {method.climb_part!r} ({error})") from None
+    if not method.climbs_as_said and (method.climb, method.climb_every, method.climb_part) != ("fresh", 1, ""):
+        its = f"{type(method).__name__}'s climb is its own"
+        raise ConfigError(f"{its}; leave climb, climb_every and climb_part out")
+
+
+def remarks(method: FedAvg) -> list[str]:
+    """Whether settings of the climb go unheeded."""
+    if method.alpha or (method.climb, method.climb_every, method.climb_part) == ("fresh", 1, ""):
+        return []
+    return ["climb, climb_every and climb_part are of perturbed steps, but alpha is 0: they change nothing"]
+
+
+def check_part(method: FedAvg, model: nn.Module) -> None:
+    """Raise ConfigError unless some param of the model is to climb."""
+    names = [name for name, _ in model.named_parameters()]
+    if names and not any(re.search(method.climb_part, name) for name in names):
+        raise ConfigError(f"climb_part must be in a param's name, such as {names[0]}, got {method.climb_part!r}")
+
+
+def gradient(method: FedAvg, run: LocalRun, batch: Batch) -> Tensor:
+    """Leave the gradient at w + delta, or at w in a plain step; return the objective, see `FedAvg.gradient`."""
+    if method.alpha == 0 or run.num_steps % method.climb_every:
+        return method.backward(run, batch)
+    named = zip(run.names, run.params, strict=True)
+    moved = [param for name, param in named if re.search(method.climb_part, name)]
+    if method.climb == "previous":
+        known = [param for param in moved if run.num_steps and param.grad is not None]
+        with displaced(run.params, known, climb([p.grad for p in known if p.grad is not None], method.alpha)):
+            return method.backward(run, batch)
+    loss, way = _way_up(method, run, batch, moved)
+    with displaced(run.model, moved, climb(way, method.alpha)):
+        method.backward(run, batch)
+    return loss
+
+
+def _way_up(method: FedAvg, run: LocalRun, batch: Batch, moved: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
+    """The objective, and its gradient at the params that are to climb, as far back as these are."""
+    if len(moved) == len(run.params):
+        return method.backward(run, batch), run.grads
+    loss = method.objective(run, batch)
+    large = loss * run.scale.factor if run.scale else loss  # the climb is as long
+    return loss.detach(), list(torch.autograd.grad(large, moved, allow_unused=True, materialize_grads=True))

@@ -1,0 +1,157 @@
+"""Statistics for layers that normalize by the batch at hand, fixed, so that an image's output is its own."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harmofl.data.site import Split
+from harmofl.errors import ConfigError, RunError, ShapeError
+from harmofl.federated.client import batch_indices
+from harmofl.models.normalization import holds_nothing, naming_single_values
+from harmofl.spectral.radial_profile import ProfileNorm
+
+Moments = Mapping[str, Tensor]
+"""`LAYER.mean` and `LAYER.var` -> (channels,) float32, of every layer that normalizes by batches."""
+_BATCH, _MOST = 32, 512
+
+
+def mixes(model: nn.Module) -> bool:
+    """Whether, as trained, an image's output depends on the images of its batch."""
+    return any(holds_nothing(layer) for layer in model.modules())
+
+
+def caution(model: nn.Module) -> list[str]:
+    """What a reader of the scores should know of such a model."""
+    if not mixes(model):
+        return []
+    return [
+        "the network normalizes by the images of each batch, as under network.norm=batch-stats: scores at sites that "
+        "train depend on which images share a batch, and `harmofl evaluate`, for use on single images, gives others"
+    ]
+
+
+@torch.no_grad()
+def estimate(model: nn.Module, split: Split, device: torch.device, most: int | None = None) -> dict[str, Tensor]:
+    """Mean and variance of every such layer, averaged over batches of 32 of the images, without their labels.
+
+    Args:
+        model: with its weights, on `device`; as before afterwards.
+        split: the images, which are taken in an order that their content alone decides.
+        device: where to compute.
+        most: at most so many images, evenly spread; all if None.
+    """
+    layers = _layers(model)
+    sums = {name: (torch.zeros(layer.num_features), torch.zeros(layer.num_features)) for name, layer in layers.items()}
+    order = by_content(split)
+    if most is not None and len(order) > most:
+        order = order[np.linspace(0, len(order) - 1, most).round().astype(int)]
+    batches = batch_indices(order, _BATCH)
+    model.eval()
+    for layer in layers.values():
+        layer.running_mean = torch.zeros(layer.num_features, device=device)
+        layer.running_var = torch.zeros(layer.num_features, device=device)
+        layer.num_batches_tracked = torch.tensor(0, device=device)
+        layer.track_running_stats, layer.momentum = True, None  # None: the plain average over batches
+        layer.train()
+    try:
+        for index in batches:
+            with naming_single_values():
+                model(split.batch(index).images.to(device))
+    except ShapeError:
+        raise ConfigError(
+            "statistics are estimated from at least two images, got one; use --statistics sites"
+        ) from None
+    else:
+        for name, layer in layers.items():
+            sums[name] = (layer.running_mean.float().cpu().clone(), layer.running_var.float().cpu().clone())
+    finally:
+        _release(layers)
+    found = {f"{name}.mean": mean for name, (mean, _) in sums.items()}
+    return found | {f"{name}.var": var for name, (_, var) in sums.items()}
+
+
+@torch.no_grad()
+def profile_of(layer: ProfileNorm, split: Split) -> Tensor:
+    """The mean profile of images, whatever their order."""
+    batches, device = batch_indices(by_content(split), _BATCH), layer.amplitude.device
+    total = sum(layer.of(split.batch(index).images.to(device)) * len(index) for index in batches)
+    return torch.as_tensor(total / len(split))
+
+
+def of_site(model: nn.Module, split: Split, device: torch.device) -> dict[str, Tensor]:
+    """What a run keeps of a training site: the estimate from at most 512 of its training images."""
+    return estimate(model, split, device, _MOST)
+
+
+def as_lists(moments: Moments) -> dict[str, list[float]]:
+    """To send them."""
+    return {name: values.tolist() for name, values in moments.items()}
+
+
+def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Undo `as_lists`.
+
+    Raises:
+        RunError: if they are not such as the model's layers need.
+    """
+    found = {}
+    for name, layer in _layers(model).items():
+        for entry, least in ((f"{name}.mean", float("-inf")), (f"{name}.var", 0.0)):
+            values = said.get(entry)
+            sound = isinstance(values, list) and len(values) == layer.num_features
+            sound = sound and all(type(v) is float and v >= least for v in values or ())
+            if not sound or not torch.tensor(values).isfinite().all():  # in float32
+                raise RunError(f"statistics must have {layer.num_features} finite numbers as {entry}, but have not")
+            found[entry] = torch.tensor(values)
+    return found
+
+
+def average(moments: Sequence[Moments]) -> dict[str, Tensor]:
+    """The mean over sites of their means and of their variances, as batch normalization averages over batches."""
+    return {name: torch.stack([one[name] for one in moments]).mean(dim=0) for name in moments[0]}
+
+
+def fix(model: nn.Module, moments: Moments) -> None:
+    """Give the layers these statistics for good; they then are ordinary batch normalization in evaluation mode."""
+    model.eval()
+    for name, layer in _layers(model).items():
+        device = next(model.parameters()).device
+        layer.running_mean, layer.running_var = (moments[f"{name}.{kind}"].to(device) for kind in ("mean", "var"))
+        layer.track_running_stats = True
+
+
+@contextmanager
+def fixed(model: nn.Module, moments: Moments | None) -> Iterator[None]:
+    """Within, the layers use these statistics; None leaves them as they are."""
+    if moments is None:
+        yield
+        return
+    layers = _layers(model)
+    fix(model, moments)
+    try:
+        yield
+    finally:
+        _release(layers)
+
+
+def _release(layers: Mapping[str, Any]) -> None:
+    for layer in layers.values():
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        layer.track_running_stats, layer.momentum = False, 0.1
+        layer.eval()
+
+
+def _layers(model: nn.Module) -> dict[str, Any]:
+    """Those that hold no statistics of their own, by name."""
+    return {name: layer for name, layer in model.named_modules() if holds_nothing(layer)}
+
+
+def by_content(split: Split) -> np.ndarray:
+    """An order of the images that does not depend on how they are listed, and mixes classes as if at random."""
+    digests = [sha256(np.ascontiguousarray(split.images[k : k + 1]).tobytes()).digest() for k in range(len(split))]
+    return np.array(sorted(range(len(split)), key=digests.__getitem__), dtype=np.int64)

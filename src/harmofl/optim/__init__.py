@@ -1,0 +1,1 @@
+"""Parts of one optimization step: sharpness-aware gradients, mixed precision, optimizer states as named tensors."""

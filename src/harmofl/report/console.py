@@ -1,0 +1,146 @@
+"""What a person sees of a run in a terminal: a live bar, and a table at the end."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from harmofl.analysis.diagnostics.records import read, told
+from harmofl.evaluation.metrics import summarize
+from harmofl.experiment.config import Experiment
+from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.setup import Trial
+from harmofl.experiment.trainer import Watch
+from harmofl.utils.hardware import default_threads
+
+
+class Terminal(Watch):
+    """A bar that moves with every site of every round; where there is no terminal, a line now and then.
+
+    Args:
+        console: where to write; the standard error stream if not given.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("reading", total=None, said="")
+        self._metric = ""
+        self._rounds = 0
+        self._said = "not validated yet"
+        self._told: set[str] = set()
+
+    def __enter__(self) -> "Terminal":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def opening(self, site: str, done: int, total: int) -> None:
+        """Show which site is being read."""
+        self._progress.update(self._bar, completed=done, total=total, said=site)
+
+    def told(self, line: str) -> None:
+        """Print it, unless it was told before."""
+        if line not in self._told:
+            self._told.add(line)
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def started(self, trial: Trial, first_round: int) -> None:
+        """Begin a new bar: one tick a site and round."""
+        experiment = trial.experiment
+        self._rounds, count = experiment.training.rounds, len(trial.drawn(1))
+        self._metric = trial.metric
+        name = experiment.method["name"]
+        rounds = f"{self._rounds} round{'s' * (self._rounds != 1)}"
+        self.console.print(
+            f"{name}: {len(trial.federation.sites)} sites, {rounds}, {experiment.network.name} "
+            f"({experiment.network.norm}), {_threads(experiment)}",
+            soft_wrap=True,
+        )
+        for line in trial.remarks():
+            self.told(f"warning: {line}")
+        self._progress.reset(
+            self._bar,
+            description=name,
+            total=self._rounds * count,
+            completed=(first_round - 1) * count,
+            said="",
+        )
+
+    def site_done(self, site: str) -> None:
+        """One tick."""
+        self._progress.update(self._bar, advance=1)
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Say how validation went."""
+        if record.val is not None:
+            summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})
+            worst = f"{summary.worst:.3f} ({summary.worst_site})"
+            self._said = f"validation {self._metric} {summary.mean:.3f}, worst {worst}"
+            self._progress.update(self._bar, said=self._said)
+        if not self.console.is_terminal and record.round % max(1, self._rounds // 10) == 0:
+            self.console.print(f"round {record.round}/{self._rounds}: {self._said}", soft_wrap=True)
+
+
+def _threads(experiment: Experiment) -> str:
+    """How many, and why."""
+    count, why = default_threads(experiment.run.workers)
+    told = "thread" if experiment.run.threads == 1 else "threads"
+    return f"{experiment.run.threads} {told} ({why if experiment.run.threads == count else 'run.threads'})"
+
+
+def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Test scores: a row a site, a column a run."""
+    metric, sites = results[0]["main_metric"], list(results[0]["test"])
+    table = Table(title=f"test {metric} of the model with the best mean validation score")
+    table.add_column("site")
+    for result in results:
+        table.add_column(result["method"], justify="right")
+    for site in sites:
+        table.add_row(escape(site), *(_number(result["test"][site][metric]) for result in results))
+    table.add_section()
+    for title, key in (("mean", "mean"), ("worst site", "worst"), ("std across sites", "std")):
+        table.add_row(title, *(_number(result["summary"][key]) for result in results))
+    table.add_section()
+    for site in dict.fromkeys(site for result in results for site in result["unseen"]):
+        scores = [result["unseen"].get(site, {}).get(metric) for result in results]
+        table.add_row(f"{escape(site)} (unseen)", *map(_number, scores))
+    table.add_section()
+    table.add_row("chosen round", *(f"{result['chosen_round']} of {result['rounds']}" for result in results))
+    table.add_row("seconds a round", *(f"{result['seconds_per_round']:.2f}" for result in results))
+    return table
+
+
+def print_cost(folder: Path, console: Console) -> None:
+    """Say what diagnostics took, if there are any."""
+    path = folder / "diagnostics.jsonl"
+    if path.exists():
+        console.print(f"{told(read(path))}; `harmofl diagnostics {folder}` shows them", soft_wrap=True, highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,39 @@
+"""A page on the disk, and beside it every picture for slides and papers, with its numbers."""
+
+import re
+import shutil
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harmofl.report.vega import Chart, picture, table
+from harmofl.utils.atomic_files import storing, write_atomic
+
+
+def write_page(out: Path, text: str, charts: Sequence[Chart], pictures: Iterable[tuple[str, str]] = ()) -> None:
+    """Write the page; charts as NAME.svg, .png and .csv, pictures as PNG, into the folder `files_of(out)`.
+
+    Raises:
+        StorageError: if something cannot be written; the page is as it was, or new.
+    """
+    with storing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, text.encode())
+    if not charts:
+        return
+    folder = files_of(out)
+    with storing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    for chart in charts:
+        write_atomic(folder / f"{chart.name}.svg", picture(chart, "svg"))
+        write_atomic(folder / f"{chart.name}.png", picture(chart, "png"))
+        write_atomic(folder / f"{chart.name}.csv", table(chart).encode())
+    for name, source in pictures:
+        plain = re.sub(r"[^\w.+-]+", "-", name).strip("-")[:120]
+        write_atomic(folder / f"{plain}.png", b64decode(source.partition(",")[2]))
+
+
+def files_of(page: Path) -> Path:
+    """The folder beside a page that holds its pictures and numbers."""
+    return page.with_name(f"{page.stem}-files")

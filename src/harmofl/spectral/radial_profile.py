@@ -1,0 +1,162 @@
+"""Profile normalization: match how much amplitude an image has at each radius of its spectrum, not every frequency.
+
+A variant of HarmoFL's amplitude normalization (Jiang, Wang, Dou, AAAI 2022, Eq 3-4). Replacing the whole amplitude
+also replaces what the amplitude says of an image's content; its average over all directions says less of it and as
+much of scanner, stain and focus, takes a few dozen numbers a channel, and fits images of any size.
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from harmofl.errors import ShapeError
+from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.utils.validators import check_within
+
+Reference = Literal["image", "site"]
+RADIUS = 0.5**0.5  # the largest radius of a spectrum, in cycles per pixel
+
+
+def profile(x: Tensor, rings: int) -> Tensor:
+    """R(x): the amplitude at zero frequency, and averaged over each of the rings around it.
+
+    Args:
+        x: (N, C, H, W) real images.
+        rings: of equal width in cycles per pixel, at least 1.
+
+    Returns:
+        (N, C, 1 + rings): |mean level|, then mean |F| / sqrt(H W) a ring, which is of one size for images of any size;
+        0 for a ring without a frequency (which leaves amplitudes there alone).
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return _profile_of(_transform(x), x.shape[-2], x.shape[-1], rings)
+
+
+def _transform(x: Tensor) -> Tensor:
+    F: Tensor = torch.fft.rfft2(x if x.dtype == torch.float64 else x.float())
+    return F
+
+
+def _profile_of(F: Tensor, H: int, W: int, rings: int) -> Tensor:
+    R: Tensor = F.abs().flatten(-2) @ _averaging(H, W, rings, F.device, F.real.dtype) / (H * W) ** 0.5
+    R[..., 0] /= (H * W) ** 0.5
+    return R
+
+
+def with_profile(
+    x: Tensor, target: Tensor, own: Tensor | None = None, strength: float = 1.0, joint: bool = False
+) -> Tensor:
+    """Psi(x) = F^-1(gain F(x)), gain = (target / own)^strength at the radius of each frequency.
+
+    The phase of every frequency stays, and so do the amplitudes of one ring relative to each other.
+
+    Args:
+        x: (N, C, H, W) floating-point images; left as they are.
+        target: (C, 1 + rings), the profile they get.
+        own: (C, 1 + rings) that they have as a whole, which gives one gain for all; None takes each image's.
+        strength: in [0, 1]; 0 leaves the images as they are.
+        joint: take the mean of the channels' profiles where `own` is None.
+
+    Returns:
+        Images of the shape and type of x; they may leave [0, 1].
+    """
+    H, W = x.shape[-2:]
+    rings = target.shape[-1] - 1
+    F = _transform(x)
+    if own is None:
+        with torch.autocast(x.device.type, enabled=False):
+            own = _profile_of(F.detach(), H, W, rings)
+        own = own.mean(dim=1, keepdim=True) if joint else own
+    noise = torch.finfo(own.dtype).eps * own.amax(dim=-1, keepdim=True)
+    known = (own > noise) & (target > 0)
+    gain = torch.where(known, target / own.clamp_min(torch.finfo(own.dtype).tiny), 1) ** strength
+    result: Tensor = torch.fft.irfft2(F * gain[..., _ring_of(H, W, rings, x.device)], s=(H, W))
+    return result.to(x.dtype)
+
+
+@lru_cache(maxsize=8)
+def _ring_of(H: int, W: int, rings: int, device: torch.device) -> Tensor:
+    """(H, W//2 + 1): 0 at zero frequency, else from 1 on the ring that a bin of the half spectrum is in."""
+    f_y, f_x = torch.fft.fftfreq(H, device=device)[:, None], torch.fft.rfftfreq(W, device=device)
+    radius = (f_y**2 + f_x**2).sqrt()
+    ring = 1 + (radius / RADIUS * rings).floor().long().clamp_max(rings - 1)
+    return torch.where(radius > 0, ring, 0)
+
+
+@lru_cache(maxsize=8)
+def _averaging(H: int, W: int, rings: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(H (W//2 + 1), 1 + rings): takes a half spectrum to the mean over each ring of the whole one."""
+    half = torch.full((W // 2 + 1,), 2.0, device=device)
+    half[0] = 1
+    if W % 2 == 0:
+        half[-1] = 1  # its own mirror image
+    member = torch.nn.functional.one_hot(_ring_of(H, W, rings, device).flatten(), rings + 1).double()
+    weight = member * half.double().repeat(H)[:, None]
+    return (weight / weight.sum(dim=0).clamp_min(1)).to(dtype)
+
+
+class ProfileNorm(AmplitudeNorm):
+    """`AmplitudeNorm` with a profile in the place of the whole amplitude.
+
+    R_k = (1 - v) R_{k-1} + v mean_m R(x_m), bias corrected                          (Eq 3 with R for A)
+    Psi(x) = F^-1(gain F(x)), gain = (R_k / R(x))^strength
+
+    The state `amplitude` is R, (C, 1 + rings). With `reference="site"` the gain is (R / R_i)^strength instead, with R_i
+    the site's own profile from the time R was learnt: one filter for all its images. A site that has none, such as a
+    new one, then takes that of the batch at hand. R_i is the state `own` and stays at the site.
+
+    Args:
+        rings: how many, at least 1; 1 leaves two numbers a channel, the level and the contrast.
+        reference: "image" or "site".
+        decay: v, see `AmplitudeNorm`.
+        strength: in [0, 1]; 0 leaves images as they are.
+        joint: one gain for all channels, from the mean of their profiles, which keeps the colours.
+
+    Raises:
+        ConfigError: if an argument is out of range.
+    """
+
+    own: Tensor
+
+    def __init__(
+        self,
+        rings: int = 32,
+        reference: Reference = "image",
+        decay: float = 0.1,
+        strength: float = 1.0,
+        joint: bool = False,
+    ) -> None:
+        super().__init__(1.0, decay, strength)
+        check_within("rings", rings, "whole [1, inf)")
+        check_within("reference", reference, "image or site")
+        self.rings, self.reference, self.joint = rings, reference, joint
+        self.register_buffer("own", torch.zeros(0))
+
+    @property
+    def lacks_own(self) -> bool:
+        """Whether it needs a site's own profile and has none, so that an output depends on the batch."""
+        return self.reference == "site" and self.strength > 0 and not self.own.numel()
+
+    def of(self, x: Tensor) -> Tensor:
+        """(C, 1 + rings): the mean profile of images, which may serve as `own`."""
+        return self._statistic(x).mean(dim=0)
+
+    def _statistic(self, x: Tensor) -> Tensor:
+        R = profile(x, self.rings)
+        return R.mean(dim=1, keepdim=True).expand_as(R) if self.joint else R
+
+    def _learnt(self, layer: AmplitudeNorm) -> None:
+        if self.reference == "site":
+            self.own = layer.amplitude.clone()
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        if x.shape[1] != len(self.amplitude):
+            raise ShapeError(f"images must have {len(self.amplitude)} channels, as those learnt on, got {x.shape[1]}")
+        if self.strength == 0:
+            return x
+        own = None
+        if self.reference == "site":
+            own = self.own if self.own.numel() else self.of(x.detach())
+        return with_profile(x, self.amplitude, own, self.strength, self.joint)

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of learning: files, processes, hardware, random numbers, lazy imports."""

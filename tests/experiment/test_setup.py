@@ -1,0 +1,135 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import small
+from torch import nn
+
+from harmofl import run
+from harmofl.errors import ConfigError
+from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.setup import Trial
+from harmofl.federated.tensors import num_bytes
+
+
+def prepared(federation: Path, **changes: object) -> Trial:
+    return Trial.prepare(small(federation, **changes), lambda site, done, total: None)
+
+
+def test_optimizers_are_as_configured(federation: Path) -> None:
+    sgd = {"training__optimizer": "sgd", "training__momentum": 0.7, "training__weight_decay": 0.03}
+    trial = prepared(federation, training__lr=0.2, **sgd)
+    group = trial.training.optimizer(trial.training.model.parameters()).param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.7, 0.03)
+    trial = prepared(federation, training__lr=0.3, training__optimizer="adam", training__weight_decay=0.04)
+    optimizer = trial.training.optimizer(trial.training.model.parameters())
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.3, 0.04)
+
+
+def test_augmentation_epochs_and_batch_size_are_as_configured(federation: Path) -> None:
+    assert prepared(federation, training__augment="none").training.augment is None
+    training = prepared(federation, training__augment="flips", training__epochs=3, training__batch_size=5).training
+    assert training.augment is not None
+    assert (training.epochs, training.batch_size) == (3, 5)
+
+
+def test_every_method_starts_from_the_same_network(federation: Path) -> None:
+    """The comparison is fair: initial weights depend on the seed alone."""
+    starts = [prepared(federation, method__name=name).start().weights for name in ("fedavg", "harmofl")]
+    for name, value in starts[0].items():
+        assert torch.equal(value, starts[1][name])
+
+
+def test_bytes_are_those_of_the_weights(federation: Path, tmp_path: Path) -> None:
+    """Two sites; the amplitude, 3 x 32 x 17 floats, two counters and a flag, goes up in round 1 alone."""
+    run(small(federation, training__rounds=2), tmp_path / "run")
+    weights = Journal(tmp_path / "run").load_model()[0]
+    amplitude = 3 * 32 * 17 * 4 + 2 * 8 + 1
+    network = num_bytes({name: value for name, value in weights.items() if name.startswith("network.")})
+    first, second = Journal(tmp_path / "run").records()
+    assert first["bytes_up"] == 2 * (network + amplitude)
+    assert second["bytes_up"] == 2 * network
+    assert second["bytes_down"] == 2 * (network + amplitude)
+
+
+class Wider(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, num_classes + 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+class Pair(Wider):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+class Empty(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network__name": "test_setup.Wider", "network__options": {}}, "its output must be"),
+        ({"network__name": "test_setup.Pair", "network__options": {}}, "its output must be a tensor, got tuple"),
+        ({"network__name": "test_setup.Empty", "network__options": {}}, "parameter"),
+        (
+            {"data__size": [16, 16], "training__batch_size": 1},
+            "must take a batch of 1x3x16x16 images, but: normalization needs more than one value a channel, "
+            "got a single image whose maps have shrunk to one pixel; set data.size, another network.norm or batch size",
+        ),
+        ({"run__device": "cuda:99"}, "must be one that torch can use here, got cuda:99"),
+        ({"run__device": "mps"}, "must be one that torch can use here, got mps"),
+        ({"training__precision": "tf32"}, "tf32 is of CUDA devices, got run.device cpu"),
+        ({"training__compile": True, "method__name": "moon"}, "moon looks into the network while it computes"),
+        ({"method__climb_part": "nothing"}, "climb_part must be in a param's name"),
+    ],
+)
+def test_a_misfit_is_said_before_the_run_folder_is_made(
+    changes: dict, message: str, federation: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        run(small(federation, **changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        ({"run__threads": 1024}, "run.threads is 1024, but only"),
+        ({"training__precision": "float16"}, "float16 is slow on a CPU"),
+        ({"method__name": "fedavg", "method__climb": "previous"}, "alpha is 0: they change nothing"),
+    ],
+)
+def test_settings_that_do_no_good_are_told_of(changes: dict, remark: str, federation: Path) -> None:
+    assert not any(remark in line for line in prepared(federation).remarks())
+    assert any(remark in line for line in prepared(federation, **changes).remarks())
+    torch.set_num_threads(1)
+
+
+def test_images_that_fill_the_memory_are_told_of(
+    federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [line for line in prepared(federation).remarks() if "memory" in line]
+    monkeypatch.setattr("harmofl.experiment.setup.LARGE", 0.0)
+    assert any("GB of memory; data.cache=FOLDER" in line for line in prepared(federation).remarks())
+    mapped = prepared(federation, data__cache=str(tmp_path / "cache"))
+    assert not [line for line in mapped.remarks() if "memory" in line]
+
+
+def test_a_published_split_that_parts_patients_is_told_of(federation: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "fed"
+    shutil.copytree(federation, folder)
+    table = (folder / "federation.toml").read_text()
+    (folder / "federation.toml").write_text(table.replace('split = "patients"', 'split = "images"'))
+    assert any("published split parts the images" in line for line in prepared(folder).remarks())
