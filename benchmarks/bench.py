@@ -36,10 +36,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.evaluation.losses import cross_entropy, dice_cross_entropy
-from harmofl.evaluation.scoring import predict
+from harmofl.evaluation.scoring import predict_split
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.run_dir import Journal
-from harmofl.federated.client import LocalRun, Training, begin
+from harmofl.experiment.run_dir import RunDir
+from harmofl.federated.client import ClientContext, Training, build_context
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import mean, state_of
 from harmofl.methods import FedAvg, HarmoFL
@@ -131,7 +131,7 @@ def training(
 
 def second_round(
     network: str, size: int, batch: int, device: torch.device = CPU, **options: Any
-) -> tuple[FedAvg, LocalRun]:
+) -> tuple[FedAvg, ClientContext]:
     """A site ready for a step of round 2, its amplitude frozen."""
     method = HarmoFL(band=0)
     how = replace(training(method, network, batch, **options), device=device)
@@ -140,7 +140,7 @@ def second_round(
     layer = how.model.get_submodule("amplitude_norm")
     layer(place.train.batch(range(batch)).images)  # learns
     weights = {**server.weights, **state_of(how.model), "amplitude_norm.frozen": torch.tensor(True)}
-    run = begin(place, method.broadcast(replace(server, weights=weights)), {}, how)
+    run = build_context(place, method.broadcast(replace(server, weights=weights)), {}, how)
     method.prepare(run)
     return method, run
 
@@ -230,7 +230,7 @@ def checkpoints() -> dict[str, Call]:
 
     states = {f"site {k}": {"optimizer": moments(), "weights": {}} for k in range(6)}
     folder = Path(tempfile.mkdtemp())
-    journal = Journal.create(folder / "run", "", {})
+    journal = RunDir.create(folder / "run", "", {})
     server, count = ServerState(1, state_of(net)), iter(range(10**6))
 
     def ours() -> None:
@@ -244,7 +244,7 @@ def evaluations(network: str, size: int, count: int) -> dict[str, Call]:
     how = training(FedAvg(), network, 16)
     place = site("one", network, size, count)
     model = plain.network(how.model.get_submodule("network"))  # type: ignore[arg-type]
-    wide = partial(predict, how.model, place, "val", batch_size=32, device=CPU)
+    wide = partial(predict_split, how.model, place, "val", batch_size=32, device=CPU)
 
     @torch.no_grad()
     def one_by_one() -> list[Tensor]:
@@ -257,7 +257,7 @@ def evaluations(network: str, size: int, count: int) -> dict[str, Call]:
 class Idle(FedAvg):
     """Takes no step."""
 
-    def local_step(self, run: LocalRun, batch: Any) -> Tensor:
+    def local_step(self, run: ClientContext, batch: Any) -> Tensor:
         return torch.zeros(())
 
 
@@ -389,8 +389,8 @@ def turns(calls: Mapping[str, Call], seconds: float) -> dict[str, tuple[float, f
     *_, last = calls
     for call in calls.values():
         call()
-    begin = time.perf_counter()
-    while len(times[next(iter(times))]) < 3 or time.perf_counter() - begin < seconds:
+    build_context = time.perf_counter()
+    while len(times[next(iter(times))]) < 3 or time.perf_counter() - build_context < seconds:
         for name, call in calls.items():
             plain.usual_memory() if name == last and len(calls) > 1 else keep_freed_memory()
             start, processor = time.perf_counter(), processor_time()

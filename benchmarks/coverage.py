@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from harmofl.comparison.statistics import FEWEST_SEEDS
-from harmofl.evaluation.confidence_intervals import Cases, estimate, holm, interval
+from harmofl.evaluation.confidence_intervals import Cases, holm, interval, interval_estimate
 from harmofl.evaluation.metrics import CaseScores, auc_cases, classification_cases
 
 Rng = np.random.Generator
@@ -149,7 +149,7 @@ def of_differences(worlds: int, rng: Rng) -> None:
             hits = np.zeros(2)
             for _ in range(worlds):
                 sites = differences(rng, seeds, **world)  # type: ignore[arg-type]
-                hits += [low <= 0 <= high for low, high in (estimate(sites).interval, drawn(sites, rng))]
+                hits += [low <= 0 <= high for low, high in (interval_estimate(sites).interval, drawn(sites, rng))]
             cells.append(f"{hits[0] / worlds:.3f} ({hits[1] / worlds:.3f})")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
@@ -165,7 +165,7 @@ def of_many(worlds: int, rng: Rng, methods: int = 9) -> None:
             gains = [
                 [replace(a, scores=a.scores - b.scores) for a, b in zip(other, base, strict=True)] for other in others
             ]
-            p = [estimate(sites).p for sites in gains]
+            p = [interval_estimate(sites).p for sites in gains]
             away = [low > 0 or high < 0 for low, high in (drawn(sites, rng) for sites in gains)]
             called += [min(holm(p)) < 0.05, min(p) < 0.05, any(away)]
         print(f"| {seeds} seeds | {' | '.join(f'{share:.3f}' for share in called / worlds)} |", flush=True)

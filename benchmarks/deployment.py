@@ -19,7 +19,7 @@ from stock_flower import seconds as stock_seconds
 
 from harmofl import run
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.ingest.synthetic.federation import write_federation
 
 VARIANTS = {
@@ -29,7 +29,7 @@ VARIANTS = {
 }
 
 
-def seconds(journal: Journal) -> float:
+def seconds(journal: RunDir) -> float:
     return statistics.median(record["seconds"] for record in journal.records()[1:])
 
 
@@ -52,14 +52,14 @@ def main() -> None:
                 deployed.start_all()
                 for party in ("server", *SITES):
                     assert deployed.ended(party, 600) == 0, deployed.said(party)
-                found[label] = seconds(Journal.open(deployed.folder / "server" / "run"))
+                found[label] = seconds(RunDir.open(deployed.folder / "server" / "run"))
         asked = {**deployed.settings, "data.folder": str(folder / "data"), "privacy.masks": False}
         (folder / "stock").mkdir()
         found["Flower's own processes and FedAvg, no TLS"] = stock_seconds(
             folder / "stock", rounds, [free_port() for _ in range(4)]
         )
         run(load_experiment(None, asked), folder / "run")
-        found["plain loop"] = seconds(Journal.open(folder / "run"))
+        found["plain loop"] = seconds(RunDir.open(folder / "run"))
     print("| a round of three sites, 7.76 M params, one thread each | seconds |\n|---|---|")
     for label, value in found.items():
         print(f"| {label} | {value:.2f} |")

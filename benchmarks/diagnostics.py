@@ -20,10 +20,10 @@ from statistics import fmean, median, stdev
 
 from harmofl.analysis.diagnostics.curvature import STEPS
 from harmofl.analysis.diagnostics.measuring import Diagnostics
-from harmofl.analysis.diagnostics.records import Record, mean, read, share
+from harmofl.analysis.diagnostics.records import DiagnosticsRecord, mean_over_sites, read_diagnostics, share_of_time
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import Journal
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import resume, run
 from harmofl.report.console import Terminal
 from harmofl.utils.atomic_files import strict_json
@@ -76,7 +76,7 @@ def carry_out(dataset: str, data: Path, out: Path) -> None:
             changes["training.rounds"] = ROUNDS[dataset]
             experiment = load_experiment(Path("configs") / f"{dataset}.toml", changes)
             with Terminal() as terminal:
-                if Journal(folder).config_path.exists():
+                if RunDir(folder).config_path.exists():
                     resume(folder, terminal)
                 else:
                     run(experiment, folder, terminal)
@@ -86,20 +86,20 @@ def carry_out(dataset: str, data: Path, out: Path) -> None:
                 (folder / "start.json").write_text(strict_json([asdict(record) for record in at_the_start(folder)]))
 
 
-def at_the_end(folder: Path) -> Record:
+def at_the_end(folder: Path) -> DiagnosticsRecord:
     """What is measured at the last weights with more images and steps than while training."""
-    journal = Journal(folder)
-    trial = Trial.prepare(load_experiment(journal.config_path, {}), lambda site, done, total: None)
+    journal = RunDir(folder)
+    trial = Setup.prepare(load_experiment(journal.config_path, {}), lambda site, done, total: None)
     checkpoint = journal.load()
     assert checkpoint is not None
     own = {site: entries for site, state in journal.states.items() if (entries := trial.method.own(state))}
     return Diagnostics(trial, folder / "unused", IMAGES).measure(checkpoint.server, own, 2 * STEPS)
 
 
-def at_the_start(folder: Path) -> tuple[Record, Record]:
+def at_the_start(folder: Path) -> tuple[DiagnosticsRecord, DiagnosticsRecord]:
     """At the initial weights: images as they are, and under the common amplitude."""
-    journal = Journal(folder)
-    trial = Trial.prepare(load_experiment(journal.config_path, {}), lambda site, done, total: None)
+    journal = RunDir(folder)
+    trial = Setup.prepare(load_experiment(journal.config_path, {}), lambda site, done, total: None)
     checkpoint, start = journal.load(), trial.start()
     assert checkpoint is not None
     amplitude = {name: value for name, value in checkpoint.server.weights.items() if name.startswith("amplitude_norm.")}
@@ -110,12 +110,12 @@ def at_the_start(folder: Path) -> tuple[Record, Record]:
 
 def row(folder: Path) -> dict[str, float]:
     end = json.loads((folder / "end.json").read_text())
-    result, last = Journal(folder).result(), read(folder / "diagnostics.jsonl")[-1]
+    result, last = RunDir(folder).result(), read_diagnostics(folder / "diagnostics.jsonl")[-1]
     score = fmean(scores[result["main_metric"]] for scores in result["test"].values())
     slack = last.bound / last.drift
     found = {
         "slack": slack,
-        "sharpness": mean(end["rise"].values()),
+        "sharpness": mean_over_sites(end["rise"].values()),
         "cosine": last.cosine,
         "drift": last.drift,
         "score": score,
@@ -136,10 +136,10 @@ def show(dataset: str, out: Path) -> None:
     show_start(out)
     print("\n| | round, s | diagnostics, s | median share | share of the whole run |\n|---|---|---|---|---|")
     for name in VARIANTS:
-        files = [read(out / f"{name}-{seed}" / "diagnostics.jsonl") for seed in SEEDS]
+        files = [read_diagnostics(out / f"{name}-{seed}" / "diagnostics.jsonl") for seed in SEEDS]
         every = [record for records in files for record in records if record.round]
         parts = median(r.seconds / r.of_round for r in every)
-        whole = median(share(records) for records in files)
+        whole = median(share_of_time(records) for records in files)
         seconds = (median(r.of_round for r in every), median(r.seconds for r in every))
         print(f"| {name} | {seconds[0]:.2f} | {seconds[1]:.2f} | {parts:.0%} | {whole:.0%} |")
 

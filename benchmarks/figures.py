@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from packed import unpack
 
-from harmofl.comparison.charts import overview
+from harmofl.comparison.charts import overview_chart
 from harmofl.comparison.outcomes import Outcome, collect
 from harmofl.comparison.plan import Job
 from harmofl.comparison.score_table import COSTS, Comparison, compare, header, rows
 from harmofl.comparison.variants import Variant
 from harmofl.experiment.config import Experiment
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.report import vega
 from harmofl.utils.atomic_files import write_atomic
 
@@ -70,7 +70,7 @@ def _jobs(folder: Path) -> list[Job]:
     found = []
     for run in sorted(folder.glob("*/seed-*"), key=lambda run: (run.parent.name != "fedavg", run)):
         seed, _, left_out = run.name.removeprefix("seed-").partition("-without-")
-        variant = Variant(run.parent.name.replace("_", " "), Journal(run).result()["method"])
+        variant = Variant(run.parent.name.replace("_", " "), RunDir(run).result()["method"])
         found.append(Job(variant, int(seed), left_out, run, Experiment.model_construct()))
     return found
 
@@ -174,7 +174,7 @@ def pictures(pages: Sequence[str]) -> None:
             if part != "normalizations":
                 path = ROOT / "docs" / "evidence" / f"{part.replace('/', '-')}.png"
                 path.parent.mkdir(exist_ok=True)
-                write_atomic(path, vega.picture(overview(comparison(part)), "png"))
+                write_atomic(path, vega.picture(overview_chart(comparison(part)), "png"))
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from harmofl import run
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.cost_estimate import forecast
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.cost_estimate import estimate_cost
+from harmofl.experiment.run_dir import RunDir
 
 CASES = (
     ("bloodcells", {"method.name": "fedavg", "training.rounds": 6}),
@@ -31,12 +31,12 @@ def main() -> None:
     for number, (dataset, changes) in enumerate(CASES):
         config = Path(__file__).parent.parent / "configs" / f"{dataset}.toml"
         experiment = load_experiment(config, {"data.folder": str(given.data / dataset), **changes})
-        said = forecast(experiment, lambda site, done, total: None)
+        said = estimate_cost(experiment, lambda site, done, total: None)
         begin = time.perf_counter()
         folder = given.out / str(number)
         run(experiment, folder)
         took = time.perf_counter() - begin
-        records = Journal(folder).records()
+        records = RunDir(folder).records()
         a_round = statistics.median(record["seconds"] for record in records)
         sent = sum(record["bytes_up"] + record["bytes_down"] for record in records)
         round_said = said.training + said.validation + said.rest

@@ -29,7 +29,7 @@ from rich.table import Table
 from harmofl.data import open_federation
 from harmofl.data.decoding.record import decode_record
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest, write_info, write_manifest
-from harmofl.data.parallel import QUICK, default_workers, in_order
+from harmofl.data.parallel import QUICK, in_order, workers_for_files
 from harmofl.data.site import Split, merged
 from harmofl.data.splits import with_splits
 from harmofl.evaluation.losses import cross_entropy
@@ -129,7 +129,7 @@ def decoding(data: Path, cache: Path) -> dict[str, float]:
     info = read_info(data)
     site = data / "hospital_0"
     records = read_manifest(site)[:4000]
-    times: dict[int, list[float]] = {1: [], default_workers(): []}
+    times: dict[int, list[float]] = {1: [], workers_for_files(): []}
     with watched() as found:
         for _ in range(5):
             for workers, taken in times.items():
@@ -138,7 +138,11 @@ def decoding(data: Path, cache: Path) -> dict[str, float]:
                     pass
                 taken.append(time.perf_counter() - begun)
     one, all_ = (statistics.median(taken) for taken in times.values())
-    return found | {"images_per_second": len(records) / all_, "cores": default_workers(), "times_one_core": one / all_}
+    return found | {
+        "images_per_second": len(records) / all_,
+        "cores": workers_for_files(),
+        "times_one_core": one / all_,
+    }
 
 
 def second(data: Path, cache: Path) -> dict[str, float]:

@@ -20,7 +20,7 @@ from torch import nn
 from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.evaluation.losses import cross_entropy, dice_cross_entropy
-from harmofl.federated.client import LocalRun, Training, begin
+from harmofl.federated.client import ClientContext, Training, build_context
 from harmofl.methods import METHODS, FedAvg, FedSAM
 from harmofl.models import DenseNet, UNet
 from harmofl.utils.allocator import keep_freed_memory
@@ -40,7 +40,7 @@ def site(name: str, network: str, size: int, batch: int) -> Site:
     return Site(name, "segmentation" if network == "unet" else "classification", ("a", "b"), split, split, split)
 
 
-def second_round(method: FedAvg, network: str) -> LocalRun:
+def second_round(method: FedAvg, network: str) -> ClientContext:
     """The first of two sites, ready for a step of round 2."""
     build, loss, size, batch = CHOICES[network]
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def second_round(method: FedAvg, network: str) -> LocalRun:
     training = Training(model=model, loss=loss, optimizer=sgd, batch_size=batch)
     sites = [site(name, network, size, batch) for name in ("one", "two")]
     server, states, _ = run_round(method, method.start(model), sites, {}, training)
-    run = begin(sites[0], method.broadcast(server), states["one"], training)
+    run = build_context(sites[0], method.broadcast(server), states["one"], training)
     method.prepare(run)
     return run
 
@@ -87,9 +87,9 @@ def own(name: str, network: str) -> Callable[[], None]:
 
 
 def processor_time(step: Callable[[], None]) -> float:
-    begin = time.process_time()
+    build_context = time.process_time()
     step()
-    return time.process_time() - begin
+    return time.process_time() - build_context
 
 
 def main() -> None:

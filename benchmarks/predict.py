@@ -22,7 +22,7 @@ from PIL import Image
 from harmofl.data.layout.site_files import files_below
 from harmofl.experiment.build import device_of
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.prediction.predict import predict
+from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     trained = TrainedModel.open(given.model)
     paths = [path for path in files_below(given.data) if "images" in path.parts]
     ways: dict[str, Callable[[Path], object]] = {
-        "predict": lambda out: predict(trained, paths, out, Options(device=device)),
+        "predict": lambda out: predict_files(trained, paths, out, Options(device=device)),
         "plain loop": lambda out: plain(trained, paths, out, device),
     }
     if find_spec("monai"):

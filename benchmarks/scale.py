@@ -33,7 +33,7 @@ def one(data: Path, out: Path, participation: float, rounds: int, workers: int) 
     import harmofl.experiment.client_states
     from harmofl import run
     from harmofl.experiment.config import load_experiment
-    from harmofl.experiment.run_dir import Journal
+    from harmofl.experiment.run_dir import RunDir
 
     harmofl.experiment.client_states.MEMORY = HELD
     changes = SETTINGS | {
@@ -44,10 +44,10 @@ def one(data: Path, out: Path, participation: float, rounds: int, workers: int) 
         "run.workers": workers,
     }
     run(load_experiment(None, changes), out)
-    seconds = [record["seconds"] for record in Journal(out).records()]
+    seconds = [record["seconds"] for record in RunDir(out).records()]
     return {
         "seconds": statistics.median(seconds[1:-1]),
-        "drawn": len(Journal(out).records()[0]["train_loss"]),
+        "drawn": len(RunDir(out).records()[0]["train_loss"]),
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

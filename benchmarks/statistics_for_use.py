@@ -16,7 +16,7 @@ from harmofl.data.site import open_federation
 from harmofl.experiment.config import load_experiment
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.experiment.trainer import run
-from harmofl.inference.evaluate import assess
+from harmofl.inference.evaluate import evaluate_site
 from harmofl.types import STATISTICS
 
 HERE = Path(__file__).parent
@@ -47,7 +47,8 @@ def scores(folder: Path, data: Path, unseen: str) -> dict[tuple[str, str, str], 
     for statistics in STATISTICS:
         for split in ("val", "test"):
             by_site = {
-                site.name: assess(model, site, split, statistics).scores[model.metric] for site in federation.sites
+                site.name: evaluate_site(model, site, split, statistics).scores[model.metric]
+                for site in federation.sites
             }
             found[statistics, split, "new"] = by_site.pop(unseen)
             found[statistics, split, "trained"] = float(np.mean(list(by_site.values())))

@@ -7,7 +7,7 @@ from toys import assert_same
 
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, load_experiment
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 
 
 def small(data: Path, **changes: Any) -> Experiment:
@@ -26,7 +26,7 @@ def small(data: Path, **changes: Any) -> Experiment:
 
 def same_end(a: Path, b: Path) -> None:
     """Both runs end with the same weights, site states and scores, to the bit."""
-    first, second = Journal(a), Journal(b)
+    first, second = RunDir(a), RunDir(b)
     one, two = first.load(), second.load()
     assert isinstance(one, Checkpoint)
     assert isinstance(two, Checkpoint)
@@ -36,7 +36,7 @@ def same_end(a: Path, b: Path) -> None:
         assert state.keys() == second.states[site].keys()
         for group, arrays in state.items():
             assert_same(arrays, second.states[site][group])
-    assert_same(Journal(a).load_model()[0], Journal(b).load_model()[0])
+    assert_same(RunDir(a).load_model()[0], RunDir(b).load_model()[0])
     for key in ("test", "val", "chosen_round"):
-        assert Journal(a).result()[key] == Journal(b).result()[key]
-    assert [r["val"] for r in Journal(a).records()] == [r["val"] for r in Journal(b).records()]
+        assert RunDir(a).result()[key] == RunDir(b).result()[key]
+    assert [r["val"] for r in RunDir(a).records()] == [r["val"] for r in RunDir(b).records()]

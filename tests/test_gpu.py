@@ -9,11 +9,11 @@ from experiments import small
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
 from harmofl import resume, run
-from harmofl.analysis.diagnostics.records import read
+from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.analysis.landscape.computing import Asked, compute
-from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.trainer import Watch
-from harmofl.federated.client import begin
+from harmofl.federated.client import build_context
 from harmofl.methods import METHODS, make_method
 from harmofl.optim.mixed_precision import computing
 
@@ -36,7 +36,7 @@ def test_a_step_does_not_wait_for_the_device(precision: str) -> None:
     method = make_method("harmofl", {})
     training = toy_training(method, toy_network(), device=CUDA, precision=precision)
     server, *_ = train(method, training)
-    local = begin(toy_sites()[0], method.broadcast(server), {}, training)
+    local = build_context(toy_sites()[0], method.broadcast(server), {}, training)
     method.prepare(local)
     batch = next(iter(local.batches()))
     with computing(precision, CUDA):
@@ -74,16 +74,16 @@ def test_a_resumed_run_ends_as_one_that_nothing_stopped(federation: Path, tmp_pa
     with pytest.raises(StoppedError):
         run(asked, tmp_path / "part", StopAfterTwo())
     resume(tmp_path / "part")
-    whole, parts = (Journal.open(tmp_path / name).load().server.weights for name in ("whole", "part"))
+    whole, parts = (RunDir.open(tmp_path / name).load().server.weights for name in ("whole", "part"))
     assert_same(whole, parts)
 
 
 def test_diagnostics_change_nothing_and_are_near_the_cpu(federation: Path, tmp_path: Path) -> None:
     for name, device, asked in (("plain", "cuda", False), ("there", "cuda", True), ("here", "cpu", True)):
         run(small(federation, run__device=device, run__diagnostics=asked, training__rounds=1), tmp_path / name)
-    plain, there = (Journal.open(tmp_path / name).load().server.weights for name in ("plain", "there"))
+    plain, there = (RunDir.open(tmp_path / name).load().server.weights for name in ("plain", "there"))
     assert_same(plain, there)
-    there, here = (read(tmp_path / name / "diagnostics.jsonl")[0] for name in ("there", "here"))
+    there, here = (read_diagnostics(tmp_path / name / "diagnostics.jsonl")[0] for name in ("there", "here"))
     assert there.epsilon == pytest.approx(here.epsilon, rel=0.02)
     assert there.sharpness == pytest.approx(here.sharpness, rel=0.02)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from harmofl.cli.main import main
 from harmofl.errors import ConfigError
 from harmofl.experiment import trainer
-from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.trackers import Watches, numbers, writers
 from harmofl.report.dashboard import Dashboard, sparkline
 
@@ -94,7 +94,7 @@ def test_dashboard_s_end_comes_nearer_within_a_round_and_nothing_is_said_of_scor
 
 def test_a_run_validated_now_and_then_is_taken_up_again(federation: Path, tmp_path: Path) -> None:
     trainer.run(small(federation, **{"evaluation.every": 2, "network.options": {"features": 2}}), tmp_path / "run")
-    assert [record.val is None for record in Journal(tmp_path / "run").earlier()] == [True, False, False]
+    assert [record.val is None for record in RunDir(tmp_path / "run").earlier()] == [True, False, False]
 
 
 def test_dashboard_of_a_narrow_terminal_has_no_line_too_long() -> None:
@@ -130,7 +130,7 @@ def test_both_writers_have_every_round_once_also_after_resuming(
     with pytest.raises(KeyboardInterrupt):
         trainer.run(chosen, folder, Watches(*writers(["tensorboard", "mlflow"], folder), Stop()))
     result = trainer.resume(folder, Watches(*writers(["tensorboard", "mlflow"], folder)))
-    records = Journal(folder).earlier()
+    records = RunDir(folder).earlier()
     expected = {r.round: numbers(r, "dice") for r in records}
 
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -151,7 +151,7 @@ def test_both_writers_have_every_round_once_also_after_resuming(
 def test_writers_do_not_change_a_run(federation: Path, finished_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     result = trainer.run(small(federation), folder, Watches(*writers(["tensorboard"], folder)))
-    assert result["test"] == Journal(finished_run).result()["test"]
+    assert result["test"] == RunDir(finished_run).result()["test"]
 
 
 def test_a_tracking_server_that_is_away_is_told_of_once_and_the_run_goes_on(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from harmofl import run
 from harmofl.cli.main import app
 from harmofl.data.manifest import Record, read_manifest, write_manifest
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.ingest.synthetic.federation import write_federation
 
@@ -81,7 +81,7 @@ def test_what_is_sent_and_kept_holds_none(planted: Path) -> None:
     is_classes = "classification" in (planted / "federation.toml").read_text()
     changes = {"network__options": options} if is_classes else {}
     for name in ("harmofl", "harmofl-profile", "scaffold", "feddg", "moon"):
-        trial = Trial.prepare(small(planted, method__name=name, **changes), lambda *_: None)
+        trial = Setup.prepare(small(planted, method__name=name, **changes), lambda *_: None)
         site = trial.federation.sites[0]
         broadcast = trial.method.broadcast(trial.start())
         update, kept = run_client(trial.method, site, broadcast, {}, trial.training)

@@ -19,20 +19,20 @@ from harmofl.data.transforms import augment, augment_as_released
 from harmofl.deployment.creating import create
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import Batching, mean_of_batches, score
-from harmofl.experiment.setup import Trial, cut
+from harmofl.experiment.setup import Setup, cut
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import batch_indices
-from harmofl.inference.evaluate import assess
-from harmofl.inference.prediction.image_reader import read
+from harmofl.inference.evaluate import evaluate_site
+from harmofl.inference.prediction.image_reader import read_prepared
 from harmofl.inference.prediction.inputs import find
 from harmofl.inference.prediction.predictor import Options, Predictor
 
 QUIET = lambda site, done, total: None  # noqa: E731
 
 
-def prepared(data: Path, **changes: object) -> Trial:
-    return Trial.prepare(small(data, **changes), QUIET)
+def prepared(data: Path, **changes: object) -> Setup:
+    return Setup.prepare(small(data, **changes), QUIET)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_predict_reads_volumes_at_the_levels_of_the_run(volumes: Path, tmp_path:
     predictor = Predictor(TrainedModel.open(tmp_path / "run"), Options(statistics="sites"))
     (one,) = find([volumes / "a" / "test.nii.gz"])
     (site,) = open_federation(volumes, slices="all", levels="truncated").sites
-    np.testing.assert_array_equal(read(one, predictor.levels).planes, site.test.images[:, 0])
+    np.testing.assert_array_equal(read_prepared(one, predictor.levels).planes, site.test.images[:, 0])
 
 
 def test_scores_of_slices_are_all_told(volumes: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_run_as_released_is_used_as_it_was_trained(federation: Path, tmp_path:
     result = run(small(federation, **settings), tmp_path / "run")
     model = TrainedModel.open(tmp_path / "run" / "model")
     for site in open_federation(federation).sites:
-        assert assess(model, site).scores == pytest.approx(result["test"][site.name], abs=1e-6)
+        assert evaluate_site(model, site).scores == pytest.approx(result["test"][site.name], abs=1e-6)
     card = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert (card["network"]["values"], card["levels"]) == ("0..255", "truncated")
 

@@ -81,6 +81,12 @@ def test_a_module_name_occurs_once() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_a_class_name_occurs_once() -> None:
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py"))
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1 and not name.startswith("_")] == []
+
+
 def test_methods_know_neither_data_nor_flower() -> None:
     paths = sorted((SOURCE / "methods").glob("*.py"))
     strange = ("flwr", "harmofl.data", "harmofl.backends")

@@ -1,5 +1,6 @@
 """Choices that settings, data and networks share, so that reading an experiment needs none of these imported."""
 
+from collections.abc import Callable
 from typing import Final, Literal, get_args
 
 Task = Literal["classification", "segmentation"]
@@ -13,3 +14,8 @@ Statistics = Literal["images", "sites", "batch"]
 NORMALIZATIONS: Final = get_args(Normalization)
 PRECISIONS: Final = get_args(Precision)
 STATISTICS: Final = get_args(Statistics)
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is worked on, such as a site's name, how many parts are done and how many there are."""
+Tell = Callable[[str], None]
+"""Called with one line for a person."""

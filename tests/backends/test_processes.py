@@ -15,12 +15,12 @@ from toys import assert_same, toy_network, toy_sites, toy_training
 
 from harmofl import resume, run
 from harmofl.backends import auto
-from harmofl.backends.auto import Measured
+from harmofl.backends.auto import Auto
 from harmofl.backends.processes import Equipment, Workers, receive, send
 from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError, RunError, TrainingError
-from harmofl.experiment.run_dir import Journal
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import ClientState, ServerState
 from harmofl.methods import make_method
 
@@ -155,7 +155,7 @@ def test_the_faster_of_two_is_taken(loop: float, pool: float, chosen: str, monke
     monkeypatch.setattr(auto, "time", Pool.clock)
     monkeypatch.setattr(auto.sequential, "run_round", slow)
     Pool.seconds, Pool.opened, Pool.closed = pool, 0, 0
-    with Measured(unfit, 2) as runtime:
+    with Auto(unfit, 2) as runtime:
         said = [runtime.run_round(None, None, toy_sites(), {}, None) for _ in range(5)]
         assert Pool.closed == (chosen == "loop")
     assert said == ["loop", "pool", chosen, chosen, chosen]
@@ -171,7 +171,7 @@ def test_measuring_changes_no_weight(federation: Path, tmp_path: Path, monkeypat
 
 def test_some_sites_are_drawn_for_a_round(federation: Path, tmp_path: Path) -> None:
     run(small(federation, training__participation=0.5, training__rounds=6), tmp_path / "run")
-    journal = Journal(tmp_path / "run")
+    journal = RunDir(tmp_path / "run")
     took_part = [set(record["train_loss"]) for record in journal.records()]
     sites = set(journal.records()[0]["val"])
     assert all(len(names) == max(1, round(len(sites) / 2)) for names in took_part)
@@ -192,7 +192,7 @@ def test_a_run_of_drawn_sites_resumes(federation: Path, tmp_path: Path) -> None:
 
 def test_a_site_that_was_not_drawn_yet_uses_what_a_newcomer_would(federation: Path, tmp_path: Path) -> None:
     experiment = small(federation, method__name="silobn", network__norm="batch", training__participation=0.5)
-    trial = Trial.prepare(experiment, lambda site, done, total: None)
+    trial = Setup.prepare(experiment, lambda site, done, total: None)
     weights = trial.start().weights
     first, second = (site.name for site in trial.federation.sites[:2])
     name = next(name for name in weights if name.endswith("running_mean"))

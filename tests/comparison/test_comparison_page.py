@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from browser import SIZES, needs_browser, opened
 
-from harmofl.comparison.comparison_page import outcome, write_comparison
+from harmofl.comparison.comparison_page import comparison_headline, write_comparison
 from harmofl.comparison.outcomes import Cost, Outcome
 from harmofl.comparison.score_table import compare
-from harmofl.comparison.statistics import at, difference
+from harmofl.comparison.statistics import at, method_difference
 from harmofl.comparison.sweep import sweep_chart
 from harmofl.comparison.variants import Variant
 from harmofl.evaluation.confidence_intervals import Cases
@@ -45,17 +45,17 @@ def numbers(path):
 
 
 def test_outcome_names_the_best_and_whether_chance_would_do_it():
-    clear = outcome(comparison_of(made("plain", 0.7), made("better", 0.8)))
+    clear = comparison_headline(comparison_of(made("plain", 0.7), made("better", 0.8)))
     assert "better has the best mean test Dice, 0.77" in clear
     assert re.search(r"Against plain that is \+0\.(09|10)\d.*: more than seeds and test patients vary", clear)
     levels = {"plain": 0.7, "alike": 0.701, "third": 0.69}
     same = comparison_of(*(made(label, level, spread=0.3) for label, level in levels.items()))
-    assert re.search(r"Against plain .*: no more than seeds|^plain has the best", outcome(same))
-    assert "partly luck" in outcome(same) and "partly luck" not in clear
+    assert re.search(r"Against plain .*: no more than seeds|^plain has the best", comparison_headline(same))
+    assert "partly luck" in comparison_headline(same) and "partly luck" not in clear
 
 
 def test_yardsticks_are_told_aside_and_never_win():
-    said = outcome(comparison_of(made("plain", 0.7), made("pooled", 0.95, method="pooled")))
+    said = comparison_headline(comparison_of(made("plain", 0.7), made("pooled", 0.95, method="pooled")))
     assert said.startswith("plain has the best mean") and "without federated training: pooled 0.92" in said
 
 
@@ -76,7 +76,7 @@ def test_page_has_the_table_the_failures_and_every_chart_with_its_numbers(tmp_pa
 
 def test_difference_at_a_site_is_that_of_its_cases_alone():
     plain, better = made("plain", 0.7), made("better", 0.8)
-    found = difference(at(better, ["B"]), at(plain, ["B"]))
+    found = method_difference(at(better, ["B"]), at(plain, ["B"]))
     assert found.mean == pytest.approx(np.mean(better.cases["B"].scores - plain.cases["B"].scores))
 
 

@@ -9,7 +9,7 @@ import pytest
 from harmofl.comparison.formats import comma_separated, latex, markdown
 from harmofl.comparison.outcomes import Cost, Outcome
 from harmofl.comparison.score_table import compare, header, mean_and_spread, rows
-from harmofl.comparison.statistics import difference
+from harmofl.comparison.statistics import method_difference
 from harmofl.comparison.variants import Variant
 from harmofl.evaluation.confidence_intervals import Cases
 
@@ -41,7 +41,7 @@ def test_the_difference_is_the_mean_over_sites_of_the_mean_over_classes() -> Non
     groups = {"x": ["0", "0", "1"]}
     base = outcome("fedavg", {"x": [[0, 0, 0], [1, 1, 0]], "y": [[0.1], [0.1]]}, groups)
     better = outcome("fedsam", {"x": [[1, 0, 1], [1, 1, 1]], "y": [[0.3], [0.5]]}, groups)
-    found = difference(better, base)
+    found = method_difference(better, base)
     assert found is not None
     assert found.mean == pytest.approx(0.4625)
     assert (found.better, found.seeds) == (2, 2)
@@ -51,7 +51,7 @@ def test_the_difference_is_the_mean_over_sites_of_the_mean_over_classes() -> Non
 
 def test_a_constant_gain_has_an_interval_of_no_width() -> None:
     base = outcome("fedavg", {"x": [[0.1, 0.5, 0.2]] * 3})
-    found = difference(outcome("fedsam", {"x": [[0.2, 0.6, 0.3]] * 3}), base)
+    found = method_difference(outcome("fedsam", {"x": [[0.2, 0.6, 0.3]] * 3}), base)
     assert (found.low, found.high) == pytest.approx((0.1, 0.1))
     assert found.clear
 
@@ -60,8 +60,8 @@ def test_seeds_widen_the_interval() -> None:
     """The same gains by case; where seeds disagree, the interval is wider."""
     cases = np.linspace(-0.1, 0.3, 20)
     base = outcome("fedavg", {"x": [[0.0] * 20] * 3})
-    agreed = difference(outcome("fedsam", {"x": [cases.tolist()] * 3}), base)
-    disagreed = difference(outcome("fedsam", {"x": [(cases + s).tolist() for s in (-0.2, 0, 0.2)]}), base)
+    agreed = method_difference(outcome("fedsam", {"x": [cases.tolist()] * 3}), base)
+    disagreed = method_difference(outcome("fedsam", {"x": [(cases + s).tolist() for s in (-0.2, 0, 0.2)]}), base)
     assert disagreed.mean == pytest.approx(agreed.mean)
     assert disagreed.high - disagreed.low > 1.5 * (agreed.high - agreed.low)
     assert agreed.clear and not disagreed.clear
@@ -70,13 +70,13 @@ def test_seeds_widen_the_interval() -> None:
 def test_only_common_seeds_are_compared() -> None:
     base = outcome("fedavg", {"x": [[0.0, 0.0], [1.0, 1.0]]})
     one = outcome("fedsam", {"x": [[0.5, 0.5]]})
-    assert difference(one, base).mean == pytest.approx(0.5)
-    assert difference(one, base).seeds == 1
-    assert difference(outcome("fedsam", {"y": [[0.5, 0.5]]}), base) is None
+    assert method_difference(one, base).mean == pytest.approx(0.5)
+    assert method_difference(one, base).seeds == 1
+    assert method_difference(outcome("fedsam", {"y": [[0.5, 0.5]]}), base) is None
 
 
 def test_a_single_case_has_no_interval() -> None:
-    found = difference(outcome("fedsam", {"x": [[0.5]]}), outcome("fedavg", {"x": [[0.4]]}))
+    found = method_difference(outcome("fedsam", {"x": [[0.5]]}), outcome("fedavg", {"x": [[0.4]]}))
     assert found.mean == pytest.approx(0.1)
     assert math.isnan(found.low) and not found.clear
 

@@ -14,7 +14,7 @@ import pytest
 from experiments import small
 from PIL import Image
 
-from harmofl.analysis.diagnostics.records import read
+from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.comparison import workers
 from harmofl.comparison.outcomes import collect
 from harmofl.comparison.score_table import compare, header, rows
@@ -23,7 +23,7 @@ from harmofl.comparison.study import Study, carry_out_study
 from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
 from harmofl.comparison.variants import parse_variants
 from harmofl.errors import ConfigError, RunError, TrainingError
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 
 
 def study(federation: Path, out: Path, methods: str, **options) -> Study:
@@ -47,7 +47,7 @@ def test_it_writes_the_tables(done: Path) -> None:
     assert table["metric"] == "dice"
     with (done / "scores.csv").open() as file:
         found = {(r["method"], r["seed"], r["site"]): float(r["dice"]) for r in csv.DictReader(file)}
-    result = Journal(done / "fedsam" / "seed-1").result()
+    result = RunDir(done / "fedsam" / "seed-1").result()
     assert found["fedsam", "1", "site-2"] == pytest.approx(result["test"]["site-2"]["dice"])
     assert (done / "table.md").read_text().count("\n| ") == 5
     with Image.open(done / "comparison.png") as picture:
@@ -64,15 +64,19 @@ def test_a_comparison_may_be_measured(federation: Path, tmp_path: Path, done: Pa
     measured = study(federation, tmp_path, "fedavg,fedsam,local,pooled", seeds=1, run__diagnostics=True)
     carry_out_study(measured)
     for label in ("fedavg", "fedsam", "local", "pooled"):
-        assert [record.round for record in read(tmp_path / label / "seed-0" / "diagnostics.jsonl")] == [0, 1, 2]
-        plain, found = (Journal(folder / label / "seed-0").result() for folder in (done, tmp_path))
+        assert [record.round for record in read_diagnostics(tmp_path / label / "seed-0" / "diagnostics.jsonl")] == [
+            0,
+            1,
+            2,
+        ]
+        plain, found = (RunDir(folder / label / "seed-0").result() for folder in (done, tmp_path))
         assert plain["test"] == found["test"]
 
 
 def test_every_run_starts_from_the_same_weights_and_data(done: Path) -> None:
-    cards = [Journal(done / name / "seed-0").card() for name in ("fedavg", "fedsam", "local", "pooled")]
+    cards = [RunDir(done / name / "seed-0").card() for name in ("fedavg", "fedsam", "local", "pooled")]
     assert len({card["fingerprint"] for card in cards}) == 1
-    other = Journal(done / "fedavg" / "seed-1").card()
+    other = RunDir(done / "fedavg" / "seed-1").card()
     assert other["fingerprint"] == cards[0]["fingerprint"]  # the split is drawn once
 
 
@@ -97,7 +101,7 @@ def test_processes_side_by_side_give_the_same_scores(done: Path, federation: Pat
     carry_out_study(study(federation, tmp_path / "out", "fedavg,fedsam", workers=2))
     for name in ("fedavg", "fedsam"):
         for seed in ("seed-0", "seed-1"):
-            one, two = Journal(done / name / seed), Journal(tmp_path / "out" / name / seed)
+            one, two = RunDir(done / name / seed), RunDir(tmp_path / "out" / name / seed)
             assert one.result()["test"] == two.result()["test"]
 
 
@@ -105,10 +109,10 @@ def test_a_stopped_run_goes_on(done: Path, federation: Path, tmp_path: Path) -> 
     """As a kill leaves it: checkpoint and first round there, no result."""
     out = tmp_path / "out"
     carry_out_study(study(federation, out, "fedavg", seeds=1))
-    before = Journal(out / "fedavg" / "seed-0").result()
+    before = RunDir(out / "fedavg" / "seed-0").result()
     (out / "fedavg" / "seed-0" / "result.json").unlink()
     carry_out_study(study(federation, out, "fedavg", seeds=1))
-    again = Journal(out / "fedavg" / "seed-0").result()
+    again = RunDir(out / "fedavg" / "seed-0").result()
     assert again["test"] == before["test"]
 
 
@@ -156,7 +160,7 @@ def test_one_run_that_fails_does_not_stop_the_others(federation: Path, tmp_path:
 def test_leaving_one_site_out(federation: Path, tmp_path: Path) -> None:
     chosen = study(federation, tmp_path / "out", "fedavg,harmofl,local", seeds=1, leave_one_site_out=True)
     comparison = carry_out_study(chosen)
-    result = Journal(tmp_path / "out" / "harmofl" / "seed-0-without-site-2").result()
+    result = RunDir(tmp_path / "out" / "harmofl" / "seed-0-without-site-2").result()
     harmofl = comparison.outcomes[1]
     assert harmofl.sites == ("site-1", "site-2")
     assert harmofl.test[0][1] == pytest.approx(result["unseen"]["site-2"]["dice"])
@@ -174,7 +178,7 @@ def test_a_site_that_never_trains_stands_beside_the_others(federation: Path, tmp
     out = tmp_path / "out"
     chosen = study(federation, out, "fedavg,fedsam,local", seeds=1, data__unseen=["site-2"])
     comparison = carry_out_study(chosen)
-    there = {m: Journal(out / m / "seed-0").result()["unseen"] for m in ("fedavg", "fedsam", "local")}
+    there = {m: RunDir(out / m / "seed-0").result()["unseen"] for m in ("fedavg", "fedsam", "local")}
     assert there["local"] == {}
     assert [o.sites for o in comparison.outcomes] == [("site-1",)] * 3
     assert comparison.unseen == ["site-2"]
@@ -327,7 +331,7 @@ def test_search_tries_every_method_as_often_and_goes_on(federation: Path, tmp_pa
     import tomllib
 
     assert tomllib.loads((tmp_path / "tuned.toml").read_text())["fedprox"] == best.changes
-    result = Journal(tmp_path / "fedprox-try-1" / "seed-0").result()
+    result = RunDir(tmp_path / "fedprox-try-1" / "seed-0").result()
     assert found["fedprox"][1].score == pytest.approx(sum(s["dice"] for s in result["val"].values()) / 2)
 
     monkeypatch.setattr(workers, "_one", lambda *args: pytest.fail("a finished try was run again"))

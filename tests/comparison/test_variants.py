@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from experiments import small
 
-from harmofl.comparison.plan import plan
+from harmofl.comparison.plan import plan_jobs
 from harmofl.comparison.sweep import parse_sweep, swept
 from harmofl.comparison.variants import ABLATION, Variant, parse_variants, read_tuned, with_common
 from harmofl.errors import ConfigError
@@ -66,7 +66,7 @@ def test_the_files_of_search_are_checked(tmp_path: Path) -> None:
 def test_only_the_method_differs(federation: Path, tmp_path: Path) -> None:
     """The same network, training, data, split and seed; hyperparameters in the file hold for their own method."""
     base = small(federation, method__name="fedprox", method__mu=0.5)
-    jobs = plan(base, parse_variants("fedavg,fedprox,harmofl"), range(2), tmp_path)
+    jobs = plan_jobs(base, parse_variants("fedavg,fedprox,harmofl"), range(2), tmp_path)
     assert [(job.variant.label, job.seed) for job in jobs[:4]] == [
         ("fedavg", 0),
         ("fedprox", 0),
@@ -89,16 +89,18 @@ def test_only_the_method_differs(federation: Path, tmp_path: Path) -> None:
 
 def test_equal_gradients_divides_the_rounds(federation: Path, tmp_path: Path) -> None:
     base = small(federation, training__rounds=9)
-    jobs = plan(
+    jobs = plan_jobs(
         base, parse_variants("fedavg,fedsam,fedlesam,harmofl:alpha=0,ditto:alpha=0.1"), [0], tmp_path, equal="gradients"
     )
     assert [job.experiment.training.rounds for job in jobs] == [9, 4, 9, 9, 2]
     with pytest.raises(ConfigError, match="--equal must be rounds or gradients"):
-        plan(base, parse_variants("fedavg"), [0], tmp_path, equal="time")  # type: ignore[arg-type]
+        plan_jobs(base, parse_variants("fedavg"), [0], tmp_path, equal="time")  # type: ignore[arg-type]
 
 
 def test_sites_are_left_out_in_turn_where_there_is_a_common_model(federation: Path, tmp_path: Path) -> None:
-    jobs = plan(small(federation), parse_variants("fedavg,local,pooled"), [0], tmp_path, left_out=["site-1", "site-2"])
+    jobs = plan_jobs(
+        small(federation), parse_variants("fedavg,local,pooled"), [0], tmp_path, left_out=["site-1", "site-2"]
+    )
     assert [(job.variant.label, job.left_out) for job in jobs] == [
         ("fedavg", "site-1"),
         ("fedavg", "site-2"),
@@ -110,9 +112,9 @@ def test_sites_are_left_out_in_turn_where_there_is_a_common_model(federation: Pa
 
 def test_a_bad_hyperparameter_is_said_with_its_method(federation: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"method weak: .*mu must be"):
-        plan(small(federation), parse_variants("weak=fedprox:mu=-1"), [0], tmp_path)
+        plan_jobs(small(federation), parse_variants("weak=fedprox:mu=-1"), [0], tmp_path)
     with pytest.raises(ConfigError, match="fedavg has no hyperparameter 'rho'"):
-        plan(small(federation), parse_variants("fedavg:rho=1"), [0], tmp_path)
+        plan_jobs(small(federation), parse_variants("fedavg:rho=1"), [0], tmp_path)
 
 
 @pytest.mark.parametrize(

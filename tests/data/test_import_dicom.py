@@ -19,8 +19,8 @@ from harmofl.data.manifest import read_manifest
 from harmofl.errors import ConfigError, DataError, RunError
 from harmofl.ingest import import_federation
 from harmofl.ingest.dicom.dicom_files import Series, series_in
-from harmofl.ingest.dicom.dicom_photographs import read_photograph
-from harmofl.ingest.dicom.dicom_volumes import read_segmentation, read_volume
+from harmofl.ingest.dicom.dicom_photographs import read_dicom_photograph
+from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume, read_segmentation
 from harmofl.utils.atomic_files import locked
 
 REAL = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -44,21 +44,21 @@ def the_series(folder: Path) -> Series:
 
 def test_a_series_is_sorted_by_place_and_rescaled(tmp_path):
     scans.write_series(tmp_path, voxels())
-    volume = read_volume(the_series(tmp_path))
+    volume = read_dicom_volume(the_series(tmp_path))
     assert (volume.voxels == voxels().transpose(2, 1, 0)).all()
 
 
 def test_the_affine_is_niftis(tmp_path):
     """Row 2, column 3 of slice 1 by hand: LPS = (-10 + 3 * .8, -20 + 2 * .5, 5 + 3); RAS turns the first two."""
     scans.write_series(tmp_path, voxels())
-    affine = read_volume(the_series(tmp_path)).affine
+    affine = read_dicom_volume(the_series(tmp_path)).affine
     assert affine @ [3, 2, 1, 1] == pytest.approx([10 - 2.4, 20 - 1.0, 8, 1])
 
 
 def test_a_sagittal_series_fits_its_nifti_copy(tmp_path):
     """Slices to the left: rows run to the back, columns to the feet."""
     scans.write_series(tmp_path, voxels(), direction=(0, 1, 0, 0, 0, -1))
-    volume = read_volume(the_series(tmp_path))
+    volume = read_dicom_volume(the_series(tmp_path))
     canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume.voxels, volume.affine))
     assert nibabel.aff2axcodes(canonical.affine) == ("R", "A", "S")
     assert canonical.shape == (5, 6, 8)
@@ -69,14 +69,14 @@ def test_one_file_of_many_frames(tmp_path, slope):
     values = np.arange(5 * 8 * 6, dtype=np.uint16).reshape(5, 8, 6)
     scans.write_enhanced(tmp_path / "IM1.dcm", values, slope=slope)
     scans.write_series(tmp_path / "old", voxels())
-    volume = read_volume(series_in([tmp_path / "IM1.dcm"])[0])
+    volume = read_dicom_volume(series_in([tmp_path / "IM1.dcm"])[0])
     assert (volume.voxels == slope * values.transpose(2, 1, 0)).all()
-    assert (volume.affine == read_volume(the_series(tmp_path / "old")).affine).all()
+    assert (volume.affine == read_dicom_volume(the_series(tmp_path / "old")).affine).all()
 
 
 @pytest.mark.parametrize("kind", ["RLE", "jp2klossless", "jpeg_ls_lossless"])
 def test_compressed_files(kind):
-    plain, packed = (read_volume(series_in([REAL / f"MR_small{end}.dcm"])[0]) for end in ("", f"_{kind}"))
+    plain, packed = (read_dicom_volume(series_in([REAL / f"MR_small{end}.dcm"])[0]) for end in ("", f"_{kind}"))
     assert (plain.voxels == packed.voxels).all()
 
 
@@ -138,25 +138,25 @@ def test_a_killed_import_leaves_nothing_to_the_next(tmp_path):
 def test_a_missing_slice_and_two_at_one_place(tmp_path):
     scans.write_series(tmp_path / "gap", voxels(), skip=(2,))
     with pytest.raises(DataError, match=r"a slice of series .* is missing between 8.0 and 14.0 mm"):
-        read_volume(the_series(tmp_path / "gap"))
+        read_dicom_volume(the_series(tmp_path / "gap"))
     series = scans.write_series(tmp_path / "twice", voxels())
     scans.write_series(tmp_path / "twice" / "again", voxels(1), series=series)
     (one,) = series_in(sorted((tmp_path / "twice").rglob("*.dcm")))
     with pytest.raises(DataError, match=r"two slices of series .* are at one place \(5.0 mm\)"):
-        read_volume(one)
+        read_dicom_volume(one)
 
 
 def test_real_files_of_several_kinds():
     """Scanner files that pydicom ships: compressed, palette, YBR; values as pydicom's own documents show them."""
-    ct = read_volume(series_in([REAL / "CT_small.dcm"])[0])
+    ct = read_dicom_volume(series_in([REAL / "CT_small.dcm"])[0])
     assert ct.voxels.shape == (128, 128, 1) and ct.voxels.min() == -896
-    colour = read_photograph(REAL / "SC_rgb_dcmtk_+eb+cr.dcm")
+    colour = read_dicom_photograph(REAL / "SC_rgb_dcmtk_+eb+cr.dcm")
     assert colour.shape[2] == 3 and colour[5, 50].tolist() == [255, 0, 0]
-    assert np.abs(read_photograph(REAL / "SC_ybr_full_422_uncompressed.dcm")[5, 50] - [254, 0, 0.0]).max() <= 2
-    assert read_photograph(REAL / "examples_palette.dcm").shape == (350, 800, 3)
+    assert np.abs(read_dicom_photograph(REAL / "SC_ybr_full_422_uncompressed.dcm")[5, 50] - [254, 0, 0.0]).max() <= 2
+    assert read_dicom_photograph(REAL / "examples_palette.dcm").shape == (350, 800, 3)
     assert series_in([REAL / "reportsi.dcm"]) == []
     with pytest.raises(DataError, match=r"MR_truncated.dcm: cannot be read as DICOM .*restore it"):
-        read_volume(series_in([REAL / "MR_truncated.dcm"])[0])
+        read_dicom_volume(series_in([REAL / "MR_truncated.dcm"])[0])
 
 
 def test_photographs_are_windowed_and_never_inverted(tmp_path):
@@ -164,7 +164,7 @@ def test_photographs_are_windowed_and_never_inverted(tmp_path):
     scans.write_xray(tmp_path / "a.dcm", ramp)
     scans.write_xray(tmp_path / "b.dcm", 4095 - ramp, inverted=True)
     scans.write_xray(tmp_path / "c.dcm", ramp, WindowCenter=1000, WindowWidth=200)
-    plain, turned, window = (read_photograph(tmp_path / f"{name}.dcm") for name in "abc")
+    plain, turned, window = (read_dicom_photograph(tmp_path / f"{name}.dcm") for name in "abc")
     assert plain[0, 0] == 0 and plain[-1, -1] == 255
     assert turned[0, 0] == 0 and turned[-1, -1] == 255
     assert window.reshape(-1)[800] == 0 and 120 <= window.reshape(-1)[1000] <= 135 and window.reshape(-1)[1200] == 255
@@ -190,19 +190,19 @@ def test_photographs_are_windowed_and_never_inverted(tmp_path):
 def test_window_functions(tmp_path, function, shown):
     values = np.array([[900, 925, 950, 1000, 1075, 1100]], np.uint16)
     scans.write_xray(tmp_path / "x.dcm", values, WindowCenter=1000, WindowWidth=200, VOILUTFunction=function)
-    assert read_photograph(tmp_path / "x.dcm")[0].tolist() == np.rint(np.array(shown) * 255).tolist()
+    assert read_dicom_photograph(tmp_path / "x.dcm")[0].tolist() == np.rint(np.array(shown) * 255).tolist()
 
 
 def test_windows_that_are_none(tmp_path):
     values = np.zeros((4, 4), np.uint16)
     scans.write_xray(tmp_path / "x.dcm", values + np.uint16(9), WindowCenter=None, WindowWidth=None, VOILUTSequence=[])
-    assert not read_photograph(tmp_path / "x.dcm").any()
+    assert not read_dicom_photograph(tmp_path / "x.dcm").any()
     scans.write_xray(tmp_path / "x.dcm", values, WindowCenter=1000, WindowWidth=0)
     with pytest.raises(DataError, match="a window must be at least 1 wide, got 0"):
-        read_photograph(tmp_path / "x.dcm")
+        read_dicom_photograph(tmp_path / "x.dcm")
     scans.write_xray(tmp_path / "x.dcm", values, WindowCenter=1, WindowWidth=9, VOILUTFunction="CUBIC")
     with pytest.raises(DataError, match="VOILUTFunction must be LINEAR, LINEAR_EXACT or SIGMOID, got CUBIC"):
-        read_photograph(tmp_path / "x.dcm")
+        read_dicom_photograph(tmp_path / "x.dcm")
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -215,7 +215,7 @@ def test_tables_of_grey_values(tmp_path, bits):
     values = np.array([[0, 1000, 1250, 1999, 4000]], np.uint16)
     scans.write_xray(tmp_path / "x.dcm", values, VOILUTSequence=[table])
     want = np.rint(np.append(entries, 0)[[0, 0, 250, 999, 999]] / (2**bits - 1) * 255)
-    assert read_photograph(tmp_path / "x.dcm")[0].tolist() == want.tolist()
+    assert read_dicom_photograph(tmp_path / "x.dcm")[0].tolist() == want.tolist()
 
 
 def hospital(root: Path, mask: str) -> Path:
@@ -424,13 +424,13 @@ def test_names_that_meet_and_patients_that_do_not(tmp_path):
 def test_few_slices_with_a_gap_and_a_tilted_stack(tmp_path):
     scans.write_series(tmp_path / "gap", voxels(shape=(4, 8, 6)), skip=(1,))
     with pytest.raises(DataError, match=r"is missing between 5.0 and 11.0 mm"):
-        read_volume(the_series(tmp_path / "gap"))
+        read_dicom_volume(the_series(tmp_path / "gap"))
     series = scans.write_series(tmp_path / "tilt", voxels(shape=(3, 8, 6)))
     for path in (tmp_path / "tilt").iterdir():
         header = pydicom.dcmread(path)
         header.ImagePositionPatient[1] += 0.5 * (header.ImagePositionPatient[2] - 5)  # leans to the back
         header.save_as(path)
-    volume = read_volume(the_series(tmp_path / "tilt"))
+    volume = read_dicom_volume(the_series(tmp_path / "tilt"))
     assert series and volume.affine @ [0, 0, 2, 1] == pytest.approx([10, 20 - 3, 11, 1])
 
 
@@ -440,12 +440,12 @@ def test_an_inverted_series_is_turned(tmp_path):
         header = pydicom.dcmread(path)
         header.PhotometricInterpretation = "MONOCHROME1"
         header.save_as(path)
-    assert (read_volume(the_series(tmp_path / "x")).voxels == -voxels().transpose(2, 1, 0)).all()
+    assert (read_dicom_volume(the_series(tmp_path / "x")).voxels == -voxels().transpose(2, 1, 0)).all()
 
 
 def test_fractional_and_label_map_segmentations(tmp_path):
     scans.write_series(tmp_path / "image", voxels())
-    image = read_volume(the_series(tmp_path / "image"))
+    image = read_dicom_volume(the_series(tmp_path / "image"))
     scans.write_segmentation(tmp_path / "f" / "x.dcm", labels(), kind="FRACTIONAL")
     assert (read_segmentation(the_series(tmp_path / "f"), image) == labels().transpose(2, 1, 0)).all()
     scans.write_segmentation(tmp_path / "m" / "x.dcm", (labels() > 0).astype(np.int64), kind="LABELMAP")
@@ -461,11 +461,11 @@ def test_a_window_wider_than_the_values_and_twelve_bit_colours(tmp_path):
     """Window 2048/4096: 1000 is shown as 1000.5 / 4095 of full scale (PS3.3, C.11.2.1.2)."""
     ramp = np.full((4, 4), 1000, dtype=np.uint16)
     scans.write_xray(tmp_path / "a.dcm", ramp, WindowCenter=2048, WindowWidth=4096)
-    assert np.unique(read_photograph(tmp_path / "a.dcm")).tolist() == [62]
+    assert np.unique(read_dicom_photograph(tmp_path / "a.dcm")).tolist() == [62]
     colour = np.full((4, 4, 3), 3200, dtype=np.uint16)
     tags = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsStored": 12}
     scans.write_xray(tmp_path / "b.dcm", colour, Rows=4, Columns=4, HighBit=11, **tags)
-    assert np.unique(read_photograph(tmp_path / "b.dcm")).tolist() == [200]
+    assert np.unique(read_dicom_photograph(tmp_path / "b.dcm")).tolist() == [200]
 
 
 def test_a_mask_of_another_patient_and_a_case_of_two_series(tmp_path):

@@ -7,7 +7,7 @@ from folders_on_disk import save_volume, write_tree
 
 from harmofl.data import open_federation
 from harmofl.data.decoding.images import read_header
-from harmofl.data.decoding.volumes import CLIP_QUANTILE, neighbourhoods, read_labels, read_volume
+from harmofl.data.decoding.volumes import CLIP_QUANTILE, neighbourhoods, read_label_volume, read_volume
 from harmofl.data.manifest import Record, write_manifest
 from harmofl.errors import DataError
 from harmofl.ingest import find_problems
@@ -244,11 +244,11 @@ def test_labels_rounded_by_a_scale_factor(tmp_path, slope):
     image = nibabel.Nifti1Image(labels(0).astype(np.int16) * 51, np.eye(4))
     image.header.set_slope_inter(slope, 0)
     nibabel.save(image, tmp_path / "m.nii")
-    np.testing.assert_array_equal(read_labels(tmp_path / "m.nii"), np.moveaxis(labels(0), 2, 0))
+    np.testing.assert_array_equal(read_label_volume(tmp_path / "m.nii"), np.moveaxis(labels(0), 2, 0))
     image.header.set_slope_inter(0.0195, 0)
     nibabel.save(image, tmp_path / "m.nii")
     with pytest.raises(DataError, match=r"must hold whole numbers, got 0\.9945"):
-        read_labels(tmp_path / "m.nii")
+        read_label_volume(tmp_path / "m.nii")
 
 
 @pytest.mark.parametrize(("share", "low"), [(0.005, -20000), (0.3, -32768), (0.02, -10000)])

@@ -6,7 +6,7 @@ import time
 import patience
 import pytest
 
-from harmofl.data.parallel import default_workers, in_order
+from harmofl.data.parallel import in_order, workers_for_files
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -52,4 +52,4 @@ def test_an_error_comes_in_its_turn():
 
 def test_nothing_to_do():
     assert list(in_order(abs, [], workers=2)) == []
-    assert default_workers() >= 1
+    assert workers_for_files() >= 1

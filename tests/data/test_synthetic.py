@@ -14,10 +14,10 @@ from PIL import Image
 from harmofl.data.manifest import read_info, read_manifest
 from harmofl.errors import DataError, StorageError
 from harmofl.ingest.synthetic import cells, mri
-from harmofl.ingest.synthetic.common import Bytes, Floats, smooth_noise, spread
+from harmofl.ingest.synthetic.common import Bytes, FloatImage, smooth_noise, spread
 from harmofl.ingest.synthetic.federation import (
     CLASSES,
-    Kind,
+    Anatomy,
     Sample,
     draw_sample,
     draw_style,
@@ -27,11 +27,11 @@ from harmofl.ingest.synthetic.federation import (
 from harmofl.types import Task
 from harmofl.utils.seeding import rng
 
-KINDS = get_args(Kind)
+KINDS = get_args(Anatomy)
 SITES, IMAGES, SIZE = 4, 12, 48
 
 
-def samples(kind: Kind, shift: float, seed: int = 0) -> list[list[Sample]]:
+def samples(kind: Anatomy, shift: float, seed: int = 0) -> list[list[Sample]]:
     styles = [draw_style(kind, seed=seed, site=site, shift=shift) for site in range(SITES)]
     return [
         [draw_sample(style, size=SIZE, seed=seed, site=site, patient=i // 2, image=i) for i in range(IMAGES)]
@@ -48,17 +48,17 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def spectrum(site: list[Sample]) -> Floats:
+def spectrum(site: list[Sample]) -> FloatImage:
     """Mean log-amplitude over the images and channels of a site, averaged over rings of equal frequency."""
     stack = np.stack([s.image.reshape(SIZE, SIZE, -1) for s in site]) / 255.0
     log_amplitude = np.log(np.abs(np.fft.fft2(stack, axes=(1, 2))) + 1e-3).mean(axis=(0, 3))
     v, u = np.meshgrid(np.fft.fftfreq(SIZE), np.fft.fftfreq(SIZE), indexing="ij")
     ring = np.minimum(np.hypot(u, v) * SIZE, SIZE // 2 - 1).astype(int)
-    rings: Floats = np.bincount(ring.ravel(), log_amplitude.ravel()) / np.bincount(ring.ravel())
+    rings: FloatImage = np.bincount(ring.ravel(), log_amplitude.ravel()) / np.bincount(ring.ravel())
     return rings
 
 
-def distance(a: Floats, b: Floats) -> float:
+def distance(a: FloatImage, b: FloatImage) -> float:
     return float(np.sqrt(np.mean((a - b) ** 2)))
 
 
@@ -75,14 +75,14 @@ def between_and_within(sites: list[list[Sample]]) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("task", get_args(Task))
-def test_same_call_writes_same_bytes(tmp_path: Path, kind: Kind, task: Task) -> None:
+def test_same_call_writes_same_bytes(tmp_path: Path, kind: Anatomy, task: Task) -> None:
     for name in ("a/same", "b/same"):
         write_federation(tmp_path / name, kind=kind, task=task, sites=2, images=6, size=32, seed=5)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_seed_writes_other_images(kind: Kind) -> None:
+def test_another_seed_writes_other_images(kind: Anatomy) -> None:
     style = draw_style(kind, seed=0, site=0, shift=0.0)
     a, b = (draw_sample(style, size=32, seed=s, site=0, patient=0, image=0) for s in (0, 1))
     assert not np.array_equal(a.image, b.image)
@@ -120,7 +120,7 @@ def test_with_shift_sites_differ_much_more_than_images_of_one_site(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shift_scales_the_difference_between_sites(kind: Kind) -> None:
+def test_shift_scales_the_difference_between_sites(kind: Anatomy) -> None:
     gaps = []
     for shift in (0.0, 0.5, 1.0):
         styles = [draw_style(kind, seed=3, site=site, shift=shift) for site in range(2)]
@@ -276,7 +276,7 @@ def test_lesion_lies_in_the_gland_and_only_where_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("kind", "task"), CLASSES)
-def test_layout_is_what_the_manifest_says(tmp_path: Path, kind: Kind, task: Task) -> None:
+def test_layout_is_what_the_manifest_says(tmp_path: Path, kind: Anatomy, task: Task) -> None:
     seen: list[tuple[int, int]] = []
     info = write_federation(
         tmp_path / "fed",
@@ -335,7 +335,7 @@ def test_slices_of_a_patient_are_one_case_and_tiles_are_not(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_style_is_stored(tmp_path: Path, kind: Kind) -> None:
+def test_style_is_stored(tmp_path: Path, kind: Anatomy) -> None:
     write_federation(tmp_path, kind=kind, sites=2, images=6, size=32, shift=0.7, seed=11)
     for site in range(2):
         path = tmp_path / f"site-{site + 1}"

@@ -21,21 +21,21 @@ from leaks import holding
 from harmofl import run
 from harmofl.data.site import open_federation
 from harmofl.deployment.creating import create
-from harmofl.deployment.folders import ServerFolder, SiteFolder
-from harmofl.deployment.site_client import join
+from harmofl.deployment.folders import ServerFolder, SiteKit
+from harmofl.deployment.site_client import run_site
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import Journal, read_moments
+from harmofl.experiment.run_dir import RunDir, read_moments
 
 
-def simulated(data: Path, settings: dict[str, Any], folder: Path) -> Journal:
+def simulated(data: Path, settings: dict[str, Any], folder: Path) -> RunDir:
     run(load_experiment(None, {**settings, "data.folder": str(data)}), folder)
-    return Journal.open(folder)
+    return RunDir.open(folder)
 
 
 def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
     plain = simulated(deployed.data, deployed.settings, tmp_path / "simulated")
-    real = Journal.open(deployed.folder / "server" / "run")
+    real = RunDir.open(deployed.folder / "server" / "run")
     a, b = plain.load(), real.load()
     assert a is not None
     assert b is not None
@@ -102,7 +102,7 @@ def test_a_dead_site_is_left_out_and_comes_back(hospitals: Path, tmp_path: Path)
         allowed = "import flwr.superlink.servicer.fleet.fleet_handlers as handlers; handlers.HEARTBEAT_MIN_INTERVAL = 0"
         deployed.before["server"] = allowed
         deployed.start_all()
-        records = Journal(deployed.folder / "server" / "run").records
+        records = RunDir(deployed.folder / "server" / "run").records
         deployed.until(lambda: deployed.rounds() >= 1)
         assert records()[0]["left_out"] == {}
         assert set(records()[0]["train_loss"]) == set(SITES)
@@ -152,7 +152,7 @@ def test_nothing_secret_is_in_the_wrong_folder(tmp_path: Path) -> None:
         assert "private" not in (folder / "experiment.toml").read_text()
     server = ServerFolder.open(tmp_path / "d" / "server")
     assert (server.listen, server.min_sites, set(server.keys)) == ("0.0.0.0:9092", 2, {"north", "south"})
-    assert SiteFolder.open(tmp_path / "d" / "north").server == "fl.hospital.org:9092"
+    assert SiteKit.open(tmp_path / "d" / "north").server == "fl.hospital.org:9092"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_join_says_what_it_understood_and_warns(
     made = create(tmp_path / "d", load_experiment(None, SETTINGS), SITES, "localhost:1", insecure=True)
     monkeypatch.setattr("harmofl.deployment.site_client.attend", lambda *_: None)
     caplog.set_level("INFO", "harmofl")
-    join(made[1], data)
+    run_site(made[1], data)
     first, *others = caplog.messages
     assert first.startswith("segmentation, 2 classes (background, nucleus), 1 site, ")
     assert (

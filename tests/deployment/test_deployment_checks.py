@@ -18,10 +18,10 @@ from deployments import free_port
 from harmofl.backends.flower import client_app, node
 from harmofl.cli.main import app
 from harmofl.deployment import certificates as made
-from harmofl.deployment.certificates import certificates, read_certificate, renew
+from harmofl.deployment.certificates import certificates, read_certificate, renew_certificate
 from harmofl.deployment.creating import create
-from harmofl.deployment.server import serve
-from harmofl.deployment.site_client import join
+from harmofl.deployment.server import run_server
+from harmofl.deployment.site_client import run_site
 from harmofl.errors import ConfigError, DataError
 from harmofl.experiment.config import load_experiment
 
@@ -111,13 +111,13 @@ def test_a_certificate_that_expires_is_told_and_one_that_has_is_refused(
     assert line == f"{server / 'cert.pem'}: the certificate expires on {expires.date()}, in 28 days; mend it"
     later(29, monkeypatch)
     with pytest.raises(ConfigError, match=rf"cert\.pem: .* expired on {expires.date()}; .*deploy renew DEPLOYMENT"):
-        serve(server)
+        run_server(server)
     later(-826, monkeypatch)
     with pytest.raises(ConfigError, match=r"cert\.pem: the certificate must be valid, but is so from .* set the clock"):
-        serve(server)
+        run_server(server)
     (server / "cert.pem").write_text("no certificate")
     with pytest.raises(ConfigError, match=r"cert\.pem: must be a certificate in PEM"):
-        serve(server)
+        run_server(server)
 
 
 def test_a_site_is_told_of_an_authority_that_expires(
@@ -125,11 +125,11 @@ def test_a_site_is_told_of_an_authority_that_expires(
 ) -> None:
     later(3649, monkeypatch)
     with pytest.raises(DataError, match="no_such_folder"):
-        join(deployment / "north", Path("no_such_folder"))
+        run_site(deployment / "north", Path("no_such_folder"))
     assert "north/ca.pem: the certificate expires on" in caplog.text
     later(2, monkeypatch)
     with pytest.raises(ConfigError, match=r"north/ca\.pem: the certificate must be valid, but expired on"):
-        join(deployment / "north", Path("no_such_folder"))
+        run_site(deployment / "north", Path("no_such_folder"))
 
 
 def renewed(deployment: Path) -> tuple[str, set[str]]:
@@ -176,15 +176,15 @@ def test_what_cannot_be_renewed_is_one_line(deployment: Path, tmp_path: Path) ->
     other = tmp_path / "other" / "authority"
     (deployment / "authority" / "ca.key").write_bytes((other / "ca.key").read_bytes())
     with pytest.raises(ConfigError, match=r"ca\.key: must be the private key of .*ca\.pem, but is not; restore it"):
-        renew(deployment)
+        renew_certificate(deployment)
     (deployment / "authority" / "ca.pem").write_bytes((other / "ca.pem").read_bytes())
     with pytest.raises(ConfigError, match=r"cert\.pem: must be signed by .*authority, but is not"):
-        renew(deployment)
+        renew_certificate(deployment)
     (deployment / "authority" / "ca.key").unlink()
     with pytest.raises(ConfigError, match=r"ca\.key: must be the authority's private key in PEM, but: No such file"):
-        renew(deployment)
+        renew_certificate(deployment)
     with pytest.raises(ConfigError, match=r"north: must hold the authority/ of a deployment, but has none; give the f"):
-        renew(deployment / "north")
+        renew_certificate(deployment / "north")
 
 
 @pytest.mark.parametrize(("folder", "refused"), [("south", True), ("SOUTH", True), ("north", False), ("2024", False)])

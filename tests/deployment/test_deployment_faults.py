@@ -17,14 +17,14 @@ from deployments import SITES, Deployment
 
 from harmofl import run
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 
 
 def test_a_site_that_hangs_is_left_out_and_its_late_answer_is_not_taken(hospitals: Path, tmp_path: Path) -> None:
     settings = {"method.name": "fedavg", "training.rounds": 400, "run.checkpoint_every": 100}
     with Deployment(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=patience.pause(5)) as deployed:
         deployed.start_all()
-        records = Journal(deployed.folder / "server" / "run").records
+        records = RunDir(deployed.folder / "server" / "run").records
         deployed.until(lambda: deployed.rounds() >= 1)
         deployed.processes["site-2"].send_signal(signal.SIGSTOP)
         deployed.until(lambda: "site-2" in records()[-1]["left_out"])
@@ -76,8 +76,8 @@ def test_a_full_disk_at_the_server_loses_no_round(hospitals: Path, tmp_path: Pat
         deployed.end_well()
         run(load_experiment(None, {**deployed.settings, "data.folder": str(hospitals)}), tmp_path / "simulated")
         plain, real = (
-            Journal.open(tmp_path / "simulated").load(),
-            Journal.open(deployed.folder / "server" / "run").load(),
+            RunDir.open(tmp_path / "simulated").load(),
+            RunDir.open(deployed.folder / "server" / "run").load(),
         )
         assert plain is not None
         assert real is not None
@@ -91,8 +91,8 @@ def test_under_masks_the_same_model(hospitals: Path, tmp_path: Path) -> None:
         deployed.start_all()
         deployed.end_well()
         run(load_experiment(None, {**deployed.settings, "data.folder": str(hospitals)}), tmp_path / "simulated")
-        plain = Journal.open(tmp_path / "simulated").load()
-        real = Journal.open(deployed.folder / "server" / "run").load()
+        plain = RunDir.open(tmp_path / "simulated").load()
+        real = RunDir.open(deployed.folder / "server" / "run").load()
         assert plain is not None
         assert real is not None
         for name, value in plain.server.weights.items():
@@ -103,7 +103,7 @@ def test_a_site_that_hangs_under_masks_costs_one_round(hospitals: Path, tmp_path
     settings = {"method.name": "fedavg", "training.rounds": 60, "privacy.masks": True, "run.checkpoint_every": 1}
     with Deployment(tmp_path / "d", hospitals, settings, deadline_s=patience.pause(5)) as deployed:
         deployed.start_all()
-        records = Journal(deployed.folder / "server" / "run").records
+        records = RunDir(deployed.folder / "server" / "run").records
         deployed.until(lambda: deployed.rounds() >= 2)
         deployed.processes["site-2"].send_signal(signal.SIGSTOP)
         deployed.until(lambda: any(not record["train_loss"] for record in records()))

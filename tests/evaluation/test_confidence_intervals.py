@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
-from harmofl.evaluation.confidence_intervals import Cases, estimate, holm, interval
+from harmofl.evaluation.confidence_intervals import Cases, holm, interval, interval_estimate
 from harmofl.evaluation.metrics import CaseScores, auc_cases, classification_scores, segmentation_cases
 
 
@@ -62,16 +62,16 @@ def test_a_class_of_one_patient_varies_as_the_others() -> None:
 
 def test_one_seed_and_one_site_is_students_test() -> None:
     gains = np.random.default_rng(1).normal(0.3, 1, 12)
-    found, want = estimate([site([gains.tolist()])]), ttest_1samp(gains, 0)
+    found, want = interval_estimate([site([gains.tolist()])]), ttest_1samp(gains, 0)
     assert found.p == pytest.approx(want.pvalue)
     assert found.interval == pytest.approx(tuple(want.confidence_interval(0.95)))
-    repeated = estimate([site([np.repeat(gains, 7).tolist()], np.repeat(np.arange(12), 7).tolist())])
+    repeated = interval_estimate([site([np.repeat(gains, 7).tolist()], np.repeat(np.arange(12), 7).tolist())])
     assert repeated.interval == pytest.approx(found.interval)
 
 
 def test_seeds_alone_are_students_test() -> None:
     """All patients gain the same, by 0, .1 and .5 in three seeds."""
-    found = estimate([site([[g] * 6 for g in (0.0, 0.1, 0.5)]), site([[g] * 3 for g in (0.0, 0.1, 0.5)])])
+    found = interval_estimate([site([[g] * 6 for g in (0.0, 0.1, 0.5)]), site([[g] * 3 for g in (0.0, 0.1, 0.5)])])
     want = ttest_1samp([0.0, 0.1, 0.5], 0)
     assert found.interval == pytest.approx(tuple(want.confidence_interval(0.95)))
 
@@ -80,24 +80,24 @@ def test_what_seeds_and_patients_both_hold_counts_once() -> None:
     """Gains that only the pair of seed and patient decides: the variance is s^2 / (seeds x patients)."""
     random, found = np.random.default_rng(2), []
     for _ in range(400):
-        found.append(estimate([site(random.normal(0, 1, (6, 30)))]).variance)
+        found.append(interval_estimate([site(random.normal(0, 1, (6, 30)))]).variance)
     assert np.median(found) == pytest.approx(1 / 180, rel=0.25)
 
 
 def test_a_site_of_one_patient_varies_as_the_others() -> None:
     rest = site([[0.0, 0.2, 0.4, 0.6]])
     alone = site([[0.3]])
-    assert estimate([rest]).variance == pytest.approx(0.2 / 3 / 4)
-    assert estimate([rest, alone]).variance == pytest.approx((0.2 / 3 / 4 + 0.2 / 3) / 4)
-    assert math.isnan(estimate([alone]).variance) and math.isnan(estimate([alone]).p)
-    assert all(map(math.isnan, estimate([alone, alone]).interval))
+    assert interval_estimate([rest]).variance == pytest.approx(0.2 / 3 / 4)
+    assert interval_estimate([rest, alone]).variance == pytest.approx((0.2 / 3 / 4 + 0.2 / 3) / 4)
+    assert math.isnan(interval_estimate([alone]).variance) and math.isnan(interval_estimate([alone]).p)
+    assert all(map(math.isnan, interval_estimate([alone, alone]).interval))
 
 
 def test_nothing_varies() -> None:
-    assert estimate([site([[0.1, 0.1]] * 3)]).interval == pytest.approx((0.1, 0.1))
-    assert estimate([site([[0.5, 0.5]] * 3)]).p == 0
-    assert estimate([site([[0.0, 0.0]] * 3)]).p == 1
-    assert math.isnan(estimate([]).p) and math.isnan(estimate([site(np.zeros((3, 0)))]).variance)
+    assert interval_estimate([site([[0.1, 0.1]] * 3)]).interval == pytest.approx((0.1, 0.1))
+    assert interval_estimate([site([[0.5, 0.5]] * 3)]).p == 0
+    assert interval_estimate([site([[0.0, 0.0]] * 3)]).p == 1
+    assert math.isnan(interval_estimate([]).p) and math.isnan(interval_estimate([site(np.zeros((3, 0)))]).variance)
 
 
 def test_holm_by_hand() -> None:
@@ -171,6 +171,6 @@ def test_intervals_of_differences_hold_the_truth(seeds: int) -> None:
     for _ in range(400):
         common = random.normal(0, 0.2, (seeds, 1))
         sites = [site(common + random.normal(0, 1, 12) + random.normal(0, 0.5, (seeds, 12))) for _ in range(4)]
-        low, high = estimate(sites).interval
+        low, high = interval_estimate(sites).interval
         hits += low <= 0 <= high
     assert 0.92 <= hits / 400 <= 0.98

@@ -7,7 +7,7 @@ import torch
 from toys import assert_same
 
 from harmofl.errors import RunError
-from harmofl.experiment.client_states import SiteStates
+from harmofl.experiment.client_states import ClientStateStore
 
 
 def state(level: float) -> dict[str, dict[str, torch.Tensor]]:
@@ -19,7 +19,7 @@ def state(level: float) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def test_beyond_the_limit_states_are_in_files(tmp_path: Path) -> None:
-    states = SiteStates(tmp_path, memory=3000)
+    states = ClientStateStore(tmp_path, memory=3000)
     states.keep(1, {name: state(k) for k, name in enumerate("abcd")})
     assert len(list(tmp_path.iterdir())) == 2
     assert list(states) == list("abcd") and len(states) == 4
@@ -30,22 +30,22 @@ def test_beyond_the_limit_states_are_in_files(tmp_path: Path) -> None:
 
 
 def test_what_a_checkpoint_names_stays_until_the_next(tmp_path: Path) -> None:
-    states = SiteStates(tmp_path)
+    states = ClientStateStore(tmp_path)
     states.keep(1, {"a": state(1), "b": state(1)})
     first = states.save()
     states.tidy()
     states.keep(2, {"a": state(2)})
     second = states.save()
     assert first["b"] == second["b"] and first["a"] != second["a"]
-    killed = SiteStates(tmp_path, first)
+    killed = ClientStateStore(tmp_path, first)
     assert float(killed["a"]["weights"]["a/b"][0]) == 1
     states.tidy()
     assert {path.name for path in tmp_path.iterdir()} == set(second.values())
-    assert float(SiteStates(tmp_path, second)["a"]["weights"]["a/b"][0]) == 2
+    assert float(ClientStateStore(tmp_path, second)["a"]["weights"]["a/b"][0]) == 2
 
 
 def test_nothing_is_written_that_has_not_changed(tmp_path: Path) -> None:
-    states = SiteStates(tmp_path)
+    states = ClientStateStore(tmp_path)
     states.keep(1, {"a": state(1)})
     (name,) = states.save().values()
     before = (tmp_path / name).stat().st_mtime_ns
@@ -55,7 +55,7 @@ def test_nothing_is_written_that_has_not_changed(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_or_another(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="what north keeps must be here, but is not"):
-        SiteStates(tmp_path, {"north": "x.safetensors"}).check()
+        ClientStateStore(tmp_path, {"north": "x.safetensors"}).check()
     (tmp_path / "x.safetensors").write_bytes(b"x")
     with pytest.raises(RunError, match="could not be read"):
-        SiteStates(tmp_path, {"north": "x.safetensors"})["north"]
+        ClientStateStore(tmp_path, {"north": "x.safetensors"})["north"]

@@ -11,8 +11,8 @@ from harmofl.cli.run_commands import plan
 from harmofl.errors import DataError
 from harmofl.experiment import cost_estimate as forecast_module
 from harmofl.experiment.config import Experiment
-from harmofl.experiment.cost_estimate import forecast
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.cost_estimate import estimate_cost
+from harmofl.experiment.run_dir import RunDir
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.report.scores import duration
 from harmofl.utils.timing import Meter
@@ -35,9 +35,9 @@ def quiet(site: str, done: int, total: int) -> None:
 )
 def test_bytes_are_those_of_the_run(federation: Path, tmp_path: Path, changes: dict) -> None:
     experiment = small(federation, **changes)
-    found = forecast(experiment, quiet)
+    found = estimate_cost(experiment, quiet)
     run(experiment, tmp_path / "run")
-    journal = Journal(tmp_path / "run")
+    journal = RunDir(tmp_path / "run")
     records = journal.records()
     assert found.rounds == len(records)
     assert found.drawn == len(records[0]["train_loss"])
@@ -50,7 +50,7 @@ def test_bytes_are_those_of_the_run(federation: Path, tmp_path: Path, changes: d
 
 def test_disk_is_that_of_the_run(federation: Path, tmp_path: Path) -> None:
     experiment = small(federation, network__options={"features": 8})
-    found = forecast(experiment, quiet)
+    found = estimate_cost(experiment, quiet)
     run(experiment, tmp_path / "run")
     size = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.suffix == ".safetensors")
     assert found.disk == pytest.approx(size, rel=0.1)
@@ -58,7 +58,7 @@ def test_disk_is_that_of_the_run(federation: Path, tmp_path: Path) -> None:
 
 def test_what_the_run_would_be_refused_for(tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        forecast(small(tmp_path / "nowhere"), quiet)
+        estimate_cost(small(tmp_path / "nowhere"), quiet)
 
 
 class Clock:
@@ -144,7 +144,7 @@ def test_busy_cores_are_told_with_both_figures(
     A step takes 4 s, so a round of 24.5 steps 98 s.
     """
     put(Clock(4.0, 0.5, 0.1), monkeypatch)
-    found = forecast(asked(larger), quiet)
+    found = estimate_cost(asked(larger), quiet)
     assert found.busy
     assert found.share == pytest.approx(0.1)
     assert found.training == pytest.approx(98)
@@ -159,7 +159,7 @@ def test_busy_cores_are_told_with_both_figures(
 
 def test_short_measurements_do_not_tell_busy_cores(larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(Clock(0.05, 0.001, 0.1), monkeypatch)
-    assert not forecast(asked(larger), quiet).busy
+    assert not estimate_cost(asked(larger), quiet).busy
 
 
 def test_gpus_are_waited_for_and_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_the_budget_holds_and_what_the_figures_rest_on_is_said(
 def test_any_budget_holds(step: float, budget: int, larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(step, step / 5)
     put(clock, monkeypatch)
-    found = forecast(asked(larger), quiet, budget)
+    found = estimate_cost(asked(larger), quiet, budget)
     assert clock.wall <= max(step, budget) + 1e-6
     assert found.training == pytest.approx(24.5 * step)
     assert found.short or found.validated
@@ -217,7 +217,7 @@ def test_compiling_is_not_of_the_budget(larger: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("harmofl.experiment.build._check_compiler", lambda: None)
     monkeypatch.setattr("torch.nn.Module.compile", lambda *words, **options: None)
     put(Clock(1.0, 0.1, compiling=100.0), monkeypatch)
-    found = forecast(asked(larger, training__compile=True), quiet)
+    found = estimate_cost(asked(larger, training__compile=True), quiet)
     assert not found.short
     assert found.training == pytest.approx(24.5)
 
@@ -225,7 +225,7 @@ def test_compiling_is_not_of_the_budget(larger: Path, monkeypatch: pytest.Monkey
 def test_what_is_done_is_told(larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(Clock(4.0, 0.5), monkeypatch)
     told: list[tuple[str, int, int]] = []
-    forecast(asked(larger), lambda *words: told.append(words))
+    estimate_cost(asked(larger), lambda *words: told.append(words))
     reading = [words for words in told if words[0].startswith("reading site-")]
     assert told[: len(reading)] == reading
     assert reading[-1][1] == reading[-1][2]

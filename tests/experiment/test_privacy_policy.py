@@ -10,11 +10,11 @@ from experiments import small
 
 from harmofl.deployment.cover import Cover
 from harmofl.deployment.descriptions import STATISTICS
-from harmofl.deployment.folders import SiteFolder
+from harmofl.deployment.folders import SiteKit
 from harmofl.deployment.site_client import Desk
 from harmofl.errors import ConfigError
 from harmofl.experiment.privacy_policy import tells_statistics
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import Broadcast
 
 NOISE = {"privacy.clip": 1.0, "privacy.noise": 1.0}
@@ -22,8 +22,8 @@ NOISE = {"privacy.clip": 1.0, "privacy.noise": 1.0}
 
 def told(federation: Path, folder: Path, **changes: object) -> bool:
     """Whether a site answers the server with statistics, and the server would ask for them."""
-    trial = Trial.prepare(small(federation, **{"method.name": "fedavg", **changes}), lambda site, done, total: None)
-    place = SiteFolder(folder, "site-1", "localhost:1", True, b"", None, {})
+    trial = Setup.prepare(small(federation, **{"method.name": "fedavg", **changes}), lambda site, done, total: None)
+    place = SiteKit(folder, "site-1", "localhost:1", True, b"", None, {})
     cover = Cover(place, ec.generate_private_key(ec.SECP384R1()), trial.experiment.privacy)
     desk = Desk(place, "", trial, trial.federation.sites[0], cover, head={"run": "r"})
     asked = tells_statistics(trial.experiment.privacy, trial.training.model)

@@ -8,13 +8,13 @@ from torch import nn
 
 from harmofl import run
 from harmofl.errors import ConfigError
-from harmofl.experiment.run_dir import Journal
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.federated.tensors import num_bytes
 
 
-def prepared(federation: Path, **changes: object) -> Trial:
-    return Trial.prepare(small(federation, **changes), lambda site, done, total: None)
+def prepared(federation: Path, **changes: object) -> Setup:
+    return Setup.prepare(small(federation, **changes), lambda site, done, total: None)
 
 
 def test_optimizers_are_as_configured(federation: Path) -> None:
@@ -45,10 +45,10 @@ def test_every_method_starts_from_the_same_network(federation: Path) -> None:
 def test_bytes_are_those_of_the_weights(federation: Path, tmp_path: Path) -> None:
     """Two sites; the amplitude, 3 x 32 x 17 floats, two counters and a flag, goes up in round 1 alone."""
     run(small(federation, training__rounds=2), tmp_path / "run")
-    weights = Journal(tmp_path / "run").load_model()[0]
+    weights = RunDir(tmp_path / "run").load_model()[0]
     amplitude = 3 * 32 * 17 * 4 + 2 * 8 + 1
     network = num_bytes({name: value for name, value in weights.items() if name.startswith("network.")})
-    first, second = Journal(tmp_path / "run").records()
+    first, second = RunDir(tmp_path / "run").records()
     assert first["bytes_up"] == 2 * (network + amplitude)
     assert second["bytes_up"] == 2 * network
     assert second["bytes_down"] == 2 * (network + amplitude)

@@ -19,12 +19,12 @@ from harmofl.data.site import Split, open_federation, undivided
 from harmofl.errors import ConfigError, DataError, RunError, ShapeError
 from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.evaluate import assess
-from harmofl.inference.prediction.predict import predict
+from harmofl.inference.evaluate import evaluate_site
+from harmofl.inference.prediction.predict import predict_files
 from harmofl.ingest.synthetic.federation import write_federation
-from harmofl.models.bn_calibration import as_lists, average, estimate, fixed, from_lists
+from harmofl.models.bn_calibration import as_lists, average_moments, estimate_moments, fixed, from_lists
 from harmofl.types import Statistics
 
 CPU = torch.device("cpu")
@@ -40,9 +40,11 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_at_its_own_sites_the_scores_of_the_run(finished_run: Path, federation: Path) -> None:
     """With the statistics of the batch, as the run scored; and from the model folder alone."""
-    model, told = TrainedModel.open(finished_run / "model"), Journal.open(finished_run).result()
+    model, told = TrainedModel.open(finished_run / "model"), RunDir.open(finished_run).result()
     for site in open_federation(federation).sites:
-        assert assess(model, site, statistics="batch").scores == pytest.approx(told["test"][site.name], nan_ok=True)
+        assert evaluate_site(model, site, statistics="batch").scores == pytest.approx(
+            told["test"][site.name], nan_ok=True
+        )
 
 
 def test_intervals_are_over_the_patients_of_the_manifest(finished_run: Path, federation: Path, unseen: Path) -> None:
@@ -50,11 +52,11 @@ def test_intervals_are_over_the_patients_of_the_manifest(finished_run: Path, fed
     for site in open_federation(federation).sites:
         tested = owners(federation / site.name)
         assert site.test.patients == tuple(tested[case] for case in site.test.cases)
-        kept = Journal.open(finished_run).cases()[site.name]
+        kept = RunDir.open(finished_run).cases()[site.name]
         assert set(kept["patients"]) == {0} and kept["cases"] == list(site.test.cases)
         assert np.isnan(interval(CaseScores(**kept))).all()
     (newcomer,), model = open_federation(unseen).sites, TrainedModel.open(finished_run)
-    found, owner = assess(model, newcomer), owners(unseen / "newcomer")
+    found, owner = evaluate_site(model, newcomer), owners(unseen / "newcomer")
     assert len(set(found.cases.patients)) == len(set(owner.values())) < len(owner) == len(found.cases.cases)
     assert found.intervals.keys() == found.scores.keys() == {"dice", "iou", "slice_dice_released"}
     assert all(low <= found.scores[name] <= high for name, (low, high) in found.intervals.items())
@@ -83,7 +85,7 @@ def test_a_run_of_an_earlier_version_goes_on(federation: Path, tmp_path: Path) -
     """Its card and its method's settings say less than those of today."""
     experiment = small(federation, method__name="fedsam", training__rounds=1)
     run(experiment, tmp_path / "run")
-    journal = Journal.open(tmp_path / "run")
+    journal = RunDir.open(tmp_path / "run")
     card = journal.card()
     del card["metric"], card["method"]["server_lr"]
     assert journal.is_of(journal.card())
@@ -124,7 +126,7 @@ def test_estimated_statistics_are_those_of_the_images(finished_run: Path, unseen
     layer = next(m for m in model.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     hook = layer.register_forward_pre_hook(lambda module, inputs: maps.append(inputs[0]))
     before = dict(model.model.state_dict())
-    found = estimate(model.model, site.test, torch.device("cpu"))
+    found = estimate_moments(model.model, site.test, torch.device("cpu"))
     hook.remove()
     with fixed(model.model, found):
         torch.testing.assert_close(layer.running_mean, maps[0].mean((0, 2, 3)))
@@ -143,7 +145,7 @@ def test_a_batch_of_one_is_refused_in_our_words(federation: Path, tmp_path: Path
     ):
         model.outputs(alone, "test", "batch")
     with pytest.raises(ConfigError, match=r"^statistics are estimated from .* got one; use --statistics sites$"):
-        estimate(model.model, alone.test, CPU)
+        estimate_moments(model.model, alone.test, CPU)
     assert model.outputs(alone, "test", "sites").shape == (1, 16, 16)
 
 
@@ -153,8 +155,8 @@ def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federat
     assert set(model.moments) == {"site-1", "site-2"}
     for site in open_federation(federation).sites:
         model.load(site.name)
-        torch.testing.assert_close(dict(model.moments_of(site.name)), estimate(model.model, site.train, CPU))
-    mean = average(list(model.moments.values()))
+        torch.testing.assert_close(dict(model.moments_of(site.name)), estimate_moments(model.model, site.train, CPU))
+    mean = average_moments(list(model.moments.values()))
     torch.testing.assert_close(dict(model.moments_of("newcomer")), mean)
     site = undivided(open_federation(unseen).sites[0])
     alone = model.network("newcomer")(site.test.batch([4]).images).argmax(dim=1)
@@ -168,7 +170,7 @@ def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federat
 def test_an_unseen_site_meets_the_mean_of_what_sites_keep(federation: Path, unseen: Path, tmp_path: Path) -> None:
     run(small(federation, **{"method.name": "fedbn", "network.norm": "batch"}), tmp_path / "run")
     model = TrainedModel.open(tmp_path / "run")
-    found = assess(model, open_federation(unseen).sites[0])
+    found = evaluate_site(model, open_federation(unseen).sites[0])
     assert (found.images, found.trained) == (9, False)
     assert found.said == ("entries that sites keep for themselves: the mean over 2 sites, as it did not train",)
 
@@ -179,7 +181,7 @@ def test_a_plain_folder_is_of_the_classes_of_the_model(finished_run: Path, unsee
     model = TrainedModel.open(finished_run)
     (plain,), (told,) = model.sites(tmp_path), model.sites(unseen)
     assert plain.classes == told.classes == ("background", "nucleus")
-    assert assess(model, plain).scores == pytest.approx(assess(model, told).scores, nan_ok=True)
+    assert evaluate_site(model, plain).scores == pytest.approx(evaluate_site(model, told).scores, nan_ok=True)
 
 
 @pytest.mark.parametrize("changes", [{"run.seed": 3}, {"data.split_seed": 4}, {"data.split": "images"}], ids=str)
@@ -191,13 +193,13 @@ def test_a_site_that_trained_is_scored_on_the_images_that_its_run_tested(
         for part in ("images", "masks"):
             shutil.copytree(federation / site / part, tmp_path / "plain" / site / part)
     run(small(tmp_path / "plain", **{"training.rounds": 1, **changes}), tmp_path / "run")
-    model, told = TrainedModel.open(tmp_path / "run"), Journal.open(tmp_path / "run").result()
+    model, told = TrainedModel.open(tmp_path / "run"), RunDir.open(tmp_path / "run").result()
     for site in model.sites(tmp_path / "plain"):
-        found = assess(model, site, statistics="batch")
+        found = evaluate_site(model, site, statistics="batch")
         assert found.scores == pytest.approx(told["test"][site.name], nan_ok=True)
         assert not any("not those of the run" in line for line in found.said)
         other = replace(site, train=site.test, test=site.train)
-        assert f"{site.name}: test images are not those of the run" in assess(model, other).said[-1]
+        assert f"{site.name}: test images are not those of the run" in evaluate_site(model, other).said[-1]
 
 
 def test_a_site_of_a_federation_by_itself_keeps_its_split(finished_run: Path, federation: Path, tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def test_a_site_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:
     for path in images:
         shutil.copy(path, one)
     (site,) = model.sites(tmp_path / "new")
-    found = assess(model, site)
+    found = evaluate_site(model, site)
     assert found.images == 4
     share = model.outputs(undivided(site), "test").argmax(axis=1).mean()  # of the one class that is there
     assert found.scores["balanced_accuracy"] == pytest.approx(share)
@@ -249,9 +251,9 @@ def test_a_newcomer_s_profile_depends_on_no_batch(
 def test_local_has_no_model_for_others(federation: Path, unseen: Path, tmp_path: Path) -> None:
     run(small(federation, **{"method.name": "local", "training.rounds": 1}), tmp_path / "run")
     model = TrainedModel.open(tmp_path / "run")
-    assert assess(model, open_federation(federation).sites[0]).trained
+    assert evaluate_site(model, open_federation(federation).sites[0]).trained
     with pytest.raises(ConfigError, match="none for others; choose a site of site-1, site-2"):
-        assess(model, open_federation(unseen).sites[0])
+        evaluate_site(model, open_federation(unseen).sites[0])
     with pytest.raises(ConfigError, match="none for others"):
         model.network()
 
@@ -291,7 +293,7 @@ def test_what_differs_from_training_is_said_as_by_predict(finished_run: Path, un
         "newcomer: 2 of 9 in grey, unlike the 3 channels of training",
     ]
     assert all(line in done.output for line in told)
-    as_predicted = predict(TrainedModel.open(finished_run), [images[0].parent], tmp_path / "out").said
+    as_predicted = predict_files(TrainedModel.open(finished_run), [images[0].parent], tmp_path / "out").said
     assert {line.removeprefix("newcomer: ") for line in told} <= {line.partition(";")[0] for line in as_predicted}
     CliRunner().invoke(app, [*words, str(unseen)], catch_exceptions=False)
     assert json.loads((tmp_path / "told.json").read_text())["sites"]["newcomer"]["unlike"] == []
@@ -315,7 +317,7 @@ def test_what_cannot_be_used_is_one_line(finished_run: Path, unseen: Path, tmp_p
             )
     site = replace(open_federation(unseen).sites[0], classes=("a", "b", "c"))
     with pytest.raises(ConfigError, match="newcomer: classes must be the model's"):
-        assess(TrainedModel.open(finished_run), site)
+        evaluate_site(TrainedModel.open(finished_run), site)
 
 
 def test_statistics_told_by_a_site_are_believed_only_if_they_fit(finished_run: Path) -> None:

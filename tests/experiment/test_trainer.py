@@ -21,12 +21,12 @@ from harmofl.data.manifest import read_manifest, write_manifest
 from harmofl.data.site import merged, open_federation
 from harmofl.errors import ConfigError, RunError, StorageError
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.run_dir import Journal, RoundRecord
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.experiment.trainer import Watch
 from harmofl.federated.messages import ServerState
-from harmofl.inference.evaluate import assess
+from harmofl.inference.evaluate import evaluate_site
 
 TESTS = Path(__file__).parents[1]
 
@@ -34,7 +34,7 @@ TESTS = Path(__file__).parents[1]
 def test_run_folder_has_what_is_promised(finished_run: Path) -> None:
     files = [path.relative_to(finished_run) for path in finished_run.rglob("*") if path.is_file()]
     kept = [path for path in files if str(path.parent) == "checkpoint/sites"]
-    assert len(kept) == len(Journal(finished_run).records()[0]["val"])
+    assert len(kept) == len(RunDir(finished_run).records()[0]["val"])
     assert {str(path) for path in files} - {str(path) for path in kept} == {
         "config.toml",
         "rounds.jsonl",
@@ -50,7 +50,7 @@ def test_run_folder_has_what_is_promised(finished_run: Path) -> None:
 
 
 def test_result_is_the_chosen_round(finished_run: Path) -> None:
-    records, result = Journal(finished_run).records(), Journal(finished_run).result()
+    records, result = RunDir(finished_run).records(), RunDir(finished_run).result()
     means = [np.mean([scores["dice"] for scores in record["val"].values()]) for record in records]
     assert result["chosen_round"] == 1 + int(np.argmax(means))
     assert result["val"] == records[result["chosen_round"] - 1]["val"]
@@ -82,13 +82,13 @@ def test_config_runs_again_to_the_same_bits(finished_run: Path, federation: Path
 
 def test_seed_decides_the_result(finished_run: Path, federation: Path, tmp_path: Path) -> None:
     run(small(federation, run__seed=1), tmp_path / "other")
-    weights = [Journal(folder).load().server.weights for folder in (finished_run, tmp_path / "other")]
+    weights = [RunDir(folder).load().server.weights for folder in (finished_run, tmp_path / "other")]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_test_scores_every_round_only_if_asked(federation: Path, tmp_path: Path) -> None:
     run(small(federation, evaluation__test_every_round=True, training__rounds=1), tmp_path / "run")
-    assert "dice" in Journal(tmp_path / "run").records()[0]["test"]["site-1"]
+    assert "dice" in RunDir(tmp_path / "run").records()[0]["test"]["site-1"]
 
 
 KILL = """
@@ -130,8 +130,8 @@ trainer.run(small(Path({data!r})), Path({out!r}))
 """
 MOMENTS = {
     "while the folder is made": "run_dir.write_atomic = killing(run_dir.write_atomic, 2)",
-    "before the first checkpoint": "run_dir.Journal.append = killing(run_dir.Journal.append, 1)",
-    "between rounds": "run_dir.Journal.append = killing(run_dir.Journal.append, 2)",
+    "before the first checkpoint": "run_dir.RunDir.append = killing(run_dir.RunDir.append, 1)",
+    "between rounds": "run_dir.RunDir.append = killing(run_dir.RunDir.append, 2)",
     "during training": "HarmoFL.local_step = killing(HarmoFL.local_step, 6)",
     "during aggregation": "HarmoFL.aggregate = killing(HarmoFL.aggregate, 2)",
     "during the checkpoint write": "run_dir.write_atomic = half_written",
@@ -182,7 +182,7 @@ def test_a_configuration_that_was_cut_at_a_line_is_told(finished_run: Path, tmp_
     lines = config.read_text().splitlines(keepends=True)
     for count in range(len(lines)):
         config.write_text("".join(lines[:count]))
-        for opened in (Journal.open, lambda folder: load_runs([folder])):
+        for opened in (RunDir.open, lambda folder: load_runs([folder])):
             with pytest.raises(RunError, match=r"config\.toml: must end with the versions that the run was made with"):
                 opened(config.parent)
     config.write_text("".join(lines))
@@ -196,7 +196,7 @@ def test_checkpoints_may_be_further_apart(federation: Path, finished_run: Path, 
 
 def test_resume_of_a_finished_run_changes_nothing(finished_run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
-    assert resume(finished_run) == Journal(finished_run).result()
+    assert resume(finished_run) == RunDir(finished_run).result()
     assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
 
 
@@ -210,11 +210,11 @@ def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
-def unfinished(federation: Path, folder: Path) -> Journal:
+def unfinished(federation: Path, folder: Path) -> RunDir:
     """As if killed after its first round."""
     run(small(federation, training__rounds=1), folder)
     (folder / "result.json").unlink()
-    return Journal(folder)
+    return RunDir(folder)
 
 
 def test_resume_refuses_other_images(federation: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_two_at_a_time_are_refused(federation: Path, tmp_path: Path) -> None:
 
 def test_the_model_of_a_round_that_is_run_again_does_not_stay(tmp_path: Path) -> None:
     """Round 2 was the best when it was killed before its checkpoint, and is not the second time."""
-    journal = Journal.create(tmp_path / "run", "", {})
+    journal = RunDir.create(tmp_path / "run", "", {})
     journal.save_model(1, {"w": torch.tensor([1.0])}, {})
     journal.save(Checkpoint(ServerState(1, {"w": torch.tensor([1.0])}), 1))
     journal.save_model(2, {"w": torch.tensor([2.0])}, {})
@@ -264,10 +264,10 @@ def test_a_checkpoint_holds_all_of_the_state(tmp_path: Path) -> None:
     w = torch.arange(3.0)
     state = ServerState(1, {"a.b": w, "n": torch.tensor(3)}, {"previous": {"a.b": w}, "empty": {}})
     kept = {"site 1": {"optimizer": {"step:a.b": torch.tensor(1.0)}, "weights": {}}, "ß[x]": {"weights": {"n": w}}}
-    journal = Journal.create(tmp_path / "run", "", {})
+    journal = RunDir.create(tmp_path / "run", "", {})
     journal.states.keep(1, kept)
     journal.save(Checkpoint(state, 1))
-    journal = Journal(tmp_path / "run")
+    journal = RunDir(tmp_path / "run")
     back = journal.load()
     assert (back.server.round, back.best_round) == (1, 1)
     assert_same(back.server.weights, state.weights)
@@ -319,7 +319,7 @@ except StorageError as error:
     assert full.returncode == 1, full.stderr
     assert full.stdout.count("\n") == 1
     assert "could not be written (File too large)" in full.stdout
-    assert Journal(folder).load().server.round == 2
+    assert RunDir(folder).load().server.round == 2
     assert not list(folder.rglob("*.tmp"))
 
 
@@ -355,7 +355,7 @@ def test_what_methods_keep_survives_a_stop(name: str, federation: Path, tmp_path
         run(small(federation, **changes), tmp_path / "stopped", Stop())
     resume(tmp_path / "stopped")
     same_end(tmp_path / "whole", tmp_path / "stopped")
-    one, two = (Journal(tmp_path / which).load() for which in ("whole", "stopped"))
+    one, two = (RunDir(tmp_path / which).load() for which in ("whole", "stopped"))
     assert one.server.params == two.server.params
     for group, arrays in one.server.extras.items():
         assert_same(arrays, two.server.extras[group])
@@ -363,13 +363,13 @@ def test_what_methods_keep_survives_a_stop(name: str, federation: Path, tmp_path
 
 def test_pooled_is_training_on_the_merged_site(federation: Path, tmp_path: Path) -> None:
     result = run(small(federation, method__name="pooled", training__rounds=2), tmp_path / "run")
-    trial = Trial.prepare(small(federation, method__name="fedavg"), lambda site, done, total: None)
+    trial = Setup.prepare(small(federation, method__name="fedavg"), lambda site, done, total: None)
     server, states = trial.start(), {}
     for _ in range(2):
         server, states, _ = run_round(trial.method, server, [merged(trial.federation.sites)], states, trial.training)
-    assert_same(Journal(tmp_path / "run").load().server.weights, server.weights)
+    assert_same(RunDir(tmp_path / "run").load().server.weights, server.weights)
     assert list(result["test"]) == ["site-1", "site-2"]
-    records = Journal(tmp_path / "run").records()
+    records = RunDir(tmp_path / "run").records()
     assert list(records[0]["train_loss"]) == ["pooled"]
     assert records[0]["bytes_up"] == records[0]["bytes_down"] == 0
 
@@ -378,11 +378,11 @@ def test_an_unseen_site_does_not_train_and_is_tested(federation: Path, tmp_path:
     """The same weights as a run that never heard of the site; its score is that of the global model there."""
     result = run(small(federation, data__unseen=["site-1"]), tmp_path / "unseen")
     alone = run(small(federation, data__sites=["site-2"]), tmp_path / "alone")
-    assert_same(Journal(tmp_path / "unseen").load_model()[0], Journal(tmp_path / "alone").load_model()[0])
+    assert_same(RunDir(tmp_path / "unseen").load_model()[0], RunDir(tmp_path / "alone").load_model()[0])
     assert list(result["test"]) == ["site-2"]
     assert result["test"] == alone["test"]
     assert list(result["unseen"]) == ["site-1"]
-    assert list(Journal(tmp_path / "unseen").cases()) == ["site-2", "site-1"]
+    assert list(RunDir(tmp_path / "unseen").cases()) == ["site-2", "site-1"]
 
 
 def test_unseen_sites_that_cannot_be(federation: Path, tmp_path: Path) -> None:
@@ -407,14 +407,14 @@ def test_the_score_at_an_unseen_site_is_that_of_evaluate(
     changes = {"data__unseen": ["site-1"], "method__name": method, "network__norm": norm}
     result = run(small(federation, **changes), tmp_path / "run")
     site = next(site for site in open_federation(federation).sites if site.name == "site-1")
-    found = assess(TrainedModel.open(tmp_path / "run"), site)
+    found = evaluate_site(TrainedModel.open(tmp_path / "run"), site)
     assert result["unseen"]["site-1"] == found.scores
     assert result["num_images"]["site-1"] == {"train": 0, "val": 0, "test": 10}
-    assert Journal(tmp_path / "run").cases()["site-1"]["scores"] == found.cases.scores
+    assert RunDir(tmp_path / "run").cases()["site-1"]["scores"] == found.cases.scores
 
 
 def test_the_released_split_deals_out_images_and_says_so(federation: Path, tmp_path: Path) -> None:
-    prepare = lambda split: Trial.prepare(small(federation, data__split=split), lambda *done: None)  # noqa: E731
+    prepare = lambda split: Setup.prepare(small(federation, data__split=split), lambda *done: None)  # noqa: E731
     given, released = prepare("given"), prepare("images")
     for one, other in zip(given.federation.sites, released.federation.sites, strict=True):
         assert [len(other.split(part)) for part in ("train", "val", "test")] == [6, 2, 2]  # .64, .16, .2 of 10
@@ -435,8 +435,8 @@ def test_the_metric_that_chooses_can_be_set(federation: Path, tmp_path: Path) ->
 
 
 def test_case_scores_make_the_score(finished_run: Path) -> None:
-    result = Journal(finished_run).result()
-    for site, table in Journal(finished_run).cases().items():
+    result = RunDir(finished_run).result()
+    for site, table in RunDir(finished_run).cases().items():
         assert np.mean(table["scores"]) == pytest.approx(result["test"][site]["dice"])
         assert len(set(table["cases"])) == len(table["cases"])
 
@@ -472,9 +472,9 @@ def test_a_site_for_testing_alone(federation: Path, tmp_path: Path) -> None:
 
 def test_validation_may_be_less_often(federation: Path, tmp_path: Path) -> None:
     run(small(federation, evaluation__every=2), tmp_path / "run")
-    records = Journal(tmp_path / "run").records()
+    records = RunDir(tmp_path / "run").records()
     assert ["val" in record for record in records] == [False, True, True]
-    assert not records[0]["best"] and Journal(tmp_path / "run").result()["chosen_round"] in (2, 3)
+    assert not records[0]["best"] and RunDir(tmp_path / "run").result()["chosen_round"] in (2, 3)
     from harmofl.report import write_report
 
     assert "svg" in write_report([tmp_path / "run"], tmp_path / "report.html").read_text()

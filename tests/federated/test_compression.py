@@ -7,7 +7,7 @@ from toys import assert_same
 
 from harmofl import run
 from harmofl.errors import ConfigError
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.compression import compressed, expanded, rounded
 from harmofl.federated.messages import Broadcast, ClientUpdate
 
@@ -36,7 +36,7 @@ def test_a_run_sends_less_and_ends_near_the_same(tmp_path, federation) -> None:
     journals = []
     for name, more in (("plain", {}), ("small", {"training.updates": "bfloat16"})):
         run(small(federation, **{"method.name": "fedavg", "training.rounds": 2, **more}), tmp_path / name)
-        journals.append(Journal.open(tmp_path / name))
+        journals.append(RunDir.open(tmp_path / name))
     plain, less = (journal.records()[0]["bytes_up"] for journal in journals)
     assert 0.5 <= less / plain < 0.55
     states = [journal.load() for journal in journals]

@@ -20,10 +20,10 @@ from harmofl.cli.main import app
 from harmofl.data.decoding.images import read_image, resize
 from harmofl.data.decoding.volumes import neighbourhoods
 from harmofl.errors import ConfigError, ExportError
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.export.exporting import export
-from harmofl.inference.export.graph import difference, exported, images_like
+from harmofl.inference.export.exporting import export_model
+from harmofl.inference.export.graph import exported, images_like, output_difference
 from harmofl.inference.export.real_amplitude import FixedAmplitude
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.spectral.radial_profile import ProfileNorm
@@ -85,7 +85,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_format_gives_what_torch_gives(finished_run: Path, tmp_path: Path) -> None:
     """Segmentation, batch-stats, amplitude: files are loaded anew, for one and for several images."""
-    files, left = export(finished_run, tmp_path)
+    files, left = export_model(finished_run, tmp_path)
     assert left == [] and {file.path.name for file in files} == {"model.onnx", "model.pt2", "bundle", "README.md"}
     trained = TrainedModel.open(finished_run)
     images = images_like(trained, 7, seed=5)
@@ -105,7 +105,7 @@ def test_other_norms_and_no_amplitude(tmp_path: Path, norm: str) -> None:
     write_federation(tmp_path / "data", sites=2, images=10, size=33, seed=0)
     changes = {"method.name": "fedbn" if norm == "batch" else "fedavg", "network.norm": norm, "training.rounds": 1}
     run(small(tmp_path / "data", **changes), tmp_path / "run")
-    files, _ = export(tmp_path / "run", tmp_path / "out", ["onnx"], site="site-1" if norm == "batch" else "")
+    files, _ = export_model(tmp_path / "run", tmp_path / "out", ["onnx"], site="site-1" if norm == "batch" else "")
     assert files[0].difference is not None and files[0].difference <= 1e-4
 
 
@@ -118,8 +118,8 @@ def test_a_site_gets_its_own_statistics(classes: Path) -> None:
 
 
 def test_the_card_says_what_the_run_says(classes: Path, tmp_path: Path) -> None:
-    export(classes, tmp_path, ["card"], site="site-2")
-    card, result = (tmp_path / "README.md").read_text(encoding="utf-8"), Journal(classes).result()
+    export_model(classes, tmp_path, ["card"], site="site-2")
+    card, result = (tmp_path / "README.md").read_text(encoding="utf-8"), RunDir(classes).result()
     for site, scores in result["test"].items():
         counts = [str(result["num_images"][site][part]) for part in ("train", "val", "test")]
         assert f"| {site} | {' | '.join(counts)} | {scores['balanced_accuracy']:.3f} |" in card
@@ -138,14 +138,14 @@ def test_from_the_model_folder_alone_there_are_no_scores_to_tell(classes: Path, 
     import shutil
 
     shutil.copytree(classes / "model", tmp_path / "alone")
-    export(tmp_path / "alone", tmp_path / "out", ["card"])
+    export_model(tmp_path / "alone", tmp_path / "out", ["card"])
     assert "no scores" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_bundle_runs_as_monai_runs_bundles(classes: Path, tmp_path: Path) -> None:
     """By MONAI's own command, on files; probabilities are those that `predict` gives for the same files."""
     pytest.importorskip("monai", reason="needs MONAI: pip install 'harmofl[monai]'")
-    export(classes, tmp_path / "out", ["monai"])
+    export_model(classes, tmp_path / "out", ["monai"])
     assert not (tmp_path / "out" / "model.pt2").exists()
     bundle = tmp_path / "out" / "bundle"
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
@@ -169,9 +169,9 @@ def test_the_bundle_runs_as_monai_runs_bundles(classes: Path, tmp_path: Path) ->
     words += ["--dataset_dir", str(images), "--output_dir", str(tmp_path / "eval")]
     done = subprocess.run([sys.executable, *words], cwd=bundle, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    from harmofl.inference.prediction.predict import predict
+    from harmofl.inference.prediction.predict import predict_files
 
-    predict(TrainedModel.open(classes), [images], tmp_path / "predicted")
+    predict_files(TrainedModel.open(classes), [images], tmp_path / "predicted")
     rows = (tmp_path / "predicted" / "predictions.csv").read_text().splitlines()[1:]
     for k, row in enumerate(rows):
         expected = [float(p) for p in row.split(",")[3:]]
@@ -198,7 +198,7 @@ def test_a_model_of_volumes_is_described_and_run_as_such(
             path.parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([-1.0, 1.2, 3.0, 1.0])), path)
     run(small(tmp_path / "data", **{"data.size": (16, 16), "data.channels": channels, **ONCE}), tmp_path / "run")
-    export(tmp_path / "run", tmp_path / "out", ["monai", "card"])
+    export_model(tmp_path / "run", tmp_path / "out", ["monai", "card"])
     bundle, card = tmp_path / "out" / "bundle", (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
     names = ["neighbour 2 below", "neighbour 1 below", "the slice", "neighbour 1 above", "neighbour 2 above"]
@@ -222,7 +222,7 @@ def test_a_file_that_differs_is_refused(classes: Path) -> None:
     trained = TrainedModel.open(classes)
     images = images_like(trained, 2)
     with pytest.raises(ExportError, match=r"at most 0\.0001, got 0\.5"):
-        difference(trained, "", images, lambda x: trained.network()(x).softmax(dim=1).detach().numpy() + 0.5)
+        output_difference(trained, "", images, lambda x: trained.network()(x).softmax(dim=1).detach().numpy() + 0.5)
 
 
 def test_the_command_and_its_errors(classes: Path, tmp_path: Path) -> None:
@@ -246,10 +246,10 @@ def test_a_missing_package_is_left_out_or_named(classes: Path, tmp_path: Path, m
 
     find = exporting.find_spec
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name in ("onnxruntime", "monai") else find(name))
-    _, left = export(classes, tmp_path)
+    _, left = export_model(classes, tmp_path)
     assert [line.partition(" ")[0] for line in left] == ["onnx", "monai"]
     with pytest.raises(ConfigError, match=r"pip install 'harmofl\[export\]'"):
-        export(classes, tmp_path / "other", ["onnx"])
+        export_model(classes, tmp_path / "other", ["onnx"])
 
 
 def test_a_network_that_cannot_be_written_is_one_line(classes: Path, tmp_path: Path) -> None:
@@ -265,11 +265,11 @@ def test_a_network_that_cannot_be_written_is_one_line(classes: Path, tmp_path: P
 
 def test_other_files_in_the_folder_stay(classes: Path, tmp_path: Path) -> None:
     """Also the file that a bundle is made of, which is then not asked for."""
-    export(classes, tmp_path, ["pt2"])
+    export_model(classes, tmp_path, ["pt2"])
     before = (tmp_path / "model.pt2").read_bytes()
-    export(classes, tmp_path, ["card"])
+    export_model(classes, tmp_path, ["card"])
     pytest.importorskip("monai", reason="needs MONAI: pip install 'harmofl[monai]'")
-    export(classes, tmp_path, ["monai"])
+    export_model(classes, tmp_path, ["monai"])
     assert (tmp_path / "model.pt2").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", "README.md", "bundle"}
 
@@ -277,7 +277,7 @@ def test_other_files_in_the_folder_stay(classes: Path, tmp_path: Path) -> None:
 def test_what_differs_leaves_no_file(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harmofl.inference.export.graph.TOLERANCE", -1.0)
     with pytest.raises(ExportError, match="not exported"):
-        export(classes, tmp_path, ["pt2"])
+        export_model(classes, tmp_path, ["pt2"])
     assert not list(tmp_path.iterdir())
 
 
@@ -285,6 +285,6 @@ def test_what_differs_leaves_no_file(classes: Path, tmp_path: Path, monkeypatch:
 def test_the_card_of_a_yardstick_says_that_it_is_not_federated(tmp_path: Path, method: str) -> None:
     write_federation(tmp_path / "data", sites=2, images=10, size=32, seed=0, task="classification")
     run(small(tmp_path / "data", **TINY, **{"method.name": method}), tmp_path / "run")
-    export(tmp_path / "run", tmp_path / "out", ["card"], site="site-1" if method == "local" else "")
+    export_model(tmp_path / "run", tmp_path / "out", ["card"], site="site-1" if method == "local" else "")
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "which is no federated learning" in text and "did not leave" not in text

@@ -23,10 +23,10 @@ from harmofl.data.site import Split, open_federation, undivided
 from harmofl.errors import ConfigError, DataError
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.prediction.inputs import find
-from harmofl.inference.prediction.predict import predict
+from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options, Predictor
 from harmofl.ingest.synthetic.federation import write_federation
-from harmofl.models.bn_calibration import estimate
+from harmofl.models.bn_calibration import estimate_moments
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,12 @@ def test_masks_are_what_evaluation_scores(finished_run: Path, new: Path, tmp_pat
     """One by one, in batches, and as the site as a whole: the same labels, for statistics of the sites."""
     site = undivided(open_federation(new.parent).sites[0])
     expected = dict(zip(site.test.cases, trained(finished_run).outputs(site, "test", "sites"), strict=True))
-    done = predict(trained(finished_run), [new / "images"], tmp_path / "all", Options(batch_size=4), overlays=True)
+    done = predict_files(
+        trained(finished_run), [new / "images"], tmp_path / "all", Options(batch_size=4), overlays=True
+    )
     assert len(done.written) == 18 and done.failed == () and done.images == 9
     for path in images_of(new)[:3]:
-        predict(trained(finished_run), [path], tmp_path / "alone")
+        predict_files(trained(finished_run), [path], tmp_path / "alone")
     for case, labels in expected.items():
         name = Path(case).name
         mask = pixels(tmp_path / "all" / f"{name}.png")
@@ -72,11 +74,11 @@ def test_masks_are_what_evaluation_scores(finished_run: Path, new: Path, tmp_pat
 def test_a_mask_has_the_size_of_its_image(finished_run: Path, new: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.tif"
     Image.fromarray(pixels(images_of(new)[0])).resize((75, 51)).save(large)
-    predict(trained(finished_run), [large], tmp_path / "out")
+    predict_files(trained(finished_run), [large], tmp_path / "out")
     assert pixels(tmp_path / "out" / "large.png").shape == (51, 75)
     tags = [(274, "H", 1, 6, True)]
     tifffile.imwrite(tmp_path / "turned.tif", pixels(large), photometric="rgb", extratags=tags)
-    predict(trained(finished_run), [tmp_path / "turned.tif"], tmp_path / "out")
+    predict_files(trained(finished_run), [tmp_path / "turned.tif"], tmp_path / "out")
     np.testing.assert_array_equal(*(pixels(tmp_path / "out" / f"{name}.png") for name in ("large", "turned")))
 
 
@@ -86,8 +88,8 @@ def test_what_loses_much_of_its_resolution_is_said_but_with_tiles(
     for side in (64, 65):
         Image.fromarray(pixels(images_of(new)[0])).resize((side, side)).save(tmp_path / f"{side}.png")
     given = [tmp_path / "64.png", tmp_path / "65.png"]
-    resized = predict(trained(finished_run), given, tmp_path / "whole").said
-    tiled = predict(trained(finished_run), given, tmp_path / "tiles", Options(tiles=True)).said
+    resized = predict_files(trained(finished_run), given, tmp_path / "whole").said
+    tiled = predict_files(trained(finished_run), given, tmp_path / "tiles", Options(tiles=True)).said
     assert resized[:-1] == tiled
     assert resized[-1].startswith("1 of 2 resized to the 32x32 of training from more than twice that; if it was")
 
@@ -99,13 +101,13 @@ def test_what_differs_from_training_or_is_passed_over_is_said(finished_run: Path
     grey.resize((15, 15)).save(folder / "little.png")
     grey.save(folder / "old.bmp")
     (folder / "notes.txt").write_text("of a person")
-    said = predict(trained(finished_run), [folder], tmp_path / "out").said
+    said = predict_files(trained(finished_run), [folder], tmp_path / "out").said
     assert set(said[-3:]) == {
         "2 of 2 in grey, unlike the 3 channels of training",
         "1 of 2 resized to the 32x32 of training from less than half that",
         "passed over: 2 other files in the folders, .bmp, .txt",
     }
-    estimated = predict(trained(finished_run), [folder], tmp_path / "new", Options(statistics="images")).said
+    estimated = predict_files(trained(finished_run), [folder], tmp_path / "new", Options(statistics="images")).said
     assert "normalization statistics: of this site's images, without labels, fixed" in estimated
 
 
@@ -113,12 +115,12 @@ def test_the_images_may_lie_below_or_beside_the_answers_but_are_never_overwritte
     finished_run: Path, new: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(new / "images", tmp_path / "images")
-    done = predict(trained(finished_run), [tmp_path / "images", images_of(tmp_path)[0]], tmp_path)
+    done = predict_files(trained(finished_run), [tmp_path / "images", images_of(tmp_path)[0]], tmp_path)
     assert len(done.written) == 9
     with pytest.raises(ConfigError, match="would be overwritten"):
-        predict(trained(finished_run), [tmp_path / "images"], tmp_path / "images", overwrite=True)
+        predict_files(trained(finished_run), [tmp_path / "images"], tmp_path / "images", overwrite=True)
     with pytest.raises(ConfigError, match="must be a folder, but is a file"):
-        predict(trained(finished_run), [tmp_path / "images"], done.written[0])
+        predict_files(trained(finished_run), [tmp_path / "images"], done.written[0])
 
 
 def test_tiles_of_one_window_are_the_whole_image_and_more_cover_a_larger_one(
@@ -126,13 +128,13 @@ def test_tiles_of_one_window_are_the_whole_image_and_more_cover_a_larger_one(
 ) -> None:
     pytest.importorskip("monai", reason="needs MONAI: pip install 'harmofl[monai]'")
     first = images_of(new)[0]
-    predict(trained(finished_run), [first], tmp_path / "whole")
-    predict(trained(finished_run), [first], tmp_path / "tiles", Options(tiles=True))
+    predict_files(trained(finished_run), [first], tmp_path / "whole")
+    predict_files(trained(finished_run), [first], tmp_path / "tiles", Options(tiles=True))
     whole, tiled = (pixels(tmp_path / way / f"{first.stem}.png") for way in ("whole", "tiles"))
     np.testing.assert_array_equal(whole, tiled)
     wide = np.concatenate([pixels(first)] * 3, axis=1)
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    predict(trained(finished_run), [tmp_path / "wide.png"], tmp_path / "tiles", Options(tiles=True, overlap=0))
+    predict_files(trained(finished_run), [tmp_path / "wide.png"], tmp_path / "tiles", Options(tiles=True, overlap=0))
     np.testing.assert_array_equal(pixels(tmp_path / "tiles" / "wide.png"), np.tile(whole, (1, 3)))
 
 
@@ -167,7 +169,7 @@ def test_a_nifti_mask_lies_on_its_volume_however_that_is_stored(
     turned = original.as_reoriented(turn)
     nibabel.save(turned, tmp_path / "turned.nii.gz")
     for path, name in ((folder / "A" / "images" / "case0.nii.gz", "case0"), (tmp_path / "turned.nii.gz", "turned")):
-        predict(trained(finished), [path], tmp_path / "out", overlays=True)
+        predict_files(trained(finished), [path], tmp_path / "out", overlays=True)
         mask, image = nibabel.load(tmp_path / "out" / f"{name}.nii.gz"), nibabel.load(path)
         assert mask.shape == image.shape and mask.get_data_dtype() == np.uint8
         np.testing.assert_array_equal(mask.affine, image.affine)
@@ -183,9 +185,9 @@ def test_volumes_for_a_model_of_photographs_and_the_reverse_are_told(
 ) -> None:
     folder, of_volumes = volumes
     volume = folder / "A" / "images" / "case0.nii.gz"
-    said = predict(trained(of_volumes), [images_of(new)[0], volume], tmp_path / "a").said
+    said = predict_files(trained(of_volumes), [images_of(new)[0], volume], tmp_path / "a").said
     assert "1 of 7 photographs, unlike the volumes of training" in said and not any("slices" in line for line in said)
-    said = predict(trained(finished_run), [volume], tmp_path / "b").said
+    said = predict_files(trained(finished_run), [volume], tmp_path / "b").said
     assert "6 of 6 slices of volumes, unlike the photographs of training" in said
 
 
@@ -194,7 +196,7 @@ def test_a_single_slice_stored_with_two_axes(volumes: tuple[Path, Path], tmp_pat
     volume = nibabel.load(folder / "A" / "images" / "case0.nii.gz")
     for name, voxels in (("flat", volume.dataobj[:, :, 3]), ("deep", volume.dataobj[:, :, 3:4])):
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 1.2, 3.0, 1.0])), tmp_path / f"{name}.nii.gz")
-        predict(trained(finished), [tmp_path / f"{name}.nii.gz"], tmp_path / "out")
+        predict_files(trained(finished), [tmp_path / f"{name}.nii.gz"], tmp_path / "out")
     flat, deep = (nibabel.load(tmp_path / "out" / f"{name}.nii.gz") for name in ("flat", "deep"))
     assert flat.shape == (20, 24)
     np.testing.assert_array_equal(np.asarray(flat.dataobj), np.asarray(deep.dataobj)[:, :, 0])
@@ -220,18 +222,18 @@ def test_a_dicom_series_gets_a_segmentation_on_its_own_slices(volumes: tuple[Pat
     planes = np.ascontiguousarray(voxels.transpose(2, 1, 0))  # (slices, rows, columns)
     write_series(tmp_path / "series", planes)
     as_a_scanner_writes(tmp_path / "series")
-    done = predict(trained(finished), [tmp_path / "series"], tmp_path / "out", overlays=True)
+    done = predict_files(trained(finished), [tmp_path / "series"], tmp_path / "out", overlays=True)
     assert done.failed == () and done.images == 6
     found = pydicom.dcmread(tmp_path / "out" / "series.dcm")
     assert found.Modality == "SEG" and found.SegmentSequence[0].SegmentLabel == "foreground"
     assert found.PatientID == "123"
     # the same series by way of NIfTI, as importing writes it
     from harmofl.ingest.dicom.dicom_files import series_in
-    from harmofl.ingest.dicom.dicom_volumes import read_volume
+    from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume
 
-    volume = read_volume(series_in(sorted((tmp_path / "series").iterdir()))[0])
+    volume = read_dicom_volume(series_in(sorted((tmp_path / "series").iterdir()))[0])
     nibabel.save(nibabel.Nifti1Image(volume.voxels.astype(np.int16), volume.affine), tmp_path / "same.nii.gz")
-    predict(trained(finished), [tmp_path / "same.nii.gz"], tmp_path / "out")
+    predict_files(trained(finished), [tmp_path / "same.nii.gz"], tmp_path / "out")
     expected = np.asarray(nibabel.load(tmp_path / "out" / "same.nii.gz").dataobj)
     places = {pydicom.dcmread(path).SOPInstanceUID: pydicom.dcmread(path) for path in (tmp_path / "series").iterdir()}
     pixels = found.pixel_array.reshape(-1, *found.pixel_array.shape[-2:])
@@ -250,7 +252,7 @@ def test_classes_become_a_table(tmp_path: Path) -> None:
     run(small(tmp_path / "classes", **tiny), tmp_path / "run")
     site = undivided(open_federation(tmp_path / "classes").sites[0])
     model = trained(tmp_path / "run")
-    done = predict(model, [tmp_path / "classes" / site.name], tmp_path / "out", Options(site=site.name))
+    done = predict_files(model, [tmp_path / "classes" / site.name], tmp_path / "out", Options(site=site.name))
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert len(rows) == len(site.test) and done.written == (tmp_path / "out" / "predictions.csv",)
     expected = dict(
@@ -265,7 +267,7 @@ def test_classes_become_a_table(tmp_path: Path) -> None:
 def test_statistics_of_the_images_do_not_depend_on_batches(finished_run: Path, new: Path, tmp_path: Path) -> None:
     for size in (1, 9):
         options = Options(statistics="images", batch_size=size)
-        predict(trained(finished_run), [new / "images"], tmp_path / str(size), options)
+        predict_files(trained(finished_run), [new / "images"], tmp_path / str(size), options)
     one, many = (sorted((tmp_path / str(size)).iterdir()) for size in (1, 9))
     assert [a.read_bytes() for a in one] == [b.read_bytes() for b in many]
     site = undivided(open_federation(new.parent).sites[0])
@@ -290,7 +292,7 @@ def test_statistics_of_many_images_are_those_of_all_in_memory_and_need_little(
     floats = np.concatenate([image / np.float32(255) if image.dtype == np.uint8 else image for image in made])
     model = trained(finished_run)
     model.load("")
-    expected = estimate(model.model, Split(floats, np.zeros(400, np.int64), ("",) * 400), torch.device("cpu"))
+    expected = estimate_moments(model.model, Split(floats, np.zeros(400, np.int64), ("",) * 400), torch.device("cpu"))
     layers = {name: layer for name, layer in predictor.network.named_modules() if f"{name}.mean" in expected}
     assert layers and floats.nbytes > 4.9e6 and peak < 3e6
     for name, layer in layers.items():
@@ -330,7 +332,7 @@ def test_options_that_do_not_fit_are_one_line(
     finished_run: Path, new: Path, tmp_path: Path, options: dict[str, object], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        predict(trained(finished_run), [new], tmp_path / "out", Options(**options))  # type: ignore[arg-type]
+        predict_files(trained(finished_run), [new], tmp_path / "out", Options(**options))  # type: ignore[arg-type]
 
 
 def test_answers_are_not_taken_for_images_and_nothing_is_written_twice(
@@ -340,12 +342,12 @@ def test_answers_are_not_taken_for_images_and_nothing_is_written_twice(
     folder.mkdir()
     (folder / "x.png").write_bytes(images_of(new)[0].read_bytes())
     for _ in range(2):
-        done = predict(trained(finished_run), [folder], folder / "out", overlays=True, overwrite=True)
+        done = predict_files(trained(finished_run), [folder], folder / "out", overlays=True, overwrite=True)
         assert len(done.written) == 2
     (folder / "overlays").mkdir()
     (folder / "overlays" / "x.png").write_bytes(images_of(new)[0].read_bytes())
     with pytest.raises(ConfigError, match="would be written twice"):
-        predict(trained(finished_run), [folder], tmp_path / "out", overlays=True)
+        predict_files(trained(finished_run), [folder], tmp_path / "out", overlays=True)
 
 
 def test_statistics_are_not_kept_where_noise_is_to_hide_them(federation: Path, tmp_path: Path) -> None:
@@ -354,8 +356,8 @@ def test_statistics_are_not_kept_where_noise_is_to_hide_them(federation: Path, t
     assert not (tmp_path / "run" / "model" / "statistics.safetensors").exists()
     site = next(folder for folder in federation.iterdir() if folder.is_dir())
     with pytest.raises(ConfigError, match="or masks; use --statistics images"):
-        predict(trained(tmp_path / "run"), [site / "images"], tmp_path / "out")
-    done = predict(trained(tmp_path / "run"), [site / "images"], tmp_path / "out", Options(statistics="images"))
+        predict_files(trained(tmp_path / "run"), [site / "images"], tmp_path / "out")
+    done = predict_files(trained(tmp_path / "run"), [site / "images"], tmp_path / "out", Options(statistics="images"))
     assert done.written
 
 
@@ -372,7 +374,7 @@ def test_images_of_one_name_are_told_apart(finished_run: Path, tmp_path: Path) -
         (tmp_path / "given" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (90, 20, 70)).save(tmp_path / "given" / name)
     told: list[str] = []
-    done = predict(trained(finished_run), [tmp_path / "given"], tmp_path / "out", told=told.append)
+    done = predict_files(trained(finished_run), [tmp_path / "given"], tmp_path / "out", told=told.append)
     assert told == ["segmentation, 2 classes (background, nucleus), 6 images"]
     names = {path.relative_to(tmp_path / "out").as_posix() for path in done.written}
     assert names == {"x.tif.png", "x.jpg.png", "y.png", "sub/x.png", "z.png.png", "z.png"}
@@ -394,7 +396,7 @@ def test_images_of_one_name_in_two_folders(finished_run: Path, tmp_path: Path) -
 def test_torch_is_left_as_it_was(finished_run: Path, new: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    predict(trained(finished_run), [images_of(new)[0]], tmp_path / "out")
+    predict_files(trained(finished_run), [images_of(new)[0]], tmp_path / "out")
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -405,7 +407,7 @@ def test_one_broken_dicom_file_is_named_and_numbers_are_no_suffixes(
     write_series(tmp_path / "given", planes)
     (tmp_path / "given" / "IM999.dcm").write_bytes(b"no image")
     assert [one.name for one in find([tmp_path / "given"])] == ["IM999", "given"]
-    done = predict(trained(finished_run), [tmp_path / "given"], tmp_path / "out")
+    done = predict_files(trained(finished_run), [tmp_path / "given"], tmp_path / "out")
     assert done.images == 3
     assert "IM999.dcm" in done.failed[0]
     monkeypatch.chdir(tmp_path / "given")

@@ -22,9 +22,9 @@ from PIL import Image
 from harmofl import run
 from harmofl.errors import ConfigError
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.prediction.predict import predict
+from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options, Predictor
-from harmofl.inference.serving.http_server import serve
+from harmofl.inference.serving.http_server import serve_app
 from harmofl.inference.serving.service import Limits, _Service, make_app
 from harmofl.ingest.synthetic.federation import write_federation
 
@@ -56,7 +56,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_masks_are_those_of_predict(finished_run: Path, image: Path, tmp_path: Path) -> None:
-    predict(TrainedModel.open(finished_run), [image], tmp_path, overlays=True)
+    predict_files(TrainedModel.open(finished_run), [image], tmp_path, overlays=True)
     served = client(finished_run)
     mask = served.post("/predict/mask", content=image.read_bytes(), headers=PNG)
     assert mask.content == (tmp_path / "new.png").read_bytes() and mask.headers["content-type"] == "image/png"
@@ -73,7 +73,7 @@ def test_masks_are_those_of_predict(finished_run: Path, image: Path, tmp_path: P
 
 
 def test_classes_are_those_of_predict(classes: Path, image: Path, tmp_path: Path) -> None:
-    predict(TrainedModel.open(classes), [image], tmp_path)
+    predict_files(TrainedModel.open(classes), [image], tmp_path)
     header, row = (line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines())
     told = client(classes).post("/predict", content=image.read_bytes(), headers=PNG).json()
     assert told["predicted"] == row[2]
@@ -168,7 +168,7 @@ def test_who_hangs_up_or_is_slow_takes_nobody_s_place(url: str, image: Path, tmp
 
 def test_an_address_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot be served on"):
-        serve(None, "127.0.0.1", taken.getsockname()[1])
+        serve_app(None, "127.0.0.1", taken.getsockname()[1])
 
 
 def free_port() -> int:

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from toys import adam, assert_same, sgd, toy_network, toy_sites, toy_training, train
 
 from harmofl.errors import ConfigError
-from harmofl.federated.client import begin
+from harmofl.federated.client import build_context
 from harmofl.methods import FedAvg, make_method
 from harmofl.methods.feddg import FedDG
 from harmofl.methods.fedfa import FeatureAugmentation, FedFA
@@ -46,7 +46,7 @@ def test_moon_objective_against_the_equation() -> None:
     training = toy_training(method)
     server, states, _ = train(method, training, rounds=1)
     site = toy_sites()[0]
-    run = begin(site, method.broadcast(server), states["a"], training)
+    run = build_context(site, method.broadcast(server), states["a"], training)
     method.prepare(run)
     with torch.no_grad():
         for param in run.params:
@@ -75,7 +75,7 @@ def test_moon_other_models_are_left_as_they_are() -> None:
     training = toy_training(method)
     server, states, _ = train(method, training, rounds=2)
     before = copy.deepcopy(states["a"]["previous"])
-    run = begin(toy_sites()[0], method.broadcast(server), states["a"], training)
+    run = build_context(toy_sites()[0], method.broadcast(server), states["a"], training)
     method.prepare(run)
     for batch in run.batches():
         method.local_step(run, batch)
@@ -178,7 +178,7 @@ def test_fedfa_draws_from_seed_round_and_site_and_from_no_global_generator() -> 
         before = torch.get_rng_state()
         with torch_seed(noise, "something else"):
             training.model.load_state_dict(broadcast.weights)
-            run = begin(toy_sites()[0], broadcast, {}, training)
+            run = build_context(toy_sites()[0], broadcast, {}, training)
             method.prepare(run)
             state = torch.get_rng_state()
             run.model(torch.linspace(0, 1, 2 * 3 * 9 * 7).reshape(2, 3, 9, 7))
@@ -213,7 +213,7 @@ def test_feddg_lends_amplitudes_once_and_borrows_from_others() -> None:
     *_, second = train(method, toy_training(method), rounds=2)
     assert all("bank" in update.extras for update in first)
     assert all("bank" not in update.extras for update in second)
-    run = begin(toy_sites()[1], method.broadcast(server), states["b"], toy_training(method))
+    run = build_context(toy_sites()[1], method.broadcast(server), states["b"], toy_training(method))
     method.prepare(run)
     bank = server.extras["bank"]
     assert torch.equal(run.scratch["others"], torch.cat([bank["a"], bank["c"]]))

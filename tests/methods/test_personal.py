@@ -7,7 +7,7 @@ from toys import SIZES, adam, assert_same, sgd, toy_network, toy_sites, toy_trai
 
 from harmofl.data.site import merged
 from harmofl.errors import ConfigError
-from harmofl.federated.client import begin
+from harmofl.federated.client import build_context
 from harmofl.federated.tensors import state_of
 from harmofl.methods import FedAvg
 from harmofl.methods.ditto import Ditto
@@ -153,7 +153,7 @@ def test_batches_of_a_merged_site_are_of_one_site_each() -> None:
     """Sites of 9, 5 and 1 images in batches of 4: 4 + 5, 5, 1, in an order that changes from epoch to epoch."""
     site, method = merged(toy_sites()), FedAvg()
     training = toy_training(method, epochs=20)
-    run = begin(site, method.broadcast(method.start(training.model)), {}, training)
+    run = build_context(site, method.broadcast(method.start(training.model)), {}, training)
     assert run.total_steps == 20 * 4
     images = torch.from_numpy(np.asarray(site.train.images))
     owner = np.repeat([0, 1, 2], list(SIZES.values()))

@@ -13,8 +13,8 @@ from toys import assert_same, toy_network, toy_sites, toy_training, train
 from harmofl import resume, run
 from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError
-from harmofl.evaluation.scoring import Batching, predict
-from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.evaluation.scoring import Batching, predict_split
+from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.trainer import Watch
 from harmofl.federated.client import run_client
 from harmofl.ingest.synthetic.federation import write_federation
@@ -66,7 +66,7 @@ def test_evaluation_computes_in_it() -> None:
     model = FedAvg().model(toy_network())
     site = toy_sites()[0]
     wide, narrow = (
-        predict(model, site, "test", batching=Batching(4), device=CPU, precision=precision)
+        predict_split(model, site, "test", batching=Batching(4), device=CPU, precision=precision)
         for precision in ("float32", "bfloat16")
     )
     assert narrow.dtype == wide.dtype
@@ -219,7 +219,7 @@ def test_a_compiled_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
         run(asked, tmp_path / "part", InterruptedInTwo())
     torch.compiler.reset()
     resume(tmp_path / "part")
-    states = [Journal.open(tmp_path / name).load() for name in ("whole", "part")]
+    states = [RunDir.open(tmp_path / name).load() for name in ("whole", "part")]
     assert_same(*(state.server.weights for state in states if state))
 
 

@@ -14,10 +14,10 @@ from toys import assert_same
 from harmofl import run
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.privacy.accounting import epsilon
-from harmofl.privacy.noise import Noise, share
+from harmofl.privacy.noise import Noise, noise_share
 
 
 def zeros(count: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_the_noise_has_the_spread_that_is_said() -> None:
     generator = np.random.default_rng(0)
     sent = Broadcast(1, {"w": torch.zeros(100_000)})
     update = ClientUpdate("a", {"w": torch.zeros(100_000)}, 1, 1, 0.0)
-    noisy = Noise(clip=2.0, multiplier=share(3.0, "sum", 4)).added(update, sent, generator.standard_normal)
+    noisy = Noise(clip=2.0, multiplier=noise_share(3.0, "sum", 4)).added(update, sent, generator.standard_normal)
     assert float(noisy.weights["w"].std()) == pytest.approx(2.0 * 3.0 / 2, rel=0.01)
 
 
@@ -80,12 +80,12 @@ def test_a_run_with_noise_can_be_repeated_and_differs_from_one_without(tmp_path,
     weights = []
     for name, more in (("a", settings), ("b", {**settings, "run.workers": 2}), ("c", {"method.name": "fedavg"})):
         run(small(federation, **{"training.rounds": 2, **more}), tmp_path / name)
-        checkpoint = Journal.open(tmp_path / name).load()
+        checkpoint = RunDir.open(tmp_path / name).load()
         assert checkpoint is not None
         weights.append(checkpoint.server.weights)
     assert_same(weights[0], weights[1])
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
-    remarks = Journal.open(tmp_path / "a").result()["remarks"]
+    remarks = RunDir.open(tmp_path / "a").result()["remarks"]
     assert any("at most epsilon" in line and "numbers of images are told as they are" in line for line in remarks)
     assert any("whoever knows that can remove it" in line for line in remarks)
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from scipy.stats import chisquare, kstest
 
-from harmofl.deployment.cover import Cover, Normals
-from harmofl.deployment.folders import SiteFolder
+from harmofl.deployment.cover import Cover, SecretNormals
+from harmofl.deployment.folders import SiteKit
 from harmofl.errors import TrainingError
 from harmofl.experiment.config import load_experiment
 from harmofl.federated.messages import Broadcast, ClientUpdate
@@ -81,7 +81,7 @@ def test_labels_are_of_all_that_was_sent() -> None:
 
 
 def cover(tmp_path: Path, **privacy: object) -> Cover:
-    place = SiteFolder(tmp_path, "a", "localhost:1", True, b"", None, PEERS)
+    place = SiteKit(tmp_path, "a", "localhost:1", True, b"", None, PEERS)
     table = load_experiment(None, {"data.folder": "x", **{f"privacy.{key}": v for key, v in privacy.items()}}).privacy
     return Cover(place, KEYS["a"], table)
 
@@ -114,12 +114,12 @@ def test_a_sum_that_would_show_one_site_is_refused(among: tuple[str, ...], messa
 
 
 def test_a_site_s_noise_is_normal_and_its_own(tmp_path: Path) -> None:
-    numbers = Normals(b"secret", "label")
+    numbers = SecretNormals(b"secret", "label")
     first, second = numbers(50_000), numbers(50_000)
     assert kstest(first, "norm").pvalue > 1e-3
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
-    assert np.array_equal(first, Normals(b"secret", "label")(50_000))
-    assert not np.array_equal(first, Normals(b"other", "label")(50_000))
+    assert np.array_equal(first, SecretNormals(b"secret", "label")(50_000))
+    assert not np.array_equal(first, SecretNormals(b"other", "label")(50_000))
     own, sent = cover(tmp_path, clip=1.0, noise=1.0), Broadcast(1, {"w": torch.zeros(3)})
     update = ClientUpdate("a", {"w": torch.ones(3)}, 5, 1, 0.1)
     noisy = own.put(update, sent, "run", (), tmp_path).weights["w"]

@@ -9,7 +9,7 @@ from harmofl.federated.client import Training
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
 
-Carried = tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]
+RoundResult = tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]
 """What a round gives: the server's state after it, what each of its sites keeps, and the updates, sorted by site."""
 
 
@@ -38,7 +38,7 @@ class RunRound(Protocol):
         training: Training,
         on_site: Callable[[str], Any] = ...,
         /,
-    ) -> Carried:
+    ) -> RoundResult:
         """Carry it out.
 
         Args:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harmofl.backends import Carried, first_state
+from harmofl.backends import RoundResult, first_state
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError
 from harmofl.federated.client import Training, run_client
@@ -87,7 +87,7 @@ class Workers:
         states: Mapping[str, ClientState],
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
-    ) -> Carried:
+    ) -> RoundResult:
         """See `RunRound`; `training` is the processes' own.
 
         Raises:

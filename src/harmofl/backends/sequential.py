@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from harmofl.backends import Carried, first_state
+from harmofl.backends import RoundResult, first_state
 from harmofl.data.site import Site
 from harmofl.federated.client import Training, run_client
 from harmofl.federated.messages import ClientState, ServerState
@@ -17,7 +17,7 @@ def run_round(
     states: Mapping[str, ClientState],
     training: Training,
     on_site: Callable[[str], None] = lambda site: None,
-) -> Carried:
+) -> RoundResult:
     """See `RunRound`."""
     broadcast = method.broadcast(server)
     updates, kept = [], dict[str, ClientState]()

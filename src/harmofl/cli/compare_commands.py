@@ -10,15 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli.options import Size, Unseen, interruptible, parse_size, say
+from harmofl.cli.options import Config, Data, Size, Unseen, interruptible, parse_size, say
 
 if TYPE_CHECKING:
     from harmofl.comparison.score_table import Comparison
     from harmofl.comparison.study import Study
     from harmofl.experiment.config import Experiment
 
-Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
-Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
 Methods = Annotated[
     str,
     typer.Option(
@@ -26,13 +24,13 @@ Methods = Annotated[
     ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")]
-Rounds = Annotated[int | None, typer.Option(min=1, help="How many rounds.")]
+RoundsOfAll = Annotated[int | None, typer.Option(min=1, help="How many rounds.")]
 Equal = Annotated[str, typer.Option(help="Equal budget: rounds, or gradients (a perturbed step takes two).")]
 Baseline = Annotated[str, typer.Option(help="The method the others are compared with; the first by default.")]
 LeaveOut = Annotated[bool, typer.Option("--leave-one-site-out", help="Train without each site in turn, test there.")]
-Workers = Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one a GPU, or as many as the cores carry.")]
+RunsAtATime = Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one a GPU, or as many as the cores carry.")]
 Tuned = Annotated[Path | None, typer.Option(help="The tuned.toml of `harmofl search`.", metavar="FILE")]
-Settings = Annotated[
+SettingsOfAll = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -48,15 +46,15 @@ def compare(
     data: Data = None,
     methods: Methods = "fedavg,fedprox,fednova,fedadam,fedbn,moon,harmofl",
     seeds: Seeds = 3,
-    rounds: Rounds = None,
+    rounds: RoundsOfAll = None,
     size: Size = None,
     equal: Equal = "rounds",
     baseline: Baseline = "",
     leave_one_site_out: LeaveOut = False,
     unseen: Unseen = None,
-    workers: Workers = 0,
+    workers: RunsAtATime = 0,
     tuned: Tuned = None,
-    setting: Settings = None,
+    setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
     """Compare methods under the same network, initial weights, batches and budget, over several seeds.
@@ -89,11 +87,11 @@ def ablate(
     config: Config = None,
     data: Data = None,
     seeds: Seeds = 3,
-    rounds: Rounds = None,
+    rounds: RoundsOfAll = None,
     size: Size = None,
     equal: Equal = "rounds",
-    workers: Workers = 0,
-    setting: Settings = None,
+    workers: RunsAtATime = 0,
+    setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
     """Take HarmoFL apart: FedAvg, with amplitude normalization, with perturbation, with both.
@@ -120,10 +118,10 @@ def sweep(
     data: Data = None,
     methods: Methods = "harmofl",
     seeds: Seeds = 3,
-    rounds: Rounds = None,
+    rounds: RoundsOfAll = None,
     size: Size = None,
-    workers: Workers = 0,
-    setting: Settings = None,
+    workers: RunsAtATime = 0,
+    setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
     """Run methods at several values of one setting; writes sweep.csv and a picture besides the tables.
@@ -159,9 +157,9 @@ def search(
     data: Data = None,
     methods: Methods = "fedavg,fedprox,harmofl",
     trials: Annotated[int, typer.Option(help="Tries of every method, at least 1; the first as it comes.")] = 10,
-    rounds: Rounds = None,
+    rounds: RoundsOfAll = None,
     size: Size = None,
-    setting: Settings = None,
+    setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
     r"""Look for each method's learning rate and hyperparameters on validation images, with equal numbers of tries.

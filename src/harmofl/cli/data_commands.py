@@ -75,14 +75,14 @@ def prepare(
         harmofl data prepare camelyon17 --from camelyon17_v1.0 --to data/camelyon17
     """
     from harmofl.ingest.datasets import PUBLISHED
-    from harmofl.ingest.prepare import described, look_through, wishes_for
+    from harmofl.ingest.prepare import about_dataset, look_through, wishes_for
     from harmofl.ingest.prepare import prepare as convert
 
     if name is None and (source or to):
         raise ConfigError(f"say which data set it is: harmofl data prepare NAME, one of {', '.join(PUBLISHED)}")
     wishes = wishes_for(name, splits=splits, tile=tile, seed=seed) if name else None
     if name is None or (source is None and to is None):
-        for about in (described(name),) if name else (dataset.ABOUT for dataset in PUBLISHED.values()):
+        for about in (about_dataset(name),) if name else (dataset.ABOUT for dataset in PUBLISHED.values()):
             _describe(about)
         return
     if source is None or to is None:

@@ -8,16 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from harmofl.cli.options import bar, interruptible
+from harmofl.cli.options import Settings, bar, interruptible
 from harmofl.errors import ConfigError
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Federations between buildings: keys, server, sites.")
 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Without TLS: whoever is on the way reads and changes all.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
-]
 
 
 @deploy_app.command()
@@ -65,12 +61,12 @@ def serve(
     from harmofl.deployment.folders import ServerFolder
 
     ServerFolder.open(folder)
-    from harmofl.deployment.server import serve
+    from harmofl.deployment.server import run_server
     from harmofl.report.console import result_table
 
     _log()
     with interruptible(lambda: f"; go on with `harmofl deploy serve {folder}`"):
-        result = serve(folder, insecure)
+        result = run_server(folder, insecure)
     console = Console()
     console.print(result_table([result]))
     console.print(f"run folder {folder / 'run'}", soft_wrap=True)
@@ -95,17 +91,17 @@ def join(
         harmofl deploy join deployment/north --data /images/north
     """
     from harmofl.data.layout.reader import check_folder
-    from harmofl.deployment.folders import SiteFolder
+    from harmofl.deployment.folders import SiteKit
 
-    if SiteFolder.open(folder).insecure != insecure:
+    if SiteKit.open(folder).insecure != insecure:
         raise ConfigError(f"{folder}: must agree with --insecure on whether there is TLS; see `insecure` in site.toml")
     check_folder(data)
-    from harmofl.deployment.site_client import join
+    from harmofl.deployment.site_client import run_site
 
     _log()
     given: dict[str, Any] = {"data.cache": cache and str(cache), "run.device": device, "run.threads": threads}
     with interruptible(lambda: "; the same command joins again"), bar("reading") as opening:
-        join(
+        run_site(
             folder,
             data,
             opening,
@@ -122,10 +118,10 @@ def status(folder: Annotated[Path, typer.Argument(help="The server's folder.")])
     Example:
         harmofl deploy status deployment/server
     """
-    from harmofl.deployment.status import status
+    from harmofl.deployment.status import read_status
 
     console = Console()
-    for line in status(folder):
+    for line in read_status(folder):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -140,10 +136,10 @@ def renew(
     Example:
         harmofl deploy renew deployment
     """
-    from harmofl.deployment.certificates import renew
+    from harmofl.deployment.certificates import renew_certificate
 
     console = Console()
-    for line in renew(deployment):
+    for line in renew_certificate(deployment):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -16,7 +16,7 @@ from harmofl.types import STATISTICS, Statistics
 from harmofl.utils.atomic_files import check_writable
 
 if TYPE_CHECKING:
-    from harmofl.inference.evaluate import Assessment
+    from harmofl.inference.evaluate import SiteEvaluation
 
 
 def evaluate(
@@ -49,7 +49,7 @@ def evaluate(
 
     from harmofl.experiment.build import device_of
     from harmofl.experiment.trained_model import TrainedModel
-    from harmofl.inference.evaluate import assess
+    from harmofl.inference.evaluate import evaluate_site
 
     trained, where = TrainedModel.open(model), str(device_of(device))
     with bar("reading") as progress:
@@ -58,7 +58,7 @@ def evaluate(
         found = []
         for k, site in enumerate(sites):
             progress(site.name, k, len(sites))
-            found.append(assess(trained, site, split, cast(Statistics, statistics), batch_size, where))
+            found.append(evaluate_site(trained, site, split, cast(Statistics, statistics), batch_size, where))
     if cases is not None:
         rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
         _write(cases, rows, trained.metric)
@@ -88,7 +88,7 @@ def _by_case(cases: "Sequence[str]", scores: "Sequence[float]") -> dict[str, flo
 
 
 def _write_json(
-    path: Path, found: "Sequence[Assessment]", metric: str, statistics: str, unlike: "Mapping[str, Sequence[str]]"
+    path: Path, found: "Sequence[SiteEvaluation]", metric: str, statistics: str, unlike: "Mapping[str, Sequence[str]]"
 ) -> None:
     from harmofl.utils.atomic_files import storing, strict_json
 

@@ -34,7 +34,7 @@ def export(
     """
     check_model(model)
 
-    from harmofl.inference.export.exporting import export as carry_out
+    from harmofl.inference.export.exporting import export_model as carry_out
 
     chosen = None if formats is None else [one.strip() for one in formats.split(",")]
     with bar("exporting") as progress:

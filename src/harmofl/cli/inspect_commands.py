@@ -138,7 +138,7 @@ def shift(
     from harmofl.analysis.site_shift import measure_shift
     from harmofl.analysis.site_shift.treatments import BANDS
     from harmofl.data import open_federation
-    from harmofl.report.shift_outcome import outcome
+    from harmofl.report.shift_outcome import shift_sentences
     from harmofl.report.shift_page import write_shift
 
     with bar("reading") as progress:
@@ -149,7 +149,7 @@ def shift(
         bands = tuple(dict.fromkeys(band)) if band else BANDS
         found = measure_shift(federation, bands=bands, images=images, repeats=repeats, seed=seed, progress=progress)
     write_shift(found, out)
-    for line in outcome(found):
+    for line in shift_sentences(found):
         print(line)
     print(f"page {out / 'shift.html'}")
 

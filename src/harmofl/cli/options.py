@@ -22,7 +22,13 @@ Unseen = Annotated[
     list[str] | None,
     typer.Option(help="A site that never trains; the chosen model is tested there. May be repeated.", metavar="SITE"),
 ]
+Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
+Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
 Measured = Annotated[bool, typer.Option("--diagnostics", help="Measure drift, dissimilarity and sharpness too.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 
 LISTED = 20

@@ -44,7 +44,7 @@ def predict(
     from harmofl.data.checks.problem import Problem, alike
     from harmofl.experiment.build import device_of
     from harmofl.experiment.trained_model import TrainedModel
-    from harmofl.inference.prediction.predict import predict as carry_out
+    from harmofl.inference.prediction.predict import predict_files as carry_out
     from harmofl.inference.prediction.predictor import Options
 
     where = str(device_of(device))

@@ -9,22 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harmofl.cli.options import Measured, Seed, Size, Unseen, bar, interruptible, parse_size, say
+from harmofl.cli.options import (
+    Config,
+    Data,
+    Measured,
+    Seed,
+    Settings,
+    Size,
+    Unseen,
+    bar,
+    interruptible,
+    parse_size,
+    say,
+)
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
     from harmofl.experiment.config import Experiment
     from harmofl.experiment.cost_estimate import Forecast
 
-Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
-Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
 Named = Annotated[str | None, typer.Option(help="Which method; `harmofl methods` lists them.")]
 Rounds = Annotated[int | None, typer.Option(help="How many rounds.")]
 Seeded = Annotated[int | None, typer.Option(help="Everything random is derived from it.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
-]
 
 
 def run(
@@ -55,7 +61,7 @@ def run(
 
         harmofl run --resume runs/demo --dashboard --log tensorboard
     """
-    from harmofl.experiment.run_dir import Journal
+    from harmofl.experiment.run_dir import RunDir
 
     if resume is not None and any(
         given is not None
@@ -65,11 +71,11 @@ def run(
             "--resume takes the run as it was begun; of other options only --dashboard and --log may stand beside it"
         )
     if resume is not None:
-        chosen, folder = None, Journal.open(resume).folder
+        chosen, folder = None, RunDir.open(resume).folder
     else:
         chosen = _experiment(config, data, method, rounds, seed, size, unseen, setting, diagnostics)
         folder = out or _default_folder(chosen)
-        Journal.refuse_used(folder)
+        RunDir.refuse_used(folder)
 
     from harmofl.experiment import trainer
     from harmofl.experiment.trackers import Watches, writers
@@ -79,7 +85,7 @@ def run(
 
     start = partial(trainer.run, chosen, folder) if chosen else partial(trainer.resume, folder)
     others = writers(log or [], folder)
-    shown = Dashboard(Journal(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
+    shown = Dashboard(RunDir(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
     with interruptible(lambda: _how_to_go_on(folder)), shown:
         result = start(Watches(shown, *others))
     report = write_report([folder], folder / "report.html")
@@ -141,10 +147,10 @@ def plan(
     """
     chosen = _experiment(config, data, method, rounds, None, size, unseen, setting)
 
-    from harmofl.experiment.cost_estimate import forecast
+    from harmofl.experiment.cost_estimate import estimate_cost
 
     with bar("plan:") as progress:
-        found = forecast(chosen, progress, budget, say)
+        found = estimate_cost(chosen, progress, budget, say)
     for line in _planned(found, budget):
         print(line)
     if chosen.run.diagnostics:

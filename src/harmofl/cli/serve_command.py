@@ -33,10 +33,10 @@ def serve_model(
     from harmofl.experiment.build import device_of
     from harmofl.experiment.trained_model import TrainedModel
     from harmofl.inference.prediction.predictor import Options, Predictor
-    from harmofl.inference.serving.http_server import serve
+    from harmofl.inference.serving.http_server import serve_app
     from harmofl.inference.serving.service import Limits, make_app
 
     torch.set_num_threads(threads)
     predictor = Predictor(TrainedModel.open(model), Options(site=site, device=str(device_of(device))))
     app = make_app(predictor, model.resolve().name, Limits(max_mb, max_pixels), host)
-    serve(app, host, port)
+    serve_app(app, host, port)

@@ -14,7 +14,7 @@ from harmofl.cli.options import Seed, bar
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harmofl.analysis.diagnostics.records import Record
+    from harmofl.analysis.diagnostics.records import DiagnosticsRecord
 
 SHOWN = 10
 """Rounds that the table has unless all are asked for."""
@@ -46,8 +46,8 @@ def diagnostics(
     Example:
         harmofl diagnostics runs/nuclei-harmofl-seed0 runs/nuclei-fedavg-seed0 --picture theory.svg --csv theory.csv
     """
-    from harmofl.analysis.diagnostics.records import read, told
-    from harmofl.experiment.run_dir import Journal
+    from harmofl.analysis.diagnostics.records import read_diagnostics, told
+    from harmofl.experiment.run_dir import RunDir
     from harmofl.report.diagnostics_charts import FILE, chart
 
     if picture is not None and picture.suffix.lower() not in (".svg", ".png"):
@@ -55,8 +55,8 @@ def diagnostics(
     labels = _labels(runs)
     for folder in runs:
         if not (folder / FILE).is_file():
-            Journal.open(folder)
-    records = {label: read(folder / FILE) for label, folder in zip(labels, runs, strict=True)}
+            RunDir.open(folder)
+    records = {label: read_diagnostics(folder / FILE) for label, folder in zip(labels, runs, strict=True)}
     console = Console()
     for label, own in records.items():
         console.print(_table(label, own, every))
@@ -83,7 +83,7 @@ def _labels(runs: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
-def _table(label: str, records: Sequence["Record"], every: bool) -> Table:
+def _table(label: str, records: Sequence["DiagnosticsRecord"], every: bool) -> Table:
     table = Table(title=escape(label), box=SIMPLE_HEAD, padding=0, collapse_padding=True, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True, min_width=8)
@@ -127,22 +127,22 @@ def landscape(
 
         harmofl landscape runs/fedavg runs/harmofl --out landscape --plane filters --resolution 31 --images 64
     """
-    from harmofl.experiment.run_dir import Journal
+    from harmofl.experiment.run_dir import RunDir
 
-    folders = {label: Journal.open(run).folder for label, run in zip(_labels(runs), runs, strict=True)}
+    folders = {label: RunDir.open(run).folder for label, run in zip(_labels(runs), runs, strict=True)}
 
     from harmofl.analysis.landscape.computing import Asked, compute
-    from harmofl.analysis.landscape.plane import Kind
+    from harmofl.analysis.landscape.plane import PlaneKind
     from harmofl.experiment.build import device_of
-    from harmofl.report.landscape_page import outcome, write_landscape
+    from harmofl.report.landscape_page import landscape_sentences, write_landscape
     from harmofl.utils.hardware import available_cores
 
-    asked = Asked(cast(Kind, plane), resolution, span, images, seed)
+    asked = Asked(cast(PlaneKind, plane), resolution, span, images, seed)
     where = device_of(device)
     threads = workers or (available_cores() if where.type == "cpu" else 1)
     with bar("landscape") as progress:
         found = compute(folders, asked, out / "cache", threads, str(where), progress)
     write_landscape(found, asked, out)
-    for line in outcome(found):
+    for line in landscape_sentences(found):
         print(line)
     print(f"page {out / 'landscape.html'}")

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.comparison.outcomes import Floats, Outcome
+from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison, sites_of
+from harmofl.evaluation.confidence_intervals import Floats
 from harmofl.report.figures import round_axis
 from harmofl.report.scores import metric_words, number
 from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
@@ -23,7 +24,7 @@ def shorten(label: str, most: int = 45) -> str:
     return label if len(label) <= most else f"{label[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def overview(comparison: Comparison) -> Chart:
+def overview_chart(comparison: Comparison) -> Chart:
     """Every method's average, worst site and unseen sites, seed by seed, from the best average down."""
     everywhere = [
         o for o in comparison.outcomes if not comparison.left_out or len(o.sites) == len(sites_of(comparison))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.comparison.charts import curves, overview
+from harmofl.comparison.charts import curves, overview_chart
 from harmofl.comparison.gains import cost_against_gain, site_differences
 from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import COSTS, Comparison, header, mean_and_spread, rows, sites_of
@@ -34,7 +34,7 @@ def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = No
     Raises:
         StorageError: if something cannot be written.
     """
-    first = overview(comparison)
+    first = overview_chart(comparison)
     for kind in ("png", "svg"):
         write_atomic(out / f"comparison.{kind}", vega.picture(first, kind))
     found = [swept, first, curves(comparison), site_differences(comparison)]
@@ -51,7 +51,7 @@ def _render(comparison: Comparison, charts: Sequence[Chart], costs: Sequence[Cha
     sites = list(dict.fromkeys(row["site"] for row in curve.rows)) if curve else []
     return template_of("comparison.html", chart=live).render(
         title=f"Comparison of {len(comparison.outcomes)} methods at {len(sites_of(comparison))} sites",
-        outcome=outcome(comparison),
+        outcome=comparison_headline(comparison),
         tables=_tables(comparison),
         notes=[note for note in comparison.notes if note not in comparison.failed],
         failed=comparison.failed,
@@ -76,7 +76,7 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[list[Cell]]]]:
     return [(comparison.title[:1].upper() + comparison.title[1:], scores), ("What each method takes", costs)]
 
 
-def outcome(comparison: Comparison) -> str:
+def comparison_headline(comparison: Comparison) -> str:
     """In a few sentences: which method is best, and whether by more than chance."""
     whole = len(sites_of(comparison))
     known = [

@@ -9,7 +9,7 @@ from rich.console import Console
 from harmofl.data.manifest import read_info
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.config import Experiment, validated
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trainer import resume, run
 from harmofl.ingest.synthetic.federation import origin, write_federation
 from harmofl.report import write_report
@@ -62,7 +62,7 @@ def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: b
     for method in METHODS:
         experiment, folder = demo_experiment(data, method, rounds, seed, diagnostics, unseen), out / method
         with Terminal() as terminal:
-            if Journal(folder).config_path.exists():
+            if RunDir(folder).config_path.exists():
                 _check_same(experiment, folder)
                 results.append(resume(folder, terminal))
             else:
@@ -118,7 +118,7 @@ def _draw(data: Path, seed: int) -> None:
 def _check_same(experiment: Experiment, folder: Path) -> None:
     from harmofl.experiment.config import load_experiment
 
-    earlier = load_experiment(Journal(folder).config_path, {})
+    earlier = load_experiment(RunDir(folder).config_path, {})
     if (before := _asked(earlier)) != _asked(experiment):
         raise RunError(f"{folder}: holds a demo {before}; choose another --out, or delete the folder")
 

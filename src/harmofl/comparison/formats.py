@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harmofl.comparison.outcomes import Floats, Outcome
+from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison, header, rows
 from harmofl.comparison.statistics import Difference
+from harmofl.evaluation.confidence_intervals import Floats
 from harmofl.utils.atomic_files import strict_json, write_atomic
 
 

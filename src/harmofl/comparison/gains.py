@@ -6,13 +6,13 @@ from typing import Any
 
 from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shaped, shorten
 from harmofl.comparison.score_table import Comparison, sites_of
-from harmofl.comparison.statistics import Difference, at, corrected, difference
+from harmofl.comparison.statistics import Difference, at, corrected, method_difference
 from harmofl.report.scores import metric_words
 from harmofl.report.vega import Chart
 
 MOST_DIFFERENCES = 300
 """More pairs of method and site than this have no chart of their own."""
-Row = Mapping[str, Any]
+GainRow = Mapping[str, Any]
 
 
 def site_differences(comparison: Comparison) -> Chart | None:
@@ -25,7 +25,7 @@ def site_differences(comparison: Comparison) -> Chart | None:
     for site in (*sites_of(comparison), *comparison.unseen):
         for other in others:
             if all(site in (*o.sites, *o.unseen) for o in (other, base)):
-                found = difference(at(other, [site]), at(base, [site]))
+                found = method_difference(at(other, [site]), at(base, [site]))
                 where = f"{site} (unseen)" if site in comparison.unseen else site
                 known += [(labelled(other), where, found)] if found else []
     fair = corrected([found for _, _, found in known])
@@ -92,7 +92,7 @@ def cost_against_gain(comparison: Comparison) -> list[Chart]:
     ]
 
 
-def _cost_chart(comparison: Comparison, rows: Sequence[Row], field: str, title: str, word: str) -> Chart:
+def _cost_chart(comparison: Comparison, rows: Sequence[GainRow], field: str, title: str, word: str) -> Chart:
     x = {"field": field, "type": "quantitative", "title": title}
     y = {"type": "quantitative", "title": f"gain over {shorten(comparison.baseline, 24)}"}
     tooltip: list[dict[str, Any]] = [{"field": "method"}]

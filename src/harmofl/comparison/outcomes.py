@@ -6,17 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harmofl.comparison.plan import Job
 from harmofl.comparison.variants import Variant
 from harmofl.errors import RunError
-from harmofl.evaluation.confidence_intervals import Cases
+from harmofl.evaluation.confidence_intervals import Cases, Floats
 from harmofl.evaluation.metrics import numbered
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.methods import METHODS
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
     """
     found: dict[str, dict[int, list[_Finished]]] = {job.variant.label: {} for job in jobs}
     for job in jobs:
-        journal = Journal(job.folder)
+        journal = RunDir(job.folder)
         if journal.result_path.exists():
             found[job.variant.label].setdefault(job.seed, []).append(_finished(job, journal))
     complete = {label: _complete(by_seed) for label, by_seed in found.items()}
@@ -142,7 +139,7 @@ class _Finished:
         return {site: _number(values[self.result["main_metric"]]) for site, values in scores.items()}
 
 
-def _finished(job: Job, journal: Journal) -> _Finished:
+def _finished(job: Job, journal: RunDir) -> _Finished:
     found = _Finished(job, journal.result(), journal.cases(), journal.records())
     try:
         sites = [*found.tested, *found.unseen]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from harmofl.comparison.variants import Variant
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.config import Experiment, changed, load_experiment, resolved, validated
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.methods import make_method
 from harmofl.utils.hardware import available_cores
 
@@ -34,7 +34,7 @@ class Job:
     experiment: Experiment
 
 
-def plan(
+def plan_jobs(
     base: Experiment,
     variants: Sequence[Variant],
     seeds: Sequence[int],
@@ -107,7 +107,7 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: must be a folder for runs and tables, but is a file; choose another --out")
     for job in jobs:
-        journal = Journal(job.folder)
+        journal = RunDir(job.folder)
         if not journal.config_path.exists():
             continue
         ran = load_experiment(journal.config_path, {})
@@ -131,7 +131,7 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     return ""
 
 
-def default_workers(base: Experiment) -> int:
+def workers_for_runs(base: Experiment) -> int:
     """How many runs at a time: one a GPU, or as many as there are cores for their threads."""
     if base.run.device.startswith("cuda") or base.run.device == "auto":
         import torch

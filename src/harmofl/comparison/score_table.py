@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harmofl.comparison.outcomes import Floats, Outcome
-from harmofl.comparison.statistics import FEWEST_SEEDS, Difference, at, corrected, difference
+from harmofl.comparison.outcomes import Outcome
+from harmofl.comparison.statistics import FEWEST_SEEDS, Difference, at, corrected, method_difference
+from harmofl.evaluation.confidence_intervals import Floats
 from harmofl.report.scores import Cell
 
 
@@ -101,9 +102,9 @@ def compare(
     """Put outcomes side by side; without a finished run of the baseline there are no differences."""
     base = next((outcome for outcome in outcomes if outcome.variant.label == baseline), None)
     others = [None if base is None or outcome is base else outcome for outcome in outcomes]
-    differences = [difference(other, base) if other and base else None for other in others]
+    differences = [method_difference(other, base) if other and base else None for other in others]
     unseen = [
-        difference(at(other, other.unseen), at(base, base.unseen)) if other and other.unseen and base else None
+        method_difference(at(other, other.unseen), at(base, base.unseen)) if other and other.unseen and base else None
         for other in others
     ]
     found, found_unseen = corrected(differences), corrected(unseen)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from harmofl.comparison.plan import Job, check_earlier, plan
+from harmofl.comparison.plan import Job, check_earlier, plan_jobs
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import Told, carry_out, try_first
-from harmofl.data.checks.quick_checks import Tell
 from harmofl.errors import ConfigError, TrainingError
 from harmofl.experiment.config import Experiment
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.methods import METHODS
+from harmofl.types import Tell
 from harmofl.utils.atomic_files import write_atomic
 
 Spans = Mapping[str, tuple[float, float]]
@@ -25,7 +25,7 @@ Spans = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """One try.
 
     Args:
@@ -50,7 +50,7 @@ def spans(base: Experiment, variant: Variant) -> Spans:
 
 def search(
     base: Experiment, variants: Sequence[Variant], trials: int, out: Path, say: Tell | None = None
-) -> dict[str, list[Trial]]:
+) -> dict[str, list[SearchTrial]]:
     """Try every method `trials` times and write the best of each to `tuned.toml`.
 
     The first try is the method as it comes; the others are drawn by optuna's TPE from the tries before. Only validation
@@ -63,7 +63,7 @@ def search(
     optuna = _optuna()
     if trials < 1:
         raise ConfigError(f"--trials must be at least 1, got {trials}")
-    found: dict[str, list[Trial]] = {}
+    found: dict[str, list[SearchTrial]] = {}
     with Bar(base.training.rounds * trials * len(variants)) as bar:
         for index, variant in enumerate(variants):
             offset = base.training.rounds * trials * index
@@ -86,7 +86,7 @@ def search(
     return found
 
 
-def _any_came_through(tried: Sequence[Trial]) -> bool:
+def _any_came_through(tried: Sequence[SearchTrial]) -> bool:
     return any(not np.isnan(trial.score) for trial in tried)
 
 
@@ -94,7 +94,7 @@ def _state(optuna: Any, failed: bool) -> Any:
     return optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
 
 
-def _score(trial: Trial) -> float:
+def _score(trial: SearchTrial) -> float:
     return -np.inf if np.isnan(trial.score) else trial.score
 
 
@@ -125,15 +125,15 @@ def _try(
     out: Path,
     told: Told,
     say: Tell | None,
-) -> Trial:
+) -> SearchTrial:
     named = Variant(f"{variant.label}-try-{number}", variant.method, {**variant.changes, **changes})
-    jobs: list[Job] = plan(base, [named], [base.run.seed], out)
+    jobs: list[Job] = plan_jobs(base, [named], [base.run.seed], out)
     check_earlier(jobs, out)
     if number == 0:
         try_first(jobs, say)
     failed = carry_out(jobs, 1, told)
     if failed:
-        return Trial(variant, changes, float("nan"), failed[0][1])
-    result = Journal(jobs[0].folder).result()
+        return SearchTrial(variant, changes, float("nan"), failed[0][1])
+    result = RunDir(jobs[0].folder).result()
     scores = [values[result["main_metric"]] for values in result["val"].values()]
-    return Trial(variant, changes, float(np.mean([np.nan if s is None else s for s in scores])))
+    return SearchTrial(variant, changes, float(np.mean([np.nan if s is None else s for s in scores])))

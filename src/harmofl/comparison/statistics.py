@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harmofl.comparison.outcomes import Outcome
-from harmofl.evaluation.confidence_intervals import Cases, estimate, holm
+from harmofl.evaluation.confidence_intervals import Cases, holm, interval_estimate
 
 FEWEST_SEEDS = 3
 """With fewer, nothing is called clear: what seeds do is then hardly known, or not at all."""
@@ -39,7 +39,7 @@ class Difference:
         return self.seeds >= FEWEST_SEEDS and self.p < 0.05
 
 
-def difference(method: Outcome, baseline: Outcome) -> Difference | None:
+def method_difference(method: Outcome, baseline: Outcome) -> Difference | None:
     """The paired difference: the same seeds, the same test cases; None where the two share no seed.
 
     One number is the mean over sites, of the mean over groups (classes, for balanced accuracy), of the mean over cases.
@@ -49,7 +49,7 @@ def difference(method: Outcome, baseline: Outcome) -> Difference | None:
         return None
     ours, theirs = ([outcome.seeds.index(s) for s in common] for outcome in (method, baseline))
     pairs = [(method.cases[site], baseline.cases[site]) for site in method.sites]
-    found = estimate([Cases(a.scores[ours] - b.scores[theirs], a.groups, a.patients) for a, b in pairs])
+    found = interval_estimate([Cases(a.scores[ours] - b.scores[theirs], a.groups, a.patients) for a, b in pairs])
     by_seed = method.average[ours] - baseline.average[theirs]
     return Difference(found.mean, *found.interval, int(np.sum(by_seed > 0)), len(common), found.p)
 

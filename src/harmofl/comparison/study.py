@@ -6,15 +6,15 @@ from pathlib import Path
 
 from harmofl.comparison.formats import write_tables
 from harmofl.comparison.outcomes import collect
-from harmofl.comparison.plan import Budget, Job, check_earlier, default_workers, plan
+from harmofl.comparison.plan import Budget, Job, check_earlier, plan_jobs, workers_for_runs
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.score_table import Comparison, compare
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
-from harmofl.data.checks.quick_checks import Tell
 from harmofl.data.layout.reader import read_layout
 from harmofl.errors import ConfigError, TrainingError
 from harmofl.experiment.config import Experiment
+from harmofl.types import Tell
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Study:
             raise ConfigError(
                 "--leave-one-site-out tests every site unseen in turn; leave --unseen and data.unseen out"
             )
-        found = plan(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
+        found = plan_jobs(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
         if not found:
             names = ", ".join(variant.label for variant in self.variants)
             raise ConfigError(f"--leave-one-site-out: {names} has no model for a site that is not there; add a method")
@@ -94,7 +94,7 @@ def carry_out_study(study: Study, say: Tell | None = None) -> Comparison:
     check_earlier(jobs, study.out)
     try_first(jobs, say)
     with Bar(sum(job.experiment.training.rounds for job in jobs)) as told:
-        failed = carry_out(jobs, study.workers or default_workers(study.base), told)
+        failed = carry_out(jobs, study.workers or workers_for_runs(study.base), told)
     metric, outcomes = collect(jobs)
     if not outcomes:
         raise TrainingError(f"{study.out}: no run came to its end; the first: {failed[0][1]}")

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.comparison.plan import Job
-from harmofl.data.checks.quick_checks import Tell, tell_understood
+from harmofl.data.checks.quick_checks import tell_understood
 from harmofl.data.layout.reader import read_layout, settle
 from harmofl.errors import HarmoFLError
 from harmofl.experiment.config import Experiment
-from harmofl.experiment.run_dir import Journal, RoundRecord
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import Watch, resume, run
+from harmofl.types import Tell
 from harmofl.utils.atomic_files import storing
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
@@ -33,9 +34,9 @@ def try_first(jobs: Sequence[Job], say: Tell | None = None) -> None:
     Raises:
         HarmoFLError: one line about what does not hold.
     """
-    new = [job for job in jobs if not Journal(job.folder).config_path.exists() and not _has_result(job)]
+    new = [job for job in jobs if not RunDir(job.folder).config_path.exists() and not _has_result(job)]
     if new:
-        Trial.prepare(new[0].experiment, lambda site, done, total: None, None, say)
+        Setup.prepare(new[0].experiment, lambda site, done, total: None, None, say)
     elif say and (begun := [job for job in jobs if not _has_result(job)]):
         experiment = begun[0].experiment
         files = settle(
@@ -47,7 +48,7 @@ def try_first(jobs: Sequence[Job], say: Tell | None = None) -> None:
 
 
 def _has_result(job: Job) -> bool:
-    return Journal(job.folder).result_path.exists()
+    return RunDir(job.folder).result_path.exists()
 
 
 def carry_out(jobs: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
@@ -132,7 +133,7 @@ def _begin(devices: Any) -> None:
 def _one(tables: dict[str, Any], folder: Path, watch: Watch | None = None) -> str:
     """Run or go on with one experiment; returns what went wrong."""
     try:
-        if Journal(folder).config_path.exists():
+        if RunDir(folder).config_path.exists():
             resume(folder, watch)
         else:
             with storing(folder.parent):

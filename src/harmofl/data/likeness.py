@@ -11,7 +11,7 @@ from harmofl.data.layout.site_files import is_volume
 
 
 @dataclass(frozen=True)
-class Seen:
+class HeaderFacts:
     """What an image is before it is resized.
 
     Args:
@@ -27,7 +27,7 @@ class Seen:
     bits: int
 
 
-def seen_in(path: Path) -> Seen:
+def seen_in(path: Path) -> HeaderFacts:
     """What a file is, by its header.
 
     Raises:
@@ -35,10 +35,10 @@ def seen_in(path: Path) -> Seen:
     """
     header = read_header(path, turned=False)
     bits = re.search(r"(\d+) bit", header.kind)
-    return Seen(header.size, is_volume(path.name), header.colour, 16 if bits and int(bits[1]) > 8 else 8)
+    return HeaderFacts(header.size, is_volume(path.name), header.colour, 16 if bits and int(bits[1]) > 8 else 8)
 
 
-def unlike(seen: Seen, card: Mapping[str, Any], *, resized: bool = True, hint: str = "") -> Iterator[str]:
+def unlike(seen: HeaderFacts, card: Mapping[str, Any], *, resized: bool = True, hint: str = "") -> Iterator[str]:
     """In what an image differs from those of training, and what is done about it.
 
     Args:

@@ -18,7 +18,7 @@ QUICK = 32
 """So many photographs are worked on in one go: one takes less than a millisecond, about as long as changing threads."""
 
 
-def default_workers() -> int:
+def workers_for_files() -> int:
     """As many as this process may use cores, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores))
@@ -36,7 +36,7 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int | None = N
     Raises:
         Whatever `work` raises, when its turn has come; what has not begun is then left.
     """
-    workers = workers or default_workers()
+    workers = workers or workers_for_files()
     if workers == 1:
         yield from map(work, items)
         return

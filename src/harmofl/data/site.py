@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.checks.problem import refuse
-from harmofl.data.checks.quick_checks import Tell, tell_understood
+from harmofl.data.checks.quick_checks import tell_understood
 from harmofl.data.checks.structure import reading_problems, structure_problems
-from harmofl.data.decoding.assembly import Arrays, Built, Progress, assemble, check_fits
+from harmofl.data.decoding.assembly import Arrays, Built, assemble, check_fits
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.joined import Joined
@@ -18,7 +18,7 @@ from harmofl.data.layout.reader import common_size, read_layout, settle
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_volume
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.federated.batch import Batch
-from harmofl.types import Levels, Task
+from harmofl.types import Levels, Progress, Task, Tell
 from harmofl.utils.seeding import rng
 
 

@@ -126,7 +126,7 @@ def _day(certificate: x509.Certificate) -> str:
     return certificate.not_valid_after_utc.date().isoformat()
 
 
-def renew(deployment: Path) -> list[str]:
+def renew_certificate(deployment: Path) -> list[str]:
     """Replace the server's certificate by one of the same authority, host and key, so that sites need no new files.
 
     Where the authority's own certificate would expire before it, that is replaced too, here and in the folders of

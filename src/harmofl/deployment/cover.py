@@ -9,7 +9,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from scipy.special import ndtri
 
-from harmofl.deployment.folders import SiteFolder
+from harmofl.deployment.folders import SiteKit
 from harmofl.errors import TrainingError
 from harmofl.experiment.config import PrivacyTable
 from harmofl.experiment.privacy_policy import noise_of
@@ -30,7 +30,7 @@ class Cover:
         small: whether moves are sent in bfloat16.
     """
 
-    place: SiteFolder
+    place: SiteKit
     key: ec.EllipticCurvePrivateKey
     table: PrivacyTable
     small: bool = False
@@ -63,10 +63,10 @@ class Cover:
         covered = masked(update.weights, self.place.name, self.key, peers, label)
         return replace(update, weights=covered, extras={})  # no mask covers an amplitude that is sent again
 
-    def _normals(self, update: ClientUpdate, run: str, round_number: int) -> "Normals":
+    def _normals(self, update: ClientUpdate, run: str, round_number: int) -> "SecretNormals":
         """The same for the same update, so that an answer sent twice tells nothing more."""
         label = label_of(f"noise {run}", [update.site], Broadcast(round_number, update.weights))
-        return Normals(secret_of(self.key), label)
+        return SecretNormals(secret_of(self.key), label)
 
     def _check(self, among: Sequence[str]) -> None:
         name, sites = self.place.name, set(among)
@@ -93,7 +93,7 @@ class Cover:
         write_atomic(path, strict_json({**answered, str(round_number): label}).encode())
 
 
-class Normals:
+class SecretNormals:
     """Standard normal numbers that nobody can foretell without the secret.
 
     Args:

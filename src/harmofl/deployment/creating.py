@@ -13,7 +13,7 @@ from harmofl.deployment.folders import refuse_method, split_address
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
-from harmofl.experiment.setup import draw
+from harmofl.experiment.setup import draw_sites
 from harmofl.methods import make_method
 from harmofl.utils.atomic_files import storing
 
@@ -114,7 +114,7 @@ def _check_experiment(experiment: Experiment, sites: Sequence[str], count: int) 
     method = make_method(options.pop("name"), options)
     refuse_method(method, experiment.method["name"])
     check_method(experiment, method)
-    drawn = len(draw(experiment, len(sites), 1))
+    drawn = len(draw_sites(experiment, len(sites), 1))
     if experiment.privacy.masks and min(count, drawn) < experiment.privacy.sites:
         raise ConfigError(
             f"privacy.masks: at least {experiment.privacy.sites} sites (privacy.sites) must make a round, got {drawn} "

@@ -65,7 +65,7 @@ class ServerFolder:
 
 
 @dataclass(frozen=True)
-class SiteFolder:
+class SiteKit:
     """What a site needs.
 
     Args:
@@ -87,7 +87,7 @@ class SiteFolder:
     keys: Mapping[str, bytes]
 
     @classmethod
-    def open(cls, folder: Path) -> "SiteFolder":
+    def open(cls, folder: Path) -> "SiteKit":
         """Read it; ConfigError for the first thing that does not hold."""
         path = folder / "site.toml"
         table = _table(path, {"name": str, "server": str, "insecure": bool})

@@ -27,9 +27,9 @@ from harmofl.evaluation.metrics import MAIN_METRIC, improves, summarize
 from harmofl.experiment.build import build_model
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, resolved, to_toml
-from harmofl.experiment.privacy_policy import check_method, check_model, statement, tells_statistics
-from harmofl.experiment.run_dir import Journal, RoundRecord
-from harmofl.experiment.setup import check_metric, draw
+from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
+from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.setup import check_metric, draw_sites
 from harmofl.federated.client import Training
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, num_bytes
@@ -53,7 +53,7 @@ class Named:
     name: str
 
 
-def serve(folder: Path, insecure: bool = False) -> dict[str, Any]:
+def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
     """Hold a federation: wait for sites, train, and go on from the last round if it was begun before.
 
     Args:
@@ -74,7 +74,7 @@ def serve(folder: Path, insecure: bool = False) -> dict[str, Any]:
     certificate = None if insecure else Certificate(folder / "cert.pem", folder / "key.pem")
     run = folder / "run"
     if (run / "result.json").exists():
-        return Journal.open(run).result()
+        return RunDir.open(run).result()
     for line in check_dates(certificate.certificate, RENEW) if certificate else ():
         log.warning(line)
     with Hub(host, port, place.keys, certificate) as hub:
@@ -136,7 +136,7 @@ class Server:
         """What the sites say of themselves, or what they said when the run began."""
         run = self.place.folder / "run"
         if (run / "config.toml").exists():
-            card = Journal.open(run).card()
+            card = RunDir.open(run).card()
             if card.get("fingerprint") != self.digest:
                 raise ConfigError(
                     f"{self.place.folder}: experiment.toml must be that with which {run} was begun, but is not; "
@@ -190,14 +190,14 @@ class Server:
         self.greet(card)
         return sorted(name for name in self.hub.connected() if name in self.described and name not in self.refused)
 
-    def journal(self, first: Mapping[str, Any]) -> Journal:
+    def journal(self, first: Mapping[str, Any]) -> RunDir:
         """The run folder, made if there is none."""
         self.experiment = resolved(self.experiment, first["task"])
         check_metric(self.experiment, first["task"])
         torch.set_num_threads(self.experiment.run.threads)
         run = self.place.folder / "run"
         if (run / "config.toml").exists():
-            return Journal.open(run)
+            return RunDir.open(run)
         card = {
             "task": first["task"],
             "classes": list(first["classes"]),
@@ -215,9 +215,9 @@ class Server:
             "fingerprint": self.digest,
             "run": self.run,
         }
-        return Journal.create(run, to_toml(self.experiment, {"harmofl": VERSION}), card)
+        return RunDir.create(run, to_toml(self.experiment, {"harmofl": VERSION}), card)
 
-    def train(self, journal: Journal) -> dict[str, Any]:
+    def train(self, journal: RunDir) -> dict[str, Any]:
         """All rounds that are not done yet, then the test."""
         card, experiment = journal.card(), self.experiment
         options = dict(experiment.method)
@@ -225,7 +225,7 @@ class Server:
         refuse_method(method, experiment.method["name"])
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
         check_method(experiment, method)
-        check_model(experiment.privacy, method, model)
+        check_model_privacy(experiment.privacy, method, model)
         for line in statement(experiment, method, deployed=True):
             log.info(line)
         training = Training(model=model, loss=LOSSES[experiment.training.loss or ""], optimizer=torch.optim.SGD)
@@ -248,12 +248,12 @@ class Server:
         return self.finish(journal, card, checkpoint, method, training)
 
     def round(
-        self, method: FedAvg, training: Training, journal: Journal, card: Mapping[str, Any], before: Checkpoint
+        self, method: FedAvg, training: Training, journal: RunDir, card: Mapping[str, Any], before: Checkpoint
     ) -> tuple[Checkpoint, RoundRecord]:
         """Train, aggregate, validate; sites without a good answer in time are left out and recorded."""
         begin, number = time.perf_counter(), before.server.round + 1
         names = sorted(self.place.keys)
-        drawn = [names[k] for k in draw(self.experiment, len(names), number)]
+        drawn = [names[k] for k in draw_sites(self.experiment, len(names), number)]
         there, line, server, updates = self.trained(method, training, card, before.server, drawn)
         out = {name: self._absence(name) for name in drawn if name not in there} | line.left_out
         for reason in out.values():
@@ -388,7 +388,7 @@ class Server:
         return False
 
     def finish(
-        self, journal: Journal, card: Mapping[str, Any], checkpoint: Checkpoint, method: FedAvg, training: Training
+        self, journal: RunDir, card: Mapping[str, Any], checkpoint: Checkpoint, method: FedAvg, training: Training
     ) -> dict[str, Any]:
         """Test the chosen model at the sites, once; tell them that all is done."""
         if not checkpoint.best_round:

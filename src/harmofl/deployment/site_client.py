@@ -17,11 +17,11 @@ from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates
 from harmofl.deployment.cover import Cover
 from harmofl.deployment.descriptions import STATISTICS
-from harmofl.deployment.folders import SiteFolder, experiment_of
+from harmofl.deployment.folders import SiteKit, experiment_of
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
 from harmofl.experiment.client_states import read_state, write_state
 from harmofl.experiment.privacy_policy import statement, tells_statistics
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
 from harmofl.models.bn_calibration import as_lists, of_site
@@ -32,7 +32,7 @@ VERSION = version("harmofl")
 Opening = Callable[[str, int, int], None]
 
 
-def join(
+def run_site(
     folder: Path,
     data: Path,
     opening: Opening = lambda site, done, total: None,
@@ -53,7 +53,7 @@ def join(
     Raises:
         HarmoFLError: one line about the first thing that does not hold.
     """
-    place = SiteFolder.open(folder)
+    place = SiteKit.open(folder)
     ask = "ask who made the folders for a new one, of harmofl deploy renew"
     for line in check_dates(folder / "ca.pem", ask) if place.authority else ():
         log.warning(line)
@@ -61,7 +61,7 @@ def join(
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
-        trial = Trial.prepare(experiment.model_copy(update={"privacy": stricter}), opening, None, log.info)
+        trial = Setup.prepare(experiment.model_copy(update={"privacy": stricter}), opening, None, log.info)
         cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
         desk = Desk(place, digest, trial, _site_of(trial, place, force), cover)
         for line in statement(trial.experiment, trial.method, deployed=True):
@@ -71,7 +71,7 @@ def join(
         log.info("the federation is over")
 
 
-def _site_of(trial: Trial, place: SiteFolder, force: bool) -> Site:
+def _site_of(trial: Setup, place: SiteKit, force: bool) -> Site:
     name, sites = place.name, {site.name: site for site in trial.federation.sites}
     if name in sites:
         return sites[name]
@@ -103,9 +103,9 @@ class Desk:
         head: of the message that is being answered.
     """
 
-    place: SiteFolder
+    place: SiteKit
     digest: str
-    trial: Trial
+    trial: Setup
     site: Site
     cover: Cover
     over: bool = False

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from harmofl.deployment.folders import ServerFolder
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 
 
-def status(folder: Path) -> list[str]:
+def read_status(folder: Path) -> list[str]:
     """How far a federation is, in lines for a person, from what its server has recorded.
 
     Raises:
@@ -16,7 +16,7 @@ def status(folder: Path) -> list[str]:
     place, run = ServerFolder.open(folder), folder / "run"
     if not (run / "config.toml").exists():
         return [f"no round yet; waiting for {', '.join(sorted(place.keys))}"]
-    journal = Journal.open(run)
+    journal = RunDir.open(run)
     records, total = journal.records(), load_experiment(run / "config.toml", {}).training.rounds
     if not records:
         return [f"round 1 of {total} is under way"]

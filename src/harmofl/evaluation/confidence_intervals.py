@@ -91,7 +91,7 @@ def interval(cases: CaseScores) -> tuple[float, float]:
     return max((score + a / 2 - reach) / (1 + a), 0.0), min((score + a / 2 + reach) / (1 + a), 1.0)
 
 
-def estimate(sites: Sequence[Cases]) -> Estimate:
+def interval_estimate(sites: Sequence[Cases]) -> Estimate:
     """The mean over sites, groups and cases, of scores or of differences of scores.
 
     With one seed the variance is that over patients alone, and says nothing of another seed. A site with one patient

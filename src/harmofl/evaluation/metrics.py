@@ -22,7 +22,7 @@ CASE_METRICS: Final[dict[Task, tuple[str, ...]]] = {
 }
 """The scores that are means over single cases, so that methods can be compared case by case."""
 
-Floats = NDArray[np.floating[Any]]
+FloatArray = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
 
 
@@ -75,7 +75,7 @@ def summarize(scores: Mapping[str, float]) -> Summary:
     return Summary(float(values.mean()), known[worst], worst, std)
 
 
-def classification_scores(probabilities: Floats, targets: Labels) -> dict[str, float]:
+def classification_scores(probabilities: FloatArray, targets: Labels) -> dict[str, float]:
     """Accuracy, balanced accuracy and area under the ROC curve.
 
     The predicted class is the most probable, the first of equals. Balanced accuracy is the mean recall of
@@ -106,7 +106,7 @@ def classification_scores(probabilities: Floats, targets: Labels) -> dict[str, f
     }
 
 
-def _auc(probabilities: Floats, targets: Labels) -> float:
+def _auc(probabilities: FloatArray, targets: Labels) -> float:
     present = np.unique(targets)
     if len(present) < 2 or not np.isfinite(probabilities).all():
         return math.nan
@@ -114,7 +114,7 @@ def _auc(probabilities: Floats, targets: Labels) -> float:
     return float(np.mean([_auc_of(probabilities[:, k], targets == k) for k in classes]))
 
 
-def _auc_of(scores: Floats, positive: NDArray[np.bool_]) -> float:
+def _auc_of(scores: FloatArray, positive: NDArray[np.bool_]) -> float:
     """(R - p (p + 1) / 2) / (p q), R the sum of the ranks of the p positives among p + q; Mann and Whitney 1947."""
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[place]  # equal scores share the mean of their ranks
@@ -186,7 +186,7 @@ def numbered(names: Sequence[str]) -> list[int]:
 
 
 def classification_cases(
-    metric: str, probabilities: Floats, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()
+    metric: str, probabilities: FloatArray, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()
 ) -> CaseScores:
     """Whether each image was classified rightly, 1 or 0, grouped by class for `balanced_accuracy`; or `auc_cases`.
 
@@ -199,7 +199,9 @@ def classification_cases(
     return CaseScores(list(cases), groups, correct, numbered(patients or cases))
 
 
-def auc_cases(probabilities: Floats, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()) -> CaseScores:
+def auc_cases(
+    probabilities: FloatArray, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()
+) -> CaseScores:
     """For every class and image, the share of the images on its other side that it is ranked rightly against.
 
     The mean over the images of the class is its area under the curve, and so is the mean over the others (DeLong et

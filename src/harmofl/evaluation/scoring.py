@@ -84,7 +84,7 @@ def mean_of_batches(outputs: np.ndarray, site: Site, split: str, batching: Batch
 
 
 @torch.no_grad()
-def predict(
+def predict_split(
     model: nn.Module,
     site: Site,
     split: str,

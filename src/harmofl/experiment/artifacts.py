@@ -37,7 +37,7 @@ def sample(
 
     Args:
         site: the site.
-        outputs: what `harmofl.evaluation.scoring.predict` gave for its test split.
+        outputs: what `harmofl.evaluation.scoring.predict_split` gave for its test split.
         cases: the score of every case.
         normalize: the amplitude normalization of the model that the site uses, in evaluation mode, if it has one.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from harmofl.backends import RunRound, sequential
-from harmofl.backends.auto import Measured
+from harmofl.backends.auto import Auto
 from harmofl.backends.processes import Equipment, Workers
 from harmofl.experiment.config import Experiment, Section
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.utils.hardware import available_cores
 
 
@@ -30,23 +30,23 @@ def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
 
 
 @contextmanager
-def runtime(trial: Trial, cache: Path | None) -> Iterator[RunRound]:
+def runtime(trial: Setup, cache: Path | None) -> Iterator[RunRound]:
     """Who carries out the rounds, as the experiment says."""
     count = processes(trial)
     if count < 2:
         yield sequential.run_round
         return
     equip = partial(_equipped, trial.experiment.model_dump(mode="json"), cache)
-    with Workers(equip, count) if trial.experiment.run.workers else Measured(equip, count) as workers:
+    with Workers(equip, count) if trial.experiment.run.workers else Auto(equip, count) as workers:
         yield workers.run_round
 
 
-def processes(trial: Trial) -> int:
+def processes(trial: Setup) -> int:
     """How many train the sites of a round, if it is not the loop: as many as are asked for, or fit."""
     return min(trial.experiment.run.workers or that_fit(trial), len(trial.drawn(1)))
 
 
-def that_fit(trial: Trial) -> int:
+def that_fit(trial: Setup) -> int:
     """One a GPU, or as many as the cores carry at the experiment's number of threads."""
     if trial.training.device.type == "cuda":
         return torch.cuda.device_count()
@@ -58,5 +58,5 @@ def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # each process compiles by itself
     if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
         tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"
-    trial = Trial.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
+    trial = Setup.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
     return Equipment(trial.method, trial.training, {site.name: site for site in trial.training_sites})

@@ -16,7 +16,7 @@ from harmofl.data.transforms import augment, augment_as_released
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.evaluation.losses import LOSSES
 from harmofl.experiment.config import EvaluationTable, Experiment, TrainingTable
-from harmofl.experiment.privacy_policy import check_model, simulated_protection
+from harmofl.experiment.privacy_policy import check_model_privacy, simulated_protection
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import Training, batch_indices
 from harmofl.methods import FedAvg
@@ -65,7 +65,7 @@ def build(
         protect=simulated_protection(experiment),
         drift=experiment.run.diagnostics,
     )
-    check_model(experiment.privacy, method, training.model)
+    check_model_privacy(experiment.privacy, method, training.model)
     _try_out(federation.sites, unseen, training, experiment.evaluation)
     return training
 

@@ -22,7 +22,7 @@ MEMORY = 1 << 30
 """Bytes of states that are held; beyond that, those not used for longest are read anew when their site takes part."""
 
 
-class SiteStates(Mapping[str, ClientState]):
+class ClientStateStore(Mapping[str, ClientState]):
     """Every site's state by its name.
 
     A state that was written stays where it is until a checkpoint names its successor, so that a kill at any moment

@@ -17,12 +17,13 @@ from harmofl.evaluation.scoring import score
 from harmofl.experiment.backend_choice import processes, that_fit
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment
-from harmofl.experiment.run_dir import Journal
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import AMPLITUDE, Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.tensors import num_bytes
-from harmofl.utils.timing import Meter, Progress
+from harmofl.types import Progress
+from harmofl.utils.timing import Meter
 
 T = TypeVar("T")
 BUDGET = 60.0
@@ -93,7 +94,7 @@ class Forecast:
         return self.share < BUSY
 
 
-def forecast(
+def estimate_cost(
     experiment: Experiment, progress: Progress, budget: float = BUDGET, told: Callable[[str], None] | None = None
 ) -> Forecast:
     """Read the images, take a few steps at the largest site, validate a little, and reckon.
@@ -110,7 +111,7 @@ def forecast(
         HarmoFLError: what the run itself would be refused for.
     """
     begin = time.perf_counter()
-    trial = Trial.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total), None, told)
+    trial = Setup.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total), None, told)
     server = trial.start()
     start = time.perf_counter() - begin
     meter = Meter(budget, trial.training.device.type == "cpu", progress)
@@ -153,7 +154,7 @@ def forecast(
     )
 
 
-def _late(trial: Trial, broadcast: Broadcast) -> int:
+def _late(trial: Setup, broadcast: Broadcast) -> int:
     """Bytes of the amplitudes that sites send which do not take part in round 1, but later."""
     first, *later = (trial.drawn(k + 1) for k in range(trial.experiment.training.rounds))
     late = {site.name for drawn in later for site in drawn} - {site.name for site in first}
@@ -189,7 +190,7 @@ class _Steps:
     count: int
 
 
-def _steps(trial: Trial, server: ServerState, meter: Meter) -> _Steps:
+def _steps(trial: Setup, server: ServerState, meter: Meter) -> _Steps:
     """One step of the first round, which also warms up; one of the next, and some more, as far as the budget goes."""
     largest = max(trial.training_sites, key=lambda site: len(site.train))
     batch, opened = min(trial.training.batch_size, len(largest.train)), trial.method.broadcast(server)
@@ -228,7 +229,7 @@ def _line(few: int, low: np.ndarray, more: int = 0, high: np.ndarray | None = No
     return lambda images: fixed + slope * images
 
 
-def _averaging(trial: Trial, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
+def _averaging(trial: Setup, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
     """Pair of seconds for a round's average, and the server after it."""
     updates = [replace(steps.update, site=site.name) for site in trial.drawn(1)]
     count = max(meter.fitting(len(updates), float(steps.average[0])), 1)
@@ -237,14 +238,14 @@ def _averaging(trial: Trial, steps: _Steps, meter: Meter) -> tuple[np.ndarray, S
 
 
 def _train(
-    trial: Trial, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
+    trial: Setup, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
 ) -> tuple[ClientUpdate, ClientState]:
     """One epoch of some of a site's images."""
     fewer = replace(site, train=site.train.first(images))
     return run_client(trial.method, fewer, broadcast, state or {}, replace(trial.training, epochs=1))
 
 
-def _side_by_side(costs: Sequence[np.ndarray], drawn: int, trial: Trial) -> np.ndarray:
+def _side_by_side(costs: Sequence[np.ndarray], drawn: int, trial: Setup) -> np.ndarray:
     """Seconds that a round trains: its sites one after the other, or as far as processes can, beside each other."""
     total: np.ndarray = np.mean(costs, axis=0) * drawn
     if (at_once := min(processes(trial), that_fit(trial))) < 2:
@@ -254,7 +255,7 @@ def _side_by_side(costs: Sequence[np.ndarray], drawn: int, trial: Trial) -> np.n
 
 
 def _validation(
-    trial: Trial, server: ServerState, meter: Meter, step: np.ndarray
+    trial: Setup, server: ServerState, meter: Meter, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Pairs of seconds of the first time, to validate and to test every site; on how many images they were measured.
 
@@ -272,7 +273,7 @@ def _validation(
 
 
 def _validating(
-    trial: Trial, server: ServerState, site: Site, size: int, meter: Meter, most: np.ndarray
+    trial: Setup, server: ServerState, site: Site, size: int, meter: Meter, most: np.ndarray
 ) -> tuple[np.ndarray, Callable[[int], np.ndarray], int]:
     """Pair of seconds of the first time; a pair by images, at most `most` for `size` of them; and images measured."""
     first, _ = meter.time("validation", lambda: _scored(trial, site, server, size))  # imports what scores need
@@ -290,15 +291,15 @@ def _validating(
     return once, _line(size, one, count, more), count
 
 
-def _scored(trial: Trial, site: Site, server: ServerState, images: int) -> Mapping[str, float]:
+def _scored(trial: Setup, site: Site, server: ServerState, images: int) -> Mapping[str, float]:
     fewer = replace(site, val=site.val.first(images))
     return score(trial.predict(fewer, "val", server.weights), fewer, "val")
 
 
-def _keeping(trial: Trial, server: ServerState, state: ClientState, drawn: int) -> tuple[float, int, int]:
+def _keeping(trial: Setup, server: ServerState, state: ClientState, drawn: int) -> tuple[float, int, int]:
     """Seconds to write a round's checkpoint and, every other time, a best model; bytes on disk and of states held."""
     with tempfile.TemporaryDirectory(prefix="harmofl-") as folder:
-        journal = Journal.create(Path(folder) / "run", "", {})
+        journal = RunDir.create(Path(folder) / "run", "", {})
         journal.states.keep(1, {site.name: state for site in trial.drawn(1)})
         begin = time.perf_counter()
         journal.save(Checkpoint(server))

@@ -14,14 +14,14 @@ from harmofl.federated.messages import AMPLITUDE, Broadcast, ClientUpdate
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import mixes
 from harmofl.privacy.accounting import epsilon
-from harmofl.privacy.noise import Noise, share, simulated
+from harmofl.privacy.noise import Noise, noise_share, simulated
 
 
 def noise_of(table: PrivacyTable) -> Noise | None:
     """What is added to an update before it leaves its site; None if nothing is."""
     if table.clip is None:
         return None
-    multiplier = share(table.noise, table.noise_of, table.sites)
+    multiplier = noise_share(table.noise, table.noise_of, table.sites)
     return Noise(clip=table.clip, multiplier=multiplier, amplitude_clip=table.amplitude_clip or 0.0)
 
 
@@ -66,7 +66,7 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
         raise ConfigError(f"privacy.min_images: {name} sends amplitudes of single images; set it to 0")
 
 
-def check_model(table: PrivacyTable, method: FedAvg, model: nn.Module) -> None:
+def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -> None:
     """Raise ConfigError if the network has statistics of images that would be sent beside its params."""
     if table.clip is None:
         return

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import RunError
 from harmofl.experiment.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
-from harmofl.experiment.client_states import SiteStates
+from harmofl.experiment.client_states import ClientStateStore
 from harmofl.federated.tensors import Arrays
 from harmofl.utils.atomic_files import check_writable, locked, storing, strict_json, write_atomic
 
@@ -66,7 +66,7 @@ class RoundRecord:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-class Journal:
+class RunDir:
     """Reads and writes one run folder.
 
     Args:
@@ -82,7 +82,7 @@ class Journal:
         self._state = folder / "checkpoint" / "state.safetensors"
         self._model = folder / "model"
         self._cases = folder / "cases.json"
-        self.states = SiteStates(self._state.parent / "sites")
+        self.states = ClientStateStore(self._state.parent / "sites")
 
     @staticmethod
     def refuse_used(folder: Path) -> None:
@@ -95,7 +95,7 @@ class Journal:
             )
 
     @classmethod
-    def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> Journal:
+    def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> RunDir:
         """Start a run folder, all of it or nothing.
 
         Raises:
@@ -115,7 +115,7 @@ class Journal:
         return cls(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> Journal:
+    def open(cls, folder: Path) -> RunDir:
         """Open the folder of an earlier run.
 
         Raises:
@@ -193,7 +193,7 @@ class Journal:
         if not self._state.exists():
             return None
         checkpoint = unpack(self._state)
-        self.states = SiteStates(self.states.folder, checkpoint.files)
+        self.states = ClientStateStore(self.states.folder, checkpoint.files)
         self.states.check()
         return checkpoint
 
@@ -308,7 +308,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 
 
 def read_moments(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """What `Journal.save_moments` wrote into a model/ folder; empty where it wrote nothing.
+    """What `RunDir.save_moments` wrote into a model/ folder; empty where it wrote nothing.
 
     Raises:
         RunError: if it is damaged.

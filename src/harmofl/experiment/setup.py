@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from harmofl.data.checks.quick_checks import Tell, tell_warnings
+from harmofl.data.checks.quick_checks import tell_warnings
 from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
 from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
-from harmofl.evaluation.scoring import Batching, mean_of_batches, predict, score, used
+from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score, used
 from harmofl.experiment.build import build, device_of
 from harmofl.experiment.config import Experiment, check_data, resolved
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
@@ -25,7 +25,7 @@ from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg, make_method
 from harmofl.models.bn_calibration import caution
-from harmofl.types import Task
+from harmofl.types import Task, Tell
 from harmofl.utils.allocator import keep_freed_memory
 from harmofl.utils.hardware import available_cores
 from harmofl.utils.seeding import rng
@@ -35,7 +35,7 @@ LARGE = 2.0
 
 
 @dataclass(frozen=True)
-class Trial:
+class Setup:
     """An experiment with everything at hand that its rounds need.
 
     Args:
@@ -60,7 +60,7 @@ class Trial:
         opening: Callable[[str, int, int], None],
         cache: Path | None = None,
         told: Tell | None = None,
-    ) -> "Trial":
+    ) -> "Setup":
         """Read the images, fill in the task's defaults, build method and model.
 
         Args:
@@ -103,7 +103,9 @@ class Trial:
 
     def drawn(self, round_number: int) -> tuple[Site, ...]:
         """The sites that train in a round: all, or as many of them as take part, drawn by seed and round."""
-        return tuple(self.training_sites[k] for k in draw(self.experiment, len(self.training_sites), round_number))
+        return tuple(
+            self.training_sites[k] for k in draw_sites(self.experiment, len(self.training_sites), round_number)
+        )
 
     def remarks(self) -> list[str]:
         """What a user should know before training begins and has not been told when the images were opened."""
@@ -184,10 +186,10 @@ class Trial:
         return used(self.method, weights, own)
 
     def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
-        """Outputs for one split of a site, see `harmofl.evaluation.scoring.predict`."""
+        """Outputs for one split of a site, see `harmofl.evaluation.scoring.predict_split`."""
         self.training.model.load_state_dict(weights)
         self.training.model.to(self.training.device)
-        return predict(
+        return predict_split(
             self.training.model,
             site,
             split,
@@ -206,7 +208,7 @@ class Trial:
         return summarize({site: values[self.metric] for site, values in scores.items()})
 
 
-def draw(experiment: Experiment, sites: int, round_number: int) -> list[int]:
+def draw_sites(experiment: Experiment, sites: int, round_number: int) -> list[int]:
     """Which of so many sites, in the order of their names, train in a round."""
     count = max(1, round(experiment.training.participation * sites))
     order = rng(experiment.run.seed, "participation", round_number).permutation(sites)

@@ -12,7 +12,7 @@ from typing import Any
 from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.run_dir import RoundRecord
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import Watch
 
 
@@ -32,7 +32,7 @@ class Watches(Watch):
         for watch in self._all:
             watch.told(line)
 
-    def started(self, trial: Trial, first_round: int) -> None:
+    def started(self, trial: Setup, first_round: int) -> None:
         """Tell all."""
         for watch in self._all:
             watch.started(trial, first_round)
@@ -67,10 +67,10 @@ class Writer(Watch):
         self._broken = False
         self._metric = ""
 
-    def started(self, trial: Trial, first_round: int) -> None:
+    def started(self, trial: Setup, first_round: int) -> None:
         """Open, with the configuration."""
         self._metric = trial.metric
-        self._safely(lambda: self.open(flat(trial.experiment.model_dump(mode="json")), first_round))
+        self._safely(lambda: self.open(flat_settings(trial.experiment.model_dump(mode="json")), first_round))
 
     def round_done(self, record: RoundRecord) -> None:
         """Write the numbers of a round."""
@@ -222,11 +222,13 @@ def tested(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None and value == value}
 
 
-def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_settings(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """`method.alpha` and the like -> what it is, as text."""
     found: dict[str, str] = {}
     for key, value in tables.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
+        found |= (
+            flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
+        )
     return found
 
 

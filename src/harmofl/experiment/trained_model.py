@@ -11,23 +11,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from harmofl.data.checks.quick_checks import Tell
-from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.likeness import seen_in, unlike
 from harmofl.data.site import Site, Split, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
-from harmofl.evaluation.scoring import Batching, predict, used
+from harmofl.evaluation.scoring import Batching, predict_split, used
 from harmofl.experiment.build import IN_USE, build_model
 from harmofl.experiment.config import resolved, validated
 from harmofl.experiment.run_dir import model_folder, read_model, read_moments
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg, make_method
-from harmofl.models.bn_calibration import Moments, average, estimate, fix, fixed, mixes, profile_of
+from harmofl.models.bn_calibration import Moments, average_moments, estimate_moments, fix, fixed, mixes, profile_of
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.spectral.radial_profile import ProfileNorm
-from harmofl.types import Statistics, Task
+from harmofl.types import Progress, Statistics, Task, Tell
 
 _PROFILE = "amplitude_norm.own"
 DEFAULT: Statistics = "images"
@@ -176,7 +174,7 @@ class TrainedModel:
             raise ConfigError(
                 "the run kept no statistics of its sites, as under privacy.noise or masks; use --statistics images"
             )
-        return self.moments[site] if site in self.moments else average(list(self.moments.values()))
+        return self.moments[site] if site in self.moments else average_moments(list(self.moments.values()))
 
     def network(self, site: str = "") -> nn.Module:
         """The model for use on any single image: weights loaded, and every statistic fixed to those of `moments_of`.
@@ -194,7 +192,7 @@ class TrainedModel:
     def outputs(
         self, site: Site, split: str, statistics: Statistics = DEFAULT, batch_size: int = IN_USE, device: str = "cpu"
     ) -> np.ndarray:
-        """What the model says of one split of a site, in its order, see `harmofl.evaluation.scoring.predict`.
+        """What the model says of one split of a site, in its order, see `harmofl.evaluation.scoring.predict_split`.
 
         Args:
             site: the site.
@@ -213,7 +211,7 @@ class TrainedModel:
         if statistics != "batch":
             self.adopt_profile(model, undivided(site).test if statistics == "images" else None)
         with fixed(model, self._chosen(statistics, site, place)):
-            return predict(model, site, split, batching=Batching(batch_size), device=place)
+            return predict_split(model, site, split, batching=Batching(batch_size), device=place)
 
     def adopt_profile(self, model: nn.Module, images: Split | None = None) -> None:
         """Give a site that did not train a profile of its own where the model asks for one (`reference=site`).
@@ -241,7 +239,7 @@ class TrainedModel:
             return None
         if statistics == "sites":
             return self.moments_of(site.name)
-        return estimate(self.model, undivided(site).test, place)
+        return estimate_moments(self.model, undivided(site).test, place)
 
     def said(self, site: str, statistics: Statistics) -> list[str]:
         """Which amplitude, normalization statistics and weights a site's images meet, in plain words."""

@@ -21,8 +21,8 @@ from harmofl.experiment.backend_choice import runtime, shared_cache
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, load_experiment, to_toml
 from harmofl.experiment.privacy_policy import tells_statistics
-from harmofl.experiment.run_dir import Journal, RoundRecord
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.tensors import Arrays, num_bytes
 from harmofl.models.bn_calibration import of_site
@@ -38,7 +38,7 @@ class Watch:
     def told(self, line: str) -> None:
         """A line on the images: what was understood of their folder, or a warning."""
 
-    def started(self, trial: Trial, first_round: int) -> None:
+    def started(self, trial: Setup, first_round: int) -> None:
         """Training begins with round `first_round`."""
 
     def site_done(self, site: str) -> None:
@@ -65,11 +65,11 @@ def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dic
     Raises:
         HarmoFLError: one line for a person, see `harmofl.errors`; a run that has begun can be resumed.
     """
-    Journal.refuse_used(folder)
+    RunDir.refuse_used(folder)
     watch = watch or Watch()
     with shared_cache(experiment) as cache:
-        trial = Trial.prepare(experiment, watch.opening, cache, watch.told)
-        journal = Journal.create(folder, to_toml(trial.experiment, _versions()), trial.card())
+        trial = Setup.prepare(experiment, watch.opening, cache, watch.told)
+        journal = RunDir.create(folder, to_toml(trial.experiment, _versions()), trial.card())
         with journal.locked(), runtime(trial, cache) as run_round:
             return _train(trial, run_round, journal, Checkpoint(trial.start()), watch)
 
@@ -82,21 +82,21 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     Raises:
         RunError: if there is no run in the folder, or its checkpoint is damaged.
     """
-    journal = Journal.open(folder)
+    journal = RunDir.open(folder)
     with journal.locked():
         return journal.result() if journal.result_path.exists() else _go_on(journal, watch or Watch())
 
 
-def _go_on(journal: Journal, watch: Watch) -> dict[str, Any]:
+def _go_on(journal: RunDir, watch: Watch) -> dict[str, Any]:
     experiment = load_experiment(journal.config_path, {})
     with shared_cache(experiment) as cache:
-        trial = Trial.prepare(experiment, watch.opening, cache, watch.told)
+        trial = Setup.prepare(experiment, watch.opening, cache, watch.told)
         checkpoint = _last(trial, journal)
         with runtime(trial, cache) as run_round:
             return _train(trial, run_round, journal, checkpoint, watch)
 
 
-def _last(trial: Trial, journal: Journal) -> Checkpoint:
+def _last(trial: Setup, journal: RunDir) -> Checkpoint:
     """The checkpoint to go on from, and the journal as it was then."""
     if not journal.is_of(trial.card()):
         raise RunError(
@@ -113,7 +113,7 @@ def _last(trial: Trial, journal: Journal) -> Checkpoint:
     return checkpoint
 
 
-def _train(trial: Trial, run_round: RunRound, journal: Journal, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
+def _train(trial: Setup, run_round: RunRound, journal: RunDir, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
     total, every = trial.experiment.training.rounds, trial.experiment.run.checkpoint_every
     watch.started(trial, checkpoint.server.round + 1)
     own = {site: entries for site, state in journal.states.items() if (entries := trial.method.own(state))}
@@ -132,9 +132,9 @@ def _train(trial: Trial, run_round: RunRound, journal: Journal, checkpoint: Chec
 
 
 def _round(
-    trial: Trial,
+    trial: Setup,
     run_round: RunRound,
-    journal: Journal,
+    journal: RunDir,
     before: Checkpoint,
     own: dict[str, Arrays],
     watch: Watch,
@@ -171,12 +171,12 @@ def _round(
     return Checkpoint(server, server.round if best else before.best_round), record
 
 
-def _validated(trial: Trial, round_number: int) -> bool:
+def _validated(trial: Setup, round_number: int) -> bool:
     experiment = trial.experiment
     return round_number % experiment.evaluation.every == 0 or round_number == experiment.training.rounds
 
 
-def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
+def _test(trial: Setup, journal: RunDir) -> dict[str, dict[str, float]]:
     """The chosen model's scores on the test images of every site; saves those of single cases.
 
     At unseen sites it is used as `harmofl evaluate` and `harmofl predict` use it there.
@@ -213,7 +213,7 @@ def _test(trial: Trial, journal: Journal) -> dict[str, dict[str, float]]:
     return scores
 
 
-def _finish(trial: Trial, journal: Journal, checkpoint: Checkpoint) -> dict[str, Any]:
+def _finish(trial: Setup, journal: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
     """Test the chosen model, once, and write the result."""
     sites, scores = trial.federation.sites, _test(trial, journal)
     every = (*sites, *trial.unseen)

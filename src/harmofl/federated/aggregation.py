@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harmofl.federated.tensors import Arrays, difference, mean, moved, norm
+from harmofl.federated.tensors import Arrays, difference, mean, moved_by, norm
 
 Average = Literal["mean", "median", "trimmed", "clipped"]
 
@@ -61,6 +61,6 @@ def _clipped(arrays: Sequence[Arrays], before: Arrays, params: Collection[str]) 
     lengths = [norm(list(way.values())) for way in ways]
     limit = float(np.median(lengths))
     return [
-        entry if length <= limit else {**entry, **moved({name: before[name] for name in way}, way, limit / length)}
+        entry if length <= limit else {**entry, **moved_by({name: before[name] for name in way}, way, limit / length)}
         for entry, way, length in zip(arrays, ways, lengths, strict=True)
     ]

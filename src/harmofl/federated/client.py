@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harmofl.federated.method import Method
 
 CPU = torch.device("cpu")
-Loss = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 Protect = Callable[[ClientUpdate, Broadcast], ClientUpdate]
 
 
@@ -51,7 +51,7 @@ class Training:
     """
 
     model: nn.Module
-    loss: Loss
+    loss: LossFunction
     optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
     epochs: int = 1
     batch_size: int = 16
@@ -65,7 +65,7 @@ class Training:
 
 
 @dataclass
-class LocalRun:
+class ClientContext:
     """What a method sees at a site during one round; the only object that changes, and it ends with the round.
 
     Args:
@@ -236,7 +236,7 @@ def run_client(
         torch_seed(training.seed, "site", broadcast.round, site.name, device=device),
         computing(training.precision, device),
     ):
-        run = begin(site, broadcast, state, training)
+        run = build_context(site, broadcast, state, training)
         layer = run.amplitude_norm
         if layer is not None:
             layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
@@ -270,7 +270,7 @@ def run_client(
     return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
 
 
-def _shared_start(run: LocalRun, method: Method) -> dict[int, Tensor]:
+def _shared_start(run: ClientContext, method: Method) -> dict[int, Tensor]:
     """The global weights on the device, by the place of their param; of the params that sites share alone."""
     sent = run.broadcast.weights
     shared = [k for k, name in enumerate(run.names) if method.is_shared(run.model, name)]
@@ -302,17 +302,17 @@ def site_weights(weights: Arrays, state: ClientState) -> dict[str, Tensor]:
     return {**weights, **state.get("weights", {})}
 
 
-def begin(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> LocalRun:
+def build_context(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> ClientContext:
     """Load the weights and the optimizer's moments that a site's round starts from."""
     model = training.model.to(training.device).train()
     model.load_state_dict(site_weights(broadcast.weights, state))
     optimizer = training.optimizer(model.parameters())
     load_optimizer_arrays(model, optimizer, state.get("optimizer", {}))
     scale = LossScale(state.get("scale", {})) if training.precision == "float16" else None
-    return LocalRun(site, training, broadcast, state, model, optimizer, scale=scale)
+    return ClientContext(site, training, broadcast, state, model, optimizer, scale=scale)
 
 
-def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
+def _mean_loss(losses: list[Tensor], run: ClientContext) -> float:
     values = torch.stack(losses).double().cpu()
     if not values.isfinite().all():
         step = int((~values.isfinite()).nonzero()[0]) + 1
@@ -324,7 +324,7 @@ def _mean_loss(losses: list[Tensor], run: LocalRun) -> float:
     return float(values.mean())
 
 
-def _check_finite(weights: Arrays, run: LocalRun) -> None:
+def _check_finite(weights: Arrays, run: ClientContext) -> None:
     for name, value in weights.items():
         if not is_finite(value):
             raise TrainingError(

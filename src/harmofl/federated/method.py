@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor, nn
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
 
@@ -35,13 +35,13 @@ class Method(Protocol):
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """At a site: whether the state_dict entry `name` is sent; what is not is kept there."""
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """At a site, before the round's first step."""
 
-    def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
+    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
         """At a site: one optimizer step; returns the batch's loss before it, a detached scalar."""
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """At a site, after the last step: extras for the server, and what the method keeps at the site.
 
         The groups `optimizer` and `weights` of what is kept are `run_client`'s own.

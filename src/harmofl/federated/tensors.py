@@ -45,7 +45,7 @@ def difference(a: Arrays, b: Arrays, names: Iterable[str]) -> dict[str, Tensor]:
     return {name: a[name].double() - b[name].double() for name in names}
 
 
-def moved(a: Arrays, by: Arrays, scale: float = 1.0) -> dict[str, Tensor]:
+def moved_by(a: Arrays, by: Arrays, scale: float = 1.0) -> dict[str, Tensor]:
     """A + scale * by for the names of `by`, computed in float64, each with the dtype it has in `a`."""
     return {name: (a[name].double() + scale * step.double()).to(a[name].dtype) for name, step in by.items()}
 

@@ -13,7 +13,7 @@ from harmofl.types import Statistics
 
 
 @dataclass(frozen=True)
-class Assessment:
+class SiteEvaluation:
     """One site's result.
 
     Args:
@@ -35,14 +35,14 @@ class Assessment:
     said: tuple[str, ...]
 
 
-def assess(
+def evaluate_site(
     model: TrainedModel,
     site: Site,
     split: str | None = None,
     statistics: Statistics = DEFAULT,
     batch_size: int = IN_USE,
     device: str = "cpu",
-) -> Assessment:
+) -> SiteEvaluation:
     """Score a model at a site.
 
     Args:
@@ -63,7 +63,7 @@ def assess(
     said = model.said(site.name, statistics)
     if trained and chosen == "test" and model.card.get("tested", {}).get(site.name, mark := site.test.mark()) != mark:
         said.append(f"{site.name}: test images are not those of the run; it may have trained on some of them")
-    return Assessment(
+    return SiteEvaluation(
         site.name,
         len(scored.split(chosen)),
         trained,

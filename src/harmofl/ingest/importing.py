@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.checks.problem import alike, refuse
-from harmofl.data.checks.quick_checks import Tell, understood
+from harmofl.data.checks.quick_checks import understood
 from harmofl.data.checks.unused_files import left_out
-from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.image_table import Columns, unheeded
 from harmofl.data.layout.reader import read_layout, settle
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles, demand_free, escaped
@@ -19,6 +18,7 @@ from harmofl.errors import ConfigError, DataError
 from harmofl.ingest.dicom.dicom_folders import dicom_files, without_dicom
 from harmofl.ingest.dicom.dicom_tables import table_without_dicom
 from harmofl.ingest.inspection.check_folder import checked_files
+from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import locked, storing
 
 

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.site_files import demand_free, written
 from harmofl.data.manifest import FederationInfo
 from harmofl.data.splits import FRACTIONS, check_fractions
@@ -13,6 +12,7 @@ from harmofl.ingest.datasets import PUBLISHED
 from harmofl.ingest.datasets.dataset import About, Item, Wishes
 from harmofl.ingest.datasets.download_files import hint
 from harmofl.ingest.workshop import Download, Workshop
+from harmofl.types import Progress
 from harmofl.utils.atomic_files import locked, storing
 
 FEWEST_PIXELS = 16
@@ -20,7 +20,7 @@ _DRAWN = ("patients", "images")
 Warned = Callable[[str], None]
 
 
-def described(name: str) -> About:
+def about_dataset(name: str) -> About:
     """What the data set of that name is.
 
     Raises:
@@ -43,7 +43,7 @@ def wishes_for(name: str, *, splits: str | None = None, tile: int | None = None,
     Raises:
         ConfigError: if there is no such data set or no such way to split or cut it.
     """
-    about = described(name)
+    about = about_dataset(name)
     splits = splits or about.splits[0]
     if splits not in about.splits:
         raise ConfigError(f"--splits must be {' or '.join(about.splits)} for {name}, got {splits!r}")
@@ -70,7 +70,7 @@ def look_through(name: str, folder: Path, wishes: Wishes | None = None) -> Downl
         ConfigError: if there is no such data set or no such way to split it.
         DataError: if nothing of it is found.
     """
-    about = described(name)
+    about = about_dataset(name)
     dataset, wishes = PUBLISHED[name], wishes or wishes_for(name)
     written(folder)
     if not folder.is_dir():

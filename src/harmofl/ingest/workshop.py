@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from harmofl.data.decoding.assembly import Progress
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.parallel import in_order
 from harmofl.data.splits import with_splits
 from harmofl.errors import DataError
 from harmofl.ingest.datasets import PUBLISHED
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
+from harmofl.types import Progress
 
 _VERSION = 1  # raise it when converting changes
 _JOURNAL, _WISHES = "journal.jsonl", "wishes.json"
@@ -39,7 +39,7 @@ class Download:
     about: About
     folder: Path
     wishes: Wishes
-    found: Found
+    found: Discovered
     problems: tuple[str, ...]
 
 

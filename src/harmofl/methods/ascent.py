@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from harmofl.errors import ConfigError
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.optim.sharpness import climb, displaced
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
 
 
-def check(method: FedAvg) -> None:
+def check_ascent(method: FedAvg) -> None:
     """Raise ConfigError unless the settings are of the climbs there are, and heeded by the method."""
     try:
         re.compile(method.climb_part)
@@ -45,7 +45,7 @@ def check_part(method: FedAvg, model: nn.Module) -> None:
         raise ConfigError(f"climb_part must be in a param's name, such as {names[0]}, got {method.climb_part!r}")
 
 
-def gradient(method: FedAvg, run: LocalRun, batch: Batch) -> Tensor:
+def gradient(method: FedAvg, run: ClientContext, batch: Batch) -> Tensor:
     """Leave the gradient at w + delta, or at w in a plain step; return the objective, see `FedAvg.gradient`."""
     if method.alpha == 0 or run.num_steps % method.climb_every:
         return method.backward(run, batch)
@@ -61,7 +61,7 @@ def gradient(method: FedAvg, run: LocalRun, batch: Batch) -> Tensor:
     return loss
 
 
-def _way_up(method: FedAvg, run: LocalRun, batch: Batch, moved: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
+def _way_up(method: FedAvg, run: ClientContext, batch: Batch, moved: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
     """The objective, and its gradient at the params that are to climb, as far back as these are."""
     if len(moved) == len(run.params):
         return method.backward(run, batch), run.grads

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState
 from harmofl.federated.tensors import Arrays, state_of
 from harmofl.methods.fedavg import FedAvg
@@ -43,7 +43,7 @@ class Ditto(FedAvg):
         """As many again for the site's own model."""
         return 2 * super().passes
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Lay out v_i and its optimizer."""
         v = deepcopy(run.network)
         v.load_state_dict({**v.state_dict(), **run.state.get("personal", {})})
@@ -52,7 +52,7 @@ class Ditto(FedAvg):
         w = [param.detach().clone() for param in run.network.parameters() if param.requires_grad]
         run.scratch.update(v=v, optimizer=optimizer, w=w)
 
-    def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
+    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
         """A step of w_i, then one of v_i."""
         batch = run.normalized(batch)
         loss = self.gradient(run, batch)
@@ -64,7 +64,7 @@ class Ditto(FedAvg):
             self._own_step(run, batch)
         return loss
 
-    def _own_step(self, run: LocalRun, batch: Batch) -> None:
+    def _own_step(self, run: ClientContext, batch: Batch) -> None:
         v, optimizer = run.scratch["v"], run.scratch["optimizer"]
         optimizer.zero_grad()
         run.backward(run.training.loss(v(batch.images), batch.targets), v)
@@ -77,7 +77,7 @@ class Ditto(FedAvg):
                 param.grad = self.lambda_ * away if param.grad is None else param.grad.add_(away, alpha=self.lambda_)
         run.step(optimizer)
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep v_i and its optimizer's moments."""
         v, optimizer = run.scratch["v"], run.scratch["optimizer"]
         return {}, {"personal": state_of(v), "personal_optimizer": optimizer_arrays(v, optimizer)}

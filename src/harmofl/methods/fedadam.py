@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.federated.messages import ClientUpdate, ServerState
-from harmofl.federated.tensors import Arrays, difference, moved, zeros
+from harmofl.federated.tensors import Arrays, difference, moved_by, zeros
 from harmofl.methods.fedavg import FedAvg
 
 
@@ -56,4 +56,4 @@ class FedAdam(FedAvg):
         v = {n: self.second_moment(server.extras["v"][n], d**2) for n, d in D.items()}
         step = {n: m[n] / (v[n].sqrt() + self.tau) for n in D}
         extras = {"m": {**server.extras["m"], **m}, "v": {**server.extras["v"], **v}}
-        return {**averaged, **moved(server.weights, step, self.eta)}, extras
+        return {**averaged, **moved_by(server.weights, step, self.eta)}, extras

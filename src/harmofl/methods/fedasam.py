@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.methods.fedavg import FedAvg
 from harmofl.optim.sharpness import climb, displaced
 
@@ -32,7 +32,7 @@ class FedASAM(FedAvg):
     alpha: float = 0.7
     eta: float = 0.2
 
-    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
         """The gradient at the adaptive climb."""
         loss = self.backward(run, batch)
         if self.alpha > 0:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from harmofl.errors import ConfigError, ShapeError
 from harmofl.federated.aggregation import Average, average
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
-from harmofl.federated.tensors import Arrays, difference, mean, moved, state_of
+from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
 from harmofl.methods import ascent
 from harmofl.methods.common_amplitude import COLLECTING, collected
 from harmofl.spectral.amplitude import AmplitudeNorm, Band
@@ -101,7 +101,7 @@ class FedAvg:
         for cls in type(self).__mro__:
             for name, allowed in vars(cls).get("ranges", {}).items():
                 check_within(name, getattr(self, name), allowed)
-        ascent.check(self)
+        ascent.check_ascent(self)
         if self.rings and self.band != "off":
             raise ConfigError(f'rings and band exclude each other, got {self.rings} and {self.band}; set band="off"')
 
@@ -179,31 +179,31 @@ class FedAvg:
             return False
         return not name.startswith("amplitude_norm.") or not bool(model.get_buffer("amplitude_norm.frozen"))
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Nothing to prepare."""
 
-    def objective(self, run: LocalRun, batch: Batch) -> Tensor:
+    def objective(self, run: ClientContext, batch: Batch) -> Tensor:
         """f_i on one batch: what a site minimizes."""
         return run.loss(batch)
 
-    def backward(self, run: LocalRun, batch: Batch) -> Tensor:
+    def backward(self, run: ClientContext, batch: Batch) -> Tensor:
         """Leave the gradient of the objective at the weights where they stand; return its value there."""
         run.optimizer.zero_grad()
         loss = self.objective(run, batch)
         run.backward(loss)
         return loss.detach()
 
-    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
         """Leave the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w.
 
         With `climb="previous"` there is one pass, and the objective is that at w + delta.
         """
         return ascent.gradient(self, run, batch)
 
-    def correct(self, run: LocalRun) -> None:
+    def correct(self, run: ClientContext) -> None:
         """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""
 
-    def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
+    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
         """One step of the site's optimizer, on images that pass Psi once."""
         loss = self.gradient(run, run.normalized(batch))
         if not run.overflowed:
@@ -211,7 +211,7 @@ class FedAvg:
         run.step()
         return loss
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Nothing beyond the weights."""
         return {}, {}
 
@@ -237,7 +237,7 @@ def paced(server: ServerState, averaged: Arrays, server_lr: float) -> Arrays:
     names = [name for name in server.params if name in averaged]
     if server_lr == 1:
         return averaged
-    return {**averaged, **moved(server.weights, difference(averaged, server.weights, names), server_lr)}
+    return {**averaged, **moved_by(server.weights, difference(averaged, server.weights, names), server_lr)}
 
 
 def _check_widths(updates: Sequence[ClientUpdate]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harmofl.federated.messages import ClientUpdate, ServerState
-from harmofl.federated.tensors import Arrays, difference, moved, zeros
+from harmofl.federated.tensors import Arrays, difference, moved_by, zeros
 from harmofl.methods.fedavg import FedAvg
 
 
@@ -41,4 +41,4 @@ class FedAvgM(FedAvg):
         gradient = difference(server.weights, averaged, sent)
         v = {name: self.beta * server.extras["v"][name] + gradient[name] for name in sent}
         extras = {**server.extras, "v": {**server.extras["v"], **v}}
-        return {**averaged, **moved(server.weights, v, -1)}, extras
+        return {**averaged, **moved_by(server.weights, v, -1)}, extras

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
@@ -43,7 +43,7 @@ class FedDG(FedAvg):
     bank: int = 16
     chance: float = 0.5
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Collect the other sites' amplitudes."""
         bank = run.broadcast.extras.get("bank", {})
         others = [bank[site] for site in sorted(bank) if site != run.site.name]
@@ -51,7 +51,7 @@ class FedDG(FedAvg):
             run.scratch["others"] = torch.cat(others).to(run.training.device)
             run.scratch["random"] = rng(run.training.seed, "feddg", run.broadcast.round, run.site.name)
 
-    def local_step(self, run: LocalRun, batch: Batch) -> Tensor:
+    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
         """A step on a batch of which some images are mixed."""
         if "others" in run.scratch:
             batch = replace(batch, images=self._mixed(batch.images, run.scratch["others"], run.scratch["random"]))
@@ -73,7 +73,7 @@ class FedDG(FedAvg):
         rows = torch.arange(-b, b + 1, device=x.device) % x.shape[-2]
         return rows[:, None], torch.arange(b + 1, device=x.device)
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """In the site's first round, the amplitudes that it lends."""
         if run.site.name in run.broadcast.extras.get("bank", {}):
             return {}, {}

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
-from harmofl.federated.tensors import Arrays, difference, moved, scaled, zeros
+from harmofl.federated.tensors import Arrays, difference, moved_by, scaled, zeros
 from harmofl.methods.fedavg import FedAvg
 from harmofl.methods.roll import ROLL, over_all
 
@@ -38,17 +38,17 @@ class FedDyn(FedAvg):
         server = super().start(model, sites)
         return replace(server, extras={"h": zeros(server.weights, server.params, torch.float64), ROLL: {}})
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Fetch h_i."""
         run.scratch["h"] = run.on_device(run.state.get("h", {}))
 
-    def correct(self, run: LocalRun) -> None:
+    def correct(self, run: ClientContext) -> None:
         """g <- g - h_i + lambda (w_i - w)."""
         if self.lambda_:
             torch._foreach_sub_(run.grads, run.scratch["h"])
             torch._foreach_add_(run.grads, run.drift(), alpha=self.lambda_)
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep h_i."""
         return {}, {"h": run.named(torch._foreach_sub(run.scratch["h"], run.drift(), alpha=self.lambda_))}
 
@@ -62,4 +62,4 @@ class FedDyn(FedAvg):
         changes = [scaled(difference(update.weights, server.weights, names), -self.lambda_) for update in updates]
         kept = over_all(self, server, "h", updates, changes)
         sent = {name: kept["h"][name] for name in names}
-        return {**averaged, **moved(averaged, sent, -1 / self.lambda_)}, {**server.extras, **kept}
+        return {**averaged, **moved_by(averaged, sent, -1 / self.lambda_)}, {**server.extras, **kept}

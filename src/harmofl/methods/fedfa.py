@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
@@ -55,7 +55,7 @@ class FedFA(FedAvg):
             return super().remarks(model)
         return ["fedfa: this network has no layer that normalizes maps and names no stages, so it equals fedavg"]
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Draw anew for each round, site and stage."""
         for stage, layer in enumerate(run.model.get_submodule("augmentation").children()):
             layer.random = rng(run.training.seed, "fedfa", run.broadcast.round, run.site.name, stage)  # type: ignore

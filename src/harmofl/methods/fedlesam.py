@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
@@ -38,20 +38,20 @@ class FedLESAM(FedAvg):
         """One: the direction is known before the step."""
         return 1
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Lay out e."""
         old = run.state.get("old")
         if old and self.alpha > 0:
             way = torch._foreach_sub(run.on_device(old), run.on_device(run.broadcast.weights))
             run.scratch["e"] = climb(list(way), self.alpha)
 
-    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
         """The gradient and the objective at w_i + e; running statistics move with this, the only pass."""
         if "e" not in run.scratch:
             return self.backward(run, batch)
         with displaced(run.params, run.params, run.scratch["e"]):
             return self.backward(run, batch)
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep the global weights of this round."""
         return {}, {"old": {name: run.broadcast.weights[name] for name in run.names}}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
-from harmofl.federated.tensors import Arrays, difference, moved
+from harmofl.federated.tensors import Arrays, difference, moved_by
 from harmofl.methods.fedavg import FedAvg
 
 
@@ -26,12 +26,12 @@ class FedNova(FedAvg):
 
     sent = ("nova",)
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Start momentum anew."""
         for entries in run.optimizer.state.values():
             entries.pop("momentum_buffer", None)
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """||a_i||_1."""
         tau, rho = run.taken, float(run.optimizer.param_groups[0].get("momentum", 0))
         norm = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
@@ -47,5 +47,5 @@ class FedNova(FedAvg):
         for p_i, a_i, update in zip(p, a, updates, strict=True):
             names = [name for name in weights if name in update.weights]
             if a_i:  # else no step was taken
-                weights |= moved(weights, difference(update.weights, server.weights, names), p_i * tau_eff / a_i)
+                weights |= moved_by(weights, difference(update.weights, server.weights, names), p_i * tau_eff / a_i)
         return {**averaged, **{n: w.to(server.weights[n].dtype) for n, w in weights.items()}}, server.extras

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.methods.fedavg import FedAvg
 
 
@@ -25,7 +25,7 @@ class FedProx(FedAvg):
     spans: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.0001, 1)}
     mu: float = 0.01
 
-    def correct(self, run: LocalRun) -> None:
+    def correct(self, run: ClientContext) -> None:
         """g <- g + mu (w_i - w)."""
         if self.mu:
             torch._foreach_add_(run.grads, run.drift(), alpha=self.mu)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import head_name
 
@@ -35,7 +35,7 @@ class FedRep(FedAvg):
         head = f"network.{head_name(model.get_submodule('network'))}."
         return super().is_shared(model, name) and not name.startswith(head)
 
-    def correct(self, run: LocalRun) -> None:
+    def correct(self, run: ClientContext) -> None:
         """Drop the gradient of what is fixed: the optimizer then leaves it alone, momentum and decay too."""
         if self.head == -1 or (0 < self.head < 1 and run.total_steps == 1):
             return

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.feddyn import FedDyn
@@ -41,13 +41,13 @@ class FedSMOO(FedDyn):
         server = super().start(model, sites)
         return replace(server, extras={**server.extras, "s": zeros(server.weights, server.params)})
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Fetch m_i and s."""
         super().prepare(run)
         m, s = run.on_device(run.state.get("m", {})), run.on_device(run.broadcast.extras["s"])
         run.scratch.update(m=m, s=s, e=run.on_device({}))
 
-    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
         """The gradient at w_i + e."""
         loss = self.backward(run, batch)
         if self.alpha > 0:
@@ -59,7 +59,7 @@ class FedSMOO(FedDyn):
                 self.backward(run, batch)
         return loss
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Send m_i - e; keep m_i."""
         extras, kept = super().report(run)
         difference = torch._foreach_sub(run.scratch["m"], run.scratch["e"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
@@ -44,11 +44,11 @@ class FedSpeed(FedAvg):
         """Two, unless nothing uphill is mixed in."""
         return super().passes if self.mix else 1
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Fetch lambda c_i."""
         run.scratch["correction"] = run.on_device(run.state.get("correction", {}))
 
-    def gradient(self, run: LocalRun, batch: Batch) -> Tensor:
+    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
         """(1 - mix) g + mix g'."""
         loss = self.backward(run, batch)
         if self.alpha > 0 and self.mix > 0:
@@ -59,13 +59,13 @@ class FedSpeed(FedAvg):
                 torch._foreach_lerp_(run.grads, g, 1 - self.mix)
         return loss
 
-    def correct(self, run: LocalRun) -> None:
+    def correct(self, run: ClientContext) -> None:
         """g <- g - c_i + (w_i - w) / lambda."""
         pull = torch._foreach_sub(run.drift(), run.scratch["correction"])
         torch._foreach_add_(run.grads, pull, alpha=1 / self.lambda_)
 
     @torch.no_grad()
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Update c_i, and leave w_i - lambda c_i as the weights to send."""
         correction = torch._foreach_sub(run.scratch["correction"], run.drift())
         torch._foreach_sub_(list[Tensor](run.params), correction)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
@@ -22,7 +22,7 @@ class Local(FedAvg):
     sends: ClassVar[bool] = False
     common: ClassVar[bool] = False
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Nothing to send; an amplitude is the site's own from its first round on."""
         if "amplitude_norm" in dict(run.model.named_children()):
             run.model.get_submodule("amplitude_norm").freeze()  # type: ignore[operator]

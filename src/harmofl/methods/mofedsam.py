@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.fedavg import FedAvg, paced
@@ -44,18 +44,18 @@ class MoFedSAM(FedAvg):
         server = super().start(model, sites)
         return replace(server, extras={"direction": zeros(server.weights, server.params)})
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Fetch (1 - beta) D."""
         D = run.on_device(run.broadcast.extras["direction"])
         run.scratch.update(lean=torch._foreach_mul(D, 1 - self.beta), total=run.on_device({}))
 
-    def correct(self, run: LocalRun) -> None:
+    def correct(self, run: ClientContext) -> None:
         """v = beta g + (1 - beta) D."""
         torch._foreach_mul_(run.grads, self.beta)
         torch._foreach_add_(run.grads, run.scratch["lean"])
         torch._foreach_add_(run.scratch["total"], run.grads)
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Send the mean of v over the steps taken; 0 if there was none."""
         return {"direction": run.named(torch._foreach_div(run.scratch["total"], max(run.taken, 1)))}, {}
 

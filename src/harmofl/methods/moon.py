@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState
 from harmofl.federated.tensors import Arrays, state_of
 from harmofl.methods.fedavg import FedAvg
@@ -40,7 +40,7 @@ class MOON(FedAvg):
     mu: float = 1.0
     tau: float = 0.5
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Lay out the global and the previous model."""
         if self.mu and "previous" in run.state:
             sent = {name: run.broadcast.weights[f"network.{name}"] for name in run.network.state_dict()}
@@ -48,7 +48,7 @@ class MOON(FedAvg):
                 run.scratch[which] = deepcopy(run.network).eval().requires_grad_(False)
                 run.scratch[which].load_state_dict(weights)
 
-    def objective(self, run: LocalRun, batch: Batch) -> Tensor:
+    def objective(self, run: ClientContext, batch: Batch) -> Tensor:
         """f_i + mu l on one batch."""
         if "previous" not in run.scratch:
             return super().objective(run, batch)
@@ -60,6 +60,6 @@ class MOON(FedAvg):
         contrast = functional.softplus((s[1] - s[0]) / self.tau).mean()
         return run.training.loss(logits, batch.targets) + self.mu * contrast
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep the model."""
         return {}, {"previous": state_of(run.network)}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harmofl.federated.messages import ClientUpdate, ServerState
-from harmofl.federated.tensors import Arrays, moved, scaled
+from harmofl.federated.tensors import Arrays, moved_by, scaled
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
@@ -40,7 +40,7 @@ def over_all(
     whole = _whole(roll, server.sites)
     mean = scaled(server.extras[group], _whole(before, server.sites) / whole)
     for update, change in zip(updates, changes, strict=True):
-        mean = {**mean, **moved(mean, change, method.weight(update) / whole)}
+        mean = {**mean, **moved_by(mean, change, method.weight(update) / whole)}
     return {group: mean, ROLL: roll}
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from harmofl.federated.client import LocalRun
+from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, zeros
 from harmofl.methods.fedavg import FedAvg, paced
@@ -40,17 +40,17 @@ class Scaffold(FedAvg):
         server = super().start(model, sites)
         return replace(server, extras={"control": zeros(server.weights, server.params), ROLL: {}})
 
-    def prepare(self, run: LocalRun) -> None:
+    def prepare(self, run: ClientContext) -> None:
         """Lay out c - c_i."""
         c, c_i = run.on_device(run.broadcast.extras["control"]), run.on_device(run.state.get("control", {}))
         run.scratch.update(own=c_i, shift=torch._foreach_sub(c, c_i), total=run.on_device({}))
 
-    def correct(self, run: LocalRun) -> None:
+    def correct(self, run: ClientContext) -> None:
         """g <- g - c_i + c."""
         torch._foreach_add_(run.scratch["total"], run.grads)
         torch._foreach_add_(run.grads, run.scratch["shift"])
 
-    def report(self, run: LocalRun) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Send by how much c_i changed; keep c_i, which is as it was where no step was taken."""
         c_i = torch._foreach_div(run.scratch["total"], run.taken) if run.taken else run.scratch["own"]
         change = torch._foreach_sub(c_i, run.scratch["own"])

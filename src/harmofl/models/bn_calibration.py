@@ -36,7 +36,9 @@ def caution(model: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def estimate(model: nn.Module, split: Split, device: torch.device, most: int | None = None) -> dict[str, Tensor]:
+def estimate_moments(
+    model: nn.Module, split: Split, device: torch.device, most: int | None = None
+) -> dict[str, Tensor]:
     """Mean and variance of every such layer, averaged over batches of 32 of the images, without their labels.
 
     Args:
@@ -85,7 +87,7 @@ def profile_of(layer: ProfileNorm, split: Split) -> Tensor:
 
 def of_site(model: nn.Module, split: Split, device: torch.device) -> dict[str, Tensor]:
     """What a run keeps of a training site: the estimate from at most 512 of its training images."""
-    return estimate(model, split, device, _MOST)
+    return estimate_moments(model, split, device, _MOST)
 
 
 def as_lists(moments: Moments) -> dict[str, list[float]]:
@@ -111,7 +113,7 @@ def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
     return found
 
 
-def average(moments: Sequence[Moments]) -> dict[str, Tensor]:
+def average_moments(moments: Sequence[Moments]) -> dict[str, Tensor]:
     """The mean over sites of their means and of their variances, as batch normalization averages over batches."""
     return {name: torch.stack([one[name] for one in moments]).mean(dim=0) for name in moments[0]}
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
-from harmofl.federated.tensors import Arrays, difference, moved, norm
+from harmofl.federated.tensors import Arrays, difference, moved_by, norm
 from harmofl.utils.seeding import rng
 
 Normals = Callable[[int], np.ndarray]
@@ -40,7 +40,7 @@ class Noise:
         floating = [name for name, value in update.weights.items() if value.is_floating_point()]
         names = [name for name in floating if name != AMPLITUDE]
         way = self._noisy(difference(update.weights, broadcast.weights, names), self.clip, normals)
-        weights = {**update.weights, **moved(broadcast.weights, way)}
+        weights = {**update.weights, **moved_by(broadcast.weights, way)}
         if AMPLITUDE in floating:
             amplitude = {AMPLITUDE: update.weights[AMPLITUDE].double()}
             noisy = self._noisy(amplitude, self.amplitude_clip, normals)[AMPLITUDE]
@@ -65,6 +65,6 @@ def simulated(noise: Noise, seed: int, update: ClientUpdate, broadcast: Broadcas
     return noise.added(update, broadcast, rng(seed, "noise", broadcast.round, update.site).standard_normal)
 
 
-def share(multiplier: float, of: str, sites: int) -> float:
+def noise_share(multiplier: float, of: str, sites: int) -> float:
     """The noise of one site, if it is to be that of its update ("update") or of the sum over so many sites ("sum")."""
     return multiplier / math.sqrt(sites) if of == "sum" else multiplier

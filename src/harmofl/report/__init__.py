@@ -30,8 +30,8 @@ def write_report(runs: Sequence[Path], out: Path, *, pictures: bool = True) -> P
     # Here and not above: the charts and the template are slow to import, and seldom needed.
     from harmofl.report.load import load_runs
     from harmofl.report.page_files import write_page
-    from harmofl.report.run_page import compose, render
+    from harmofl.report.run_page import compose, render_run_page
 
     page = compose(load_runs(runs))
-    write_page(out, render(page), page.charts if pictures else [], page.pictures if pictures else [])
+    write_page(out, render_run_page(page), page.charts if pictures else [], page.pictures if pictures else [])
     return out

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmofl.report.load import Run
-from harmofl.report.scores import Cell, Group, Row, Table, number
+from harmofl.report.scores import Cell, Group, TableRowCells, TextTable, number
 from harmofl.report.vega import ALL, Chart
 
 BINS = 10
@@ -126,16 +126,16 @@ def calibration(group: Group, ident: str) -> Chart | None:
     return Chart(f"{ident}-calibration", "Calibration on test images", said, spec, rows, by_site=True)
 
 
-def calibration_table(group: Group) -> Table | None:
+def calibration_table(group: Group) -> TextTable | None:
     """The expected calibration error of every run at every site."""
     rows = []
     for index, run in enumerate(group.runs):
         if run.probabilities:
             values = {site: number(calibration_error(answers)) for site, answers in _by_site(run).items()}
             cells = [values.get(site, "\N{EN DASH}") for site in (ALL, *group.sites)]
-            rows.append(Row(run.label, index, tuple(map(Cell, cells))))
+            rows.append(TableRowCells(run.label, index, tuple(map(Cell, cells))))
     title = "Expected calibration error (lower is better)"
-    return Table(title, (ALL, *group.sites), tuple(rows), summaries=0) if rows else None
+    return TextTable(title, (ALL, *group.sites), tuple(rows), summaries=0) if rows else None
 
 
 def reliability(answers: Answers) -> list[tuple[float, float, int]]:

@@ -17,11 +17,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from harmofl.analysis.diagnostics.records import read, told
+from harmofl.analysis.diagnostics.records import read_diagnostics, told
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RoundRecord
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import Watch
 from harmofl.utils.hardware import default_threads
 
@@ -69,7 +69,7 @@ class Terminal(Watch):
             self._told.add(line)
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def started(self, trial: Trial, first_round: int) -> None:
+    def started(self, trial: Setup, first_round: int) -> None:
         """Begin a new bar: one tick a site and round."""
         experiment = trial.experiment
         self._rounds, count = experiment.training.rounds, len(trial.drawn(1))
@@ -139,7 +139,11 @@ def print_cost(folder: Path, console: Console) -> None:
     """Say what diagnostics took, if there are any."""
     path = folder / "diagnostics.jsonl"
     if path.exists():
-        console.print(f"{told(read(path))}; `harmofl diagnostics {folder}` shows them", soft_wrap=True, highlight=False)
+        console.print(
+            f"{told(read_diagnostics(path))}; `harmofl diagnostics {folder}` shows them",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _number(value: float | None) -> str:

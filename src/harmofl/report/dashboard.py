@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.run_dir import RoundRecord
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import Watch
 from harmofl.report.scores import duration
 
@@ -65,7 +65,7 @@ class Dashboard(Watch):
         """Print it above."""
         self._live.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def started(self, trial: Trial, first_round: int) -> None:
+    def started(self, trial: Setup, first_round: int) -> None:
         """Begin."""
         experiment = trial.experiment
         self._rounds, self._first, self._done = experiment.training.rounds, first_round, first_round - 1

@@ -12,7 +12,7 @@ from harmofl.ingest.inspection.between_sites import between_sites, decibels, spe
 from harmofl.ingest.inspection.facts import SiteFacts
 from harmofl.report.curves import CHART, Line, levels, paint_amplitude, paint_brightness
 from harmofl.report.scores import DASH
-from harmofl.report.svg import draw
+from harmofl.report.svg import draw_svg
 from harmofl.report.templates import template_of
 from harmofl.spectral.radial_profile import RADIUS
 from harmofl.utils.atomic_files import storing, write_atomic
@@ -210,13 +210,13 @@ def _histogram(sites: Sequence[SiteFacts]) -> Markup:
     """The share of pixels at each level: of one site by channel, of several by site, channels together."""
     rows = _by_name(sites, [np.asarray(site.histogram) for site in sites])
     lines = [Line(name, colour, levels(len(row)), 100 * row) for name, colour, row in rows]
-    return draw("histogram", "Share of the pixels at each level", CHART, lambda axes: paint_brightness(axes, lines))
+    return draw_svg("histogram", "Share of the pixels at each level", CHART, lambda axes: paint_brightness(axes, lines))
 
 
 def _spectrum(sites: Sequence[SiteFacts]) -> Markup:
     rows = _by_name(sites, [decibels(site.profile) for site in sites])
     lines = [Line(name, colour, RADIUS * levels(len(row) - 1), row[1:]) for name, colour, row in rows]
-    return draw("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, lines))
+    return draw_svg("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, lines))
 
 
 def _by_name(sites: Sequence[SiteFacts], values: Sequence[np.ndarray]) -> list[tuple[str, int, np.ndarray]]:

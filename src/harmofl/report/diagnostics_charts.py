@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harmofl.analysis.diagnostics.records import Record, read
+from harmofl.analysis.diagnostics.records import DiagnosticsRecord, read_diagnostics
 from harmofl.report.vega import COLOURS, Chart
 
 FILE = "diagnostics.jsonl"
@@ -36,12 +36,12 @@ SCALARS = (
 )
 
 
-def measured(runs: Mapping[str, Path]) -> dict[str, list[Record]]:
+def measured(runs: Mapping[str, Path]) -> dict[str, list[DiagnosticsRecord]]:
     """By label the records of those run folders that have some."""
-    return {label: read(folder / FILE) for label, folder in runs.items() if (folder / FILE).is_file()}
+    return {label: read_diagnostics(folder / FILE) for label, folder in runs.items() if (folder / FILE).is_file()}
 
 
-def rows(records: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
+def chart_rows(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[dict[str, Any]]:
     """Every number: a row a run and round; a column for each site's loss, rise and gradient."""
     found = []
     for label, own in records.items():
@@ -61,9 +61,9 @@ def rows(records: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
 _TERMS = ("gradients", "dissimilarity", "variance")
 
 
-def charts(records: Mapping[str, Sequence[Record]]) -> list[Chart]:
+def charts(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[Chart]:
     """One of every quantity that was measured, over the rounds, a colour a run."""
-    numbers = rows(records)
+    numbers = chart_rows(records)
     return [
         Chart(
             f"theory-{quantity.name}",
@@ -76,9 +76,9 @@ def charts(records: Mapping[str, Sequence[Record]]) -> list[Chart]:
     ]
 
 
-def chart(records: Mapping[str, Sequence[Record]]) -> Chart | None:
+def chart(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> Chart | None:
     """All of them in one, with every number; None without records."""
-    numbers = rows(records)
+    numbers = chart_rows(records)
     if not numbers:
         return None
     shown = _known(numbers)

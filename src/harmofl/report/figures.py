@@ -5,10 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harmofl.report.load import Round, Run
-from harmofl.report.scores import UNSEEN, Group, interval_at, mean, metric_name, metric_words, number, tested
+from harmofl.report.scores import (
+    UNSEEN,
+    Group,
+    interval_at,
+    mean_score,
+    metric_name,
+    metric_words,
+    number,
+    scores_of_run,
+)
 from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
 
-Row = Mapping[str, Any]
+ChartRow = Mapping[str, Any]
 FEW = 24
 """Up to so many sites have a small chart each."""
 _POINT: dict[str, Any] = {"type": "point", "filled": True}
@@ -69,7 +78,7 @@ def _rounds(group: Group, value: Callable[[Round, str], float], name: str) -> li
         for line in run.rounds:
             values = {site: value(line, site) for site in group.sites}
             there = [one for one in values.values() if math.isfinite(one)]
-            values = {ALL: mean(there if name == "loss" else list(values.values())), **values}
+            values = {ALL: mean_score(there if name == "loss" else list(values.values())), **values}
             rows += [
                 {"run": run.label, "site": site, "round": line.round, name: one, "chosen": line.round == chosen}
                 for site, one in values.items()
@@ -121,7 +130,7 @@ def _curves(
     return Chart(ident, title, _told(f"{title}, mean over the sites", group, overall, name), spec, rows, by_site=True)
 
 
-def _told(title: str, group: Group, rows: Sequence[Row], name: str) -> str:
+def _told(title: str, group: Group, rows: Sequence[ChartRow], name: str) -> str:
     said = []
     for run in group.runs:
         own = [row for row in rows if row["run"] == run.label]
@@ -161,7 +170,7 @@ def scores(group: Group, ident: str) -> Chart:
     """The test score of every finished run at every site, with its 95 % interval over the test patients."""
     rows: list[dict[str, Any]] = []
     for run in group.finished:
-        for site, value in tested(run, group.metric).items():
+        for site, value in scores_of_run(run, group.metric).items():
             low, high = interval_at(run, site)
             if math.isfinite(value):
                 trained = site in group.sites

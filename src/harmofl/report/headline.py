@@ -3,12 +3,12 @@
 import math
 
 from harmofl.report.load import Result, Run
-from harmofl.report.scores import Group, mean, metric_words, number, site_values
+from harmofl.report.scores import Group, mean_score, metric_words, number, site_values
 
 
-def outcome(group: Group) -> str:
+def run_headline(group: Group) -> str:
     """What came out: the best federated run, its lead, its worst site, how its model was chosen; the yardsticks."""
-    scored = [(mean(_test(group, result)), run, result) for run, result in _done(group)]
+    scored = [(mean_score(_test(group, result)), run, result) for run, result in _done(group)]
     known = sorted((entry for entry in scored if math.isfinite(entry[0])), key=lambda entry: -entry[0])
     ranked = [entry for entry in known if not entry[1].yardstick] or known
     if not ranked:
@@ -58,7 +58,7 @@ def _worst(group: Group, result: Result) -> str:
 
 def _elsewhere(group: Group) -> str:
     """Who is best at the sites that never trained."""
-    scored = [(mean(site_values(result.unseen, group.unseen, group.metric)), run) for run, result in _done(group)]
+    scored = [(mean_score(site_values(result.unseen, group.unseen, group.metric)), run) for run, result in _done(group)]
     ranked = sorted(
         ((value, run) for value, run in scored if math.isfinite(value) and not run.yardstick), key=lambda e: -e[0]
     )

@@ -42,11 +42,11 @@ def write_landscape(landscapes: Sequence[Landscape], asked: Asked, folder: Path)
         shown, whole, png = _saved(figure, "svg", None), _saved(figure, "svg", "white"), _saved(figure, "png", "white")
     write_atomic(folder / "landscape.svg", whole)
     write_atomic(folder / "landscape.png", png)
-    write_atomic(folder / "landscape.csv", numbers(landscapes).encode())
+    write_atomic(folder / "landscape.csv", landscape_numbers(landscapes).encode())
     write_atomic(folder / "landscape.html", _page(landscapes, asked, shown.decode()).encode())
 
 
-def rise(landscape: Landscape) -> np.ndarray:
+def rise_table(landscape: Landscape) -> np.ndarray:
     """(S,) how much higher the loss is within half of the span, in the mean, than at the global solution."""
     a, b = np.meshgrid(landscape.axis, landscape.axis)
     near = np.hypot(a, b) <= landscape.axis[-1] / 2
@@ -55,7 +55,7 @@ def rise(landscape: Landscape) -> np.ndarray:
     return np.asarray(surfaces.losses[:, near].mean(axis=1) - surfaces.center)
 
 
-def numbers(landscapes: Sequence[Landscape]) -> str:
+def landscape_numbers(landscapes: Sequence[Landscape]) -> str:
     """As CSV: every point of every surface, and every solution."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -149,7 +149,7 @@ def _page(landscapes: Sequence[Landscape], asked: Asked, document: str) -> str:
     return template_of("data.html").render(
         title="Loss surfaces",
         kind=f"{len(_sites(landscapes))} sites, {len(landscapes)} runs",
-        outcome=" ".join(outcome(landscapes)),
+        outcome=" ".join(landscape_sentences(landscapes)),
         grids=[_table(landscapes)],
         charts=[embedded("landscape", title, document)],
         galleries=[],
@@ -170,11 +170,11 @@ _PLANES = {
 }
 
 
-def outcome(landscapes: Sequence[Landscape]) -> list[str]:
+def landscape_sentences(landscapes: Sequence[Landscape]) -> list[str]:
     """What the surfaces come to, a sentence a run."""
     said = []
     for one in landscapes:
-        loss, up = one.surfaces.center.mean(), rise(one).mean()
+        loss, up = one.surfaces.center.mean(), rise_table(one).mean()
         inside = f"; the plane holds {one.marks.captured.mean():.0%} of the way to the sites' solutions"
         said.append(
             f"{one.label}: mean loss {loss:.3g} at the global solution, {up:.3g} higher around it"
@@ -202,5 +202,5 @@ def _cells(one: Landscape, site: str) -> list[str]:
         return [DASH] * 4
     s = one.surfaces.sites.index(site)
     distance = one.marks.distances[one.marks.names.index(site)] if site in one.marks.names else math.nan
-    values = (one.surfaces.center[s], one.surfaces.own[s], rise(one)[s], distance)
+    values = (one.surfaces.center[s], one.surfaces.own[s], rise_table(one)[s], distance)
     return [f"{value:.3g}" if math.isfinite(value) else DASH for value in values]

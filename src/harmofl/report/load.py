@@ -30,7 +30,7 @@ def _only_numbers(metrics: object) -> object:
 
 
 Number = Annotated[float, BeforeValidator(_nan_for_none)]
-Scores = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_numbers)]]  # site -> metric -> value
+ScoreTable = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_numbers)]]  # site -> metric -> value
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Round:
     bytes_up: Number = math.nan
     bytes_down: Number = math.nan
     train_loss: dict[str, Number] = field(default_factory=dict)
-    val: Scores = field(default_factory=dict)
+    val: ScoreTable = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -68,9 +68,9 @@ class Result:
     main_metric: str
     chosen_round: int
     rounds: int
-    test: Scores
-    val: Scores = field(default_factory=dict)
-    unseen: Scores = field(default_factory=dict)
+    test: ScoreTable
+    val: ScoreTable = field(default_factory=dict)
+    unseen: ScoreTable = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     num_images: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds_per_round: Number = math.nan

@@ -23,7 +23,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Case:
+class SampleCase:
     """One sample image as all runs that have it see it."""
 
     name: str
@@ -35,7 +35,7 @@ class Gallery:
     """The cases of one site; `unseen` if it did not train."""
 
     site: str
-    cases: tuple[Case, ...]
+    cases: tuple[SampleCase, ...]
     unseen: bool = False
 
 
@@ -114,7 +114,7 @@ def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
             sample = _Sample(run, site, index)
             key = (sample.case, sample.image.tobytes(), sample.arrays.targets[index].tobytes())
             found.setdefault(key, []).append(sample)
-    made = [Case(_headed(samples[0], group), tuple(_tiles(samples, side))) for samples in found.values()]
+    made = [SampleCase(_headed(samples[0], group), tuple(_tiles(samples, side))) for samples in found.values()]
     return Gallery(site, tuple(made), site in group.unseen)
 
 

@@ -10,14 +10,14 @@ from markupsafe import Markup
 from harmofl.report import classes, diagnostics_charts, figures, vega
 from harmofl.report.amplitudes import maps
 from harmofl.report.colours import SERIES
-from harmofl.report.headline import outcome
+from harmofl.report.headline import run_headline
 from harmofl.report.load import Run
 from harmofl.report.pictures import Gallery, class_key, galleries, has_masks, has_normalized
 from harmofl.report.png_images import MISTAKES
 from harmofl.report.scores import (
     DASH,
     Group,
-    Table,
+    TextTable,
     further_metrics,
     group_runs,
     metric_name,
@@ -42,14 +42,14 @@ class Block:
     group: Group
     title: str
     outcome: str
-    tables: list[Table]
-    further: list[Table]
+    tables: list[TextTable]
+    further: list[TextTable]
     scores: list[Chart]
     overview: list[Chart]
     per_site: list[Chart]
     closely: list[Chart]
-    calibration: Table | None
-    images: list["Images"]
+    calibration: TextTable | None
+    images: list["SampleImages"]
     classes: list[tuple[str, str]]
     normalized: bool
     mistakes: tuple[tuple[str, str], ...]
@@ -62,7 +62,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Images:
+class SampleImages:
     """How many images each site has, for the runs that were trained on exactly these."""
 
     labels: list[str]
@@ -71,7 +71,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """What one run took, as text."""
 
     label: str
@@ -146,7 +146,7 @@ def compose(runs: Sequence[Run]) -> Page:
     return replace(page, blocks=[replace(block, galleries=shown) for block, shown in blocks])
 
 
-def render(page: Page, watched: tuple[str, str] | None = None) -> str:
+def render_run_page(page: Page, watched: tuple[str, str] | None = None) -> str:
     """The whole page as text.
 
     Args:
@@ -203,7 +203,7 @@ def _block(ident: str, group: Group) -> Block:
         ident=ident,
         group=group,
         title=f"{metric_name(group.metric)} at {len(group.sites)} sites: {', '.join(group.sites)}",
-        outcome=outcome(group),
+        outcome=run_headline(group),
         tables=by_site or [score_table(group, group.metric, mark_best=True)],
         further=[score_table(group, metric) for metric in further_metrics(group)] + validation,
         scores=[figures.scores(group, ident)] if group.finished else [],
@@ -236,9 +236,9 @@ def _run_name(run: Run) -> str:
     return run.result.name if run.result else named or run.folder.name
 
 
-def _images(group: Group) -> list[Images]:
+def _images(group: Group) -> list[SampleImages]:
     """One table for all runs that had the same images, which is usually one table."""
-    tables: list[Images] = []
+    tables: list[SampleImages] = []
     for run in group.finished:
         counts = run.result.num_images if run.result else {}
         parts = list(dict.fromkeys(part for site in counts.values() for part in site))
@@ -247,16 +247,16 @@ def _images(group: Group) -> list[Images]:
         if same:
             same.labels.append(run.label)
         elif rows:
-            tables.append(Images([run.label], parts, rows))
+            tables.append(SampleImages([run.label], parts, rows))
     return tables
 
 
-def _cost(run: Run) -> Cost:
+def _cost(run: Run) -> RunCost:
     seconds = _known([line.seconds for line in run.rounds])
     up, down = (_known([getattr(line, name) for line in run.rounds]) for name in ("bytes_up", "bytes_down"))
     per_round = run.result.seconds_per_round if run.result else math.nan
     parameters = run.result.num_params if run.result else None
-    return Cost(
+    return RunCost(
         label=run.label,
         rounds=str(run.result.rounds) if run.result else run.progress.removesuffix(" rounds"),
         seconds=_decimal(per_round if math.isfinite(per_round) else _mean(seconds)),

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harmofl.report.load import Run, Scores
+from harmofl.report.load import Run, ScoreTable
 
 DASH = "\N{EN DASH}"
 MANY = 8
@@ -52,7 +52,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRowCells:
     """One run or site of a table; `note` stands in for the cells of a run that has none; `index` is its colour."""
 
     label: str
@@ -62,12 +62,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table; `summaries` of its last columns stand apart."""
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRowCells, ...]
     corner: str = "Run"
     summaries: int = 3
 
@@ -91,12 +91,12 @@ def metric_words(metric: str) -> str:
     return NAMES.get(metric, metric.replace("_", " "))
 
 
-def site_values(scores: Scores, sites: Sequence[str], metric: str) -> list[float]:
+def site_values(scores: ScoreTable, sites: Sequence[str], metric: str) -> list[float]:
     """One value per site, NaN where there is none."""
     return [scores.get(site, {}).get(metric, math.nan) for site in sites]
 
 
-def mean(values: Sequence[float]) -> float:
+def mean_score(values: Sequence[float]) -> float:
     """The mean; NaN when a value is missing, so that only like is compared with like."""
     return statistics.fmean(values) if values else math.nan
 
@@ -114,7 +114,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def tested(run: Run, metric: str) -> dict[str, float]:
+def scores_of_run(run: Run, metric: str) -> dict[str, float]:
     """A metric of the chosen model on the test images of every site, unseen ones last."""
     if run.result is None:
         return {}
@@ -132,29 +132,29 @@ def between(low: float, high: float) -> str:
     return f"{number(low)} \N{EN DASH} {number(high)}" if math.isfinite(low) and math.isfinite(high) else DASH
 
 
-def site_table(run: Run, metric: str) -> Table:
+def site_table(run: Run, metric: str) -> TextTable:
     """One run's test score at every site, with its interval and how many images and patients it is from."""
     rows = []
-    for site, value in tested(run, metric).items():
+    for site, value in scores_of_run(run, metric).items():
         images = run.result.num_images.get(site, {}).get("test") if run.result else None
         patients = len(set(run.cases[site].patients)) if site in run.cases else None
         counts = [DASH if count is None else str(count) for count in (images, patients)]
         texts = (number(value), between(*interval_at(run, site)), *counts)
         trained = run.result is not None and site in run.result.test
-        rows.append(Row(site if trained else UNSEEN.format(site), None, tuple(map(Cell, texts))))
+        rows.append(TableRowCells(site if trained else UNSEEN.format(site), None, tuple(map(Cell, texts))))
     values = site_values(run.result.test, list(run.result.test), metric) if run.result else []
     for name, value in zip(SUMMARIES, _summary(values), strict=True):
-        rows.append(Row(name, None, tuple(map(Cell, (number(value), "", "", "")))))
+        rows.append(TableRowCells(name, None, tuple(map(Cell, (number(value), "", "", "")))))
     title = f"{metric_name(metric)} on test images of every site"
-    return Table(title, (metric_name(metric), "95 % interval", "Images", "Patients"), tuple(rows), "Site", 0)
+    return TextTable(title, (metric_name(metric), "95 % interval", "Images", "Patients"), tuple(rows), "Site", 0)
 
 
-def score_table(group: Group, metric: str, *, mark_best: bool = False) -> Table:
+def score_table(group: Group, metric: str, *, mark_best: bool = False) -> TextTable:
     """Every run's test scores per site with their mean, worst and spread."""
     return _table(group, metric, f"{metric_name(metric)} on test images", part="test", mark_best=mark_best)
 
 
-def validation_table(group: Group) -> Table:
+def validation_table(group: Group) -> TextTable:
     """The main metric on validation images, at the round each model was chosen."""
     title = f"{metric_name(group.metric)} on validation images, at the chosen round"
     return _table(group, group.metric, title, part="val")
@@ -167,7 +167,7 @@ def further_metrics(group: Group) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != group.metric]
 
 
-def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool = False) -> Table:
+def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool = False) -> TextTable:
     values: dict[int, list[float]] = {}
     unseen = group.unseen if part == "test" else ()
     for index, run in enumerate(group.runs):
@@ -178,24 +178,24 @@ def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool 
     columns = (*group.sites, *SUMMARIES, *(UNSEEN.format(site) for site in unseen))
     best = _best_texts(list(values.values()), len(group.sites) + 2) if mark_best and len(values) > 1 else []
     rows = [_row(run, index, values.get(index), best) for index, run in enumerate(group.runs)]
-    table = Table(title, columns, tuple(rows), summaries=len(SUMMARIES) + len(unseen))
+    table = TextTable(title, columns, tuple(rows), summaries=len(SUMMARIES) + len(unseen))
     return table if len(group.sites) <= MANY else _sites_down(table)
 
 
-def _sites_down(table: Table) -> Table:
+def _sites_down(table: TextTable) -> TextTable:
     """A row a site, for more sites than a page is wide."""
     rows = [
-        Row(name, None, tuple(row.cells[k] if row.cells else Cell(DASH) for row in table.rows))
+        TableRowCells(name, None, tuple(row.cells[k] if row.cells else Cell(DASH) for row in table.rows))
         for k, name in enumerate(table.columns)
     ]
-    return Table(table.title, tuple(row.label for row in table.rows), tuple(rows), "Site", 0)
+    return TextTable(table.title, tuple(row.label for row in table.rows), tuple(rows), "Site", 0)
 
 
 def _summary(values: list[float]) -> list[float]:
     whole = all(math.isfinite(value) for value in values)
     worst = min(values) if whole and values else math.nan
     spread = statistics.stdev(values) if whole and len(values) > 1 else math.nan
-    return [mean(values), worst, spread]
+    return [mean_score(values), worst, spread]
 
 
 def _best_texts(rows: list[list[float]], spread: int) -> list[str]:
@@ -205,10 +205,10 @@ def _best_texts(rows: list[list[float]], spread: int) -> list[str]:
     return [*best[:spread], DASH, *best[spread + 1 :]]
 
 
-def _row(run: Run, index: int, values: list[float] | None, best: list[str]) -> Row:
+def _row(run: Run, index: int, values: list[float] | None, best: list[str]) -> TableRowCells:
     if values is None:
-        return Row(run.label, index, note=f"not finished: {run.progress}")
+        return TableRowCells(run.label, index, note=f"not finished: {run.progress}")
     texts = [number(value) for value in values]
     marks = best or [DASH] * len(texts)
     cells = [Cell(text, text == mark != DASH) for text, mark in zip(texts, marks, strict=True)]
-    return Row(run.label, index, tuple(cells))
+    return TableRowCells(run.label, index, tuple(cells))

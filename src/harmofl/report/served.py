@@ -14,7 +14,7 @@ from typing import Any
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.report import vega
 from harmofl.report.load import Run, load_runs
-from harmofl.report.run_page import compose, render
+from harmofl.report.run_page import compose, render_run_page
 from harmofl.report.scores import duration
 from harmofl.report.templates import template_of
 from harmofl.utils.atomic_files import is_locked
@@ -96,7 +96,7 @@ class Watched:
     def _render(self, stamp: str) -> str:
         try:
             if stamp:
-                return render(compose(load_runs([self.folder])), (stamp, self.text()))
+                return render_run_page(compose(load_runs([self.folder])), (stamp, self.text()))
         except HarmoFLError:
             pass  # in the status line, and gone with the next look if it was half written
         scripts = [vega.script(), vega.starter(), vega.starter("watch.js")]

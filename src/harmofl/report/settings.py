@@ -11,19 +11,19 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Section:
+class SettingsTable:
     """One table of config.toml."""
 
     name: str
     pairs: Pairs
 
 
-def sections(config: Mapping[str, Any]) -> list[Section]:
+def sections(config: Mapping[str, Any]) -> list[SettingsTable]:
     """Every table of a configuration; keys outside any table come first."""
     loose = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
     named = ([("general", loose)] if loose else []) + list(tables.items())
-    return [Section(name, tuple(_flatten(table))) for name, table in named]
+    return [SettingsTable(name, tuple(_flatten(table))) for name, table in named]
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

@@ -15,33 +15,35 @@ CLEAR = 0.02
 asked, and costs less than this at a site itself."""
 
 
-def mean(values: Mapping[str, float]) -> float:
+def mean_of(values: Mapping[str, float]) -> float:
     """Over the sites that have a value."""
     return known_mean(values.values())
 
 
-def outcome(shift: Shift) -> list[str]:
+def shift_sentences(shift: Shift) -> list[str]:
     """What it comes to, in a few sentences."""
     none, *others = shift.verdicts
     said = [
         _apart(shift),
         _tells_site(none.site, len(shift.sites)),
     ]
-    kept = [verdict for verdict in others if mean(verdict.within) > mean(none.within) - CLEAR]
-    if not math.isfinite(mean(none.within)):
+    kept = [verdict for verdict in others if mean_of(verdict.within) > mean_of(none.within) - CLEAR]
+    if not math.isfinite(mean_of(none.within)):
         said.append("No site has cases enough (3 of each class) to tell what a normalization costs there.")
         return said
     best = max(kept or others, key=lambda verdict: known_mean(_gains(verdict, none)))
     gained = _gains(best, none)
     told = (
         f"{_signed(known_mean(gained))} at sites it never saw, "
-        f"{_signed(mean(best.within) - mean(none.within))} at its own"
+        f"{_signed(mean_of(best.within) - mean_of(none.within))} at its own"
     )
     if kept and known_mean(gained) > CLEAR and min(gained) > 0:
         said.append(f"Worth trying: {best.treatment.name} ({told}), `harmofl run {best.treatment.setting}`.")
     else:
         said.append(f"No normalization clearly helps the small model; the best is {best.treatment.name} ({told}).")
-    harmful = [verdict.treatment.name for verdict in others if mean(verdict.within) < mean(none.within) - 2 * CLEAR]
+    harmful = [
+        verdict.treatment.name for verdict in others if mean_of(verdict.within) < mean_of(none.within) - 2 * CLEAR
+    ]
     if harmful:
         said.append(f"What tells the classes apart at a site is partly lost under {', '.join(harmful)}.")
     return said
@@ -67,14 +69,14 @@ def _apart(shift: Shift) -> str:
 
 def _gains(verdict: Verdict, none: Verdict) -> list[float]:
     """By how much the class is told better at new sites than without, each time."""
-    return [mean(a.elsewhere) - mean(b.elsewhere) for a, b in zip(verdict.repeats, none.repeats, strict=True)]
+    return [mean_of(a.elsewhere) - mean_of(b.elsewhere) for a, b in zip(verdict.repeats, none.repeats, strict=True)]
 
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}" if math.isfinite(value) else DASH
 
 
-def numbers(shift: Shift) -> dict[str, object]:
+def shift_numbers(shift: Shift) -> dict[str, object]:
     """Everything measured but the pictures, for JSON."""
     return {
         "name": shift.name,
@@ -98,5 +100,5 @@ def numbers(shift: Shift) -> dict[str, object]:
             }
             for verdict in shift.verdicts
         ],
-        "outcome": outcome(shift),
+        "outcome": shift_sentences(shift),
     }

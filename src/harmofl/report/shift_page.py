@@ -13,9 +13,9 @@ from harmofl.report.curves import CHART, paint_amplitude, paint_brightness
 from harmofl.report.data_page import Grid
 from harmofl.report.png_images import data_uri, to_bytes
 from harmofl.report.scores import DASH
-from harmofl.report.shift_outcome import mean, numbers, outcome
-from harmofl.report.shift_picture import amplitude_lines, brightness_lines, picture
-from harmofl.report.svg import draw
+from harmofl.report.shift_outcome import mean_of, shift_numbers, shift_sentences
+from harmofl.report.shift_picture import amplitude_lines, brightness_lines, shift_picture
+from harmofl.report.svg import draw_svg
 from harmofl.report.templates import template_of
 from harmofl.utils.atomic_files import storing, strict_json, write_atomic
 
@@ -23,7 +23,7 @@ _SIDE = 132  # pixels
 
 
 @dataclass(frozen=True)
-class Gallery:
+class ShiftGallery:
     """Pictures of the page: a title, what each column is, and rows of a name and images."""
 
     title: str
@@ -40,17 +40,17 @@ def write_shift(shift: Shift, folder: Path) -> None:
     """
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "shift.json", strict_json(numbers(shift), indent=1).encode())
-    write_atomic(folder / "shift.png", picture(shift))
-    write_atomic(folder / "shift.html", render(shift).encode())
+    write_atomic(folder / "shift.json", strict_json(shift_numbers(shift), indent=1).encode())
+    write_atomic(folder / "shift.png", shift_picture(shift))
+    write_atomic(folder / "shift.html", render_shift_page(shift).encode())
 
 
-def render(shift: Shift) -> str:
+def render_shift_page(shift: Shift) -> str:
     """The page as text."""
     return template_of("data.html").render(
         title=f"Shift between the sites of {shift.name}",
         kind=f"{shift.task}, {len(shift.sites)} sites, at {shift.size[0]} x {shift.size[1]} pixels",
-        outcome=" ".join(outcome(shift)),
+        outcome=" ".join(shift_sentences(shift)),
         grids=[_probe(shift), _distances(shift), _brightness(shift)],
         charts=_charts(shift),
         galleries=[_spectra(shift), _examples(shift)],
@@ -70,7 +70,7 @@ def _probe(shift: Shift) -> Grid:
     rows = []
     for verdict in shift.verdicts:
         per_site = [f"{_number(verdict.within[site])} / {_number(verdict.elsewhere[site])}" for site in shift.sites]
-        means = (_number(verdict.site), _number(mean(verdict.within)), _number(mean(verdict.elsewhere)))
+        means = (_number(verdict.site), _number(mean_of(verdict.within)), _number(mean_of(verdict.elsewhere)))
         rows.append((f"{verdict.treatment.name}: {verdict.treatment.meaning}", *means, *per_site))
     columns = ("normalization", "tells the site", "the class, own site", "the class, new site", *shift.sites)
     unit = "a pixel" if shift.task == "segmentation" else "an image"
@@ -96,12 +96,12 @@ def _brightness(shift: Shift) -> Grid:
 def _charts(shift: Shift) -> list[Markup]:
     amplitude, brightness = amplitude_lines(shift), brightness_lines(shift)
     return [
-        draw("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, amplitude)),
-        draw("histogram", "Share of pixels at each level", CHART, lambda axes: paint_brightness(axes, brightness)),
+        draw_svg("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, amplitude)),
+        draw_svg("histogram", "Share of pixels at each level", CHART, lambda axes: paint_brightness(axes, brightness)),
     ]
 
 
-def _spectra(shift: Shift) -> Gallery:
+def _spectra(shift: Shift) -> ShiftGallery:
     """The mean spectra as pictures, zero frequency in the middle, all on one scale."""
     whole = {name: _whole(A.mean(axis=0), shift.size[1]) for name, A in shift.spectra.items()}
     levels = np.concatenate([values.reshape(-1) for values in whole.values()])
@@ -109,7 +109,7 @@ def _spectra(shift: Shift) -> Gallery:
     shown = [(np.clip((values - low) / max(high - low, 1e-9), 0, 1))[None] for values in whole.values()]
     row = tuple(data_uri(to_bytes(values, _SIDE)) for values in shown)
     note = "Lighter is more; the middle is the lowest frequency. All on one scale."
-    return Gallery("Mean amplitude spectra", note, tuple(whole), (("", row),))
+    return ShiftGallery("Mean amplitude spectra", note, tuple(whole), (("", row),))
 
 
 def _whole(half: np.ndarray, width: int) -> np.ndarray:
@@ -118,11 +118,11 @@ def _whole(half: np.ndarray, width: int) -> np.ndarray:
     return np.fft.fftshift(np.log10(np.maximum(np.concatenate([half, mirrored], axis=1), 1e-6)))
 
 
-def _examples(shift: Shift) -> Gallery:
+def _examples(shift: Shift) -> ShiftGallery:
     names: Sequence[str] = [verdict.treatment.name for verdict in shift.verdicts]
     rows = []
     for site, parts in shift.examples.items():
         for k in range(len(parts[0])):
             rows.append((site if k == 0 else "", tuple(data_uri(to_bytes(part[k], _SIDE)) for part in parts)))
     note = "Some training images of every site, as they are and under each normalization (cut to the range of values)."
-    return Gallery("Images before and after", note, tuple(names), tuple(rows))
+    return ShiftGallery("Images before and after", note, tuple(names), tuple(rows))

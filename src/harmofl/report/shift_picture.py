@@ -73,7 +73,7 @@ def _paint_probe(axes: Axes, shift: Shift) -> None:
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
 
 
-def picture(shift: Shift) -> bytes:
+def shift_picture(shift: Shift) -> bytes:
     """Spectra, distances, brightness and the small model's scores as one PNG."""
     figure = Figure(figsize=(11, 8.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)

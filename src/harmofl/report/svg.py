@@ -49,7 +49,9 @@ _STYLE: Any = {  # Any: newer stubs of matplotlib want every key to be a literal
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def draw(ident: str, title: str, size: Inches, paint: Callable[[Axes], None], margins: Margins | None = None) -> Markup:
+def draw_svg(
+    ident: str, title: str, size: Inches, paint: Callable[[Axes], None], margins: Margins | None = None
+) -> Markup:
     """Paint one pair of axes and return it as an SVG element.
 
     Args:

@@ -7,8 +7,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from harmofl.types import Progress
+
 T = TypeVar("T")
-Progress = Callable[[str, int, int], None]
 _JUDGED = 2.0  # seconds below which a pause of the system would pass for busy cores
 
 

@@ -11,13 +11,19 @@ from torch import nn
 from toys import Scalar, assert_same, sgd, toy_network, toy_sites, toy_training, train
 
 from harmofl import resume, run
-from harmofl.analysis.diagnostics.curvature import flat
+from harmofl.analysis.diagnostics.curvature import flat_vector
 from harmofl.analysis.diagnostics.loss_probe import Probe, batch_size, fixed_batch, hessian_every
-from harmofl.analysis.diagnostics.records import Record, append, mean, read, share
+from harmofl.analysis.diagnostics.records import (
+    DiagnosticsRecord,
+    append,
+    mean_over_sites,
+    read_diagnostics,
+    share_of_time,
+)
 from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.errors import ConfigError, RunError
-from harmofl.experiment.run_dir import Journal, RoundRecord
+from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.trainer import Watch
 from harmofl.federated.tensors import state_of
 from harmofl.methods import make_method
@@ -69,7 +75,7 @@ def test_gradients_losses_and_rises_are_those_of_the_training_loss() -> None:
     site = toy_sites()[0]
     half, other = fixed_batch(site, 8, 0)
     loss = nn.functional.cross_entropy(network(half.images), half.targets)
-    gradient = flat(torch.autograd.grad(loss, list(network.parameters())))
+    gradient = flat_vector(torch.autograd.grad(loss, list(network.parameters())))
     assert torch.allclose(found.gradients["a"][0], gradient, atol=1e-6)
     with torch.no_grad():
         both = (float(loss) + float(nn.functional.cross_entropy(network(other.images), other.targets))) / 2
@@ -96,7 +102,7 @@ def test_eigenvalue_against_the_whole_hessian() -> None:
         said = [torch.func.functional_call(network, weights, (half.images,)) for half in halves]
         return sum(nn.functional.cross_entropy(s, h.targets) for s, h in zip(said, halves, strict=True)) / len(said)
 
-    hessian = torch.autograd.functional.hessian(loss, flat(list(params.values())))
+    hessian = torch.autograd.functional.hessian(loss, flat_vector(list(params.values())))
     exact = float(torch.linalg.eigvalsh(hessian)[-1])
     found = own.measure(lambda site: state_of(network), names)
     start = found.mean_gradient()
@@ -162,7 +168,7 @@ def test_cost_is_bounded_by_the_sizes() -> None:
     assert batch_size(toy_sites(), 1) == 8
 
 
-def numbers(record: Record) -> dict[str, object]:
+def numbers(record: DiagnosticsRecord) -> dict[str, object]:
     """What does not depend on the clock, with nan equal to itself."""
     told = json.loads(json.dumps(asdict(record)))
     return {key: str(value) for key, value in told.items() if key not in ("seconds", "of_round")}
@@ -189,7 +195,7 @@ def test_training_is_the_same_to_the_bit(federation: Path, tmp_path: Path, chang
         chances.append(torch.get_rng_state())
         assert torch.get_num_threads() == 1
     assert torch.equal(*chances)
-    with_, without = Journal(tmp_path / "with"), Journal(tmp_path / "without")
+    with_, without = RunDir(tmp_path / "with"), RunDir(tmp_path / "without")
     one, two = with_.load(), without.load()
     assert one is not None
     assert two is not None
@@ -201,9 +207,9 @@ def test_training_is_the_same_to_the_bit(federation: Path, tmp_path: Path, chang
     assert rows[0] == rows[1]
     assert with_.result()["test"] == without.result()["test"]
     assert not without.diagnostics_path.exists()
-    records = read(with_.diagnostics_path)
+    records = read_diagnostics(with_.diagnostics_path)
     assert [record.round for record in records] == [0, 1, 2]
-    assert mean(records[-1].rise.values()) > 0
+    assert mean_over_sites(records[-1].rise.values()) > 0
     assert math.isfinite(records[-1].eigenvalue)
     assert math.isfinite(records[-1].drift) == (changes["method.name"] != "local")
     assert math.isfinite(records[-1].bound) == (changes.get("training.optimizer") == "sgd")
@@ -230,7 +236,7 @@ def test_a_resumed_run_has_the_records_of_an_undisturbed_one(federation: Path, t
     with pytest.raises(StopError):
         run(experiment, tmp_path / "stopped", StopAfter(stopped))
     resume(tmp_path / "stopped")
-    whole, again = (read(tmp_path / name / "diagnostics.jsonl") for name in ("whole", "stopped"))
+    whole, again = (read_diagnostics(tmp_path / name / "diagnostics.jsonl") for name in ("whole", "stopped"))
     assert [numbers(record) for record in whole] == [numbers(record) for record in again]
 
 
@@ -245,7 +251,7 @@ def test_what_is_measured_in_a_round(federation: Path, tmp_path: Path) -> None:
         training__epochs=2,
     )
     run(experiment, tmp_path / "run")
-    start, end = read(tmp_path / "run" / "diagnostics.jsonl")
+    start, end = read_diagnostics(tmp_path / "run" / "diagnostics.jsonl")
     assert math.isnan(start.drift)
     K, rate = 2, 0.01 / (1 - 0.9)
     assert end.step == pytest.approx(K * rate)
@@ -260,18 +266,18 @@ def test_what_is_measured_in_a_round(federation: Path, tmp_path: Path) -> None:
 
 def test_records_come_back(tmp_path: Path) -> None:
     path = tmp_path / "diagnostics.jsonl"
-    append(path, Record(round=0, seconds=1.0))
-    append(path, Record(round=1, seconds=1.0, of_round=8.0, rise={"a": 1.0, "b": 3.0}))
+    append(path, DiagnosticsRecord(round=0, seconds=1.0))
+    append(path, DiagnosticsRecord(round=1, seconds=1.0, of_round=8.0, rise={"a": 1.0, "b": 3.0}))
     path.write_text(path.read_text() + '{"round": 2, "sec')
-    records = read(path)
+    records = read_diagnostics(path)
     assert len(records) == 2
     assert records[1].sharpness == 2
-    assert share(records) == pytest.approx(0.25)
+    assert share_of_time(records) == pytest.approx(0.25)
     path.write_text("{}\n")
     with pytest.raises(RunError, match="must be what training writes"):
-        read(path)
+        read_diagnostics(path)
     with pytest.raises(RunError, match="train with --diagnostics"):
-        read(tmp_path / "nothing")
+        read_diagnostics(tmp_path / "nothing")
 
 
 def test_measuring_twice_gives_the_same() -> None:

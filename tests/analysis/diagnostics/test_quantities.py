@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from harmofl.analysis.diagnostics.curvature import flat, hessian_product, rise, top_eigenvalue
+from harmofl.analysis.diagnostics.curvature import flat_vector, hessian_product, loss_rise, top_eigenvalue
 from harmofl.analysis.diagnostics.quantities import bound, cosines, dissimilarity, drift, gram
 
 
@@ -114,7 +114,7 @@ def test_rise_on_a_quadratic() -> None:
     params = list(f.parameters())
     gradient = torch.autograd.grad(f(), params)
     with torch.no_grad():
-        found = rise(f, params, gradient, lambda: float(f()), 0.0, alpha)
+        found = loss_rise(f, params, gradient, lambda: float(f()), 0.0, alpha)
     assert found == pytest.approx(5 * alpha + alpha**2 * float(f.b @ f.A @ f.b) / 50, rel=1e-5)
     assert all(not param.any() for param in params)
 
@@ -153,4 +153,4 @@ def test_what_is_not_finite_has_no_eigenvalue() -> None:
 
 def test_flat_is_in_the_order_of_the_dimensions() -> None:
     x = torch.arange(24.0).reshape(1, 4, 2, 3)
-    assert torch.equal(flat([x.to(memory_format=torch.channels_last)]), torch.arange(24.0))
+    assert torch.equal(flat_vector([x.to(memory_format=torch.channels_last)]), torch.arange(24.0))

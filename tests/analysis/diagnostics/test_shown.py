@@ -10,7 +10,7 @@ from PIL import Image
 from test_cli import harmofl, refused
 
 from harmofl import run
-from harmofl.analysis.diagnostics.records import Record, read
+from harmofl.analysis.diagnostics.records import DiagnosticsRecord, read_diagnostics
 from harmofl.deployment.creating import create
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import load_experiment
@@ -28,7 +28,7 @@ def measured(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_table_numbers_and_picture(measured: Path, tmp_path: Path) -> None:
     done = harmofl("diagnostics", measured, "--csv", tmp_path / "t.csv", "--picture", tmp_path / "t.png")
     assert done.returncode == 0, done.stderr
-    records = read(measured / "diagnostics.jsonl")
+    records = read_diagnostics(measured / "diagnostics.jsonl")
     assert f"{records[-1].drift:.3g}" in done.stdout
     assert re.search(r"diagnostics: \d+% of the time of the rounds, on 8 images", done.stdout)
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
@@ -78,7 +78,7 @@ def test_report_shows_it_only_where_there_is_something(finished_run: Path, measu
 
 
 def test_chart_leaves_out_what_nobody_measured() -> None:
-    records = [Record(round=k, relative=0.5, drift=float(k)) for k in range(1, 4)]
+    records = [DiagnosticsRecord(round=k, relative=0.5, drift=float(k)) for k in range(1, 4)]
     drawn = chart({"a": records})
     assert drawn is not None
     assert len(drawn.spec["concat"]) == 2

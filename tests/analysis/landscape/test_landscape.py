@@ -16,7 +16,7 @@ from harmofl.analysis.landscape import computing
 from harmofl.analysis.landscape.computing import Asked, compute
 from harmofl.analysis.landscape.solutions import Opened
 from harmofl.backends.sequential import run_round
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
 from harmofl.utils.seeding import rng
 
 
@@ -36,7 +36,7 @@ def quiet(label: str, done: int, total: int) -> None:
 
 def test_solutions_are_those_of_the_next_round(pair: dict[str, Path]) -> None:
     opened = Opened(pair["harmofl"], "cpu", quiet)
-    trial, journal = opened.trial, Journal.open(pair["harmofl"])
+    trial, journal = opened.trial, RunDir.open(pair["harmofl"])
     checkpoint = journal.load()
     assert checkpoint is not None
     _, _, updates = run_round(trial.method, checkpoint.server, trial.training_sites, journal.states, trial.training)

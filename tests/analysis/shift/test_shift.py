@@ -22,8 +22,8 @@ from harmofl.data.manifest import FederationInfo
 from harmofl.data.site import Federation, Site, Split
 from harmofl.errors import ConfigError
 from harmofl.report.scores import DASH
-from harmofl.report.shift_outcome import outcome
-from harmofl.report.shift_page import _whole, render, write_shift
+from harmofl.report.shift_outcome import shift_sentences
+from harmofl.report.shift_page import _whole, render_shift_page, write_shift
 from harmofl.spectral.amplitude import amplitude
 
 SIDE = 24
@@ -104,14 +104,14 @@ def test_a_shifted_site_is_told_and_normalization_hides_it():
     assert verdict["band 0"].site < 0.75
     assert min(verdict["none"].within.values()) > 0.9
     assert verdict["band 1"].within["a"] < 0.8  # the strength of the grain is in the amplitude
-    assert any("partly lost under" in line and "band 1" in line for line in outcome(shift))
+    assert any("partly lost under" in line and "band 1" in line for line in shift_sentences(shift))
 
 
 def test_sites_alike_are_not_told():
     shift = measure_shift(two_sites(0.0), repeats=2)
     assert shift.verdicts[0].site < 0.75
     assert shift.distances[0, 1] < 3 * max(shift.halves.values())
-    assert any("No normalization clearly helps" in line for line in outcome(shift))
+    assert any("No normalization clearly helps" in line for line in shift_sentences(shift))
 
 
 def test_segmentation_asks_pixels(tmp_path):
@@ -137,7 +137,7 @@ def test_few_cases_leave_a_gap_and_not_an_error():
     images, labels = classes(0.0, 0, count=4)
     shift = measure_shift(federation([site("a", *classes(0.1, 50)), site("b", images, labels)]), repeats=1)
     assert np.isnan(shift.verdicts[0].within["b"])
-    assert DASH in render(shift)
+    assert DASH in render_shift_page(shift)
 
 
 def test_the_same_seed_measures_the_same():

@@ -16,7 +16,7 @@ STEPS = 5
 
 
 @torch.no_grad()
-def rise(
+def loss_rise(
     model: nn.Module,
     params: Sequence[nn.Parameter],
     gradients: Sequence[Tensor],
@@ -54,10 +54,10 @@ def hessian_product(loss: Tensor, params: Sequence[nn.Parameter], vector: Tensor
     if not along.requires_grad:  # a linear loss
         return torch.zeros_like(vector)
     second = torch.autograd.grad(along, params, allow_unused=True, materialize_grads=True)
-    return flat(second)
+    return flat_vector(second)
 
 
-def flat(tensors: Sequence[Tensor]) -> Tensor:
+def flat_vector(tensors: Sequence[Tensor]) -> Tensor:
     """All entries one after the other, in the order of the dimensions whatever the layout in memory."""
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harmofl.analysis.diagnostics.curvature import STEPS, flat, hessian_product, rise, top_eigenvalue
+from harmofl.analysis.diagnostics.curvature import STEPS, flat_vector, hessian_product, loss_rise, top_eigenvalue
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import Loss
+from harmofl.federated.client import LossFunction
 from harmofl.federated.tensors import Arrays
 from harmofl.optim.mixed_precision import computing
 from harmofl.utils.seeding import rng
@@ -64,7 +64,7 @@ def measuring(model: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ProbeResult:
     """What one pass over the fixed batches gives, by site.
 
     Args:
@@ -93,7 +93,7 @@ class Probe:
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, batches: Mapping[str, tuple[Batch, ...]], device: torch.device
+        self, model: nn.Module, loss: LossFunction, batches: Mapping[str, tuple[Batch, ...]], device: torch.device
     ) -> None:
         self.model, self._loss, self._device = measuring(model).to(device), loss, device
         self._batches = {
@@ -121,7 +121,7 @@ class Probe:
                 f"run.diagnostics: the network must be twice differentiable, but: {reason}; set it to false"
             ) from None
 
-    def measure(self, weights: Weights, names: Sequence[str]) -> Measured:
+    def measure(self, weights: Weights, names: Sequence[str]) -> ProbeResult:
         """Losses, rises and gradients of all sites.
 
         Args:
@@ -141,9 +141,9 @@ class Probe:
                     values.append(float(value.detach()))
                 mean = [torch.stack(parts).mean(dim=0) for parts in zip(*own, strict=True)]
                 losses[site] = sum(values) / len(values)
-                rises[site] = rise(self.model, trained, mean, partial(self._mean, site), losses[site])
-                gradients[site] = tuple(flat([parts[k] for k in wanted]).cpu() for parts in own)
-        return Measured(losses, rises, gradients)
+                rises[site] = loss_rise(self.model, trained, mean, partial(self._mean, site), losses[site])
+                gradients[site] = tuple(flat_vector([parts[k] for k in wanted]).cpu() for parts in own)
+        return ProbeResult(losses, rises, gradients)
 
     def eigenvalue(
         self, weights: Weights, names: Sequence[str], start: Tensor, steps: int = STEPS

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from harmofl.analysis.diagnostics.curvature import STEPS, flat
+from harmofl.analysis.diagnostics.curvature import STEPS, flat_vector
 from harmofl.analysis.diagnostics.loss_probe import Probe, batch_size, fixed_batch, hessian_every
 from harmofl.analysis.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
-from harmofl.analysis.diagnostics.records import NAN, Record, append, mean
+from harmofl.analysis.diagnostics.records import NAN, DiagnosticsRecord, append, mean_over_sites
 from harmofl.analysis.diagnostics.sharing import shared_params, weights_of
 from harmofl.experiment.config import TrainingTable
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, norm
 
@@ -28,7 +28,7 @@ class Diagnostics:
         images: of each site's fixed batch; see `harmofl.analysis.diagnostics.loss_probe.batch_size` if not given.
     """
 
-    def __init__(self, trial: Trial, path: Path, images: int | None = None) -> None:
+    def __init__(self, trial: Setup, path: Path, images: int | None = None) -> None:
         self._trial, self._path = trial, path
         sites, training = trial.federation.sites, trial.training
         self._images, self._every = images or batch_size(sites, training.epochs), hessian_every(sites, training.epochs)
@@ -52,7 +52,7 @@ class Diagnostics:
         if server.round == 0 and not (self._path.exists() and self._path.stat().st_size):
             append(self._path, record(0, found, seconds=_since(start)))
 
-    def measure(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> Record:
+    def measure(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> DiagnosticsRecord:
         """Of some weights all that needs no round: constants, sharpness and eigenvalue. Nothing is written.
 
         Args:
@@ -114,7 +114,9 @@ class Diagnostics:
     def _variance(self, found: Dissimilarity) -> float:
         """Of a training batch, from those of half a fixed batch: inverse to the number of independent images."""
         rows = [min(self._trial.training.batch_size, len(site.train)) for site in self._trial.federation.sites]
-        return mean(v * own / of_step for v, own, of_step in zip(found.variances, self._rows, rows, strict=True))
+        return mean_over_sites(
+            v * own / of_step for v, own, of_step in zip(found.variances, self._rows, rows, strict=True)
+        )
 
     def _of_round(
         self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity
@@ -123,8 +125,8 @@ class Diagnostics:
         if not self._shared:
             return {}
         names = [n for n in self._names if all(n in update.weights for update in updates)]
-        start = flat([before.weights[name] for name in names])
-        moves = [flat([update.weights[name] for name in names]) - start for update in updates]
+        start = flat_vector([before.weights[name] for name in names])
+        moves = [flat_vector([update.weights[name] for name in names]) - start for update in updates]
         steps = sum(update.num_steps for update in updates) / len(updates)
         rate = NAN if self._trial.method.pooled else plain_rate(self._trial.experiment.training)
         limit = bound(
@@ -158,9 +160,9 @@ class Diagnostics:
         return {"eigenvalue": value, "residual": residual}
 
 
-def record(number: int, found: Mapping[str, Any], **more: Any) -> Record:
+def record(number: int, found: Mapping[str, Any], **more: Any) -> DiagnosticsRecord:
     """The record of a round, numbered."""
-    return Record(round=number, **found, **more)
+    return DiagnosticsRecord(round=number, **found, **more)
 
 
 def plain_rate(training: TrainingTable) -> float:

@@ -12,13 +12,13 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from harmofl.errors import RunError
 from harmofl.utils.atomic_files import storing, strict_json
 
-Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+MaybeFloat = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """null stands for what is not known."""
 NAN = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class DiagnosticsRecord:
     """What was measured after one round; round 0 is before training. NaN is what there is no value of.
 
     Of the round: `drift`, `drift_end`, `bound` and its terms, `step`, `secant`, `cosines`. The bound's constants are
@@ -54,47 +54,47 @@ class Record:
 
     round: int
     seconds: float = NAN
-    of_round: Number = NAN
+    of_round: MaybeFloat = NAN
     images: int = 0
-    loss: Mapping[str, Number] = field(default_factory=dict)
-    norm: Number = NAN
-    gradient: Number = NAN
-    gradients: Mapping[str, Number] = field(default_factory=dict)
-    square: Number = NAN
-    spread: Number = NAN
-    spread_unbiased: Number = NAN
-    relative: Number = NAN
-    epsilon: Number = NAN
-    variance: Number = NAN
-    rise: Mapping[str, Number] = field(default_factory=dict)
-    eigenvalue: Number = NAN
-    residual: Number = NAN
-    drift: Number = NAN
-    drift_end: Number = NAN
-    bound: Number = NAN
-    terms: Mapping[str, Number] = field(default_factory=dict)
-    step: Number = NAN
-    secant: Number = NAN
-    cosines: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)
+    loss: Mapping[str, MaybeFloat] = field(default_factory=dict)
+    norm: MaybeFloat = NAN
+    gradient: MaybeFloat = NAN
+    gradients: Mapping[str, MaybeFloat] = field(default_factory=dict)
+    square: MaybeFloat = NAN
+    spread: MaybeFloat = NAN
+    spread_unbiased: MaybeFloat = NAN
+    relative: MaybeFloat = NAN
+    epsilon: MaybeFloat = NAN
+    variance: MaybeFloat = NAN
+    rise: Mapping[str, MaybeFloat] = field(default_factory=dict)
+    eigenvalue: MaybeFloat = NAN
+    residual: MaybeFloat = NAN
+    drift: MaybeFloat = NAN
+    drift_end: MaybeFloat = NAN
+    bound: MaybeFloat = NAN
+    terms: Mapping[str, MaybeFloat] = field(default_factory=dict)
+    step: MaybeFloat = NAN
+    secant: MaybeFloat = NAN
+    cosines: Mapping[str, Mapping[str, MaybeFloat]] = field(default_factory=dict)
 
     @property
     def sharpness(self) -> float:
         """The mean rise of the sites."""
-        return mean(self.rise.values())
+        return mean_over_sites(self.rise.values())
 
     @property
     def cosine(self) -> float:
         """The mean over all pairs of sites."""
-        return mean(value for a, row in self.cosines.items() for b, value in row.items() if a < b)
+        return mean_over_sites(value for a, row in self.cosines.items() for b, value in row.items() if a < b)
 
 
-def mean(values: Iterable[float]) -> float:
+def mean_over_sites(values: Iterable[float]) -> float:
     """Of those that are known; NaN of none."""
     known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else NAN
 
 
-def append(path: Path, record: Record) -> None:
+def append(path: Path, record: DiagnosticsRecord) -> None:
     """Add a line, on the disk before this returns.
 
     Raises:
@@ -106,7 +106,7 @@ def append(path: Path, record: Record) -> None:
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> list[Record]:
+def read_diagnostics(path: Path) -> list[DiagnosticsRecord]:
     """All records; a last line that a kill cut short is left out.
 
     Raises:
@@ -114,7 +114,7 @@ def read(path: Path) -> list[Record]:
     """
     if not path.is_file():
         raise RunError(f"{path}: no diagnostics here; train with --diagnostics")
-    adapter = TypeAdapter(Record)
+    adapter = TypeAdapter(DiagnosticsRecord)
     try:
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
         return [adapter.validate_json(line) for line in whole.splitlines() if line.strip()]
@@ -123,16 +123,16 @@ def read(path: Path) -> list[Record]:
         raise RunError(f"{path}: must be what training writes, but {reason[:200]}; train again") from None
 
 
-def share(records: list[Record]) -> float:
+def share_of_time(records: list[DiagnosticsRecord]) -> float:
     """What measuring took, as a share of the time that the rounds took without it; NaN if there was none."""
     rounds = [record for record in records if record.round]
     trained = sum(record.of_round for record in rounds)
     return sum(record.seconds for record in records) / trained if rounds and trained else NAN
 
 
-def told(records: list[Record]) -> str:
+def told(records: list[DiagnosticsRecord]) -> str:
     """What measuring took, in a sentence."""
-    part = share(records)
+    part = share_of_time(records)
     if not math.isfinite(part):
         return "diagnostics: no round was measured yet"
     return f"diagnostics: {part:.0%} of the time of the rounds, on {records[-1].images} images a site or all of fewer"

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.analysis.landscape.plane import KINDS, Kind
-from harmofl.analysis.landscape.solutions import Marks, Opened, Progress, Surfaces
+from harmofl.analysis.landscape.plane import KINDS, PlaneKind
+from harmofl.analysis.landscape.solutions import Marks, Opened, Surfaces
 from harmofl.errors import ConfigError
 from harmofl.experiment.artifacts import save_arrays
-from harmofl.experiment.run_dir import Journal
+from harmofl.experiment.run_dir import RunDir
+from harmofl.types import Progress
 from harmofl.utils.atomic_files import storing
 
 VERSION = 1
@@ -33,7 +34,7 @@ class Asked:
         seed: of directions and images.
     """
 
-    kind: Kind = "solutions"
+    kind: PlaneKind = "solutions"
     resolution: int = 15
     span: float | None = None
     images: int = 16
@@ -141,7 +142,7 @@ class _Work:
 
 def _digest(folder: Path) -> str:
     """Of all in a run folder that its solutions depend on."""
-    journal, total = Journal.open(folder), hashlib.sha256()
+    journal, total = RunDir.open(folder), hashlib.sha256()
     state = folder / "checkpoint"
     for path in sorted([journal.config_path, folder / "model" / "model.json", *state.rglob("*.safetensors")]):
         if path.is_file():

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from harmofl.utils.seeding import derived_seed
 
-Kind = Literal["filters", "solutions"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+PlaneKind = Literal["filters", "solutions"]
+KINDS: tuple[PlaneKind, ...] = get_args(PlaneKind)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Plane:
     distances: np.ndarray
 
 
-def plane(kind: Kind, center: Sequence[Tensor], others: Sequence[Sequence[Tensor]], seed: int) -> Plane:
+def plane(kind: PlaneKind, center: Sequence[Tensor], others: Sequence[Sequence[Tensor]], seed: int) -> Plane:
     """A plane through the global solution.
 
     Args:

@@ -10,20 +10,19 @@ import torch
 
 from harmofl.analysis.diagnostics.loss_probe import measuring
 from harmofl.analysis.diagnostics.sharing import shared_params, weights_of
-from harmofl.analysis.landscape.plane import Kind, Plane, plane
+from harmofl.analysis.landscape.plane import Plane, PlaneKind, plane
 from harmofl.analysis.landscape.surface import losses_at
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import Journal
-from harmofl.experiment.setup import Trial
+from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.setup import Setup
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import batch_indices, run_client
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
+from harmofl.types import Progress
 from harmofl.utils.seeding import rng
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class Opened:
     """
 
     def __init__(self, folder: Path, device: str, progress: Progress) -> None:
-        self._journal, self._progress = Journal.open(folder), progress
+        self._journal, self._progress = RunDir.open(folder), progress
         experiment = load_experiment(self._journal.config_path, {"run.device": device, "run.diagnostics": False})
-        self.trial = Trial.prepare(experiment, progress)
+        self.trial = Setup.prepare(experiment, progress)
         if not self._journal.is_of(self.trial.card()):
             raise RunError(f"{folder}: images must be those that the run began with, but are not; restore them")
         checkpoint = self._journal.load()
@@ -101,18 +100,18 @@ class Opened:
             found[site.name] = run_client(trial.method, site, broadcast, state, trial.training)[0].weights
         return found
 
-    def plane(self, kind: Kind, seed: int) -> Plane:
+    def plane(self, kind: PlaneKind, seed: int) -> Plane:
         """Through the global solution, over the params that are shared."""
         center = [self.server.weights[name] for name in self.names]
         return plane(kind, center, [[own[n] for n in self.names] for own in self.solutions.values()], seed)
 
-    def marks(self, kind: Kind, seed: int) -> Marks:
+    def marks(self, kind: PlaneKind, seed: int) -> Marks:
         """The sites' solutions in that plane."""
         found = self.plane(kind, seed)
         return Marks(tuple(self.solutions), found.places, found.captured, found.distances)
 
     def surfaces(
-        self, kind: Kind, seed: int, axis: np.ndarray, images: int, workers: int, done: Callable[[], None]
+        self, kind: PlaneKind, seed: int, axis: np.ndarray, images: int, workers: int, done: Callable[[], None]
     ) -> Surfaces:
         """Losses of every site over the square of `axis`, on so many of its training images.
 

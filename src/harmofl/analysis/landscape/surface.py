@@ -11,14 +11,14 @@ from torch import nn
 
 from harmofl.analysis.landscape.plane import Plane
 from harmofl.federated.batch import Batch
-from harmofl.federated.client import Loss
+from harmofl.federated.client import LossFunction
 from harmofl.federated.tensors import Arrays
 from harmofl.optim.mixed_precision import computing
 
 
 def losses_at(
     model: nn.Module,
-    loss: Loss,
+    loss: LossFunction,
     weights: Arrays,
     names: Sequence[str],
     plane: Plane,
@@ -73,7 +73,7 @@ class _Place:
     def __init__(
         self,
         model: nn.Module,
-        loss: Loss,
+        loss: LossFunction,
         weights: Arrays,
         names: Sequence[str],
         plane: Plane,

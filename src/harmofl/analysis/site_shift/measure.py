@@ -10,19 +10,18 @@ from torch import Tensor
 
 from harmofl.analysis.site_shift import probe_model, spectra
 from harmofl.analysis.site_shift.probe_model import Probed
-from harmofl.analysis.site_shift.treatments import BANDS, Images, Treatment, standard_treatments
+from harmofl.analysis.site_shift.treatments import BANDS, ImageArrays, Treatment, standard_treatments
 from harmofl.data.site import Federation, Site
 from harmofl.errors import ConfigError
-from harmofl.types import Task
+from harmofl.types import Progress, Task
 from harmofl.utils.seeding import derived_seed, rng
 
 IMAGES, REPEATS = 150, 3
 EXAMPLES = 2
-Told = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Scores:
+class ProbeScores:
     """What a small model tells, once.
 
     Args:
@@ -41,7 +40,7 @@ class Verdict:
     """How a small model fares under one treatment, each time with other images, filters and folds."""
 
     treatment: Treatment
-    repeats: tuple[Scores, ...]
+    repeats: tuple[ProbeScores, ...]
 
     @property
     def site(self) -> float:
@@ -101,14 +100,14 @@ class Shift:
     histograms: dict[str, np.ndarray]
     brightness: np.ndarray
     verdicts: tuple[Verdict, ...]
-    examples: dict[str, tuple[Images, ...]]
+    examples: dict[str, tuple[ImageArrays, ...]]
 
 
 @dataclass(frozen=True)
 class _Sample:
     """Training images of one site, as (N, C, H, W) float32, their targets and cases."""
 
-    images: Images
+    images: ImageArrays
     targets: np.ndarray
     cases: np.ndarray
 
@@ -120,7 +119,7 @@ def measure_shift(
     images: int = IMAGES,
     repeats: int = REPEATS,
     seed: int = 0,
-    progress: Told | None = None,
+    progress: Progress | None = None,
 ) -> Shift:
     """Measure how the sites of a federation differ in amplitude, brightness and what a small model makes of them.
 
@@ -145,7 +144,7 @@ def measure_shift(
     amplitudes = {name: spectra.mean_amplitude(part) for name, part in pictures.items()}
     histograms = {name: spectra.histogram(part) for name, part in pictures.items()}
     tell("spectra")
-    asked: dict[str, list[Scores]] = {treatment.name: [] for treatment in treatments}
+    asked: dict[str, list[ProbeScores]] = {treatment.name: [] for treatment in treatments}
     for repeat in range(repeats):
         again = derived_seed(seed, repeat)
         others = {site.name: _sample(site, images, again) for site in sites}
@@ -184,13 +183,13 @@ def _with_training_images(federation: Federation) -> list[Site]:
 
 def _ask_all(
     task: Task, samples: dict[str, _Sample], bands: Sequence[float], seed: int
-) -> Iterator[tuple[str, Scores]]:
+) -> Iterator[tuple[str, ProbeScores]]:
     """Under every treatment, learnt on these samples."""
     for treatment in standard_treatments({name: sample.images for name, sample in samples.items()}, bands):
         yield treatment.name, _ask(treatment, samples, task, seed)
 
 
-def _counting(progress: Told | None, total: int) -> Callable[[str], None]:
+def _counting(progress: Progress | None, total: int) -> Callable[[str], None]:
     done = count(1)
 
     def tell(what: str) -> None:
@@ -206,7 +205,7 @@ def _sample(site: Site, most: int, seed: int) -> _Sample:
     return _Sample(batch.images.numpy(), batch.targets.numpy(), np.array([site.train.cases[k] for k in order]))
 
 
-def _ask(treatment: Treatment, samples: dict[str, _Sample], task: Task, seed: int) -> Scores:
+def _ask(treatment: Treatment, samples: dict[str, _Sample], task: Task, seed: int) -> ProbeScores:
     treated = {name: treatment.apply(name, sample.images) for name, sample in samples.items()}
     weights = probe_model.filters(list(treated.values()), seed)
     whole = {
@@ -216,9 +215,11 @@ def _ask(treatment: Treatment, samples: dict[str, _Sample], task: Task, seed: in
     asked = whole
     if task == "segmentation":
         asked = {name: _pixels(part, samples[name], weights, seed) for name, part in treated.items()}
-    return Scores(probe_model.site_accuracy(whole, seed), probe_model.within(asked, seed), probe_model.elsewhere(asked))
+    return ProbeScores(
+        probe_model.site_accuracy(whole, seed), probe_model.within(asked, seed), probe_model.elsewhere(asked)
+    )
 
 
-def _pixels(images: Images, sample: _Sample, weights: Tensor, seed: int) -> Probed:
+def _pixels(images: ImageArrays, sample: _Sample, weights: Tensor, seed: int) -> Probed:
     features, labels, owners = probe_model.pixel_features(images, sample.targets, weights, seed)
     return Probed(features, labels, sample.cases[owners])

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
-from harmofl.analysis.site_shift.treatments import Images
+from harmofl.analysis.site_shift.treatments import ImageArrays
 from harmofl.utils.seeding import rng
 
 FILTERS, PATCH = 96, 6
@@ -49,7 +49,7 @@ class Probed:
     groups: np.ndarray
 
 
-def filters(images: Sequence[Images], seed: int) -> Tensor:
+def filters(images: Sequence[ImageArrays], seed: int) -> Tensor:
     """(K, C, P, P): random patches of all sites, whitened and of length 1."""
     patches = np.concatenate([_patches(part, _SAMPLE // len(images), seed) for part in images])
     patches = patches - patches.mean(axis=1, keepdims=True)
@@ -62,7 +62,7 @@ def filters(images: Sequence[Images], seed: int) -> Tensor:
     return torch.from_numpy(weights).reshape(len(weights), images[0].shape[1], PATCH, PATCH)
 
 
-def _patches(images: Images, count: int, seed: int) -> np.ndarray:
+def _patches(images: ImageArrays, count: int, seed: int) -> np.ndarray:
     random = rng(seed, "patches", len(images))
     n = random.integers(0, len(images), count)
     y = random.integers(0, images.shape[2] - PATCH + 1, count)
@@ -71,7 +71,7 @@ def _patches(images: Images, count: int, seed: int) -> np.ndarray:
     return np.array(taken, dtype=np.float64)
 
 
-def image_features(images: Images, weights: Tensor) -> np.ndarray:
+def image_features(images: ImageArrays, weights: Tensor) -> np.ndarray:
     """(N, F): mean responses up and down, and the level and contrast of each channel."""
     rows = []
     for x in torch.split(torch.from_numpy(images), _BATCH):
@@ -82,7 +82,7 @@ def image_features(images: Images, weights: Tensor) -> np.ndarray:
 
 
 def pixel_features(
-    images: Images, masks: np.ndarray, weights: Tensor, seed: int
+    images: ImageArrays, masks: np.ndarray, weights: Tensor, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of some pixels of every class of each image, what is around them near and far.
 
@@ -97,7 +97,7 @@ def pixel_features(
 
 
 def _around(
-    images: Images, owner: np.ndarray, rows: np.ndarray, columns: np.ndarray, scale: int, weights: Tensor
+    images: ImageArrays, owner: np.ndarray, rows: np.ndarray, columns: np.ndarray, scale: int, weights: Tensor
 ) -> np.ndarray:
     small = functional.avg_pool2d(torch.from_numpy(images), scale, ceil_mode=True)
     before, after = PATCH // 2, PATCH - PATCH // 2

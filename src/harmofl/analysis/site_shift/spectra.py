@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from harmofl.analysis.site_shift.treatments import Images
+from harmofl.analysis.site_shift.treatments import ImageArrays
 from harmofl.spectral.amplitude import amplitude
 from harmofl.utils.seeding import rng
 
@@ -15,7 +15,7 @@ HALVES = 10
 """So many times a site is halved to see how far apart two samples of the same images are."""
 
 
-def mean_amplitude(images: Images) -> np.ndarray:
+def mean_amplitude(images: ImageArrays) -> np.ndarray:
     """(C, H, W//2 + 1): the mean of the images' half amplitude spectra."""
     mean: np.ndarray = amplitude(torch.from_numpy(images)).mean(dim=0).numpy()
     return mean
@@ -32,7 +32,7 @@ def distances(spectra: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array([[distance(A, B) for B in spectra.values()] for A in spectra.values()])
 
 
-def half_distance(images: Images, cases: np.ndarray, seed: int) -> float:
+def half_distance(images: ImageArrays, cases: np.ndarray, seed: int) -> float:
     """Median distance in decibels between two random halves of a site's cases: what chance alone makes of it."""
     names = np.unique(cases)
     if len(names) < 2:
@@ -46,7 +46,7 @@ def half_distance(images: Images, cases: np.ndarray, seed: int) -> float:
     return float(np.median(found))
 
 
-def histogram(images: Images) -> np.ndarray:
+def histogram(images: ImageArrays) -> np.ndarray:
     """(C, 64): the share of a site's pixels in each of 64 equal parts of [0, 1]."""
     counts = [np.histogram(images[:, c], bins=BINS, range=(0, 1))[0] for c in range(images.shape[1])]
     shares: np.ndarray = np.array(counts) / images[:, 0].size

@@ -14,7 +14,7 @@ RINGS = 32
 BANDS = (0.0, 0.01, 0.1, 1.0)
 """The level alone, as released; two low-frequency squares; the whole amplitude, as published."""
 
-Images = np.ndarray  # (N, C, H, W) float32 in [0, 1]
+ImageArrays = np.ndarray  # (N, C, H, W) float32 in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Treatment:
     name: str
     meaning: str
     setting: str
-    apply: Callable[[str, Images], Images]
+    apply: Callable[[str, ImageArrays], ImageArrays]
 
 
-def standard_treatments(sites: Mapping[str, Images], bands: Sequence[float] = BANDS) -> tuple[Treatment, ...]:
+def standard_treatments(sites: Mapping[str, ImageArrays], bands: Sequence[float] = BANDS) -> tuple[Treatment, ...]:
     """None at all, the whole amplitude in each band, and the radial profile in two ways.
 
     The common amplitude is the mean over sites of each site's mean, as HarmoFL averages it (Eq 3 over all images, and
@@ -48,10 +48,10 @@ def standard_treatments(sites: Mapping[str, Images], bands: Sequence[float] = BA
     R = _mean_over_sites(sites, lambda x: profile(x, RINGS))
     own = {name: profile(torch.from_numpy(images), RINGS).mean(dim=0) for name, images in sites.items()}
 
-    def in_band(band: float) -> Callable[[str, Images], Images]:
+    def in_band(band: float) -> Callable[[str, ImageArrays], ImageArrays]:
         return lambda _, images: _tensors(images, lambda x: with_amplitude(x, A, band))
 
-    def by_site(name: str, images: Images) -> Images:
+    def by_site(name: str, images: ImageArrays) -> ImageArrays:
         return _tensors(images, lambda x: with_profile(x, R, own[name], strength=0.5))
 
     return (
@@ -80,10 +80,10 @@ def _meaning(band: float) -> str:
     return f"the amplitude of frequencies up to {band:g} of the image's side"
 
 
-def _mean_over_sites(sites: Mapping[str, Images], statistic: Callable[[Tensor], Tensor]) -> Tensor:
+def _mean_over_sites(sites: Mapping[str, ImageArrays], statistic: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack([statistic(torch.from_numpy(images)).mean(dim=0) for images in sites.values()]).mean(dim=0)
 
 
-def _tensors(images: Images, normalize: Callable[[Tensor], Tensor]) -> Images:
-    normalized: Images = normalize(torch.from_numpy(images)).numpy()
+def _tensors(images: ImageArrays, normalize: Callable[[Tensor], Tensor]) -> ImageArrays:
+    normalized: ImageArrays = normalize(torch.from_numpy(images)).numpy()
     return normalized

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from harmofl.backends import Carried
+from harmofl.backends import RoundResult
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError, HarmoFLError, RunError, TrainingError
 from harmofl.federated.client import Training
@@ -27,7 +27,7 @@ except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
 log = logging.getLogger("harmofl")
-Answer = TypeVar("Answer")
+ClientReply = TypeVar("ClientReply")
 HEAD, ERROR, WEIGHTS, EXTRAS = "head", "error", "weights", "extras/"
 
 
@@ -73,7 +73,7 @@ class FlowerRounds:
         states: Mapping[str, ClientState],
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
-    ) -> Carried:
+    ) -> RoundResult:
         """See `RunRound`; of `sites` only the names are used, of `training` the model; `states` are the sites' own.
 
         Raises:
@@ -129,14 +129,14 @@ class FlowerRounds:
         kind: str,
         sites: Sequence[str],
         content: RecordDict,
-        read: Callable[[RecordDict, str], Answer],
+        read: Callable[[RecordDict, str], ClientReply],
         duty: str,
         on_site: Callable[[str], None] = lambda site: None,
-    ) -> dict[str, Answer]:
+    ) -> dict[str, ClientReply]:
         """One message to each site and what is read from its answer; those without one are left out, or an error."""
         names = {self._nodes[site]: site for site in sites}
         messages = [Message(content, node, kind, ttl=self._timeout and self._timeout + 60) for node in names]
-        answers: dict[str, Answer] = {}
+        answers: dict[str, ClientReply] = {}
         self.left_out = {}
         for reply in self._grid.send_and_receive(messages, timeout=self._timeout):
             name = names[reply.metadata.src_node_id]
@@ -234,7 +234,7 @@ def unpack_update(content: RecordDict) -> ClientUpdate:
     return ClientUpdate(site=str(head["site"]), weights=weights, loss=float(head["loss"]), extras=extras, **counts)
 
 
-def _read(reply: Message, name: str, read: Callable[[RecordDict, str], Answer]) -> Answer:
+def _read(reply: Message, name: str, read: Callable[[RecordDict, str], ClientReply]) -> ClientReply:
     """What a reply says.
 
     Raises:

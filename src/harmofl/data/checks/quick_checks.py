@@ -2,7 +2,7 @@
 
 import filecmp
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harmofl.data.checks.problem import Problem, alike
@@ -14,12 +14,11 @@ from harmofl.data.decoding.stored import Header
 from harmofl.data.layout.site_files import AT_RANDOM, FederationFiles, SiteFiles, is_volume, owner_of
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
+from harmofl.types import Tell
 
 MOST_LINES = 10
 """So many warnings are printed when a command starts."""
 _NAMED, _LOOKED_AT = 8, 30
-
-Tell = Callable[[str], None]
 
 
 def quick_problems(files: FederationFiles, folder: Path, *, training: bool = True) -> Iterator[Problem]:

@@ -12,9 +12,9 @@ from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_volume
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.parallel import QUICK, in_order
 from harmofl.errors import DataError
+from harmofl.types import Progress
 from harmofl.utils.hardware import check_memory
 
-Progress = Callable[[str, int, int], None]
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 """Images, targets and cases of one split, as `site.Split` takes them."""
 Built = tuple[dict[str, Arrays], list[Problem]]

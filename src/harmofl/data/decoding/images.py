@@ -36,7 +36,7 @@ def read_header(path: Path, *, turned: bool = True) -> Header:
         if is_volume(path.name):
             geometry = volumes.read_geometry(path)
             return Header(geometry.shape[:2], colour=False, kind=f"volume, {geometry.dtype}")
-        return photographs.read_header(path, turned=turned)
+        return photographs.read_photograph_header(path, turned=turned)
 
 
 def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
@@ -63,7 +63,7 @@ def read_mask(path: Path) -> np.ndarray:
         DataError: if the file is missing or truncated, in colour or holds other than whole numbers.
     """
     with reading(path):
-        return volumes.read_labels(path) if is_volume(path.name) else _read_flat_mask(path)
+        return volumes.read_label_volume(path) if is_volume(path.name) else _read_flat_mask(path)
 
 
 @contextmanager

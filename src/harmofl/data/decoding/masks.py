@@ -44,7 +44,7 @@ def read_numbers(path: Path) -> Mask:
     """
     with reading(path):
         if is_volume(path.name):
-            return Mask(volumes.read_labels(path))
+            return Mask(volumes.read_label_volume(path))
         image = read_stored(path)
         palette: tuple[int, ...] = ()
         if image.palette is not None and image.samples.max() < len(image.palette):

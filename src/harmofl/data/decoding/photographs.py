@@ -23,11 +23,11 @@ _PNG_BITS, _PNG_COLOURS = 24, 25  # where a PNG says how many, and of what
 _GREY_WITH_ALPHA = 4
 
 
-def read_header(path: Path, *, turned: bool = True) -> Header:
+def read_photograph_header(path: Path, *, turned: bool = True) -> Header:
     """Read the header of a photograph or mask, see `images.read_header`; to be called within `images.reading`."""
     with _opened(path) as (file, start):
         if tiffs.is_tiff(start):
-            return tiffs.read_header(file)
+            return tiffs.read_tiff_header(file)
         with Image.open(file) as image:
             mode = image.mode
             if _deep(image, start) and start[_PNG_COLOURS:] == bytes([_GREY_WITH_ALPHA]):
@@ -49,7 +49,7 @@ def read_stored(source: Path | BinaryIO) -> Stored:
     """
     with _opened(source) as (file, start):
         if tiffs.is_tiff(start):
-            return tiffs.read_stored(file)
+            return tiffs.read_stored_tiff(file)
         with Image.open(file) as image:
             pages = getattr(image, "n_frames", 1)
             if pages > 1:

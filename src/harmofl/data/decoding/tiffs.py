@@ -25,7 +25,7 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in _MAGIC
 
 
-def read_header(file: BinaryIO) -> Header:
+def read_tiff_header(file: BinaryIO) -> Header:
     """Read a TIFF's header.
 
     Raises:
@@ -69,7 +69,7 @@ def _orientation(page: Any) -> int:
     return int(tag.value) if tag and int(tag.value) in range(1, 9) else 1
 
 
-def read_stored(file: BinaryIO) -> Stored:
+def read_stored_tiff(file: BinaryIO) -> Stored:
     """Decode a TIFF.
 
     Raises:

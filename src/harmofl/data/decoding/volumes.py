@@ -91,7 +91,7 @@ def contrast(values: np.ndarray) -> tuple[float, float]:
     return (inside, high) if inside - low > _PADDING * (high - inside) > 0 else (low, high)
 
 
-def read_labels(path: Path) -> np.ndarray:
+def read_label_volume(path: Path) -> np.ndarray:
     """Read a label volume as (S, H, W) int64.
 
     Raises:

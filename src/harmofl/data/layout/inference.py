@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.decoding.images import read_header, read_image
-from harmofl.data.layout.labels import Reading, read_as, read_labels
+from harmofl.data.layout.labels import Reading, infer_labels, read_as
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
@@ -29,7 +29,7 @@ def infer_info(
     if task == "classification":
         found = Reading(tuple(sorted({record.target for site in sites for record in site.records})))
     else:
-        found = read_labels(sites)
+        found = infer_labels(sites)
     if expected and expected[0] == task:
         found = read_as(expected[1], found)
     colour = any(_is_colour(site.folder / record.image) for site in sites for record in site.records)

@@ -27,7 +27,7 @@ _FEWEST, _ONE_PIECE, _LOOKS = 5, 0.95, 64
 
 
 @dataclass(frozen=True)
-class Found:
+class MaskContents:
     """What one mask holds.
 
     Args:
@@ -57,7 +57,7 @@ class Reading:
     doubt: str = ""
 
 
-def read_labels(sites: Sequence[SiteFiles]) -> Reading:
+def infer_labels(sites: Sequence[SiteFiles]) -> Reading:
     """Look at all masks and say what their numbers stand for; masks that cannot be read are passed over.
 
     Two values are background and foreground, the lower one being background; more are classes in their order, called
@@ -80,7 +80,7 @@ def read_labels(sites: Sequence[SiteFiles]) -> Reading:
     return Reading(classes, () if order == tuple(range(len(classes))) else order, remark, doubt)
 
 
-def _remarks(found: Sequence[Found], values: Sequence[int]) -> Iterator[str]:
+def _remarks(found: Sequence[MaskContents], values: Sequence[int]) -> Iterator[str]:
     if transparent := sum(mask.alpha for mask in found):
         yield f"{transparent} masks have an alpha channel: what is transparent is background"
     if len(values) == len(BINARY):
@@ -103,7 +103,7 @@ def read_as(classes: Sequence[str], reading: Reading) -> Reading:
     return Reading(tuple(classes), () if values == tuple(range(len(values))) else values, reading.remark)
 
 
-def _look(name: str, path: Path) -> Found | None:
+def _look(name: str, path: Path) -> MaskContents | None:
     try:
         mask = read_numbers(path)
     except DataError:
@@ -112,7 +112,7 @@ def _look(name: str, path: Path) -> Found | None:
     solid = _solid(mask.numbers) if len(values) > 2 else values
     edges = [mask.numbers[:, [0, -1]].ravel(), mask.numbers[:, :, [0, -1]].ravel()]
     numbers, counts = np.unique(np.concatenate(edges), return_counts=True)
-    return Found(name, values, solid, int(numbers[counts.argmax()]), mask.palette, mask.lossy, mask.alpha)
+    return MaskContents(name, values, solid, int(numbers[counts.argmax()]), mask.palette, mask.lossy, mask.alpha)
 
 
 def _occurring(numbers: np.ndarray) -> list[int]:
@@ -131,7 +131,7 @@ def _solid(numbers: np.ndarray) -> frozenset[int]:
     return frozenset(_occurring(inside[same]))
 
 
-def _classes(values: Sequence[int], found: Sequence[Found]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _classes(values: Sequence[int], found: Sequence[MaskContents]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names and numbers of the classes in their order; colours in the order of the first palette, but black first."""
     order = tuple(values)
     if coloured := values[-1] >= COLOUR:
@@ -148,10 +148,10 @@ def _rgb(value: int) -> int:
     return value - COLOUR if value >= COLOUR else value * 0x010101
 
 
-def _doubt(found: Sequence[Found], values: Sequence[int]) -> str:
+def _doubt(found: Sequence[MaskContents], values: Sequence[int]) -> str:
     """Say why the numbers are not certain to be classes, and what to do, or return ""."""
 
-    def first(has: Callable[[Found], bool]) -> str:
+    def first(has: Callable[[MaskContents], bool]) -> str:
         return next(mask.name for mask in found if has(mask))
 
     if values[0] < 0:
@@ -187,7 +187,7 @@ def _doubt(found: Sequence[Found], values: Sequence[int]) -> str:
     return _doubt_of_colours(found, values) if coloured else ""
 
 
-def _doubt_of_colours(found: Sequence[Found], values: Sequence[int]) -> str:
+def _doubt_of_colours(found: Sequence[MaskContents], values: Sequence[int]) -> str:
     if values[0] != 0 and (not found[0].palette or len({mask.palette for mask in found}) > 1):
         got = ", ".join(f"#{_rgb(value):06x}" for value in values[:4])
         return (
@@ -200,7 +200,7 @@ def _doubt_of_colours(found: Sequence[Found], values: Sequence[int]) -> str:
     return ""
 
 
-def _blurred(found: Sequence[Found], values: Sequence[int]) -> int:
+def _blurred(found: Sequence[MaskContents], values: Sequence[int]) -> int:
     """A value near black or white if all are, or one between two others that nowhere fills 3 x 3 pixels; or 0."""
     solid = set().union(*(mask.solid for mask in found))
     if not 3 <= len(values) <= WHITE + 1 or list(values) == list(range(len(values))):
@@ -227,7 +227,7 @@ def _is_between(point: np.ndarray, points: np.ndarray) -> bool:
     )
 
 
-def _are_instances(found: Sequence[Found], paths: dict[str, Path]) -> bool:
+def _are_instances(found: Sequence[MaskContents], paths: dict[str, Path]) -> bool:
     """Tell numbered objects from classes: each is of one piece, and their numbers are a count, or hardly recur."""
     filled = [mask for mask in found if mask.values - {0}]
     times = Counter(value for mask in filled for value in mask.values - {0})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harmofl.data.layout.declared import Declared
-from harmofl.data.layout.metadata import Row
+from harmofl.data.layout.metadata import MetadataRow
 from harmofl.data.layout.names import image_key, mask_key, meaning
 from harmofl.data.layout.places import Place
 from harmofl.data.layout.site_files import (
@@ -48,7 +48,7 @@ class SiteFolder:
     folder: Path
     task: Task | None
     places: tuple[Place, ...] = ()
-    rows: tuple[Row, ...] | None = None
+    rows: tuple[MetadataRow, ...] | None = None
     listed: Declared | None = None
 
 
@@ -67,7 +67,7 @@ def list_site(site: SiteFolder) -> SiteFiles:
     every = sorted(image for images in on_disk.values() for image in images)
     rows = site.rows
     if rows is None:
-        rows = tuple(Row(0, site.name, image, "", "", "") for image in every)
+        rows = tuple(MetadataRow(0, site.name, image, "", "", "") for image in every)
     else:
         listing = Listing(site.folder)
         rows = tuple(_found(site, row, listing) for row in rows)
@@ -97,7 +97,7 @@ def _refuse_folders(site: SiteFolder) -> None:
             )
 
 
-def _found(site: SiteFolder, row: Row, listing: Listing) -> Row:
+def _found(site: SiteFolder, row: MetadataRow, listing: Listing) -> MetadataRow:
     """The row with its file as it is called on disk; it may be given relative to the folder of images."""
     file = normal(row.file)
     within = [place.images for place in site.places if meaning(posixpath.basename(place.images)).role == "images"]
@@ -111,7 +111,7 @@ def _place_of(image: str, places: Mapping[str, Place], every: Sequence[Place]) -
     return known or next((place for place in every if place.masks), Place(posixpath.dirname(image)))
 
 
-def _record(row: Row, place: Place, masks: Mapping[Place, Callable[[str], str]]) -> Record:
+def _record(row: MetadataRow, place: Place, masks: Mapping[Place, Callable[[str], str]]) -> Record:
     image = row.file
     patient = row.patient or owner_of(image)
     case = owner_of(image) if is_volume(image) else patient
@@ -119,7 +119,7 @@ def _record(row: Row, place: Place, masks: Mapping[Place, Callable[[str], str]])
     return Record(image, target, patient, case, row.split or place.split)
 
 
-def _class_of(image: str, row: Row, place: Place) -> str:
+def _class_of(image: str, row: MetadataRow, place: Place) -> str:
     """Return the label, or the folder that the image is in."""
     if row.label:
         return row.label

@@ -15,7 +15,7 @@ PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id", "group")
 
 
 @dataclass(frozen=True)
-class Row:
+class MetadataRow:
     """One line of metadata.csv; what the table does not tell is "".
 
     `file` is relative to the site's folder or to its images/.
@@ -41,7 +41,7 @@ class _Columns:
 class Metadata:
     """The rows of metadata.csv, and the columns that nothing is taken from."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MetadataRow, ...]
     unused: tuple[str, ...]
 
 
@@ -85,11 +85,13 @@ def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:
     return _Columns(first("site"), first("label"), patient or first(*PATIENT_COLUMNS), split or first("split"))
 
 
-def _row(path: Path, line: int, values: Mapping[str, str], columns: _Columns) -> Row:
+def _row(path: Path, line: int, values: Mapping[str, str], columns: _Columns) -> MetadataRow:
     def value(column: str | None) -> str:
         return "" if column is None else composed(values[column])
 
     split = value(columns.split)
     if columns.split and split.lower() not in SPLITS:
         raise DataError(f"{path}:{line}: {columns.split} must be train, val or test, got {split!r}; mend the row")
-    return Row(line, value(columns.site), values["file"], value(columns.label), value(columns.patient), split.lower())
+    return MetadataRow(
+        line, value(columns.site), values["file"], value(columns.label), value(columns.patient), split.lower()
+    )

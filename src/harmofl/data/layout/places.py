@@ -46,7 +46,7 @@ def find_places(folder: Path, *, patients_told: bool = False) -> list[Place]:
         return pairs
     if splits := split_folders(inner):
         return [
-            replace(moved(place, part.name), split=split)
+            replace(moved_into(place, part.name), split=split)
             for part, split in splits.items()
             for place in find_places(part, patients_told=patients_told)
         ]
@@ -65,7 +65,7 @@ def split_folders(folders: Sequence[Path]) -> dict[Path, str]:
     return splits if len(set(splits.values())) > 1 else {}
 
 
-def moved(place: Place, within: str) -> Place:
+def moved_into(place: Place, within: str) -> Place:
     """The place as it is called from the folder above."""
     masks = f"{within}/{place.masks}" if place.masks else ""
     return replace(place, images=f"{within}/{place.images}" if place.images else within, masks=masks)

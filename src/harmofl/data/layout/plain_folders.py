@@ -9,8 +9,8 @@ from harmofl.data.layout.declared import FILE, Declared, read_declared
 from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site
 from harmofl.data.layout.metadata import FILE as METADATA
-from harmofl.data.layout.metadata import Row, read_metadata
-from harmofl.data.layout.places import Place, find_pairs, find_places, moved, refuse_masks, split_folders
+from harmofl.data.layout.metadata import MetadataRow, read_metadata
+from harmofl.data.layout.places import Place, find_pairs, find_places, moved_into, refuse_masks, split_folders
 from harmofl.data.layout.site_files import (
     AT_RANDOM,
     OTHER_IMAGES,
@@ -64,7 +64,7 @@ def read_folders(
 def _federation(
     root: Path,
     found: Sequence[SiteFolder],
-    rows: Sequence[Row] | None,
+    rows: Sequence[MetadataRow] | None,
     seed: int,
     fractions: tuple[float, float, float],
     expected: tuple[Task, tuple[str, ...]] | None,
@@ -144,7 +144,7 @@ def check_classes(root: Path, classes: Sequence[str], fix: str) -> None:
         raise DataError(f"{root}: there must be 2 to {MOST_CLASSES} classes, got {got}; {fix}")
 
 
-def _find_sites(root: Path, rows: Sequence[Row] | None) -> list[SiteFolder]:
+def _find_sites(root: Path, rows: Sequence[MetadataRow] | None) -> list[SiteFolder]:
     """Return the sites, sorted by name, their task None if they are empty; the root if it holds images itself.
 
     Raises:
@@ -155,7 +155,7 @@ def _find_sites(root: Path, rows: Sequence[Row] | None) -> list[SiteFolder]:
     return sites
 
 
-def _sites_in(root: Path, rows: Sequence[Row] | None) -> list[SiteFolder]:
+def _sites_in(root: Path, rows: Sequence[MetadataRow] | None) -> list[SiteFolder]:
     inner = subfolders(root)
     _refuse_bids(root, inner)
     splits = split_folders(inner)
@@ -212,7 +212,7 @@ def _readable_below(folders: Sequence[Path], deep: int) -> list[Path]:
     return found[:_DEEP]
 
 
-def _site(folder: Path, rows: Sequence[Row] | None) -> SiteFolder:
+def _site(folder: Path, rows: Sequence[MetadataRow] | None) -> SiteFolder:
     """What is in a site's folder; metadata.csv may tell classes, and dataset.json all if there is no metadata.csv."""
     name = site_name(folder)
     if rows is None and (found := _listed(folder)):
@@ -238,7 +238,7 @@ def _below_splits(root: Path, below: Mapping[Path, Sequence[Path]], splits: Mapp
     for part, folders in below.items():
         for folder in folders:
             within = f"{part.name}/{folder.name}"
-            places = [replace(moved(place, within), split=splits[part]) for place in find_places(folder)]
+            places = [replace(moved_into(place, within), split=splits[part]) for place in find_places(folder)]
             if places:
                 found.setdefault(composed(folder.name), []).extend(places)
     return [SiteFolder(name, root, _task(root, places), tuple(places)) for name, places in sorted(found.items())]
@@ -286,7 +286,9 @@ def _one_task(root: Path, sites: Sequence[SiteFolder]) -> Task:
     return task
 
 
-def _rows_by_site(root: Path, rows: Sequence[Row] | None, names: Sequence[str]) -> dict[str, tuple[Row, ...]]:
+def _rows_by_site(
+    root: Path, rows: Sequence[MetadataRow] | None, names: Sequence[str]
+) -> dict[str, tuple[MetadataRow, ...]]:
     if rows is None:
         return {}
     if len(names) == 1:

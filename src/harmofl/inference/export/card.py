@@ -10,7 +10,7 @@ from harmofl.errors import RunError
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.bundle import channels_of, takes_volumes
 from harmofl.report.load import Run, load_runs
-from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, tested
+from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, scores_of_run
 from harmofl.report.warnings import warnings
 
 
@@ -108,7 +108,7 @@ def _scores(run: Run) -> str:
         f"| site | training | validation | test | test {score} | 95 % interval over patients |",
         "|---|---|---|---|---|---|",
     ]
-    for site, value in tested(run, result.main_metric).items():
+    for site, value in scores_of_run(run, result.main_metric).items():
         counts = result.num_images.get(site, {})
         trained = [str(counts.get(part, "")) for part in ("train", "val", "test")]
         label = site if site in result.test else UNSEEN.format(site)

@@ -15,7 +15,7 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.bundle import write_bundle
 from harmofl.inference.export.card import card, run_of
-from harmofl.inference.export.graph import difference, exported, images_like, write_onnx, write_pt2
+from harmofl.inference.export.graph import exported, images_like, output_difference, write_onnx, write_pt2
 from harmofl.report.load import Run
 from harmofl.utils.atomic_files import storing, write_atomic
 
@@ -45,7 +45,7 @@ class File:
     difference: float | None
 
 
-def export(
+def export_model(
     model: Path, out: Path, formats: Sequence[str] | None = None, *, site: str = "", overwrite: bool = False
 ) -> tuple[list[File], list[str]]:
     """Export a model.
@@ -79,7 +79,7 @@ def export(
             if one in chosen or (one == "pt2" and "monai" in chosen):
                 path = Path(beside) / NAMES[one]
                 with torch.no_grad():
-                    apart = difference(trained, site, images, write(module, images, path))
+                    apart = output_difference(trained, site, images, write(module, images, path))
                 if one in chosen:  # only now that it is known to be right
                     shutil.copyfile(path, Path(beside) / "copy")
                     (Path(beside) / "copy").replace(out / NAMES[one])

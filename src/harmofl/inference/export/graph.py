@@ -105,7 +105,9 @@ def write_pt2(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor]
 
 
 @torch.no_grad()
-def difference(trained: TrainedModel, site: str, images: Tensor, answer: Callable[[Tensor], np.ndarray]) -> float:
+def output_difference(
+    trained: TrainedModel, site: str, images: Tensor, answer: Callable[[Tensor], np.ndarray]
+) -> float:
     """By how much a file's probabilities differ at most from torch's, for one image and for all together.
 
     Raises:

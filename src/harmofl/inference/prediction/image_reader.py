@@ -12,8 +12,8 @@ from harmofl.data.decoding.volumes import neighbourhoods, nibabel
 from harmofl.errors import DataError
 from harmofl.inference.prediction.inputs import Input
 from harmofl.ingest.dicom.dicom_cases import compact
-from harmofl.ingest.dicom.dicom_photographs import read_photograph
-from harmofl.ingest.dicom.dicom_volumes import Volume, read_volume
+from harmofl.ingest.dicom.dicom_photographs import read_dicom_photograph
+from harmofl.ingest.dicom.dicom_volumes import Volume, read_dicom_volume
 from harmofl.ingest.placing import save_volume
 from harmofl.types import Levels
 
@@ -52,7 +52,7 @@ class Picture:
         return resize(with_channels(self.planes, channels), size)[None]
 
 
-def read(one: Input, levels: Levels = "rounded") -> Picture:
+def read_prepared(one: Input, levels: Levels = "rounded") -> Picture:
     """Decode an image, in the same way as for training, with volumes' levels as there.
 
     Raises:
@@ -70,14 +70,14 @@ _FLAT = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def _dicom_photograph(path: Path) -> np.ndarray:
-    pixels = read_photograph(path)
+    pixels = read_dicom_photograph(path)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
 
 
 def _read_series(one: Input, levels: Levels) -> Picture:
     """By way of the NIfTI file that importing would make of it, so that nothing differs from training."""
     assert one.series is not None
-    volume = read_volume(one.series)
+    volume = read_dicom_volume(one.series)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "series.nii.gz"
         save_volume(compact(volume.voxels), volume.affine, path)

@@ -11,7 +11,7 @@ from harmofl.data.layout.site_files import DICOM_SUFFIXES, files_below, is_dicom
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_files import Series, has_place, series_in
 
-Kind = Literal["photograph", "volume", "series"]
+InputKind = Literal["photograph", "volume", "series"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Input:
     """
 
     name: str
-    kind: Kind
+    kind: InputKind
     files: tuple[Path, ...]
     series: Series | None = None
 

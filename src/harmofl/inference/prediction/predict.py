@@ -11,18 +11,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from harmofl.data.likeness import Seen, unlike
-from harmofl.data.parallel import default_workers, in_order
+from harmofl.data.likeness import HeaderFacts, unlike
+from harmofl.data.parallel import in_order, workers_for_files
 from harmofl.errors import ConfigError, DataError
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.prediction.dicom_seg import highdicom
-from harmofl.inference.prediction.image_reader import Picture, read
+from harmofl.inference.prediction.image_reader import Picture, read_prepared
 from harmofl.inference.prediction.inputs import Input, find, keeps_suffix, passed_over
 from harmofl.inference.prediction.predictor import Options, Predictor
 from harmofl.inference.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
+from harmofl.types import Progress
 from harmofl.utils.atomic_files import check_writable, storing
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Done:
     seconds: float
 
 
-def predict(
+def predict_files(
     trained: TrainedModel,
     paths: Sequence[Path],
     out: Path,
@@ -133,7 +132,7 @@ class _Work:
         self._like: Counter[str] = Counter()
         self._classes: Sequence[str] = predictor.trained.card["classes"]
         self._answers: dict[str, np.ndarray] = {}
-        self._pool = ThreadPoolExecutor(default_workers())
+        self._pool = ThreadPoolExecutor(workers_for_files())
         self._waiting: deque[Future[list[Path]]] = deque()
         self._written: list[Path] = []
 
@@ -146,7 +145,7 @@ class _Work:
         images: dict[Input, np.ndarray] = {}
         for one in chunk:
             with self._telling(one):
-                picture = read(one, self.predictor.levels)
+                picture = read_prepared(one, self.predictor.levels)
                 images[one] = self.predictor.prepared(picture)
                 pictures[one] = picture
         return done, chunk, pictures, images
@@ -198,7 +197,7 @@ class _Work:
 def _unlike(picture: Picture, predictor: Predictor) -> Iterator[str]:
     """In what an image differs from those of training, and what is done about it."""
     deep, grey = picture.planes.dtype != np.uint8, picture.volume or len(picture.planes) == 1
-    seen = Seen(picture.shape, picture.volume, not grey, 16 if deep else 8)
+    seen = HeaderFacts(picture.shape, picture.volume, not grey, 16 if deep else 8)
     tiles = "; if it was trained on pieces of larger images, --tiles keeps their resolution"
     resized = not predictor.options.tiles
     return unlike(seen, predictor.trained.card, resized=resized, hint=tiles * predictor.segments)
@@ -221,7 +220,7 @@ def _readable(inputs: Sequence[Input], predictor: Predictor) -> Iterator[np.ndar
     found = False
     for one in inputs:
         try:
-            image = predictor.prepared(read(one, predictor.levels))
+            image = predictor.prepared(read_prepared(one, predictor.levels))
         except DataError:
             continue
         found = True

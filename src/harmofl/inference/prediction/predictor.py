@@ -17,7 +17,7 @@ from harmofl.data.site import Split
 from harmofl.errors import ConfigError
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.prediction.image_reader import Picture
-from harmofl.models.bn_calibration import estimate, fix
+from harmofl.models.bn_calibration import estimate_moments, fix
 from harmofl.types import Levels, Statistics
 
 _BUFFER = 1 << 20
@@ -101,7 +101,7 @@ class Predictor:
         split = Split(joined, np.zeros(len(joined), np.int64), ("",) * len(joined))
         self.trained.adopt_profile(self.network, split)
         if self.trained.mixes:
-            fix(self.network, estimate(self.network, split, self.device))
+            fix(self.network, estimate_moments(self.network, split, self.device))
 
     def said(self) -> list[str]:
         """Which amplitude, statistics and weights are used, in plain words."""

@@ -6,7 +6,7 @@ from typing import Any
 from harmofl.errors import ConfigError
 
 
-def serve(app: Any, host: str, port: int) -> None:
+def serve_app(app: Any, host: str, port: int) -> None:
     """Serve until Ctrl-C.
 
     Raises:

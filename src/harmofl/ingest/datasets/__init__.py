@@ -14,7 +14,7 @@ from harmofl.ingest.datasets import (
     prostate,
     tnbc,
 )
-from harmofl.ingest.datasets.dataset import About, Dataset, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Dataset, Discovered, Item, Wishes
 
 _MODULES: tuple[Dataset, ...] = (
     *(camelyon17, nuclei, prostate),
@@ -24,4 +24,4 @@ _MODULES: tuple[Dataset, ...] = (
 PUBLISHED: Mapping[str, Dataset] = {module.ABOUT.name: module for module in _MODULES}
 """The paper's three tasks first, then the parts of the second, then others."""
 
-__all__ = ["PUBLISHED", "About", "Dataset", "Found", "Item", "Wishes"]
+__all__ = ["PUBLISHED", "About", "Dataset", "Discovered", "Item", "Wishes"]

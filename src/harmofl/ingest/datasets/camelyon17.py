@@ -13,7 +13,7 @@ from harmofl.data.csv_tables import read_table
 from harmofl.data.layout.site_files import entries
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.download_files import find_one, png_size, sides
 from harmofl.ingest.placing import link
 
@@ -47,7 +47,7 @@ class Patch:
     split: str
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """A slide is an item; the rows of metadata.csv say which patches must be there."""
     table = read_table(find_one(download, "metadata.csv"))
     table.require(COLUMNS)
@@ -60,7 +60,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     found = [_slide(root, *key, patches, wishes) for key, patches in slides.items()]
     known = {name for _, _, name in slides}
     others = [path for path in entries(root) if path.name not in known] if root.is_dir() else []
-    return Found(
+    return Discovered(
         tuple(item for item, _, _ in found if item.count),
         tuple(line for _, missing, _ in found for line in missing),
         (*(line for _, _, extra in found for line in extra), *(f"patches/{path.name}" for path in others)),

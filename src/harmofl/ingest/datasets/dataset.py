@@ -93,7 +93,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Found:
+class Discovered:
     """What a download holds.
 
     Args:
@@ -116,7 +116,7 @@ class Dataset(Protocol):
     def ABOUT(self) -> About:  # noqa: N802
         """What the data set is."""
 
-    def find(self, download: Path, wishes: Wishes) -> Found:
+    def find(self, download: Path, wishes: Wishes) -> Discovered:
         """Look through a download; decodes no image."""
 
     def convert(self, item: Item, folder: Path, wishes: Wishes) -> Sequence[Record | str]:

@@ -16,7 +16,7 @@ from harmofl.data.layout.site_files import entries, files_below
 from harmofl.data.manifest import Record
 from harmofl.data.parallel import in_order
 from harmofl.errors import DataError
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.tiles import read_binary, read_colour, write_tiles
 
 IMAGES = 670
@@ -39,7 +39,7 @@ _GREY, _DARK, _WHITE = 3.0, 90.0, 200.0
 """Mean difference of the colour channels, mean brightness and brightness of the ground (0.9 quantile), of 255."""
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """Images with a folder of masks beside theirs."""
     images = [
         path
@@ -57,7 +57,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     if 0 < len(items) < IMAGES:
         missing.append(f"{IMAGES - len(items)} of {IMAGES} images")
     extra = [f"{len(items) - IMAGES} images more than the {IMAGES} of stage 1"] if len(items) > IMAGES else []
-    return Found(tuple(items), tuple(missing), tuple(extra))
+    return Discovered(tuple(items), tuple(missing), tuple(extra))
 
 
 def _masks(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from harmofl.data.decoding.images import read_mask
 from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.tiles import read_colour, write_tiles
 from harmofl.utils.seeding import rng
 
@@ -38,7 +38,7 @@ _GROUND, _RIM = 200, 50
 """Masks were resampled: above the first is ground, above the second rim, the rest is cup."""
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """An image and the mask of its name in the neighbouring folder."""
     items: dict[tuple[str, str], Item] = {}
     missing, extra = [], []
@@ -59,7 +59,7 @@ def find(download: Path, wishes: Wishes) -> Found:
         found = _with_validation(list(items.values()), wishes.seed)
     else:
         found = [_without_split(item) for item in items.values()]
-    return Found(tuple(found), tuple(missing), tuple(extra))
+    return Discovered(tuple(found), tuple(missing), tuple(extra))
 
 
 def _patient(stem: str) -> str:

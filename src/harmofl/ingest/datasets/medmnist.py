@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import SPLITS, Record
 from harmofl.errors import DataError
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.placing import save_png
 
 ABOUT = About(
@@ -59,7 +59,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
 _ROWS = 256
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """An item a file and split; the labels are read, the images not."""
     items: list[Item] = []
     missing: list[str] = []
@@ -86,9 +86,9 @@ def find(download: Path, wishes: Wishes) -> Found:
             "keep each group in a folder of its own"
         )
     if not items:
-        return Found(())
+        return Discovered(())
     shape, names = next(iter(shapes.values())), next(iter(classes.values()))
-    return Found(
+    return Discovered(
         tuple(items),
         tuple(missing),
         info={"classes": names, "channels": 3 if len(shape) == 3 else 1, "size": shape[:2]},

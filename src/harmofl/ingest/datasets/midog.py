@@ -14,7 +14,7 @@ import numpy as np
 from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.download_files import find_one
 from harmofl.ingest.datasets.tiles import read_colour
 from harmofl.ingest.placing import save_png
@@ -38,7 +38,7 @@ ABOUT = About(
 )
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """An item an image, with the centres of its annotations; boxes are x1, y1, x2, y2 and may reach over the border."""
     path = find_one(download, "MIDOG.json")
     try:
@@ -58,7 +58,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     ]
     missing = [name for name in wanted if name not in there] if items else []
     extra = [name for name in there if name not in names]
-    return Found(tuple(items), tuple(missing), tuple(extra))
+    return Discovered(tuple(items), tuple(missing), tuple(extra))
 
 
 def _centre(note: dict[str, Any]) -> tuple[float, float, str]:

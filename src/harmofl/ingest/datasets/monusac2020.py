@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import Record
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.download_files import relative
 from harmofl.ingest.datasets.tiles import filled, read_colour, read_outlines, write_tiles
 
@@ -66,7 +66,7 @@ def site_of_code() -> dict[str, str]:
     return {code: site[institution.get(code, code)] for code in patients}
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """Pairs of one stem; where a region is there as TIFF and as SVS the TIFF is taken."""
     by_stem: dict[Path, dict[str, Path]] = defaultdict(dict)
     extra = []
@@ -92,7 +92,7 @@ def find(download: Path, wishes: Wishes) -> Found:
         items.append(Item(site_of_code()[match[2]], stem.name + "_again" * taken, image, files[".xml"], match[1]))
     there = {item.patient.removeprefix("TCGA-") for item in items}
     absent = [f"patient TCGA-{patient}" for patient in _PATIENTS.split() if patient not in there]
-    return Found(tuple(items), (*missing, *(absent if items else ())), relative(extra, download))
+    return Discovered(tuple(items), (*missing, *(absent if items else ())), relative(extra, download))
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:

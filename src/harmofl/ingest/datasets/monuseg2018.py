@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import Record
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.tiles import filled, read_colour, read_outlines, write_tiles
 
 SITE = "monuseg"
@@ -28,7 +28,7 @@ ABOUT = About(
 _NAME = re.compile(r"(TCGA-\w\w-\w{4})-\w{3}-\w\w-\w{3}", re.ASCII)
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """An image and the annotation of its name, wherever they lie."""
     images: dict[str, Path] = {}
     outlines: dict[str, Path] = {}
@@ -46,7 +46,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     ]
     missing = [f"{stem}.xml" for stem in images.keys() - outlines.keys()]
     missing += [f"{stem}.tif" for stem in outlines.keys() - images.keys()]
-    return Found(tuple(items), tuple(sorted(missing)), tuple(line for lines in extra.values() for line in lines))
+    return Discovered(tuple(items), tuple(sorted(missing)), tuple(line for lines in extra.values() for line in lines))
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harmofl.data.manifest import Record
 from harmofl.ingest.datasets import monusac2020, monuseg2018, tnbc
-from harmofl.ingest.datasets.dataset import About, Dataset, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Dataset, Discovered, Item, Wishes
 
 _PARTS = (monusac2020, monuseg2018, tnbc)
 _SITES = {monuseg2018.SITE: "E", tnbc.SITE: "F"}
@@ -28,11 +28,11 @@ ABOUT = About(
 )
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """What the three data sets find."""
     found = [part.find(download, wishes) for part in _PARTS]
     absent = [part.ABOUT.title for part, files in zip(_PARTS, found, strict=True) if not files.items]
-    return Found(
+    return Discovered(
         tuple(
             replace(item, site=_SITES.get(item.site, item.site), detail=(index, item.site))
             for index, part in enumerate(found)

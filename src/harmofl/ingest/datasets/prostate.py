@@ -15,7 +15,7 @@ from harmofl.data.decoding.volumes import nibabel
 from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.download_files import relative
 from harmofl.ingest.placing import link, save_volume
 
@@ -40,7 +40,7 @@ _SITES = {name.lower(): name for name in ABOUT.counts} | {"isbi": "RUNMC", "isbi
 _NAME = re.compile(r"(case\d+)(_segmentation)?\.nii(\.gz)?", re.IGNORECASE)
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """Pairs of a volume and its segmentation; BMC writes "_Segmentation"."""
     pairs: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
     extra = []
@@ -63,7 +63,7 @@ def find(download: Path, wishes: Wishes) -> Found:
         for (site, case), files in sorted(pairs.items())
         if len(files) < 2
     ]
-    return Found(tuple(items), tuple(missing), relative(extra, download))
+    return Discovered(tuple(items), tuple(missing), relative(extra, download))
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import Record
-from harmofl.ingest.datasets.dataset import About, Found, Item, Wishes
+from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.tiles import read_binary, read_colour, write_tiles
 
 SITE = "tnbc"
@@ -28,7 +28,7 @@ ABOUT = About(
 _FOLDER = re.compile(r"(Slide|GT)_(\d\d)")
 
 
-def find(download: Path, wishes: Wishes) -> Found:
+def find(download: Path, wishes: Wishes) -> Discovered:
     """Slide_XX and GT_XX hold files of the same names; patients after the eleventh are of later releases."""
     found: dict[str, dict[str, Path]] = {"Slide": {}, "GT": {}}
     extra = []
@@ -47,7 +47,7 @@ def find(download: Path, wishes: Wishes) -> Found:
     ]
     missing = [f"GT_{key}" for key in slides.keys() - truths.keys()]
     missing += [f"Slide_{key}" for key in truths.keys() - slides.keys()]
-    return Found(tuple(items), (*sorted(missing), *_short(items)), tuple(extra))
+    return Discovered(tuple(items), (*sorted(missing), *_short(items)), tuple(extra))
 
 
 def _short(items: list[Item]) -> list[str]:

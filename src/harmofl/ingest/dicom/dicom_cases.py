@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from harmofl.data.decoding.assembly import Progress
 from harmofl.data.parallel import in_order
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_files import Series, frames, has_place, modality, series_in
-from harmofl.ingest.dicom.dicom_photographs import read_label_map, read_photograph
-from harmofl.ingest.dicom.dicom_volumes import read_segmentation, read_volume
+from harmofl.ingest.dicom.dicom_photographs import read_dicom_photograph, read_label_map
+from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume, read_segmentation
 from harmofl.ingest.placing import save_png, save_volume
+from harmofl.types import Progress
 
 
 @dataclass(frozen=True)
-class Case:
+class DicomCase:
     """DICOM files that become an image, or the images of several series.
 
     Args:
@@ -43,13 +43,13 @@ class Case:
 class Made:
     """What a case became: new paths relative to the root, those of photographs by their file, and whose they are."""
 
-    case: Case
+    case: DicomCase
     paths: list[str] = field(default_factory=list)
     patient: str = ""
     photographs: dict[Path, str] = field(default_factory=dict)
 
 
-def convert(cases: Sequence[Case], target: Path, progress: Progress | None) -> list[Made]:
+def convert_series(cases: Sequence[DicomCase], target: Path, progress: Progress | None) -> list[Made]:
     """Write every case's images at `target`, several cases at a time.
 
     Raises:
@@ -57,7 +57,7 @@ def convert(cases: Sequence[Case], target: Path, progress: Progress | None) -> l
         ConfigError: if pydicom is not installed.
     """
 
-    def one_case(case: Case) -> Made:
+    def one_case(case: DicomCase) -> Made:
         try:
             return _converted(case, target)
         except DataError as error:
@@ -71,7 +71,7 @@ def convert(cases: Sequence[Case], target: Path, progress: Progress | None) -> l
     return made
 
 
-def _converted(case: Case, target: Path) -> Made:
+def _converted(case: DicomCase, target: Path) -> Made:
     series = series_in(case.files)
     made = Made(case)
     if not series:
@@ -92,7 +92,7 @@ def _converted(case: Case, target: Path) -> Made:
         if one.modality == "SEG":
             made.paths.append(_segmentation(one, case, path, target))
         elif has_place(one) and (not case.alone or frames(one.files[0]) > 1):
-            volume = read_volume(one)
+            volume = read_dicom_volume(one)
             made.paths.append(f"{path}.nii.gz")
             save_volume(compact(volume.voxels), volume.affine, target / made.paths[-1])
         else:
@@ -111,18 +111,18 @@ def compact(voxels: np.ndarray) -> np.ndarray:
 
 
 def _flat(file: Path, path: str, mask: bool, target: Path) -> str:
-    pixels = read_label_map(file) if mask else read_photograph(file)
+    pixels = read_label_map(file) if mask else read_dicom_photograph(file)
     if mask and not 0 <= pixels.min() <= pixels.max() <= 255:
         raise DataError(f"{file.name}: labels must be 0..255, got {pixels.min()}..{pixels.max()}; convert it")
     save_png(pixels.astype(np.uint8), target / f"{path}.png")
     return f"{path}.png"
 
 
-def _segmentation(series: Series, case: Case, path: str, target: Path) -> str:
+def _segmentation(series: Series, case: DicomCase, path: str, target: Path) -> str:
     drawn_on = [one for one in series_in(case.drawn_on) if one.modality != "SEG"]
     if len(drawn_on) != 1:
         raise DataError(f"a DICOM segmentation needs the image series it was drawn on, got {len(drawn_on)}; keep one")
-    volume = read_volume(drawn_on[0])
+    volume = read_dicom_volume(drawn_on[0])
     save_volume(read_segmentation(series, volume), volume.affine, target / f"{path}.nii.gz")
     return f"{path}.nii.gz"
 

@@ -38,7 +38,7 @@ def series_in(files: Sequence[Path]) -> list[Series]:
     """
     groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
     for path in files:
-        with reading(path):
+        with reading_dicom(path):
             header = pydicom().dcmread(path, stop_before_pixels=True)
         if "Rows" in header:
             groups[str(header.get("SeriesInstanceUID", path))].append((path, header))
@@ -60,25 +60,25 @@ def _text(header: Any, name: str) -> str:
 
 def frames(path: Path) -> int:
     """How many images a file holds."""
-    with reading(path):
+    with reading_dicom(path):
         return int(pydicom().dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
 
 
 def modality(path: Path) -> str:
     """Of what kind a file is, such as MR or RTSTRUCT."""
-    with reading(path):
+    with reading_dicom(path):
         return _text(pydicom().dcmread(path, stop_before_pixels=True), "Modality")
 
 
 def has_place(series: Series) -> bool:
     """Tell whether the files say where in space they are, so that they make a volume; a photograph does not."""
-    with reading(series.files[0]):
+    with reading_dicom(series.files[0]):
         header = pydicom().dcmread(series.files[0], stop_before_pixels=True)
         return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading_dicom(path: Path) -> Iterator[None]:
     """Turn whatever pydicom raises over a file into one line that names it."""
     try:
         yield

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.csv_tables import read_table
-from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.listing import MASK_FOLDERS
 from harmofl.data.layout.metadata import PATIENT_COLUMNS
 from harmofl.data.layout.site_files import files_below, is_dicom, owner_of, suffix_of
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_cases import Case, Made, convert
+from harmofl.ingest.dicom.dicom_cases import DicomCase, Made, convert_series
 from harmofl.ingest.placing import link
+from harmofl.types import Progress
 
 _PLACES = ("images", *MASK_FOLDERS)
 _INDEX = "DICOMDIR"
@@ -47,7 +47,7 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
         DataError: for the first case that cannot be read.
         ConfigError: if pydicom is not installed.
     """
-    made = convert(_cases(source, found), target, progress)
+    made = convert_series(_cases(source, found), target, progress)
     converted = set(found)
     for path in files_below(source):
         if path not in converted and path != source / "metadata.csv":
@@ -71,7 +71,7 @@ def _is_known(path: Path, converted: set[Path]) -> bool:
     return path in converted or bool(suffix_of(path.name))
 
 
-def _cases(source: Path, found: Sequence[Path]) -> list[Case]:
+def _cases(source: Path, found: Sequence[Path]) -> list[DicomCase]:
     grouped: dict[tuple[PurePosixPath, str, bool], list[Path]] = defaultdict(list)
     for path in found:
         if path.name.upper() == _INDEX:
@@ -94,7 +94,9 @@ def _cases(source: Path, found: Sequence[Path]) -> list[Case]:
         mask = place.name in MASK_FOLDERS
         drawn_on = stems.get((place.parent / "images", stem), ()) if mask else ()
         single = place.name == "images"
-        cases.append(Case(str(place / stem), str(place / name), tuple(files), alone, mask, single, tuple(drawn_on)))
+        cases.append(
+            DicomCase(str(place / stem), str(place / name), tuple(files), alone, mask, single, tuple(drawn_on))
+        )
     return cases
 
 

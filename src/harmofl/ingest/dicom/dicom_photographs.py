@@ -7,10 +7,10 @@ import numpy as np
 
 from harmofl.data.decoding.volumes import contrast
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_files import processing, pydicom, reading
+from harmofl.ingest.dicom.dicom_files import processing, pydicom, reading_dicom
 
 
-def read_photograph(path: Path) -> np.ndarray:
+def read_dicom_photograph(path: Path) -> np.ndarray:
     """A single image as it is displayed: (rows, columns) or (rows, columns, 3) uint8.
 
     Grey values go through the file's window, or else from the minimum to the 0.99 quantile; inverted ones are turned.
@@ -18,7 +18,7 @@ def read_photograph(path: Path) -> np.ndarray:
     Raises:
         DataError: if it has several frames.
     """
-    with reading(path):
+    with reading_dicom(path):
         data = pydicom().dcmread(path)
         pixels: np.ndarray = data.pixel_array
         colour = data.get("SamplesPerPixel", 1) == 3
@@ -72,7 +72,7 @@ def _looked_up(grey: np.ndarray, table: Any) -> np.ndarray:
 
 def read_label_map(path: Path) -> np.ndarray:
     """A single image whose pixels are class numbers: (rows, columns) as stored."""
-    with reading(path):
+    with reading_dicom(path):
         pixels: np.ndarray = pydicom().dcmread(path).pixel_array
         if pixels.ndim != 2:
             raise DataError("a mask must be one image with one number a pixel; convert it")

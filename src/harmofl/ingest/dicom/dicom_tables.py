@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from harmofl.data.decoding.assembly import Progress
 from harmofl.data.layout.image_table import Columns, TableRow, inside, read_rows
 from harmofl.data.layout.site_files import owner_of
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_cases import Case, Made, convert
+from harmofl.ingest.dicom.dicom_cases import DicomCase, Made, convert_series
 from harmofl.ingest.dicom.dicom_folders import dicom_files
 from harmofl.ingest.placing import link
+from harmofl.types import Progress
 
 
 def table_without_dicom(
@@ -29,7 +29,7 @@ def table_without_dicom(
     rows = read_rows(source, columns)
     images = [inside(source, row.line, row.image) for row in rows]
     masks = _masks(source, rows)
-    cases: dict[str, Case] = {}
+    cases: dict[str, DicomCase] = {}
     for image, mask in zip(images, masks, strict=True):
         scans = dicom_files(source.parent / image)
         if scans:
@@ -39,12 +39,12 @@ def table_without_dicom(
     if not cases:
         return None
     _refuse_one_name(source, cases.values())
-    made = {one.case.old: one for one in convert(list(cases.values()), target, progress)}
+    made = {one.case.old: one for one in convert_series(list(cases.values()), target, progress)}
     _write_rows(source, list(zip(rows, images, masks, strict=True)), made, target / source.name)
     return target / source.name, all(image in made and made[image].patient for image in images)
 
 
-def _refuse_one_name(source: Path, cases: Iterable[Case]) -> None:
+def _refuse_one_name(source: Path, cases: Iterable[DicomCase]) -> None:
     by_path: dict[str, str] = {}
     for case in cases:
         if (other := by_path.setdefault(case.path, case.old)) != case.old:
@@ -63,10 +63,10 @@ def _masks(source: Path, rows: Sequence[TableRow]) -> list[str]:
     return [inside(source, row.line, row.target) for row in rows]
 
 
-def _case(source: Path, place: str, name: str, files: Sequence[Path]) -> Case:
+def _case(source: Path, place: str, name: str, files: Sequence[Path]) -> DicomCase:
     alone = (source.parent / name).is_file()
     path = f"{place}/{PurePosixPath(name).with_suffix('') if alone else name}"
-    return Case(path, name, tuple(files), alone, mask=False, single=True)
+    return DicomCase(path, name, tuple(files), alone, mask=False, single=True)
 
 
 def _write_rows(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_files import Series, processing, pydicom, reading
+from harmofl.ingest.dicom.dicom_files import Series, processing, pydicom, reading_dicom
 
 _SAME_PLACE, _SAME_WAY, _GAP = 1e-2, 1e-3, 1.5
 """Millimetres, difference of direction cosines, and how many slice distances apart slices of one volume may be."""
@@ -59,7 +59,7 @@ class Volume:
     order: tuple[int, ...] = ()
 
 
-def read_volume(series: Series) -> Volume:
+def read_dicom_volume(series: Series) -> Volume:
     """Put a series together.
 
     Raises:
@@ -130,7 +130,7 @@ def read_segmentation(series: Series, image: Volume) -> np.ndarray:
 
 
 def _planes(path: Path) -> Iterator[Slice]:
-    with reading(path):
+    with reading_dicom(path):
         data = pydicom().dcmread(path)
         if data.get("SamplesPerPixel", 1) != 1:
             raise DataError("a series must be grey, got colours; import its images as photographs")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.data.checks.problem import Problem
-from harmofl.data.checks.quick_checks import Tell, understood
+from harmofl.data.checks.quick_checks import understood
 from harmofl.data.checks.record_checks import few_patients, names_alike, record_oddities, shared_patients
 from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.checks.unused_files import left_out
-from harmofl.data.decoding.assembly import Progress, at_once, check_fits
+from harmofl.data.decoding.assembly import at_once, check_fits
 from harmofl.data.layout.reader import common_size, read_layout, settle
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_file, written
 from harmofl.data.manifest import FederationInfo, Record
@@ -18,8 +18,9 @@ from harmofl.errors import DataError
 from harmofl.ingest.inspection.between_sites import between_sites
 from harmofl.ingest.inspection.duplicates import copies, near_copies
 from harmofl.ingest.inspection.facts import SiteFacts, facts_of
-from harmofl.ingest.inspection.seen import Seen, Sums, look
+from harmofl.ingest.inspection.seen import Inspected, Sums, look
 from harmofl.ingest.inspection.site_checks import site_oddities
+from harmofl.types import Progress, Tell
 
 __all__ = ["Checked", "Problem", "check_federation", "find_problems"]
 
@@ -90,7 +91,7 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
     check_fits(files, files.info, held=False)
     problems = [Problem("warning", "", "", line, "how the folder was read") for line in files.said]
     problems += [*_size_problems(files), *reading_problems(files.info)]
-    seen: list[Seen] = []
+    seen: list[Inspected] = []
     looks = []
     for site in files.sites:
         problems += structure_problems(site, files.info)
@@ -119,10 +120,10 @@ def _size_problems(files: FederationFiles) -> Iterator[Problem]:
 
 def _inspect(
     site: SiteFiles, info: FederationInfo, progress: Progress | None
-) -> tuple[list[Seen], Sums | None, list[Problem]]:
+) -> tuple[list[Inspected], Sums | None, list[Problem]]:
     """Decode every record whose files and label are there; the others are the structure's to report."""
 
-    def inspected(record: Record) -> tuple[Seen, Sums] | DataError | None:
+    def inspected(record: Record) -> tuple[Inspected, Sums] | DataError | None:
         try:
             return look(site, record, info) if _decodable(site, record, info) else None
         except DataError as error:

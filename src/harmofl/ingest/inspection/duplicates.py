@@ -7,7 +7,7 @@ import numpy as np
 
 from harmofl.data.checks.problem import Problem
 from harmofl.data.manifest import SPLITS
-from harmofl.ingest.inspection.seen import THUMB, Seen
+from harmofl.ingest.inspection.seen import THUMB, Inspected
 
 ALIKE = 0.985
 """Correlation of two 16 x 16 pictures from which on two images count as nearly the same."""
@@ -16,9 +16,9 @@ _BANDS, _BAND_BITS = 4, 16  # two hashes that differ in 3 bits agree in one of 4
 _CHUNK = 2048
 
 
-def copies(seen: Sequence[Seen]) -> Iterator[Problem]:
+def copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
     """Yield a warning for every image file whose bytes are in more than one split, over all sites."""
-    by_digest: dict[str, list[Seen]] = defaultdict(list)
+    by_digest: dict[str, list[Inspected]] = defaultdict(list)
     for one in seen:
         by_digest[one.digest].append(one)
     for group in by_digest.values():
@@ -28,7 +28,7 @@ def copies(seen: Sequence[Seen]) -> Iterator[Problem]:
                 yield _problem(one, first, "a copy of", "a copy on another side")
 
 
-def near_copies(seen: Sequence[Seen]) -> Iterator[Problem]:
+def near_copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
     """Yield a warning for every image that looks like one of another split, over all sites, and is not a copy of it.
 
     Found are images stored anew: resized, in another format, lighter or darker. Turned and cut ones are not.
@@ -45,7 +45,7 @@ def near_copies(seen: Sequence[Seen]) -> Iterator[Problem]:
                 yield _problem(seen[one], seen[first], "nearly the same as", "nearly the same on another side")
 
 
-def _candidates(seen: Sequence[Seen], spread: np.ndarray) -> Iterator[np.ndarray]:
+def _candidates(seen: Sequence[Inspected], spread: np.ndarray) -> Iterator[np.ndarray]:
     """Yield positions of images whose hashes agree in a band, if more than one split is among them."""
     shows = np.flatnonzero(spread > _FLAT)
     chosen = [seen[k] for k in shows.tolist()]
@@ -59,7 +59,7 @@ def _candidates(seen: Sequence[Seen], spread: np.ndarray) -> Iterator[np.ndarray
                 yield shows[part]
 
 
-def _alike(seen: Sequence[Seen], pictures: np.ndarray, group: np.ndarray) -> Iterator[tuple[int, int]]:
+def _alike(seen: Sequence[Inspected], pictures: np.ndarray, group: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yield (one, another) of a later and an earlier split that look the same."""
     side = np.array([SPLITS.index(seen[k].record.split) for k in group.tolist()])
     for start in range(0, len(group), _CHUNK):
@@ -71,7 +71,7 @@ def _alike(seen: Sequence[Seen], pictures: np.ndarray, group: np.ndarray) -> Ite
                 yield one, other
 
 
-def _problem(one: Seen, first: Seen, what: str, kind: str) -> Problem:
+def _problem(one: Inspected, first: Inspected, what: str, kind: str) -> Problem:
     where = f"{first.site}/{first.record.image} in {first.record.split}"
     message = f"is in {one.record.split} and {what} {where}; remove one of them"
     return Problem("warning", one.site, one.record.image, message, kind)

@@ -15,7 +15,7 @@ from harmofl.data.checks.problem import Problem, Severity
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import DataError
-from harmofl.ingest.inspection.seen import CONTRAST, Seen, Sums
+from harmofl.ingest.inspection.seen import CONTRAST, Inspected, Sums
 from harmofl.types import Task
 
 
@@ -86,7 +86,7 @@ class SiteFacts(_Frozen):
 
 
 def facts_of(
-    site: SiteFiles, info: FederationInfo, seen: Sequence[Seen], sums: Sums | None, problems: Sequence[Problem]
+    site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected], sums: Sums | None, problems: Sequence[Problem]
 ) -> SiteFacts:
     """Put together what was seen of a site's records."""
     spacings = np.array([one.geometry.spacing for one in seen if one.geometry])
@@ -126,7 +126,7 @@ def _shares(info: FederationInfo, sums: Sums | None) -> dict[str, float]:
     return {name: count / total for name, count in zip(info.classes, counts, strict=True)}
 
 
-def _split_facts(info: FederationInfo, seen: Sequence[Seen]) -> SplitFacts:
+def _split_facts(info: FederationInfo, seen: Sequence[Inspected]) -> SplitFacts:
     return SplitFacts(
         images=sum(one.slices for one in seen),
         patients=len({one.record.patient for one in seen}),

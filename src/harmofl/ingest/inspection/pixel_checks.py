@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harmofl.data.checks.problem import Problem
-from harmofl.ingest.inspection.seen import CONTRAST, Seen
+from harmofl.ingest.inspection.seen import CONTRAST, Inspected
 
 _BITS_12, _FULL_16 = 4095, 65535
 _INVERTED = 0.5  # of at most 2: how much nearer to the mirrored histogram than to the plain one
@@ -15,7 +15,7 @@ _SPACING = 1.1
 _THICK = 1.5
 
 
-def pixel_oddities(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+def pixel_oddities(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     """Yield the warnings about how a site's images are stored."""
     yield from _channels(site, seen)
     yield from _range(site, seen)
@@ -24,14 +24,14 @@ def pixel_oddities(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
     yield from _space(site, [one for one in seen if one.geometry])
 
 
-def _warn(site: str, found: Sequence[Seen], of: int, message: str, kind: str) -> Iterator[Problem]:
+def _warn(site: str, found: Sequence[Inspected], of: int, message: str, kind: str) -> Iterator[Problem]:
     if found:
         yield Problem(
             "warning", site, found[0].record.image, f"{len(found)} of {of} images {message}", kind, len(found)
         )
 
 
-def _channels(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+def _channels(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     alpha = [one for one in seen if one.alpha]
     yield from _warn(site, alpha, len(seen), "have an alpha channel, which is dropped", "alpha channel")
     turned = [one for one in seen if one.turned]
@@ -45,7 +45,7 @@ def _channels(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
         yield from _warn(site, odd, len(seen), message, "files of several kinds")
 
 
-def _range(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+def _range(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     flat = [one for one in seen if not one.geometry]
     dark = [one for one in flat if "8 bit" in one.kind and 0 < one.largest <= 1]
     message = "hold 0 and 1 only where 0 to 255 is expected; multiply them by 255"
@@ -56,7 +56,7 @@ def _range(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
         yield from _warn(site, deep, len(flat), message + "nearly black; scale them to the full range", "12 bits in 16")
 
 
-def _inverted(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+def _inverted(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     """Images whose histogram is nearer to the mirror of the site's than to the site's."""
     if len(seen) < 3:
         return
@@ -69,7 +69,7 @@ def _inverted(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
     yield from _warn(site, odd, len(seen), message, "inverted")
 
 
-def _contrast(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+def _contrast(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     clear = [one for one in seen if one.lighter is not None and abs(one.lighter) > CONTRAST]
     up = [one for one in clear if (one.lighter or 0) > 0]
     down = [one for one in clear if (one.lighter or 0) < 0]
@@ -79,7 +79,7 @@ def _contrast(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
         yield from _warn(site, odd, len(clear), message, "foreground light at some, dark at others")
 
 
-def _space(site: str, seen: Sequence[Seen]) -> Iterator[Problem]:
+def _space(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     spacings = np.array([one.geometry.spacing for one in seen if one.geometry])
     if len(spacings) and (ratio := spacings.max(axis=0) / spacings.min(axis=0)).max() > _SPACING:
         axis = int(ratio.argmax())

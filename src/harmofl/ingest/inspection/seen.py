@@ -19,7 +19,7 @@ _HASH = (9, 8)  # columns, rows
 
 
 @dataclass(frozen=True)
-class Seen:
+class Inspected:
     """What was seen of one record that could be decoded.
 
     Args:
@@ -86,7 +86,7 @@ class Sums:
         )
 
 
-def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Seen, Sums]:
+def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Inspected, Sums]:
     """Decode a record and note what matters.
 
     Raises:
@@ -97,7 +97,7 @@ def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Seen, S
     header = read_header(path)
     geometry = read_geometry(path) if is_volume(record.image) else None
     middle = _grey(images[len(images) // 2] if len(images) else np.zeros((1, 2, 2), np.uint8))
-    seen = Seen(
+    seen = Inspected(
         site=site.name,
         record=record,
         classes=frozenset(np.unique(targets).tolist()),

@@ -6,10 +6,10 @@ from harmofl.data.checks.problem import Problem
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.ingest.inspection.pixel_checks import pixel_oddities
-from harmofl.ingest.inspection.seen import Seen
+from harmofl.ingest.inspection.seen import Inspected
 
 
-def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen]) -> Iterator[Problem]:
+def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
     """Yield the warnings about what was seen of one site."""
     yield from _absent_classes(site, info, seen)
     if info.task == "segmentation" and (empty := sum(not one.classes - {0} for one in seen)):
@@ -22,7 +22,7 @@ def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen]) -
     yield from pixel_oddities(site.name, seen)
 
 
-def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Seen]) -> Iterator[Problem]:
+def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
     if not seen or len(seen) < len(site.records):
         return  # whatever could not be read may show them
     anywhere = {k for one in seen for k in one.classes}

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
-from harmofl.ingest.synthetic.common import Bytes, Floats, Indices, Mask, smooth_noise, soft_step, spread, to_bytes
+from harmofl.ingest.synthetic.common import Bytes, FloatImage, Indices, Mask, as_uint8, smooth_noise, soft_step, spread
 
 HAEMATOXYLIN = (0.65, 0.70, 0.29)
 """Optical density of haematoxylin in red, green and blue (Ruifrok and Johnston 2001), about unit length."""
@@ -62,8 +62,8 @@ class CellsScene:
         mask: True inside nuclei.
     """
 
-    haematoxylin: Floats
-    eosin: Floats
+    haematoxylin: FloatImage
+    eosin: FloatImage
     mask: Mask
 
 
@@ -71,13 +71,13 @@ class CellsScene:
 class _Nuclei:
     """N nuclei: centres (N, 2) as (row, column) in pixels, everything else (N,)."""
 
-    centre: Floats
-    radius: Floats
-    ratio: Floats
-    angle: Floats
-    irregular: Floats
-    dark: Floats
-    nucleolus: Floats
+    centre: FloatImage
+    radius: FloatImage
+    ratio: FloatImage
+    angle: FloatImage
+    irregular: FloatImage
+    dark: FloatImage
+    nucleolus: FloatImage
 
     def keep(self, chosen: Mask) -> "_Nuclei":
         return _Nuclei(**{name: values[chosen] for name, values in vars(self).items()})
@@ -115,7 +115,7 @@ def _turned(vector: tuple[float, float, float], to_red: float, to_blue: float) -
     return red, green, blue
 
 
-def transmit(haematoxylin: Floats, eosin: Floats, style: CellsStyle) -> Floats:
+def transmit(haematoxylin: FloatImage, eosin: FloatImage, style: CellsStyle) -> FloatImage:
     """Beer-Lambert: the light that passes, I = I0 exp(-S c).
 
     S is the 3 x 2 matrix whose columns are the site's stain vectors, c the two concentrations times the
@@ -131,11 +131,11 @@ def transmit(haematoxylin: Floats, eosin: Floats, style: CellsStyle) -> Floats:
     """
     S = np.array([style.haematoxylin, style.eosin]).T
     c = np.stack([style.haematoxylin_strength * haematoxylin, style.eosin_strength * eosin], axis=-1)
-    I: Floats = style.light * np.exp(-(c @ S.T))  # noqa: E741
+    I: FloatImage = style.light * np.exp(-(c @ S.T))  # noqa: E741
     return I
 
 
-def scan(light: Floats, style: CellsStyle, rng: np.random.Generator) -> Bytes:
+def scan(light: FloatImage, style: CellsStyle, rng: np.random.Generator) -> Bytes:
     """What the scanner makes of the light: blur, shot and read noise, white balance, gamma, 8 bits.
 
     Args:
@@ -150,7 +150,7 @@ def scan(light: Floats, style: CellsStyle, rng: np.random.Generator) -> Bytes:
     counted = rng.poisson(style.full_well * blurred) / style.full_well
     measured = counted + style.read_noise * rng.standard_normal(light.shape)
     balanced = np.maximum(measured * np.array(style.gain), 0.0)
-    return to_bytes(balanced**style.gamma)
+    return as_uint8(balanced**style.gamma)
 
 
 def render(scene: CellsScene, style: CellsStyle, rng: np.random.Generator) -> Bytes:
@@ -197,7 +197,7 @@ def draw_scene(size: int, tumor: bool, patient: np.random.Generator, image: np.r
 
 
 def _candidates(
-    size: int, tumor: bool, epithelium: Floats, lumen: Floats, direction: float, rng: np.random.Generator
+    size: int, tumor: bool, epithelium: FloatImage, lumen: FloatImage, direction: float, rng: np.random.Generator
 ) -> _Nuclei:
     """Nuclei that would like to be there, of the three kinds: epithelial, fibroblast, lymphocyte."""
     count = int(0.04 * (size + 12) ** 2)
@@ -235,7 +235,7 @@ def _settle(nuclei: _Nuclei, scale: float, rng: np.random.Generator) -> _Nuclei:
     return _Nuclei(**{**vars(nuclei), "radius": radius}).keep(stays)
 
 
-def _paint(nuclei: _Nuclei, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _paint(nuclei: _Nuclei, size: int, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """(H, W) coverage by nuclei in [0, 1] and (H, W) haematoxylin in them."""
     owner, rows, columns = _near(nuclei, size)
     dy, dx = rows - nuclei.centre[owner, 0], columns - nuclei.centre[owner, 1]
@@ -265,7 +265,7 @@ def _near(nuclei: _Nuclei, size: int) -> tuple[Indices, Indices, Indices]:
     return owner[seen], rows[seen], columns[seen]
 
 
-def _boundary(nuclei: _Nuclei, owner: Indices, theta: Floats, rng: np.random.Generator) -> Floats:
+def _boundary(nuclei: _Nuclei, owner: Indices, theta: FloatImage, rng: np.random.Generator) -> FloatImage:
     """Distance from the owner's centre to its edge in direction theta: an ellipse times random harmonics.
 
     r(theta) = a b / sqrt((b cos phi)^2 + (a sin phi)^2) * (1 + sum_k s_k cos(k theta + p_k)), k = 2..5
@@ -278,21 +278,21 @@ def _boundary(nuclei: _Nuclei, owner: Indices, theta: Floats, rng: np.random.Gen
     wobble = np.ones_like(theta)
     for i, k in enumerate(HARMONICS):
         wobble += s[i, owner] * np.cos(k * theta + p[i, owner])
-    r: Floats = ellipse * np.clip(wobble, *WOBBLE_LIMITS)
+    r: FloatImage = ellipse * np.clip(wobble, *WOBBLE_LIMITS)
     return r
 
 
-def _cell_borders(centre: Floats, size: int) -> Floats:
+def _cell_borders(centre: FloatImage, size: int) -> FloatImage:
     """1 halfway between the two nearest nuclei, falling to 0 about a pixel and a half away from there."""
     if len(centre) < 2:
         return np.zeros((size, size))
     pixels = np.indices((size, size)).reshape(2, -1).T
     near = cKDTree(centre).query(pixels, k=2)[0].reshape(size, size, 2)
-    border: Floats = np.exp(-(((near[..., 1] - near[..., 0]) / 1.5) ** 2))
+    border: FloatImage = np.exp(-(((near[..., 1] - near[..., 0]) / 1.5) ** 2))
     return border
 
 
-def _fibres(size: int, direction: float, rng: np.random.Generator) -> Floats:
+def _fibres(size: int, direction: float, rng: np.random.Generator) -> FloatImage:
     """Concentration of eosin in wavy collagen that runs along `direction`, with clefts between bundles."""
     rows, columns = np.mgrid[:size, :size].astype(float)
     wave = 3.0 * smooth_noise(size, 9.0, rng)
@@ -300,5 +300,5 @@ def _fibres(size: int, direction: float, rng: np.random.Generator) -> Floats:
     across = np.cos(direction) * rows - np.sin(direction) * columns + wave
     fine, coarse = smooth_noise(size, (0.8, 5.0), rng), smooth_noise(size, (2.0, 9.0), rng)
     strands = map_coordinates(fine + 1.2 * coarse, [across, along], order=1, mode="grid-wrap") / 1.5
-    fibres: Floats = (0.62 + 0.16 * strands) * (1.0 - 0.85 * soft_step(-strands - 1.35, 0.4))
+    fibres: FloatImage = (0.62 + 0.16 * strands) * (1.0 - 0.85 * soft_step(-strands - 1.35, 0.4))
     return fibres

@@ -9,7 +9,7 @@ from scipy.ndimage import fourier_gaussian
 
 from harmofl.utils.seeding import rng
 
-Floats: TypeAlias = NDArray[np.float64]
+FloatImage: TypeAlias = NDArray[np.float64]
 Bytes: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
 Indices: TypeAlias = NDArray[np.intp]
@@ -17,7 +17,7 @@ Indices: TypeAlias = NDArray[np.intp]
 STRATA = 4
 
 
-def spread(seed: int, site: int, count: int) -> Floats:
+def spread(seed: int, site: int, count: int) -> FloatImage:
     """`count` numbers in [-1, 1] for a site, such that sites differ for certain and not only on average.
 
     A Latin hypercube over every four consecutive sites (McKay, Beckman and Conover 1979): each of the
@@ -27,11 +27,11 @@ def spread(seed: int, site: int, count: int) -> Floats:
     quarters = np.tile(np.arange(STRATA), (count, 1))
     strata = rng(seed, "style", "strata", block).permuted(quarters, axis=1)[:, place]
     jitter = rng(seed, "style", "jitter", site).random(count)
-    position: Floats = 2.0 * (strata + jitter) / STRATA - 1.0
+    position: FloatImage = 2.0 * (strata + jitter) / STRATA - 1.0
     return position
 
 
-def smooth_noise(size: int, sigma: float | tuple[float, float], generator: np.random.Generator) -> Floats:
+def smooth_noise(size: int, sigma: float | tuple[float, float], generator: np.random.Generator) -> FloatImage:
     """A Gaussian random field with mean 0 and standard deviation 1 over many draws.
 
     Args:
@@ -45,16 +45,16 @@ def smooth_noise(size: int, sigma: float | tuple[float, float], generator: np.ra
     side = next_fast_len(size + int(np.ceil(4.0 * np.max(sigma))), real=True)
     waves = fourier_gaussian(rfft2(generator.standard_normal((side, side))), sigma, n=side)
     field = irfft2(waves, s=(side, side))
-    unit: Floats = field / field.std()
+    unit: FloatImage = field / field.std()
     return unit[:size, :size]
 
 
-def soft_step(distance: Floats, width: float) -> Floats:
+def soft_step(distance: FloatImage, width: float) -> FloatImage:
     """0 outside, 1 inside and a linear ramp of `width` pixels about signed distance 0."""
-    step: Floats = np.clip(distance / width + 0.5, 0.0, 1.0)
+    step: FloatImage = np.clip(distance / width + 0.5, 0.0, 1.0)
     return step
 
 
-def to_bytes(image: Floats) -> Bytes:
+def as_uint8(image: FloatImage) -> Bytes:
     """[0, 1] to 0..255, rounded; what is outside saturates."""
     return np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)

@@ -28,7 +28,7 @@ from harmofl.utils.atomic_files import storing
 from harmofl.utils.hardware import check_memory
 from harmofl.utils.seeding import derived_seed, rng
 
-Kind = Literal["cells", "mri"]
+Anatomy = Literal["cells", "mri"]
 Style: TypeAlias = CellsStyle | MriStyle
 
 FRACTIONS = (0.60, 0.15, 0.25)
@@ -36,9 +36,9 @@ IMAGES_PER_PATIENT = 2.5
 FEWEST_IMAGES, FEWEST_PIXELS = 6, 32
 MAPS = 10
 """Maps of eight bytes a pixel that are in memory while an image is drawn, at the least."""
-STYLES: dict[Kind, Callable[..., Style]] = {"cells": CellsStyle, "mri": MriStyle}
-CHANNELS: dict[Kind, int] = {"cells": 3, "mri": 1}
-CLASSES: dict[tuple[Kind, Task], tuple[str, str]] = {
+STYLES: dict[Anatomy, Callable[..., Style]] = {"cells": CellsStyle, "mri": MriStyle}
+CHANNELS: dict[Anatomy, int] = {"cells": 3, "mri": 1}
+CLASSES: dict[tuple[Anatomy, Task], tuple[str, str]] = {
     ("cells", "segmentation"): ("background", "nucleus"),
     ("cells", "classification"): ("normal", "tumor"),
     ("mri", "segmentation"): ("background", "prostate"),
@@ -61,7 +61,7 @@ class Sample:
     abnormal: bool
 
 
-def draw_style(kind: Kind, *, seed: int, site: int, shift: float) -> Style:
+def draw_style(kind: Anatomy, *, seed: int, site: int, shift: float) -> Style:
     """The acquisition parameters of a site (counted from 0); with shift 0 all sites have the same."""
     return cells.draw_style(seed, site, shift) if kind == "cells" else mri.draw_style(seed, site, shift)
 
@@ -86,7 +86,7 @@ def draw_sample(style: Style, *, size: int, seed: int, site: int, patient: int, 
 def write_federation(
     folder: Path,
     *,
-    kind: Kind = "cells",
+    kind: Anatomy = "cells",
     task: Task = "segmentation",
     sites: int = 4,
     images: int | Sequence[int] = 48,
@@ -134,7 +134,7 @@ def write_federation(
     return info
 
 
-def origin(kind: Kind, counts: Sequence[int], size: int, shift: float, seed: int) -> str:
+def origin(kind: Anatomy, counts: Sequence[int], size: int, shift: float, seed: int) -> str:
     """The origin that `federation.toml` names: the arguments that the images follow from, `counts` images by site."""
     images = ",".join(map(str, counts))
     return f"harmofl synthetic {kind}: sites={len(counts)}, images={images}, size={size}, shift={shift:g}, seed={seed}"
@@ -158,7 +158,7 @@ def read_style(site_folder: Path) -> Style:
 
 
 def _write_sites(
-    folder: Path, kind: Kind, info: FederationInfo, counts: Sequence[int], size: int, shift: float, seed: int
+    folder: Path, kind: Anatomy, info: FederationInfo, counts: Sequence[int], size: int, shift: float, seed: int
 ) -> Iterator[Record]:
     """Write site by site, yielding after each image."""
     digits = len(str(len(counts)))
@@ -186,7 +186,7 @@ def _schedule(count: int, seed: int) -> Iterator[tuple[int, int, str]]:
 
 
 def _write_sample(
-    site_folder: Path, kind: Kind, info: FederationInfo, sample: Sample, patient: str, image: int, split: str
+    site_folder: Path, kind: Anatomy, info: FederationInfo, sample: Sample, patient: str, image: int, split: str
 ) -> Record:
     """Write the image, and for segmentation its mask; slices of one patient are one case, tiles are not."""
     name = f"{patient}_{image:04d}"
@@ -201,7 +201,7 @@ def _write_sample(
 
 def _check(
     folder: Path,
-    kind: Kind,
+    kind: Anatomy,
     task: Task,
     sites: int,
     counts: Sequence[int],
@@ -210,9 +210,9 @@ def _check(
     seed: int,
 ) -> None:
     """Raise DataError, naming the first argument that does not fit."""
-    kinds, tasks = " or ".join(get_args(Kind)), " or ".join(get_args(Task))
+    kinds, tasks = " or ".join(get_args(Anatomy)), " or ".join(get_args(Task))
     rules = [
-        (kind in get_args(Kind), f"kind must be {kinds}, got {kind!r}"),
+        (kind in get_args(Anatomy), f"kind must be {kinds}, got {kind!r}"),
         (task in get_args(Task), f"task must be {tasks}, got {task!r}"),
         (sites >= 1, f"sites must be at least 1, got {sites}"),
         (

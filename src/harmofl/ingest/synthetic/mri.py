@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from harmofl.ingest.synthetic.common import Bytes, Floats, Mask, smooth_noise, soft_step, spread, to_bytes
+from harmofl.ingest.synthetic.common import Bytes, FloatImage, Mask, as_uint8, smooth_noise, soft_step, spread
 
 TISSUES = {
     "air": (0.0, 1000.0, 100.0),
@@ -71,8 +71,8 @@ class MriScene:
         mask: (H, W) True inside the prostate.
     """
 
-    fractions: Floats
-    texture: Floats
+    fractions: FloatImage
+    texture: FloatImage
     mask: Mask
 
 
@@ -96,7 +96,7 @@ def draw_style(seed: int, site: int, shift: float) -> MriStyle:
     )
 
 
-def tissue_signals(style: MriStyle) -> Floats:
+def tissue_signals(style: MriStyle) -> FloatImage:
     """The contrast: s = PD (1 - exp(-TR / T1)) exp(-TE / T2) of each of `TISSUES`, with fluid = 1.
 
     Returns:
@@ -105,26 +105,26 @@ def tissue_signals(style: MriStyle) -> Floats:
     PD, T1, T2 = np.array(list(TISSUES.values())).T
     s = PD * (1.0 - np.exp(-style.repetition_time / T1)) * np.exp(-style.echo_time / T2)
     s[[INDEX[name] for name in FATTY]] *= style.fat
-    relative: Floats = s / s[INDEX["fluid"]]
+    relative: FloatImage = s / s[INDEX["fluid"]]
     return relative
 
 
-def bias_field(size: int, style: MriStyle) -> Floats:
+def bias_field(size: int, style: MriStyle) -> FloatImage:
     """The coil's sensitivity exp(sum_ij k_ij x^i y^j - mean), a smooth (size, size) factor about 1."""
     y, x = _grid(size)
     exponent = sum((k * x**i * y**j for k, (i, j) in zip(style.bias, BIAS_TERMS, strict=True)), np.zeros_like(x))
-    field: Floats = np.exp(exponent - exponent.mean())
+    field: FloatImage = np.exp(exponent - exponent.mean())
     return field
 
 
-def rician(signal: Floats, noise: float, rng: np.random.Generator) -> Floats:
+def rician(signal: FloatImage, noise: float, rng: np.random.Generator) -> FloatImage:
     """The magnitude of a noisy complex signal, m = |a + n1 + i n2| (Gudbjartsson and Patz 1995).
 
     n1 and n2 are Gaussian with standard deviation `noise`, so that m is Rician: where the signal is 0 its
     mean is noise * sqrt(pi / 2), not 0.
     """
     n1, n2 = noise * rng.standard_normal((2, *signal.shape))
-    m: Floats = np.hypot(signal + n1, n2)
+    m: FloatImage = np.hypot(signal + n1, n2)
     return m
 
 
@@ -136,10 +136,10 @@ def render(scene: MriScene, style: MriStyle, rng: np.random.Generator) -> Bytes:
     matrix = max(8, round(style.resolution * size))
     acquired = rician(_resized(blurred, matrix, Image.Resampling.BOX), style.noise, rng)
     shown = style.gain * _resized(acquired, size, Image.Resampling.BICUBIC)
-    return to_bytes(np.clip(shown, 0.0, 1.0) ** style.gamma)
+    return as_uint8(np.clip(shown, 0.0, 1.0) ** style.gamma)
 
 
-def _resized(image: Floats, size: int, how: Image.Resampling) -> Floats:
+def _resized(image: FloatImage, size: int, how: Image.Resampling) -> FloatImage:
     small = Image.fromarray(image.astype(np.float32)).resize((size, size), how)
     return np.asarray(small, dtype=np.float64)
 
@@ -150,18 +150,18 @@ def _resized(image: Floats, size: int, how: Image.Resampling) -> Floats:
 class _Canvas:
     """Tissue fractions that are painted over each other, organ by organ, in warped coordinates."""
 
-    def __init__(self, size: int, x: Floats, y: Floats) -> None:
+    def __init__(self, size: int, x: FloatImage, y: FloatImage) -> None:
         self.x, self.y, self.pixel = x, y, 2.0 / size
         self.fractions = np.zeros((len(TISSUES), size, size))
         self.fractions[INDEX["air"]] = 1.0
 
-    def ellipse(self, x: float, y: float, a: float, b: float, tilt: float = 0.0) -> Floats:
+    def ellipse(self, x: float, y: float, a: float, b: float, tilt: float = 0.0) -> FloatImage:
         """(H, W) coverage by an ellipse with semi-axes a along the direction `tilt` and b across it."""
         u = (self.x - x) * np.cos(tilt) + (self.y - y) * np.sin(tilt)
         v = (self.y - y) * np.cos(tilt) - (self.x - x) * np.sin(tilt)
         return soft_step((1.0 - np.hypot(u / a, v / b)) * min(a, b) / self.pixel, 1.0)
 
-    def paint(self, tissue: str, cover: Floats) -> None:
+    def paint(self, tissue: str, cover: FloatImage) -> None:
         """Replace what is there by a tissue, where and as far as it covers."""
         self.fractions *= 1.0 - cover
         self.fractions[INDEX[tissue]] += cover
@@ -194,14 +194,14 @@ def draw_scene(size: int, lesion: bool, patient: np.random.Generator, image: np.
     return MriScene(fractions=canvas.fractions, texture=np.exp(grain), mask=gland > 0.5)
 
 
-def _grid(size: int) -> tuple[Floats, Floats]:
+def _grid(size: int) -> tuple[FloatImage, FloatImage]:
     """Coordinates y and x of the pixels' centres, each (size, size) in (-1, 1)."""
     axis = (np.arange(size) + 0.5) * 2.0 / size - 1.0
     y, x = np.meshgrid(axis, axis, indexing="ij")
     return y, x
 
 
-def _warp(size: int, length: float, amount: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _warp(size: int, length: float, amount: float, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """A smooth displacement in x and one in y; `length` is a fraction of the image's side."""
     return amount * smooth_noise(size, length * size, rng), amount * smooth_noise(size, length * size, rng)
 
@@ -241,7 +241,7 @@ def _paint_hollow_organs(canvas: _Canvas, level: float, image: np.random.Generat
 
 def _paint_prostate(
     canvas: _Canvas, level: float, lesion: bool, patient: np.random.Generator, image: np.random.Generator
-) -> Floats:
+) -> FloatImage:
     """Capsule, peripheral zone around the central zone with its nodules, urethra, and the lesion if any.
 
     Returns:
@@ -267,7 +267,7 @@ def _paint_prostate(
     return gland
 
 
-def _lesion(canvas: _Canvas, a: float, b: float, y: float, image: np.random.Generator) -> Floats:
+def _lesion(canvas: _Canvas, a: float, b: float, y: float, image: np.random.Generator) -> FloatImage:
     """(H, W) coverage by a focus at the back or at a side of a gland with semi-axes a, b about (0, y)."""
     angle = image.uniform(0.05, 0.95) * np.pi
     x, y = 0.80 * a * np.cos(angle), y + 0.78 * b * np.sin(angle)
