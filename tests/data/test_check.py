@@ -144,7 +144,7 @@ def test_files_that_are_not_used(tmp_path):
     for name in ("p7.bmp", "p8.DCM"):
         (tmp_path / "a/images" / name).write_bytes(b"x")
     save(tmp_path / "a/images/deep/x.png", disk.photograph(9))
-    save(tmp_path / "b/train/cat/x.png", disk.photograph(8))
+    save(tmp_path / "b/more/cat/x.png", disk.photograph(8))
     (tmp_path / "c").symlink_to(tmp_path / "gone")
     (tmp_path / "a/notes.txt").write_text("x")
     found = [text for text in texts(tmp_path, "warning") if "not used" in text]
@@ -154,7 +154,7 @@ def test_files_that_are_not_used(tmp_path):
         "a/images/p7.png: is not used: a link to nothing",
         "a/images/p8.DCM: is not used: `data import` alone reads DICOM",
         "a/masks/p9.png: is not used: a mask without an image of its name, or a second one of that name",
-        "b/train/cat/x.png: is not used: no images are looked for in that folder",
+        "b/more/cat/x.png: is not used: no images are looked for in that folder",
         "c: is not used: a link to nothing",
     ]
 

@@ -8,6 +8,7 @@ import pytest
 from folders_on_disk import mask, photograph, refused, save, save_volume, texts, write_classes, write_masks
 
 from harmofl.data import open_federation
+from harmofl.data.checks.quick_checks import understood
 from harmofl.data.layout.names import meaning
 from harmofl.data.layout.reader import read_layout
 from harmofl.data.manifest import Record
@@ -147,7 +148,7 @@ def test_what_folders_do_not_tell_of_the_split_is_drawn_from_train(tmp_path, giv
     count = {"val": 1, "test": 2}[drawn]
     assert splits_of(site) == {"train": 10 - count, given[1]: 10, drawn: count}
     assert all(f"/{given[0]}/" in f"/{r.image}" for r in site.records if r.split == drawn)
-    assert site.split == f"split by folders, {drawn} drawn from train"
+    assert site.split.endswith(f", {drawn} drawn from train") and site.split.startswith("split by the folders ")
 
 
 def test_sites_called_test_and_val_alone_are_sites(tmp_path):
@@ -392,3 +393,63 @@ def test_images_and_classes_at_one_site(tmp_path):
     write(tmp_path, "a/train/images/{k}.png", "a/train/masks/{k}.png", "a/test/cat/{k}.png")
     with pytest.raises(DataError, match="must hold images beside masks or class folders, got both"):
         read_layout(tmp_path)
+
+
+def test_a_site_below_test_alone_is_for_testing(tmp_path):
+    write(tmp_path, *(f"{part}/{c}/{c}{{k}}.png" for part in ("train/rome", "train/bern", "test/oslo") for c in "xy"))
+    splits = {site.name: splits_of(site) for site in read_layout(tmp_path).sites}
+    assert set(splits["oslo"]) == {"test"}
+    assert set(splits["rome"]) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    "patterns", [("test/images/{k}.png", "test/masks/{k}.png"), ("test/x/x{k}.png", "test/y/y{k}.png")]
+)
+def test_a_site_of_a_test_folder_alone_is_for_testing(tmp_path, patterns):
+    write(tmp_path, *(f"oslo/{pattern}" for pattern in patterns))
+    write(tmp_path, *(f"rome/{part}/{pattern[5:]}" for pattern in patterns for part in ("train", "test")))
+    oslo, rome = read_layout(tmp_path).sites
+    assert set(splits_of(oslo)) == {"test"}
+    assert set(splits_of(rome)) == {"train", "val", "test"}
+
+
+def test_the_folders_taken_for_a_split_are_named(tmp_path):
+    write(tmp_path, *(f"{part}/{c}/{c}{{k}}.png" for part in ("TR", "TS") for c in "xy"))
+    assert understood(read_layout(tmp_path)).endswith("split by the folders TR, TS, val drawn from train")
+
+
+def test_a_mask_of_the_whole_name_goes_before_one_of_a_part(tmp_path):
+    write(tmp_path, "a/images/img_{k}.png", "a/images/{k}.png", "a/masks/img_{k}_mask.png", "a/masks/{k}.png")
+    pairs = {record.image: record.target for record in read_layout(tmp_path).sites[0].records}
+    assert pairs["images/img_0.png"] == "masks/img_0_mask.png"
+    assert pairs["images/0.png"] == "masks/0.png"
+
+
+def test_several_masks_of_an_image_are_refused(tmp_path):
+    write(tmp_path, "a/images/x{k}.png", "a/masks/x{k}_mask.png")
+    write(tmp_path, "a/masks/x{k}_mask_1.png", images=1)
+    assert refused(tmp_path) == (
+        "masks: an image must have one mask, but there are x0_mask.png and x0_mask_1.png; make one mask of them, or "
+        "take the others out of the folder"
+    )
+
+
+def test_metadata_lists_images_and_no_masks(tmp_path):
+    write(tmp_path, "a/images/{k}.png", "a/masks/{k}.png")
+    rows = [f"a,{folder}/{k}.png" for folder in ("images", "masks") for k in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["site,file", *rows]))
+    assert "metadata.csv:8: a row must be of an image, but masks/0.png is in the folder of masks" in refused(tmp_path)
+
+
+def test_folders_of_patients_are_no_classes(tmp_path):
+    write(
+        tmp_path, *(f"a/patient{n}/{k}_{what}.png" for n in range(3) for k in range(3) for what in ("slice", "lesion"))
+    )
+    rows = [f"a,{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(tmp_path.rglob("*.png"))]
+    (tmp_path / "metadata.csv").write_text("\n".join(["site,file,patient", *rows]))
+    assert "(patient0, patient1, patient2) are called as the patients of metadata.csv, so" in refused(tmp_path)
+
+
+def test_images_and_masks_of_sites_below_them(tmp_path):
+    write(tmp_path, *(f"{folder}/{site}/{{k}}.png" for folder in ("images", "masks") for site in ("oslo", "rome")))
+    assert "if these are sites, make them oslo/images and oslo/masks; else move" in refused(tmp_path)

@@ -219,12 +219,56 @@ def test_a_mask_whose_zero_is_white(tmp_path):
 
 
 @pytest.mark.parametrize("make", [lambda m: m, lambda m: np.stack([m] * 3, axis=-1), lambda m: m // 255])
-def test_dark_objects_on_white_are_asked_about(tmp_path, make):
-    write(tmp_path / "dark", lambda k: make(np.where(drawn(k) == 1, 0, 255).astype(np.uint8)))
-    write(tmp_path / "light", lambda k: make(np.where(drawn(k) == 1, 255, 0).astype(np.uint8)))
-    (said,) = said_of_masks(open_federation(tmp_path / "dark"))
-    assert "is the foreground, but also along the edges of 12 of 12 masks; if" in said
-    assert said_of_masks(open_federation(tmp_path / "light")) == []
+def test_dark_objects_on_white_are_asked_about_site_by_site(tmp_path, make):
+    write(tmp_path, lambda k: make(np.where(drawn(k) == 1, 0, 255).astype(np.uint8)), sites=("dark",))
+    write(tmp_path, lambda k: make(np.where(drawn(k) == 1, 255, 0).astype(np.uint8)), sites=("a", "b", "c"))
+    (said,) = said_of_masks(open_federation(tmp_path))
+    assert said.startswith("dark: 0 is the background, but ") and " is along the edges of 6 of 6 masks; if" in said
+
+
+def test_a_background_that_is_not_the_lowest_of_three_numbers_is_asked_about(tmp_path):
+    write(tmp_path, lambda k: (drawn(k) + 2).astype(np.uint8) % 3, sites=("a",))
+    (said,) = said_of_masks(open_federation(tmp_path))
+    assert said.startswith("a: 0 is the background, but 2 is along the edges of 6 of 6 masks; if that is what")
+
+
+def test_one_number_for_objects_at_each_site_but_not_the_same(tmp_path):
+    for site, number in (("a", 1), ("b", 2)):
+        write(tmp_path, lambda k, number=number: (drawn(k) == 1) * np.uint8(number), sites=(site,))
+    said = " ".join(said_of_masks(open_federation(tmp_path)))
+    assert "each site has one number for its objects, but not the same (1 at a, 2 at b); if they are one class" in said
+
+
+def test_a_few_numbered_objects_are_asked_about(tmp_path):
+    def counted(k):
+        labels = np.zeros((SIDE, SIDE), np.uint8)
+        for number in range(1 + k % 3):
+            labels[2:5, 1 + 6 * number : 5 + 6 * number] = number + 1
+        return labels
+
+    write(tmp_path, counted)
+    assert any(line.startswith("masks look like numbered objects (up to 3") for line in texts(tmp_path, "warning"))
+
+
+def test_colours_without_black_have_one_background_whatever_their_palette(tmp_path):
+    colours = [(255, 0, 0), WHITE]
+    for name, order in (("one", (0, 1)), ("other", (1, 0))):
+        palette = [colours[k] for k in order]
+
+        def make(k, palette=palette):
+            red = drawn(k) == 1
+            image = Image.fromarray(
+                np.where(red, palette.index((255, 0, 0)), palette.index(WHITE)).astype(np.uint8), "P"
+            )
+            image.putpalette([value for colour in palette for value in colour])
+            return image
+
+        write(tmp_path / name, make)
+        federation = open_federation(tmp_path / name)
+        assert federation.info.values == (255, 0x1000000 + 0xFF0000) or federation.info.values[0] == 255
+        assert [int(labels.sum()) for labels in federation.sites[0].test.targets] == [
+            int((drawn(int(case[1:])) == 1).sum()) for case in federation.sites[0].test.cases
+        ]
 
 
 def test_an_alpha_mask_with_nothing_in_it(tmp_path):

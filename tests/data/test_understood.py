@@ -60,7 +60,9 @@ def test_what_folders_tell_of_the_split(tmp_path):
         for k in range(5):
             save(tmp_path / f"{split}/cat/{split}c{k}.png", photograph(k))
             save(tmp_path / f"{split}/dog/{split}d{k}.png", photograph(9 + k))
-    assert understood(read_layout(tmp_path)).endswith("20 images 8x8 RGB, split by folders, val drawn from train")
+    assert understood(read_layout(tmp_path)).endswith(
+        "20 images 8x8 RGB, split by the folders test, train, val drawn from train"
+    )
 
 
 def test_it_is_told_before_an_error(tmp_path):

@@ -21,7 +21,7 @@ _PICTURE = 64
 _CLOSE = 16
 """So near to black or white, greys may be meant as these, and so near to one another, not as smoothed edges."""
 _MOSTLY = 0.75
-"""From which share of masks on, that the foreground fills their edges is said."""
+"""From which share on, of the pixels along a mask's edges and of a site's masks, these edges are said to be odd."""
 _FEWEST, _ONE_PIECE, _LOOKS = 5, 0.95, 64
 """From how many values on, in one piece at what share, and at how many masks instances are looked for."""
 
@@ -34,7 +34,7 @@ class MaskContents:
         name: site and file.
         values: the numbers in it.
         solid: those that fill a square of 3 x 3 pixels somewhere.
-        edge: the commonest number along the edges of its planes.
+        edge: the number of nearly all pixels along the edges of its planes, or -1.
         palette: see `decoding.masks.Mask`, also of the next two.
     """
 
@@ -66,30 +66,56 @@ def infer_labels(sites: Sequence[SiteFiles]) -> Reading:
     paths = [(f"{site.name}/{record.target}", site.folder / record.target) for site in sites for record in site.records]
     found = [mask for name, path in paths if (mask := _look(name, path))]
     values = sorted(set().union(*(mask.values for mask in found)))
-    remark = "; ".join(_remarks(found, values))
+    reading = _reading(found, values, dict(paths))
+    return replace(reading, remark="; ".join(filter(None, (*_remarks(found, reading), reading.remark))))
+
+
+def _reading(found: Sequence[MaskContents], values: Sequence[int], paths: dict[str, Path]) -> Reading:
     if set(values) <= {0, 1, WHITE} and (len(values) < 3 or not any(len(mask.values) > 2 for mask in found)):
-        return Reading(BINARY, remark=remark)
+        return Reading(BINARY)
     if doubt := _doubt(found, values):
-        return Reading(BINARY, (), remark, doubt)
+        return Reading(BINARY, doubt=doubt)
     classes, order = _classes(values, found)
-    if len(values) > _FEWEST and _are_instances(found, dict(paths)):
-        doubt = (
+    reading = Reading(classes, () if order == tuple(range(len(classes))) else order, _one_thing(found, values))
+    if len(values) > 2 and _are_instances(found, paths):
+        said = (
             f"masks look like numbered objects (up to {named(values[-1])}, each of one piece): make them 0 and 255, or "
             "if they are classes, name them with `harmofl data import --classes`"
         )
-    return Reading(classes, () if order == tuple(range(len(classes))) else order, remark, doubt)
+        return replace(reading, doubt=said) if len(values) > _FEWEST else replace(reading, remark=said)
+    return reading
 
 
-def _remarks(found: Sequence[MaskContents], values: Sequence[int]) -> Iterator[str]:
+def _remarks(found: Sequence[MaskContents], reading: Reading) -> Iterator[str]:
     if transparent := sum(mask.alpha for mask in found):
         yield f"{transparent} masks have an alpha channel: what is transparent is background"
-    if len(values) == len(BINARY):
-        light = sum(mask.edge == values[-1] for mask in found)
-        if light > _MOSTLY * len(found):
+    background = reading.values[0] if reading.values else 0
+    for site, masks in () if reading.doubt else _by_site(found).items():
+        edge, count = Counter(mask.edge for mask in masks).most_common(1)[0]
+        if edge not in (-1, background) and count > _MOSTLY * len(masks):
             yield (
-                f"{named(values[-1])} is the foreground, but also along the edges of {light} of {len(found)} masks; if "
-                f"it is what surrounds the objects, swap {named(values[0])} and {named(values[-1])} in the masks"
+                f"{site}: {named(background)} is the background, but {named(edge)} is along the edges of {count} of "
+                f"{len(masks)} masks; if that is what surrounds the objects, swap the two in the masks"
             )
+
+
+def _one_thing(found: Sequence[MaskContents], values: Sequence[int]) -> str:
+    """Say so if each site has one number for its objects, but not the same one."""
+    numbers = {site: set().union(*(mask.values for mask in masks)) - {0} for site, masks in _by_site(found).items()}
+    used = {site: min(own) for site, own in numbers.items() if own}
+    if len(set(used.values())) < 2 or any(len(own) > 1 for own in numbers.values()):
+        return ""
+    told = ", ".join(f"{named(number)} at {site}" for site, number in list(used.items())[:3])
+    return (
+        f"each site has one number for its objects, but not the same ({told}); if they are one class, make them alike"
+    )
+
+
+def _by_site(found: Sequence[MaskContents]) -> dict[str, list[MaskContents]]:
+    sites: dict[str, list[MaskContents]] = {}
+    for mask in found:
+        sites.setdefault(mask.name.split("/")[0], []).append(mask)
+    return sites
 
 
 def read_as(classes: Sequence[str], reading: Reading) -> Reading:
@@ -112,7 +138,8 @@ def _look(name: str, path: Path) -> MaskContents | None:
     solid = _solid(mask.numbers) if len(values) > 2 else values
     edges = [mask.numbers[:, [0, -1]].ravel(), mask.numbers[:, :, [0, -1]].ravel()]
     numbers, counts = np.unique(np.concatenate(edges), return_counts=True)
-    return MaskContents(name, values, solid, int(numbers[counts.argmax()]), mask.palette, mask.lossy, mask.alpha)
+    edge = int(numbers[counts.argmax()]) if counts.max() > _MOSTLY * counts.sum() else -1
+    return MaskContents(name, values, solid, edge, mask.palette, mask.lossy, mask.alpha)
 
 
 def _occurring(numbers: np.ndarray) -> list[int]:
@@ -132,11 +159,15 @@ def _solid(numbers: np.ndarray) -> frozenset[int]:
 
 
 def _classes(values: Sequence[int], found: Sequence[MaskContents]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and numbers of the classes in their order; colours in the order of the first palette, but black first."""
+    """Names and numbers of the classes in their order; colours in the order of the first palette.
+
+    The background of colours is black, or what is along the edges of most masks if they have no black.
+    """
     order = tuple(values)
     if coloured := values[-1] >= COLOUR:
         places = list(dict.fromkeys(number for mask in found for number in mask.palette))
-        order = tuple(sorted(values, key=lambda value: (value != 0, [*places, value].index(value), value)))
+        behind = 0 if 0 in values else Counter(mask.edge for mask in found).most_common(1)[0][0]
+        order = tuple(sorted(values, key=lambda value: (value != behind, [*places, value].index(value), value)))
     if len(values) == len(BINARY):
         return BINARY, order
     if not coloured:
@@ -233,12 +264,12 @@ def _are_instances(found: Sequence[MaskContents], paths: dict[str, Path]) -> boo
     times = Counter(value for mask in filled for value in mask.values - {0})
     highest = [max(mask.values) for mask in filled]
     gapless = np.median([len(mask.values - {0}) / max(mask.values) for mask in filled]) > 0.8
-    counted = gapless and len(set(highest)) > 2 and highest.count(max(highest)) <= len(highest) / 3
-    sites = len({mask.name.split("/")[0] for mask in found})
-    if not (counted or np.median(list(times.values())) <= sites):
+    few = max(highest) < _FEWEST
+    counted = gapless and len(set(highest)) > 2 and highest.count(max(highest)) <= len(highest) / (2 if few else 3)
+    if not counted and (few or np.median(list(times.values())) > len(_by_site(found))):
         return False
     pieces = [one for mask in filled[:_LOOKS] for one in _pieces(read_numbers(paths[mask.name]).numbers)]
-    return float(np.mean(np.array(pieces) == 1)) >= _ONE_PIECE
+    return bool(pieces) and float(np.mean(np.array(pieces) == 1)) >= _ONE_PIECE
 
 
 def _pieces(numbers: np.ndarray) -> Iterable[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harmofl.data.layout.declared import Declared
 from harmofl.data.layout.metadata import MetadataRow
-from harmofl.data.layout.names import image_key, mask_key, meaning
+from harmofl.data.layout.names import image_key, mask_key, meaning, without_number
 from harmofl.data.layout.places import Place
 from harmofl.data.layout.site_files import (
     Listing,
@@ -71,6 +71,7 @@ def list_site(site: SiteFolder) -> SiteFiles:
     else:
         listing = Listing(site.folder)
         rows = tuple(_found(site, row, listing) for row in rows)
+        _refuse_listed_masks(site, rows)
     if rows == () and site.rows is None:
         _refuse_folders(site)
     masks = {place: _masks_for(site.folder, place, images) for place, images in on_disk.items() if place.masks}
@@ -91,9 +92,11 @@ def _refuse_folders(site: SiteFolder) -> None:
     for place in site.places:
         inner = [part.name for part in subfolders(site.folder / place.images) if has_images(part)]
         if inner:
+            sites = place.masks and {part.name for part in subfolders(site.folder / place.masks)} >= set(inner)
+            as_sites = f"if these are sites, make them {inner[0]}/images and {inner[0]}/masks; else " if sites else ""
             raise DataError(
                 f"{site.folder / place.images}: must hold images, but holds folders of them ({', '.join(inner[:3])}); "
-                "move the images up, or list them in a table, .csv, and give it in place of the folder"
+                f"{as_sites}move the images up, or list them in a table, .csv, and give it in place of the folder"
             )
 
 
@@ -104,6 +107,17 @@ def _found(site: SiteFolder, row: MetadataRow, listing: Listing) -> MetadataRow:
     candidates = [file, *(f"{place}/{file}" for place in within if not file.startswith(f"{place}/"))]
     there = next(filter(None, map(listing.find, candidates)), "")
     return replace(row, file=there or candidates[-1])
+
+
+def _refuse_listed_masks(site: SiteFolder, rows: Sequence[MetadataRow]) -> None:
+    """A table lists images; their masks are found by name."""
+    masks = {place.masks for place in site.places} - {""}
+    for row in rows:
+        if posixpath.dirname(row.file) in masks:
+            raise DataError(
+                f"metadata.csv:{row.line}: a row must be of an image, but {row.file} is in the folder of masks; delete "
+                "the row"
+            )
 
 
 def _place_of(image: str, places: Mapping[str, Place], every: Sequence[Place]) -> Place:
@@ -145,12 +159,24 @@ def _masks_for(folder: Path, place: Place, images: Sequence[str]) -> Callable[[s
 
     def find(image: str) -> str:
         stem = composed(stem_of(image))
-        alike = by_case.get(folded(stem)) or by_key.get(image_key(stem), [])
+        alike = by_case.get(folded(stem)) or by_key.get(folded(stem)) or by_key.get(image_key(stem), [])
         name = files.get(stem) or (files[alike[0]] if len(alike) == 1 else f"{stem}{suffix_of(image)}")
         return f"{place.masks}/{name}"
 
     _refuse_channels(place, images, files)
+    _refuse_parts(place, files)
     return find
+
+
+def _refuse_parts(place: Place, masks: Mapping[str, str]) -> None:
+    """Several masks of one image, x_mask and x_mask_1, are one object each; one of them is not the image's mask."""
+    for stem in masks:
+        whole = without_number(stem)
+        if whole != stem and whole in masks and mask_key(whole) != folded(whole):
+            raise DataError(
+                f"{place.masks}: an image must have one mask, but there are {masks[whole]} and {masks[stem]}; make one "
+                "mask of them, or take the others out of the folder"
+            )
 
 
 def _refuse_channels(place: Place, images: Sequence[str], masks: Mapping[str, str]) -> None:

@@ -68,6 +68,11 @@ def image_key(stem: str) -> str:
     return _IMAGE_AFFIX.sub("", folded(stem))
 
 
+def without_number(stem: str) -> str:
+    """Return a name without the number at its end, as in x_mask_1."""
+    return re.sub(r"[\s_.-]*\d+$", "", stem)
+
+
 def is_number(stem: str) -> bool:
     """Tell whether a name is a mere number, which files of different things share."""
     return _NUMBER.fullmatch(stem) is not None

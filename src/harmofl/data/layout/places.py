@@ -51,11 +51,18 @@ def find_places(folder: Path, *, patients_told: bool = False) -> list[Place]:
             for place in find_places(part, patients_told=patients_told)
         ]
     classes = [part for part in inner if has_images(part)]
+    if not classes and (only := _only_split(inner)):
+        return [replace(moved_into(place, only.name), split=meaning(only.name).split) for place in find_places(only)]
     _refuse_images_alone(folder, inner, classes)
-    if not patients_told:
-        refuse_masks(folder, classes)
+    refuse_masks(folder, classes, patients_told=patients_told)
     loose = [Place("")] if classes and has_images(folder) else []  # of no class that folders tell
     return loose + [Place(part.name) for part in classes]
+
+
+def _only_split(folders: Sequence[Path]) -> Path | None:
+    """Return the one folder that is a side of a split, such as the test/ of a site that never trains."""
+    sides = [folder for folder in folders if meaning(folder.name).split and not meaning(folder.name).role]
+    return sides[0] if len(sides) == 1 else None
 
 
 def split_folders(folders: Sequence[Path]) -> dict[Path, str]:
@@ -125,8 +132,11 @@ def _refuse_images_alone(folder: Path, inner: Sequence[Path], classes: Sequence[
         )
 
 
-def refuse_masks(folder: Path, classes: Sequence[Path]) -> None:
-    """Two folders with the same files are an image and its mask, or one patient twice, but not two classes."""
+def refuse_masks(folder: Path, classes: Sequence[Path], *, patients_told: bool = False) -> None:
+    """Two folders with the same files are an image and its mask, or one patient twice, but not two classes.
+
+    Where a table tells the patients, names of images may recur.
+    """
     files = {part: {folded(stem_of(path.name)): path for path in image_files(part)} for part in classes}
     for part, stems in files.items():
         if twin := _mask_beside(stems):
@@ -141,6 +151,8 @@ def refuse_masks(folder: Path, classes: Sequence[Path]) -> None:
                 f"{folder}: {one.name} and {other.name} each hold a file {masks[0]}, so they are cases and not classes;"
                 " put images into a folder images and masks into a folder masks, both named as their cases"
             )
+        if patients_told:
+            continue
         raise DataError(
             f"{folder}: {one.name} and {other.name} hold files of the same names, such as {shared}, so they are not "
             "two classes; if they are images and their masks, call them images and masks, else rename the files "

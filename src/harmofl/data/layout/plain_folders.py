@@ -10,6 +10,7 @@ from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site
 from harmofl.data.layout.metadata import FILE as METADATA
 from harmofl.data.layout.metadata import MetadataRow, read_metadata
+from harmofl.data.layout.names import meaning
 from harmofl.data.layout.places import Place, find_pairs, find_places, moved_into, refuse_masks, split_folders
 from harmofl.data.layout.site_files import (
     AT_RANDOM,
@@ -79,6 +80,8 @@ def _federation(
     if given and declared:
         _check_order(root, declared, given[1])
     info = infer_info(root.resolve().name, task, sites, given or ((task, declared) if declared else None))
+    if task == "classification":
+        _refuse_patients(root, info.classes, rows or ())
     if task == "classification" and not given:
         check_classes(
             root, info.classes, "add the others as folders <site>/<class>/, or a column label to metadata.csv"
@@ -104,15 +107,18 @@ def read_list(
 
 
 def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], seed: int) -> SiteFiles:
-    """The site with the split that its folders tell, if they tell several sides, else with one drawn by patient."""
+    """The site with the split that its folders tell, test alone or several sides, else with a drawn one."""
     given = sorted({record.split for record in site.records} - {""})
+    if given == ["test"]:
+        return replace(site, split="all for testing")
     if len(given) < 2:
         site = replace(site, records=tuple(replace(record, split="") for record in site.records))
         told = site.table and any(record.patient != owner_of(record.image) for record in site.records)
         said = f"split at random by patient from {site.table}" if told else AT_RANDOM
         return replace(site, records=tuple(with_splits(site.records, task, fractions, seed)), split=said)
     records, drawn = with_missing(site.name, site.records, task, fractions, seed)
-    said = site.split or "split by folders"
+    parts = {part for record in site.records for part in record.image.split("/")[:-1] if meaning(part).split}
+    said = site.split or f"split by the folders {', '.join(sorted(parts))}"
     return replace(site, records=tuple(records), split=said + "".join(f", {name} drawn from train" for name in drawn))
 
 
@@ -135,6 +141,15 @@ def _check_order(root: Path, declared: Sequence[str], expected: Sequence[str]) -
     if set(declared) == set(expected) and tuple(declared) != tuple(expected):
         want, got = ", ".join(expected), ", ".join(declared)
         raise DataError(f"{root}: {FILE} must have the model's classes in their order, {want}, got {got}")
+
+
+def _refuse_patients(root: Path, classes: Sequence[str], rows: Sequence[MetadataRow]) -> None:
+    """Folders that are called as the patients of metadata.csv are no classes."""
+    if classes and {row.patient for row in rows if not row.label} >= set(classes):
+        raise DataError(
+            f"{root}: the folders ({', '.join(classes[:3])}) are called as the patients of {METADATA}, so they are no "
+            f"classes; tell the classes in a column label, or put images and masks into folders images and masks"
+        )
 
 
 def check_classes(root: Path, classes: Sequence[str], fix: str) -> None:
