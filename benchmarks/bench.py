@@ -230,12 +230,12 @@ def checkpoints() -> dict[str, Call]:
 
     states = {f"site {k}": {"optimizer": moments(), "weights": {}} for k in range(6)}
     folder = Path(tempfile.mkdtemp())
-    journal = RunDir.create(folder / "run", "", {})
+    run_dir = RunDir.create(folder / "run", "", {})
     server, count = ServerState(1, state_of(net)), iter(range(10**6))
 
     def ours() -> None:
-        journal.states.keep(next(count), states)
-        journal.save(Checkpoint(server))
+        run_dir.states.keep(next(count), states)
+        run_dir.save(Checkpoint(server))
 
     return {"ours": ours, "torch.save": lambda: torch.save((server.weights, states), folder / "state.pt")}
 

@@ -29,8 +29,8 @@ VARIANTS = {
 }
 
 
-def seconds(journal: RunDir) -> float:
-    return statistics.median(record["seconds"] for record in journal.records()[1:])
+def seconds(run_dir: RunDir) -> float:
+    return statistics.median(record["seconds"] for record in run_dir.records()[1:])
 
 
 def main() -> None:

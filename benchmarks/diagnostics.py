@@ -88,22 +88,22 @@ def carry_out(dataset: str, data: Path, out: Path) -> None:
 
 def at_the_end(folder: Path) -> DiagnosticsRecord:
     """What is measured at the last weights with more images and steps than while training."""
-    journal = RunDir(folder)
-    trial = Setup.prepare(load_experiment(journal.config_path, {}), lambda site, done, total: None)
-    checkpoint = journal.load()
+    run_dir = RunDir(folder)
+    setup = Setup.prepare(load_experiment(run_dir.config_path, {}), lambda site, done, total: None)
+    checkpoint = run_dir.load()
     assert checkpoint is not None
-    own = {site: entries for site, state in journal.states.items() if (entries := trial.method.own(state))}
-    return Diagnostics(trial, folder / "unused", IMAGES).measure(checkpoint.server, own, 2 * STEPS)
+    own = {site: entries for site, state in run_dir.states.items() if (entries := setup.method.personal_weights(state))}
+    return Diagnostics(setup, folder / "unused", IMAGES).measure(checkpoint.server, own, 2 * STEPS)
 
 
 def at_the_start(folder: Path) -> tuple[DiagnosticsRecord, DiagnosticsRecord]:
     """At the initial weights: images as they are, and under the common amplitude."""
-    journal = RunDir(folder)
-    trial = Setup.prepare(load_experiment(journal.config_path, {}), lambda site, done, total: None)
-    checkpoint, start = journal.load(), trial.start()
+    run_dir = RunDir(folder)
+    setup = Setup.prepare(load_experiment(run_dir.config_path, {}), lambda site, done, total: None)
+    checkpoint, start = run_dir.load(), setup.start()
     assert checkpoint is not None
     amplitude = {name: value for name, value in checkpoint.server.weights.items() if name.startswith("amplitude_norm.")}
-    diagnostics = Diagnostics(trial, folder / "unused", IMAGES)
+    diagnostics = Diagnostics(setup, folder / "unused", IMAGES)
     plain = diagnostics.measure(start, {}, 0)
     return plain, diagnostics.measure(replace(start, weights={**start.weights, **amplitude}), {}, 0)
 

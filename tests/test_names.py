@@ -81,10 +81,10 @@ def test_what_is_sent_and_kept_holds_none(planted: Path) -> None:
     is_classes = "classification" in (planted / "federation.toml").read_text()
     changes = {"network__options": options} if is_classes else {}
     for name in ("harmofl", "harmofl-profile", "scaffold", "feddg", "moon"):
-        trial = Setup.prepare(small(planted, method__name=name, **changes), lambda *_: None)
-        site = trial.federation.sites[0]
-        broadcast = trial.method.broadcast(trial.start())
-        update, kept = run_client(trial.method, site, broadcast, {}, trial.training)
-        sent = pickle.dumps((broadcast, update, kept, trial.card()))
+        setup = Setup.prepare(small(planted, method__name=name, **changes), lambda *_: None)
+        site = setup.federation.sites[0]
+        broadcast = setup.method.broadcast(setup.start())
+        update, kept = run_client(setup.method, site, broadcast, {}, setup.training)
+        sent = pickle.dumps((broadcast, update, kept, setup.card()))
         assert PLANTED.encode() not in sent and update.site.encode() in sent
         assert all(type(value) is torch.Tensor for value in update.weights.values())

@@ -180,10 +180,10 @@ def test_values_are_what_the_network_reads(federation: Path) -> None:
     """Of images in [0, 1]; what stands before it passes any factor."""
     plain, wide = (prepared(federation, network__values=v, method__band=0.0) for v in ("0..1", "0..255"))
     seen: list[torch.Tensor] = []
-    for trial in (plain, wide):
-        first = next(m for m in trial.training.model.network.modules() if isinstance(m, torch.nn.Conv2d))
+    for setup in (plain, wide):
+        first = next(m for m in setup.training.model.network.modules() if isinstance(m, torch.nn.Conv2d))
         first.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].clone()))
-        trial.training.model(trial.federation.sites[0].train.batch([0, 1]).images)
+        setup.training.model(setup.federation.sites[0].train.batch([0, 1]).images)
     torch.testing.assert_close(seen[1], seen[0] * 255)
     assert float(seen[1].max()) > 2
     assert plain.training.model.state_dict().keys() == wide.training.model.state_dict().keys()
@@ -215,9 +215,9 @@ def test_a_run_as_released_is_used_as_it_was_trained(federation: Path, tmp_path:
 
 def test_validation_by_batches_chooses_the_round(federation: Path) -> None:
     """Statistics of the batch: what is in a batch together decides, in the order of the split."""
-    trial = prepared(federation, evaluation__validation="batches", evaluation__batches="in-order")
-    weights = trial.start().weights
-    site = trial.federation.sites[0]
-    outputs = trial.predict(site, "val", weights)
-    assert trial.score(site, "val", weights) == mean_of_batches(outputs, site, "val", Batching(32, in_order=True))
-    assert trial.score(site, "test", weights) == score(trial.predict(site, "test", weights), site, "test")
+    setup = prepared(federation, evaluation__validation="batches", evaluation__batches="in-order")
+    weights = setup.start().weights
+    site = setup.federation.sites[0]
+    outputs = setup.predict(site, "val", weights)
+    assert setup.score(site, "val", weights) == mean_of_batches(outputs, site, "val", Batching(32, in_order=True))
+    assert setup.score(site, "test", weights) == score(setup.predict(site, "test", weights), site, "test")

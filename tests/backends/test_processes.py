@@ -171,12 +171,12 @@ def test_measuring_changes_no_weight(federation: Path, tmp_path: Path, monkeypat
 
 def test_some_sites_are_drawn_for_a_round(federation: Path, tmp_path: Path) -> None:
     run(small(federation, training__participation=0.5, training__rounds=6), tmp_path / "run")
-    journal = RunDir(tmp_path / "run")
-    took_part = [set(record["train_loss"]) for record in journal.records()]
-    sites = set(journal.records()[0]["val"])
+    run_dir = RunDir(tmp_path / "run")
+    took_part = [set(record["train_loss"]) for record in run_dir.records()]
+    sites = set(run_dir.records()[0]["val"])
     assert all(len(names) == max(1, round(len(sites) / 2)) for names in took_part)
     assert len({frozenset(names) for names in took_part}) > 1
-    assert journal.load() and set(journal.states) == set().union(*took_part)
+    assert run_dir.load() and set(run_dir.states) == set().union(*took_part)
 
 
 def test_a_run_of_drawn_sites_resumes(federation: Path, tmp_path: Path) -> None:
@@ -192,13 +192,13 @@ def test_a_run_of_drawn_sites_resumes(federation: Path, tmp_path: Path) -> None:
 
 def test_a_site_that_was_not_drawn_yet_uses_what_a_newcomer_would(federation: Path, tmp_path: Path) -> None:
     experiment = small(federation, method__name="silobn", network__norm="batch", training__participation=0.5)
-    trial = Setup.prepare(experiment, lambda site, done, total: None)
-    weights = trial.start().weights
-    first, second = (site.name for site in trial.federation.sites[:2])
+    setup = Setup.prepare(experiment, lambda site, done, total: None)
+    weights = setup.start().weights
+    first, second = (site.name for site in setup.federation.sites[:2])
     name = next(name for name in weights if name.endswith("running_mean"))
-    used = trial.used(weights, {first: {name: weights[name] + 3}})
+    used = setup.used(weights, {first: {name: weights[name] + 3}})
     assert torch.equal(used(second)[name], weights[name] + 3)
-    assert trial.used(weights, {})(second) is weights
+    assert setup.used(weights, {})(second) is weights
 
 
 def test_what_a_network_raises_there_is_said_here() -> None:

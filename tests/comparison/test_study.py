@@ -327,7 +327,7 @@ def test_search_tries_every_method_as_often_and_goes_on(federation: Path, tmp_pa
     assert set(found["fedprox"][1].changes) == {"training.lr", "method.mu"}
     assert set(found["fedavg"][1].changes) == {"training.lr"}
     assert 0.001 <= found["fedavg"][1].changes["training.lr"] <= 0.1
-    best = max(found["fedprox"], key=lambda trial: trial.score)
+    best = max(found["fedprox"], key=lambda setup: setup.score)
     import tomllib
 
     assert tomllib.loads((tmp_path / "tuned.toml").read_text())["fedprox"] == best.changes

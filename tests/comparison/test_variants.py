@@ -175,7 +175,7 @@ def test_the_ablation_takes_one_part_at_a_time() -> None:
 
 def test_every_span_of_the_search_is_of_a_hyperparameter() -> None:
     for name, method in METHODS.items():
-        for key, (low, high) in method.spans.items():
+        for key, (low, high) in method.search_space.items():
             method(**{key: low}), method(**{key: high})
             assert 0 < low < high, (name, key)
 

@@ -37,8 +37,8 @@ def test_bytes_are_those_of_the_run(federation: Path, tmp_path: Path, changes: d
     experiment = small(federation, **changes)
     found = estimate_cost(experiment, quiet)
     run(experiment, tmp_path / "run")
-    journal = RunDir(tmp_path / "run")
-    records = journal.records()
+    run_dir = RunDir(tmp_path / "run")
+    records = run_dir.records()
     assert found.rounds == len(records)
     assert found.drawn == len(records[0]["train_loss"])
     assert found.wire == sum(record["bytes_up"] + record["bytes_down"] for record in records)
@@ -95,9 +95,9 @@ def put(clock: Clock, patch: pytest.MonkeyPatch) -> None:
         clock.compiling = 0.0
         return train(method, site, broadcast, state, training)
 
-    def scored(trial: Any, site: Any, server: Any, images: int) -> Any:
+    def scored(setup: Any, site: Any, server: Any, images: int) -> Any:
         clock.passes(clock.image * min(images, len(site.val)))
-        return score(trial, site, server, images)
+        return score(setup, site, server, images)
 
     patch.setattr(forecast_module, "time", clock)
     patch.setattr("harmofl.utils.timing.time", clock)

@@ -22,13 +22,13 @@ NOISE = {"privacy.clip": 1.0, "privacy.noise": 1.0}
 
 def told(federation: Path, folder: Path, **changes: object) -> bool:
     """Whether a site answers the server with statistics, and the server would ask for them."""
-    trial = Setup.prepare(small(federation, **{"method.name": "fedavg", **changes}), lambda site, done, total: None)
+    setup = Setup.prepare(small(federation, **{"method.name": "fedavg", **changes}), lambda site, done, total: None)
     place = SiteKit(folder, "site-1", "localhost:1", True, b"", None, {})
-    cover = Cover(place, ec.generate_private_key(ec.SECP384R1()), trial.experiment.privacy)
-    desk = Desk(place, "", trial, trial.federation.sites[0], cover, head={"run": "r"})
-    asked = tells_statistics(trial.experiment.privacy, trial.training.model)
+    cover = Cover(place, ec.generate_private_key(ec.SECP384R1()), setup.experiment.privacy)
+    desk = Desk(place, "", setup, setup.federation.sites[0], cover, head={"run": "r"})
+    asked = tells_statistics(setup.experiment.privacy, setup.training.model)
     try:
-        desk.evaluate(Broadcast(1, dict(trial.training.model.state_dict())), STATISTICS)
+        desk.evaluate(Broadcast(1, dict(setup.training.model.state_dict())), STATISTICS)
     except ConfigError as error:
         assert "no statistics leave a site" in str(error)
         assert not asked

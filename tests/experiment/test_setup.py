@@ -19,11 +19,11 @@ def prepared(federation: Path, **changes: object) -> Setup:
 
 def test_optimizers_are_as_configured(federation: Path) -> None:
     sgd = {"training__optimizer": "sgd", "training__momentum": 0.7, "training__weight_decay": 0.03}
-    trial = prepared(federation, training__lr=0.2, **sgd)
-    group = trial.training.optimizer(trial.training.model.parameters()).param_groups[0]
+    setup = prepared(federation, training__lr=0.2, **sgd)
+    group = setup.training.optimizer(setup.training.model.parameters()).param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.7, 0.03)
-    trial = prepared(federation, training__lr=0.3, training__optimizer="adam", training__weight_decay=0.04)
-    optimizer = trial.training.optimizer(trial.training.model.parameters())
+    setup = prepared(federation, training__lr=0.3, training__optimizer="adam", training__weight_decay=0.04)
+    optimizer = setup.training.optimizer(setup.training.model.parameters())
     assert isinstance(optimizer, torch.optim.Adam)
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.3, 0.04)
 

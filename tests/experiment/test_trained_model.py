@@ -85,13 +85,13 @@ def test_a_run_of_an_earlier_version_goes_on(federation: Path, tmp_path: Path) -
     """Its card and its method's settings say less than those of today."""
     experiment = small(federation, method__name="fedsam", training__rounds=1)
     run(experiment, tmp_path / "run")
-    journal = RunDir.open(tmp_path / "run")
-    card = journal.card()
+    run_dir = RunDir.open(tmp_path / "run")
+    card = run_dir.card()
     del card["metric"], card["method"]["server_lr"]
-    assert journal.is_of(journal.card())
+    assert run_dir.is_of(run_dir.card())
     (tmp_path / "run" / "model" / "model.json").write_text(json.dumps(card))
-    assert journal.is_of({**card, "metric": "dice", "method": {**card["method"], "server_lr": 1.0}})
-    assert not journal.is_of({**card, "sites": []})
+    assert run_dir.is_of({**card, "metric": "dice", "method": {**card["method"], "server_lr": 1.0}})
+    assert not run_dir.is_of({**card, "sites": []})
 
 
 def owners(site: Path) -> dict[str, str]:

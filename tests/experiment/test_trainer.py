@@ -227,35 +227,35 @@ def test_resume_refuses_other_images(federation: Path, tmp_path: Path) -> None:
 
 
 def test_resume_refuses_another_configuration(federation: Path, tmp_path: Path) -> None:
-    journal = unfinished(federation, tmp_path / "run")
-    config = journal.config_path.read_text()
-    journal.config_path.write_text(config.replace("features = 2", "features = 3"))
+    run_dir = unfinished(federation, tmp_path / "run")
+    config = run_dir.config_path.read_text()
+    run_dir.config_path.write_text(config.replace("features = 2", "features = 3"))
     with pytest.raises(RunError, match="configuration and images must be those"):
         resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize("text", ["", "garbage\n", "[1]\n", '{"round": 1}\n{"round": 1}\n'])
 def test_missing_or_damaged_records_are_named(text: str, federation: Path, tmp_path: Path) -> None:
-    journal = unfinished(federation, tmp_path / "run")
-    (journal.folder / "rounds.jsonl").write_text(text)
+    run_dir = unfinished(federation, tmp_path / "run")
+    (run_dir.folder / "rounds.jsonl").write_text(text)
     with pytest.raises(RunError, match=r"rounds\.jsonl: must have"):
         resume(tmp_path / "run")
 
 
 def test_two_at_a_time_are_refused(federation: Path, tmp_path: Path) -> None:
-    journal = unfinished(federation, tmp_path / "run")
-    with journal.locked(), pytest.raises(RunError, match="another process is training into it"):
+    run_dir = unfinished(federation, tmp_path / "run")
+    with run_dir.locked(), pytest.raises(RunError, match="another process is training into it"):
         resume(tmp_path / "run")
 
 
 def test_the_model_of_a_round_that_is_run_again_does_not_stay(tmp_path: Path) -> None:
     """Round 2 was the best when it was killed before its checkpoint, and is not the second time."""
-    journal = RunDir.create(tmp_path / "run", "", {})
-    journal.save_model(1, {"w": torch.tensor([1.0])}, {})
-    journal.save(Checkpoint(ServerState(1, {"w": torch.tensor([1.0])}), 1))
-    journal.save_model(2, {"w": torch.tensor([2.0])}, {})
-    journal.settle(1)
-    assert journal.load_model()[0]["w"].item() == 1
+    run_dir = RunDir.create(tmp_path / "run", "", {})
+    run_dir.save_model(1, {"w": torch.tensor([1.0])}, {})
+    run_dir.save(Checkpoint(ServerState(1, {"w": torch.tensor([1.0])}), 1))
+    run_dir.save_model(2, {"w": torch.tensor([2.0])}, {})
+    run_dir.settle(1)
+    assert run_dir.load_model()[0]["w"].item() == 1
     assert [path.name for path in sorted((tmp_path / "run" / "model").iterdir())] == ["model.json", "model.safetensors"]
 
 
@@ -264,20 +264,20 @@ def test_a_checkpoint_holds_all_of_the_state(tmp_path: Path) -> None:
     w = torch.arange(3.0)
     state = ServerState(1, {"a.b": w, "n": torch.tensor(3)}, {"previous": {"a.b": w}, "empty": {}})
     kept = {"site 1": {"optimizer": {"step:a.b": torch.tensor(1.0)}, "weights": {}}, "ß[x]": {"weights": {"n": w}}}
-    journal = RunDir.create(tmp_path / "run", "", {})
-    journal.states.keep(1, kept)
-    journal.save(Checkpoint(state, 1))
-    journal = RunDir(tmp_path / "run")
-    back = journal.load()
+    run_dir = RunDir.create(tmp_path / "run", "", {})
+    run_dir.states.keep(1, kept)
+    run_dir.save(Checkpoint(state, 1))
+    run_dir = RunDir(tmp_path / "run")
+    back = run_dir.load()
     assert (back.server.round, back.best_round) == (1, 1)
     assert_same(back.server.weights, state.weights)
     assert back.server.extras.keys() == state.extras.keys()
     assert_same(back.server.extras["previous"], {"a.b": w})
-    assert journal.states.keys() == kept.keys()
+    assert run_dir.states.keys() == kept.keys()
     for site, groups in kept.items():
-        assert journal.states[site].keys() == groups.keys()
+        assert run_dir.states[site].keys() == groups.keys()
         for group, arrays in groups.items():
-            assert_same(journal.states[site][group], arrays)
+            assert_same(run_dir.states[site][group], arrays)
 
 
 def test_a_damaged_checkpoint_is_named(federation: Path, tmp_path: Path) -> None:
@@ -363,10 +363,10 @@ def test_what_methods_keep_survives_a_stop(name: str, federation: Path, tmp_path
 
 def test_pooled_is_training_on_the_merged_site(federation: Path, tmp_path: Path) -> None:
     result = run(small(federation, method__name="pooled", training__rounds=2), tmp_path / "run")
-    trial = Setup.prepare(small(federation, method__name="fedavg"), lambda site, done, total: None)
-    server, states = trial.start(), {}
+    setup = Setup.prepare(small(federation, method__name="fedavg"), lambda site, done, total: None)
+    server, states = setup.start(), {}
     for _ in range(2):
-        server, states, _ = run_round(trial.method, server, [merged(trial.federation.sites)], states, trial.training)
+        server, states, _ = run_round(setup.method, server, [merged(setup.federation.sites)], states, setup.training)
     assert_same(RunDir(tmp_path / "run").load().server.weights, server.weights)
     assert list(result["test"]) == ["site-1", "site-2"]
     records = RunDir(tmp_path / "run").records()

@@ -33,13 +33,13 @@ def test_half_the_bytes_of_what_moves_and_twice_is_once() -> None:
 
 
 def test_a_run_sends_less_and_ends_near_the_same(tmp_path, federation) -> None:
-    journals = []
+    run_dirs = []
     for name, more in (("plain", {}), ("small", {"training.updates": "bfloat16"})):
         run(small(federation, **{"method.name": "fedavg", "training.rounds": 2, **more}), tmp_path / name)
-        journals.append(RunDir.open(tmp_path / name))
-    plain, less = (journal.records()[0]["bytes_up"] for journal in journals)
+        run_dirs.append(RunDir.open(tmp_path / name))
+    plain, less = (run_dir.records()[0]["bytes_up"] for run_dir in run_dirs)
     assert 0.5 <= less / plain < 0.55
-    states = [journal.load() for journal in journals]
+    states = [run_dir.load() for run_dir in run_dirs]
     assert states[0] is not None
     assert states[1] is not None
     for name, value in states[0].server.weights.items():

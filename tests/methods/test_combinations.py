@@ -77,7 +77,7 @@ def test_the_site_profile_stays_at_its_site() -> None:
 def test_a_newcomer_gets_no_site_profile() -> None:
     method = make_method("fedavg", {"rings": 3, "reference": "site"})
     server, states, _ = train(method, toy_training(method), rounds=2)
-    new = method.newcomer(server.weights, [method.own(state) for state in states.values()])
+    new = method.weights_for_new_site(server.weights, [method.personal_weights(state) for state in states.values()])
     assert new["amplitude_norm.own"].numel() == 0
 
 
@@ -134,7 +134,7 @@ def test_local_keeps_the_amplitude_of_its_first_round_also_when_late() -> None:
 def test_ditto_uses_the_site_profile_and_the_climb() -> None:
     method = make_method("ditto", {"rings": 3, "reference": "site", "alpha": 0.05, "lambda_": 0})
     _, states, _ = train(method, toy_training(method), rounds=2)
-    assert "amplitude_norm.own" in method.own(states["a"])
+    assert "amplitude_norm.own" in method.personal_weights(states["a"])
     plain = make_method("ditto", {"rings": 3, "reference": "site", "lambda_": 0})
     _, others, _ = train(plain, toy_training(plain), rounds=2)
     assert not torch.equal(states["a"]["personal"]["3.weight"], others["a"]["personal"]["3.weight"])

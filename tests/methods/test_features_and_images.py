@@ -81,7 +81,7 @@ def test_moon_other_models_are_left_as_they_are() -> None:
         method.local_step(run, batch)
     assert run.network.training
     assert_same(dict(before), dict(states["a"]["previous"]))
-    for name, value in run.scratch["previous"].state_dict().items():
+    for name, value in run.round_state["previous"].state_dict().items():
         assert torch.equal(value, before[name])
 
 
@@ -216,7 +216,7 @@ def test_feddg_lends_amplitudes_once_and_borrows_from_others() -> None:
     run = build_context(toy_sites()[1], method.broadcast(server), states["b"], toy_training(method))
     method.prepare(run)
     bank = server.extras["bank"]
-    assert torch.equal(run.scratch["others"], torch.cat([bank["a"], bank["c"]]))
+    assert torch.equal(run.round_state["others"], torch.cat([bank["a"], bank["c"]]))
 
 
 def test_feddg_with_the_smallest_window_moves_the_level_alone() -> None:

@@ -180,7 +180,7 @@ def newcomer(method: FedAvg) -> tuple[Arrays, ClientState, ClientState]:
     server, states = method.start(training.model, 3), dict[str, ClientState]()
     for _ in range(2):
         server, states, _ = run_round(method, server, sites[:2], states, training)
-    mean = method.newcomer(server.weights, [method.own(state) for state in states.values()])
+    mean = method.weights_for_new_site(server.weights, [method.personal_weights(state) for state in states.values()])
     state = {"weights": {n: v for n, v in mean.items() if v is not server.weights[n]}}
     _, by_hand = run_client(method, sites[2], method.broadcast(server), state, training)
     _, kept, _ = run_round(method, server, sites[2:], states, training)

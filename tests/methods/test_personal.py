@@ -39,8 +39,8 @@ def test_nested_normalization_stays_at_home(method: FedAvg, home: set[str]) -> N
 def test_a_newcomer_gets_the_mean_of_what_stays_at_home() -> None:
     method = FedBN()
     server, states, _ = train(method, toy_training(method), rounds=2)
-    own = [method.own(state) for state in states.values()]
-    new = method.newcomer(server.weights, own)
+    own = [method.personal_weights(state) for state in states.values()]
+    new = method.weights_for_new_site(server.weights, own)
     assert new.keys() == server.weights.keys()
     name = "network.0.1.running_var"
     torch.testing.assert_close(new[name], sum(entries[name] for entries in own) / 3)
@@ -80,7 +80,7 @@ def test_ditto_held_by_nothing_is_each_site_alone_to_the_bit(optimizer) -> None:
     method = Ditto(lambda_=0)
     _, states, _ = train(method, toy_training(method, optimizer=optimizer))
     for site in SIZES:
-        assert_same(dict(method.own(states[site])), dict(alone[site]["weights"]))
+        assert_same(dict(method.personal_weights(states[site])), dict(alone[site]["weights"]))
 
 
 def test_ditto_by_hand() -> None:

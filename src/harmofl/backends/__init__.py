@@ -19,9 +19,11 @@ def first_state(method: Method, broadcast: Broadcast, states: Mapping[str, Clien
     So a site that joins late under FedBN does not start from initial normalization layers. Where the others' state is
     out of reach, as between hospitals, it does.
     """
-    if not any(method.own(state) for state in islice(states.values(), 1)):
+    if not any(method.personal_weights(state) for state in islice(states.values(), 1)):
         return {}
-    start = method.newcomer(broadcast.weights, [method.own(state) for state in states.values()])
+    start = method.weights_for_new_site(
+        broadcast.weights, [method.personal_weights(state) for state in states.values()]
+    )
     own = {name: value for name, value in start.items() if value is not broadcast.weights[name]}
     return {"weights": own} if own else {}
 

@@ -182,7 +182,7 @@ def search(
     for column in ("method", "as it comes", "best", "with"):
         table.add_column(column)
     for label, tried in found.items():
-        best = max(tried, key=lambda trial: trial.score if trial.score == trial.score else float("-inf"))
+        best = max(tried, key=lambda setup: setup.score if setup.score == setup.score else float("-inf"))
         changes = ", ".join(f"{key}={value:g}" for key, value in best.changes.items()) or "nothing changed"
         table.add_row(escape(label), f"{tried[0].score:.3f}", f"{best.score:.3f}", escape(changes))
     Console().print(table)

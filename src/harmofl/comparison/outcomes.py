@@ -109,9 +109,9 @@ def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
     """
     found: dict[str, dict[int, list[_Finished]]] = {job.variant.label: {} for job in jobs}
     for job in jobs:
-        journal = RunDir(job.folder)
-        if journal.result_path.exists():
-            found[job.variant.label].setdefault(job.seed, []).append(_finished(job, journal))
+        run_dir = RunDir(job.folder)
+        if run_dir.result_path.exists():
+            found[job.variant.label].setdefault(job.seed, []).append(_finished(job, run_dir))
     complete = {label: _complete(by_seed) for label, by_seed in found.items()}
     outcomes = [_outcome(by_seed) for by_seed in complete.values() if by_seed]
     metrics = [run.result["main_metric"] for by_seed in complete.values() for runs in by_seed.values() for run in runs]
@@ -139,8 +139,8 @@ class _Finished:
         return {site: _number(values[self.result["main_metric"]]) for site, values in scores.items()}
 
 
-def _finished(job: Job, journal: RunDir) -> _Finished:
-    found = _Finished(job, journal.result(), journal.cases(), journal.records())
+def _finished(job: Job, run_dir: RunDir) -> _Finished:
+    found = _Finished(job, run_dir.result(), run_dir.cases(), run_dir.records())
     try:
         sites = [*found.tested, *found.unseen]
         whole = all(len(found.cases[s]["scores"]) == len(found.cases[s]["groups"]) > 0 for s in sites)

@@ -107,11 +107,11 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: must be a folder for runs and tables, but is a file; choose another --out")
     for job in jobs:
-        journal = RunDir(job.folder)
-        if not journal.config_path.exists():
+        run_dir = RunDir(job.folder)
+        if not run_dir.config_path.exists():
             continue
-        ran = load_experiment(journal.config_path, {})
-        task = journal.card().get("task")
+        ran = load_experiment(run_dir.config_path, {})
+        task = run_dir.card().get("task")
         if task != "classification" and task != "segmentation":
             raise RunError(f"{job.folder}: model.json is damaged; delete the folder and give the same command again")
         now = resolved(job.experiment, task)

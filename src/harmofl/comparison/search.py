@@ -44,7 +44,7 @@ class SearchTrial:
 def spans(base: Experiment, variant: Variant) -> Spans:
     """What is searched for a method: its own hyperparameters, and the learning rate a factor of 10 up and down."""
     lr = base.training.lr or 1e-3
-    own = {f"method.{key}": span for key, span in METHODS[variant.method].spans.items()}
+    own = {f"method.{key}": span for key, span in METHODS[variant.method].search_space.items()}
     return {"training.lr": (lr / 10, lr * 10), **own}
 
 

@@ -81,9 +81,9 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
         log.info("listening at %s:%d for %s", host, hub.port, ", ".join(sorted(place.keys)))
         server = Server(place, experiment, digest, hub)
         first = server.first_description()
-        journal = server.journal(first)
-        with journal.locked():
-            return server.train(journal)
+        run_dir = server.run_dir(first)
+        with run_dir.locked():
+            return server.train(run_dir)
 
 
 @dataclass
@@ -190,7 +190,7 @@ class Server:
         self.greet(card)
         return sorted(name for name in self.hub.connected() if name in self.described and name not in self.refused)
 
-    def journal(self, first: Mapping[str, Any]) -> RunDir:
+    def run_dir(self, first: Mapping[str, Any]) -> RunDir:
         """The run folder, made if there is none."""
         self.experiment = resolved(self.experiment, first["task"])
         check_metric(self.experiment, first["task"])
@@ -217,9 +217,9 @@ class Server:
         }
         return RunDir.create(run, to_toml(self.experiment, {"harmofl": VERSION}), card)
 
-    def train(self, journal: RunDir) -> dict[str, Any]:
+    def train(self, run_dir: RunDir) -> dict[str, Any]:
         """All rounds that are not done yet, then the test."""
-        card, experiment = journal.card(), self.experiment
+        card, experiment = run_dir.card(), self.experiment
         options = dict(experiment.method)
         method = make_method(options.pop("name"), options)
         refuse_method(method, experiment.method["name"])
@@ -229,26 +229,26 @@ class Server:
         for line in statement(experiment, method, deployed=True):
             log.info(line)
         training = Training(model=model, loss=LOSSES[experiment.training.loss or ""], optimizer=torch.optim.SGD)
-        checkpoint = journal.load() or Checkpoint(method.start(model, len(self.place.keys)))
-        journal.rewind(checkpoint.server.round)
-        journal.settle(checkpoint.best_round)
+        checkpoint = run_dir.load() or Checkpoint(method.start(model, len(self.place.keys)))
+        run_dir.rewind(checkpoint.server.round)
+        run_dir.settle(checkpoint.best_round)
         if checkpoint.server.round:
             log.info("going on after round %d", checkpoint.server.round)
         saved, saved_best = checkpoint.server.round, checkpoint.best_round
-        for past in journal.records():
+        for past in run_dir.records():
             self.counted.update(dict.fromkeys(past["train_loss"], past["round"]))
         while checkpoint.server.round < experiment.training.rounds:
             self.keep = (saved, saved_best, checkpoint.best_round)
-            checkpoint, record = self.round(method, training, journal, card, checkpoint)
-            journal.append(record)
+            checkpoint, record = self.round(method, training, run_dir, card, checkpoint)
+            run_dir.append(record)
             if record.round % experiment.run.checkpoint_every == 0 or record.round == experiment.training.rounds:
-                journal.save(checkpoint)
+                run_dir.save(checkpoint)
                 saved, saved_best = record.round, checkpoint.best_round
         self.keep = (saved, checkpoint.best_round)
-        return self.finish(journal, card, checkpoint, method, training)
+        return self.finish(run_dir, card, checkpoint, method, training)
 
     def round(
-        self, method: FedAvg, training: Training, journal: RunDir, card: Mapping[str, Any], before: Checkpoint
+        self, method: FedAvg, training: Training, run_dir: RunDir, card: Mapping[str, Any], before: Checkpoint
     ) -> tuple[Checkpoint, RoundRecord]:
         """Train, aggregate, validate; sites without a good answer in time are left out and recorded."""
         begin, number = time.perf_counter(), before.server.round + 1
@@ -262,9 +262,9 @@ class Server:
         scored = updates and self.validated(number)
         val = self.scores(card, server.round, server.weights, "val") if scored else None
         metric = self.metric(card)
-        best = bool(val) and improves(val or {}, journal.scores_of(before.best_round), metric)
+        best = bool(val) and improves(val or {}, run_dir.scores_of(before.best_round), metric)
         if best:
-            journal.save_model(server.round, server.weights, {})
+            run_dir.save_model(server.round, server.weights, {})
         sent = method.broadcast(before.server).num_bytes()
         record = RoundRecord(
             round=server.round,
@@ -388,12 +388,12 @@ class Server:
         return False
 
     def finish(
-        self, journal: RunDir, card: Mapping[str, Any], checkpoint: Checkpoint, method: FedAvg, training: Training
+        self, run_dir: RunDir, card: Mapping[str, Any], checkpoint: Checkpoint, method: FedAvg, training: Training
     ) -> dict[str, Any]:
         """Test the chosen model at the sites, once; tell them that all is done."""
         if not checkpoint.best_round:
-            raise RunError(f"{journal.folder}: no round could be validated, so no model is chosen")
-        weights, _ = journal.load_model()
+            raise RunError(f"{run_dir.folder}: no round could be validated, so no model is chosen")
+        weights, _ = run_dir.load_model()
         for attempt in range(1, TRIES + 1):
             self.gather(card, sorted(self.place.keys), checkpoint.server.round, everyone=True)
             if test := self.scores(card, checkpoint.best_round, weights, "test"):
@@ -403,8 +403,8 @@ class Server:
                 raise RunError(f"at least {need} sites must test the chosen model, but do not; serve again for that")
             time.sleep(PAUSE)
         if tells_statistics(self.experiment.privacy, training.model):
-            journal.save_moments(self.statistics(card, checkpoint.best_round, weights, training.model))
-        records = journal.records()
+            run_dir.save_moments(self.statistics(card, checkpoint.best_round, weights, training.model))
+        records = run_dir.records()
         metric = self.metric(card)
         result = {
             "name": self.experiment.run.name,
@@ -427,6 +427,6 @@ class Server:
             "passes": method.passes,
             "remarks": [*caution(training.model), *statement(self.experiment, method, deployed=True)],
         }
-        journal.finish(result)
+        run_dir.finish(result)
         self.line(GREETING_S, over=True).describe(self.present(card))
-        return journal.result()
+        return run_dir.result()

@@ -61,18 +61,18 @@ def run_site(
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
-        trial = Setup.prepare(experiment.model_copy(update={"privacy": stricter}), opening, None, log.info)
+        setup = Setup.prepare(experiment.model_copy(update={"privacy": stricter}), opening, None, log.info)
         cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
-        desk = Desk(place, digest, trial, _site_of(trial, place, force), cover)
-        for line in statement(trial.experiment, trial.method, deployed=True):
+        desk = Desk(place, digest, setup, _site_of(setup, place, force), cover)
+        for line in statement(setup.experiment, setup.method, deployed=True):
             log.info(line)
         app = client_app(desk.train, desk.describe, desk.evaluate, desk.check)
         attend(place.server, place.key, place.authority, app, lambda: desk.over)
         log.info("the federation is over")
 
 
-def _site_of(trial: Setup, place: SiteKit, force: bool) -> Site:
-    name, sites = place.name, {site.name: site for site in trial.federation.sites}
+def _site_of(setup: Setup, place: SiteKit, force: bool) -> Site:
+    name, sites = place.name, {site.name: site for site in setup.federation.sites}
     if name in sites:
         return sites[name]
     if len(sites) > 1:
@@ -96,7 +96,7 @@ class Desk:
     Args:
         place: the site's folder.
         digest: of what was agreed on.
-        trial: its method, network and training, made here.
+        setup: its method, network and training, made here.
         site: its images.
         cover: what is put on an update before it leaves.
         over: whether the server has said that all is done.
@@ -105,7 +105,7 @@ class Desk:
 
     place: SiteKit
     digest: str
-    trial: Setup
+    setup: Setup
     site: Site
     cover: Cover
     over: bool = False
@@ -134,7 +134,7 @@ class Desk:
 
     def describe(self) -> Scalars:
         """What the server must know to build the model, and how many images there are."""
-        info, images = self.trial.federation.info, self.site.train.images
+        info, images = self.setup.federation.info, self.site.train.images
         return {
             "site": self.place.name,
             "task": info.task,
@@ -144,7 +144,7 @@ class Desk:
             "images": info.images,
             "bits": 8 if images.dtype == np.uint8 else 16,
             "num_images": [len(self.site.split(split)) for split in ("train", "val", "test")],
-            "threads": self.trial.experiment.run.threads,
+            "threads": self.setup.experiment.run.threads,
         }
 
     def train(self, broadcast: Broadcast) -> ClientUpdate:
@@ -153,10 +153,10 @@ class Desk:
         A round that is asked for again, as by a server that fell back to its last checkpoint, starts from what the
         site kept before that round, and so ends with the same bits.
         """
-        begin, trial = time.perf_counter(), self.trial
+        begin, setup = time.perf_counter(), self.setup
         state = self._before(broadcast.round - 1)
         named = self._named(self.site)
-        update, kept = run_client(trial.method, named, broadcast, state, replace(trial.training, protect=None))
+        update, kept = run_client(setup.method, named, broadcast, state, replace(setup.training, protect=None))
         try:
             update = self.cover.put(update, broadcast, str(self.head["run"]), self.head.get("among", ()), self._folder)
             write_state(self._file(broadcast.round), kept)
@@ -175,25 +175,25 @@ class Desk:
             return self._statistics(broadcast)
         if split not in ("val", "test"):
             raise ConfigError(f"{self.place.name}: scores are of val or test, got {split!r}")
-        own = self.trial.method.own(self._before(broadcast.round)) or {}
+        own = self.setup.method.personal_weights(self._before(broadcast.round)) or {}
         named = self._named(self.site)
-        scores = self.trial.score(named, split, {**broadcast.weights, **own})
+        scores = self.setup.score(named, split, {**broadcast.weights, **own})
         log.info("round %d: %s on %s images", broadcast.round, self._main(scores), split)
         return scores
 
     def _statistics(self, broadcast: Broadcast) -> Scalars:
         """Means and variances in the model's layers over training images, with which the model is used later on."""
-        model, device = self.trial.training.model, self.trial.training.device
-        if not tells_statistics(self.trial.experiment.privacy, model):
+        model, device = self.setup.training.model, self.setup.training.device
+        if not tells_statistics(self.setup.experiment.privacy, model):
             raise ConfigError(f"{self.place.name}: under privacy.noise or masks no statistics leave a site")
-        own = self.trial.method.own(self._before(broadcast.round)) or {}
+        own = self.setup.method.personal_weights(self._before(broadcast.round)) or {}
         model.load_state_dict({**broadcast.weights, **own})
         found = as_lists(of_site(model.to(device), self.site.train, device))
         log.info("sent means and variances of the chosen model's layers over training images")
         return found
 
     def _main(self, scores: Scalars) -> str:
-        return f"{self.trial.metric} {scores[self.trial.metric]:.4f}"
+        return f"{self.setup.metric} {scores[self.setup.metric]:.4f}"
 
     def _named(self, site: Site) -> Site:
         """The site under the name that all others know it by."""

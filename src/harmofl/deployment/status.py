@@ -16,8 +16,8 @@ def read_status(folder: Path) -> list[str]:
     place, run = ServerFolder.open(folder), folder / "run"
     if not (run / "config.toml").exists():
         return [f"no round yet; waiting for {', '.join(sorted(place.keys))}"]
-    journal = RunDir.open(run)
-    records, total = journal.records(), load_experiment(run / "config.toml", {}).training.rounds
+    run_dir = RunDir.open(run)
+    records, total = run_dir.records(), load_experiment(run / "config.toml", {}).training.rounds
     if not records:
         return [f"round 1 of {total} is under way"]
     done, last = (run / "result.json").exists(), records[-1]

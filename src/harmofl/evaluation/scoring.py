@@ -52,7 +52,7 @@ def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> Cas
 
 def used(method: FedAvg, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
     """What a site uses: its own entries over the global weights; one that did not train, what a newcomer does."""
-    newcomer = cache(lambda: method.newcomer(weights, list(own.values())) if method.common else weights)
+    newcomer = cache(lambda: method.weights_for_new_site(weights, list(own.values())) if method.common else weights)
     return lambda site: {**weights, **own[site]} if site in own else newcomer()
 
 

@@ -30,27 +30,27 @@ def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
 
 
 @contextmanager
-def runtime(trial: Setup, cache: Path | None) -> Iterator[RunRound]:
+def runtime(setup: Setup, cache: Path | None) -> Iterator[RunRound]:
     """Who carries out the rounds, as the experiment says."""
-    count = processes(trial)
+    count = processes(setup)
     if count < 2:
         yield sequential.run_round
         return
-    equip = partial(_equipped, trial.experiment.model_dump(mode="json"), cache)
-    with Workers(equip, count) if trial.experiment.run.workers else Auto(equip, count) as workers:
+    equip = partial(_equipped, setup.experiment.model_dump(mode="json"), cache)
+    with Workers(equip, count) if setup.experiment.run.workers else Auto(equip, count) as workers:
         yield workers.run_round
 
 
-def processes(trial: Setup) -> int:
+def processes(setup: Setup) -> int:
     """How many train the sites of a round, if it is not the loop: as many as are asked for, or fit."""
-    return min(trial.experiment.run.workers or that_fit(trial), len(trial.drawn(1)))
+    return min(setup.experiment.run.workers or that_fit(setup), len(setup.drawn(1)))
 
 
-def that_fit(trial: Setup) -> int:
+def that_fit(setup: Setup) -> int:
     """One a GPU, or as many as the cores carry at the experiment's number of threads."""
-    if trial.training.device.type == "cuda":
+    if setup.training.device.type == "cuda":
         return torch.cuda.device_count()
-    return available_cores() // trial.experiment.run.threads
+    return available_cores() // setup.experiment.run.threads
 
 
 def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
@@ -58,5 +58,5 @@ def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # each process compiles by itself
     if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
         tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"
-    trial = Setup.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
-    return Equipment(trial.method, trial.training, {site.name: site for site in trial.training_sites})
+    setup = Setup.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
+    return Equipment(setup.method, setup.training, {site.name: site for site in setup.training_sites})

@@ -111,19 +111,19 @@ def estimate_cost(
         HarmoFLError: what the run itself would be refused for.
     """
     begin = time.perf_counter()
-    trial = Setup.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total), None, told)
-    server = trial.start()
+    setup = Setup.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total), None, told)
+    server = setup.start()
     start = time.perf_counter() - begin
-    meter = Meter(budget, trial.training.device.type == "cpu", progress)
-    steps = _steps(trial, server, meter)
-    drawn, count = len(trial.drawn(1)), processes(trial)
-    average, server = _averaging(trial, steps, meter)
+    meter = Meter(budget, setup.training.device.type == "cpu", progress)
+    steps = _steps(setup, server, meter)
+    drawn, count = len(setup.drawn(1)), processes(setup)
+    average, server = _averaging(setup, steps, meter)
     meter.tell("a checkpoint")
-    keeping, disk, states = _keeping(trial, server, steps.state, drawn)
-    once, validation, test, validated = _validation(trial, server, meter, steps.line(steps.batch) / steps.batch)
-    costs = [steps.line(len(site.train) * trial.training.epochs) for site in trial.training_sites]
-    training = _side_by_side(costs, drawn, trial)
-    rounds, table = trial.experiment.training.rounds, trial.experiment
+    keeping, disk, states = _keeping(setup, server, steps.state, drawn)
+    once, validation, test, validated = _validation(setup, server, meter, steps.line(steps.batch) / steps.batch)
+    costs = [steps.line(len(site.train) * setup.training.epochs) for site in setup.training_sites]
+    training = _side_by_side(costs, drawn, setup)
+    rounds, table = setup.experiment.training.rounds, setup.experiment
     validations = -(-rounds // table.evaluation.every)
     tests = test * table.evaluation.test_every_round
     rest = average + keeping / table.run.checkpoint_every + tests
@@ -131,7 +131,7 @@ def estimate_cost(
     up, down = steps.update.num_bytes(), steps.broadcast.num_bytes()
     first = steps.first.num_bytes() + steps.opened.num_bytes()
     return Forecast(
-        sites=len(trial.training_sites),
+        sites=len(setup.training_sites),
         drawn=drawn,
         rounds=rounds,
         steps=steps.count,
@@ -146,17 +146,17 @@ def estimate_cost(
         seconds=float(seconds[0]),
         idle=float(seconds.min()),
         idle_round=float((training + validation + rest).min()),
-        bytes_up=trial.method.sends * drawn * up,
-        bytes_down=trial.method.sends * drawn * down,
-        wire=trial.method.sends * (drawn * (first + (rounds - 1) * (up + down)) + _late(trial, steps.broadcast)),
+        bytes_up=setup.method.sends * drawn * up,
+        bytes_down=setup.method.sends * drawn * down,
+        wire=setup.method.sends * (drawn * (first + (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
         memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
         disk=disk,
     )
 
 
-def _late(trial: Setup, broadcast: Broadcast) -> int:
+def _late(setup: Setup, broadcast: Broadcast) -> int:
     """Bytes of the amplitudes that sites send which do not take part in round 1, but later."""
-    first, *later = (trial.drawn(k + 1) for k in range(trial.experiment.training.rounds))
+    first, *later = (setup.drawn(k + 1) for k in range(setup.experiment.training.rounds))
     late = {site.name for drawn in later for site in drawn} - {site.name for site in first}
     return len(late) * num_bytes({n: v for n, v in broadcast.weights.items() if n == AMPLITUDE})
 
@@ -190,26 +190,26 @@ class _Steps:
     count: int
 
 
-def _steps(trial: Setup, server: ServerState, meter: Meter) -> _Steps:
+def _steps(setup: Setup, server: ServerState, meter: Meter) -> _Steps:
     """One step of the first round, which also warms up; one of the next, and some more, as far as the budget goes."""
-    largest = max(trial.training_sites, key=lambda site: len(site.train))
-    batch, opened = min(trial.training.batch_size, len(largest.train)), trial.method.broadcast(server)
-    warm, (first, state) = meter.time("the first step", lambda: _train(trial, largest, opened, batch))
-    average, server = meter.time("an average", lambda: trial.method.aggregate(server, [first]))
-    broadcast, guess = trial.method.broadcast(server), float(warm[0])
+    largest = max(setup.training_sites, key=lambda site: len(site.train))
+    batch, opened = min(setup.training.batch_size, len(largest.train)), setup.method.broadcast(server)
+    warm, (first, state) = meter.time("the first step", lambda: _train(setup, largest, opened, batch))
+    average, server = meter.time("an average", lambda: setup.method.aggregate(server, [first]))
+    broadcast, guess = setup.method.broadcast(server), float(warm[0])
     told = partial(_Steps, opened, first, server, average, broadcast)
-    if trial.experiment.training.compile:  # what it took to compile tells nothing of the next step
+    if setup.experiment.training.compile:  # what it took to compile tells nothing of the next step
         meter.restart()
         guess = 0.0
     if not meter.fitting(1, guess):
         meter.judge(warm)
         return told(first, state, batch, _line(batch, warm), 1)
-    low, (update, kept) = meter.time("a step", lambda: _train(trial, largest, broadcast, batch, state))
+    low, (update, kept) = meter.time("a step", lambda: _train(setup, largest, broadcast, batch, state))
     meter.judge(low)
     if (more := _more_steps(len(largest.train) // batch - 1, float(low[0]), meter)) < 1:
         return told(update, kept, batch, _line(batch, low), 1)
     images = (1 + more) * batch
-    high, _ = meter.time(f"{1 + more} steps", lambda: _train(trial, largest, broadcast, images, state))
+    high, _ = meter.time(f"{1 + more} steps", lambda: _train(setup, largest, broadcast, images, state))
     meter.judge(high)
     return told(update, kept, batch, _line(batch, low, images, high), 2 + more)
 
@@ -229,87 +229,87 @@ def _line(few: int, low: np.ndarray, more: int = 0, high: np.ndarray | None = No
     return lambda images: fixed + slope * images
 
 
-def _averaging(trial: Setup, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
+def _averaging(setup: Setup, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
     """Pair of seconds for a round's average, and the server after it."""
-    updates = [replace(steps.update, site=site.name) for site in trial.drawn(1)]
+    updates = [replace(steps.update, site=site.name) for site in setup.drawn(1)]
     count = max(meter.fitting(len(updates), float(steps.average[0])), 1)
-    average, server = meter.time("an average", lambda: trial.method.aggregate(steps.server, updates[:count]))
+    average, server = meter.time("an average", lambda: setup.method.aggregate(steps.server, updates[:count]))
     return average * len(updates) / count, server
 
 
 def _train(
-    trial: Setup, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
+    setup: Setup, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
 ) -> tuple[ClientUpdate, ClientState]:
     """One epoch of some of a site's images."""
     fewer = replace(site, train=site.train.first(images))
-    return run_client(trial.method, fewer, broadcast, state or {}, replace(trial.training, epochs=1))
+    return run_client(setup.method, fewer, broadcast, state or {}, replace(setup.training, epochs=1))
 
 
-def _side_by_side(costs: Sequence[np.ndarray], drawn: int, trial: Setup) -> np.ndarray:
+def _side_by_side(costs: Sequence[np.ndarray], drawn: int, setup: Setup) -> np.ndarray:
     """Seconds that a round trains: its sites one after the other, or as far as processes can, beside each other."""
     total: np.ndarray = np.mean(costs, axis=0) * drawn
-    if (at_once := min(processes(trial), that_fit(trial))) < 2:
+    if (at_once := min(processes(setup), that_fit(setup))) < 2:
         return total
     longest = np.max(costs, axis=0) if drawn == len(costs) else np.zeros(2)
     return np.maximum(total / at_once, longest)
 
 
 def _validation(
-    trial: Setup, server: ServerState, meter: Meter, step: np.ndarray
+    setup: Setup, server: ServerState, meter: Meter, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Pairs of seconds of the first time, to validate and to test every site; on how many images they were measured.
 
     A few batches of the largest site are validated; how many fit is told by training, of which an image takes longer.
     """
-    sites = trial.federation.sites
+    sites = setup.federation.sites
     largest = max(sites, key=lambda site: len(site.val))
-    every = (*sites, *trial.unseen)
+    every = (*sites, *setup.unseen)
     once, line, count = np.zeros(2), _line(1, step), 0
-    size = meter.fitting(min(trial.experiment.evaluation.batch_size, len(largest.val)), float(step[0]))
+    size = meter.fitting(min(setup.experiment.evaluation.batch_size, len(largest.val)), float(step[0]))
     if size >= min(2, len(largest.val)):
-        once, line, count = _validating(trial, server, largest, size, meter, size * step)
+        once, line, count = _validating(setup, server, largest, size, meter, size * step)
     val = np.sum([line(len(site.val)) for site in sites], axis=0)
     return once, val, np.sum([line(len(site.test)) for site in every], axis=0), count
 
 
 def _validating(
-    trial: Setup, server: ServerState, site: Site, size: int, meter: Meter, most: np.ndarray
+    setup: Setup, server: ServerState, site: Site, size: int, meter: Meter, most: np.ndarray
 ) -> tuple[np.ndarray, Callable[[int], np.ndarray], int]:
     """Pair of seconds of the first time; a pair by images, at most `most` for `size` of them; and images measured."""
-    first, _ = meter.time("validation", lambda: _scored(trial, site, server, size))  # imports what scores need
+    first, _ = meter.time("validation", lambda: _scored(setup, site, server, size))  # imports what scores need
     one = np.minimum(first, most)
     if meter.fitting(1, float(one[0])):
-        one, _ = meter.time("validation", lambda: _scored(trial, site, server, size))
+        one, _ = meter.time("validation", lambda: _scored(setup, site, server, size))
         meter.judge(one)
     once = np.full(2, max(float(first[0] - one[0]), 0.0))
     batches = min(int(ENOUGH / 2 / max(float(one[0]), 1e-6)), -(-len(site.val) // size))
     count = min(len(site.val), size * meter.fitting(batches, float(one[0])))
     if count <= size:
         return once, _line(size, one), size
-    more, _ = meter.time("validation", lambda: _scored(trial, site, server, count))
+    more, _ = meter.time("validation", lambda: _scored(setup, site, server, count))
     meter.judge(more)
     return once, _line(size, one, count, more), count
 
 
-def _scored(trial: Setup, site: Site, server: ServerState, images: int) -> Mapping[str, float]:
+def _scored(setup: Setup, site: Site, server: ServerState, images: int) -> Mapping[str, float]:
     fewer = replace(site, val=site.val.first(images))
-    return score(trial.predict(fewer, "val", server.weights), fewer, "val")
+    return score(setup.predict(fewer, "val", server.weights), fewer, "val")
 
 
-def _keeping(trial: Setup, server: ServerState, state: ClientState, drawn: int) -> tuple[float, int, int]:
+def _keeping(setup: Setup, server: ServerState, state: ClientState, drawn: int) -> tuple[float, int, int]:
     """Seconds to write a round's checkpoint and, every other time, a best model; bytes on disk and of states held."""
     with tempfile.TemporaryDirectory(prefix="harmofl-") as folder:
-        journal = RunDir.create(Path(folder) / "run", "", {})
-        journal.states.keep(1, {site.name: state for site in trial.drawn(1)})
+        run_dir = RunDir.create(Path(folder) / "run", "", {})
+        run_dir.states.keep(1, {site.name: state for site in setup.drawn(1)})
         begin = time.perf_counter()
-        journal.save(Checkpoint(server))
+        run_dir.save(Checkpoint(server))
         writing = time.perf_counter() - begin
-        journal.save_model(1, server.weights, {})
+        run_dir.save_model(1, server.weights, {})
         model = time.perf_counter() - begin - writing
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     one = sum(map(num_bytes, state.values()))
-    everywhere = one * len(trial.training_sites)
-    return writing + model / 2, size + one * (len(trial.training_sites) - drawn), min(everywhere, journal.states.memory)
+    everywhere = one * len(setup.training_sites)
+    return writing + model / 2, size + one * (len(setup.training_sites) - drawn), min(everywhere, run_dir.states.memory)
 
 
 def _peak() -> int:

@@ -45,9 +45,9 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
     if table.masks or table.clip is not None:
         if method.pooled or not method.sends:
             raise ConfigError(f"{asked}: {name} sends no updates; leave it out")
-        if method.sent:
+        if method.uplink_extras:
             raise ConfigError(
-                f"{asked}: {name} sends {', '.join(method.sent)} beside the weights; choose another method"
+                f"{asked}: {name} sends {', '.join(method.uplink_extras)} beside the weights; choose another method"
             )
         if method.weighting != "uniform":
             raise ConfigError(f'{asked}: method.weighting must be "uniform", got {method.weighting!r}')
@@ -62,7 +62,7 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
             "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "
             "more than height x width x sqrt(channels) of an image"
         )
-    if table.min_images > 1 and "bank" in method.sent:
+    if table.min_images > 1 and "bank" in method.uplink_extras:
         raise ConfigError(f"privacy.min_images: {name} sends amplitudes of single images; set it to 0")
 
 

@@ -121,11 +121,11 @@ class RunDir:
         Raises:
             RunError: if there is none, or its configuration is damaged.
         """
-        journal = cls(folder)
-        if not journal.config_path.is_file():
+        run_dir = cls(folder)
+        if not run_dir.config_path.is_file():
             raise RunError(f"{folder}: no run here (config.toml is missing); give the folder of a run")
-        config_of(journal.config_path.read_text(encoding="utf-8", errors="replace"), journal.config_path)
-        return journal
+        config_of(run_dir.config_path.read_text(encoding="utf-8", errors="replace"), run_dir.config_path)
+        return run_dir
 
     def is_of(self, card: Mapping[str, Any]) -> bool:
         """Whether a card says what this run's says; it may say more, as that of a later version does."""

@@ -32,10 +32,10 @@ class Watches(Watch):
         for watch in self._all:
             watch.told(line)
 
-    def started(self, trial: Setup, first_round: int) -> None:
+    def started(self, setup: Setup, first_round: int) -> None:
         """Tell all."""
         for watch in self._all:
-            watch.started(trial, first_round)
+            watch.started(setup, first_round)
 
     def site_done(self, site: str) -> None:
         """Tell all."""
@@ -67,10 +67,10 @@ class Writer(Watch):
         self._broken = False
         self._metric = ""
 
-    def started(self, trial: Setup, first_round: int) -> None:
+    def started(self, setup: Setup, first_round: int) -> None:
         """Open, with the configuration."""
-        self._metric = trial.metric
-        self._safely(lambda: self.open(flat_settings(trial.experiment.model_dump(mode="json")), first_round))
+        self._metric = setup.metric
+        self._safely(lambda: self.open(flat_settings(setup.experiment.model_dump(mode="json")), first_round))
 
     def round_done(self, record: RoundRecord) -> None:
         """Write the numbers of a round."""

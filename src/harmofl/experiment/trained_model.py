@@ -262,7 +262,7 @@ class TrainedModel:
         if any(set(entries) - {_PROFILE} for entries in self.own.values()):
             mean = (
                 "the global ones"
-                if self.method.newcomer(self.weights, list(self.own.values())) is self.weights
+                if self.method.weights_for_new_site(self.weights, list(self.own.values())) is self.weights
                 else (f"the mean over {len(self.own)} sites")
             )
             kept = "its own" if site in self.own else f"{mean}, as it did not train"

@@ -38,7 +38,7 @@ class Watch:
     def told(self, line: str) -> None:
         """A line on the images: what was understood of their folder, or a warning."""
 
-    def started(self, trial: Setup, first_round: int) -> None:
+    def started(self, setup: Setup, first_round: int) -> None:
         """Training begins with round `first_round`."""
 
     def site_done(self, site: str) -> None:
@@ -68,10 +68,10 @@ def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dic
     RunDir.refuse_used(folder)
     watch = watch or Watch()
     with shared_cache(experiment) as cache:
-        trial = Setup.prepare(experiment, watch.opening, cache, watch.told)
-        journal = RunDir.create(folder, to_toml(trial.experiment, _versions()), trial.card())
-        with journal.locked(), runtime(trial, cache) as run_round:
-            return _train(trial, run_round, journal, Checkpoint(trial.start()), watch)
+        setup = Setup.prepare(experiment, watch.opening, cache, watch.told)
+        run_dir = RunDir.create(folder, to_toml(setup.experiment, _versions()), setup.card())
+        with run_dir.locked(), runtime(setup, cache) as run_round:
+            return _train(setup, run_round, run_dir, Checkpoint(setup.start()), watch)
 
 
 def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
@@ -82,59 +82,59 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     Raises:
         RunError: if there is no run in the folder, or its checkpoint is damaged.
     """
-    journal = RunDir.open(folder)
-    with journal.locked():
-        return journal.result() if journal.result_path.exists() else _go_on(journal, watch or Watch())
+    run_dir = RunDir.open(folder)
+    with run_dir.locked():
+        return run_dir.result() if run_dir.result_path.exists() else _go_on(run_dir, watch or Watch())
 
 
-def _go_on(journal: RunDir, watch: Watch) -> dict[str, Any]:
-    experiment = load_experiment(journal.config_path, {})
+def _go_on(run_dir: RunDir, watch: Watch) -> dict[str, Any]:
+    experiment = load_experiment(run_dir.config_path, {})
     with shared_cache(experiment) as cache:
-        trial = Setup.prepare(experiment, watch.opening, cache, watch.told)
-        checkpoint = _last(trial, journal)
-        with runtime(trial, cache) as run_round:
-            return _train(trial, run_round, journal, checkpoint, watch)
+        setup = Setup.prepare(experiment, watch.opening, cache, watch.told)
+        checkpoint = _last(setup, run_dir)
+        with runtime(setup, cache) as run_round:
+            return _train(setup, run_round, run_dir, checkpoint, watch)
 
 
-def _last(trial: Setup, journal: RunDir) -> Checkpoint:
-    """The checkpoint to go on from, and the journal as it was then."""
-    if not journal.is_of(trial.card()):
+def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
+    """The checkpoint to go on from, and the run directory as it was then."""
+    if not run_dir.is_of(setup.card()):
         raise RunError(
-            f"{journal.folder}: configuration and images must be those that the run began with, but are not; restore "
+            f"{run_dir.folder}: configuration and images must be those that the run began with, but are not; restore "
             "them or start a new run"
         )
-    start = trial.start()
-    checkpoint = journal.load() or Checkpoint(start)
+    start = setup.start()
+    checkpoint = run_dir.load() or Checkpoint(start)
     checkpoint = replace(checkpoint, server=replace(checkpoint.server, sites=start.sites))  # older versions knew no N
     if not _fits(checkpoint.server.weights, start.weights):
-        raise RunError(f"{journal.folder}: the checkpoint is of another network; start a new run")
-    journal.rewind(checkpoint.server.round)
-    journal.settle(checkpoint.best_round)
+        raise RunError(f"{run_dir.folder}: the checkpoint is of another network; start a new run")
+    run_dir.rewind(checkpoint.server.round)
+    run_dir.settle(checkpoint.best_round)
     return checkpoint
 
 
-def _train(trial: Setup, run_round: RunRound, journal: RunDir, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
-    total, every = trial.experiment.training.rounds, trial.experiment.run.checkpoint_every
-    watch.started(trial, checkpoint.server.round + 1)
-    own = {site: entries for site, state in journal.states.items() if (entries := trial.method.own(state))}
-    diagnostics = Diagnostics(trial, journal.diagnostics_path) if trial.experiment.run.diagnostics else None
+def _train(setup: Setup, run_round: RunRound, run_dir: RunDir, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
+    total, every = setup.experiment.training.rounds, setup.experiment.run.checkpoint_every
+    watch.started(setup, checkpoint.server.round + 1)
+    own = {site: entries for site, state in run_dir.states.items() if (entries := setup.method.personal_weights(state))}
+    diagnostics = Diagnostics(setup, run_dir.diagnostics_path) if setup.experiment.run.diagnostics else None
     if diagnostics and checkpoint.server.round < total:
         diagnostics.begin(checkpoint.server, own)
     while checkpoint.server.round < total:
-        checkpoint, record = _round(trial, run_round, journal, checkpoint, own, watch, diagnostics)
-        journal.append(record)
+        checkpoint, record = _round(setup, run_round, run_dir, checkpoint, own, watch, diagnostics)
+        run_dir.append(record)
         if record.round % every == 0 or record.round == total:
-            journal.save(checkpoint)
+            run_dir.save(checkpoint)
         watch.round_done(record)
-    result = _finish(trial, journal, checkpoint)
+    result = _finish(setup, run_dir, checkpoint)
     watch.finished(result)
     return result
 
 
 def _round(
-    trial: Setup,
+    setup: Setup,
     run_round: RunRound,
-    journal: RunDir,
+    run_dir: RunDir,
     before: Checkpoint,
     own: dict[str, Arrays],
     watch: Watch,
@@ -142,106 +142,106 @@ def _round(
 ) -> tuple[Checkpoint, RoundRecord]:
     """Train, aggregate, validate; keep the model if it is the best so far. `own` is brought up to date."""
     begin = time.perf_counter()
-    sites = trial.drawn(before.server.round + 1)
+    sites = setup.drawn(before.server.round + 1)
     server, kept, updates = run_round(
-        trial.method, before.server, sites, journal.states, trial.training, watch.site_done
+        setup.method, before.server, sites, run_dir.states, setup.training, watch.site_done
     )
-    journal.states.keep(server.round, kept)
-    own.update({site: entries for site, state in kept.items() if (entries := trial.method.own(state))})
-    val = trial.scores(server.weights, own, "val") if _validated(trial, server.round) else None
-    best = bool(val) and improves(val or {}, journal.scores_of(before.best_round), trial.metric)
+    run_dir.states.keep(server.round, kept)
+    own.update({site: entries for site, state in kept.items() if (entries := setup.method.personal_weights(state))})
+    val = setup.scores(server.weights, own, "val") if _validated(setup, server.round) else None
+    best = bool(val) and improves(val or {}, run_dir.scores_of(before.best_round), setup.metric)
     if best:
-        journal.save_model(server.round, server.weights, own)
+        run_dir.save_model(server.round, server.weights, own)
     seconds = time.perf_counter() - begin
     if diagnostics:
         diagnostics.after(before.server, server, updates, own, seconds)
-    every = trial.experiment.evaluation.test_every_round
+    every = setup.experiment.evaluation.test_every_round
     record = RoundRecord(
         round=server.round,
         seconds=round(seconds, 4),
         train_loss={update.site: update.loss for update in updates},
-        bytes_up=trial.method.sends * sum(update.num_bytes() for update in updates),
-        bytes_down=trial.method.sends * len(updates) * trial.method.broadcast(before.server).num_bytes(),
+        bytes_up=setup.method.sends * sum(update.num_bytes() for update in updates),
+        bytes_down=setup.method.sends * len(updates) * setup.method.broadcast(before.server).num_bytes(),
         bytes_kept=max(sum(map(num_bytes, state.values())) for state in kept.values()),
         bytes_held=max(update.memory for update in updates),
         val=val,
         best=best,
-        test=trial.scores(server.weights, own, "test") if every else None,
+        test=setup.scores(server.weights, own, "test") if every else None,
     )
     return Checkpoint(server, server.round if best else before.best_round), record
 
 
-def _validated(trial: Setup, round_number: int) -> bool:
-    experiment = trial.experiment
+def _validated(setup: Setup, round_number: int) -> bool:
+    experiment = setup.experiment
     return round_number % experiment.evaluation.every == 0 or round_number == experiment.training.rounds
 
 
-def _test(trial: Setup, journal: RunDir) -> dict[str, dict[str, float]]:
+def _test(setup: Setup, run_dir: RunDir) -> dict[str, dict[str, float]]:
     """The chosen model's scores on the test images of every site; saves those of single cases.
 
     At unseen sites it is used as `harmofl evaluate` and `harmofl predict` use it there.
     """
-    weights, own = journal.load_model()
-    used = trial.used(weights, own)
-    elsewhere = TrainedModel(journal.card(), trial.method, trial.training.model, weights, own)
+    weights, own = run_dir.load_model()
+    used = setup.used(weights, own)
+    elsewhere = TrainedModel(run_dir.card(), setup.method, setup.training.model, weights, own)
     scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
-    keeps = tells_statistics(trial.experiment.privacy, trial.training.model)
-    for site in (*trial.federation.sites, *trial.unseen):
-        if site in trial.unseen:
-            outputs = elsewhere.outputs(site, "test", device=str(trial.training.device))
+    keeps = tells_statistics(setup.experiment.privacy, setup.training.model)
+    for site in (*setup.federation.sites, *setup.unseen):
+        if site in setup.unseen:
+            outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
         else:
-            outputs = trial.predict(site, "test", used(site.name))
+            outputs = setup.predict(site, "test", used(site.name))
         scores[site.name] = score(outputs, site, "test")
-        of_cases = case_scores(trial.metric, outputs, site, "test")
+        of_cases = case_scores(setup.metric, outputs, site, "test")
         cases[site.name] = asdict(of_cases)
-        samples.update(sample(site, outputs, of_cases, amplitude_norm_of(trial.training.model)))
+        samples.update(sample(site, outputs, of_cases, amplitude_norm_of(setup.training.model)))
         if site.task == "classification":
             probabilities[f"{site.name}/probabilities"] = outputs
             probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
-        if keeps and site in trial.federation.sites:
-            moments[site.name] = of_site(trial.training.model, site.train, trial.training.device)
+        if keeps and site in setup.federation.sites:
+            moments[site.name] = of_site(setup.training.model, site.train, setup.training.device)
     if moments:
-        journal.save_moments(moments)
-    save_arrays(journal.folder / "samples.npz", samples)
+        run_dir.save_moments(moments)
+    save_arrays(run_dir.folder / "samples.npz", samples)
     if probabilities:
-        save_arrays(journal.folder / "probabilities.npz", probabilities)
-    layer = amplitude_norm_of(trial.training.model)
+        save_arrays(run_dir.folder / "probabilities.npz", probabilities)
+    layer = amplitude_norm_of(setup.training.model)
     if layer is not None and (common := common_spectrum(layer)) is not None:
-        spectra = {f"sites/{site.name}": spectrum(site) for site in trial.federation.sites}
-        save_arrays(journal.folder / "amplitudes.npz", {"common": common, **spectra})
-    journal.save_cases(cases)
+        spectra = {f"sites/{site.name}": spectrum(site) for site in setup.federation.sites}
+        save_arrays(run_dir.folder / "amplitudes.npz", {"common": common, **spectra})
+    run_dir.save_cases(cases)
     return scores
 
 
-def _finish(trial: Setup, journal: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
+def _finish(setup: Setup, run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
     """Test the chosen model, once, and write the result."""
-    sites, scores = trial.federation.sites, _test(trial, journal)
-    every = (*sites, *trial.unseen)
-    unseen = {site.name: scores[site.name] for site in trial.unseen}
+    sites, scores = setup.federation.sites, _test(setup, run_dir)
+    every = (*sites, *setup.unseen)
+    unseen = {site.name: scores[site.name] for site in setup.unseen}
     test = {site.name: scores[site.name] for site in sites}
-    records = journal.records()
+    records = run_dir.records()
     if len(records) != checkpoint.server.round:
-        raise RunError(f"{journal.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
+        raise RunError(f"{run_dir.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
     result = {
-        "name": trial.experiment.run.name,
-        "method": trial.experiment.method["name"],
-        "task": trial.federation.info.task,
-        "classes": list(trial.federation.info.classes),
-        "main_metric": trial.metric,
+        "name": setup.experiment.run.name,
+        "method": setup.experiment.method["name"],
+        "task": setup.federation.info.task,
+        "classes": list(setup.federation.info.classes),
+        "main_metric": setup.metric,
         "chosen_round": checkpoint.best_round,
         "rounds": len(records),
         "num_images": {site.name: {split: len(site.split(split)) for split in SPLITS} for site in every},
         "val": records[checkpoint.best_round - 1]["val"],
         "test": test,
         "unseen": unseen,
-        "summary": asdict(trial.summary(test)),
+        "summary": asdict(setup.summary(test)),
         "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
-        "num_params": sum(p.numel() for p in trial.training.model.parameters()),
-        "passes": trial.method.passes,
-        "remarks": trial.cautions(),
+        "num_params": sum(p.numel() for p in setup.training.model.parameters()),
+        "passes": setup.method.passes,
+        "remarks": setup.cautions(),
     }
-    journal.finish(result)
-    return journal.result()
+    run_dir.finish(result)
+    return run_dir.result()
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:

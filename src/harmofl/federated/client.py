@@ -77,7 +77,7 @@ class ClientContext:
         optimizer: with the site's moments loaded.
         num_steps: batches that were worked through so far this round.
         taken: steps taken, fewer than that where a gradient overflowed in float16.
-        scratch: what the method keeps from step to step within the round: tensors, lists of them, modules.
+        round_state: what the method keeps from step to step within the round: tensors, lists of them, modules.
         scale: of the loss in the backward pass, in float16.
     """
 
@@ -89,7 +89,7 @@ class ClientContext:
     optimizer: torch.optim.Optimizer
     num_steps: int = 0
     taken: int = 0
-    scratch: dict[str, Any] = field(default_factory=dict)
+    round_state: dict[str, Any] = field(default_factory=dict)
     scale: LossScale | None = None
 
     @cached_property
@@ -105,7 +105,7 @@ class ClientContext:
     @cached_property
     def global_params(self) -> list[Tensor]:
         """w, what the server sent for the params, on their device."""
-        held: list[Tensor] = self.scratch.setdefault("global", self.on_device(self.broadcast.weights))
+        held: list[Tensor] = self.round_state.setdefault("global", self.on_device(self.broadcast.weights))
         return held
 
     def on_device(self, arrays: Arrays) -> list[Tensor]:
@@ -236,28 +236,28 @@ def run_client(
         torch_seed(training.seed, "site", broadcast.round, site.name, device=device),
         computing(training.precision, device),
     ):
-        run = build_context(site, broadcast, state, training)
-        layer = run.amplitude_norm
+        client = build_context(site, broadcast, state, training)
+        layer = client.amplitude_norm
         if layer is not None:
             layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
-        method.prepare(run)
+        method.prepare(client)
         losses, away = [], []
-        start = _shared_start(run, method) if training.drift else {}
-        for batch in run.batches():
-            losses.append(method.local_step(run, batch))
-            run.num_steps += 1
+        start = _shared_start(client, method) if training.drift else {}
+        for batch in client.batches():
+            losses.append(method.local_step(client, batch))
+            client.num_steps += 1
             if start:
-                away.append(_squared_distance(run.params, start))
-        loss = _mean_loss(losses, run)
-        extras, kept = method.report(run)
+                away.append(_squared_distance(client.params, start))
+        loss = _mean_loss(losses, client)
+        extras, kept = method.report(client)
         if layer is not None and layer.beside is not None:
             extras = {**extras, OWN_AMPLITUDE: {AMPLITUDE: layer.beside.cpu()}}
-        memory = held_bytes(run.scratch)
-    weights = state_of(run.model)
-    shared = {name: value for name, value in weights.items() if method.is_shared(run.model, name)}
-    _check_finite(weights, run)
+        memory = held_bytes(client.round_state)
+    weights = state_of(client.model)
+    shared = {name: value for name, value in weights.items() if method.is_shared(client.model, name)}
+    _check_finite(weights, client)
     drift = float(torch.stack(away).mean()) if away else math.nan
-    update = ClientUpdate(site.name, shared, len(site.train), run.taken, loss, extras, memory, drift=drift)
+    update = ClientUpdate(site.name, shared, len(site.train), client.taken, loss, extras, memory, drift=drift)
     own = {
         name: value
         for name, value in weights.items()
@@ -265,16 +265,16 @@ def run_client(
     }
     if training.protect:
         update = training.protect(update, broadcast)
-    if run.scale:
-        kept = {**kept, "scale": run.scale.state()}
-    return update, {**kept, "optimizer": optimizer_arrays(run.model, run.optimizer), "weights": own}
+    if client.scale:
+        kept = {**kept, "scale": client.scale.state()}
+    return update, {**kept, "optimizer": optimizer_arrays(client.model, client.optimizer), "weights": own}
 
 
-def _shared_start(run: ClientContext, method: Method) -> dict[int, Tensor]:
+def _shared_start(client: ClientContext, method: Method) -> dict[int, Tensor]:
     """The global weights on the device, by the place of their param; of the params that sites share alone."""
-    sent = run.broadcast.weights
-    shared = [k for k, name in enumerate(run.names) if method.is_shared(run.model, name)]
-    return {k: torch.empty_like(run.params[k]).copy_(sent[run.names[k]]) for k in shared}
+    sent = client.broadcast.weights
+    shared = [k for k, name in enumerate(client.names) if method.is_shared(client.model, name)]
+    return {k: torch.empty_like(client.params[k]).copy_(sent[client.names[k]]) for k in shared}
 
 
 @torch.no_grad()
@@ -312,22 +312,22 @@ def build_context(site: Site, broadcast: Broadcast, state: ClientState, training
     return ClientContext(site, training, broadcast, state, model, optimizer, scale=scale)
 
 
-def _mean_loss(losses: list[Tensor], run: ClientContext) -> float:
+def _mean_loss(losses: list[Tensor], client: ClientContext) -> float:
     values = torch.stack(losses).double().cpu()
     if not values.isfinite().all():
         step = int((~values.isfinite()).nonzero()[0]) + 1
         raise TrainingError(
-            f"{run.site.name}: the loss must be finite, got {float(values[step - 1])} in round "
-            f"{run.broadcast.round}, step {step}; lower training.lr, or look at this site's images with "
+            f"{client.site.name}: the loss must be finite, got {float(values[step - 1])} in round "
+            f"{client.broadcast.round}, step {step}; lower training.lr, or look at this site's images with "
             "`harmofl data check`"
         )
     return float(values.mean())
 
 
-def _check_finite(weights: Arrays, run: ClientContext) -> None:
+def _check_finite(weights: Arrays, client: ClientContext) -> None:
     for name, value in weights.items():
         if not is_finite(value):
             raise TrainingError(
-                f"{run.site.name}: {name} must be finite after round {run.broadcast.round}, but is not; lower "
+                f"{client.site.name}: {name} must be finite after round {client.broadcast.round}, but is not; lower "
                 "training.lr, or look at this site's images with `harmofl data check`"
             )

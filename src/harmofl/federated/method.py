@@ -14,7 +14,7 @@ from harmofl.federated.tensors import Arrays
 class Method(Protocol):
     """A frozen bag of hyperparameters with these functions; whatever changes is passed in and returned."""
 
-    sent: ClassVar[tuple[str, ...]]
+    uplink_extras: ClassVar[tuple[str, ...]]
     """Which extras the sites send."""
 
     def model(self, network: nn.Module) -> nn.Module:
@@ -35,20 +35,20 @@ class Method(Protocol):
     def is_shared(self, model: nn.Module, name: str) -> bool:
         """At a site: whether the state_dict entry `name` is sent; what is not is kept there."""
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """At a site, before the round's first step."""
 
-    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
+    def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """At a site: one optimizer step; returns the batch's loss before it, a detached scalar."""
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """At a site, after the last step: extras for the server, and what the method keeps at the site.
 
         The groups `optimizer` and `weights` of what is kept are `run_client`'s own.
         """
 
-    def own(self, state: ClientState) -> Arrays:
+    def personal_weights(self, state: ClientState) -> Arrays:
         """At a site: the entries that take the place of global ones when the model is used there."""
 
-    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+    def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
         """What a site that never trained uses: the global weights and, of every other site, its own entries."""

@@ -45,26 +45,28 @@ def check_part(method: FedAvg, model: nn.Module) -> None:
         raise ConfigError(f"climb_part must be in a param's name, such as {names[0]}, got {method.climb_part!r}")
 
 
-def gradient(method: FedAvg, run: ClientContext, batch: Batch) -> Tensor:
+def gradient(method: FedAvg, client: ClientContext, batch: Batch) -> Tensor:
     """Leave the gradient at w + delta, or at w in a plain step; return the objective, see `FedAvg.gradient`."""
-    if method.alpha == 0 or run.num_steps % method.climb_every:
-        return method.backward(run, batch)
-    named = zip(run.names, run.params, strict=True)
+    if method.alpha == 0 or client.num_steps % method.climb_every:
+        return method.backward(client, batch)
+    named = zip(client.names, client.params, strict=True)
     moved = [param for name, param in named if re.search(method.climb_part, name)]
     if method.climb == "previous":
-        known = [param for param in moved if run.num_steps and param.grad is not None]
-        with displaced(run.params, known, climb([p.grad for p in known if p.grad is not None], method.alpha)):
-            return method.backward(run, batch)
-    loss, way = _way_up(method, run, batch, moved)
-    with displaced(run.model, moved, climb(way, method.alpha)):
-        method.backward(run, batch)
+        known = [param for param in moved if client.num_steps and param.grad is not None]
+        with displaced(client.params, known, climb([p.grad for p in known if p.grad is not None], method.alpha)):
+            return method.backward(client, batch)
+    loss, way = _way_up(method, client, batch, moved)
+    with displaced(client.model, moved, climb(way, method.alpha)):
+        method.backward(client, batch)
     return loss
 
 
-def _way_up(method: FedAvg, run: ClientContext, batch: Batch, moved: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
+def _way_up(
+    method: FedAvg, client: ClientContext, batch: Batch, moved: list[nn.Parameter]
+) -> tuple[Tensor, list[Tensor]]:
     """The objective, and its gradient at the params that are to climb, as far back as these are."""
-    if len(moved) == len(run.params):
-        return method.backward(run, batch), run.grads
-    loss = method.objective(run, batch)
-    large = loss * run.scale.factor if run.scale else loss  # the climb is as long
+    if len(moved) == len(client.params):
+        return method.backward(client, batch), client.grads
+    loss = method.objective(client, batch)
+    large = loss * client.scale.factor if client.scale else loss  # the climb is as long
     return loss.detach(), list(torch.autograd.grad(large, moved, allow_unused=True, materialize_grads=True))

@@ -35,7 +35,7 @@ class Ditto(FedAvg):
 
     climbs_as_said: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, str]] = {"lambda_": "[0, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.01, 10)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.01, 10)}
     lambda_: float = 1.0
 
     @property
@@ -43,49 +43,52 @@ class Ditto(FedAvg):
         """As many again for the site's own model."""
         return 2 * super().passes
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Lay out v_i and its optimizer."""
-        v = deepcopy(run.network)
-        v.load_state_dict({**v.state_dict(), **run.state.get("personal", {})})
-        optimizer = run.training.optimizer(v.parameters())
-        load_optimizer_arrays(v, optimizer, run.state.get("personal_optimizer", {}))
-        w = [param.detach().clone() for param in run.network.parameters() if param.requires_grad]
-        run.scratch.update(v=v, optimizer=optimizer, w=w)
+        v = deepcopy(client.network)
+        v.load_state_dict({**v.state_dict(), **client.state.get("personal", {})})
+        optimizer = client.training.optimizer(v.parameters())
+        load_optimizer_arrays(v, optimizer, client.state.get("personal_optimizer", {}))
+        w = [param.detach().clone() for param in client.network.parameters() if param.requires_grad]
+        client.round_state.update(v=v, optimizer=optimizer, w=w)
 
-    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
+    def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """A step of w_i, then one of v_i."""
-        batch = run.normalized(batch)
-        loss = self.gradient(run, batch)
-        if not run.overflowed:
-            self.correct(run)
-        run.step()
-        seed = (run.training.seed, "ditto", run.broadcast.round, run.site.name, run.num_steps)
-        with torch_seed(*seed, device=run.training.device):
-            self._own_step(run, batch)
+        batch = client.normalized(batch)
+        loss = self.gradient(client, batch)
+        if not client.overflowed:
+            self.correct(client)
+        client.step()
+        seed = (client.training.seed, "ditto", client.broadcast.round, client.site.name, client.num_steps)
+        with torch_seed(*seed, device=client.training.device):
+            self._own_step(client, batch)
         return loss
 
-    def _own_step(self, run: ClientContext, batch: Batch) -> None:
-        v, optimizer = run.scratch["v"], run.scratch["optimizer"]
+    def _own_step(self, client: ClientContext, batch: Batch) -> None:
+        v, optimizer = client.round_state["v"], client.round_state["optimizer"]
         optimizer.zero_grad()
-        run.backward(run.training.loss(v(batch.images), batch.targets), v)
+        client.backward(client.training.loss(v(batch.images), batch.targets), v)
         if self.alpha > 0:
             with perturbed(v, self.alpha):
-                run.backward(run.training.loss(v(batch.images), batch.targets), v)
+                client.backward(client.training.loss(v(batch.images), batch.targets), v)
         params = [param for param in v.parameters() if param.requires_grad]
         with torch.no_grad():
-            for param, away in zip(params, torch._foreach_sub(params, run.scratch["w"]), strict=True):
+            for param, away in zip(params, torch._foreach_sub(params, client.round_state["w"]), strict=True):
                 param.grad = self.lambda_ * away if param.grad is None else param.grad.add_(away, alpha=self.lambda_)
-        run.step(optimizer)
+        client.step(optimizer)
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep v_i and its optimizer's moments."""
-        v, optimizer = run.scratch["v"], run.scratch["optimizer"]
+        v, optimizer = client.round_state["v"], client.round_state["optimizer"]
         return {}, {"personal": state_of(v), "personal_optimizer": optimizer_arrays(v, optimizer)}
 
-    def own(self, state: ClientState) -> Arrays:
+    def personal_weights(self, state: ClientState) -> Arrays:
         """v_i, and what else does not travel."""
-        return {**super().own(state), **{f"network.{name}": value for name, value in state.get("personal", {}).items()}}
+        return {
+            **super().personal_weights(state),
+            **{f"network.{name}": value for name, value in state.get("personal", {}).items()},
+        }
 
-    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+    def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
         """w."""
         return weights

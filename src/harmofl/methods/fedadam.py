@@ -30,7 +30,7 @@ class FedAdam(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"eta": "(0, inf)", "tau": "(0, inf)", "beta1": "[0, 1)", "beta2": "[0, 1]"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"eta": (0.0001, 0.1), "tau": (0.0001, 0.1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"eta": (0.0001, 0.1), "tau": (0.0001, 0.1)}
     eta: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99

@@ -28,19 +28,19 @@ class FedASAM(FedAvg):
 
     climbs_as_said: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, str]] = {"eta": "[0, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.005, 5)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.005, 5)}
     alpha: float = 0.7
     eta: float = 0.2
 
-    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
+    def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """The gradient at the adaptive climb."""
-        loss = self.backward(run, batch)
+        loss = self.backward(client, batch)
         if self.alpha > 0:
             with torch.no_grad():
-                T = [self._scale(name, w) for name, w in zip(run.names, run.params, strict=True)]
-                e = torch._foreach_mul(climb(list(torch._foreach_mul(run.grads, T)), self.alpha), T)
-            with displaced(run.model, run.params, e):
-                self.backward(run, batch)
+                T = [self._scale(name, w) for name, w in zip(client.names, client.params, strict=True)]
+                e = torch._foreach_mul(climb(list(torch._foreach_mul(client.grads, T)), self.alpha), T)
+            with displaced(client.model, client.params, e):
+                self.backward(client, batch)
         return loss
 
     def _scale(self, name: str, w: Tensor) -> Tensor:

@@ -60,9 +60,9 @@ class FedAvg:
     """Whether `climb`, `climb_every` and `climb_part` are heeded; not by methods whose climb is their own."""
     compiles: ClassVar[bool] = True
     """Whether the network may be compiled; not where hooks read or change what is within it."""
-    sent: ClassVar[tuple[str, ...]] = ()
+    uplink_extras: ClassVar[tuple[str, ...]] = ()
     """Which extras the sites send; an update with others is not of this method."""
-    told: ClassVar[tuple[str, ...]] = ()
+    downlink_extras: ClassVar[tuple[str, ...]] = ()
     """Which of the server's extras go to the sites."""
 
     ranges: ClassVar[Mapping[str, str]] = {
@@ -80,7 +80,7 @@ class FedAvg:
         "decay": "[0, 1]",
     }
     """Which values the hyperparameters that this class adds may have, as `validators.check_within` reads them."""
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic axis."""
 
     weighting: Literal["uniform", "samples"] = "uniform"
@@ -135,7 +135,7 @@ class FedAvg:
 
     def broadcast(self, server: ServerState) -> Broadcast:
         """The global weights, and the extras that sites need."""
-        extras = {name: server.extras[name] for name in self.told if name in server.extras}
+        extras = {name: server.extras[name] for name in self.downlink_extras if name in server.extras}
         return Broadcast(server.round + 1, server.weights, extras)
 
     def weight(self, update: ClientUpdate) -> float:
@@ -179,47 +179,47 @@ class FedAvg:
             return False
         return not name.startswith("amplitude_norm.") or not bool(model.get_buffer("amplitude_norm.frozen"))
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Nothing to prepare."""
 
-    def objective(self, run: ClientContext, batch: Batch) -> Tensor:
+    def objective(self, client: ClientContext, batch: Batch) -> Tensor:
         """f_i on one batch: what a site minimizes."""
-        return run.loss(batch)
+        return client.loss(batch)
 
-    def backward(self, run: ClientContext, batch: Batch) -> Tensor:
+    def backward(self, client: ClientContext, batch: Batch) -> Tensor:
         """Leave the gradient of the objective at the weights where they stand; return its value there."""
-        run.optimizer.zero_grad()
-        loss = self.objective(run, batch)
-        run.backward(loss)
+        client.optimizer.zero_grad()
+        loss = self.objective(client, batch)
+        client.backward(loss)
         return loss.detach()
 
-    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
+    def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """Leave the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w.
 
         With `climb="previous"` there is one pass, and the objective is that at w + delta.
         """
-        return ascent.gradient(self, run, batch)
+        return ascent.gradient(self, client, batch)
 
-    def correct(self, run: ClientContext) -> None:
+    def correct(self, client: ClientContext) -> None:
         """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""
 
-    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
+    def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """One step of the site's optimizer, on images that pass Psi once."""
-        loss = self.gradient(run, run.normalized(batch))
-        if not run.overflowed:
-            self.correct(run)
-        run.step()
+        loss = self.gradient(client, client.normalized(batch))
+        if not client.overflowed:
+            self.correct(client)
+        client.step()
         return loss
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Nothing beyond the weights."""
         return {}, {}
 
-    def own(self, state: ClientState) -> Arrays:
+    def personal_weights(self, state: ClientState) -> Arrays:
         """The entries that the site does not share."""
         return state.get("weights", {})
 
-    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+    def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
         """The global weights; where every site has an entry of its own, the mean of these."""
         common = set.intersection(*map(set, own)) if own else set()
         private = [name for name in weights if name in common and not name.startswith("amplitude_norm.")]

@@ -25,7 +25,7 @@ class FedAvgM(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 0.99)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 0.99)}
     beta: float = 0.9
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:

@@ -36,26 +36,28 @@ class FedDG(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"window": "[0, 0.5]", "chance": "[0, 1]", "bank": "whole [1, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
-    sent = ("bank",)
-    told = ("bank",)
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
+    uplink_extras = ("bank",)
+    downlink_extras = ("bank",)
     window: float = 0.03
     bank: int = 16
     chance: float = 0.5
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Collect the other sites' amplitudes."""
-        bank = run.broadcast.extras.get("bank", {})
-        others = [bank[site] for site in sorted(bank) if site != run.site.name]
+        bank = client.broadcast.extras.get("bank", {})
+        others = [bank[site] for site in sorted(bank) if site != client.site.name]
         if others and self.chance:
-            run.scratch["others"] = torch.cat(others).to(run.training.device)
-            run.scratch["random"] = rng(run.training.seed, "feddg", run.broadcast.round, run.site.name)
+            client.round_state["others"] = torch.cat(others).to(client.training.device)
+            client.round_state["random"] = rng(client.training.seed, "feddg", client.broadcast.round, client.site.name)
 
-    def local_step(self, run: ClientContext, batch: Batch) -> Tensor:
+    def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """A step on a batch of which some images are mixed."""
-        if "others" in run.scratch:
-            batch = replace(batch, images=self._mixed(batch.images, run.scratch["others"], run.scratch["random"]))
-        return super().local_step(run, batch)
+        if "others" in client.round_state:
+            batch = replace(
+                batch, images=self._mixed(batch.images, client.round_state["others"], client.round_state["random"])
+            )
+        return super().local_step(client, batch)
 
     def _mixed(self, x: Tensor, others: Tensor, random: np.random.Generator) -> Tensor:
         mix = random.random(len(x)) * (random.random(len(x)) < self.chance)
@@ -73,13 +75,13 @@ class FedDG(FedAvg):
         rows = torch.arange(-b, b + 1, device=x.device) % x.shape[-2]
         return rows[:, None], torch.arange(b + 1, device=x.device)
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """In the site's first round, the amplitudes that it lends."""
-        if run.site.name in run.broadcast.extras.get("bank", {}):
+        if client.site.name in client.broadcast.extras.get("bank", {}):
             return {}, {}
-        order = rng(run.training.seed, "bank", run.site.name).permutation(len(run.site.train))
-        images = run.site.train.batch(np.sort(order[: self.bank])).images
-        return {"bank": {run.site.name: torch.fft.rfft2(images)[(..., *self._window(images))].abs()}}, {}
+        order = rng(client.training.seed, "bank", client.site.name).permutation(len(client.site.train))
+        images = client.site.train.batch(np.sort(order[: self.bank])).images
+        return {"bank": {client.site.name: torch.fft.rfft2(images)[(..., *self._window(images))].abs()}}, {}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]

@@ -30,7 +30,7 @@ class FedDyn(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"lambda_": "[0, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1)}
     lambda_: float = 0.1
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
@@ -38,19 +38,19 @@ class FedDyn(FedAvg):
         server = super().start(model, sites)
         return replace(server, extras={"h": zeros(server.weights, server.params, torch.float64), ROLL: {}})
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Fetch h_i."""
-        run.scratch["h"] = run.on_device(run.state.get("h", {}))
+        client.round_state["h"] = client.on_device(client.state.get("h", {}))
 
-    def correct(self, run: ClientContext) -> None:
+    def correct(self, client: ClientContext) -> None:
         """g <- g - h_i + lambda (w_i - w)."""
         if self.lambda_:
-            torch._foreach_sub_(run.grads, run.scratch["h"])
-            torch._foreach_add_(run.grads, run.drift(), alpha=self.lambda_)
+            torch._foreach_sub_(client.grads, client.round_state["h"])
+            torch._foreach_add_(client.grads, client.drift(), alpha=self.lambda_)
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep h_i."""
-        return {}, {"h": run.named(torch._foreach_sub(run.scratch["h"], run.drift(), alpha=self.lambda_))}
+        return {}, {"h": client.named(torch._foreach_sub(client.round_state["h"], client.drift(), alpha=self.lambda_))}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]

@@ -37,7 +37,7 @@ class FedFA(FedAvg):
 
     compiles: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, str]] = {"chance": "[0, 1]", "keep": "[0, 1]"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"chance": (0.1, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"chance": (0.1, 1)}
     chance: float = 0.5
     keep: float = 0.99
 
@@ -55,10 +55,10 @@ class FedFA(FedAvg):
             return super().remarks(model)
         return ["fedfa: this network has no layer that normalizes maps and names no stages, so it equals fedavg"]
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Draw anew for each round, site and stage."""
-        for stage, layer in enumerate(run.model.get_submodule("augmentation").children()):
-            layer.random = rng(run.training.seed, "fedfa", run.broadcast.round, run.site.name, stage)  # type: ignore
+        for stage, layer in enumerate(client.model.get_submodule("augmentation").children()):
+            layer.random = rng(client.training.seed, "fedfa", client.broadcast.round, client.site.name, stage)  # type: ignore
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]

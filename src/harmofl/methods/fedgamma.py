@@ -19,5 +19,5 @@ class FedGAMMA(Scaffold):
         alpha: length of the climb (rho in its paper), at least 0; 0 gives SCAFFOLD.
     """
 
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     alpha: float = 0.05

@@ -30,7 +30,7 @@ class FedLESAM(FedAvg):
     """
 
     climbs_as_said: ClassVar[bool] = False
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     alpha: float = 0.05
 
     @property
@@ -38,20 +38,20 @@ class FedLESAM(FedAvg):
         """One: the direction is known before the step."""
         return 1
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Lay out e."""
-        old = run.state.get("old")
+        old = client.state.get("old")
         if old and self.alpha > 0:
-            way = torch._foreach_sub(run.on_device(old), run.on_device(run.broadcast.weights))
-            run.scratch["e"] = climb(list(way), self.alpha)
+            way = torch._foreach_sub(client.on_device(old), client.on_device(client.broadcast.weights))
+            client.round_state["e"] = climb(list(way), self.alpha)
 
-    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
+    def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """The gradient and the objective at w_i + e; running statistics move with this, the only pass."""
-        if "e" not in run.scratch:
-            return self.backward(run, batch)
-        with displaced(run.params, run.params, run.scratch["e"]):
-            return self.backward(run, batch)
+        if "e" not in client.round_state:
+            return self.backward(client, batch)
+        with displaced(client.params, client.params, client.round_state["e"]):
+            return self.backward(client, batch)
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep the global weights of this round."""
-        return {}, {"old": {name: run.broadcast.weights[name] for name in run.names}}
+        return {}, {"old": {name: client.broadcast.weights[name] for name in client.names}}

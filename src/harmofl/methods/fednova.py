@@ -24,16 +24,16 @@ class FedNova(FedAvg):
     are normalized; running statistics are averaged. Equal steps at all sites and no momentum give FedAvg.
     """
 
-    sent = ("nova",)
+    uplink_extras = ("nova",)
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Start momentum anew."""
-        for entries in run.optimizer.state.values():
+        for entries in client.optimizer.state.values():
             entries.pop("momentum_buffer", None)
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """||a_i||_1."""
-        tau, rho = run.taken, float(run.optimizer.param_groups[0].get("momentum", 0))
+        tau, rho = client.taken, float(client.optimizer.param_groups[0].get("momentum", 0))
         norm = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
         return {"nova": {"a": torch.tensor(norm, dtype=torch.float64)}}, {}
 

@@ -22,10 +22,10 @@ class FedProx(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"mu": "[0, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.0001, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.0001, 1)}
     mu: float = 0.01
 
-    def correct(self, run: ClientContext) -> None:
+    def correct(self, client: ClientContext) -> None:
         """g <- g + mu (w_i - w)."""
         if self.mu:
-            torch._foreach_add_(run.grads, run.drift(), alpha=self.mu)
+            torch._foreach_add_(client.grads, client.drift(), alpha=self.mu)

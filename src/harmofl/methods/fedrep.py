@@ -27,7 +27,7 @@ class FedRep(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"head": "[0, 1] or -1"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"head": (0.1, 0.9)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"head": (0.1, 0.9)}
     head: float = 0.5
 
     def is_shared(self, model: nn.Module, name: str) -> bool:
@@ -35,13 +35,13 @@ class FedRep(FedAvg):
         head = f"network.{head_name(model.get_submodule('network'))}."
         return super().is_shared(model, name) and not name.startswith(head)
 
-    def correct(self, run: ClientContext) -> None:
+    def correct(self, client: ClientContext) -> None:
         """Drop the gradient of what is fixed: the optimizer then leaves it alone, momentum and decay too."""
-        if self.head == -1 or (0 < self.head < 1 and run.total_steps == 1):
+        if self.head == -1 or (0 < self.head < 1 and client.total_steps == 1):
             return
-        head = set(run.network.get_submodule(head_name(run.network)).parameters())
-        training_head = run.num_steps < self._head_steps(run.total_steps)
-        for param in run.params:
+        head = set(client.network.get_submodule(head_name(client.network)).parameters())
+        training_head = client.num_steps < self._head_steps(client.total_steps)
+        for param in client.params:
             if (param in head) != training_head:
                 param.grad = None
 

@@ -23,7 +23,7 @@ class FedSAM(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     alpha: float = 0.05
     server_lr: float = 1.0
 

@@ -31,9 +31,9 @@ class FedSMOO(FedDyn):
     """
 
     climbs_as_said: ClassVar[bool] = False
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "alpha": (0.0005, 1)}
-    sent = ("s",)
-    told = ("s",)
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "alpha": (0.0005, 1)}
+    uplink_extras = ("s",)
+    downlink_extras = ("s",)
     alpha: float = 0.05
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
@@ -41,29 +41,29 @@ class FedSMOO(FedDyn):
         server = super().start(model, sites)
         return replace(server, extras={**server.extras, "s": zeros(server.weights, server.params)})
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Fetch m_i and s."""
-        super().prepare(run)
-        m, s = run.on_device(run.state.get("m", {})), run.on_device(run.broadcast.extras["s"])
-        run.scratch.update(m=m, s=s, e=run.on_device({}))
+        super().prepare(client)
+        m, s = client.on_device(client.state.get("m", {})), client.on_device(client.broadcast.extras["s"])
+        client.round_state.update(m=m, s=s, e=client.on_device({}))
 
-    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
+    def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """The gradient at w_i + e."""
-        loss = self.backward(run, batch)
+        loss = self.backward(client, batch)
         if self.alpha > 0:
-            m, s = run.scratch["m"], run.scratch["s"]
-            e = climb(list(torch._foreach_sub(torch._foreach_sub(run.grads, m), s)), self.alpha)
+            m, s = client.round_state["m"], client.round_state["s"]
+            e = climb(list(torch._foreach_sub(torch._foreach_sub(client.grads, m), s)), self.alpha)
             torch._foreach_add_(m, torch._foreach_sub(e, s))
-            run.scratch["e"] = e
-            with displaced(run.model, run.params, e):
-                self.backward(run, batch)
+            client.round_state["e"] = e
+            with displaced(client.model, client.params, e):
+                self.backward(client, batch)
         return loss
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Send m_i - e; keep m_i."""
-        extras, kept = super().report(run)
-        difference = torch._foreach_sub(run.scratch["m"], run.scratch["e"])
-        return {**extras, "s": run.named(difference)}, {**kept, "m": run.named(run.scratch["m"])}
+        extras, kept = super().report(client)
+        difference = torch._foreach_sub(client.round_state["m"], client.round_state["e"])
+        return {**extras, "s": client.named(difference)}, {**kept, "m": client.named(client.round_state["m"])}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]

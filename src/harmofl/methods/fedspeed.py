@@ -34,7 +34,7 @@ class FedSpeed(FedAvg):
 
     climbs_as_said: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, str]] = {"lambda_": "(0, inf)", "mix": "[0, 1]"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (1, 1000), "alpha": (0.0005, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (1, 1000), "alpha": (0.0005, 1)}
     lambda_: float = 10.0
     mix: float = 1.0
     alpha: float = 0.05
@@ -44,29 +44,29 @@ class FedSpeed(FedAvg):
         """Two, unless nothing uphill is mixed in."""
         return super().passes if self.mix else 1
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Fetch lambda c_i."""
-        run.scratch["correction"] = run.on_device(run.state.get("correction", {}))
+        client.round_state["correction"] = client.on_device(client.state.get("correction", {}))
 
-    def gradient(self, run: ClientContext, batch: Batch) -> Tensor:
+    def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """(1 - mix) g + mix g'."""
-        loss = self.backward(run, batch)
+        loss = self.backward(client, batch)
         if self.alpha > 0 and self.mix > 0:
-            g = run.grads  # which the second pass leaves alone: it makes new ones
-            with perturbed(run.model, self.alpha):
-                self.backward(run, batch)
+            g = client.grads  # which the second pass leaves alone: it makes new ones
+            with perturbed(client.model, self.alpha):
+                self.backward(client, batch)
             if self.mix < 1:
-                torch._foreach_lerp_(run.grads, g, 1 - self.mix)
+                torch._foreach_lerp_(client.grads, g, 1 - self.mix)
         return loss
 
-    def correct(self, run: ClientContext) -> None:
+    def correct(self, client: ClientContext) -> None:
         """g <- g - c_i + (w_i - w) / lambda."""
-        pull = torch._foreach_sub(run.drift(), run.scratch["correction"])
-        torch._foreach_add_(run.grads, pull, alpha=1 / self.lambda_)
+        pull = torch._foreach_sub(client.drift(), client.round_state["correction"])
+        torch._foreach_add_(client.grads, pull, alpha=1 / self.lambda_)
 
     @torch.no_grad()
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Update c_i, and leave w_i - lambda c_i as the weights to send."""
-        correction = torch._foreach_sub(run.scratch["correction"], run.drift())
-        torch._foreach_sub_(list[Tensor](run.params), correction)
-        return {}, {"correction": run.named(correction)}
+        correction = torch._foreach_sub(client.round_state["correction"], client.drift())
+        torch._foreach_sub_(list[Tensor](client.params), correction)
+        return {}, {"correction": client.named(correction)}

@@ -27,6 +27,6 @@ class HarmoFL(FedAvg):
         alpha: length of the climb of Eq 6; 0 switches the perturbation off.
     """
 
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
     band: Band = 1.0
     alpha: float = 0.05

@@ -22,13 +22,13 @@ class Local(FedAvg):
     sends: ClassVar[bool] = False
     common: ClassVar[bool] = False
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Nothing to send; an amplitude is the site's own from its first round on."""
-        if "amplitude_norm" in dict(run.model.named_children()):
-            run.model.get_submodule("amplitude_norm").freeze()  # type: ignore[operator]
+        if "amplitude_norm" in dict(client.model.named_children()):
+            client.model.get_submodule("amplitude_norm").freeze()  # type: ignore[operator]
         return {}, {}
 
-    def newcomer(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
+    def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
         """The initial weights: a site trains alone from its first round on."""
         return weights
 

@@ -32,9 +32,9 @@ class MoFedSAM(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]", "server_lr": "(0, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
-    sent = ("direction",)
-    told = ("direction",)
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
+    uplink_extras = ("direction",)
+    downlink_extras = ("direction",)
     alpha: float = 0.05
     beta: float = 0.1
     server_lr: float = 1.0
@@ -44,20 +44,20 @@ class MoFedSAM(FedAvg):
         server = super().start(model, sites)
         return replace(server, extras={"direction": zeros(server.weights, server.params)})
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Fetch (1 - beta) D."""
-        D = run.on_device(run.broadcast.extras["direction"])
-        run.scratch.update(lean=torch._foreach_mul(D, 1 - self.beta), total=run.on_device({}))
+        D = client.on_device(client.broadcast.extras["direction"])
+        client.round_state.update(lean=torch._foreach_mul(D, 1 - self.beta), total=client.on_device({}))
 
-    def correct(self, run: ClientContext) -> None:
+    def correct(self, client: ClientContext) -> None:
         """v = beta g + (1 - beta) D."""
-        torch._foreach_mul_(run.grads, self.beta)
-        torch._foreach_add_(run.grads, run.scratch["lean"])
-        torch._foreach_add_(run.scratch["total"], run.grads)
+        torch._foreach_mul_(client.grads, self.beta)
+        torch._foreach_add_(client.grads, client.round_state["lean"])
+        torch._foreach_add_(client.round_state["total"], client.grads)
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Send the mean of v over the steps taken; 0 if there was none."""
-        return {"direction": run.named(torch._foreach_div(run.scratch["total"], max(run.taken, 1)))}, {}
+        return {"direction": client.named(torch._foreach_div(client.round_state["total"], max(client.taken, 1)))}, {}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]

@@ -36,30 +36,30 @@ class MOON(FedAvg):
 
     compiles: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, str]] = {"mu": "[0, inf)", "tau": "(0, inf)"}
-    spans: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.01, 10)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.01, 10)}
     mu: float = 1.0
     tau: float = 0.5
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Lay out the global and the previous model."""
-        if self.mu and "previous" in run.state:
-            sent = {name: run.broadcast.weights[f"network.{name}"] for name in run.network.state_dict()}
-            for which, weights in (("global network", sent), ("previous", run.state["previous"])):
-                run.scratch[which] = deepcopy(run.network).eval().requires_grad_(False)
-                run.scratch[which].load_state_dict(weights)
+        if self.mu and "previous" in client.state:
+            sent = {name: client.broadcast.weights[f"network.{name}"] for name in client.network.state_dict()}
+            for which, weights in (("global network", sent), ("previous", client.state["previous"])):
+                client.round_state[which] = deepcopy(client.network).eval().requires_grad_(False)
+                client.round_state[which].load_state_dict(weights)
 
-    def objective(self, run: ClientContext, batch: Batch) -> Tensor:
+    def objective(self, client: ClientContext, batch: Batch) -> Tensor:
         """f_i + mu l on one batch."""
-        if "previous" not in run.scratch:
-            return super().objective(run, batch)
-        logits, z = logits_and_representation(run.network, batch.images)
+        if "previous" not in client.round_state:
+            return super().objective(client, batch)
+        logits, z = logits_and_representation(client.network, batch.images)
         with torch.no_grad():
-            others = [run.scratch[which] for which in ("global network", "previous")]
+            others = [client.round_state[which] for which in ("global network", "previous")]
             seen = [logits_and_representation(network, batch.images)[1] for network in others]
         s = [functional.cosine_similarity(z, other) for other in seen]
         contrast = functional.softplus((s[1] - s[0]) / self.tau).mean()
-        return run.training.loss(logits, batch.targets) + self.mu * contrast
+        return client.training.loss(logits, batch.targets) + self.mu * contrast
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Keep the model."""
-        return {}, {"previous": state_of(run.network)}
+        return {}, {"previous": state_of(client.network)}

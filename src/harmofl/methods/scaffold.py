@@ -32,29 +32,31 @@ class Scaffold(FedAvg):
 
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
     server_lr: float = 1.0
-    sent = ("control",)
-    told = ("control",)
+    uplink_extras = ("control",)
+    downlink_extras = ("control",)
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """c = 0."""
         server = super().start(model, sites)
         return replace(server, extras={"control": zeros(server.weights, server.params), ROLL: {}})
 
-    def prepare(self, run: ClientContext) -> None:
+    def prepare(self, client: ClientContext) -> None:
         """Lay out c - c_i."""
-        c, c_i = run.on_device(run.broadcast.extras["control"]), run.on_device(run.state.get("control", {}))
-        run.scratch.update(own=c_i, shift=torch._foreach_sub(c, c_i), total=run.on_device({}))
+        c, c_i = client.on_device(client.broadcast.extras["control"]), client.on_device(client.state.get("control", {}))
+        client.round_state.update(own=c_i, shift=torch._foreach_sub(c, c_i), total=client.on_device({}))
 
-    def correct(self, run: ClientContext) -> None:
+    def correct(self, client: ClientContext) -> None:
         """g <- g - c_i + c."""
-        torch._foreach_add_(run.scratch["total"], run.grads)
-        torch._foreach_add_(run.grads, run.scratch["shift"])
+        torch._foreach_add_(client.round_state["total"], client.grads)
+        torch._foreach_add_(client.grads, client.round_state["shift"])
 
-    def report(self, run: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Send by how much c_i changed; keep c_i, which is as it was where no step was taken."""
-        c_i = torch._foreach_div(run.scratch["total"], run.taken) if run.taken else run.scratch["own"]
-        change = torch._foreach_sub(c_i, run.scratch["own"])
-        return {"control": run.named(change)}, {"control": run.named(c_i)}
+        c_i = (
+            torch._foreach_div(client.round_state["total"], client.taken) if client.taken else client.round_state["own"]
+        )
+        change = torch._foreach_sub(c_i, client.round_state["own"])
+        return {"control": client.named(change)}, {"control": client.named(c_i)}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]

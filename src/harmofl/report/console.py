@@ -69,19 +69,19 @@ class Terminal(Watch):
             self._told.add(line)
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def started(self, trial: Setup, first_round: int) -> None:
+    def started(self, setup: Setup, first_round: int) -> None:
         """Begin a new bar: one tick a site and round."""
-        experiment = trial.experiment
-        self._rounds, count = experiment.training.rounds, len(trial.drawn(1))
-        self._metric = trial.metric
+        experiment = setup.experiment
+        self._rounds, count = experiment.training.rounds, len(setup.drawn(1))
+        self._metric = setup.metric
         name = experiment.method["name"]
         rounds = f"{self._rounds} round{'s' * (self._rounds != 1)}"
         self.console.print(
-            f"{name}: {len(trial.federation.sites)} sites, {rounds}, {experiment.network.name} "
+            f"{name}: {len(setup.federation.sites)} sites, {rounds}, {experiment.network.name} "
             f"({experiment.network.norm}), {_threads(experiment)}",
             soft_wrap=True,
         )
-        for line in trial.remarks():
+        for line in setup.remarks():
             self.told(f"warning: {line}")
         self._progress.reset(
             self._bar,

@@ -65,14 +65,14 @@ class Dashboard(Watch):
         """Print it above."""
         self._live.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def started(self, trial: Setup, first_round: int) -> None:
+    def started(self, setup: Setup, first_round: int) -> None:
         """Begin."""
-        experiment = trial.experiment
+        experiment = setup.experiment
         self._rounds, self._first, self._done = experiment.training.rounds, first_round, first_round - 1
-        self._drawn, self._metric = len(trial.drawn(1)), trial.metric
-        self._sites = [site.name for site in trial.federation.sites]
+        self._drawn, self._metric = len(setup.drawn(1)), setup.metric
+        self._sites = [site.name for site in setup.federation.sites]
         self._title = f"{experiment.method['name']} \N{MIDDLE DOT} {experiment.run.name}"
-        self._remarks, self._reading, self._began = trial.remarks(), "", self._clock()
+        self._remarks, self._reading, self._began = setup.remarks(), "", self._clock()
         self._records = [record for record in self._records if record.round < first_round]
         self._show()
 

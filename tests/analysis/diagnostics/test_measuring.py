@@ -203,7 +203,7 @@ def test_training_is_the_same_to_the_bit(federation: Path, tmp_path: Path, chang
     for site, state in with_.states.items():
         for group, arrays in state.items():
             assert_same(arrays, without.states[site][group])
-    rows = [[{**row, "seconds": 0} for row in journal.records()] for journal in (with_, without)]
+    rows = [[{**row, "seconds": 0} for row in run_dir.records()] for run_dir in (with_, without)]
     assert rows[0] == rows[1]
     assert with_.result()["test"] == without.result()["test"]
     assert not without.diagnostics_path.exists()

@@ -36,10 +36,10 @@ def quiet(label: str, done: int, total: int) -> None:
 
 def test_solutions_are_those_of_the_next_round(pair: dict[str, Path]) -> None:
     opened = Opened(pair["harmofl"], "cpu", quiet)
-    trial, journal = opened.trial, RunDir.open(pair["harmofl"])
-    checkpoint = journal.load()
+    setup, run_dir = opened.setup, RunDir.open(pair["harmofl"])
+    checkpoint = run_dir.load()
     assert checkpoint is not None
-    _, _, updates = run_round(trial.method, checkpoint.server, trial.training_sites, journal.states, trial.training)
+    _, _, updates = run_round(setup.method, checkpoint.server, setup.training_sites, run_dir.states, setup.training)
     for update in updates:
         for name in opened.names:
             assert opened.solutions[update.site][name].equal(update.weights[name])
@@ -50,15 +50,15 @@ def test_center_is_the_loss_of_the_global_model(pair: dict[str, Path]) -> None:
     found = opened.surfaces("solutions", 0, np.array([-0.01, 0, 0.01]), 100, 1, lambda: None)
     assert found.losses[:, 1, 1] == pytest.approx(found.center)
     assert len(np.unique(found.losses[0])) == 9
-    trial = opened.trial
-    trial.training.model.load_state_dict(opened.server.weights)
-    network = trial.training.model.train()  # under batch statistics nothing else differs, and the amplitude is fixed
-    for site, value in zip(trial.federation.sites, found.center, strict=True):
+    setup = opened.setup
+    setup.training.model.load_state_dict(opened.server.weights)
+    network = setup.training.model.train()  # under batch statistics nothing else differs, and the amplitude is fixed
+    for site, value in zip(setup.federation.sites, found.center, strict=True):
         index = np.sort(rng(0, "landscape", site.name).permutation(len(site.train)))
-        assert len(index) <= trial.training.batch_size + 1  # one batch, whose order does not matter
+        assert len(index) <= setup.training.batch_size + 1  # one batch, whose order does not matter
         batch = site.train.batch(index)
         with torch.no_grad():
-            assert float(trial.training.loss(network(batch.images), batch.targets)) == pytest.approx(value, rel=1e-4)
+            assert float(setup.training.loss(network(batch.images), batch.targets)) == pytest.approx(value, rel=1e-4)
 
 
 def test_a_common_span_and_a_cache(pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

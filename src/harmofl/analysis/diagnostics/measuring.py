@@ -23,19 +23,19 @@ class Diagnostics:
     """Measures after every round and appends to a file.
 
     Args:
-        trial: what is trained; its model is copied.
+        setup: what is trained; its model is copied.
         path: of the file.
         images: of each site's fixed batch; see `harmofl.analysis.diagnostics.loss_probe.batch_size` if not given.
     """
 
-    def __init__(self, trial: Setup, path: Path, images: int | None = None) -> None:
-        self._trial, self._path = trial, path
-        sites, training = trial.federation.sites, trial.training
+    def __init__(self, setup: Setup, path: Path, images: int | None = None) -> None:
+        self._setup, self._path = setup, path
+        sites, training = setup.federation.sites, setup.training
         self._images, self._every = images or batch_size(sites, training.epochs), hessian_every(sites, training.epochs)
         batches = {site.name: fixed_batch(site, self._images, training.seed) for site in sites}
         self._probe = Probe(training.model, training.loss, batches, training.device)
         self._rows = [len(own[0]) for own in batches.values()]
-        self._shared = shared_params(trial.method, training.model)
+        self._shared = shared_params(setup.method, training.model)
         self._names = self._shared or [name for name, p in training.model.named_parameters() if p.requires_grad]
         self._before: tuple[Tensor, Dissimilarity] | None = None
 
@@ -87,12 +87,12 @@ class Diagnostics:
         start, (earlier, constants) = time.perf_counter(), self._before
         found = {**self._of_round(before, updates, constants), **self._at(server, own)}
         found["secant"] = self._secant(before, server, earlier)
-        if server.round % self._every == 0 or server.round == self._trial.experiment.training.rounds:
+        if server.round % self._every == 0 or server.round == self._setup.experiment.training.rounds:
             found |= self._eigenvalue(server, own)
         append(self._path, record(server.round, found, of_round=round(seconds, 4), seconds=_since(start)))
 
     def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        return weights_of(self._shared, server.weights, own, [site.name for site in self._trial.federation.sites])
+        return weights_of(self._shared, server.weights, own, [site.name for site in self._setup.federation.sites])
 
     def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Any]:
         """What is measured at the server's weights; remembered as the constants of the next round."""
@@ -113,7 +113,7 @@ class Diagnostics:
 
     def _variance(self, found: Dissimilarity) -> float:
         """Of a training batch, from those of half a fixed batch: inverse to the number of independent images."""
-        rows = [min(self._trial.training.batch_size, len(site.train)) for site in self._trial.federation.sites]
+        rows = [min(self._setup.training.batch_size, len(site.train)) for site in self._setup.federation.sites]
         return mean_over_sites(
             v * own / of_step for v, own, of_step in zip(found.variances, self._rows, rows, strict=True)
         )
@@ -128,14 +128,14 @@ class Diagnostics:
         start = flat_vector([before.weights[name] for name in names])
         moves = [flat_vector([update.weights[name] for name in names]) - start for update in updates]
         steps = sum(update.num_steps for update in updates) / len(updates)
-        rate = NAN if self._trial.method.pooled else plain_rate(self._trial.experiment.training)
+        rate = NAN if self._setup.method.pooled else plain_rate(self._setup.experiment.training)
         limit = bound(
             steps=steps,
             lr=rate,
             square=constants.square,
             epsilon=constants.epsilon,
             variance=self._variance(constants),
-            sites=len(self._trial.federation.sites),
+            sites=len(self._setup.federation.sites),
         )
         return {
             "drift": sum(update.drift for update in updates) / len(updates),
@@ -148,7 +148,7 @@ class Diagnostics:
 
     def _secant(self, before: ServerState, server: ServerState, earlier: Tensor) -> float:
         """Of F between two rounds; not over the first, after which the amplitude and so F itself is another."""
-        if self._before is None or not self._shared or (server.round == 1 and self._trial.method.layer()):
+        if self._before is None or not self._shared or (server.round == 1 and self._setup.method.layer()):
             return NAN
         way = norm([server.weights[name].double() - before.weights[name].double() for name in self._names])
         return norm([self._before[0] - earlier]) / way if way else NAN

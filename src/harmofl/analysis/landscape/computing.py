@@ -110,7 +110,7 @@ class _Work:
 
         def computed() -> dict[str, np.ndarray]:
             opened = self._open()
-            told, total = 0, len(opened.trial.federation.sites) * (len(axis) ** 2 + 1)
+            told, total = 0, len(opened.setup.federation.sites) * (len(axis) ** 2 + 1)
 
             def done() -> None:
                 nonlocal told
@@ -142,9 +142,9 @@ class _Work:
 
 def _digest(folder: Path) -> str:
     """Of all in a run folder that its solutions depend on."""
-    journal, total = RunDir.open(folder), hashlib.sha256()
+    run_dir, total = RunDir.open(folder), hashlib.sha256()
     state = folder / "checkpoint"
-    for path in sorted([journal.config_path, folder / "model" / "model.json", *state.rglob("*.safetensors")]):
+    for path in sorted([run_dir.config_path, folder / "model" / "model.json", *state.rglob("*.safetensors")]):
         if path.is_file():
             total.update(path.relative_to(folder).as_posix().encode())
             with path.open("rb") as file:

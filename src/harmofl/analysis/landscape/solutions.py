@@ -73,16 +73,16 @@ class Opened:
     """
 
     def __init__(self, folder: Path, device: str, progress: Progress) -> None:
-        self._journal, self._progress = RunDir.open(folder), progress
-        experiment = load_experiment(self._journal.config_path, {"run.device": device, "run.diagnostics": False})
-        self.trial = Setup.prepare(experiment, progress)
-        if not self._journal.is_of(self.trial.card()):
+        self._run_dir, self._progress = RunDir.open(folder), progress
+        experiment = load_experiment(self._run_dir.config_path, {"run.device": device, "run.diagnostics": False})
+        self.setup = Setup.prepare(experiment, progress)
+        if not self._run_dir.is_of(self.setup.card()):
             raise RunError(f"{folder}: images must be those that the run began with, but are not; restore them")
-        checkpoint = self._journal.load()
+        checkpoint = self._run_dir.load()
         if checkpoint is None:
             raise RunError(f"{folder}: has no checkpoint yet; let the run finish a round")
         self.server: ServerState = checkpoint.server
-        model, method = self.trial.training.model, self.trial.method
+        model, method = self.setup.training.model, self.setup.method
         model.load_state_dict(self.server.weights)
         self.names = shared_params(method, model)
         if not self.names:
@@ -92,12 +92,12 @@ class Opened:
     @cached_property
     def solutions(self) -> Mapping[str, Arrays]:
         """By site that trains, its weights after the round that would come next: as the run would go on."""
-        trial, found = self.trial, {}
-        broadcast = trial.method.broadcast(self.server)
-        for k, site in enumerate(trial.training_sites):
-            self._progress(f"local round of {site.name}", k, len(trial.training_sites))
-            state = self._journal.states.get(site.name, {})
-            found[site.name] = run_client(trial.method, site, broadcast, state, trial.training)[0].weights
+        setup, found = self.setup, {}
+        broadcast = setup.method.broadcast(self.server)
+        for k, site in enumerate(setup.training_sites):
+            self._progress(f"local round of {site.name}", k, len(setup.training_sites))
+            state = self._run_dir.states.get(site.name, {})
+            found[site.name] = run_client(setup.method, site, broadcast, state, setup.training)[0].weights
         return found
 
     def plane(self, kind: PlaneKind, seed: int) -> Plane:
@@ -125,7 +125,7 @@ class Opened:
         """
         through = self.plane(kind, seed)
         grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-        sites = self.trial.federation.sites
+        sites = self.setup.federation.sites
         tables = [self._at(site, through, np.vstack([grid, [[0, 0]]]), images, seed, workers, done) for site in sites]
         return Surfaces(
             tuple(site.name for site in sites),
@@ -151,18 +151,18 @@ class Opened:
         workers: int,
         done: Callable[[], None],
     ) -> np.ndarray:
-        trial = self.trial
-        own = {site.name: trial.method.own(self._journal.states.get(site.name, {}))}
+        setup = self.setup
+        own = {site.name: setup.method.personal_weights(self._run_dir.states.get(site.name, {}))}
         return losses_at(
-            measuring(trial.training.model),
-            trial.training.loss,
+            measuring(setup.training.model),
+            setup.training.loss,
             weights_of(self.names, self.server.weights, own, [site.name])[site.name],
             self.names,
             through,
             points,
-            _batches(site, images, trial.training.batch_size, seed),
+            _batches(site, images, setup.training.batch_size, seed),
             workers=workers,
-            device=torch.device(trial.training.device),
+            device=torch.device(setup.training.device),
             done=done,
         )
 

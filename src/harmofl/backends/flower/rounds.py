@@ -92,7 +92,7 @@ class FlowerRounds:
                 sent = update.num_bytes()
                 weights = expanded(update.weights, broadcast.weights)
                 update = replace(update, weights=weights, bytes_sent=sent)
-                check_update(update, broadcast, shared, server.params, method.sent)
+                check_update(update, broadcast, shared, server.params, method.uplink_extras)
             return update
 
         names, content = [site.name for site in sites], pack_broadcast(broadcast, self._head)
@@ -107,7 +107,9 @@ class FlowerRounds:
         try:
             if self._masked:
                 arrived = _summed(arrived, broadcast)
-                check_update(replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.sent)
+                check_update(
+                    replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.uplink_extras
+                )
             return method.aggregate(server, arrived), {}, arrived
         except HarmoFLError:
             raise
