@@ -7,18 +7,19 @@ import pytest
 import torch
 
 from harmofl.errors import TrainingError
-from harmofl.federated.messages import Broadcast, ClientUpdate
+from harmofl.federated.messages import Broadcast, ClientUpdate, Extra
 from harmofl.federated.update_checks import check_update
 
+C = Extra("c")
 SENT = Broadcast(3, {"w": torch.zeros(2, 3), "steps": torch.tensor(4), "amplitude": torch.zeros(0)})
 WEIGHTS = {"w": torch.ones(2, 3), "amplitude": torch.ones(3, 4)}
-GOOD = ClientUpdate("north", WEIGHTS, 8, 2, 0.5, {"c": {"w": torch.ones(2, 3), "north": torch.ones(2)}})
+GOOD = ClientUpdate("north", WEIGHTS, 8, 2, 0.5, {"c": {"w": torch.ones(2, 3)}})
 
 
 def test_what_a_site_may_send() -> None:
-    check_update(GOOD, SENT, WEIGHTS, ["w"], ["c"])
+    check_update(GOOD, SENT, WEIGHTS, ["w"], [C])
     check_update(replace(GOOD, weights={"steps": torch.tensor(5)}, extras={}), SENT, ["steps"], ["w"])
-    check_update(replace(GOOD, weights={}), SENT, [], [], ["c"])
+    check_update(replace(GOOD, weights={}), SENT, [], [], [C])
     late = {"amplitude": {"w": torch.ones(2, 3)}}  # of a site that first takes part once there is a common one
     check_update(replace(GOOD, extras=late), SENT, WEIGHTS, ["w"], [])
 
@@ -47,4 +48,4 @@ def test_what_a_site_may_send() -> None:
 )
 def test_what_a_site_may_not_send(change: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingError, match=rf"^north: {message}, in the update of round 3$"):
-        check_update(replace(GOOD, **change), SENT, WEIGHTS, ["w"], ["c"])
+        check_update(replace(GOOD, **change), SENT, WEIGHTS, ["w"], [C])

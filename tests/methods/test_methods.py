@@ -18,6 +18,7 @@ from harmofl.federated.messages import Broadcast, ServerState
 from harmofl.federated.tensors import state_of
 from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL, make_method
 from harmofl.spectral.amplitude import amplitude, with_amplitude
+from harmofl.types import Role
 from harmofl.utils.seeding import rng
 
 everyone = pytest.mark.parametrize("name", METHODS)
@@ -316,8 +317,8 @@ def test_optimizer_moments_stay_at_the_site() -> None:
 
 def test_private_weights_stay_at_their_site() -> None:
     class KeepNorm(FedAvg):
-        def is_shared(self, model: nn.Module, name: str) -> bool:
-            return ".1." not in name
+        def role(self, model: nn.Module, name: str) -> Role:
+            return Role.LOCAL if ".1." in name else Role.SHARED
 
     method = KeepNorm()
     server, states, updates = train(method, toy_training(method), rounds=2)

@@ -11,6 +11,7 @@ from harmofl.methods.fedadam import FedAdam
 from harmofl.methods.fedavgm import FedAvgM
 from harmofl.methods.fednova import FedNova
 from harmofl.methods.fedyogi import FedYogi
+from harmofl.types import Role
 
 
 def test_fednova_by_hand() -> None:
@@ -90,8 +91,8 @@ def test_running_statistics_are_averaged_whatever_is_done_to_the_params(method: 
 
 def test_a_param_that_no_site_sends_stays() -> None:
     class KeepHead(FedAdam):
-        def is_shared(self, model: torch.nn.Module, name: str) -> bool:
-            return not name.startswith("network.3.")
+        def role(self, model: torch.nn.Module, name: str) -> Role:
+            return Role.LOCAL if name.startswith("network.3.") else Role.SHARED
 
     method = KeepHead()
     training = toy_training(method, toy_network())

@@ -15,7 +15,8 @@ from harmofl import run
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import load_experiment
 from harmofl.experiment.run_dir import RunDir
-from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.federated.messages import LATE, Broadcast, ClientUpdate
+from harmofl.federated.model import AMPLITUDE
 from harmofl.privacy.accounting import epsilon
 from harmofl.privacy.noise import Noise, noise_share
 
@@ -120,8 +121,8 @@ def test_old_configurations_have_no_privacy() -> None:
 
 def test_an_amplitude_that_comes_late_is_noised_like_one_of_round_1() -> None:
     late = replace(
-        UPDATE, weights={"w": UPDATE.weights["w"]}, extras={OWN_AMPLITUDE: {AMPLITUDE: torch.tensor([6.0, 8.0])}}
+        UPDATE, weights={"w": UPDATE.weights["w"]}, extras={LATE.name: {AMPLITUDE: torch.tensor([6.0, 8.0])}}
     )
     sent = Broadcast(2, {"w": SENT.weights["w"], AMPLITUDE: torch.ones(2)})
     noisy = Noise(clip=1.0, multiplier=0.5, amplitude_clip=5.0).added(late, sent, ones)
-    torch.testing.assert_close(noisy.extras[OWN_AMPLITUDE][AMPLITUDE], torch.tensor([5.5, 6.5]))
+    torch.testing.assert_close(noisy.extras[LATE.name][AMPLITUDE], torch.tensor([5.5, 6.5]))

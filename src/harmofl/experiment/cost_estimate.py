@@ -20,7 +20,8 @@ from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
-from harmofl.federated.messages import AMPLITUDE, Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.model import AMPLITUDE
 from harmofl.federated.tensors import num_bytes
 from harmofl.types import Progress
 from harmofl.utils.timing import Meter

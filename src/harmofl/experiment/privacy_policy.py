@@ -10,11 +10,12 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment, PrivacyTable
 from harmofl.federated.client import Protect
 from harmofl.federated.compression import rounded
-from harmofl.federated.messages import AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.federated.messages import Broadcast, ClientUpdate
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import mixes
 from harmofl.privacy.accounting import epsilon
 from harmofl.privacy.noise import Noise, noise_share, simulated
+from harmofl.types import Role
 
 
 def noise_of(table: PrivacyTable) -> Noise | None:
@@ -46,9 +47,8 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
         if method.pooled or not method.sends:
             raise ConfigError(f"{asked}: {name} sends no updates; leave it out")
         if method.uplink_extras:
-            raise ConfigError(
-                f"{asked}: {name} sends {', '.join(method.uplink_extras)} beside the weights; choose another method"
-            )
+            extras = ", ".join(extra.name for extra in method.uplink_extras)
+            raise ConfigError(f"{asked}: {name} sends {extras} beside the weights; choose another method")
         if method.weighting != "uniform":
             raise ConfigError(f'{asked}: method.weighting must be "uniform", got {method.weighting!r}')
     if table.masks and method.average != "mean":
@@ -62,7 +62,7 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
             "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "
             "more than height x width x sqrt(channels) of an image"
         )
-    if table.min_images > 1 and "bank" in method.uplink_extras:
+    if table.min_images > 1 and any(extra.of_images for extra in method.uplink_extras):
         raise ConfigError(f"privacy.min_images: {name} sends amplitudes of single images; set it to 0")
 
 
@@ -71,7 +71,7 @@ def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -
     if table.clip is None:
         return
     for name, buffer in model.named_buffers():
-        if buffer.is_floating_point() and name != AMPLITUDE and method.is_shared(model, name):
+        if buffer.is_floating_point() and method.role(model, name) is Role.SHARED:
             raise ConfigError(
                 f"privacy.clip: {name} would be sent, which noise may make senseless; set network.norm to batch-stats, "
                 "group or instance, or method.name to fedbn or silobn"

@@ -20,14 +20,13 @@ from harmofl.evaluation.scoring import Batching, predict_split, used
 from harmofl.experiment.build import IN_USE, build_model
 from harmofl.experiment.config import resolved, validated
 from harmofl.experiment.run_dir import model_folder, read_model, read_moments
+from harmofl.federated.model import OWN_PROFILE, normalizer_of, of_network
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg, make_method
 from harmofl.models.bn_calibration import Moments, average_moments, estimate_moments, fix, fixed, mixes, profile_of
-from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.spectral.radial_profile import ProfileNorm
 from harmofl.types import Progress, Statistics, Task, Tell
 
-_PROFILE = "amplitude_norm.own"
 DEFAULT: Statistics = "images"
 """Chosen by validation scores at sites that did not train; docs/results/use.md, "Statistics for use"."""
 
@@ -79,7 +78,7 @@ class TrainedModel:
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
         if missing := weights.keys() ^ model.state_dict().keys():
             raise RunError(f"{place}: weights and model.json must belong together, but {min(missing)} is in one only")
-        odd = [n for n, v in model.state_dict().items() if v.shape != weights[n].shape and "amplitude_norm." not in n]
+        odd = [n for n, v in model.state_dict().items() if v.shape != weights[n].shape and of_network([n])]
         if odd:
             raise RunError(f"{place}: weights and model.json must belong together, but {odd[0]} is of another shape")
         return cls(card, method, model.eval(), weights, own, read_moments(place))
@@ -139,7 +138,7 @@ class TrainedModel:
     @property
     def of_site_profile(self) -> bool:
         """Whether images are brought from their site's own profile to the common one."""
-        layer = getattr(self.model, "amplitude_norm", None)
+        layer = normalizer_of(self.model)
         return isinstance(layer, ProfileNorm) and layer.reference == "site"
 
     def check(self, site: Site) -> None:
@@ -223,13 +222,13 @@ class TrainedModel:
         Raises:
             ConfigError: if these were not kept.
         """
-        layer = getattr(model, "amplitude_norm", None)
+        layer = normalizer_of(model)
         if not isinstance(layer, ProfileNorm) or not layer.lacks_own:
             return
         if images is not None:
             layer.own = profile_of(layer, images)
             return
-        kept = [entries[_PROFILE] for entries in self.own.values() if _PROFILE in entries]
+        kept = [entries[OWN_PROFILE] for entries in self.own.values() if OWN_PROFILE in entries]
         if not kept:
             raise ConfigError("the run kept no profiles of its sites, as deployments do; use --statistics images")
         layer.own = torch.stack(kept).mean(dim=0).to(layer.amplitude.device)
@@ -244,8 +243,8 @@ class TrainedModel:
     def said(self, site: str, statistics: Statistics) -> list[str]:
         """Which amplitude, normalization statistics and weights a site's images meet, in plain words."""
         lines = []
-        layer = getattr(self.model, "amplitude_norm", None)
-        if isinstance(layer, AmplitudeNorm):
+        layer = normalizer_of(self.model)
+        if layer is not None:
             lines.append(f"amplitude: the average over {', '.join(self.card['sites'])}, as fixed in training")
         if self.of_site_profile:
             mean = f"the mean over {len(self.own)} training sites"
@@ -259,7 +258,7 @@ class TrainedModel:
                 "batch": "of each batch, as in training",
             }
             lines.append(f"normalization statistics: {how[statistics]}")
-        if any(set(entries) - {_PROFILE} for entries in self.own.values()):
+        if any(set(entries) - {OWN_PROFILE} for entries in self.own.values()):
             mean = (
                 "the global ones"
                 if self.method.weights_for_new_site(self.weights, list(self.own.values())) is self.weights

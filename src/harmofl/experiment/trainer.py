@@ -24,9 +24,9 @@ from harmofl.experiment.privacy_policy import tells_statistics
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.model import normalizer_of
 from harmofl.federated.tensors import Arrays, num_bytes
 from harmofl.models.bn_calibration import of_site
-from harmofl.spectral.amplitude import amplitude_norm_of
 
 
 class Watch:
@@ -194,7 +194,7 @@ def _test(setup: Setup, run_dir: RunDir) -> dict[str, dict[str, float]]:
         scores[site.name] = score(outputs, site, "test")
         of_cases = case_scores(setup.metric, outputs, site, "test")
         cases[site.name] = asdict(of_cases)
-        samples.update(sample(site, outputs, of_cases, amplitude_norm_of(setup.training.model)))
+        samples.update(sample(site, outputs, of_cases, normalizer_of(setup.training.model)))
         if site.task == "classification":
             probabilities[f"{site.name}/probabilities"] = outputs
             probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
@@ -205,7 +205,7 @@ def _test(setup: Setup, run_dir: RunDir) -> dict[str, dict[str, float]]:
     save_arrays(run_dir.folder / "samples.npz", samples)
     if probabilities:
         save_arrays(run_dir.folder / "probabilities.npz", probabilities)
-    layer = amplitude_norm_of(setup.training.model)
+    layer = normalizer_of(setup.training.model)
     if layer is not None and (common := common_spectrum(layer)) is not None:
         spectra = {f"sites/{site.name}": spectrum(site) for site in setup.federation.sites}
         save_arrays(run_dir.folder / "amplitudes.npz", {"common": common, **spectra})

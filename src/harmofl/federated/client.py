@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from harmofl.errors import TrainingError
 from harmofl.federated.batch import Batch
-from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientState, ClientUpdate
+from harmofl.federated.messages import LATE, Broadcast, ClientState, ClientUpdate
+from harmofl.federated.model import AMPLITUDE, is_sent, normalizer_of
 from harmofl.federated.tensors import Arrays, is_finite, state_of
 from harmofl.optim.mixed_precision import LossScale, computing
 from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
-from harmofl.spectral.amplitude import AmplitudeNorm, amplitude_norm_of
-from harmofl.types import Precision
+from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.types import Precision, Role
 from harmofl.utils.seeding import rng, torch_seed
 
 if TYPE_CHECKING:
@@ -139,13 +140,13 @@ class ClientContext:
 
     def normalized(self, batch: Batch) -> Batch:
         """The batch after what stands before the network."""
-        layer = self.amplitude_norm
+        layer = self.normalizer
         return batch if layer is None else replace(batch, images=layer(batch.images))
 
     @property
-    def amplitude_norm(self) -> AmplitudeNorm | None:
+    def normalizer(self) -> AmplitudeNorm | None:
         """What stands before the network, if anything."""
-        return amplitude_norm_of(self.model)
+        return normalizer_of(self.model)
 
     @property
     def network(self) -> nn.Module:
@@ -237,7 +238,7 @@ def run_client(
         computing(training.precision, device),
     ):
         client = build_context(site, broadcast, state, training)
-        layer = client.amplitude_norm
+        layer = client.normalizer
         if layer is not None:
             layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
         method.prepare(client)
@@ -251,10 +252,11 @@ def run_client(
         loss = _mean_loss(losses, client)
         extras, kept = method.report(client)
         if layer is not None and layer.beside is not None:
-            extras = {**extras, OWN_AMPLITUDE: {AMPLITUDE: layer.beside.cpu()}}
+            extras = {**extras, LATE.name: {AMPLITUDE: layer.beside.cpu()}}
         memory = held_bytes(client.round_state)
     weights = state_of(client.model)
-    shared = {name: value for name, value in weights.items() if method.is_shared(client.model, name)}
+    sent = [name for name in weights if is_sent(method, client.model, name, broadcast.round)]
+    shared = {name: weights[name] for name in sent}
     _check_finite(weights, client)
     drift = float(torch.stack(away).mean()) if away else math.nan
     update = ClientUpdate(site.name, shared, len(site.train), client.taken, loss, extras, memory, drift=drift)
@@ -273,7 +275,7 @@ def run_client(
 def _shared_start(client: ClientContext, method: Method) -> dict[int, Tensor]:
     """The global weights on the device, by the place of their param; of the params that sites share alone."""
     sent = client.broadcast.weights
-    shared = [k for k, name in enumerate(client.names) if method.is_shared(client.model, name)]
+    shared = [k for k, name in enumerate(client.names) if method.role(client.model, name) is Role.SHARED]
     return {k: torch.empty_like(client.params[k]).copy_(sent[client.names[k]]) for k in shared}
 
 

@@ -1,18 +1,45 @@
 """All that crosses the wire between server and sites, or persists from round to round."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from harmofl.federated.tensors import Arrays, num_bytes
-
-AMPLITUDE = "amplitude_norm.amplitude"
-"""The entry of a state dict that is the common amplitude, or a site's own as long as there is no common one."""
-OWN_AMPLITUDE = "amplitude"
-"""The extra in which a site sends its own amplitude if there is a common one already when it first takes part."""
+from harmofl.federated.tensors import Arrays, is_finite, num_bytes
 
 ClientState = Mapping[str, Arrays]
 """What a site keeps for itself from round to round: optimizer moments, weights it does not share, control variates."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What sites send beside their weights.
+
+    Args:
+        name: the group's.
+        entries: whose the group's tensors are: "params" has one for each of some entries of the state dict, with its
+            shape and name; "site" has one that is named as the site; else the names, of numbers.
+        of_images: whether single images show in it.
+    """
+
+    name: str
+    entries: Literal["params", "site"] | tuple[str, ...] = "params"
+    of_images: bool = False
+
+    def faults(self, site: str, arrays: Arrays, sent: Arrays) -> Iterator[str]:
+        """Yield what does not hold of the group that a site sent, given the weights that it had been sent."""
+        names = {"params": sent.keys(), "site": {site}}.get(str(self.entries), set(self.entries))
+        for name, value in arrays.items():
+            if name not in names:
+                yield f"{self.name} must be of its own entries, got {name[:60]!r}"
+            elif self.entries == "params" and value.shape != sent[name].shape:
+                yield f"{self.name} of {name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
+            if not is_finite(value):
+                yield f"{self.name} of {name} must be finite, but is not"
+
+
+LATE = Extra("amplitude")
+"""What is collected, of a site that first takes part when there is a common one already."""
 
 
 @dataclass(frozen=True)

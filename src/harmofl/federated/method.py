@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays
+from harmofl.types import Role
 
 
 class Method(Protocol):
     """A frozen bag of hyperparameters with these functions; whatever changes is passed in and returned."""
 
-    uplink_extras: ClassVar[tuple[str, ...]]
-    """Which extras the sites send."""
+    uplink_extras: ClassVar[tuple[Extra, ...]]
+    """What the sites send beside the weights."""
 
     def model(self, network: nn.Module) -> nn.Module:
         """The model that is trained: has the submodule `network`, and what the method puts before it."""
@@ -32,8 +33,8 @@ class Method(Protocol):
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
         """At the server: the state after the round; `updates` come sorted by site."""
 
-    def is_shared(self, model: nn.Module, name: str) -> bool:
-        """At a site: whether the state_dict entry `name` is sent; what is not is kept there."""
+    def role(self, model: nn.Module, name: str) -> Role:
+        """Return what becomes of the state_dict entry `name`; depends on nothing else."""
 
     def prepare(self, client: ClientContext) -> None:
         """At a site, before the round's first step."""

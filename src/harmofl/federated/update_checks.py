@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 
 from harmofl.errors import TrainingError
-from harmofl.federated.messages import OWN_AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.federated.messages import LATE, Broadcast, ClientUpdate, Extra
 from harmofl.federated.tensors import Arrays, is_finite, norm
 
 LARGEST = 100.0
@@ -19,20 +19,20 @@ def check_update(
     broadcast: Broadcast,
     shared: Collection[str],
     params: Collection[str] = (),
-    extras: Collection[str] = (),
+    extras: Collection[Extra] = (),
 ) -> None:
     """Compare an update with what its site was sent.
 
     Every shared entry must be there, no other, each with the shape and the dtype that was sent (an amplitude that was
-    sent empty may have any shape) and finite; so must all extras be, and the numbers beside them. An extra is of the
-    method, and has the shape of the entry whose name it has.
+    sent empty may have any shape) and finite; so must all extras be, and the numbers beside them. Extras are those
+    that the method declares.
 
     Args:
         update: what the site sent.
         broadcast: what it had been sent.
         shared: the names of the entries that the method shares.
         params: the names of those that are trained, whose norm may not be more than `LARGEST` times what was sent.
-        extras: the names of the extras that sites of the method send.
+        extras: what sites of the method send beside the weights.
 
     Raises:
         TrainingError: the first thing that does not hold, naming the site.
@@ -58,7 +58,7 @@ def _excess(update: ClientUpdate, sent: Arrays, params: Collection[str]) -> Iter
         yield f"the norm of its weights must be at most {LARGEST:g} times {max(before, 1.0):.3g}, got {after:.3g}"
 
 
-def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str], extras: Collection[str]) -> Iterator[str]:
+def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str], extras: Collection[Extra]) -> Iterator[str]:
     if update.num_samples < 1:
         yield f"the number of images must be at least 1, got {update.num_samples}"
     if update.num_steps < 0 or update.memory < 0:
@@ -74,13 +74,9 @@ def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str], extras:
             yield f"{name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
         elif not is_finite(value):
             yield f"{name} must be finite, but is not"
+    known = {extra.name: extra for extra in (*extras, LATE)}
     for group, arrays in update.extras.items():
-        if group not in (*extras, OWN_AMPLITUDE):
-            yield f"extras must be those of the method ({', '.join(extras) or 'none'}), got {group!r}"
-        for name, value in arrays.items():
-            if name not in sent and name not in ("a", update.site):
-                yield f"{group} must be of its own entries, got {name[:60]!r}"
-            if name in sent and value.shape != sent[name].shape:
-                yield f"{group} of {name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
-            if not is_finite(value):
-                yield f"{group} of {name} must be finite, but is not"
+        if group in known:
+            yield from known[group].faults(update.site, arrays, sent)
+        else:
+            yield f"extras must be those of the method ({', '.join(e.name for e in extras) or 'none'}), got {group!r}"

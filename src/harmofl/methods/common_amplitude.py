@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from harmofl.federated.aggregation import average
-from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, ClientUpdate, ServerState
+from harmofl.federated.messages import LATE, ClientUpdate, ServerState
+from harmofl.federated.model import AMPLITUDE, FROZEN
 from harmofl.federated.tensors import Arrays
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
 
-FROZEN = "amplitude_norm.frozen"
 COLLECTING = COLLECTED, WEIGHTS = "amplitudes", "amplitude weights"
 """The server's extras: by site, what it sent, and what its share is in proportion to."""
 
@@ -32,7 +32,7 @@ def collected(
     known, weights = (dict(server.extras.get(group, {})) for group in (COLLECTED, WEIGHTS))
     final = bool(server.weights.get(FROZEN, False)) and not known
     for update in [] if final else updates:
-        own = {**update.weights, **update.extras.get(OWN_AMPLITUDE, {})}
+        own = {**update.weights, **update.extras.get(LATE.name, {})}
         if AMPLITUDE in own and update.site not in known:
             known[update.site] = own[AMPLITUDE]
             weights[update.site] = torch.tensor(method.weight(update), dtype=torch.float64)

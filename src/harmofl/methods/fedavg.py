@@ -4,7 +4,6 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 Algorithm 1. https://arxiv.org/abs/1602.05629
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -15,12 +14,14 @@ from harmofl.errors import ConfigError, ShapeError
 from harmofl.federated.aggregation import Average, average
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
 from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
 from harmofl.methods import ascent
 from harmofl.methods.common_amplitude import COLLECTING, collected
 from harmofl.spectral.amplitude import AmplitudeNorm, Band
 from harmofl.spectral.radial_profile import ProfileNorm, Reference
+from harmofl.types import Role
 from harmofl.utils.validators import check_within
 
 
@@ -60,7 +61,7 @@ class FedAvg:
     """Whether `climb`, `climb_every` and `climb_part` are heeded; not by methods whose climb is their own."""
     compiles: ClassVar[bool] = True
     """Whether the network may be compiled; not where hooks read or change what is within it."""
-    uplink_extras: ClassVar[tuple[str, ...]] = ()
+    uplink_extras: ClassVar[tuple[Extra, ...]] = ()
     """Which extras the sites send; an update with others is not of this method."""
     downlink_extras: ClassVar[tuple[str, ...]] = ()
     """Which of the server's extras go to the sites."""
@@ -122,9 +123,7 @@ class FedAvg:
         Raises:
             ConfigError: if `climb_part` names no param of it.
         """
-        layer = self.layer()
-        before = OrderedDict[str, nn.Module](amplitude_norm=layer) if layer else OrderedDict[str, nn.Module]()
-        model = nn.Sequential(OrderedDict(before, network=network))
+        model = FederatedModel(network, self.layer())
         ascent.check_part(self, model)
         return model
 
@@ -173,11 +172,9 @@ class FedAvg:
         """The new weights, from the average of the sites', and the new extras."""
         return averaged, server.extras
 
-    def is_shared(self, model: nn.Module, name: str) -> bool:
-        """The weights always; an amplitude as long as the sites are learning it."""
-        if name == "amplitude_norm.own":
-            return False
-        return not name.startswith("amplitude_norm.") or not bool(model.get_buffer("amplitude_norm.frozen"))
+    def role(self, model: nn.Module, name: str) -> Role:
+        """Return the role that the module of the entry declares."""
+        return declared_role(model, name)
 
     def prepare(self, client: ClientContext) -> None:
         """Nothing to prepare."""
@@ -222,7 +219,7 @@ class FedAvg:
     def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
         """The global weights; where every site has an entry of its own, the mean of these."""
         common = set.intersection(*map(set, own)) if own else set()
-        private = [name for name in weights if name in common and not name.startswith("amplitude_norm.")]
+        private = of_network(name for name in weights if name in common)
         if not private:
             return weights
         return {**weights, **mean([{name: entries[name] for name in private} for entries in own], [1.0] * len(own))}
@@ -241,7 +238,6 @@ def paced(server: ServerState, averaged: Arrays, server_lr: float) -> Arrays:
 
 
 def _check_widths(updates: Sequence[ClientUpdate]) -> None:
-    name = "amplitude_norm.width"
-    widths = {u.site: int(u.weights[name]) for u in updates if name in u.weights}
+    widths = {u.site: int(u.weights[WIDTH]) for u in updates if WIDTH in u.weights}
     if len(set(widths.values())) > 1:
         raise ShapeError(f"images must have one width at all sites, got {widths}; set data.size")

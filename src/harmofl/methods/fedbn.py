@@ -10,6 +10,7 @@ from torch import nn
 
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.normalization import is_normalization, normalization_entries
+from harmofl.types import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,9 @@ class FedBN(FedAvg):
     never trained uses the mean of the others'. Under `batch-stats` these layers hold nothing, which gives FedAvg.
     """
 
-    def is_shared(self, model: nn.Module, name: str) -> bool:
-        """All but the entries of normalization layers."""
-        return super().is_shared(model, name) and not is_normalization(model, name)
+    def role(self, model: nn.Module, name: str) -> Role:
+        """Keep the entries of normalization layers."""
+        return Role.LOCAL if is_normalization(model, name) else super().role(model, name)
 
     def remarks(self, model: nn.Module) -> list[str]:
         """Whether there is anything to keep at home."""

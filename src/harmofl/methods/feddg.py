@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
 from harmofl.utils.seeding import rng
@@ -37,7 +37,7 @@ class FedDG(FedAvg):
 
     ranges: ClassVar[Mapping[str, str]] = {"window": "[0, 0.5]", "chance": "[0, 1]", "bank": "whole [1, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
-    uplink_extras = ("bank",)
+    uplink_extras = (Extra("bank", "site", of_images=True),)
     downlink_extras = ("bank",)
     window: float = 0.03
     bank: int = 16

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, difference, moved_by
 from harmofl.methods.fedavg import FedAvg
 
@@ -24,7 +24,7 @@ class FedNova(FedAvg):
     are normalized; running statistics are averaged. Equal steps at all sites and no momentum give FedAvg.
     """
 
-    uplink_extras = ("nova",)
+    uplink_extras = (Extra("nova", ("a",)),)
 
     def prepare(self, client: ClientContext) -> None:
         """Start momentum anew."""

@@ -13,6 +13,7 @@ from torch import nn
 from harmofl.federated.client import ClientContext
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import head_name
+from harmofl.types import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +31,10 @@ class FedRep(FedAvg):
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"head": (0.1, 0.9)}
     head: float = 0.5
 
-    def is_shared(self, model: nn.Module, name: str) -> bool:
-        """All but the head."""
+    def role(self, model: nn.Module, name: str) -> Role:
+        """Keep the head."""
         head = f"network.{head_name(model.get_submodule('network'))}."
-        return super().is_shared(model, name) and not name.startswith(head)
+        return Role.LOCAL if name.startswith(head) else super().role(model, name)
 
     def correct(self, client: ClientContext) -> None:
         """Drop the gradient of what is fixed: the optimizer then leaves it alone, momentum and decay too."""

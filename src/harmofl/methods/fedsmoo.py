@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.feddyn import FedDyn
 from harmofl.optim.sharpness import climb, displaced
@@ -32,7 +32,7 @@ class FedSMOO(FedDyn):
 
     climbs_as_said: ClassVar[bool] = False
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "alpha": (0.0005, 1)}
-    uplink_extras = ("s",)
+    uplink_extras = (Extra("s"),)
     downlink_extras = ("s",)
     alpha: float = 0.05
 

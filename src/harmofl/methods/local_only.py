@@ -13,6 +13,7 @@ from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
+from harmofl.types import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +25,14 @@ class Local(FedAvg):
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Nothing to send; an amplitude is the site's own from its first round on."""
-        if "amplitude_norm" in dict(client.model.named_children()):
-            client.model.get_submodule("amplitude_norm").freeze()  # type: ignore[operator]
+        if client.normalizer is not None:
+            client.normalizer.freeze()
         return {}, {}
 
     def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
         """The initial weights: a site trains alone from its first round on."""
         return weights
 
-    def is_shared(self, model: nn.Module, name: str) -> bool:
-        """Nothing."""
-        return False
+    def role(self, model: nn.Module, name: str) -> Role:
+        """Keep everything."""
+        return Role.LOCAL

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.fedavg import FedAvg, paced
 
@@ -33,7 +33,7 @@ class MoFedSAM(FedAvg):
 
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]", "server_lr": "(0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
-    uplink_extras = ("direction",)
+    uplink_extras = (Extra("direction"),)
     downlink_extras = ("direction",)
     alpha: float = 0.05
     beta: float = 0.1

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, zeros
 from harmofl.methods.fedavg import FedAvg, paced
 from harmofl.methods.roll import ROLL, over_all
@@ -32,7 +32,7 @@ class Scaffold(FedAvg):
 
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
     server_lr: float = 1.0
-    uplink_extras = ("control",)
+    uplink_extras = (Extra("control"),)
     downlink_extras = ("control",)
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:

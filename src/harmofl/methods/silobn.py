@@ -10,6 +10,7 @@ from torch import nn
 
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.normalization import is_running, running_entries
+from harmofl.types import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +20,9 @@ class SiloBN(FedAvg):
     A site that never trained uses the mean of the others'. Only the regime `batch` has any; the others give FedAvg.
     """
 
-    def is_shared(self, model: nn.Module, name: str) -> bool:
-        """All but running statistics."""
-        return super().is_shared(model, name) and not is_running(model, name)
+    def role(self, model: nn.Module, name: str) -> Role:
+        """Keep running statistics."""
+        return Role.LOCAL if is_running(model, name) else super().role(model, name)
 
     def remarks(self, model: nn.Module) -> list[str]:
         """Whether there is anything to keep at home."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from harmofl.federated.messages import AMPLITUDE, OWN_AMPLITUDE, Broadcast, ClientUpdate
+from harmofl.federated.messages import Broadcast, ClientUpdate
 from harmofl.federated.tensors import Arrays, difference, moved_by, norm
 from harmofl.utils.seeding import rng
 
@@ -38,18 +39,18 @@ class Noise:
     def added(self, update: ClientUpdate, broadcast: Broadcast, normals: Normals) -> ClientUpdate:
         """The update as it may leave the site; integers, losses and counts in it stay as they are."""
         floating = [name for name, value in update.weights.items() if value.is_floating_point()]
-        names = [name for name in floating if name != AMPLITUDE]
+        new = [name for name in floating if not broadcast.weights[name].numel()]
+        names = [name for name in floating if name not in new]
         way = self._noisy(difference(update.weights, broadcast.weights, names), self.clip, normals)
         weights = {**update.weights, **moved_by(broadcast.weights, way)}
-        if AMPLITUDE in floating:
-            amplitude = {AMPLITUDE: update.weights[AMPLITUDE].double()}
-            noisy = self._noisy(amplitude, self.amplitude_clip, normals)[AMPLITUDE]
-            weights[AMPLITUDE] = noisy.to(update.weights[AMPLITUDE].dtype)
-        extras = dict(update.extras)
-        if late := extras.get(OWN_AMPLITUDE):
-            covered = self._noisy(late, self.amplitude_clip, normals)
-            extras[OWN_AMPLITUDE] = {name: value.to(late[name].dtype) for name, value in covered.items()}
+        weights |= self._noisy_amplitude({name: update.weights[name] for name in new}, normals)
+        extras = {group: self._noisy_amplitude(arrays, normals) for group, arrays in update.extras.items()}
         return replace(update, weights=weights, extras=extras)
+
+    def _noisy_amplitude(self, arrays: Arrays, normals: Normals) -> dict[str, Tensor]:
+        wide = {name: value.double() for name, value in arrays.items()}
+        noisy = self._noisy(wide, self.amplitude_clip, normals)
+        return {name: value.to(arrays[name].dtype) for name, value in noisy.items()}
 
     def _noisy(self, arrays: Arrays, clip: float, normals: Normals) -> Arrays:
         length = norm(list(arrays.values()))

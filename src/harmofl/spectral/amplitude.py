@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from harmofl.errors import ShapeError
 from harmofl.spectral.kernels import cheapest
+from harmofl.types import Role
 from harmofl.utils.validators import check_within
 
 Band = float | Literal["off"]
@@ -108,6 +109,8 @@ class AmplitudeNorm(nn.Module):
     width: Tensor
     count: Tensor
     frozen: Tensor
+    roles: ClassVar[Mapping[str, Role]] = dict.fromkeys(("amplitude", "width", "count", "frozen"), Role.COLLECTED)
+    """What becomes of each tensor in a federation."""
 
     def __init__(self, band: Band = 1.0, decay: float = 0.1, strength: float = 1.0) -> None:
         super().__init__()
@@ -223,9 +226,3 @@ class AmplitudeNorm(nn.Module):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"band={self.band}, decay={self.decay}, size={tuple(self.amplitude.shape)}, frozen={bool(self.frozen)}"
-
-
-def amplitude_norm_of(model: nn.Module) -> AmplitudeNorm | None:
-    """What the model does to the amplitude of its images, if anything."""
-    layer = getattr(model, "amplitude_norm", None)
-    return layer if isinstance(layer, AmplitudeNorm) else None

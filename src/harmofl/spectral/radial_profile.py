@@ -5,14 +5,16 @@ also replaces what the amplitude says of an image's content; its average over al
 much of scanner, stain and focus, takes a few dozen numbers a channel, and fits images of any size.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from harmofl.errors import ShapeError
 from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.types import Role
 from harmofl.utils.validators import check_within
 
 Reference = Literal["image", "site"]
@@ -119,6 +121,7 @@ class ProfileNorm(AmplitudeNorm):
     """
 
     own: Tensor
+    roles: ClassVar[Mapping[str, Role]] = {**AmplitudeNorm.roles, "own": Role.LOCAL}
 
     def __init__(
         self,

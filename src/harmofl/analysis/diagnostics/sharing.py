@@ -6,12 +6,13 @@ from torch import nn
 
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
+from harmofl.types import Role
 
 
 def shared_params(method: FedAvg, model: nn.Module) -> list[str]:
     """The names of the params that are trained and sent; none of a method that sends nothing."""
     trained = [name for name, param in model.named_parameters() if param.requires_grad]
-    return [name for name in trained if method.is_shared(model, name)]
+    return [name for name in trained if method.role(model, name) is Role.SHARED]
 
 
 def weights_of(

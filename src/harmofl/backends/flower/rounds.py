@@ -15,6 +15,7 @@ from harmofl.federated.client import Training
 from harmofl.federated.compression import expanded
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
+from harmofl.federated.model import is_sent
 from harmofl.federated.tensors import Arrays
 from harmofl.federated.update_checks import check_masked, check_update
 from harmofl.privacy.secure_aggregation import unmasked
@@ -81,8 +82,7 @@ class FlowerRounds:
             RunError: if a site does not answer in time, or not with an update; with a quorum, if it is not reached.
         """
         broadcast = method.broadcast(server)
-        training.model.load_state_dict(server.weights)  # once frozen, an amplitude is not sent any more
-        shared = [name for name in server.weights if method.is_shared(training.model, name)]
+        shared = [name for name in server.weights if is_sent(method, training.model, name, broadcast.round)]
 
         def read(content: RecordDict, name: str) -> ClientUpdate:
             update = _update_of(content, name)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from harmofl.errors import ConfigError, ExportError
 from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.model import NORMALIZER, normalizer_of
 from harmofl.inference.export.real_amplitude import FixedAmplitude
-from harmofl.spectral.amplitude import AmplitudeNorm
 
 TOLERANCE = 1e-4
 """By so much the probabilities of a file may differ from those of torch."""
@@ -24,10 +24,10 @@ class Exported(nn.Module):
 
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
-        layer = getattr(model, "amplitude_norm", None)
-        if isinstance(layer, AmplitudeNorm):
+        layer = normalizer_of(model)
+        if layer is not None:
             idle = layer.band == "off" or not layer.count or layer.strength == 0
-            model.amplitude_norm = nn.Identity() if idle else FixedAmplitude(layer, size)
+            setattr(model, NORMALIZER, nn.Identity() if idle else FixedAmplitude(layer, size))
         self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""The model that is trained: what normalizes the images, then the network; and the role of each of its tensors."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.types import Role
+
+NORMALIZER = "amplitude_norm"
+AMPLITUDE, FROZEN, WIDTH, OWN_PROFILE = (f"{NORMALIZER}.{name}" for name in ("amplitude", "frozen", "width", "own"))
+"""Entries of the state dict of a model that has a normalizer, see `AmplitudeNorm` and `ProfileNorm`."""
+
+
+class FederatedModel(nn.Module):
+    """f(Psi(x)): images (N, C, H, W) -> logits.
+
+    Args:
+        network: f.
+        normalizer: Psi, or None for none. It declares the roles of its tensors; those of the network are shared.
+    """
+
+    network: nn.Module
+
+    def __init__(self, network: nn.Module, normalizer: AmplitudeNorm | None = None) -> None:
+        super().__init__()
+        if normalizer is not None:
+            self.add_module(NORMALIZER, normalizer)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        layer = self._modules.get(NORMALIZER)
+        logits: Tensor = self.network(x if layer is None else layer(x))
+        return logits
+
+
+class HasRoles(Protocol):
+    """A method, as far as roles go."""
+
+    def role(self, model: nn.Module, name: str) -> Role:
+        """Return the role of the entry `name` of the model's state dict."""
+
+
+def normalizer_of(model: nn.Module) -> AmplitudeNorm | None:
+    """Return what normalizes the images of a model, if anything does."""
+    layer = getattr(model, NORMALIZER, None)
+    return layer if isinstance(layer, AmplitudeNorm) else None
+
+
+def declared_role(model: nn.Module, name: str) -> Role:
+    """Return the role of an entry as the module that owns it declares it in `roles`; shared if it declares none."""
+    owner, _, leaf = name.rpartition(".")
+    roles = getattr(model.get_submodule(owner), "roles", {})
+    role: Role = roles.get(leaf, Role.SHARED)
+    return role
+
+
+def is_sent(method: HasRoles, model: nn.Module, name: str, round_number: int) -> bool:
+    """Return True if sites send the entry in this round: shared ones in every round, collected ones in round 1."""
+    role = method.role(model, name)
+    return role is Role.SHARED or (role is Role.COLLECTED and round_number == 1)
+
+
+def of_network(names: Iterable[str]) -> list[str]:
+    """Return the entries that are not the normalizer's."""
+    return [name for name in names if not name.startswith(f"{NORMALIZER}.")]
