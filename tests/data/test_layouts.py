@@ -265,6 +265,17 @@ def test_tables_of_other_names_are_told_of(tmp_path):
     assert [record.patient for record in read_layout(tmp_path).sites[0].records] == [f"z{k}" for k in range(6)]
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", "#recycle", "System Volume Information"])
+def test_folders_that_systems_make_are_passed_over(tmp_path, name):
+    write_classes(tmp_path)
+    before = read_layout(tmp_path)
+    for place in ("", "a", "a/cat"):
+        save(tmp_path / place / name / "cat0.png" / "thumb.png", photograph(0))
+        save(tmp_path / place / name / "thumb.png", photograph(0))
+    assert read_layout(tmp_path) == before
+    assert not [text for text in texts(tmp_path, "warning") if name in text]
+
+
 def test_bids_without_folders_of_modalities(tmp_path):
     for k in range(3):
         save_volume(tmp_path / f"sub-{k}/sub-{k}_T1w.nii.gz", np.ones((3, 3, 3)))

@@ -111,6 +111,44 @@ def test_what_differs_from_training_or_is_passed_over_is_said(finished_run: Path
     assert "normalization statistics: of this site's images, without labels, fixed" in estimated
 
 
+@pytest.mark.parametrize(
+    ("image", "other"),
+    [
+        ("images/{k}.png", "masks/{k}.png"),
+        ("rome/images/{k}.png", "rome/labels/{k}.png"),
+        ("imagesTr/{k}_0000.png", "labelsTr/{k}.png"),
+        ("img/val/{k}.png", "gt/val/{k}.png"),
+        ("train/{k}.png", "train_masks/{k}.png"),
+        ("{k}.png", "masks/{k}.png"),
+        ("{k}.png", "{k}_mask.png"),
+    ],
+)
+def test_masks_beside_images_are_passed_over(
+    finished_run: Path, new: Path, tmp_path: Path, image: str, other: str
+) -> None:
+    folder, paths = tmp_path / "given", images_of(new)[:2]
+    for k, path in enumerate(paths):
+        for place in (folder / image.format(k=k), folder / other.format(k=k)):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+    done = predict_files(trained(finished_run), [folder], tmp_path / "out")
+    first = folder / other.format(k=0)
+    assert done.images == 2
+    assert done.said[-1] == (
+        f"passed over: 2 masks beside images, such as {first}; give their files or folder to have answers for them too"
+    )
+    asked = first.parent if "/" in other else first
+    assert first in [one.files[0] for one in find([asked])]
+    assert len(find([folder, *folder.glob("**/*.png")])) == 4
+
+
+def test_folders_that_systems_make_hold_no_images(new: Path, tmp_path: Path) -> None:
+    for place in ("", "@eaDir/0.png/", "a/@eaDir/", "#recycle/"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(images_of(new)[0], tmp_path / place / "thumb.png")
+    assert [one.name for one in find([tmp_path])] == ["thumb"]
+
+
 def test_the_images_may_lie_below_or_beside_the_answers_but_are_never_overwritten(
     finished_run: Path, new: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from harmofl.data.layout.site_files import (
     FederationFiles,
     SiteFiles,
     escaped,
+    is_hidden,
     stem_of,
     suffix_of,
 )
@@ -111,7 +112,7 @@ def _walk(folder: Path, entered: set[str], within: str = "", passed: frozenset[s
         yield within, _CLOSED
         return
     for entry in found:
-        if entry.name.startswith(".") or entry.name == "__MACOSX" or entry.path in passed:
+        if is_hidden(entry.name) or entry.path in passed:
             continue
         path = f"{within}/{entry.name}" if within else entry.name
         if not entry.is_dir():

@@ -15,6 +15,7 @@ from harmofl.data.layout.site_files import (
     Listing,
     SiteFiles,
     composed,
+    is_hidden,
     is_volume,
     normal,
     owner_of,
@@ -110,7 +111,7 @@ def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, s
 
 def _can_be_folder(site: str) -> bool:
     plain = site.isprintable() and len(site.encode()) <= _LONGEST and site != "federation.toml"
-    return plain and not ("/" in site or "\\" in site or site.startswith("."))
+    return plain and not ("/" in site or "\\" in site or is_hidden(site))
 
 
 def inside(path: Path, line: int, file: str) -> str:

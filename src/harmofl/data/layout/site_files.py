@@ -20,6 +20,10 @@ OTHER_IMAGES = (
 )
 """Suffixes of image files that are not read."""
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_OF_SYSTEMS = frozenset(
+    ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information")
+)
+"""Folders that archivers, network drives and systems make: of thumbnails, of what was deleted."""
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 AT_RANDOM = "split at random, each image a patient of its own"
 _BREAKS = "\n\r\t\v\f\x1b\x1c\x1d\x1e\x85\u2028\u2029"
@@ -111,7 +115,7 @@ def subfolders(folder: Path) -> list[Path]:
     Raises:
         DataError: if the folder may not be read, or the name of one in it cannot be written down.
     """
-    found = [path for path in entries(folder) if path.is_dir() and path.name != "__MACOSX" and not _of_runs(path)]
+    found = [path for path in entries(folder) if path.is_dir() and not _of_runs(path)]
     links = [path for path in found if path.is_symlink()]
     here = folder.resolve()
     taken = {here, *here.parents, *(here / path.name for path in found if path not in links)}
@@ -123,7 +127,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return all files below that are neither hidden nor of macOS' archiver, sorted.
+    """Return all files below that are not hidden, sorted.
 
     Links to folders are followed, but each real folder is entered once.
 
@@ -144,8 +148,7 @@ def files_below(folder: Path) -> list[Path]:
             else:
                 found.append(written(path))
         for path in sorted(folders, key=lambda path: (path.is_symlink(), path.name)):
-            if path.name != "__MACOSX":
-                enter(path)
+            enter(path)
 
     if folder.is_dir():
         enter(folder)
@@ -159,12 +162,17 @@ def entries(folder: Path) -> list[Path]:
         DataError: if the folder may not be read.
     """
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
             f"{escaped(folder)}: must be a folder that can be read ({reason}); mend its permissions"
         ) from None
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of that name is passed over: a hidden one, or one that systems make."""
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def is_file(path: Path | str) -> bool:

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from harmofl.data.layout.site_files import DICOM_SUFFIXES, files_below, is_dicom, is_volume, suffix_of
+from harmofl.data.layout.names import mask_key, meaning
+from harmofl.data.layout.site_files import (
+    DICOM_SUFFIXES,
+    files_below,
+    folded,
+    is_dicom,
+    is_volume,
+    stem_of,
+    suffix_of,
+)
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_files import Series, has_place, series_in
 
@@ -32,7 +41,7 @@ class Input:
 
 
 def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
-    """All images at files and, recursively, in folders, but for those in a folder `out` therein, which are answers.
+    """All images at files and, recursively, in folders, but for masks beside them, and answers in a folder `out`.
 
     Images of one name are told apart: x.tif and x.jpg by their suffixes, files of several folders by these.
 
@@ -71,10 +80,41 @@ def check_paths(paths: Sequence[Path]) -> None:
             raise DataError(f"{path}: is not there; give a file or a folder")
 
 
-def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None = None) -> list[Path]:
-    """Files in the folders that are no images to answer for."""
+def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None = None) -> list[str]:
+    """A line for masks in the folders that are not answered for, and one for files that are no images."""
     taken = {file for one in inputs for file in _resolved(one)}
-    return [file for path in paths if path.is_dir() for file in _within(path, out) if file.resolve() not in taken]
+    masks, others = [], []
+    for path in filter(Path.is_dir, paths):
+        files = _within(path, out)
+        left, beside = [file for file in files if file.resolve() not in taken], _masks(path, files)
+        masks += [file for file in left if file in beside]
+        others += [file for file in left if file not in beside]
+    said = []
+    if masks:
+        said.append(
+            f"passed over: {len(masks)} masks beside images, such as {masks[0]}; "
+            "give their files or folder to have answers for them too"
+        )
+    if others:
+        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
+        said.append(f"passed over: {len(others)} other files in the folders, {kinds}")
+    return said
+
+
+def _masks(root: Path, files: Sequence[Path]) -> set[Path]:
+    """Images in a folder called as masks are, beside images or a folder of them, and x_mask.png beside x.png."""
+    images = [file for file in files if suffix_of(file.name) or is_dicom(file)]
+    by_folder: dict[Path, list[Path]] = {}
+    for file in images:
+        by_folder.setdefault(file.parent, []).append(file)
+    below = {one: meaning(one.name) for part in by_folder for one in (part, *part.parents) if root in one.parents}
+    beside = {one.parent for one, meant in below.items() if meant.role == "images" or (meant.split and not meant.role)}
+    apart = {one for one, meant in below.items() if meant.role == "masks" and one.parent in beside | by_folder.keys()}
+    found = {file for file in images if not apart.isdisjoint(file.parents)}
+    for members in by_folder.values():
+        stems = {folded(stem_of(file.name)): file for file in members}
+        found |= {file for stem, file in stems.items() if mask_key(stem) != stem and mask_key(stem) in stems}
+    return found
 
 
 def _resolved(one: Input) -> tuple[Path, ...]:
@@ -90,6 +130,8 @@ def _within(folder: Path, out: Path | None) -> list[Path]:
 def _at(path: Path, out: Path | None) -> list[Input]:
     if path.is_dir():
         files = _within(path, out)
+        masks = _masks(path, files)
+        files = [file for file in files if file not in masks]
         flat = [file for file in files if suffix_of(file.name)]
         found = [_flat(file, file.relative_to(path).as_posix()) for file in flat] + _series(
             [file for file in files if is_dicom(file)], path

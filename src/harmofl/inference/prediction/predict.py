@@ -107,9 +107,7 @@ def predict_files(
         said.append(
             f"{len(alike)} images have another's name; what is written for them keeps the suffix: {alike[0].name}"
         )
-    if others := passed_over(paths, inputs, out):
-        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
-        said.append(f"passed over: {len(others)} other files in the folders, {kinds}")
+    said += passed_over(paths, inputs, out)
     return Done(tuple(written), tuple(work.failed), tuple(said), work.count, time.perf_counter() - begin)
 
 
