@@ -143,6 +143,8 @@ def test_import_into_its_source(tmp_path):
     ("text", "message"),
     [
         ("site;file;split\na;p0.png;train\n", "must be separated by commas, got semicolons"),
+        ("site\tfile\tpatient ID\na\tp0.png\tz\n", "must be separated by commas, got tabs; save it again with commas"),
+        ('"site"|"file"\n"a"|"p0.png"\n', "must be separated by commas, got bars"),
         ("", "metadata.csv: must begin with the names of its columns, but is empty"),
         ("site,file\n", "metadata.csv: must have a row for each image, but has none"),
         ("site,file,File\na,p0.png,p\n", "column 'file' must be there once, got 2"),
@@ -155,6 +157,21 @@ def test_tables_as_people_save_them(tmp_path, text, message):
     write_masks(tmp_path, ("a",))
     (tmp_path / "metadata.csv").write_text(text)
     assert message in refused(tmp_path)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04binary", b"\xd0\xcf\x11\xe0\0\0", "file,site\n".encode("utf-16")])
+def test_a_spreadsheet_is_no_table(tmp_path, start):
+    write_masks(tmp_path, ("a",))
+    for name in ("metadata.csv", "x.xlsx"):
+        (tmp_path / name).write_bytes(start)
+    said = "must be a UTF-8 table with commas, but is no such text; save it as CSV with commas"
+    assert refused(tmp_path) == f"{tmp_path / 'metadata.csv'}: {said}"
+    with pytest.raises(DataError) as error:
+        import_federation(tmp_path / "x.xlsx", tmp_path / "new")
+    assert str(error.value) == f"{tmp_path / 'x.xlsx'}: {said}"
+    assert refused(tmp_path / "x.xlsx").endswith(
+        "it is a table of another kind; save it as CSV with commas, called .csv"
+    )
 
 
 def test_any_case_and_spaces_in_a_header(tmp_path):

@@ -5,7 +5,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from folders_on_disk import mask, photograph, refused, save, save_volume, texts, write_classes, write_masks
+from folders_on_disk import (
+    mask,
+    photograph,
+    refused,
+    save,
+    save_volume,
+    texts,
+    write_classes,
+    write_masks,
+    write_metadata,
+)
 
 from harmofl.data import open_federation
 from harmofl.data.checks.quick_checks import understood
@@ -274,6 +284,26 @@ def test_folders_that_systems_make_are_passed_over(tmp_path, name):
         save(tmp_path / place / name / "thumb.png", photograph(0))
     assert read_layout(tmp_path) == before
     assert not [text for text in texts(tmp_path, "warning") if name in text]
+
+
+@pytest.mark.parametrize("place", ["", "a/"])
+@pytest.mark.parametrize(
+    "name", ["metadata.csv.txt", "metadata(1).csv", "metadata - Copy.csv", "Metadata", "metadata.txt", "x.csv.txt"]
+)
+def test_tables_whose_names_are_nearly_right_are_told_of(tmp_path, name, place):
+    write_masks(tmp_path)
+    (tmp_path / place / name).write_text("file,patient\n")
+    (found,) = [text for text in texts(tmp_path, "warning") if "a table is metadata.csv" in text]
+    assert found.startswith(f"{place}{name}: is not used")
+
+
+def test_copies_of_the_table_that_is_read_are_told_of(tmp_path):
+    write_masks(tmp_path)
+    write_metadata(tmp_path, [{"site": s, "file": f"p{k}.png", "patient": f"z{k}"} for s in "ab" for k in range(6)])
+    for name in ("metadata(1).csv", "a/metadata.csv", "notes.csv"):
+        (tmp_path / name).write_text("file\n")
+    found = [text.split(":")[0] for text in texts(tmp_path, "warning") if "a table is metadata.csv" in text]
+    assert found == ["a/metadata.csv", "metadata(1).csv"]
 
 
 def test_bids_without_folders_of_modalities(tmp_path):

@@ -12,6 +12,8 @@ from harmofl.errors import DataError
 
 _EMPTY = frozenset(("", "nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat", "-nan"))
 """What programs write where there is no value."""
+_ZIP, _LOOKED_AT = b"PK\x03\x04", 4096
+"""What a spreadsheet's file begins with; others of its kind hold bytes of zero, as UTF-16 does."""
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -73,14 +75,22 @@ def read_table(path: Path) -> Table:
         reader = csv.reader(file)
         header = next(reader, [])
         columns = tuple(map(column_name, header))
-        _check_header(path, columns)
+        _check_header(path, header, columns)
         rows = tuple((reader.line_num, _row(path, reader.line_num, columns, values)) for values in reader if values)
         return Table(path, columns, rows)
+
+
+def _demand_text(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(_LOOKED_AT)
+    if start.startswith(_ZIP) or b"\0" in start:
+        raise DataError(f"{path}: must be a UTF-8 table with commas, but is no such text; save it as CSV with commas")
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[TextIO]:
     try:
+        _demand_text(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield file
     except FileNotFoundError:
@@ -91,12 +101,12 @@ def _reading(path: Path) -> Iterator[TextIO]:
         raise DataError(f"{path}: must be a table that can be read, but {error.strerror}; mend or remove it") from None
 
 
-def _check_header(path: Path, columns: Sequence[str]) -> None:
+def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     if not any(columns):
         raise DataError(f"{path}: must begin with the names of its columns, but is empty; fill it in or delete it")
     if len(columns) == 1:
         for separator, name in _OTHER_SEPARATORS.items():
-            if separator in columns[0]:
+            if separator in header[0]:
                 raise DataError(f"{path}: columns must be separated by commas, got {name}; save it again with commas")
     for column, count in Counter(columns).items():
         if column and count > 1:

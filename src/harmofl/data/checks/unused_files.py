@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from harmofl.data.checks.problem import Problem
@@ -13,11 +13,11 @@ from harmofl.data.layout.site_files import (
     SiteFiles,
     escaped,
     is_hidden,
+    is_table,
     stem_of,
     suffix_of,
 )
 
-_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")
 _CLOSED = "the folder may not be read; mend its permissions"
 _KIND = "this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
 _DICOM = "`data import` alone reads DICOM; import the folder, which checks it too"
@@ -40,17 +40,17 @@ def left_out(folder: Path, files: FederationFiles) -> Iterator[Problem]:
         files: what was read from it.
     """
     entered: set[str] = set()
-    plain = all(site.table == "" for site in files.sites)
+    tables = {site.table for site in files.sites}
     used: dict[Path, set[str]] = defaultdict(set)  # several sites may be in one folder
     for site in files.sites:
         used[site.folder] |= {path for record in site.records for path in (record.image, record.target)}
     for site in files.sites:
         if site.folder in used:
-            yield from _warnings(site.name, _unused(site, used.pop(site.folder), entered))
+            yield from _warnings(site.name, _unused(site, used.pop(site.folder), entered, folder))
     if folder not in (site.folder for site in files.sites):
         sites = frozenset(str(site.folder) for site in files.sites)
         found = _walk(folder, entered, passed=sites)
-        reasons = ((path, _reason(path, kind, plain=plain) or _place(path)) for path, kind in found)
+        reasons = ((path, _reason(path, kind, tables, root=True) or _place(path)) for path, kind in found)
         yield from _warnings("", reasons)
 
 
@@ -65,13 +65,13 @@ def _warnings(site: str, reasons: Iterable[tuple[str, str]]) -> Iterator[Problem
         yield Problem("warning", site, escaped(min(paths)), message, "files not used", len(paths))
 
 
-def _unused(site: SiteFiles, used: set[str], entered: set[str]) -> Reasons:
+def _unused(site: SiteFiles, used: set[str], entered: set[str], root: Path) -> Reasons:
     """Yield the site's files that are not used, each with the reason; what `site.unlisted` tells is left out."""
     used = used | set(site.unlisted)
     unlisted = {stem_of(image) for image in site.unlisted}
     for path, kind in _walk(site.folder, entered):
         is_mask = os.path.dirname(path) in site.masks  # noqa: PTH120  a Path for each of many files is slow
-        if reason := _reason(path, kind, plain=site.table == ""):
+        if reason := _reason(path, kind, {site.table}, root=site.folder == root):
             yield path, reason
         elif path in used or not _place(path) or (is_mask and stem_of(path) in unlisted):
             continue
@@ -81,16 +81,25 @@ def _unused(site: SiteFiles, used: set[str], entered: set[str]) -> Reasons:
             yield path, _MASK if is_mask else _PLACE
 
 
-def _reason(path: str, kind: str, *, plain: bool) -> str:
-    """Tell why the file could not be used wherever it was, or ""; in a plain folder no table is read."""
+def _reason(path: str, kind: str, tables: Set[str], *, root: bool) -> str:
+    """Tell why the file could not be used wherever it was, or ""; `tables` are those read, "" for none."""
     if kind:
         return kind
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
     if suffix in DICOM_SUFFIXES:
         return _DICOM
-    if plain and suffix in _TABLES:
+    if _is_unread_table(path.lower(), tables, root=root):
         return _TABLE
     return _KIND if suffix in OTHER_IMAGES else ""
+
+
+def _is_unread_table(path: str, tables: Set[str], *, root: bool) -> bool:
+    """Whether it is a table where none is read, or one called as metadata.csv is, beside it or elsewhere."""
+    name = os.path.basename(path)  # noqa: PTH119
+    meant = name.startswith("metadata") and not suffix_of(name)
+    if tables <= {""}:
+        return is_table(name) or meant
+    return meant and is_table(name) and "manifest.csv" not in tables and not (root and path == "metadata.csv")
 
 
 def _place(path: str) -> str:

@@ -11,6 +11,7 @@ from harmofl.data.layout.site_files import (
     Listing,
     SiteFiles,
     composed,
+    is_table,
     normal,
     site_name,
     subfolders,
@@ -67,7 +68,9 @@ def check_folder(folder: Path) -> None:
         what, fix = "there is no such folder", "check the path"
         if folder.exists():
             what, fix = "it is a file, not a folder", "give the folder that holds the sites"
-        raise DataError(f"{folder}: must be a folder of sites, but {what}; {fix}")
+            if is_table(folder.name):
+                what, fix = "it is a table of another kind", "save it as CSV with commas, called .csv"
+        raise DataError(f"{folder}: must be a folder of sites, or a table .csv, but {what}; {fix}")
 
 
 def _check_names(folder: Path, files: FederationFiles) -> None:

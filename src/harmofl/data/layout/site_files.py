@@ -19,6 +19,7 @@ OTHER_IMAGES = (
     *(".hdr", ".img", ".mha", ".mhd", ".mrxs", ".ndpi", ".nrrd", ".svs"),
 )
 """Suffixes of image files that are not read."""
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".xlsm", ".ods")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _OF_SYSTEMS = frozenset(
     ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information")
@@ -168,6 +169,11 @@ def entries(folder: Path) -> list[Path]:
         raise DataError(
             f"{escaped(folder)}: must be a folder that can be read ({reason}); mend its permissions"
         ) from None
+
+
+def is_table(name: str) -> bool:
+    """Tell whether a file is called as tables are, also as metadata.csv.txt, whose last suffix Windows hides."""
+    return name.lower().endswith(_TABLES) or ".csv" in name.lower()
 
 
 def is_hidden(name: str) -> bool:
