@@ -268,7 +268,7 @@ def test_unsupported_suffix(tmp_path):
     ("rows", "message"),
     [
         ([{"site": "z", "file": "p0.png"}], "metadata.csv:2: site must be a folder here (a, b), got 'z'"),
-        ([{"file": "p0.png"}], "got no such column"),
+        ([{"file": "p0.png"}], "got no such column; add a column site"),
         ([{"site": "a", "name": "p0.png"}], "column 'file' is missing; the columns are site, name"),
         ([{"site": "a", "file": "p0.png", "split": "dev"}], "split must be train, val or test, got 'dev'"),
         ([{"site": "a", "file": "p0.png", "group": ""}], "metadata.csv:2: group is empty"),
@@ -284,6 +284,15 @@ def test_metadata_must_be_text(tmp_path):
     write_masks(tmp_path)
     (tmp_path / "metadata.csv").write_bytes(b"site,file\na,\xff\xfe.png\n")
     assert "must be a UTF-8 table" in refused(tmp_path)
+
+
+def test_a_name_without_suffix_that_is_of_two_files(tmp_path):
+    write_masks(tmp_path, ("a",))
+    save(tmp_path / "a/images/p0.jpg", photograph(9))
+    write_metadata(tmp_path, [{"file": f"p{k}"} for k in range(6)])
+    assert refused(tmp_path) == (
+        "a/p0: metadata.csv must name one file, but there are images/p0.jpg and images/p0.png; add the suffix there"
+    )
 
 
 def test_metadata_names_a_missing_file(tmp_path):

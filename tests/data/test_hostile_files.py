@@ -169,9 +169,7 @@ def test_a_spreadsheet_is_no_table(tmp_path, start):
     with pytest.raises(DataError) as error:
         import_federation(tmp_path / "x.xlsx", tmp_path / "new")
     assert str(error.value) == f"{tmp_path / 'x.xlsx'}: {said}"
-    assert refused(tmp_path / "x.xlsx").endswith(
-        "it is a table of another kind; save it as CSV with commas, called .csv"
-    )
+    assert refused(tmp_path / "x.xlsx").endswith("is a table of another kind; save it as CSV with commas, called .csv")
 
 
 def test_any_case_and_spaces_in_a_header(tmp_path):

@@ -423,6 +423,34 @@ def test_metadata_with_folders_of_other_names(tmp_path):
     assert site.unlisted == ("Images/4.png", "Images/5.png")
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "{site}/images/p{k}.png",
+        "{SITE}\\images\\p{k}.png",
+        "./{site}/images/../images/p{k}.png",
+        "{root}/{site}/images/p{k}.png",
+        "images/p{k}",
+        "P{k}",
+        "{site}/images/p{k}",
+    ],
+)
+def test_files_of_metadata_from_the_root_absolute_or_without_suffix(tmp_path, file):
+    write_masks(tmp_path)
+    rows = [(site, file.format(site=site, SITE=site.upper(), root=tmp_path, k=k)) for site in "ab" for k in range(6)]
+    write_metadata(tmp_path, [{"site": s, "file": f, "patient": f"z{k // 2}"} for k, (s, f) in enumerate(rows)])
+    files = read_layout(tmp_path)
+    assert [[r.image for r in site.records] for site in files.sites] == 2 * [[f"images/p{k}.png" for k in range(6)]]
+    assert not texts(tmp_path, "error")
+
+
+def test_a_folder_called_as_its_site_is_meant_first(tmp_path):
+    write_classes(tmp_path, ("cat",))
+    rows = [{"site": "cat", "file": f"{c}/{c}{k}.png", "label": c} for c in ("cat", "dog") for k in range(6)]
+    write_metadata(tmp_path, rows)
+    assert [r.image for r in read_layout(tmp_path).sites[0].records] == [row["file"] for row in rows]
+
+
 def test_patients_in_a_table_tell_files_of_one_name_apart(tmp_path):
     write(tmp_path, "a/ill/case{k}.png", "a/well/case{k}.png")
     rows = [f"a,{kind}/case{k}.png,{kind}{k}" for kind in ("ill", "well") for k in range(6)]

@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harmofl.data.layout.declared import Declared
 from harmofl.data.layout.metadata import MetadataRow
@@ -70,7 +70,8 @@ def list_site(site: SiteFolder) -> SiteFiles:
         rows = tuple(MetadataRow(0, site.name, image, "", "", "") for image in every)
     else:
         listing = Listing(site.folder)
-        rows = tuple(_found(site, row, listing) for row in rows)
+        stems = grouped(every, _without_suffix)
+        rows = tuple(_found(site, row, listing, stems) for row in rows)
         _refuse_listed_masks(site, rows)
     if rows == () and site.rows is None:
         _refuse_folders(site)
@@ -100,13 +101,40 @@ def _refuse_folders(site: SiteFolder) -> None:
             )
 
 
-def _found(site: SiteFolder, row: MetadataRow, listing: Listing) -> MetadataRow:
-    """The row with its file as it is called on disk; it may be given relative to the folder of images."""
-    file = normal(row.file)
+def _without_suffix(image: str) -> str:
+    return folded(image.removesuffix(suffix_of(image)))
+
+
+def _found(site: SiteFolder, row: MetadataRow, listing: Listing, stems: Mapping[str, Sequence[str]]) -> MetadataRow:
+    """The row with its file as it is called on disk.
+
+    It may be given relative to the folder of images, and without the suffix, by which `stems` has the images.
+
+    Raises:
+        DataError: if several files differ from what the row names by their suffixes alone.
+    """
+    file = _in_site(site, row.file, listing)
     within = [place.images for place in site.places if meaning(posixpath.basename(place.images)).role == "images"]
     candidates = [file, *(f"{place}/{file}" for place in within if not file.startswith(f"{place}/"))]
     there = next(filter(None, map(listing.find, candidates)), "")
-    return replace(row, file=there or candidates[-1])
+    alike = next(filter(None, (stems.get(folded(one.replace("\\", "/"))) for one in candidates)), ())
+    if not there and len(alike) > 1:
+        raise DataError(
+            f"{site.name}/{row.file}: metadata.csv must name one file, but there are {' and '.join(alike[:2])}; "
+            "add the suffix there"
+        )
+    return replace(row, file=there or "".join(alike) or candidates[-1])
+
+
+def _in_site(site: SiteFolder, file: str, listing: Listing) -> str:
+    """A file relative to the site's folder, of one that may be given relative to the folder above it, or absolute."""
+    path = PurePosixPath(normal(file.replace("\\", "/")))
+    for folder in (site.folder.absolute(), site.folder.resolve()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    head, _, rest = path.as_posix().partition("/")
+    told = rest and folded(head) == folded(site.name) and not listing.find(head)
+    return rest if told else normal(file)
 
 
 def _refuse_listed_masks(site: SiteFolder, rows: Sequence[MetadataRow]) -> None:

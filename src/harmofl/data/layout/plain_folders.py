@@ -314,9 +314,7 @@ def _rows_by_site(
     rows = [replace(row, site=known.get(row.site) or known.get(folded(row.site), row.site)) for row in rows]
     for row in rows:
         if row.site not in names:
-            place, got = (
-                f"{root / 'metadata.csv'}:{row.line}",
-                repr(row.site) if row.site else "no such column",
-            )
-            raise DataError(f"{place}: site must be a folder here ({', '.join(names)}), got {got}; mend the row")
+            got, fix = (repr(row.site), "mend the row") if row.site else ("no such column", "add a column site")
+            place = f"{root / METADATA}:{row.line}"
+            raise DataError(f"{place}: site must be a folder here ({', '.join(names)}), got {got}; {fix}")
     return {name: tuple(row for row in rows if row.site == name) for name in names}
