@@ -284,6 +284,24 @@ def test_classes_of_photographs_and_of_series(tmp_path):
     assert names == ["case0.nii.gz", "case1_1.nii.gz", "case1_2.nii.gz", "case2.nii.gz"]
 
 
+def test_the_split_is_said_to_be_from_what_tells_the_patients(tmp_path):
+    root, said = hospital(tmp_path / "in", "seg"), []
+    for site in "ab":
+        scans.write_series(root / site / "images/case4", voxels(9), patient="other")
+        scans.write_segmentation(root / site / "masks/case4.dcm", labels())
+    for k, table in enumerate(("", "site,file\n", "site,file,Subject\n")):
+        if table:
+            end = ",p\n" if "Subject" in table else "\n"
+            rows = (f"{site},case{case}{end.replace('p', f'p{case}')}" for site in "ab" for case in range(5))
+            (root / "Metadata.csv").write_text(table + "".join(rows))
+        import_federation(root, tmp_path / f"fed{k}", told=said.append)
+    by = "split at random by patient from"
+    assert [line.rpartition(", ")[2] for line in said] == [
+        *2 * [f"{by} DICOM headers"],
+        f"{by} metadata.csv",
+    ]
+
+
 def test_metadata_names_files_or_folders(tmp_path):
     root = hospital(tmp_path / "in", "seg")
     rows = [

@@ -9,7 +9,9 @@ from pathlib import Path
 from harmofl.data.checks.problem import alike, refuse
 from harmofl.data.checks.quick_checks import understood
 from harmofl.data.checks.unused_files import left_out
-from harmofl.data.layout.image_table import Columns, unheeded
+from harmofl.data.csv_tables import read_table
+from harmofl.data.layout.image_table import Columns, read_rows, unheeded
+from harmofl.data.layout.metadata import PATIENT_COLUMNS, metadata_path
 from harmofl.data.layout.reader import read_layout, settle
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles, demand_free, escaped
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
@@ -78,6 +80,8 @@ def import_federation(
         readable, names = _readable(source, workshop / "converted", target, columns, progress, tell)
         files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
         files = replace(files, info=_named(files.info, classes))
+        if readable != source and not _tells_patients(source, columns or Columns()):
+            files = _by_headers(files)
         told(understood(files))
         found = checked_files(files, progress).problems
         refuse(found, told=tell)
@@ -156,6 +160,20 @@ def _readable(
         for line in without_dicom(source, copy / source.resolve().name, found, progress):
             tell(f"warning: {line}")
     return copy / source.resolve().name, columns
+
+
+def _tells_patients(source: Path, columns: Columns) -> bool:
+    """Whether a table of the user's says whose the images are, and not the headers of DICOM files alone."""
+    if source.is_file():
+        return any(row.patient for row in read_rows(source, columns))
+    table = metadata_path(source)
+    return table.is_file() and not {columns.patient, *PATIENT_COLUMNS}.isdisjoint(read_table(table).columns)
+
+
+def _by_headers(files: FederationFiles) -> FederationFiles:
+    """The federation, its split not said to be from a table that the conversion has written."""
+    splits = [site.split.replace(f"from {site.table}", "from DICOM headers") for site in files.sites]
+    return replace(files, sites=tuple(replace(one, split=s) for one, s in zip(files.sites, splits, strict=True)))
 
 
 def _write(files: FederationFiles, partial: Path, target: Path) -> None:

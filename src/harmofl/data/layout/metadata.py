@@ -45,6 +45,11 @@ class Metadata:
     unused: tuple[str, ...]
 
 
+def metadata_path(root: Path) -> Path:
+    """Where the table of a folder of sites is, or would be."""
+    return root / (Listing(root).find(FILE) or FILE)
+
+
 def read_metadata(root: Path, *, split_column: str | None = None, patient_column: str | None = None) -> Metadata | None:
     """Read `root/metadata.csv`, or return None if there is none.
 
@@ -56,7 +61,7 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
     Raises:
         DataError: if a column is missing or a value is not allowed, naming the line.
     """
-    path = root / (Listing(root).find(FILE) or FILE)
+    path = metadata_path(root)
     if path.is_dir():
         raise DataError(f"{path}: must be a table, but is a folder; rename it")
     if not path.is_file():

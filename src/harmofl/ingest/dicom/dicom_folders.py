@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from harmofl.data.csv_tables import read_table
 from harmofl.data.layout.listing import MASK_FOLDERS
-from harmofl.data.layout.metadata import PATIENT_COLUMNS
+from harmofl.data.layout.metadata import FILE, PATIENT_COLUMNS, metadata_path
 from harmofl.data.layout.site_files import files_below, is_dicom, owner_of, suffix_of
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_cases import DicomCase, Made, convert_series
@@ -48,15 +48,15 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
         ConfigError: if pydicom is not installed.
     """
     made = convert_series(_cases(source, found), target, progress)
-    converted = set(found)
+    converted, table = set(found), metadata_path(source)
     for path in files_below(source):
-        if path not in converted and path != source / "metadata.csv":
+        if path not in converted and path != table:
             name = path.relative_to(source)
             if (target / name).exists():
                 raise DataError(f"{name.as_posix()}: a DICOM beside it becomes a file of that name too; rename one")
             link(path, target / name)
-    if (source / "metadata.csv").is_file():
-        _rename(source / "metadata.csv", target / "metadata.csv", made)
+    if table.is_file():
+        _rename(table, target / FILE, made)
     else:
         _tell_patients(target, made)
     folders = {path.parent for path in found}
@@ -110,7 +110,7 @@ def _tell_patients(target: Path, made: Sequence[Made]) -> None:
     if not patients:
         return
     images = [path for path in files_below(target) if suffix_of(path.name) and _is_listed(target, path)]
-    with (target / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+    with (target / FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("site", "file", "patient"))
         for path in images:
