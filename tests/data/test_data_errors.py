@@ -177,9 +177,18 @@ def test_labels_that_are_not_those_of_a_model(tmp_path):
     )
     others = [line for line in told if line.startswith("error")]
     assert others[0] == (
-        "error: a/dog/dog0.png: label must be one of Cat, mouse, got 'dog' (6 images); rename its folder or the classes"
+        "error: a/dog/dog0.png: label must be one of Cat, mouse, got 'dog' (6 images); rename its folder or the "
+        "classes, or take it out of the folder"
     )
     assert len(others) == 3
+
+
+@pytest.mark.parametrize(("wanted", "got"), [("catanddog", "cat and dog"), ("Cat anddog", "cat and Dog "), ("7", "07")])
+def test_a_label_that_is_a_models_but_for_spaces_or_zeros(tmp_path, wanted, got):
+    write_classes(tmp_path, ("a",))
+    (tmp_path / "a/cat").rename(tmp_path / "a" / got)
+    message = refused(tmp_path, expected=("classification", (wanted, "dog")))
+    assert message.endswith(f"got {got!r} (6 images); rename its folder to {wanted}")
 
 
 def test_sites_without_images_that_are_seen(tmp_path):

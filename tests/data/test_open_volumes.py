@@ -1,4 +1,5 @@
 import gzip
+import re
 
 import nibabel
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from folders_on_disk import save_volume, write_tree
 
 from harmofl.data import open_federation
-from harmofl.data.decoding.images import read_header
+from harmofl.data.decoding.images import read_header, read_image, read_mask
 from harmofl.data.decoding.volumes import CLIP_QUANTILE, neighbourhoods, read_label_volume, read_volume
 from harmofl.data.manifest import Record, write_manifest
 from harmofl.errors import DataError
@@ -209,6 +210,23 @@ def test_both_versions_of_nifti(tmp_path, second, name):
     if name.lower().endswith("gz"):
         (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
     np.testing.assert_array_equal(read_volume(tmp_path / name), expected(0))
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize(
+    ("name", "saved", "message"),
+    [
+        ("x.nii.gz", "x.nii", "a .nii.gz must be compressed, but this one is not compressed; rename it to .nii"),
+        ("x.nii", "x.nii.gz", "a .nii must not be compressed, but this one is compressed; rename it to .nii.gz"),
+    ],
+)
+def test_a_suffix_that_says_wrongly_whether_a_volume_is_compressed(tmp_path, second, name, saved, message):
+    kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+    nibabel.save(kind(np.ones((4, 5, 3), np.int16), np.eye(4)), tmp_path / saved)
+    (tmp_path / saved).rename(tmp_path / name)
+    for read in (read_header, read_image, read_mask):
+        with pytest.raises(DataError, match=re.escape(message)):
+            read(tmp_path / name)
 
 
 def test_single_slices_with_two_axes(tmp_path):

@@ -195,6 +195,16 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, next(tmp_path_factory.getbasetemp().glob("run*/run"))
 
 
+def test_a_volume_of_nifti_2_is_predicted_without_a_word_from_its_decoder(
+    volumes: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stored = nibabel.load(volumes[0] / "A" / "images" / "case0.nii.gz")
+    nibabel.save(nibabel.Nifti2Image(np.asarray(stored.dataobj), stored.affine), tmp_path / "two.nii")
+    predict_files(trained(volumes[1]), [tmp_path / "two.nii"], tmp_path / "out")
+    assert capfd.readouterr().err == ""
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "out" / "two.nii.gz").affine, stored.affine)
+
+
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "ILA"])
 def test_a_nifti_mask_lies_on_its_volume_however_that_is_stored(
     volumes: tuple[Path, Path], tmp_path: Path, axes: str

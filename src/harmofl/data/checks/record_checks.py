@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from harmofl.data.checks.problem import Problem
-from harmofl.data.layout.site_files import FederationFiles, SiteFiles, owner_of, stem_of
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles, folded, owner_of, stem_of
 from harmofl.data.manifest import SPLITS, FederationInfo
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
@@ -74,16 +74,16 @@ def names_alike(files: FederationFiles) -> Iterator[Problem]:
 def _alike(site: str, what: str, names: set[str]) -> Iterator[Problem]:
     by_sound: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
-        by_sound[_sound(name)].append(name)
+        by_sound[sound(name)].append(name)
     if twice := [alike for alike in by_sound.values() if len(alike) > 1]:
         first = " and ".join(map(repr, twice[0][:3]))
         message = f"{what} {first} are told apart; if they are one, write them alike"
         yield Problem("warning", site, "", message, f"{what} of names that are alike", len(twice))
 
 
-def _sound(name: str) -> str:
+def sound(name: str) -> str:
     """What is left of a name without case, spaces, and what a spreadsheet does to a number."""
-    plain = "".join(name.casefold().split())
+    plain = "".join(folded(name).split())
     number = _NUMBER.fullmatch(plain)
     return number[1] if number else plain
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harmofl.data.checks.problem import Problem
+from harmofl.data.checks.record_checks import sound
 from harmofl.data.layout.site_files import SiteFiles, folded, image_files, is_file, stem_of, suffix_of
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.values import named
@@ -107,9 +108,10 @@ def _missing_mask(site: SiteFiles, record: Record) -> str:
 def _unknown_labels(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
     counts = Counter(record.target for record in site.records if record.target not in info.classes)
     first = {record.target: record.image for record in reversed(site.records)}
-    meant = {folded(name): name for name in info.classes}
+    meant = {sound(name): name for name in info.classes} | {folded(name): name for name in info.classes}
     for label, count in counts.items():
-        fix = "rename its folder" if not site.table else "mend its row"
-        fix += f" to {meant[folded(label)]}" if folded(label) in meant else " or the classes"
+        fix, other = ("mend its row", "delete it") if site.table else ("rename its folder", "take it out of the folder")
+        name = meant.get(folded(label)) or meant.get(sound(label))
+        fix += f" to {name}" if name else f" or the classes, or {other}"
         message = f"label must be one of {', '.join(info.classes)}, got {label!r} ({count} images); {fix}"
         yield Problem("error", site.name, first[label], message, "unknown label", count)

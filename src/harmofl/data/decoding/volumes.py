@@ -20,6 +20,9 @@ _LOW_QUANTILE = 0.01
 _PADDING = 20  # times as far from the other values as these are apart
 _ROUNDING = 1e-3  # of labels that are stored with a scale factor
 _APART = 0.1  # of a voxel: how far a mask may be from its image
+_HEADERS = {1: 348, 2: 540}
+"""Bytes of a header, by the version of NIfTI."""
+_GZIP = b"\x1f\x8b"
 _NAMED = {"c": "complex numbers", "V": "colours"}
 
 
@@ -145,6 +148,7 @@ def nibabel() -> Any:
 
 def _load(path: Path, *, whole: bool = False) -> Any:
     """Open a volume of 3 axes; `whole` reads a compressed file to its end, where its checksum is."""
+    _check_compression(path)
     nib = nibabel()
     image = _decompressed(path) if whole and path.name.lower().endswith(".gz") else nib.load(path)
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
@@ -172,6 +176,23 @@ def _stored_axes(image: Any) -> np.ndarray:
     return np.argsort(nibabel().orientations.io_orientation(image.affine)[:, 0])
 
 
+def _check_compression(path: Path) -> None:
+    """Refuse a volume whose suffix says that it is compressed and that is not, or the other way round."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    packed = path.name.lower().endswith(".gz")
+    if packed and _version(start):
+        raise DataError("a .nii.gz must be compressed, but this one is not compressed; rename it to .nii")
+    if not packed and start.startswith(_GZIP):
+        raise DataError("a .nii must not be compressed, but this one is compressed; rename it to .nii.gz")
+
+
+def _version(content: bytes) -> int:
+    """1 or 2 if it begins as NIfTI does, with its header's size in either order of bytes, else 0."""
+    sizes = (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
+    return next((version for version, size in _HEADERS.items() if size in sizes), 0)
+
+
 def _decompressed(path: Path) -> Any:
     try:
         content = gzip.decompress(path.read_bytes())
@@ -179,8 +200,7 @@ def _decompressed(path: Path) -> Any:
         what = "" if "gzipped file" in str(error) else "checksum: "
         raise DataError(f"cannot be read ({what}{error}); restore it or leave it out") from None
     nib = nibabel()
-    second = any(int.from_bytes(content[:4], order) == nib.Nifti2Header.sizeof_hdr for order in ("little", "big"))
-    return (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content)
+    return (nib.Nifti2Image if _version(content) == 2 else nib.Nifti1Image).from_bytes(content)
 
 
 def _voxels(path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.data.decoding.images import read_image, resize, with_channels
+from harmofl.data.decoding.images import quiet, read_image, resize, with_channels
 from harmofl.data.decoding.volumes import neighbourhoods, nibabel
 from harmofl.errors import DataError
 from harmofl.inference.prediction.inputs import Input
@@ -62,7 +62,9 @@ def read_prepared(one: Input, levels: Levels = "rounded") -> Picture:
         return _read_series(one, levels)
     path = one.files[0]
     if one.kind == "volume":
-        return Picture(read_image(path, levels), volume=True, stored=nibabel().load(path))
+        planes = read_image(path, levels)
+        with quiet():
+            return Picture(planes, volume=True, stored=nibabel().load(path))
     return Picture(_dicom_photograph(path) if path.suffix.lower() not in _FLAT else read_image(path))
 
 
