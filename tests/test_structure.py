@@ -95,6 +95,16 @@ def test_methods_know_neither_data_nor_flower() -> None:
     assert not {name: modules for name, modules in knowing.items() if modules}
 
 
+def test_rich_takes_no_name_for_a_colour() -> None:
+    """What is put together of names is printed without markup, or the names are escaped."""
+    for path in SOURCE.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "print":
+                plain = any(key.arg == "markup" for key in call.keywords)
+                made = [one for one in call.args if isinstance(one, ast.JoinedStr)]
+                assert plain or not made, f"{path}:{call.lineno}"
+
+
 def test_one_folder_knows_flower() -> None:
     knowing = {path.relative_to(SOURCE).parent for path in SOURCE.rglob("*.py") if "flwr" in roots(path)}
     assert knowing == {Path("backends/flower")}

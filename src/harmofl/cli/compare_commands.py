@@ -148,7 +148,7 @@ def sweep(
         variant.label: [found.get(v.label) for v in line] for variant, line in zip(variants, lines, strict=True)
     }
     paths = write_sweep(by_method, key, values, comparison, folder)
-    Console().print(f"picture {paths[1]}", soft_wrap=True)
+    print(f"picture {paths[1]}")
     _end(comparison)
 
 
@@ -186,7 +186,7 @@ def search(
         changes = ", ".join(f"{key}={value:g}" for key, value in best.changes.items()) or "nothing changed"
         table.add_row(escape(label), f"{tried[0].score:.3f}", f"{best.score:.3f}", escape(changes))
     Console().print(table)
-    Console().print(f"tuned {folder / 'tuned.toml'}", soft_wrap=True)
+    print(f"tuned {folder / 'tuned.toml'}")
 
 
 def _experiment(
@@ -231,8 +231,8 @@ def _carry_out(chosen: "Study") -> "Comparison":
     with interruptible(_again):
         comparison = carry_out_study(chosen, say)
     _show(comparison)
-    Console().print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}", soft_wrap=True)
-    Console().print(f"report {chosen.out / 'report.html'}", soft_wrap=True)
+    print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}")
+    print(f"report {chosen.out / 'report.html'}")
     return comparison
 
 
@@ -260,9 +260,9 @@ def _show(comparison: "Comparison") -> None:
         kept = summed
     else:
         kept = [k for k in summed if not names[k].startswith(("std", "validation")) and not names[k].endswith("unseen")]
-    table = Table(title=comparison.title)
+    table = Table(title=escape(comparison.title))
     for index in kept:
-        table.add_column(names[index], justify="right" if index else "left", no_wrap=index > 0)
+        table.add_column(escape(names[index]), justify="right" if index else "left", no_wrap=index > 0)
     for row in rows(comparison):
         texts = [(escape(row[index].text), row[index].best) for index in kept]
         table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))

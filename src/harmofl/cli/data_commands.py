@@ -50,7 +50,7 @@ def synth(
             seed=seed,
             progress=lambda done, total: progress("", done, total),
         )
-    Console().print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {to}`", soft_wrap=True)
+    print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {to}`")
 
 
 @data_app.command()
@@ -167,7 +167,7 @@ def import_(
             warned=said.append,
             told=say,
         )
-    Console().print(f"{to}: {info.task}, classes {', '.join(info.classes)}", soft_wrap=True)
+    print(f"{to}: {info.task}, classes {', '.join(info.classes)}")
 
 
 @contextmanager

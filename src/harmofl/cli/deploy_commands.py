@@ -42,10 +42,10 @@ def init(
     made = create(
         out, experiment, site, address, listen=listen, min_sites=min_sites, deadline_s=deadline, insecure=insecure
     )
-    plain, console = " --insecure" if insecure else "", Console()
-    console.print(f"server  harmofl deploy serve {made[0]}{plain}", soft_wrap=True, highlight=False)
+    plain = " --insecure" if insecure else ""
+    print(f"server  harmofl deploy serve {made[0]}{plain}")
     for folder in made[1:]:
-        console.print(f"site    harmofl deploy join {folder} --data IMAGES{plain}", soft_wrap=True, highlight=False)
+        print(f"site    harmofl deploy join {folder} --data IMAGES{plain}")
 
 
 @deploy_app.command()
@@ -69,7 +69,7 @@ def serve(
         result = run_server(folder, insecure)
     console = Console()
     console.print(result_table([result]))
-    console.print(f"run folder {folder / 'run'}", soft_wrap=True)
+    console.print(f"run folder {folder / 'run'}", soft_wrap=True, markup=False)
 
 
 @deploy_app.command()

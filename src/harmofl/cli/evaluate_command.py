@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harmofl.cli.options import bar, check_model, say
@@ -68,7 +69,7 @@ def evaluate(
     table = Table("site", "images", "trained", trained.metric, "95 % interval")
     for one in found:
         value, between = f"{one.scores[trained.metric]:.3f}", _between(*one.intervals[trained.metric])
-        table.add_row(one.site, str(one.images), "yes" if one.trained else "no", value, between)
+        table.add_row(escape(one.site), str(one.images), "yes" if one.trained else "no", value, between)
     console.print(table)
     for line in dict.fromkeys(line for one in found for line in (*one.said, *unlike[one.site])):
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harmofl.cli.options import bar, check_model
@@ -44,7 +45,7 @@ def export(
     table = Table("file", "MB", "largest difference to torch")
     for one in files:
         difference = "" if one.difference is None else f"{one.difference:.1e}"
-        table.add_row(str(one.path), f"{one.size / 1e6:.2f}", difference)
+        table.add_row(escape(str(one.path)), f"{one.size / 1e6:.2f}", difference)
     console.print(table)
     for one in files:
         if one.path.name in OPEN:

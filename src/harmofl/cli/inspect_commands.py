@@ -174,9 +174,9 @@ def show(
             folder, size=parse_size(size) if size else None, seed=seed, progress=progress, told=say, training=False
         )
     rows = describe(federation)
-    table = Table(title=f"{federation.info.name}: {federation.info.task}")
+    table = Table(title=escape(f"{federation.info.name}: {federation.info.task}"))
     for column in rows[0]:
-        table.add_column(column)
+        table.add_column(escape(column))
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
     Console().print(table)
@@ -184,4 +184,4 @@ def show(
         from harmofl.report.sheet import write_sheet
 
         write_sheet(federation, picture)
-        Console().print(f"picture {picture}", soft_wrap=True)
+        print(f"picture {picture}")

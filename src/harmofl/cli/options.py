@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from harmofl.errors import ConfigError
 
@@ -120,4 +121,4 @@ class bar:  # noqa: N801
         self._at_work.__exit__(None, None, None)
 
     def _tell(self, label: str, done: int, total: int) -> None:
-        self._progress.update(self._task, description=f"{self._title} {label}", completed=done, total=total)
+        self._progress.update(self._task, description=f"{self._title} {escape(label)}", completed=done, total=total)

@@ -91,7 +91,7 @@ def run(
     report = write_report([folder], folder / "report.html")
     console = Console()
     console.print(result_table([result]))
-    console.print(f"run folder {folder}, report {report}", soft_wrap=True)
+    console.print(f"run folder {folder}, report {report}", soft_wrap=True, markup=False)
     print_cost(folder, console)
 
 
@@ -207,7 +207,7 @@ def report(
     """
     from harmofl.report import write_report
 
-    Console().print(f"report {write_report(runs, out)}", soft_wrap=True)
+    print(f"report {write_report(runs, out)}")
 
 
 def watch(

@@ -28,7 +28,7 @@ def methods() -> None:
             for key, field in known.hyperparameters.items()
             if name == "fedavg" or key not in common or field.default != common[key].default
         ]
-        table.add_row(name, escape(known.about), ", ".join(own))
+        table.add_row(name, escape(known.about), escape(", ".join(own)))
     Console().print(table)
     Console().print("Every method has fedavg's hyperparameters too; shown are those with another default, and its own.")
 
@@ -62,7 +62,7 @@ def config(
     print(configuration.to_toml(chosen, {}))
     folder, told = chosen.data.folder, Console(stderr=True)
     if folder.exists():
-        told.print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True)
+        told.print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True, markup=False)
     else:
         source = f"; download {chosen.data.source}" if chosen.data.source else ""
         told.print(f"images: {folder} is not there{source}", soft_wrap=True, highlight=False, markup=False)

@@ -36,12 +36,12 @@ class Terminal(Watch):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[said]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
@@ -80,6 +80,7 @@ class Terminal(Watch):
             f"{name}: {len(setup.federation.sites)} sites, {rounds}, {experiment.network.name} "
             f"({experiment.network.norm}), {_threads(experiment)}",
             soft_wrap=True,
+            markup=False,
         )
         for line in setup.remarks():
             self.told(f"warning: {line}")
@@ -103,7 +104,7 @@ class Terminal(Watch):
             self._said = f"validation {self._metric} {summary.mean:.3f}, worst {worst}"
             self._progress.update(self._bar, said=self._said)
         if not self.console.is_terminal and record.round % max(1, self._rounds // 10) == 0:
-            self.console.print(f"round {record.round}/{self._rounds}: {self._said}", soft_wrap=True)
+            self.console.print(f"round {record.round}/{self._rounds}: {self._said}", soft_wrap=True, markup=False)
 
 
 def _threads(experiment: Experiment) -> str:
@@ -116,10 +117,10 @@ def _threads(experiment: Experiment) -> str:
 def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
     """Test scores: a row a site, a column a run."""
     metric, sites = results[0]["main_metric"], list(results[0]["test"])
-    table = Table(title=f"test {metric} of the model with the best mean validation score")
+    table = Table(title=f"test {escape(metric)} of the model with the best mean validation score")
     table.add_column("site")
     for result in results:
-        table.add_column(result["method"], justify="right")
+        table.add_column(escape(result["method"]), justify="right")
     for site in sites:
         table.add_row(escape(site), *(_number(result["test"][site][metric]) for result in results))
     table.add_section()
@@ -143,6 +144,7 @@ def print_cost(folder: Path, console: Console) -> None:
             f"{told(read_diagnostics(path))}; `harmofl diagnostics {folder}` shows them",
             soft_wrap=True,
             highlight=False,
+            markup=False,
         )
 
 
