@@ -103,6 +103,27 @@ def test_copies_on_both_sides_of_a_split_by_folders(tmp_path):
     )
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_square_images_that_a_viewer_turns_are_told_of_where_there_are_masks(tmp_path, suffix, training):
+    write_masks(tmp_path / "m")
+    write_classes(tmp_path / "c")
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    for path in sorted(tmp_path.glob("m/a/images/*"))[2:] + sorted(tmp_path.glob("c/a/cat/*")):
+        with Image.open(path) as image:
+            image.load()
+        path.unlink()
+        image.save(path.with_suffix(suffix), exif=upside_down)
+    told = []
+    open_federation(tmp_path / "m", told=told.append, training=training)
+    open_federation(tmp_path / "c", told=told.append, training=training)
+    assert [line for line in told if "EXIF" in line] == [
+        f"warning: a/images/p2{suffix}: 4 of 6 images looked at ask to be shown turned (EXIF), but are used as stored, "
+        "as masks are; turn the pixels if masks do not fit"
+    ]
+
+
 def problems(count, message, kind="k", site="a"):
     return [Problem("error", site, f"images/p{k}.png", message.format(k=k, n=k + 2), kind) for k in range(count)]
 

@@ -19,6 +19,7 @@ from harmofl.types import Tell
 MOST_LINES = 10
 """So many warnings are printed when a command starts."""
 _NAMED, _LOOKED_AT = 8, 30
+TURNED = "ask to be shown turned (EXIF), but are used as stored, as masks are; turn the pixels if masks do not fit"
 
 
 def quick_problems(files: FederationFiles, folder: Path, *, training: bool = True) -> Iterator[Problem]:
@@ -29,6 +30,8 @@ def quick_problems(files: FederationFiles, folder: Path, *, training: bool = Tru
     for site in files.sites:
         yield from (problem for problem in structure_problems(site, files.info) if problem.severity == "warning")
         yield from record_oddities(site, files.info)
+        if files.info.task == "segmentation":
+            yield from _turned(site)
         if training:
             yield from few_patients(site)
             yield from _copies_by_name(site)
@@ -37,6 +40,15 @@ def quick_problems(files: FederationFiles, folder: Path, *, training: bool = Tru
         yield from names_alike(files)
     if folder.is_dir():
         yield from left_out(folder, files)
+
+
+def _turned(site: SiteFiles) -> Iterator[Problem]:
+    """Yield a warning if some images have an orientation tag: their masks may have been drawn on them upright."""
+    headers = _headers(site)
+    turned = [image for image, header in headers if header.orientation != 1]
+    if turned:
+        message = f"{len(turned)} of {len(headers)} images looked at {TURNED}"
+        yield Problem("warning", site.name, turned[0], message, "turned by EXIF", len(turned))
 
 
 def _copies_by_name(site: SiteFiles) -> Iterator[Problem]:
@@ -97,7 +109,7 @@ def _images(files: FederationFiles) -> str:
     """How many images there are, of which size and kind, from the headers of some of every site."""
     names = [record.image for site in files.sites for record in site.records]
     volumes = sum(map(is_volume, names))
-    headers = [header for site in files.sites for header in _headers(site)]
+    headers = [header for site in files.sites for _, header in _headers(site)]
     sizes = sorted({header.size for header in headers}, key=lambda size: (size[0] * size[1], size))
     kinds = [kind for kind, _ in Counter(header.kind for header in headers).most_common()]
     counts = [_counted(len(names) - volumes, "image")] if volumes < len(names) or not names else []
@@ -112,13 +124,15 @@ def _range(sizes: Sequence[tuple[int, int]]) -> str:
     return " to ".join(dict.fromkeys(map(_text, (*sizes[:1], *sizes[-1:]))))
 
 
-def _headers(site: SiteFiles) -> Iterator[Header]:
-    step = max(1, len(site.records) // _LOOKED_AT)
+def _headers(site: SiteFiles) -> list[tuple[str, Header]]:
+    """Of some of a site's images, each with what its file says of itself."""
+    found, step = [], max(1, len(site.records) // _LOOKED_AT)
     for record in site.records[::step]:
         try:
-            yield read_header(site.folder / record.image, turned=False)
+            found.append((record.image, read_header(site.folder / record.image, turned=False)))
         except DataError:
             continue  # reported when it is decoded
+    return found
 
 
 def _text(size: tuple[int, int]) -> str:

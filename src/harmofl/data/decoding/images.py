@@ -27,7 +27,7 @@ def read_header(path: Path, *, turned: bool = True) -> Header:
 
     Args:
         path: the file.
-        turned: whether to look for an orientation too; a PNG without one is decoded for that.
+        turned: whether to look for an orientation in any case; a PNG that has none in front is decoded for that.
 
     Raises:
         DataError: if the file is missing or not an image.

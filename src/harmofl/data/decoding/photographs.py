@@ -37,8 +37,13 @@ def read_photograph_header(path: Path, *, turned: bool = True) -> Header:
                 colour=mode not in ("1", "L", "LA", "La", "I;16", "I"),
                 kind=f"{_MODES.get(mode, mode)}, {16 if _deep(image, start) else 8} bit",
                 alpha=mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
-                orientation=image.getexif().get(_ORIENTATION, 1) if turned else 1,
+                orientation=image.getexif().get(_ORIENTATION, 1) if turned or not _decodes(image) else 1,
             )
+
+
+def _decodes(image: Image.Image) -> bool:
+    """Whether to look for an orientation is to decode the image: a PNG's may stand after its pixels."""
+    return image.format == "PNG" and "exif" not in image.info
 
 
 def read_stored(source: Path | BinaryIO) -> Stored:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harmofl.data.checks.problem import Problem
+from harmofl.data.checks.quick_checks import TURNED
 from harmofl.ingest.inspection.seen import CONTRAST, Inspected
 
 _BITS_12, _FULL_16 = 4095, 65535
@@ -35,8 +36,7 @@ def _channels(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     alpha = [one for one in seen if one.alpha]
     yield from _warn(site, alpha, len(seen), "have an alpha channel, which is dropped", "alpha channel")
     turned = [one for one in seen if one.turned]
-    message = "ask to be shown turned (EXIF), but are used as stored, as masks are; turn the pixels if masks do not fit"
-    yield from _warn(site, turned, len(seen), message, "turned by EXIF")
+    yield from _warn(site, turned, len(seen), TURNED, "turned by EXIF")
     kinds = Counter(one.kind for one in seen if not one.geometry)
     if len(kinds) > 1:
         rare = kinds.most_common()[-1][0]
