@@ -75,6 +75,23 @@ def test_copies_across_splits_and_sites(tmp_path):
     assert expected in texts(tmp_path, "warning")
 
 
+def test_copies_on_equal_sides_at_two_sites_and_in_two_classes(tmp_path):
+    disk.write_classes(tmp_path)
+    rows = [
+        {"site": site, "file": f"{kind}/{kind}{i}.png", "split": disk.SPLIT_OF[i]}
+        for site in "ab"
+        for kind in ("cat", "dog")
+        for i in range(6)
+    ]
+    disk.write_metadata(tmp_path, rows)
+    save(tmp_path / "b/cat/cat1.png", disk.photograph(0))
+    save(tmp_path / "a/dog/dog2.png", disk.photograph(2))
+    assert [text for text in texts(tmp_path, "warning") if "copy" in text] == [
+        "b/cat/cat1.png: is in train and a copy of a/cat/cat0.png in train; remove one of them",
+        "a/dog/dog2.png: is of class dog and a copy of a/cat/cat2.png of class cat; keep the right one",
+    ]
+
+
 def test_copies_within_a_split_are_fine(tmp_path):
     write_tree(tmp_path)
     save(tmp_path / "a/images/p1.png", disk.photograph(0))

@@ -1,6 +1,7 @@
 """The line that says what was understood of a folder, and the warnings that come with it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,33 @@ def test_copies_on_both_sides_of_a_split_by_folders(tmp_path):
         f"warning: {tmp_path.name}/test/cat/cat0.png: is the same file as train/cat/cat0.png, on another side of the "
         "split (6 of 8 names looked at); keep one of them"
     )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_hospital_that_is_two_sites(tmp_path, training):
+    write_masks(tmp_path, ("rome", "oslo"), images=40)
+    shutil.copytree(tmp_path / "rome", tmp_path / "rome (copy)")
+    for k in range(0, 40, 4):
+        save(tmp_path / f"rome (copy)/images/p{k}.png", photograph(1000 + k))
+    kept = sum(int(name[1:]) % 4 > 0 for name in sorted(f"p{k}" for k in range(40))[::2])
+    told = []
+    open_federation(tmp_path, told=told.append, training=training)
+    assert [line for line in told if "same file" in line] == [
+        "warning: rome/images/p10.png: is the same file as rome (copy)/images/p10.png, at another site "
+        f"({kept} of 20 names looked at); keep one of them"
+    ]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_image_in_two_classes(tmp_path, training):
+    write_classes(tmp_path)
+    shutil.copyfile(tmp_path / "a/cat/cat1.png", tmp_path / "a/dog/cat1.png")
+    told = []
+    open_federation(tmp_path, told=told.append, training=training)
+    assert [line for line in told if "class (" in line] == [
+        "warning: a/cat/cat1.png: is the same file as dog/cat1.png, in another class (1 of 1 names looked at); "
+        "keep one of them"
+    ]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,10 +1,10 @@
 """What a command says of a folder before it works on it: what it understood, and the warnings that cost no decoding."""
 
-import filecmp
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harmofl.data.checks.named_copies import copies_by_name
 from harmofl.data.checks.problem import Problem, alike
 from harmofl.data.checks.record_checks import few_patients, names_alike, record_oddities, shared_patients
 from harmofl.data.checks.structure import reading_problems, structure_problems
@@ -34,7 +34,7 @@ def quick_problems(files: FederationFiles, folder: Path, *, training: bool = Tru
             yield from _turned(site)
         if training:
             yield from few_patients(site)
-            yield from _copies_by_name(site)
+    yield from copies_by_name(files, training=training)
     if training:
         yield from shared_patients(files)
         yield from names_alike(files)
@@ -49,27 +49,6 @@ def _turned(site: SiteFiles) -> Iterator[Problem]:
     if turned:
         message = f"{len(turned)} of {len(headers)} images looked at {TURNED}"
         yield Problem("warning", site.name, turned[0], message, "turned by EXIF", len(turned))
-
-
-def _copies_by_name(site: SiteFiles) -> Iterator[Problem]:
-    """Yield a warning if files of one name on two sides of the split are the same, from some of them."""
-    names: dict[str, dict[str, str]] = defaultdict(dict)
-    for record in site.records:
-        names[Path(record.image).name].setdefault(record.split, record.image)
-    shared = [list(places.values())[:2] for places in names.values() if len(places) > 1]
-    same = [pair for pair in shared[:_LOOKED_AT] if _equal(*(site.folder / image for image in pair))]
-    if same:
-        one, other = same[0]
-        of = f"{len(same)} of {min(len(shared), _LOOKED_AT)}"
-        message = f"is the same file as {other}, on another side of the split ({of} names looked at); keep one of them"
-        yield Problem("warning", site.name, one, message, "a copy on another side", len(same))
-
-
-def _equal(one: Path, other: Path) -> bool:
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False  # reported when it is decoded
 
 
 def tell_warnings(lines: Sequence[str], folder: Path, tell: Tell) -> None:

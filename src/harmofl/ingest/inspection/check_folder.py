@@ -101,7 +101,7 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
         problems += [*few_patients(site), *record_oddities(site, files.info)]
         seen += inspected
         looks.append((site, inspected, sums))
-    problems += copies(seen)
+    problems += copies(seen, files.info.task)
     problems += near_copies(seen)
     problems += shared_patients(files)
     problems += names_alike(files)

@@ -1,4 +1,4 @@
-"""The same image, or nearly the same, in more than one split: a model would be tested on what it has seen."""
+"""The same image in two splits, so that a model is tested on what it has seen, at two sites or in two classes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from harmofl.data.checks.problem import Problem
 from harmofl.data.manifest import SPLITS
 from harmofl.ingest.inspection.seen import THUMB, Inspected
+from harmofl.types import Task
 
 ALIKE = 0.985
 """Correlation of two 16 x 16 pictures from which on two images count as nearly the same."""
@@ -16,8 +17,8 @@ _BANDS, _BAND_BITS = 4, 16  # two hashes that differ in 3 bits agree in one of 4
 _CHUNK = 2048
 
 
-def copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
-    """Yield a warning for every image file whose bytes are in more than one split, over all sites."""
+def copies(seen: Sequence[Inspected], task: Task) -> Iterator[Problem]:
+    """Yield a warning for every image file that is in another split, at another site or in another class as well."""
     by_digest: dict[str, list[Inspected]] = defaultdict(list)
     for one in seen:
         by_digest[one.digest].append(one)
@@ -26,6 +27,12 @@ def copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
         for one in group:
             if one.record.split != first.record.split:
                 yield _problem(one, first, "a copy of", "a copy on another side")
+            elif one.site != first.site:
+                yield _problem(one, first, "a copy of", "a copy at another site")
+            elif task == "classification" and one.record.target != first.record.target:
+                label, other = one.record.target, first.record.target
+                message = f"is of class {label} and a copy of {_place(first)} of class {other}; keep the right one"
+                yield Problem("warning", one.site, one.record.image, message, "a copy in another class")
 
 
 def near_copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
@@ -71,7 +78,11 @@ def _alike(seen: Sequence[Inspected], pictures: np.ndarray, group: np.ndarray) -
                 yield one, other
 
 
+def _place(one: Inspected) -> str:
+    return f"{one.site}/{one.record.image}"
+
+
 def _problem(one: Inspected, first: Inspected, what: str, kind: str) -> Problem:
-    where = f"{first.site}/{first.record.image} in {first.record.split}"
+    where = f"{_place(first)} in {first.record.split}"
     message = f"is in {one.record.split} and {what} {where}; remove one of them"
     return Problem("warning", one.site, one.record.image, message, kind)

@@ -1,0 +1,76 @@
+"""Copies that their names betray: files of one name, some of which are compared byte by byte and none decoded."""
+
+import filecmp
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import TypeVar
+
+from harmofl.data.checks.problem import Problem
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles
+from harmofl.data.manifest import Record
+
+_Named = TypeVar("_Named")
+_LOOKED_AT = 30
+"""So many names of a site, or of two sites, are looked at."""
+
+
+def copies_by_name(files: FederationFiles, *, training: bool) -> Iterator[Problem]:
+    """Yield a warning where files of one name are the same: in two classes, at two sites, or on two sides of the split.
+
+    Args:
+        files: the federation.
+        training: whether the split matters.
+    """
+    for site in files.sites:
+        if training:
+            yield from _within(site, lambda record: record.split, "on another side", " of the split")
+        if files.info.task == "classification":
+            yield from _within(site, lambda record: record.target, "in another class")
+    yield from _between(files.sites)
+
+
+def _within(site: SiteFiles, part: Callable[[Record], str], where: str, of: str = "") -> Iterator[Problem]:
+    names: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in site.records:
+        names[Path(record.image).name].setdefault(part(record), record.image)
+    looked = _some([list(places.values())[:2] for places in names.values() if len(places) > 1])
+    if same := [pair for pair in looked if _equal(*(site.folder / image for image in pair))]:
+        one, other = same[0]
+        count = f"{len(same)} of {len(looked)} names looked at"
+        message = f"is the same file as {other}, {where}{of} ({count}); keep one of them"
+        yield Problem("warning", site.name, one, message, f"a copy {where}", len(same))
+
+
+def _between(sites: Sequence[SiteFiles]) -> Iterator[Problem]:
+    images = [{Path(record.image).name: record.image for record in site.records} for site in sites]
+    size = cache(_size)
+    for (one, at), (other, there) in combinations(zip(sites, images, strict=True), 2):
+        looked = _some([name for name in at if name in there])
+        pairs = ((at[name], there[name], one.folder / at[name], other.folder / there[name]) for name in looked)
+        same = [(image, copy) for image, copy, a, b in pairs if size(a) == size(b) and _equal(a, b)]
+        if same:
+            (image, copy), count = same[0], f"{len(same)} of {len(looked)} names looked at"
+            message = f"is the same file as {other.name}/{copy}, at another site ({count}); keep one of them"
+            yield Problem("warning", one.name, image, message, "a copy at another site", len(same))
+
+
+def _some(found: Sequence[_Named]) -> Sequence[_Named]:
+    """Those that are looked at, from all over."""
+    return found[:: max(1, -(-len(found) // _LOOKED_AT))]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1  # reported when it is decoded
+
+
+def _equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False  # reported when it is decoded
