@@ -196,12 +196,12 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_volume_of_nifti_2_is_predicted_without_a_word_from_its_decoder(
-    volumes: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    volumes: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stored = nibabel.load(volumes[0] / "A" / "images" / "case0.nii.gz")
     nibabel.save(nibabel.Nifti2Image(np.asarray(stored.dataobj), stored.affine), tmp_path / "two.nii")
     predict_files(trained(volumes[1]), [tmp_path / "two.nii"], tmp_path / "out")
-    assert capfd.readouterr().err == ""
+    assert not caplog.records
     np.testing.assert_array_equal(nibabel.load(tmp_path / "out" / "two.nii.gz").affine, stored.affine)
 
 
