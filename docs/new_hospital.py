@@ -9,9 +9,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from harmofl.report.load import load_runs
+from harmofl.experiment.finished_run import load_runs
+from harmofl.experiment.run_samples import SiteSamples
 from harmofl.report.png_images import outlined, to_bytes
-from harmofl.report.samples import SiteSamples
 
 SIDE = 256
 HERE = Path(__file__).parent

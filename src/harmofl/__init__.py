@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from harmofl.data.site import open_federation
     from harmofl.errors import HarmoFLError
     from harmofl.experiment.config import Experiment, load_experiment
+    from harmofl.experiment.finished_run import load_run
     from harmofl.experiment.trainer import resume, run
     from harmofl.federated.client import Training, run_client
     from harmofl.federated.messages import Broadcast, ClientUpdate, ServerState
@@ -35,6 +36,7 @@ __all__ = [
     "Training",
     "amplitude",
     "load_experiment",
+    "load_run",
     "open_federation",
     "perturbed",
     "resume",
@@ -52,6 +54,7 @@ _HOMES = {
     **dict.fromkeys(("resume", "run"), "experiment.trainer"),
     "HarmoFLError": "errors",
     "ProfileNorm": "spectral.radial_profile",
+    "load_run": "experiment.finished_run",
     "open_federation": "data.site",
     "perturbed": "optim.sharpness",
 }

@@ -175,7 +175,7 @@ def test_resume_after_a_torn_record(federation: Path, finished_run: Path, tmp_pa
 
 def test_a_configuration_that_was_cut_at_a_line_is_told(finished_run: Path, tmp_path: Path) -> None:
     """Any line but the last; it is valid TOML still."""
-    from harmofl.report.load import load_runs
+    from harmofl.experiment.finished_run import load_runs
 
     shutil.copytree(finished_run, tmp_path / "run")
     config = tmp_path / "run" / "config.toml"

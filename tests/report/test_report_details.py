@@ -14,10 +14,10 @@ from run_folders import PAIR, edit_result, page_of, write_run, write_samples
 from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
 from harmofl.experiment import trainer
+from harmofl.experiment.finished_run import load_runs
 from harmofl.report import write_report
 from harmofl.report.classes import Answers, calibration_error, reliability
 from harmofl.report.figures import participation
-from harmofl.report.load import load_runs
 from harmofl.report.page_files import files_of
 from harmofl.report.png_images import INVENTED, MISSED, compared
 

@@ -28,7 +28,7 @@ def write_report(runs: Sequence[Path], out: Path, *, pictures: bool = True) -> P
     if out.is_dir():
         raise ConfigError(f"{out}: must be the name of the HTML file to write, but is a folder; add /report.html")
     # Here and not above: the charts and the template are slow to import, and seldom needed.
-    from harmofl.report.load import load_runs
+    from harmofl.experiment.finished_run import load_runs
     from harmofl.report.page_files import write_page
     from harmofl.report.run_page import compose, render_run_page
 

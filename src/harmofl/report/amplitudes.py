@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from harmofl.report.load import Run
+from harmofl.experiment.finished_run import Run
+from harmofl.experiment.run_samples import Array
 from harmofl.report.png_images import data_uri, to_bytes
-from harmofl.report.samples import Array
 
 _SIDE = 160  # pixels
 COMMON = "given to all"

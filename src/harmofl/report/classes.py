@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harmofl.report.load import Run
+from harmofl.experiment.finished_run import Run
 from harmofl.report.scores import Cell, Group, TableRowCells, TextTable, number
 from harmofl.report.vega import ALL, Chart
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harmofl.report.load import Round, Run
+from harmofl.experiment.finished_run import Round, Run
 from harmofl.report.scores import (
     UNSEEN,
     Group,

@@ -2,7 +2,7 @@
 
 import math
 
-from harmofl.report.load import Result, Run
+from harmofl.experiment.finished_run import Result, Run
 from harmofl.report.scores import Group, mean_score, metric_words, number, site_values
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harmofl.report.load import Run
+from harmofl.experiment.finished_run import Run
+from harmofl.experiment.run_samples import Array, SiteSamples
 from harmofl.report.png_images import class_colour, compared, data_uri, outlined, to_bytes
-from harmofl.report.samples import Array, SiteSamples
 from harmofl.report.scores import Group, metric_name, number
 
 BUDGET = 2_500_000

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
+from harmofl.experiment.finished_run import Run
 from harmofl.report import classes, diagnostics_charts, figures, vega
 from harmofl.report.amplitudes import maps
 from harmofl.report.colours import SERIES
 from harmofl.report.headline import run_headline
-from harmofl.report.load import Run
 from harmofl.report.pictures import Gallery, class_key, galleries, has_masks, has_normalized
 from harmofl.report.png_images import MISTAKES
 from harmofl.report.scores import (

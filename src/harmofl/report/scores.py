@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harmofl.report.load import Run, ScoreTable
+from harmofl.experiment.finished_run import Run, ScoreTable
 
 DASH = "\N{EN DASH}"
 MANY = 8

@@ -12,8 +12,8 @@ from threading import Lock
 from typing import Any
 
 from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.experiment.finished_run import Run, load_runs
 from harmofl.report import vega
-from harmofl.report.load import Run, load_runs
 from harmofl.report.run_page import compose, render_run_page
 from harmofl.report.scores import duration
 from harmofl.report.templates import template_of

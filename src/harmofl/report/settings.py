@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harmofl.report.load import Run
+from harmofl.experiment.finished_run import Run
 from harmofl.report.scores import DASH
 
 Pairs = tuple[tuple[str, str], ...]

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from harmofl.evaluation.metrics import CaseScores
-from harmofl.report.load import Run
+from harmofl.experiment.finished_run import Run
 from harmofl.report.scores import between, interval_at
 
 FEW_IMAGES = 30

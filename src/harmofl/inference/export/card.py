@@ -7,9 +7,9 @@ from typing import Any
 
 from harmofl.data.decoding.volumes import CLIP_QUANTILE
 from harmofl.errors import RunError
+from harmofl.experiment.finished_run import Run, load_runs
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.bundle import channels_of, takes_volumes
-from harmofl.report.load import Run, load_runs
 from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, scores_of_run
 from harmofl.report.warnings import warnings
 

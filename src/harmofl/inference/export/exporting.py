@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from harmofl.errors import ConfigError
+from harmofl.experiment.finished_run import Run
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.bundle import write_bundle
 from harmofl.inference.export.card import card, run_of
 from harmofl.inference.export.graph import exported, images_like, output_difference, write_onnx, write_pt2
-from harmofl.report.load import Run
 from harmofl.utils.atomic_files import storing, write_atomic
 
 FORMATS = {"onnx": "onnxruntime", "pt2": "torch", "monai": "monai", "card": "harmofl"}

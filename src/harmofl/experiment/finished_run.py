@@ -1,4 +1,4 @@
-"""Read run folders, checking every file as it comes in."""
+"""The reader of run directories: every file checked, rounds and scores as typed records and as flat rows."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from harmofl.errors import RunError
+from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
 from harmofl.experiment.run_dir import config_of
+from harmofl.experiment.run_samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
 from harmofl.methods import METHODS
-from harmofl.report.samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
 
 T = TypeVar("T")
+TableName = Literal["rounds", "scores", "cases"]
 
 
 def _nan_for_none(value: object) -> object:
@@ -141,6 +142,49 @@ class Run:
             named += [*line.val, *([] if self.method == "pooled" else line.train_loss)]
         return tuple(dict.fromkeys(named))
 
+    def table(self, what: TableName = "scores") -> list[dict[str, Any]]:
+        """Return results as flat rows, which `pandas.DataFrame` takes as they are.
+
+        Args:
+            what: "rounds" has a row for each round, site and validation metric; "scores" one for each site and metric
+                of the chosen model, with `split` "val", "test" or "unseen" and, for the main metric, the 95 % interval;
+                "cases" one for each test case, with its patient and main score.
+
+        Returns:
+            rows with the same keys each; all begin with `run`, `method`, `seed` and `site`.
+
+        Raises:
+            ConfigError: for another table.
+        """
+        tables = {"rounds": self._round_rows, "scores": self._score_rows, "cases": self._case_rows}
+        if what not in tables:
+            raise ConfigError(f"a table of a run must be one of {', '.join(tables)}, got {what!r}")
+        run = self.config.get("run", {})
+        head = {"run": str(self.folder), "method": self.method, "seed": run.get("seed")}
+        return [head | row for row in tables[what]()]
+
+    def _round_rows(self) -> Iterable[dict[str, Any]]:
+        for line in self.rounds:
+            for site in dict.fromkeys((*line.val, *line.train_loss)):
+                head = {"site": site, "round": line.round, "train_loss": line.train_loss.get(site, math.nan)}
+                for metric, value in line.val.get(site, {"": math.nan}).items():
+                    yield head | {"metric": metric, "val": value, "seconds": line.seconds}
+
+    def _score_rows(self) -> Iterable[dict[str, Any]]:
+        result = self.result
+        for split in ("val", "test", "unseen") if result else ():
+            for site, scores in getattr(result, split).items():
+                for metric, value in scores.items():
+                    of_cases = split != "val" and metric == self.main_metric
+                    low, high = self.intervals.get(site, (math.nan,) * 2) if of_cases else (math.nan,) * 2
+                    yield {"site": site, "split": split, "metric": metric, "value": value, "low": low, "high": high}
+
+    def _case_rows(self) -> Iterable[dict[str, Any]]:
+        for site, found in self.cases.items():
+            patients: Sequence[int | None] = found.patients or [None] * len(found.cases)
+            for case, group, patient, score in zip(found.cases, found.groups, patients, found.scores, strict=True):
+                yield {"site": site, "case": case, "group": group, "patient": patient, self.main_metric: score}
+
     @property
     def progress(self) -> str:
         """How far the run got, in words."""
@@ -148,6 +192,15 @@ class Run:
         planned = table.get("rounds") if isinstance(table, dict) else None
         done = len(self.rounds)
         return f"{done} of {planned} rounds" if planned else f"{done} round{'' if done == 1 else 's'}"
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read one run directory, finished or not.
+
+    Raises:
+        RunError: if there is none, or a file of it is damaged.
+    """
+    return _load_run(Path(folder))
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
