@@ -48,6 +48,12 @@ def test_lines_of_the_methods_page_are_in_the_code() -> None:
         assert line.replace("\\|", "|") in (ROOT / "src" / "harmofl" / file).read_text(), line
 
 
+def test_the_architecture_names_every_folder() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    folders = {path.name for path in (ROOT / "src" / "harmofl").iterdir() if (path / "__init__.py").exists()}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)) == folders
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documentation, built as `make docs` does; a warning would stop it."""
