@@ -80,10 +80,10 @@ def long_run(folder: Path) -> None:
     from harmofl import run
     from harmofl.experiment.config import load_experiment
     from harmofl.experiment.run_dir import RoundRecord
-    from harmofl.experiment.trainer import Watch
+    from harmofl.experiment.trainer import Callback
 
-    class Weighing(Watch):
-        def round_done(self, record: RoundRecord) -> None:
+    class Weighing(Callback):
+        def on_round_end(self, record: RoundRecord) -> None:
             if record.round in (10, 50, 100, 150, 200):
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 print(f"| {record.round} | {pages * resource.getpagesize() / 1e6:.0f} |", flush=True)

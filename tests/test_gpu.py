@@ -12,7 +12,7 @@ from harmofl import resume, run
 from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.analysis.landscape.computing import Asked, compute
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.trainer import Watch
+from harmofl.experiment.trainer import Callback
 from harmofl.federated.client import build_context
 from harmofl.methods import METHODS, make_method
 from harmofl.optim.mixed_precision import computing
@@ -61,8 +61,8 @@ class StoppedError(Exception):
     pass
 
 
-class StopAfterTwo(Watch):
-    def round_done(self, record: RoundRecord) -> None:
+class StopAfterTwo(Callback):
+    def on_round_end(self, record: RoundRecord) -> None:
         if record.round == 2:
             raise StoppedError
 

@@ -24,7 +24,7 @@ from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.experiment.trainer import Watch
+from harmofl.experiment.trainer import Callback
 from harmofl.federated.messages import ServerState
 from harmofl.inference.evaluate import evaluate_site
 
@@ -98,7 +98,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 from experiments import small
-from harmofl.experiment import run_dir, trainer
+from harmofl.experiment import backend, run_dir, trainer
 from harmofl.federated import client
 from harmofl.utils import atomic_files
 from harmofl.methods import HarmoFL
@@ -135,8 +135,8 @@ MOMENTS = {
     "during training": "HarmoFL.local_step = killing(HarmoFL.local_step, 6)",
     "during aggregation": "HarmoFL.aggregate = killing(HarmoFL.aggregate, 2)",
     "during the checkpoint write": "run_dir.write_atomic = half_written",
-    "after the checkpoint": "trainer.Watch.round_done = killing(trainer.Watch.round_done, 2)",
-    "before the result": "trainer.save_arrays = killing(trainer.save_arrays, 1)",
+    "after the checkpoint": "trainer.Callback.on_round_end = killing(trainer.Callback.on_round_end, 2)",
+    "before the result": "backend.save_arrays = killing(backend.save_arrays, 1)",
 }
 
 
@@ -305,8 +305,8 @@ from experiments import small
 from harmofl.experiment import trainer
 from harmofl.errors import StorageError
 
-class Fill(trainer.Watch):
-    def round_done(self, record):
+class Fill(trainer.Callback):
+    def on_round_end(self, record):
         if record.round == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
@@ -336,10 +336,10 @@ def test_results_are_strict_json(finished_run: Path) -> None:
     json.loads((finished_run / "result.json").read_text(), parse_constant=refuse)
 
 
-class Stop(Watch):
+class Stop(Callback):
     """Ends a run after its first round, as a kill between rounds would."""
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         raise KeyboardInterrupt
 
 

@@ -15,7 +15,7 @@ from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import Batching, predict_split
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.trainer import Watch
+from harmofl.experiment.trainer import Callback
 from harmofl.federated.client import run_client
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.methods import FedAvg, FedSAM, HarmoFL, make_method
@@ -201,8 +201,8 @@ def test_a_compiled_network_trains_alike() -> None:
         torch.testing.assert_close(value, compiled.weights[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-class InterruptedInTwo(Watch):
-    def round_done(self, record: RoundRecord) -> None:
+class InterruptedInTwo(Callback):
+    def on_round_end(self, record: RoundRecord) -> None:
         if record.round == 2:
             raise KeyboardInterrupt
 

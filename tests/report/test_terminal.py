@@ -30,10 +30,10 @@ def test_a_site_of_any_name_in_the_line_and_the_bar_of_a_round():
         shown = Terminal(to)
         shown._metric, shown._rounds = "dice", 10
         with shown:
-            shown.opening(NAME, 1, 2)
+            shown.on_load(NAME, 1, 2)
             shown._progress.refresh()
             assert (NAME in written(to)) == terminal
-            shown.round_done(of_round(1))
+            shown.on_round_end(of_round(1))
         assert f"validation dice 0.500, worst 0.500 ({NAME})" in written(to)
 
 

@@ -15,7 +15,7 @@ from harmofl.errors import HarmoFLError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trainer import Watch, resume, run
+from harmofl.experiment.trainer import Callback, resume, run
 from harmofl.types import Tell
 from harmofl.utils.atomic_files import storing
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
@@ -70,8 +70,8 @@ def carry_out(jobs: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, 
 
 
 def _in_turn(jobs: Sequence[Job], todo: Sequence[Job], told: Told) -> list[tuple[Job, str]]:
-    class Counting(Watch):
-        def round_done(self, record: RoundRecord) -> None:
+    class Counting(Callback):
+        def on_round_end(self, record: RoundRecord) -> None:
             told(_rounds_done(jobs), "")
 
     failed = []
@@ -130,7 +130,7 @@ def _begin(devices: Any) -> None:
         torch.cuda.set_device(index % torch.cuda.device_count())
 
 
-def _one(tables: dict[str, Any], folder: Path, watch: Watch | None = None) -> str:
+def _one(tables: dict[str, Any], folder: Path, watch: Callback | None = None) -> str:
     """Run or go on with one experiment; returns what went wrong."""
     try:
         if RunDir(folder).config_path.exists():

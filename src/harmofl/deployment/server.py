@@ -3,36 +3,35 @@
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harmofl.backends.flower import FlowerRounds
 from harmofl.backends.flower.door import Certificate
 from harmofl.backends.flower.hub import Hub
-from harmofl.data.site import Site
+from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
 from harmofl.deployment.descriptions import STATISTICS, form, misfit
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
-from harmofl.evaluation.losses import LOSSES
-from harmofl.evaluation.metrics import MAIN_METRIC, improves, summarize
+from harmofl.evaluation.metrics import summarize
+from harmofl.experiment.backend import TrainedRound
 from harmofl.experiment.build import build_model
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, resolved, to_toml
 from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
-from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.setup import check_metric, draw_sites
-from harmofl.federated.client import Training
+from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
+from harmofl.experiment.setup import check_metric, draw_sites, model_card
+from harmofl.experiment.trainer import Callback, fit
 from harmofl.federated.messages import ClientUpdate, ServerState
-from harmofl.federated.tensors import Arrays, num_bytes
+from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg, make_method
 from harmofl.models.bn_calibration import caution, from_lists
 
@@ -44,13 +43,6 @@ TRIES, PAUSE = 5, 5.0
 LOOK = 0.2
 VERSION = version("harmofl")
 _WITHOUT_TLS = "is without TLS; add --insecure, and know that anyone on the way can read and change what is sent"
-
-
-@dataclass(frozen=True)
-class Named:
-    """A site as the server knows it."""
-
-    name: str
 
 
 def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
@@ -80,15 +72,31 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
     with Hub(host, port, place.keys, certificate) as hub:
         log.info("listening at %s:%d for %s", host, hub.port, ", ".join(sorted(place.keys)))
         server = Server(place, experiment, digest, hub)
-        first = server.first_description()
-        run_dir = server.run_dir(first)
+        run_dir = server.open_run_dir(server.first_description())
         with run_dir.locked():
-            return server.train(run_dir)
+            result = fit(server.experiment, server, run_dir, server.begin(run_dir), _Log(server))
+            server.line(GREETING_S, over=True).describe(server.present())
+            return result
+
+
+class _Log(Callback):
+    """A line in the log for every round."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+
+    def on_round_end(self, record: RoundRecord) -> None:
+        """Tell the round's number, sites, mean score and time."""
+        metric, total = self._server.card["metric"], self._server.experiment.training.rounds
+        mean = summarize({site: values[metric] for site, values in (record.val or {}).items()}).mean
+        said = f"{metric} {mean:.4f}" if record.val else "not validated"
+        sites = len(record.train_loss)
+        log.info("round %d of %d: %d sites, %s, %.1f s", record.round, total, sites, said, record.seconds)
 
 
 @dataclass
 class Server:
-    """One federation.
+    """One federation of hospitals: a `Backend` whose sites answer over a network.
 
     Args:
         place: the server's folder.
@@ -96,10 +104,11 @@ class Server:
         digest: of what was agreed on.
         hub: the line to the sites.
         run: names this run, so that sites know what they kept for it.
+        card: the model card of the run.
         described: what sites said of themselves, by name.
         refused: why sites may not take part, likewise.
         greeted: how often a site had connected when it was asked, and when to ask it again.
-        keep: rounds whose states sites must still have.
+        kept: rounds whose states sites must still have.
         counted: the last round of which each site's update was averaged.
         begun: whether this process has begun a round; its first one waits for all sites.
         lost: rounds in a row that were lost under masks.
@@ -110,14 +119,17 @@ class Server:
     digest: str
     hub: Hub
     run: str = ""
+    card: Mapping[str, Any] = field(default_factory=dict)
     described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     greeted: dict[str, tuple[int, float]] = field(default_factory=dict)
-    keep: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
     counted: dict[str, int] = field(default_factory=dict)
     begun: bool = False
     lost: int = 0
     told: str = ""
+    method: FedAvg = field(init=False)
+    model: nn.Module = field(init=False)
 
     def line(self, timeout: float, **more: Any) -> FlowerRounds:
         """To the sites; every message says which run, version and experiment it is of."""
@@ -125,7 +137,7 @@ class Server:
             "run": self.run,
             "version": VERSION,
             "digest": self.digest,
-            "keep": list(self.keep),
+            "keep": list(self.kept),
             "sites": list(self.counted),
             "counted": list(self.counted.values()),
             **more,
@@ -146,7 +158,7 @@ class Server:
             return card
         self.run = uuid4().hex
         while True:
-            self.greet(None)
+            self.greet()
             for said in self.described.values():
                 alike = [name for name, other in self.described.items() if form(other) == form(said)]
                 if len(alike) >= self.place.min_sites:
@@ -160,7 +172,7 @@ class Server:
         said = "; ".join(f"{name} {form(self.described[name])}" for name in sorted(self.described))
         return f"; they differ in task, classes, channels or size: {said}"
 
-    def greet(self, card: Mapping[str, Any] | None) -> None:
+    def greet(self) -> None:
         """Ask sites that have connected anew what they are; those that do not fit are refused, in one line."""
         since, now = {name: self.hub.since(name) for name in self.hub.connected()}, time.monotonic()
         new = [name for name, when in since.items() if self.greeted.get(name, (0, 0.0))[0] != when]
@@ -173,7 +185,7 @@ class Server:
             before = self.refused.pop(name, None)
             again = time.monotonic() + GREETING_S if name in line.left_out else float("inf")
             self.greeted[name] = since[name], again
-            fault = line.left_out.get(name) or misfit(name, answers[name], card)
+            fault = line.left_out.get(name) or misfit(name, answers[name], self.card or None)
             if fault:
                 self.refused[name] = fault
                 if fault != before:
@@ -185,112 +197,61 @@ class Server:
             if not fault:
                 self.described[name] = answers[name]
 
-    def present(self, card: Mapping[str, Any]) -> list[str]:
-        """The sites that are connected and fit."""
-        self.greet(card)
+    def present(self) -> list[str]:
+        """Return the sites that are connected and fit."""
+        self.greet()
         return sorted(name for name in self.hub.connected() if name in self.described and name not in self.refused)
 
-    def run_dir(self, first: Mapping[str, Any]) -> RunDir:
-        """The run folder, made if there is none."""
+    def open_run_dir(self, first: Mapping[str, Any]) -> RunDir:
+        """Return the run directory, made if there is none."""
         self.experiment = resolved(self.experiment, first["task"])
         check_metric(self.experiment, first["task"])
         torch.set_num_threads(self.experiment.run.threads)
         run = self.place.folder / "run"
-        if (run / "config.toml").exists():
-            return RunDir.open(run)
-        card = {
-            "task": first["task"],
-            "classes": list(first["classes"]),
-            "channels": int(first["channels"]),
-            "size": list(first["size"]),
-            "images": first["images"],
-            "bits": first["bits"],
-            "metric": self.metric(first),
-            "network": self.experiment.network.model_dump(),
-            "method": dict(self.experiment.method),
-            "sites": sorted(self.place.keys),
-            "unseen": [],
-            "split": self.experiment.data.split,
-            "split_seed": self.experiment.split_seed,
-            "fingerprint": self.digest,
-            "run": self.run,
-        }
-        return RunDir.create(run, to_toml(self.experiment, {"harmofl": VERSION}), card)
+        if not (run / "config.toml").exists():
+            card = model_card(self.experiment, first, sorted(self.place.keys), fingerprint=self.digest, run=self.run)
+            RunDir.create(run, to_toml(self.experiment, {"harmofl": VERSION}), card)
+        run_dir = RunDir.open(run)
+        self.card = run_dir.card()
+        return run_dir
 
-    def train(self, run_dir: RunDir) -> dict[str, Any]:
-        """All rounds that are not done yet, then the test."""
-        card, experiment = run_dir.card(), self.experiment
+    def begin(self, run_dir: RunDir) -> Checkpoint:
+        """Make method and model, and return the checkpoint to go on from."""
+        experiment, card = self.experiment, self.card
         options = dict(experiment.method)
-        method = make_method(options.pop("name"), options)
-        refuse_method(method, experiment.method["name"])
-        model = build_model(experiment, method, card["channels"], len(card["classes"]))
-        check_method(experiment, method)
-        check_model_privacy(experiment.privacy, method, model)
-        for line in statement(experiment, method, deployed=True):
+        self.method = make_method(options.pop("name"), options)
+        refuse_method(self.method, experiment.method["name"])
+        self.model = build_model(experiment, self.method, card["channels"], len(card["classes"]))
+        check_method(experiment, self.method)
+        check_model_privacy(experiment.privacy, self.method, self.model)
+        for line in statement(experiment, self.method, deployed=True):
             log.info(line)
-        training = Training(model=model, loss=LOSSES[experiment.training.loss or ""], optimizer=torch.optim.SGD)
-        checkpoint = run_dir.load() or Checkpoint(method.start(model, len(self.place.keys)))
+        checkpoint = run_dir.load() or Checkpoint(self.method.start(self.model, len(self.place.keys)))
         run_dir.rewind(checkpoint.server.round)
         run_dir.settle(checkpoint.best_round)
         if checkpoint.server.round:
             log.info("going on after round %d", checkpoint.server.round)
-        saved, saved_best = checkpoint.server.round, checkpoint.best_round
         for past in run_dir.records():
             self.counted.update(dict.fromkeys(past["train_loss"], past["round"]))
-        while checkpoint.server.round < experiment.training.rounds:
-            self.keep = (saved, saved_best, checkpoint.best_round)
-            checkpoint, record = self.round(method, training, run_dir, card, checkpoint)
-            run_dir.append(record)
-            if record.round % experiment.run.checkpoint_every == 0 or record.round == experiment.training.rounds:
-                run_dir.save(checkpoint)
-                saved, saved_best = record.round, checkpoint.best_round
-        self.keep = (saved, checkpoint.best_round)
-        return self.finish(run_dir, card, checkpoint, method, training)
+        return checkpoint
 
-    def round(
-        self, method: FedAvg, training: Training, run_dir: RunDir, card: Mapping[str, Any], before: Checkpoint
-    ) -> tuple[Checkpoint, RoundRecord]:
-        """Train, aggregate, validate; sites without a good answer in time are left out and recorded."""
-        begin, number = time.perf_counter(), before.server.round + 1
-        names = sorted(self.place.keys)
+    def keep(self, rounds: Sequence[int]) -> None:
+        """See `Backend`."""
+        self.kept = tuple(rounds)
+
+    def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
+        """See `Backend`; sites without a good answer in time are left out and recorded."""
+        names, number = sorted(self.place.keys), server.round + 1
         drawn = [names[k] for k in draw_sites(self.experiment, len(names), number)]
-        there, line, server, updates = self.trained(method, training, card, before.server, drawn)
+        there, line, after, updates = self.ask(server, drawn, on_client_end)
         out = {name: self._absence(name) for name in drawn if name not in there} | line.left_out
         for reason in out.values():
             log.warning("round %d without %s", number, reason)
         self.counted.update({update.site: number for update in updates})
-        scored = updates and self.validated(number)
-        val = self.scores(card, server.round, server.weights, "val") if scored else None
-        metric = self.metric(card)
-        best = bool(val) and improves(val or {}, run_dir.scores_of(before.best_round), metric)
-        if best:
-            run_dir.save_model(server.round, server.weights, {})
-        sent = method.broadcast(before.server).num_bytes()
-        record = RoundRecord(
-            round=server.round,
-            seconds=round(time.perf_counter() - begin, 4),
-            train_loss={update.site: update.loss for update in updates},
-            bytes_up=sum(update.num_bytes() for update in updates),
-            bytes_down=len(there) * (sent + (num_bytes(server.weights) if val else 0)),
-            bytes_kept=0,
-            bytes_held=max((update.memory for update in updates), default=0),
-            val=val,
-            best=best,
-            left_out=out,
-        )
-        mean = summarize({site: values[metric] for site, values in (val or {}).items()}).mean
-        said = f"{metric} {mean:.4f}" if val else "not validated"
-        total = self.experiment.training.rounds
-        log.info("round %d of %d: %d sites, %s, %.1f s", number, total, len(updates), said, record.seconds)
-        return Checkpoint(server, server.round if best else before.best_round), record
+        return TrainedRound(after, updates, len(there), left_out=out)
 
-    def trained(
-        self,
-        method: FedAvg,
-        training: Training,
-        card: Mapping[str, Any],
-        server: ServerState,
-        drawn: Sequence[str],
+    def ask(
+        self, server: ServerState, drawn: Sequence[str], on_client_end: Callable[[str], None]
     ) -> tuple[list[str], FlowerRounds, ServerState, Sequence[ClientUpdate]]:
         """Ask sites for a round until enough answer; who was asked, over which line, and what came of it.
 
@@ -299,12 +260,11 @@ class Server:
         number = server.round + 1
         everyone, self.begun = not self.begun, True
         for attempt in range(1, TRIES + 1):
-            there = self.gather(card, drawn, number, everyone)
+            there = self.gather(drawn, number, everyone)
             line = self.line(self.place.deadline_s, among=there)
             line.quorum = self.needed(drawn)
-            sites = cast(Sequence[Site], [Named(name) for name in there])
             try:
-                after, _, updates = line.run_round(method, server, sites, {}, training)
+                after, updates = line.train(self.method, server, self.model, there, on_client_end)
                 self.lost = 0
                 return there, line, after, updates
             except HarmoFLError as error:
@@ -323,12 +283,12 @@ class Server:
         table = self.experiment.privacy
         return max(min(self.place.min_sites, len(drawn)), table.sites if table.masks else 0)
 
-    def gather(self, card: Mapping[str, Any], drawn: Sequence[str], number: int, everyone: bool) -> list[str]:
+    def gather(self, drawn: Sequence[str], number: int, everyone: bool) -> list[str]:
         """The sites of a round: those that are there once enough are; in the first all, until the deadline is over."""
         begin = time.monotonic()
         need = self.needed(drawn)
         while True:
-            there = [name for name in self.present(card) if name in drawn]
+            there = [name for name in self.present() if name in drawn]
             patient = everyone and time.monotonic() - begin < self.place.deadline_s
             if len(there) == len(drawn) or (len(there) >= need and not patient):
                 return there
@@ -346,87 +306,61 @@ class Server:
     def _absence(self, name: str) -> str:
         return self.refused.get(name, f"{name}: is not connected")
 
-    def validated(self, number: int) -> bool:
-        """Whether this round's model is scored."""
-        return number % self.experiment.evaluation.every == 0 or number == self.experiment.training.rounds
+    def personal(self) -> Mapping[str, Arrays]:
+        """See `Backend`; what sites keep for themselves is not known here."""
+        return {}
 
-    def metric(self, card: Mapping[str, Any]) -> str:
-        """By which the round is chosen."""
-        return self.experiment.evaluation.metric or MAIN_METRIC[card["task"]]
-
-    def scores(self, card: Mapping[str, Any], number: int, weights: Any, split: str) -> dict[str, dict[str, float]]:
-        """Every connected site's scores; none if fewer than the quorum have any."""
+    def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
+        """See `Backend`; every connected site's scores, none if fewer than the quorum have any."""
         line = self.line(max(self.place.deadline_s, 1.0))
-        found = line.evaluate(self.present(card), number, weights, split)
+        found = line.evaluate(self.present(), round_number, weights, split)
         for reason in line.left_out.values():
-            log.warning("round %d is not scored at %s", number, reason)
-        scores = {name: dict(values) for name, values in sorted(found.items()) if self._credible(card, name, values)}
+            log.warning("round %d is not scored at %s", round_number, reason)
+        scores = {name: dict(values) for name, values in sorted(found.items()) if self._credible(name, values)}
         return scores if len(scores) >= self.place.min_sites else {}
 
-    def statistics(
-        self, card: Mapping[str, Any], number: int, weights: Arrays, model: nn.Module
-    ) -> dict[str, dict[str, Tensor]]:
+    def num_images(self) -> Mapping[str, Mapping[str, int]]:
+        """See `Backend`."""
+        described = sorted(self.described.items())
+        return {name: dict(zip(SPLITS, map(int, said["num_images"]), strict=True)) for name, said in described}
+
+    def remarks(self) -> list[str]:
+        """See `Backend`."""
+        return [*caution(self.model), *statement(self.experiment, self.method, deployed=True)]
+
+    def test(self, run_dir: RunDir, best_round: int) -> Scores:
+        """See `Backend`; asked again until enough sites answer."""
+        weights, _ = run_dir.load_model()
+        for attempt in range(1, TRIES + 1):
+            self.gather(sorted(self.place.keys), self.experiment.training.rounds, everyone=True)
+            if test := self.evaluate(best_round, weights, "test"):
+                break
+            if attempt == TRIES:
+                need = self.place.min_sites
+                raise RunError(f"at least {need} sites must test the chosen model, but do not; serve again for that")
+            time.sleep(PAUSE)
+        if tells_statistics(self.experiment.privacy, self.model):
+            run_dir.save_moments(self.statistics(best_round, weights))
+        return test
+
+    def statistics(self, number: int, weights: Arrays) -> dict[str, dict[str, Tensor]]:
         """By site, with what the model's layers that normalize by batches are fixed for use."""
         line = self.line(max(self.place.deadline_s, 1.0))
         found, reasons = {}, []
-        for name, said in sorted(line.evaluate(self.present(card), number, weights, STATISTICS).items()):
+        for name, said in sorted(line.evaluate(self.present(), number, weights, STATISTICS).items()):
             try:
-                found[name] = from_lists(model, said)
+                found[name] = from_lists(self.model, said)
             except RunError as error:
                 reasons.append(f"{name}: {error}")
         for reason in (*line.left_out.values(), *reasons):
             log.warning("the model is kept without the statistics of a site: %s", reason)
         return found
 
-    def _credible(self, card: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> bool:
+    def _credible(self, name: str, values: Mapping[str, Any]) -> bool:
         """Whether these are scores; what they are of is the site's word."""
-        metric, named = values.get(self.metric(card)), all(key.isidentifier() and len(key) < 40 for key in values)
+        metric, named = values.get(self.card["metric"]), all(key.isidentifier() and len(key) < 40 for key in values)
         fine = named and len(values) < 40 and all(type(value) is float for value in values.values())
         if fine and isinstance(metric, float) and math.isfinite(metric):
             return True
-        log.warning("%s: %s must be a finite number among the scores, which are left out", name, self.metric(card))
+        log.warning("%s: %s must be a finite number among the scores, which are left out", name, self.card["metric"])
         return False
-
-    def finish(
-        self, run_dir: RunDir, card: Mapping[str, Any], checkpoint: Checkpoint, method: FedAvg, training: Training
-    ) -> dict[str, Any]:
-        """Test the chosen model at the sites, once; tell them that all is done."""
-        if not checkpoint.best_round:
-            raise RunError(f"{run_dir.folder}: no round could be validated, so no model is chosen")
-        weights, _ = run_dir.load_model()
-        for attempt in range(1, TRIES + 1):
-            self.gather(card, sorted(self.place.keys), checkpoint.server.round, everyone=True)
-            if test := self.scores(card, checkpoint.best_round, weights, "test"):
-                break
-            if attempt == TRIES:
-                need = self.place.min_sites
-                raise RunError(f"at least {need} sites must test the chosen model, but do not; serve again for that")
-            time.sleep(PAUSE)
-        if tells_statistics(self.experiment.privacy, training.model):
-            run_dir.save_moments(self.statistics(card, checkpoint.best_round, weights, training.model))
-        records = run_dir.records()
-        metric = self.metric(card)
-        result = {
-            "name": self.experiment.run.name,
-            "method": self.experiment.method["name"],
-            "task": card["task"],
-            "classes": card["classes"],
-            "main_metric": metric,
-            "chosen_round": checkpoint.best_round,
-            "rounds": len(records),
-            "num_images": {
-                name: dict(zip(("train", "val", "test"), map(int, said["num_images"]), strict=True))
-                for name, said in sorted(self.described.items())
-            },
-            "val": records[checkpoint.best_round - 1]["val"],
-            "test": test,
-            "unseen": {},
-            "summary": asdict(summarize({site: values[metric] for site, values in test.items()})),
-            "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
-            "num_params": sum(p.numel() for p in training.model.parameters()),
-            "passes": method.passes,
-            "remarks": [*caution(training.model), *statement(self.experiment, method, deployed=True)],
-        }
-        run_dir.finish(result)
-        self.line(GREETING_S, over=True).describe(self.present(card))
-        return run_dir.result()

@@ -1,6 +1,6 @@
 """An experiment made ready: its images decoded, its method and model built."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,11 @@ from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
 from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
-from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC, Summary, summarize
+from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score, used
 from harmofl.experiment.build import build, device_of
 from harmofl.experiment.config import Experiment, check_data, resolved
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
-from harmofl.experiment.run_dir import Scores
 from harmofl.federated.client import Training
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
@@ -141,28 +140,27 @@ class Setup:
         return self.method.start(self.training.model, len(self.training_sites))
 
     def card(self) -> dict[str, Any]:
-        """What somebody needs to know to use the model."""
+        """Return the model card, see `model_card`."""
         info, images = self.federation.info, self.federation.sites[0].train.images
         bits = {8 if site.train.images.dtype == np.uint8 else 16 for site in self.federation.sites}
-        return {
+        about = {
             "task": info.task,
-            "classes": list(info.classes),
+            "classes": info.classes,
             "channels": images.shape[1],
-            "size": list(images.shape[2:]),
-            "metric": self.metric,
-            "network": self.experiment.network.model_dump(),
-            "method": dict(self.experiment.method),
-            "sites": [site.name for site in self.federation.sites],
-            "unseen": [site.name for site in self.unseen],
-            "slices": self.federation.info.slices,
-            "levels": self.experiment.data.levels,
+            "size": images.shape[2:],
             "images": info.images,
             "bits": next(iter(bits)) if len(bits) == 1 else None,
-            "split": self.experiment.data.split,
-            "split_seed": self.experiment.split_seed,
-            "tested": {site.name: site.test.mark() for site in self.federation.sites},
-            "fingerprint": replace(self.federation, sites=self.federation.sites + self.unseen).fingerprint(),
         }
+        return model_card(
+            self.experiment,
+            about,
+            [site.name for site in self.federation.sites],
+            unseen=[site.name for site in self.unseen],
+            slices=self.federation.info.slices,
+            levels=self.experiment.data.levels,
+            tested={site.name: site.test.mark() for site in self.federation.sites},
+            fingerprint=replace(self.federation, sites=self.federation.sites + self.unseen).fingerprint(),
+        )
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
         """Every site's scores under the global weights and, over them, those it keeps for itself."""
@@ -201,11 +199,39 @@ class Setup:
     @property
     def metric(self) -> str:
         """The score by which the round is chosen and methods are compared."""
-        return self.experiment.evaluation.metric or MAIN_METRIC[self.federation.info.task]
+        return main_metric(self.experiment, self.federation.info.task)
 
-    def summary(self, scores: Scores) -> Summary:
-        """Mean, worst and spread of that score over the sites."""
-        return summarize({site: values[self.metric] for site, values in scores.items()})
+
+def model_card(experiment: Experiment, about: Mapping[str, Any], sites: Sequence[str], **more: Any) -> dict[str, Any]:
+    """Return what somebody needs to know to use the model, as model.json has it.
+
+    Args:
+        experiment: resolved.
+        about: the images' task, classes, channels, size, images and bits.
+        sites: that train.
+        more: further entries.
+    """
+    return {
+        "task": about["task"],
+        "classes": list(about["classes"]),
+        "channels": int(about["channels"]),
+        "size": list(about["size"]),
+        "images": about["images"],
+        "bits": about["bits"],
+        "metric": main_metric(experiment, about["task"]),
+        "network": experiment.network.model_dump(),
+        "method": dict(experiment.method),
+        "sites": list(sites),
+        "unseen": [],
+        "split": experiment.data.split,
+        "split_seed": experiment.split_seed,
+        **more,
+    }
+
+
+def main_metric(experiment: Experiment, task: Task) -> str:
+    """Return the metric by which the round is chosen and methods are compared."""
+    return experiment.evaluation.metric or MAIN_METRIC[task]
 
 
 def draw_sites(experiment: Experiment, sites: int, round_number: int) -> list[int]:

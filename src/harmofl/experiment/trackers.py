@@ -13,47 +13,47 @@ from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trainer import Watch
+from harmofl.experiment.trainer import Callback
 
 
-class Watches(Watch):
+class Callbacks(Callback):
     """Several at once."""
 
-    def __init__(self, *watches: Watch) -> None:
+    def __init__(self, *watches: Callback) -> None:
         self._all = watches
 
-    def opening(self, site: str, done: int, total: int) -> None:
+    def on_load(self, site: str, done: int, total: int) -> None:
         """Tell all."""
         for watch in self._all:
-            watch.opening(site, done, total)
+            watch.on_load(site, done, total)
 
-    def told(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         """Tell all."""
         for watch in self._all:
-            watch.told(line)
+            watch.on_message(line)
 
-    def started(self, setup: Setup, first_round: int) -> None:
+    def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Tell all."""
         for watch in self._all:
-            watch.started(setup, first_round)
+            watch.on_train_begin(setup, first_round)
 
-    def site_done(self, site: str) -> None:
+    def on_client_end(self, site: str) -> None:
         """Tell all."""
         for watch in self._all:
-            watch.site_done(site)
+            watch.on_client_end(site)
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         """Tell all."""
         for watch in self._all:
-            watch.round_done(record)
+            watch.on_round_end(record)
 
-    def finished(self, result: Mapping[str, Any]) -> None:
+    def on_train_end(self, result: Mapping[str, Any]) -> None:
         """Tell all."""
         for watch in self._all:
-            watch.finished(result)
+            watch.on_train_end(result)
 
 
-class Writer(Watch):
+class Writer(Callback):
     """Writes a run's numbers elsewhere; when that fails it says so once, and the run goes on.
 
     Args:
@@ -67,16 +67,16 @@ class Writer(Watch):
         self._broken = False
         self._metric = ""
 
-    def started(self, setup: Setup, first_round: int) -> None:
+    def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Open, with the configuration."""
         self._metric = setup.metric
         self._safely(lambda: self.open(flat_settings(setup.experiment.model_dump(mode="json")), first_round))
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         """Write the numbers of a round."""
         self._safely(lambda: self.write(numbers(record, self._metric), record.round))
 
-    def finished(self, result: Mapping[str, Any]) -> None:
+    def on_train_end(self, result: Mapping[str, Any]) -> None:
         """Write the test scores of the chosen model, and close."""
         self._safely(lambda: self.close(tested(result), int(result["rounds"])))
 

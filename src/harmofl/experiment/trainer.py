@@ -1,4 +1,4 @@
-"""Run an experiment into a run folder, or go on with one that was interrupted."""
+"""Run an experiment into a run directory, or go on with one that was interrupted: the one training loop."""
 
 import platform
 import time
@@ -12,52 +12,46 @@ import numpy as np
 
 from harmofl.analysis.diagnostics.measuring import Diagnostics
 from harmofl.backends import RunRound
-from harmofl.data.manifest import SPLITS
 from harmofl.errors import RunError
-from harmofl.evaluation.metrics import improves
-from harmofl.evaluation.scoring import case_scores, score
-from harmofl.experiment.artifacts import common_spectrum, sample, save_arrays, spectrum
+from harmofl.evaluation.metrics import improves, summarize
+from harmofl.experiment.backend import Backend, LocalBackend
 from harmofl.experiment.backend_choice import runtime, shared_cache
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, load_experiment, to_toml
-from harmofl.experiment.privacy_policy import tells_statistics
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trained_model import TrainedModel
-from harmofl.federated.model import normalizer_of
-from harmofl.federated.tensors import Arrays, num_bytes
-from harmofl.models.bn_calibration import of_site
+from harmofl.federated.tensors import Arrays
 
 
-class Watch:
-    """What somebody who watches a run is told; override what is of interest."""
+class Callback:
+    """Called while a run goes on; override what is of interest."""
 
-    def opening(self, site: str, done: int, total: int) -> None:
+    def on_load(self, site: str, done: int, total: int) -> None:
         """`done` of `total` images of a site have been read."""
 
-    def told(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         """A line on the images: what was understood of their folder, or a warning."""
 
-    def started(self, setup: Setup, first_round: int) -> None:
+    def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Training begins with round `first_round`."""
 
-    def site_done(self, site: str) -> None:
+    def on_client_end(self, site: str) -> None:
         """A site has finished its share of the round."""
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         """A round has been trained, aggregated, validated and recorded."""
 
-    def finished(self, result: Mapping[str, Any]) -> None:
+    def on_train_end(self, result: Mapping[str, Any]) -> None:
         """The chosen model has been tested; `result` as in result.json."""
 
 
-def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, callback: Callback | None = None) -> dict[str, Any]:
     """Train, validate every round, test the chosen model once, and record all of it.
 
     Args:
         experiment: what to run.
         folder: the run folder to make; new or empty.
-        watch: who is told of the progress.
+        callback: called with the progress.
 
     Returns:
         The result, as in `result.json`.
@@ -66,15 +60,15 @@ def run(experiment: Experiment, folder: Path, watch: Watch | None = None) -> dic
         HarmoFLError: one line for a person, see `harmofl.errors`; a run that has begun can be resumed.
     """
     RunDir.refuse_used(folder)
-    watch = watch or Watch()
+    callback = callback or Callback()
     with shared_cache(experiment) as cache:
-        setup = Setup.prepare(experiment, watch.opening, cache, watch.told)
+        setup = Setup.prepare(experiment, callback.on_load, cache, callback.on_message)
         run_dir = RunDir.create(folder, to_toml(setup.experiment, _versions()), setup.card())
         with run_dir.locked(), runtime(setup, cache) as run_round:
-            return _train(setup, run_round, run_dir, Checkpoint(setup.start()), watch)
+            return _train(setup, run_round, run_dir, Checkpoint(setup.start()), callback)
 
 
-def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
+def resume(folder: Path, callback: Callback | None = None) -> dict[str, Any]:
     """Go on with a run after its last checkpoint; ends with the same weights to the bit as an undisturbed run.
 
     A finished run is left as it is and its result returned.
@@ -84,16 +78,16 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     """
     run_dir = RunDir.open(folder)
     with run_dir.locked():
-        return run_dir.result() if run_dir.result_path.exists() else _go_on(run_dir, watch or Watch())
+        return run_dir.result() if run_dir.result_path.exists() else _go_on(run_dir, callback or Callback())
 
 
-def _go_on(run_dir: RunDir, watch: Watch) -> dict[str, Any]:
+def _go_on(run_dir: RunDir, callback: Callback) -> dict[str, Any]:
     experiment = load_experiment(run_dir.config_path, {})
     with shared_cache(experiment) as cache:
-        setup = Setup.prepare(experiment, watch.opening, cache, watch.told)
+        setup = Setup.prepare(experiment, callback.on_load, cache, callback.on_message)
         checkpoint = _last(setup, run_dir)
         with runtime(setup, cache) as run_round:
-            return _train(setup, run_round, run_dir, checkpoint, watch)
+            return _train(setup, run_round, run_dir, checkpoint, callback)
 
 
 def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
@@ -113,135 +107,119 @@ def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
     return checkpoint
 
 
-def _train(setup: Setup, run_round: RunRound, run_dir: RunDir, checkpoint: Checkpoint, watch: Watch) -> dict[str, Any]:
-    total, every = setup.experiment.training.rounds, setup.experiment.run.checkpoint_every
-    watch.started(setup, checkpoint.server.round + 1)
-    own = {site: entries for site, state in run_dir.states.items() if (entries := setup.method.personal_weights(state))}
-    diagnostics = Diagnostics(setup, run_dir.diagnostics_path) if setup.experiment.run.diagnostics else None
+def fit(
+    experiment: Experiment,
+    backend: Backend,
+    run_dir: RunDir,
+    checkpoint: Checkpoint,
+    callback: Callback | None = None,
+    diagnostics: Diagnostics | None = None,
+) -> dict[str, Any]:
+    """Train the rounds that are not done yet, wherever the sites are, and test the chosen model once.
+
+    Args:
+        experiment: resolved.
+        backend: holds the sites.
+        run_dir: the run directory, which nobody else writes.
+        checkpoint: to go on from.
+        callback: called after every round and at the end.
+        diagnostics: measures each round, if asked for.
+
+    Returns:
+        The result, as in `result.json`.
+    """
+    total, every, callback = experiment.training.rounds, experiment.run.checkpoint_every, callback or Callback()
+    saved, saved_best = checkpoint.server.round, checkpoint.best_round
     if diagnostics and checkpoint.server.round < total:
-        diagnostics.begin(checkpoint.server, own)
+        diagnostics.begin(checkpoint.server, backend.personal())
     while checkpoint.server.round < total:
-        checkpoint, record = _round(setup, run_round, run_dir, checkpoint, own, watch, diagnostics)
+        backend.keep((saved, saved_best, checkpoint.best_round))
+        checkpoint, record = _round(experiment, backend, run_dir, checkpoint, callback, diagnostics)
         run_dir.append(record)
         if record.round % every == 0 or record.round == total:
             run_dir.save(checkpoint)
-        watch.round_done(record)
-    result = _finish(setup, run_dir, checkpoint)
-    watch.finished(result)
+            saved, saved_best = record.round, checkpoint.best_round
+        callback.on_round_end(record)
+    backend.keep((saved, checkpoint.best_round))
+    result = _finish(experiment, backend, run_dir, checkpoint)
+    callback.on_train_end(result)
     return result
 
 
 def _round(
-    setup: Setup,
-    run_round: RunRound,
+    experiment: Experiment,
+    backend: Backend,
     run_dir: RunDir,
     before: Checkpoint,
-    own: dict[str, Arrays],
-    watch: Watch,
+    callback: Callback,
     diagnostics: Diagnostics | None,
 ) -> tuple[Checkpoint, RoundRecord]:
-    """Train, aggregate, validate; keep the model if it is the best so far. `own` is brought up to date."""
-    begin = time.perf_counter()
-    sites = setup.drawn(before.server.round + 1)
-    server, kept, updates = run_round(
-        setup.method, before.server, sites, run_dir.states, setup.training, watch.site_done
-    )
-    run_dir.states.keep(server.round, kept)
-    own.update({site: entries for site, state in kept.items() if (entries := setup.method.personal_weights(state))})
-    val = setup.scores(server.weights, own, "val") if _validated(setup, server.round) else None
-    best = bool(val) and improves(val or {}, run_dir.scores_of(before.best_round), setup.metric)
+    """Train, aggregate, validate; keep the model if it is the best so far."""
+    begin, method, table = time.perf_counter(), backend.method, experiment.evaluation
+    done = backend.train(before.server, callback.on_client_end)
+    server, updates = done.server, done.updates
+    due = server.round % table.every == 0 or server.round == experiment.training.rounds
+    val = (backend.evaluate(server.round, server.weights, "val") or None) if due and updates else None
+    best = bool(val) and improves(val or {}, run_dir.scores_of(before.best_round), run_dir.card()["metric"])
     if best:
-        run_dir.save_model(server.round, server.weights, own)
+        run_dir.save_model(server.round, server.weights, backend.personal())
     seconds = time.perf_counter() - begin
     if diagnostics:
-        diagnostics.after(before.server, server, updates, own, seconds)
-    every = setup.experiment.evaluation.test_every_round
+        diagnostics.after(before.server, server, updates, backend.personal(), seconds)
     record = RoundRecord(
         round=server.round,
         seconds=round(seconds, 4),
         train_loss={update.site: update.loss for update in updates},
-        bytes_up=setup.method.sends * sum(update.num_bytes() for update in updates),
-        bytes_down=setup.method.sends * len(updates) * setup.method.broadcast(before.server).num_bytes(),
-        bytes_kept=max(sum(map(num_bytes, state.values())) for state in kept.values()),
-        bytes_held=max(update.memory for update in updates),
+        bytes_up=method.sends * sum(update.num_bytes() for update in updates),
+        bytes_down=method.sends * done.asked * method.broadcast(before.server).num_bytes(),
+        bytes_kept=done.kept,
+        bytes_held=max((update.memory for update in updates), default=0),
         val=val,
         best=best,
-        test=setup.scores(server.weights, own, "test") if every else None,
+        test=backend.evaluate(server.round, server.weights, "test") if table.test_every_round else None,
+        left_out=done.left_out,
     )
     return Checkpoint(server, server.round if best else before.best_round), record
 
 
-def _validated(setup: Setup, round_number: int) -> bool:
-    experiment = setup.experiment
-    return round_number % experiment.evaluation.every == 0 or round_number == experiment.training.rounds
-
-
-def _test(setup: Setup, run_dir: RunDir) -> dict[str, dict[str, float]]:
-    """The chosen model's scores on the test images of every site; saves those of single cases.
-
-    At unseen sites it is used as `harmofl evaluate` and `harmofl predict` use it there.
-    """
-    weights, own = run_dir.load_model()
-    used = setup.used(weights, own)
-    elsewhere = TrainedModel(run_dir.card(), setup.method, setup.training.model, weights, own)
-    scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
-    keeps = tells_statistics(setup.experiment.privacy, setup.training.model)
-    for site in (*setup.federation.sites, *setup.unseen):
-        if site in setup.unseen:
-            outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
-        else:
-            outputs = setup.predict(site, "test", used(site.name))
-        scores[site.name] = score(outputs, site, "test")
-        of_cases = case_scores(setup.metric, outputs, site, "test")
-        cases[site.name] = asdict(of_cases)
-        samples.update(sample(site, outputs, of_cases, normalizer_of(setup.training.model)))
-        if site.task == "classification":
-            probabilities[f"{site.name}/probabilities"] = outputs
-            probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
-        if keeps and site in setup.federation.sites:
-            moments[site.name] = of_site(setup.training.model, site.train, setup.training.device)
-    if moments:
-        run_dir.save_moments(moments)
-    save_arrays(run_dir.folder / "samples.npz", samples)
-    if probabilities:
-        save_arrays(run_dir.folder / "probabilities.npz", probabilities)
-    layer = normalizer_of(setup.training.model)
-    if layer is not None and (common := common_spectrum(layer)) is not None:
-        spectra = {f"sites/{site.name}": spectrum(site) for site in setup.federation.sites}
-        save_arrays(run_dir.folder / "amplitudes.npz", {"common": common, **spectra})
-    run_dir.save_cases(cases)
-    return scores
-
-
-def _finish(setup: Setup, run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
+def _finish(experiment: Experiment, backend: Backend, run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
     """Test the chosen model, once, and write the result."""
-    sites, scores = setup.federation.sites, _test(setup, run_dir)
-    every = (*sites, *setup.unseen)
-    unseen = {site.name: scores[site.name] for site in setup.unseen}
-    test = {site.name: scores[site.name] for site in sites}
-    records = run_dir.records()
+    if not checkpoint.best_round:
+        raise RunError(f"{run_dir.folder}: no round could be validated, so no model is chosen")
+    scores, card, records = backend.test(run_dir, checkpoint.best_round), run_dir.card(), run_dir.records()
     if len(records) != checkpoint.server.round:
         raise RunError(f"{run_dir.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
+    unseen, metric = set(card["unseen"]), card["metric"]
+    test = {site: values for site, values in scores.items() if site not in unseen}
     result = {
-        "name": setup.experiment.run.name,
-        "method": setup.experiment.method["name"],
-        "task": setup.federation.info.task,
-        "classes": list(setup.federation.info.classes),
-        "main_metric": setup.metric,
+        "name": experiment.run.name,
+        "method": experiment.method["name"],
+        "task": card["task"],
+        "classes": card["classes"],
+        "main_metric": metric,
         "chosen_round": checkpoint.best_round,
         "rounds": len(records),
-        "num_images": {site.name: {split: len(site.split(split)) for split in SPLITS} for site in every},
+        "num_images": backend.num_images(),
         "val": records[checkpoint.best_round - 1]["val"],
         "test": test,
-        "unseen": unseen,
-        "summary": asdict(setup.summary(test)),
+        "unseen": {site: values for site, values in scores.items() if site in unseen},
+        "summary": asdict(summarize({site: values[metric] for site, values in test.items()})),
         "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
-        "num_params": sum(p.numel() for p in setup.training.model.parameters()),
-        "passes": setup.method.passes,
-        "remarks": setup.cautions(),
+        "num_params": sum(p.numel() for p in backend.model.parameters()),
+        "passes": backend.method.passes,
+        "remarks": backend.remarks(),
     }
     run_dir.finish(result)
     return run_dir.result()
+
+
+def _train(
+    setup: Setup, run_round: RunRound, run_dir: RunDir, checkpoint: Checkpoint, callback: Callback
+) -> dict[str, Any]:
+    callback.on_train_begin(setup, checkpoint.server.round + 1)
+    diagnostics = Diagnostics(setup, run_dir.diagnostics_path) if setup.experiment.run.diagnostics else None
+    backend = LocalBackend(setup, run_round, run_dir)
+    return fit(setup.experiment, backend, run_dir, checkpoint, callback, diagnostics)
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:

@@ -22,11 +22,11 @@ from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trainer import Watch
+from harmofl.experiment.trainer import Callback
 from harmofl.utils.hardware import default_threads
 
 
-class Terminal(Watch):
+class Terminal(Callback):
     """A bar that moves with every site of every round; where there is no terminal, a line now and then.
 
     Args:
@@ -59,17 +59,17 @@ class Terminal(Watch):
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()
 
-    def opening(self, site: str, done: int, total: int) -> None:
+    def on_load(self, site: str, done: int, total: int) -> None:
         """Show which site is being read."""
         self._progress.update(self._bar, completed=done, total=total, said=site)
 
-    def told(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         """Print it, unless it was told before."""
         if line not in self._told:
             self._told.add(line)
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def started(self, setup: Setup, first_round: int) -> None:
+    def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Begin a new bar: one tick a site and round."""
         experiment = setup.experiment
         self._rounds, count = experiment.training.rounds, len(setup.drawn(1))
@@ -83,7 +83,7 @@ class Terminal(Watch):
             markup=False,
         )
         for line in setup.remarks():
-            self.told(f"warning: {line}")
+            self.on_message(f"warning: {line}")
         self._progress.reset(
             self._bar,
             description=name,
@@ -92,11 +92,11 @@ class Terminal(Watch):
             said="",
         )
 
-    def site_done(self, site: str) -> None:
+    def on_client_end(self, site: str) -> None:
         """One tick."""
         self._progress.update(self._bar, advance=1)
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         """Say how validation went."""
         if record.val is not None:
             summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})

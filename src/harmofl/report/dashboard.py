@@ -15,14 +15,14 @@ from rich.text import Text
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trainer import Watch
+from harmofl.experiment.trainer import Callback
 from harmofl.report.scores import duration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 _FRAME = 9  # lines beside those of the sites
 
 
-class Dashboard(Watch):
+class Dashboard(Callback):
     """Rounds, every site's loss and score, and the estimated end; drawn again with every step of the run.
 
     Args:
@@ -56,16 +56,16 @@ class Dashboard(Watch):
         self._live.update(self.view(), refresh=True)
         self._live.stop()
 
-    def opening(self, site: str, done: int, total: int) -> None:
+    def on_load(self, site: str, done: int, total: int) -> None:
         """Say which site is being read."""
         self._reading = f"reading {site}: {done} of {total} images"
         self._show()
 
-    def told(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         """Print it above."""
         self._live.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def started(self, setup: Setup, first_round: int) -> None:
+    def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Begin."""
         experiment = setup.experiment
         self._rounds, self._first, self._done = experiment.training.rounds, first_round, first_round - 1
@@ -76,12 +76,12 @@ class Dashboard(Watch):
         self._records = [record for record in self._records if record.round < first_round]
         self._show()
 
-    def site_done(self, site: str) -> None:
+    def on_client_end(self, site: str) -> None:
         """Tick it off."""
         self._finished_now.add(site)
         self._show()
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         """Take the round's numbers in."""
         self._records.append(record)
         self._done, self._latest = record.round, self._clock()

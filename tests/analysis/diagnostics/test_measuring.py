@@ -24,7 +24,7 @@ from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.trainer import Watch
+from harmofl.experiment.trainer import Callback
 from harmofl.federated.tensors import state_of
 from harmofl.methods import make_method
 
@@ -219,11 +219,11 @@ class StopError(Exception):
     pass
 
 
-class StopAfter(Watch):
+class StopAfter(Callback):
     def __init__(self, last: int) -> None:
         self.last = last
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         if record.round == self.last:
             raise StopError
 

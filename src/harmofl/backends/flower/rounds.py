@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from harmofl.backends import RoundResult
 from harmofl.data.site import Site
@@ -75,14 +76,33 @@ class FlowerRounds:
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
     ) -> RoundResult:
-        """See `RunRound`; of `sites` only the names are used, of `training` the model; `states` are the sites' own.
+        """Carry out a round as `RunRound` says; the states stay at the sites."""
+        after, updates = self.train(method, server, training.model, [site.name for site in sites], on_site)
+        return after, {}, updates
+
+    def train(
+        self,
+        method: Method,
+        server: ServerState,
+        model: nn.Module,
+        names: Sequence[str],
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> tuple[ServerState, list[ClientUpdate]]:
+        """Ask the sites of these names to train for a round, check their updates, and aggregate them.
+
+        Args:
+            method: the federated learning method.
+            server: the state before the round.
+            model: tells the roles of the entries.
+            names: the sites.
+            on_site: called with a site's name when its update has arrived.
 
         Raises:
             TrainingError: what went wrong at a site, or what is wrong with its update, see `check_update`.
             RunError: if a site does not answer in time, or not with an update; with a quorum, if it is not reached.
         """
         broadcast = method.broadcast(server)
-        shared = [name for name in server.weights if is_sent(method, training.model, name, broadcast.round)]
+        shared = [name for name in server.weights if is_sent(method, model, name, broadcast.round)]
 
         def read(content: RecordDict, name: str) -> ClientUpdate:
             update = _update_of(content, name)
@@ -95,7 +115,7 @@ class FlowerRounds:
                 check_update(update, broadcast, shared, server.params, method.uplink_extras)
             return update
 
-        names, content = [site.name for site in sites], pack_broadcast(broadcast, self._head)
+        content = pack_broadcast(broadcast, self._head)
         self.quorum = len(names) if self._masked else self.quorum
         updates = self._asked(MessageType.TRAIN, names, content, read, f"answer round {broadcast.round}", on_site)
         if len(updates) < (self.quorum or 0):
@@ -110,7 +130,7 @@ class FlowerRounds:
                 check_update(
                     replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.uplink_extras
                 )
-            return method.aggregate(server, arrived), {}, arrived
+            return method.aggregate(server, arrived), arrived
         except HarmoFLError:
             raise
         except Exception as error:  # extras that do not go together

@@ -1,0 +1,161 @@
+"""The training loop's view of whoever holds the sites, and the backend whose sites are on this machine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from harmofl.backends import RunRound
+from harmofl.data.manifest import SPLITS
+from harmofl.evaluation.scoring import case_scores, score
+from harmofl.experiment.artifacts import common_spectrum, sample, save_arrays, spectrum
+from harmofl.experiment.privacy_policy import tells_statistics
+from harmofl.experiment.run_dir import RunDir, Scores
+from harmofl.experiment.setup import Setup
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.model import normalizer_of
+from harmofl.federated.tensors import Arrays, num_bytes
+from harmofl.methods import FedAvg
+from harmofl.models.bn_calibration import of_site
+
+
+@dataclass(frozen=True)
+class TrainedRound:
+    """One round as a backend has carried it out.
+
+    Args:
+        server: the server's state after it.
+        updates: the sites' updates, sorted by site; none if the round was lost.
+        asked: how many sites the weights were sent to.
+        kept: bytes that the site which keeps most keeps until its next round, as far as that is known here.
+        left_out: by name of a site that was drawn, why it has no part in the round.
+    """
+
+    server: ServerState
+    updates: Sequence[ClientUpdate]
+    asked: int
+    kept: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Whoever holds the sites: this process, several processes, or hospitals.
+
+    Attributes:
+        method: the federated learning method.
+        model: a model of the kind that is trained.
+    """
+
+    method: FedAvg
+    model: nn.Module
+
+    def keep(self, rounds: Sequence[int]) -> None:
+        """Take note of the rounds from which training may go on: sites need their states of these."""
+
+    def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
+        """Carry out the round after `server`, wherever its sites are."""
+
+    def personal(self) -> Mapping[str, Arrays]:
+        """Return by site the weights that it keeps for itself, if they are known here."""
+
+    def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
+        """Score the weights of a round at all sites; empty if too few of them could."""
+
+    def test(self, run_dir: RunDir, best_round: int) -> Scores:
+        """Score the chosen model on the test images of every site, unseen ones too, and save what reports show."""
+
+    def num_images(self) -> Mapping[str, Mapping[str, int]]:
+        """Return the number of images by site and split."""
+
+    def remarks(self) -> list[str]:
+        """Return what a reader of the results should know, in plain words."""
+
+
+class LocalBackend:
+    """Sites whose images this machine has.
+
+    Args:
+        setup: the experiment with its images.
+        run_round: carries out a round in this process or in several.
+        run_dir: keeps the sites' states.
+    """
+
+    def __init__(self, setup: Setup, run_round: RunRound, run_dir: RunDir) -> None:
+        self.setup, self.method, self.model = setup, setup.method, setup.training.model
+        self._run_round, self._run_dir = run_round, run_dir
+        self._personal: dict[str, Arrays] = {}
+        self._remember(run_dir.states)
+
+    def _remember(self, states: Mapping[str, Mapping[str, Arrays]]) -> None:
+        for site, state in states.items():
+            if entries := self.method.personal_weights(state):
+                self._personal[site] = entries
+
+    def keep(self, rounds: Sequence[int]) -> None:
+        """Do nothing: the checkpoint names the states that it needs."""
+
+    def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
+        """See `Backend`."""
+        setup = self.setup
+        sites = setup.drawn(server.round + 1)
+        after, kept, updates = self._run_round(
+            setup.method, server, sites, self._run_dir.states, setup.training, on_client_end
+        )
+        self._run_dir.states.keep(after.round, kept)
+        self._remember(kept)
+        most = max(sum(map(num_bytes, state.values())) for state in kept.values())
+        return TrainedRound(after, updates, len(updates), most)
+
+    def personal(self) -> Mapping[str, Arrays]:
+        """See `Backend`."""
+        return self._personal
+
+    def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
+        """See `Backend`."""
+        return self.setup.scores(weights, self._personal, split)
+
+    def num_images(self) -> Mapping[str, Mapping[str, int]]:
+        """See `Backend`."""
+        sites = (*self.setup.federation.sites, *self.setup.unseen)
+        return {site.name: {split: len(site.split(split)) for split in SPLITS} for site in sites}
+
+    def remarks(self) -> list[str]:
+        """See `Backend`."""
+        return self.setup.cautions()
+
+    def test(self, run_dir: RunDir, best_round: int) -> Scores:
+        """See `Backend`; at unseen sites the model is used as `harmofl evaluate` and `harmofl predict` use it there."""
+        setup = self.setup
+        weights, own = run_dir.load_model()
+        used = setup.used(weights, own)
+        elsewhere = TrainedModel(run_dir.card(), setup.method, setup.training.model, weights, own)
+        scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
+        keeps = tells_statistics(setup.experiment.privacy, setup.training.model)
+        for site in (*setup.federation.sites, *setup.unseen):
+            if site in setup.unseen:
+                outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
+            else:
+                outputs = setup.predict(site, "test", used(site.name))
+            scores[site.name] = score(outputs, site, "test")
+            of_cases = case_scores(setup.metric, outputs, site, "test")
+            cases[site.name] = asdict(of_cases)
+            samples.update(sample(site, outputs, of_cases, normalizer_of(setup.training.model)))
+            if site.task == "classification":
+                probabilities[f"{site.name}/probabilities"] = outputs
+                probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
+            if keeps and site in setup.federation.sites:
+                moments[site.name] = of_site(setup.training.model, site.train, setup.training.device)
+        if moments:
+            run_dir.save_moments(moments)
+        save_arrays(run_dir.folder / "samples.npz", samples)
+        if probabilities:
+            save_arrays(run_dir.folder / "probabilities.npz", probabilities)
+        layer = normalizer_of(setup.training.model)
+        if layer is not None and (common := common_spectrum(layer)) is not None:
+            spectra = {f"sites/{site.name}": spectrum(site) for site in setup.federation.sites}
+            save_arrays(run_dir.folder / "amplitudes.npz", {"common": common, **spectra})
+        run_dir.save_cases(cases)
+        return scores
