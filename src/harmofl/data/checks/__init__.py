@@ -1,1 +1,1 @@
-"""Checks of a folder that need no decoding of images."""
+"""Checks of a folder without decoding images."""

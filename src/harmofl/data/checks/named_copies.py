@@ -1,4 +1,4 @@
-"""Copies that their names betray: files of one name, some of which are compared byte by byte and none decoded."""
+"""Search for copies among files of the same name, by comparing the bytes of a sample without decoding."""
 
 import filecmp
 from collections import defaultdict
@@ -14,15 +14,15 @@ from harmofl.data.manifest import Record
 
 _Named = TypeVar("_Named")
 _LOOKED_AT = 30
-"""So many names of a site, or of two sites, are looked at."""
+"""The number of names compared within a site, or between two sites."""
 
 
 def copies_by_name(files: FederationFiles, *, training: bool) -> Iterator[Problem]:
-    """Yield a warning where files of one name are the same: in two classes, at two sites, or on two sides of the split.
+    """Yield warnings about identical files of one name in two classes, at two sites, or in two splits.
 
     Args:
         files: the federation.
-        training: whether the split matters.
+        training: whether to compare the splits.
     """
     for site in files.sites:
         if training:
@@ -58,7 +58,7 @@ def _between(sites: Sequence[SiteFiles]) -> Iterator[Problem]:
 
 
 def _some(found: Sequence[_Named]) -> Sequence[_Named]:
-    """Those that are looked at, from all over."""
+    """Return an evenly spaced sample."""
     return found[:: max(1, -(-len(found) // _LOOKED_AT))]
 
 

@@ -1,4 +1,4 @@
-"""One thing that is wrong, or odd, with a federation's data."""
+"""Errors and warnings about a federation's data."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,22 +9,22 @@ from typing import Literal
 from harmofl.errors import DataError
 
 _FEW = 3
-"""So many problems that are of no file are told each by itself: they differ in what a person wants to know."""
+"""Up to this many similar problems without a file are listed separately, since their details matter."""
 
 Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What was found and where.
+    """One error or warning and its location.
 
     Args:
         severity: "error" if training must not start, else "warning".
         site: the site's name, or "" for the whole federation.
         file: the file relative to the site's folder, or "" for the whole site.
-        message: one line: what must hold, what was got and what to do.
-        kind: what it is about in a few words, without the name of a file or patient.
-        count: how many images it is about.
+        message: one line: the requirement, the value found, and the remedy.
+        kind: the kind of problem in a few words, without the name of a file or patient.
+        count: the number of affected images.
     """
 
     severity: Severity
@@ -40,7 +40,7 @@ class Problem:
 
 
 def alike(problems: Sequence[Problem]) -> list[Problem]:
-    """Put problems of a site that differ in files and numbers alone into one, the first, that counts the others."""
+    """Merge problems of a site that differ only in files and numbers into the first, with a count of the others."""
     found: dict[tuple[str, ...], list[Problem]] = {}
     for problem in problems:
         found.setdefault((problem.severity, problem.site, problem.kind, _form(problem)), []).append(problem)
@@ -48,7 +48,7 @@ def alike(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _form(problem: Problem) -> str:
-    """The message without the names of files, quoted names and numbers."""
+    """Return the message without names of files, quoted names and numbers."""
     name = re.escape(Path(problem.file).name.split(".")[0]) or "/"
     return re.sub(rf"\S*{name}\S*|'[^']*'|\S*/\S*|\d+(?:\.\d+)?", "", problem.message)
 
@@ -62,12 +62,12 @@ def _together(group: Sequence[Problem]) -> Sequence[Problem]:
 
 
 def refuse(problems: Sequence[Problem], folder: Path | None = None, told: Callable[[str], None] | None = None) -> None:
-    """Raise the first error among `problems`, saying how many more there are.
+    """Raise the first error among `problems`, with the number of the others.
 
     Args:
-        problems: whatever was found.
-        folder: where `harmofl data check` would list them all; None if it would not.
-        told: told of the others, if there is no such folder.
+        problems: errors and warnings.
+        folder: the folder for which `harmofl data check` lists all of them; None if it cannot.
+        told: called with each of the other errors if `folder` is None.
 
     Raises:
         DataError: if any problem is an error.

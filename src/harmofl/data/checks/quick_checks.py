@@ -1,4 +1,4 @@
-"""What a command says of a folder before it works on it: what it understood, and the warnings that cost no decoding."""
+"""The summary of a folder that commands print at the start, with warnings that need no decoding."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from harmofl.errors import DataError
 from harmofl.types import Tell
 
 MOST_LINES = 10
-"""So many warnings are printed when a command starts."""
+"""The maximum number of warnings printed when a command starts."""
 _NAMED, _LOOKED_AT = 8, 30
 TURNED = "ask to be shown turned (EXIF), but are used as stored, as masks are; turn the pixels if masks do not fit"
 
 
 def quick_problems(files: FederationFiles, folder: Path, *, training: bool = True) -> Iterator[Problem]:
-    """Yield the warnings that file names and tables tell; without `training`, not those about splits."""
+    """Yield the warnings that need no decoding; without `training`, none about splits."""
     for line in files.said:
         yield Problem("warning", "", "", line, "how the folder was read")
     yield from (problem for problem in reading_problems(files.info) if problem.severity == "warning")
@@ -43,7 +43,7 @@ def quick_problems(files: FederationFiles, folder: Path, *, training: bool = Tru
 
 
 def _turned(site: SiteFiles) -> Iterator[Problem]:
-    """Yield a warning if some images have an orientation tag: their masks may have been drawn on them upright."""
+    """Yield a warning if images have an orientation tag: their masks may have been drawn on the turned images."""
     headers = _headers(site)
     turned = [image for image, header in headers if header.orientation != 1]
     if turned:
@@ -52,7 +52,7 @@ def _turned(site: SiteFiles) -> Iterator[Problem]:
 
 
 def tell_warnings(lines: Sequence[str], folder: Path, tell: Tell) -> None:
-    """Tell warnings, each once and at most ten, and where to see all."""
+    """Report up to ten distinct warnings, and the command that lists all."""
     lines = list(dict.fromkeys(lines))
     for line in lines[:MOST_LINES]:
         tell(f"warning: {line}")
@@ -61,7 +61,7 @@ def tell_warnings(lines: Sequence[str], folder: Path, tell: Tell) -> None:
 
 
 def tell_understood(files: FederationFiles, folder: Path, tell: Tell, *, training: bool = True) -> None:
-    """Tell what was understood, and what `quick_problems` finds."""
+    """Report the summary of a folder and the warnings of `quick_problems`."""
     tell(understood(files))
     found = alike(list(quick_problems(files, folder, training=training)))
     tell_warnings(list(map(str, found)), folder, tell)
@@ -70,7 +70,7 @@ def tell_understood(files: FederationFiles, folder: Path, tell: Tell, *, trainin
 
 
 def understood(files: FederationFiles) -> str:
-    """What a folder holds in one line: task, classes, sites, images, and where the split is from."""
+    """Return a summary of a folder in one line: task, classes, sites, images, and the source of the split."""
     info, sites = files.info, files.sites
     listed = ", ".join(info.classes[:_NAMED]) + f", and {len(info.classes) - _NAMED} more" * (
         len(info.classes) > _NAMED
@@ -85,7 +85,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _images(files: FederationFiles) -> str:
-    """How many images there are, of which size and kind, from the headers of some of every site."""
+    """Return the number, sizes and kinds of the images, from the headers of a sample of every site."""
     names = [record.image for site in files.sites for record in site.records]
     volumes = sum(map(is_volume, names))
     headers = [header for site in files.sites for _, header in _headers(site)]
@@ -104,7 +104,7 @@ def _range(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def _headers(site: SiteFiles) -> list[tuple[str, Header]]:
-    """Of some of a site's images, each with what its file says of itself."""
+    """Return a sample of a site's images with their headers."""
     found, step = [], max(1, len(site.records) // _LOOKED_AT)
     for record in site.records[::step]:
         try:
@@ -119,7 +119,7 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def _split(site: SiteFiles, info: FederationInfo) -> str:
-    """Where a site's split is from; of whom the images are, a table says, or each is of a patient of its own."""
+    """Return the source of a site's split, and of its patients: a table, or one patient per image."""
     if {record.split for record in site.records} == {"test"}:
         return "all for testing"
     if site.split or info.split == "images":

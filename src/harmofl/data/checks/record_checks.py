@@ -1,4 +1,4 @@
-"""Oddities that a site's records tell, without a look at any image: few test cases, odd labels, names alike."""
+"""Checks of a site's records without reading images: few test cases, unexpected labels, similar names."""
 
 import re
 from collections import defaultdict
@@ -10,11 +10,11 @@ from harmofl.data.manifest import SPLITS, FederationInfo
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 FEW_CASES = 5
-"""With fewer test cases than this a score says next to nothing."""
+"""The minimum number of test cases for a meaningful score."""
 
 
 def few_patients(site: SiteFiles) -> Iterator[Problem]:
-    """Yield a warning about a site's split, if its records tell one, without a look at any image."""
+    """Yield a warning if a site has too few patients to split, or too few test cases."""
     cases = {record.case for record in site.records if record.split == "test"}
     patients = {record.patient for record in site.records}
     if site.split and 0 < len(patients) < len(SPLITS):
@@ -28,7 +28,7 @@ def few_patients(site: SiteFiles) -> Iterator[Problem]:
 
 
 def record_oddities(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
-    """Yield the warnings about one site's tables and folders that its records tell, without a look at any image."""
+    """Yield warnings about a site's unlisted images, and about labels and class folders that disagree."""
     if site.unlisted:
         message = f"{len(site.unlisted)} images have no row in metadata.csv and are not used"
         yield Problem("warning", site.name, site.unlisted[0], message, "images without a row", len(site.unlisted))
@@ -37,7 +37,7 @@ def record_oddities(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
 
 
 def _other_folders(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
-    """Labels of a table that are not those of the class folders which the images are in."""
+    """Yield a warning if labels of the table differ from the class folders of their images."""
     folders = [(record, record.image.split("/")[-2:][0]) for record in site.records]
     other = [(record, folder) for record, folder in folders if folder in info.classes and folder != record.target]
     if other:
@@ -50,7 +50,7 @@ def _other_folders(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
 
 
 def _same_names(site: SiteFiles) -> Iterator[Problem]:
-    """Numbered files that are in several class folders."""
+    """Yield a warning if most file names occur in several class folders."""
     classes: dict[str, set[str]] = defaultdict(set)
     for record in site.records:
         classes[stem_of(record.image)].add(record.target)
@@ -64,7 +64,7 @@ def _same_names(site: SiteFiles) -> Iterator[Problem]:
 
 
 def names_alike(files: FederationFiles) -> Iterator[Problem]:
-    """Yield a warning for sites, classes and a site's patients whose names people may mean as one."""
+    """Yield a warning for sites, classes and a site's patients whose names differ only in spelling."""
     yield from _alike("", "sites", {site.name for site in files.sites})
     yield from _alike("", "classes", set(files.info.classes))
     for site in files.sites:
@@ -82,18 +82,18 @@ def _alike(site: str, what: str, names: set[str]) -> Iterator[Problem]:
 
 
 def sound(name: str) -> str:
-    """What is left of a name without case, spaces, and what a spreadsheet does to a number."""
+    """Return a name without case and spaces, and a number without leading zeros and a zero fraction."""
     plain = "".join(folded(name).split())
     number = _NUMBER.fullmatch(plain)
     return number[1] if number else plain
 
 
 def shared_patients(files: FederationFiles) -> Iterator[Problem]:
-    """Yield one warning if patients of one site's train have the names of another site's test."""
+    """Yield one warning if patients in train at one site have the names of patients in test at another."""
     sites_of: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for site in files.sites:
         for record in site.records:
-            if record.patient != owner_of(record.image):  # else nobody said who it is
+            if record.patient != owner_of(record.image):  # else no table names the patient
                 sites_of[record.patient][record.split].add(site.name)
     shared = [
         (name, at["train"], at["test"]) for name, at in sites_of.items() if at["train"] and at["test"] - at["train"]

@@ -1,4 +1,4 @@
-"""What can be told to be wrong with a site from its records alone, before any image is decoded."""
+"""Checks of a site's records for errors, before any image is decoded."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from harmofl.data.values import named
 
 
 def reading_problems(info: FederationInfo) -> Iterator[Problem]:
-    """Yield what is to be known of how masks are read: an error if it is in doubt, a warning if it is not as usual."""
+    """Yield an error if the meaning of the masks is in doubt, and warnings if they are read in an unusual way."""
     if info.doubt:
         yield Problem("error", "", "", info.doubt, "masks in doubt")
     if info.values:
@@ -42,7 +42,7 @@ def structure_problems(site: SiteFiles, info: FederationInfo) -> Iterator[Proble
 
 
 def _empty_splits(site: SiteFiles) -> Iterator[Problem]:
-    """All three splits, or test alone: a site at which a model is only tested."""
+    """Yield errors unless the site has all three splits, or test alone (a site used for testing only)."""
     used = {record.split for record in site.records}
     for split in SPLITS:
         if split not in used and used != {"test"}:
@@ -86,7 +86,7 @@ def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
             if file.startswith("/") or ".." in file.split("/"):
                 message = "a file must be inside its site's folder; move it there and mend its row"
                 yield Problem("error", site.name, file, message, "file outside of the site")
-            elif not is_file(f"{folder}/{file}"):  # a Path for each of many files takes three times as long
+            elif not is_file(f"{folder}/{file}"):  # creating a Path per file takes three times as long
                 message = "file is missing; restore it or delete its row"
                 if not site.table:
                     message = _missing_mask(site, record)
@@ -94,7 +94,7 @@ def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
 
 
 def _missing_mask(site: SiteFiles, record: Record) -> str:
-    """Say what to do about an image without a mask of its name; several may have its name and a number."""
+    """Return the message for a missing mask, naming files with the mask's stem and a suffix such as _1."""
     mask = Path(record.target)
     others = [
         path.name for path in image_files(site.folder / mask.parent) if path.name.startswith(f"{stem_of(mask.name)}_")

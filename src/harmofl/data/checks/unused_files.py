@@ -1,4 +1,4 @@
-"""Files that look as if they were meant to be used and are not."""
+"""Search for files that look like data but are not used."""
 
 import os
 from collections import defaultdict
@@ -29,15 +29,15 @@ _TABLE = "a table is metadata.csv in the folder of all sites, or given in place 
 _ROW = "no row of {table} names it; add one or delete it"
 
 Reasons = Iterator[tuple[str, str]]
-"""Paths relative to a folder, each with the reason why it is not used or ""."""
+"""Paths relative to a folder, each with the reason why the file is not used, or ""."""
 
 
 def left_out(folder: Path, files: FederationFiles) -> Iterator[Problem]:
-    """Yield a warning for every reason why files are not used: how many, and the first.
+    """Yield a warning for every reason why files are not used, with their number and the first of them.
 
     Args:
         folder: the federation's folder.
-        files: what was read from it.
+        files: the sites and records read from it.
     """
     entered: set[str] = set()
     tables = {site.table for site in files.sites}
@@ -66,7 +66,7 @@ def _warnings(site: str, reasons: Iterable[tuple[str, str]]) -> Iterator[Problem
 
 
 def _unused(site: SiteFiles, used: set[str], entered: set[str], root: Path) -> Reasons:
-    """Yield the site's files that are not used, each with the reason; what `site.unlisted` tells is left out."""
+    """Yield the site's unused files, each with the reason; those in `site.unlisted` are skipped."""
     used = used | set(site.unlisted)
     unlisted = {stem_of(image) for image in site.unlisted}
     for path, kind in _walk(site.folder, entered):
@@ -82,7 +82,7 @@ def _unused(site: SiteFiles, used: set[str], entered: set[str], root: Path) -> R
 
 
 def _reason(path: str, kind: str, tables: Set[str], *, root: bool) -> str:
-    """Tell why the file could not be used wherever it was, or ""; `tables` are those read, "" for none."""
+    """Return why the file could not be used in any folder, or ""; `tables` are the tables read, "" for none."""
     if kind:
         return kind
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
@@ -94,7 +94,7 @@ def _reason(path: str, kind: str, tables: Set[str], *, root: bool) -> str:
 
 
 def _is_unread_table(path: str, tables: Set[str], *, root: bool) -> bool:
-    """Whether it is a table where none is read, or one called as metadata.csv is, beside it or elsewhere."""
+    """Return True for a table where none is read, or for a file named like metadata.csv that is not read."""
     name = os.path.basename(path)  # noqa: PTH119
     meant = name.startswith("metadata") and not suffix_of(name)
     if tables <= {""}:
@@ -107,9 +107,9 @@ def _place(path: str) -> str:
 
 
 def _walk(folder: Path, entered: set[str], within: str = "", passed: frozenset[str] = frozenset()) -> Reasons:
-    """Yield all files below that are not hidden, each folder once though links lead there, with what is odd of them.
+    """Yield all files below that are not hidden, each with a problem of its link or folder, or "".
 
-    Folders in `passed` are not entered.
+    Each real folder is entered once, also if several links lead to it. Folders in `passed` are not entered.
     """
     if (real := os.path.realpath(folder / within)) in entered:
         return
