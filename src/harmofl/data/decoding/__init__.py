@@ -1,1 +1,1 @@
-"""From image files to arrays, in memory or memory-mapped."""
+"""Decoding of image files into arrays, in memory or memory-mapped."""

@@ -1,4 +1,4 @@
-"""Decoding all records of a site into the arrays of its three splits."""
+"""Decoding of all records of a site into the arrays of its three splits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from harmofl.types import Progress
 from harmofl.utils.hardware import check_memory
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
-"""Images, targets and cases of one split, as `site.Split` takes them."""
+"""Images, targets and cases of one split, in the order of `site.Split`."""
 Built = tuple[dict[str, Arrays], list[Problem]]
-"""A site's arrays by split, or nothing and what is wrong."""
+"""A site's arrays by split without problems, or no arrays and the problems."""
 
 
 @dataclass
@@ -39,19 +39,19 @@ class _Part:
 
 
 AT_ONCE = 8
-"""Images that are in memory as float32 while they are decoded or trained on, at the least."""
+"""The minimum number of images in memory as float32 during decoding or training."""
 
 
 def check_fits(files: FederationFiles, info: FederationInfo, held: bool) -> None:
-    """Refuse images that are larger than memory, before any is decoded.
+    """Check that the images fit into memory, before any is decoded.
 
     Args:
-        files: of the federation.
-        info: with the size that all images get.
-        held: whether all of them are in memory together, with a byte a pixel for each label map.
+        files: the federation's files.
+        info: a description with the size to which all images are resized.
+        held: whether all images are in memory together, with one byte per pixel for each label map.
 
     Raises:
-        ConfigError: if less memory is free.
+        ConfigError: if there is not enough free memory.
     """
     H, W = info.size or (0, 0)
     count = sum(len(site.records) for site in files.sites) if held else 0
@@ -65,13 +65,13 @@ def assemble(site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows],
     """Decode a site.
 
     Args:
-        site: what to decode; its structure has been checked.
-        info: with the size that all images get.
-        rows: makes an empty growing array for a name such as "train-images".
-        progress: told the site, how many images are done and how many there are.
+        site: the site to decode; its structure has been checked.
+        info: a description with the size to which all images are resized.
+        rows: creates an empty growing array for a name such as "train-images".
+        progress: called with the site, the number of decoded records and the number of all records.
 
     Returns:
-        the arrays of each split and nothing else, or no arrays and what is wrong.
+        the arrays of each split and no problems, or no arrays and the problems.
     """
     try:
         return _assembled(site, info, rows, progress, deep=False)
@@ -80,7 +80,7 @@ def assemble(site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows],
 
 
 class _DeepImageError(Exception):
-    """An image has 16 bits, so that all must be kept as float32: 8 would lose some."""
+    """An image has 16 bits, so all images must be kept as float32 to lose no precision."""
 
 
 def _assembled(
@@ -110,18 +110,18 @@ def _assembled(
     problems = problems or [_no_slices(site, name) for name in sorted(needed) if not parts[name].cases]
     if problems:
         return {}, problems
-    for name in set(SPLITS) - needed:  # a site for testing alone
+    for name in set(SPLITS) - needed:  # a site with a test split only
         parts[name].be_empty_like(parts["test"])
     return {name: (p.images.finish(), p.targets.finish(), tuple(p.cases)) for name, p in parts.items()}, []
 
 
 def at_once(site: SiteFiles) -> int:
-    """How many records a thread works on in one go: volumes take long, photographs do not."""
+    """Return the number of records per task of a thread: 1 for volumes, which are slow, `QUICK` for photographs."""
     return 1 if any(is_volume(record.image) for record in site.records[:1]) else QUICK
 
 
 def as_float(images: np.ndarray) -> np.ndarray:
-    """Return 8-bit images as float32 in [0, 1], and float32 ones as they are."""
+    """Return 8-bit images as float32 in [0, 1], and float32 images unchanged."""
     return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
 
 

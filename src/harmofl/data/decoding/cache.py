@@ -1,4 +1,4 @@
-"""Decoded sites kept in a folder, so that the next opening maps them into memory and decodes nothing."""
+"""A cache folder of decoded sites, which are memory-mapped instead of decoded when a site is opened again."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import StorageError
 
-_VERSION = 4  # raise it when decoding changes
+_VERSION = 4  # increase it when decoding changes
 
 
 def cached(
@@ -25,10 +25,10 @@ def cached(
     info: FederationInfo,
     build: Callable[[Callable[[str], FileRows]], Built],
 ) -> Built:
-    """Return the site's arrays, memory-mapped read-only, from the cache or else by `build`.
+    """Return the site's arrays, memory-mapped read-only, from the cache or else from `build`.
 
-    The entry is found by a hash of the records, the files' sizes and times, and how they are decoded; it is
-    written beside and renamed, so that an interruption leaves no half of it.
+    The key of an entry is a hash of the records, the sizes and times of the files, and the settings of decoding. A new
+    entry is written to a temporary folder and renamed, so that an interruption leaves no incomplete entry.
 
     Raises:
         StorageError: if the cache folder cannot be written.
@@ -52,7 +52,7 @@ def cached(
 
 
 def _publish(partial: Path, entry: Path, arrays: dict[str, Arrays]) -> None:
-    """Complete the entry and give it its name, unless another process was first; its files stay mapped."""
+    """Complete the entry and rename it, unless another process was first; the mapped files stay valid."""
     cases = {split: parts[2] for split, parts in arrays.items()}
     (partial / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     if _load(entry) is None:
@@ -75,7 +75,7 @@ def _arrays(entry: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _key(site: SiteFiles, info: FederationInfo) -> str:
-    """Hash everything that the decoded arrays depend on."""
+    """Return a hash of all inputs of the decoded arrays."""
     names = {record.image for record in site.records}
     if info.task == "segmentation":
         names |= {record.target for record in site.records}

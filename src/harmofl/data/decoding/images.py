@@ -1,4 +1,4 @@
-"""Reading one image or mask file: PNG, JPEG and TIFF through `photographs`, NIfTI through `volumes`."""
+"""Reading of one image or mask file: PNG, JPEG and TIFF through `photographs`, NIfTI through `volumes`."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ from harmofl.errors import DataError
 from harmofl.types import Levels
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""Shares of red, green and blue in grey, as of Pillow's L (ITU-R 601-2)."""
+"""The weights of red, green and blue in grey, as in Pillow's mode L (ITU-R 601-2)."""
 
 
 def read_header(path: Path, *, turned: bool = True) -> Header:
@@ -27,7 +27,7 @@ def read_header(path: Path, *, turned: bool = True) -> Header:
 
     Args:
         path: the file.
-        turned: whether to look for an orientation in any case; a PNG that has none in front is decoded for that.
+        turned: whether the orientation must be found; a PNG without one before its pixels is decoded for that.
 
     Raises:
         DataError: if the file is missing or not an image.
@@ -40,11 +40,11 @@ def read_header(path: Path, *, turned: bool = True) -> Header:
 
 
 def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
-    """Read a photograph as (1, H, W) or (3, H, W), or a volume as (S, H, W), one plane a slice.
+    """Read a photograph as (1, H, W) or (3, H, W), or a volume as (S, H, W), one plane per slice.
 
     Args:
         path: the file.
-        levels: of a volume, see `volumes.read_volume`.
+        levels: for volumes, see `volumes.read_volume`.
 
     Returns:
         uint8, where v stands for v/255, or float32 in [0, 1] for photographs of more than 8 bit.
@@ -57,10 +57,10 @@ def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Read a mask as it is stored, (1, H, W) or (S, H, W) whole numbers.
+    """Read the stored values of a mask, (1, H, W) or (S, H, W) whole numbers.
 
     Raises:
-        DataError: if the file is missing or truncated, in colour or holds other than whole numbers.
+        DataError: if the file is missing, truncated or in colour, or a volume holds numbers that are not whole.
     """
     with reading(path):
         return volumes.read_label_volume(path) if is_volume(path.name) else _read_flat_mask(path)
@@ -68,7 +68,10 @@ def read_mask(path: Path) -> np.ndarray:
 
 @contextmanager
 def reading(path: Path, also: tuple[str, ...] = ()) -> Iterator[None]:
-    """Turn whatever a decoder raises, warns or logs over a damaged file into one line; `also` are suffixes to allow."""
+    """Turn errors of decoders into a DataError of one line, and silence their warnings and logs.
+
+    `also` are additional suffixes to allow.
+    """
     if not is_file(path):
         raise DataError("file is missing; restore it or leave it out")
     if not suffix_of(path.name) and path.suffix.lower() not in also:
@@ -78,15 +81,16 @@ def reading(path: Path, also: tuple[str, ...] = ()) -> Iterator[None]:
             yield
     except DataError:
         raise
-    except Exception as error:  # decoders raise anything over a damaged header: KeyError, MemoryError, their own
+    except Exception as error:  # decoders raise many types for a damaged header: KeyError, MemoryError, their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(str(path), path.name)
         raise DataError(f"cannot be read ({reason}); restore it or leave it out") from None
 
 
 class _Quiet:
-    """Keeps nibabel's and tifffile's logs and numpy's and Pillow's warnings off the terminal while any thread decodes.
+    """A context manager that silences logs of nibabel and tifffile and all warnings while any thread decodes.
 
-    Both belong to the whole process: the first thread that begins turns them off, the last that ends restores them.
+    Logs and warnings belong to the whole process: the first thread to enter disables them, the last to leave restores
+    them.
     """
 
     def __init__(self) -> None:
@@ -115,12 +119,12 @@ _QUIET = _Quiet()
 
 
 def quiet() -> _Quiet:
-    """Within, decoders neither log nor warn."""
+    """Return a context manager in which decoders neither log nor warn."""
     return _QUIET
 
 
 def read_photograph(source: Path | BinaryIO) -> np.ndarray:
-    """Decode a photograph from a file or from memory, see `read_image`; to be called within `reading` or `quiet`."""
+    """Decode a photograph from a file or from memory, see `read_image`; call it inside `reading` or `quiet`."""
     image = read_stored(source)
     samples, white = image.samples, 2**image.bits - 1
     if samples.dtype.kind == "f":
@@ -134,7 +138,7 @@ def read_photograph(source: Path | BinaryIO) -> np.ndarray:
 
 
 def palette_colours(image: Stored) -> np.ndarray:
-    """(H, W, 3) uint8 colours of indices of a palette."""
+    """Return the (H, W, 3) uint8 colours of an image with a palette."""
     assert image.palette is not None
     indices = image.samples[..., 0]
     if indices.max() >= len(image.palette):
@@ -156,9 +160,9 @@ def _read_flat_mask(path: Path) -> np.ndarray:
 
 
 def _grey_palette(entries: np.ndarray) -> np.ndarray:
-    """Return what each index of a palette stands for: its grey if all entries are grey, else itself.
+    """Return the number of each index of a palette: its grey if all entries are grey, else the index itself.
 
-    All and not only those that occur, so that one index means the same in every mask of a data set.
+    All entries are checked, not only the used ones, so that an index means the same in every mask of a data set.
     """
     meaning = np.arange(2**16, dtype=np.uint16)
     if len(entries) and (entries == entries[:, :1]).all():
@@ -167,7 +171,7 @@ def _grey_palette(entries: np.ndarray) -> np.ndarray:
 
 
 def with_channels(planes: np.ndarray, channels: int) -> np.ndarray:
-    """Turn a photograph of 1 or 3 planes into `channels` planes: grey repeated, colour by Pillow's L.
+    """Convert a photograph of 1 or 3 planes to `channels` planes: grey is repeated, colour converted by Pillow's L.
 
     Raises:
         DataError: if `channels` is neither 1 nor 3.

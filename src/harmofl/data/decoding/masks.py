@@ -1,6 +1,6 @@
-"""Masks as people draw and save them, as one whole number a pixel: greys, palettes, colours, alpha channels.
+"""Reading of masks with greys, palettes, colours or alpha channels as one whole number per pixel.
 
-Colours are numbered as in `data.values`. Palettes are read by their colours, since programs order them as they like.
+Colours are numbered as in `data.values`. Palettes are read by their colours, since their order depends on the program.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from harmofl.errors import DataError
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask's numbers and what its file says of them.
+    """A mask's numbers and the properties of its file.
 
     Args:
-        numbers: (1, H, W), or (S, H, W) of a volume.
+        numbers: (1, H, W), or (S, H, W) for a volume.
         palette: the numbers of its palette's colours in their order, if it has one.
         lossy: whether its compression may have changed the numbers.
-        orientation: of its file, see `stored.Header`.
-        alpha: whether its alpha channel has a part in the numbers.
+        orientation: orientation of the file, see `stored.Header`.
+        alpha: whether its alpha channel changed the numbers.
     """
 
     numbers: np.ndarray
@@ -40,7 +40,7 @@ def read_numbers(path: Path) -> Mask:
     """Read a mask.
 
     Raises:
-        DataError: if the file is missing or damaged, holds other than whole numbers, or contradicts itself.
+        DataError: if the file is missing or damaged, holds numbers that are not whole, or contradicts itself.
     """
     with reading(path):
         if is_volume(path.name):
@@ -60,7 +60,7 @@ def read_numbers(path: Path) -> Mask:
 
 
 def _by_colours(image: Stored) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return the numbers of an image with a palette, and those of the palette's colours in its order."""
+    """Return the numbers of an image with a palette, and the numbers of the palette's colours in their order."""
     numbers = _numbers(palette_colours(image))
     if len(np.unique(numbers)) < len(np.unique(image.samples)):
         raise DataError("its palette must have another colour for each class; save it as grey")
@@ -100,10 +100,10 @@ def _greys(image: Stored) -> np.ndarray:
 
 
 def _opaque(numbers: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return the numbers with 0 where the mask is transparent; where it is black and opaque, 255.
+    """Return the numbers with 0 where the mask is transparent; in an all-black mask, opaque pixels become 255.
 
     Raises:
-        DataError: if it is half transparent, or has one mask in its alpha channel and another in its colours.
+        DataError: if pixels are half transparent, or the alpha channel and the colours are different masks.
     """
     levels = np.unique(alpha)
     if len(levels) == 1:
@@ -126,8 +126,8 @@ def to_labels(mask: np.ndarray, count: int, values: tuple[int, ...] = ()) -> np.
 
     Args:
         mask: the numbers.
-        count: of classes.
-        values: the numbers of the classes in their order; if not given they are 0..count-1, or 0 and 255 of two.
+        count: the number of classes.
+        values: the numbers of the classes in their order; by default 0..count-1, or 0 and 255 for two classes.
 
     Raises:
         DataError: naming the first number that is not allowed.

@@ -1,4 +1,4 @@
-"""Reading the numbers of a photograph or mask as its file stores them: PNG and JPEG here, TIFF through `tiffs`."""
+"""Reading of the stored numbers of a photograph or mask: PNG and JPEG here, TIFF through `tiffs`."""
 
 import io
 from collections.abc import Iterator
@@ -19,19 +19,19 @@ _MODES = {
     **{"P": "palette", "PA": "palette", "RGBA": "RGB with alpha", "RGBa": "RGB with alpha"},
 }
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_BITS, _PNG_COLOURS = 24, 25  # where a PNG says how many, and of what
+_PNG_BITS, _PNG_COLOURS = 24, 25  # positions of the bit depth and the colour type in a PNG
 _GREY_WITH_ALPHA = 4
 
 
 def read_photograph_header(path: Path, *, turned: bool = True) -> Header:
-    """Read the header of a photograph or mask, see `images.read_header`; to be called within `images.reading`."""
+    """Read the header of a photograph or mask, see `images.read_header`; call it inside `images.reading`."""
     with _opened(path) as (file, start):
         if tiffs.is_tiff(start):
             return tiffs.read_tiff_header(file)
         with Image.open(file) as image:
             mode = image.mode
             if _deep(image, start) and start[_PNG_COLOURS:] == bytes([_GREY_WITH_ALPHA]):
-                mode = "LA"  # Pillow would make colours of them
+                mode = "LA"  # Pillow converts them to colours
             return Header(
                 (image.height, image.width),
                 colour=mode not in ("1", "L", "LA", "La", "I;16", "I"),
@@ -42,15 +42,15 @@ def read_photograph_header(path: Path, *, turned: bool = True) -> Header:
 
 
 def _decodes(image: Image.Image) -> bool:
-    """Whether to look for an orientation is to decode the image: a PNG's may stand after its pixels."""
+    """Return True if finding the orientation requires decoding: in a PNG it may be stored after the pixels."""
     return image.format == "PNG" and "exif" not in image.info
 
 
 def read_stored(source: Path | BinaryIO) -> Stored:
-    """Decode a photograph or mask, from a file or from memory; to be called within `images.reading` or `quiet`.
+    """Decode a photograph or mask from a file or from memory; call it inside `images.reading` or `images.quiet`.
 
     Raises:
-        DataError: if it is several images, or of a kind that is not read exactly.
+        DataError: if the file holds several images, or a kind that cannot be read exactly.
     """
     with _opened(source) as (file, start):
         if tiffs.is_tiff(start):
@@ -61,7 +61,7 @@ def read_stored(source: Path | BinaryIO) -> Stored:
                 raise DataError(f"must be one image, got a {image.format} of {pages} frames; split it into files")
             image.load()
             orientation = image.getexif().get(_ORIENTATION, 1)
-            if _deep(image, start) and image.mode in ("RGB", "RGBA", "LA"):  # Pillow would keep 8 bits of 16
+            if _deep(image, start) and image.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps 8 of 16 bits
                 file.seek(0)
                 samples, alpha = _deep_png(file.read())
                 return Stored(samples, 16, alpha=alpha, orientation=orientation)

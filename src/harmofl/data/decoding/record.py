@@ -1,4 +1,4 @@
-"""From one record of a manifest to the images and targets that training sees."""
+"""Decoding of one record of a manifest into images and targets for training."""
 
 from pathlib import Path
 
@@ -11,22 +11,22 @@ from harmofl.data.layout.site_files import is_volume
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.errors import DataError
 
-_LYING = 5  # orientations from here on swap height and width
+_LYING = 5  # orientations of at least 5 swap height and width
 
 
 def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[np.ndarray, np.ndarray]:
-    """Decode an image, or all used slices of a volume, with what is to be predicted.
+    """Decode an image, or all used slices of a volume, with the targets.
 
     Args:
         folder: the site's folder.
         record: the row to decode.
-        info: task, classes, channels, size (None keeps the file's) and which slices.
+        info: task, classes, channels, size (None keeps the file's size) and selection of slices.
 
     Returns:
         (S, C, H, W) uint8 or float32 images, and (S,) int64 classes or (S, H, W) uint8 label maps.
 
     Raises:
-        DataError: saying what does not hold, without the names of site and image.
+        DataError: with the requirement that is not met, without the names of site and image.
     """
     planes = read_image(folder / record.image, info.levels)
     if info.task == "classification":

@@ -1,4 +1,4 @@
-"""Arrays that grow along their first axis: in memory, or in a .npy file that is memory-mapped at the end."""
+"""Arrays that grow along their first axis, in memory or in a .npy file that is memory-mapped at the end."""
 
 from pathlib import Path
 from typing import Protocol
@@ -14,10 +14,10 @@ class Rows(Protocol):
         """Add rows at the end; all must have one shape and type."""
 
     def none(self) -> np.ndarray:
-        """No rows, of the shape and type of those appended."""
+        """Return an array without rows, with the shape and type of the appended rows."""
 
     def finish(self) -> np.ndarray:
-        """Return all rows as one array; something must have been appended, if only no rows of some shape."""
+        """Return all rows as one array; at least one array, possibly without rows, must have been appended."""
 
 
 class MemoryRows:
@@ -31,7 +31,7 @@ class MemoryRows:
         self._chunks.append(rows)
 
     def none(self) -> np.ndarray:
-        """No rows, of the shape and type of those appended."""
+        """Return an array without rows, with the shape and type of the appended rows."""
         return self._chunks[0][:0].copy()
 
     def finish(self) -> np.ndarray:
@@ -42,7 +42,7 @@ class MemoryRows:
 
 
 class FileRows:
-    """Rows appended to a .npy file, so that no more than some of them are in memory at a time."""
+    """Rows appended to a .npy file, so that only a buffer of them is in memory."""
 
     def __init__(self, path: Path, buffer: int = 1 << 25) -> None:
         self._path = path
@@ -52,24 +52,24 @@ class FileRows:
         self._count = 0
 
     def append(self, rows: np.ndarray) -> None:
-        """Add rows at the end; they are written once there are `buffer` bytes of them."""
+        """Add rows at the end; they are written once `buffer` bytes are pending."""
         self._pending.append(rows)
         self._pending_bytes += rows.nbytes
         if self._pending_bytes >= self._buffer:
             self._flush()
 
     def none(self) -> np.ndarray:
-        """No rows, of the shape and type of those appended."""
+        """Return an array without rows, with the shape and type of the appended rows."""
         return self._pending[0][:0].copy()
 
     def finish(self) -> np.ndarray:
-        """Write the number of rows into the file and return it memory-mapped."""
+        """Write the pending rows and the number of rows, and return the file memory-mapped."""
         self._write_header(self._flush(), "r+b")
         array: np.ndarray = np.load(self._path, mmap_mode="r")
         return array
 
     def _flush(self) -> np.ndarray:
-        """Write what is pending and return it; afterwards no rows are pending, but their shape is."""
+        """Write and return the pending rows; an array without rows of the same shape stays pending."""
         rows = np.concatenate(self._pending)
         if not self._count:
             self._write_header(rows, "wb")

@@ -1,4 +1,4 @@
-"""What one photograph or mask holds, before its numbers are taken for brightness or labels."""
+"""The header and the stored numbers of a photograph or mask, before they become brightness or labels."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself without being decoded.
+    """The properties of a file that are known without decoding it.
 
     Args:
         size: (H, W).
-        colour: or grey.
-        kind: such as "RGB, 8 bit" or "volume, int16".
+        colour: whether it is in colour, not grey.
+        kind: a description such as "RGB, 8 bit" or "volume, int16".
         alpha: whether it has an alpha channel.
-        orientation: how a viewer would turn or mirror it, 1 to 8 (EXIF); 1 if as stored.
+        orientation: the EXIF orientation by which viewers turn or mirror it, 1 to 8; 1 if shown as stored.
     """
 
     size: tuple[int, int]
@@ -29,13 +29,13 @@ class Stored:
     """The numbers of one image.
 
     Args:
-        samples: (H, W, 1 or 3) greys or colours, or indices of `palette`; whole numbers, or floats of TIFF.
-        bits: of a sample; 2 ** bits - 1 is white.
+        samples: (H, W, 1 or 3) greys or colours, or indices of `palette`; whole numbers, or floats from a TIFF.
+        bits: bits per sample; 2 ** bits - 1 is white.
         palette: (N, 3) uint8, or None.
         alpha: (H, W) whole numbers, largest where the image is opaque, or None.
         white_is_zero: whether greys run from white to black.
-        orientation: as of `Header`.
-        lossy: whether it is a JPEG, which changes numbers.
+        orientation: as in `Header`.
+        lossy: whether the compression is JPEG, which changes numbers.
     """
 
     samples: np.ndarray

@@ -1,4 +1,4 @@
-"""TIFF by way of tifffile: exactly, whatever the bits, planes and byte order, or not at all."""
+"""Exact reading of TIFF through tifffile for all bit depths, planes and byte orders; other files are errors."""
 
 from typing import Any, BinaryIO
 
@@ -10,18 +10,18 @@ from harmofl.errors import DataError
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MEANINGS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "RGB"}
-"""What samples may mean; YCbCr (6) is decoded to RGB, as far as it is JPEG."""
+"""Supported photometric interpretations; YCbCr (6) is decoded to RGB if the compression is JPEG."""
 _WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6
 _PLANES = {"grey": 1, "RGB": 3, "palette": 1, "CMYK": 4}
 _JPEG = (6, 7, 33007, 34892)
-_ASSOCIATED = 1  # alpha by which the colours have been multiplied
+_ASSOCIATED = 1  # premultiplied alpha
 _FLOAT = 3
 _FORMATS = (1, 2, _FLOAT)  # unsigned, signed, floats
 _MOST_BITS = 16
 
 
 def is_tiff(start: bytes) -> bool:
-    """Tell a TIFF by its first four bytes."""
+    """Return True for a TIFF, by its first four bytes."""
     return start[:4] in _MAGIC
 
 
@@ -29,7 +29,7 @@ def read_tiff_header(file: BinaryIO) -> Header:
     """Read a TIFF's header.
 
     Raises:
-        DataError: if it holds several images, or what its numbers mean is not known.
+        DataError: if it holds several images, or its photometric interpretation is not supported.
     """
     import tifffile
 
@@ -44,7 +44,7 @@ def read_tiff_header(file: BinaryIO) -> Header:
 
 
 def _page(tiff: Any) -> tuple[Any, str]:
-    """Return the only image and what its numbers mean."""
+    """Return the only image and the meaning of its numbers."""
     page = tiff.pages[0]
     pages = max(len(tiff.pages), int((tiff.imagej_metadata or {}).get("images", 1)))
     if pages > 1:
@@ -73,7 +73,7 @@ def read_stored_tiff(file: BinaryIO) -> Stored:
     """Decode a TIFF.
 
     Raises:
-        DataError: as `read_header`, or if it is cut off, too large, or its numbers have too many bits.
+        DataError: as in `read_tiff_header`, or if it is truncated, too large, or its numbers have too many bits.
     """
     import tifffile
 
@@ -99,7 +99,7 @@ def read_stored_tiff(file: BinaryIO) -> Stored:
 
 
 def _demand_exact(page: Any, size: int) -> None:
-    """Demand numbers that are read as they are, all in the file, and not more than Pillow takes of other formats."""
+    """Raise DataError unless the numbers can be read exactly and completely, within Pillow's limit of pixels."""
     if np.ndim(page.bitspersample):
         raise DataError(f"all planes must have as many bits, got {page.bitspersample}; convert the file")
     if page.sampleformat not in _FORMATS:
@@ -114,7 +114,7 @@ def _demand_exact(page: Any, size: int) -> None:
 
 
 def _unsigned(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Return samples as unsigned numbers of at most 16 bits, if they are that, and floats as they are."""
+    """Return whole numbers as unsigned samples of at most 16 bits, and floats unchanged."""
     if samples.dtype.kind == "f":
         return samples
     if samples.dtype == bool:
@@ -126,7 +126,7 @@ def _unsigned(samples: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _palette(colours: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8 of a colour map of 16 bits; some programs write 8."""
+    """Return the (N, 3) uint8 colours of a colour map of 16 bits; some programs write 8 bits."""
     eight_bit: np.ndarray = (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
     return eight_bit.T
 

@@ -1,7 +1,7 @@
-"""NIfTI volumes as stacks of slices: canonical orientation, 8 bit, and 2.5-D neighbourhoods.
+"""Reading of NIfTI volumes as stacks of slices: canonical orientation, 8 bit, and 2.5-D neighbourhoods.
 
 A volume is turned to the nearest canonical orientation (first axis to the right, second to the front, third
-upwards); a slice is taken along the last axis, its rows running to the right, its columns to the front.
+upwards); slices are taken along the last axis: their first axis points to the right, their second to the front.
 """
 
 import gzip
@@ -17,11 +17,11 @@ from harmofl.types import Levels
 
 CLIP_QUANTILE = 0.99
 _LOW_QUANTILE = 0.01
-_PADDING = 20  # times as far from the other values as these are apart
-_ROUNDING = 1e-3  # of labels that are stored with a scale factor
-_APART = 0.1  # of a voxel: how far a mask may be from its image
+_PADDING = 20  # minimum distance of a padding value from the other values, as a multiple of their range
+_ROUNDING = 1e-3  # tolerance for labels that are stored with a scale factor
+_APART = 0.1  # maximum distance of a mask from its image, in voxels
 _HEADERS = {1: 348, 2: 540}
-"""Bytes of a header, by the version of NIfTI."""
+"""The size of a header in bytes, by the version of NIfTI."""
 _GZIP = b"\x1f\x8b"
 _NAMED = {"c": "complex numbers", "V": "colours"}
 
@@ -32,10 +32,10 @@ class Geometry:
 
     Args:
         shape: (H, W, S) after turning it to the canonical axes.
-        spacing: millimetres between voxels along these.
-        axes: where the stored axes point, such as "LPS".
+        spacing: millimetres between voxels along the canonical axes.
+        axes: directions of the stored axes, such as "LPS".
         affine: (4, 4) from voxels to millimetres, after turning.
-        dtype: of the stored voxels.
+        dtype: type of the stored voxels.
     """
 
     shape: tuple[int, int, int]
@@ -61,9 +61,10 @@ def read_geometry(path: Path) -> Geometry:
 
 
 def read_volume(path: Path, levels: Levels = "rounded") -> np.ndarray:
-    """Read an image volume as (S, H, W) uint8: between the bounds of `contrast`, rounded.
+    """Read an image volume as (S, H, W) uint8, scaled between the bounds of `contrast` and rounded.
 
-    With `levels` "truncated", between the minimum and the 0.99 quantile, truncated, as in HarmoFL's released code.
+    With `levels` "truncated", it is scaled between the minimum and the 0.99 quantile and truncated, as in HarmoFL's
+    released code.
 
     Raises:
         DataError: if it is not 3-D, has no voxels, or holds voxels that are not finite.
@@ -79,14 +80,14 @@ def read_volume(path: Path, levels: Levels = "rounded") -> np.ndarray:
 
 
 def contrast(values: np.ndarray) -> tuple[float, float]:
-    """Return what is to be black and white: the minimum and the 0.99 quantile.
+    """Return the values that become black and white: the minimum and the 0.99 quantile.
 
-    Two kinds of minimum would leave few greys to the rest, and are clipped: fewer than 1 % of the values that make the
-    range more than twice as wide (black is then the 0.01 quantile), and one value for padding, 20 times as far from
-    the next as that is from white (black is then the next).
+    Two kinds of minimum would leave few greys for the other values, and are clipped: fewer than 1 % of the values that
+    make the range more than twice as wide (black is then the 0.01 quantile), and a padding value, more than 20 times as
+    far from the next value as that is from white (black is then the next value).
     """
     low, high = float(values.min()), float(np.quantile(values, CLIP_QUANTILE))
-    if np.count_nonzero(values < (low + high) / 2) < _LOW_QUANTILE * values.size:  # else the quantile is below that
+    if np.count_nonzero(values < (low + high) / 2) < _LOW_QUANTILE * values.size:  # else the quantile is below this
         most = float(np.quantile(values, _LOW_QUANTILE))
         if most - low > high - most > 0:
             return most, high
@@ -98,7 +99,7 @@ def read_label_volume(path: Path) -> np.ndarray:
     """Read a label volume as (S, H, W) int64.
 
     Raises:
-        DataError: as `read_volume`, or if a label is not a whole number, but for the rounding of a scale factor.
+        DataError: as in `read_volume`, or if a label is not a whole number, up to the rounding of a scale factor.
     """
     voxels = _voxels(path)
     labels: np.ndarray = np.rint(voxels).astype(np.int64)
@@ -108,10 +109,10 @@ def read_label_volume(path: Path) -> np.ndarray:
 
 
 def demand_one_place(image: Path, mask: Path) -> None:
-    """Demand that a mask says to lie where its image does: no corner further away than a tenth of a voxel.
+    """Check by the affines that a mask lies where its image does: corners differ by at most a tenth of a voxel.
 
     Raises:
-        DataError: saying how far they are apart.
+        DataError: with the distance between them.
     """
     one, other = read_geometry(image), read_geometry(mask)
     corners = np.array([*itertools.product(*((0, length - 1) for length in one.shape))])
@@ -126,7 +127,7 @@ def demand_one_place(image: Path, mask: Path) -> None:
 
 
 def neighbourhoods(slices: np.ndarray, channels: int) -> np.ndarray:
-    """Give every slice its neighbours as channels: (S, H, W) to (S, 2k+1, H, W), edges replicated.
+    """Return every slice with its neighbours as channels: (S, H, W) to (S, 2k+1, H, W), edges replicated.
 
     Raises:
         DataError: if `channels` is even.
@@ -140,14 +141,14 @@ def neighbourhoods(slices: np.ndarray, channels: int) -> np.ndarray:
 
 
 def nibabel() -> Any:
-    """Return the package, imported when the first volume is read: it is slow to import."""
+    """Return the package nibabel; it is slow to import, so it is imported with the first volume."""
     import nibabel
 
     return nibabel
 
 
 def _load(path: Path, *, whole: bool = False) -> Any:
-    """Open a volume of 3 axes; `whole` reads a compressed file to its end, where its checksum is."""
+    """Open a volume with 3 axes; `whole` reads a compressed file to its end, which holds its checksum."""
     _check_compression(path)
     nib = nibabel()
     image = _decompressed(path) if whole and path.name.lower().endswith(".gz") else nib.load(path)
@@ -172,12 +173,12 @@ def _load(path: Path, *, whole: bool = False) -> Any:
 
 
 def _stored_axes(image: Any) -> np.ndarray:
-    """Return which stored axis becomes each canonical one."""
+    """Return the stored axis of each canonical axis."""
     return np.argsort(nibabel().orientations.io_orientation(image.affine)[:, 0])
 
 
 def _check_compression(path: Path) -> None:
-    """Refuse a volume whose suffix says that it is compressed and that is not, or the other way round."""
+    """Raise DataError if a volume's suffix contradicts its compression."""
     with path.open("rb") as file:
         start = file.read(4)
     packed = path.name.lower().endswith(".gz")
@@ -188,7 +189,7 @@ def _check_compression(path: Path) -> None:
 
 
 def _version(content: bytes) -> int:
-    """1 or 2 if it begins as NIfTI does, with its header's size in either order of bytes, else 0."""
+    """Return the NIfTI version, 1 or 2, by the header's size in either byte order at the beginning, else 0."""
     sizes = (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
     return next((version for version, size in _HEADERS.items() if size in sizes), 0)
 
