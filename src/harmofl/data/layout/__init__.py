@@ -1,1 +1,1 @@
-"""Which files a federation consists of, whatever its layout: nothing is decoded here but mask values, if need be."""
+"""Listing of a federation's files in every supported layout, without decoding anything but masks where necessary."""

@@ -1,4 +1,4 @@
-"""dataset.json of nnU-Net, the Medical Segmentation Decathlon and MONAI: class names, and lists of images."""
+"""Reading of dataset.json of nnU-Net, the Medical Segmentation Decathlon and MONAI: class names and image lists."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ _LISTS = {
 
 @dataclass(frozen=True)
 class Declared:
-    """What a dataset.json says.
+    """The content of a dataset.json.
 
     Args:
         path: the file.
-        classes: their names in the order of their numbers, or none if it does not say.
-        records: the images it lists with what belongs to each; `split` is "" if all are in one list.
-        unlabelled: how many it lists without a label, which are not used.
+        classes: class names in the order of their numbers, or empty if the file gives none.
+        records: the listed images with their targets; `split` is "" if all are in one list.
+        unlabelled: the number of images listed without a label, which are not used.
     """
 
     path: Path
@@ -37,20 +37,20 @@ class Declared:
 
     @property
     def task(self) -> Task:
-        """Segmentation if labels are files."""
+        """The task: segmentation if labels are files, else classification."""
         return "segmentation" if self.records and suffix_of(self.records[0].target) else "classification"
 
     def site(self, name: str) -> SiteFiles:
-        """The listed images as a site."""
+        """Return the listed images as a site."""
         split = f"split by {self.path.name}" if any(record.split for record in self.records) else ""
         return SiteFiles(name, self.path.parent, self.records, table=self.path.name, split=split)
 
 
 def read_declared(path: Path) -> Declared | None:
-    """Read a dataset.json; None if there is none, or it is of something else.
+    """Read a dataset.json; return None if the file is missing or holds neither a JSON object nor a list.
 
     Raises:
-        DataError: if it is not JSON, or says what cannot be heeded.
+        DataError: if it is not JSON, or holds labels or lists that are not supported.
     """
     if not path.is_file():
         return None
@@ -84,7 +84,7 @@ def _is_labelled(one: Any) -> bool:
 
 
 def _classes(path: Path, labels: Any) -> tuple[str, ...]:
-    """Class names from {"0": "background"}, as the decathlon has it, or {"background": 0}, as nnU-Net has."""
+    """Return class names from {"0": "background"} (Decathlon) or {"background": 0} (nnU-Net)."""
     if not isinstance(labels, Mapping) or not labels:
         return ()
     if all(str(key).isdigit() for key in labels):
@@ -119,7 +119,7 @@ def _record(path: Path, one: Mapping[str, Any], split: str, listing: Listing) ->
 
 
 def _inside(path: Path, file: str, listing: Listing) -> str:
-    """The file's path relative to the folder; what is elsewhere stays as it is, and is refused later."""
+    """Return the file's path relative to the folder; a path outside of it is unchanged, and rejected later."""
     root = path.parent.resolve()
     if Path(file).is_absolute() and Path(file).is_relative_to(root):
         file = Path(file).relative_to(root).as_posix()

@@ -1,4 +1,4 @@
-"""Reading a CSV file whose rows are images: where each is, what belongs to it, whose it is and of which site."""
+"""Reading of a CSV table of images: one row per image, with its file, target, patient, site and split."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -33,16 +33,16 @@ _NAMES = {
     "patient": PATIENT_COLUMNS,
     "split": ("split",),
 }
-"""What a column may be called if the user does not say."""
+"""Default names of each column."""
 
 
 _LONGEST = 200
-"""Bytes of a site's name, so that files beside its folder may have longer ones."""
+"""The maximum length of a site's name in bytes, so that files next to its folder may have longer names."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column tells what; None leaves it to the usual names."""
+    """The names of the columns; None stands for the default names."""
 
     image: str | None = None
     target: str | None = None
@@ -53,7 +53,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row; `site`, `patient` and `split` are "" where no column tells."""
+    """One row; `site`, `patient` and `split` are "" without a column."""
 
     line: int
     image: str
@@ -115,10 +115,10 @@ def _can_be_folder(site: str) -> bool:
 
 
 def inside(path: Path, line: int, file: str) -> str:
-    """A file's path relative to the table's folder, which it must be in.
+    """Return a file's path relative to the table's folder.
 
     Raises:
-        DataError: if it is elsewhere or its path is of Windows, naming the line.
+        DataError: if an absolute path is outside of that folder, or the path has backslashes, naming the line.
     """
     if "\\" in file and not (path.parent / file).exists():
         raise DataError(f"{path}:{line}: folders in a path must be separated by /, got {file}; replace the backslashes")
@@ -136,10 +136,10 @@ def inside(path: Path, line: int, file: str) -> str:
 def read_table_layout(
     path: Path, columns: Columns, *, seed: int, fractions: tuple[float, float, float]
 ) -> FederationFiles:
-    """List the sites and images of a table; a table without a column of sites is one site, called as the file.
+    """List the sites and images of a table; a table without a column of sites is one site, named after the file.
 
     Raises:
-        DataError: as `read_rows`.
+        DataError: as in `read_rows`, or if targets are of both kinds, or the number of classes is not allowed.
     """
     rows = read_rows(path, columns)
     task = _task(path, rows)
@@ -170,12 +170,12 @@ def _task(path: Path, rows: Sequence[TableRow]) -> Task:
 
 
 def unheeded(path: Path, columns: Columns, *, patients_told: bool = False) -> list[str]:
-    """A line for what no column tells, and one for the columns that are not used.
+    """Return a message for a missing column of sites, one for patients, and one for unused columns.
 
     Args:
         path: the table.
-        columns: as for `read_rows`.
-        patients_told: whether something else tells the patients.
+        columns: as in `read_rows`.
+        patients_told: whether the patients are known from another source.
     """
     table = read_table(path)
     names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}

@@ -1,4 +1,4 @@
-"""What a plain folder does not write down: the classes and channels of a federation, told from its files."""
+"""Inference of a federation's classes and channels from the files of a plain folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +14,17 @@ from harmofl.errors import DataError
 from harmofl.types import Task
 
 _FEW, _NEARLY_ALL = 4, 0.95
-"""How many colours a mask has, and for what share of its pixels."""
+"""The number of colours in a mask, and the minimum share of its pixels with these colours."""
 
 
 def infer_info(
     name: str, task: Task, sites: Sequence[SiteFiles], expected: tuple[Task, tuple[str, ...]] | None = None
 ) -> FederationInfo:
-    """Describe a plain folder of sites.
+    """Infer the description of a plain folder of sites.
 
-    Classes are the sorted labels of all sites, or follow the masks (see `labels.read_labels`), or are as `expected` of
-    the task. Channels are 3 if any image is in colour. Files that cannot be read are passed over here and reported when
-    they are decoded.
+    Classes are the sorted labels of all sites, or inferred from the masks (see `labels.infer_labels`), or those of
+    `expected` if it has the same task. Channels are 3 if any image is in colour. Unreadable files are skipped here and
+    reported when they are decoded.
     """
     if task == "classification":
         found = Reading(tuple(sorted({record.target for site in sites for record in site.records})))
@@ -39,7 +39,7 @@ def infer_info(
 
 
 def looks_like_mask(image: Path) -> bool:
-    """Tell whether nearly all pixels have one of few colours, apart from what JPEG does to them."""
+    """Return True if nearly all pixels have one of few colours, within the tolerance of JPEG compression."""
     try:
         planes = read_image(image)
     except DataError:

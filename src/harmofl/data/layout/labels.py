@@ -1,4 +1,4 @@
-"""What the numbers in masks stand for, told from all masks of a plain folder, or why it cannot be told."""
+"""Inference of classes from the values of all masks in a plain folder, or the reason why they are ambiguous."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,25 +17,25 @@ from harmofl.errors import DataError
 BINARY = ("background", "foreground")
 WHITE = 255
 _PICTURE = 64
-"""So many colours, or greys that are not 0, 1, 2, ..., are no classes."""
+"""The maximum number of colours, or of greys other than 0, 1, 2, ..., that are read as classes."""
 _CLOSE = 16
-"""So near to black or white, greys may be meant as these, and so near to one another, not as smoothed edges."""
+"""The distance at which greys may stand for black or white, and at which two values are not ends of a mixture."""
 _MOSTLY = 0.75
-"""From which share on, of the pixels along a mask's edges and of a site's masks, these edges are said to be odd."""
+"""The minimum share, of the pixels along a mask's edges and of a site's masks, for a remark about the background."""
 _FEWEST, _ONE_PIECE, _LOOKS = 5, 0.95, 64
-"""From how many values on, in one piece at what share, and at how many masks instances are looked for."""
+"""Thresholds for instances: the number of values, the share in one piece, and the number of masks inspected."""
 
 
 @dataclass(frozen=True)
 class MaskContents:
-    """What one mask holds.
+    """The values of one mask.
 
     Args:
         name: site and file.
-        values: the numbers in it.
-        solid: those that fill a square of 3 x 3 pixels somewhere.
-        edge: the number of nearly all pixels along the edges of its planes, or -1.
-        palette: see `decoding.masks.Mask`, also of the next two.
+        values: the values in the mask.
+        solid: the values that fill a square of 3 x 3 pixels somewhere.
+        edge: the value of nearly all pixels along the edges of its planes, or -1.
+        palette: see `decoding.masks.Mask`, also for `lossy` and `alpha`.
     """
 
     name: str
@@ -49,7 +49,7 @@ class MaskContents:
 
 @dataclass(frozen=True)
 class Reading:
-    """Classes, what stands for each of them if not its index, what else to say of it, and why it is in doubt."""
+    """Classes, the mask values of the classes if not their indices, a remark, and the reason for a doubt."""
 
     classes: tuple[str, ...]
     values: tuple[int, ...] = ()
@@ -58,10 +58,10 @@ class Reading:
 
 
 def infer_labels(sites: Sequence[SiteFiles]) -> Reading:
-    """Look at all masks and say what their numbers stand for; masks that cannot be read are passed over.
+    """Infer the classes from the values of all masks; masks that cannot be read are skipped.
 
-    Two values are background and foreground, the lower one being background; more are classes in their order, called
-    by their values. Black is the background of colours.
+    Two values are background and foreground, the lower one being background; more values are classes in their order,
+    named by their values. For colours, black is the background.
     """
     paths = [(f"{site.name}/{record.target}", site.folder / record.target) for site in sites for record in site.records]
     found = [mask for name, path in paths if (mask := _look(name, path))]
@@ -100,7 +100,7 @@ def _remarks(found: Sequence[MaskContents], reading: Reading) -> Iterator[str]:
 
 
 def _one_thing(found: Sequence[MaskContents], values: Sequence[int]) -> str:
-    """Say so if each site has one number for its objects, but not the same one."""
+    """Return a remark if each site uses one number for its objects, but not the same one, else ""."""
     numbers = {site: set().union(*(mask.values for mask in masks)) - {0} for site, masks in _by_site(found).items()}
     used = {site: min(own) for site, own in numbers.items() if own}
     if len(set(used.values())) < 2 or any(len(own) > 1 for own in numbers.values()):
@@ -119,7 +119,7 @@ def _by_site(found: Sequence[MaskContents]) -> dict[str, list[MaskContents]]:
 
 
 def read_as(classes: Sequence[str], reading: Reading) -> Reading:
-    """Return how masks are read whose classes are given, by the names that `read_labels` gives, else by their index."""
+    """Return the reading for given classes: by the names from `infer_labels`, else by their indices."""
     if len(classes) == len(BINARY) == len(reading.classes):
         return replace(reading, classes=tuple(classes))
     try:
@@ -149,7 +149,7 @@ def _occurring(numbers: np.ndarray) -> list[int]:
 
 
 def _solid(numbers: np.ndarray) -> frozenset[int]:
-    """The numbers that fill a square of 3 x 3 pixels."""
+    """Return the numbers that fill a square of 3 x 3 pixels."""
     height, width = numbers.shape[1:]
     inside = numbers[:, 1:-1, 1:-1]
     same = np.ones(inside.shape, dtype=bool)
@@ -159,9 +159,9 @@ def _solid(numbers: np.ndarray) -> frozenset[int]:
 
 
 def _classes(values: Sequence[int], found: Sequence[MaskContents]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and numbers of the classes in their order; colours in the order of the first palette.
+    """Return the names and numbers of the classes in their order; colours in the order of the first palette.
 
-    The background of colours is black, or what is along the edges of most masks if they have no black.
+    For colours, the background is black, or without black the value along the edges of most masks.
     """
     order = tuple(values)
     if coloured := values[-1] >= COLOUR:
@@ -180,7 +180,7 @@ def _rgb(value: int) -> int:
 
 
 def _doubt(found: Sequence[MaskContents], values: Sequence[int]) -> str:
-    """Say why the numbers are not certain to be classes, and what to do, or return ""."""
+    """Return why the numbers may not be classes, and the remedy, or ""."""
 
     def first(has: Callable[[MaskContents], bool]) -> str:
         return next(mask.name for mask in found if has(mask))
@@ -232,7 +232,10 @@ def _doubt_of_colours(found: Sequence[MaskContents], values: Sequence[int]) -> s
 
 
 def _blurred(found: Sequence[MaskContents], values: Sequence[int]) -> int:
-    """A value near black or white if all are, or one between two others that nowhere fills 3 x 3 pixels; or 0."""
+    """Return a value left by smoothing, or 0.
+
+    It is a value near black or white if all values are, or a mixture of two others that never fills 3 x 3 pixels.
+    """
     solid = set().union(*(mask.solid for mask in found))
     if not 3 <= len(values) <= WHITE + 1 or list(values) == list(range(len(values))):
         return 0
@@ -247,7 +250,7 @@ def _blurred(found: Sequence[MaskContents], values: Sequence[int]) -> int:
 
 
 def _is_between(point: np.ndarray, points: np.ndarray) -> bool:
-    """Tell whether a colour is a mixture of two others, which are not close."""
+    """Return True if a colour is a mixture of two others that are not close to each other."""
     one, other = points[:, None].astype(np.float64), points[None].astype(np.float64)
     way = other - one
     length = (way**2).sum(axis=-1)
@@ -259,7 +262,7 @@ def _is_between(point: np.ndarray, points: np.ndarray) -> bool:
 
 
 def _are_instances(found: Sequence[MaskContents], paths: dict[str, Path]) -> bool:
-    """Tell numbered objects from classes: each is of one piece, and their numbers are a count, or hardly recur."""
+    """Return True for numbered objects: each is one piece, and their numbers are a count or hardly recur."""
     filled = [mask for mask in found if mask.values - {0}]
     times = Counter(value for mask in filled for value in mask.values - {0})
     highest = [max(mask.values) for mask in filled]
@@ -273,7 +276,7 @@ def _are_instances(found: Sequence[MaskContents], paths: dict[str, Path]) -> boo
 
 
 def _pieces(numbers: np.ndarray) -> Iterable[int]:
-    """In how many pieces each number above 0 is."""
+    """Yield the number of connected pieces of each number above 0."""
     touching = np.ones((3,) * numbers.ndim)
     _, numbers = np.unique(numbers, return_inverse=True)
     for label, place in enumerate(ndimage.find_objects(numbers), start=1):

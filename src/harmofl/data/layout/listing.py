@@ -1,4 +1,4 @@
-"""Listing one site of a plain folder: a record an image, with its mask or class and its patient."""
+"""Listing of one site of a plain folder: a record per image, with its mask or class and its patient."""
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
@@ -33,14 +33,14 @@ MASK_FOLDERS = ("masks", "labels")
 
 @dataclass(frozen=True)
 class SiteFolder:
-    """A site as it was found, before its images are listed.
+    """A site before its images are listed.
 
     Args:
         name: the site's name.
-        folder: where it is.
-        task: None if it has no images.
-        places: where in the folder images are.
-        rows: those of metadata.csv that speak of it, None without such a file.
+        folder: the site's folder.
+        task: the task, or None if the site has no images.
+        places: the folders of images inside the site's folder.
+        rows: the rows of metadata.csv for this site, or None without such a file.
         listed: a dataset.json that lists its images.
     """
 
@@ -53,12 +53,12 @@ class SiteFolder:
 
 
 def list_site(site: SiteFolder) -> SiteFiles:
-    """Return the site's records; `split` is "" where neither metadata.csv nor folders give it.
+    """Return the site's records; `split` is "" if neither metadata.csv nor folders give it.
 
-    With metadata.csv its rows decide what is used; without, all images in the folder are.
+    With metadata.csv, the images of its rows are used; without it, all images in the folder.
 
     Raises:
-        DataError: if the class of an image cannot be told, or an image is in several files.
+        DataError: if the class of an image is unknown, or an image is stored in several files.
     """
     if site.listed:
         return site.listed.site(site.name)
@@ -89,7 +89,7 @@ def _images_in(folder: Path, place: Place) -> list[str]:
 
 
 def _refuse_folders(site: SiteFolder) -> None:
-    """Say so if images are a folder deeper than they are looked for, as those of each patient may be."""
+    """Raise DataError if images are one folder too deep, for example in a folder per patient."""
     for place in site.places:
         inner = [part.name for part in subfolders(site.folder / place.images) if has_images(part)]
         if inner:
@@ -106,12 +106,13 @@ def _without_suffix(image: str) -> str:
 
 
 def _found(site: SiteFolder, row: MetadataRow, listing: Listing, stems: Mapping[str, Sequence[str]]) -> MetadataRow:
-    """The row with its file as it is called on disk.
+    """Return the row with the path of its file on disk.
 
-    It may be given relative to the folder of images, and without the suffix, by which `stems` has the images.
+    The row may give the file relative to the folder of images, and without its suffix; `stems` maps names without
+    suffix to images.
 
     Raises:
-        DataError: if several files differ from what the row names by their suffixes alone.
+        DataError: if several files match the row's name and differ only in their suffixes.
     """
     file = _in_site(site, row.file, listing)
     within = [place.images for place in site.places if meaning(posixpath.basename(place.images)).role == "images"]
@@ -127,7 +128,7 @@ def _found(site: SiteFolder, row: MetadataRow, listing: Listing, stems: Mapping[
 
 
 def _in_site(site: SiteFolder, file: str, listing: Listing) -> str:
-    """A file relative to the site's folder, of one that may be given relative to the folder above it, or absolute."""
+    """Return a file's path relative to the site's folder; it may be absolute or relative to the folder above."""
     path = PurePosixPath(normal(file.replace("\\", "/")))
     for folder in (site.folder.absolute(), site.folder.resolve()):
         if path.is_relative_to(folder):
@@ -138,7 +139,7 @@ def _in_site(site: SiteFolder, file: str, listing: Listing) -> str:
 
 
 def _refuse_listed_masks(site: SiteFolder, rows: Sequence[MetadataRow]) -> None:
-    """A table lists images; their masks are found by name."""
+    """Raise DataError if the table lists a mask; masks are found by the names of their images."""
     masks = {place.masks for place in site.places} - {""}
     for row in rows:
         if posixpath.dirname(row.file) in masks:
@@ -162,7 +163,7 @@ def _record(row: MetadataRow, place: Place, masks: Mapping[Place, Callable[[str]
 
 
 def _class_of(image: str, row: MetadataRow, place: Place) -> str:
-    """Return the label, or the folder that the image is in."""
+    """Return the row's label, or the name of the image's folder."""
     if row.label:
         return row.label
     parent = Path(image).parent.name
@@ -175,12 +176,12 @@ def _class_of(image: str, row: MetadataRow, place: Place) -> str:
 
 
 def _masks_for(folder: Path, place: Place, images: Sequence[str]) -> Callable[[str], str]:
-    """Return how to find an image's mask: by its stem, or by what is left of both without `_mask`, `_0000` and such.
+    """Return a function from an image to its mask, found by the stem, also without `_mask`, `_0000` and similar.
 
-    A mask that is not there is named as its image.
+    A missing mask gets the name of its image.
 
     Raises:
-        DataError: if one mask is of several files with channels of one image.
+        DataError: if an image has one file per channel, or several masks.
     """
     files = {composed(stem_of(path.name)): path.name for path in reversed(image_files(folder / place.masks))}
     by_case, by_key = grouped(files, folded), grouped(files, mask_key)
@@ -197,7 +198,7 @@ def _masks_for(folder: Path, place: Place, images: Sequence[str]) -> Callable[[s
 
 
 def _refuse_parts(place: Place, masks: Mapping[str, str]) -> None:
-    """Several masks of one image, x_mask and x_mask_1, are one object each; one of them is not the image's mask."""
+    """Raise DataError for several masks of one image, x_mask and x_mask_1, each of which holds one object."""
     for stem in masks:
         whole = without_number(stem)
         if whole != stem and whole in masks and mask_key(whole) != folded(whole):
@@ -208,7 +209,7 @@ def _refuse_parts(place: Place, masks: Mapping[str, str]) -> None:
 
 
 def _refuse_channels(place: Place, images: Sequence[str], masks: Mapping[str, str]) -> None:
-    """nnU-Net keeps the channels of an image in files of their own, case_0000 and case_0001; one file is read."""
+    """Raise DataError if an image has one file per channel, case_0000 and case_0001, as in nnU-Net."""
     stems = {composed(stem_of(image)): image for image in images}
     for stem, image in stems.items():
         case, number = stem[:-5], stem[-5:]

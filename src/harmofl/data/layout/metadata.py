@@ -1,4 +1,4 @@
-"""`metadata.csv`: an optional table at the root of a folder of sites that gives groups, splits and labels."""
+"""Reading of `metadata.csv`, an optional table in the folder of sites that gives patients, splits and labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from harmofl.errors import DataError
 
 FILE = "metadata.csv"
 PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id", "group")
-"""What the column that tells the patient may be called if the user does not say."""
+"""Default names of the column of patients."""
 
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """One line of metadata.csv; what the table does not tell is "".
+    """One line of metadata.csv; values without a column are "".
 
     `file` is relative to the site's folder or to its images/.
     """
@@ -39,14 +39,14 @@ class _Columns:
 
 @dataclass(frozen=True)
 class Metadata:
-    """The rows of metadata.csv, and the columns that nothing is taken from."""
+    """The rows of metadata.csv, and the names of its unused columns."""
 
     rows: tuple[MetadataRow, ...]
     unused: tuple[str, ...]
 
 
 def metadata_path(root: Path) -> Path:
-    """Where the table of a folder of sites is, or would be."""
+    """Return the path of the metadata.csv in a folder of sites, whether or not it exists."""
     return root / (Listing(root).find(FILE) or FILE)
 
 
@@ -55,8 +55,8 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
 
     Args:
         root: the folder of sites.
-        split_column: the column that tells train, val or test; "split" if it is there and none is given.
-        patient_column: the column that tells the patient; the first of `PATIENT_COLUMNS` if none is given.
+        split_column: the column of train, val or test; "split", if there is one, by default.
+        patient_column: the column of patients; the first one found of `PATIENT_COLUMNS` by default.
 
     Raises:
         DataError: if a column is missing or a value is not allowed, naming the line.
@@ -81,7 +81,7 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
 
 
 def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:
-    """Settle which column tells what."""
+    """Return the names of the columns for site, label, patient and split."""
     table.require([wanted for wanted in ("file", split, patient) if wanted is not None])
 
     def first(*candidates: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Which names of folders and files mean images, masks or a side of the split."""
+"""Meaning of folder and file names: images, masks or a split."""
 
 import re
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing", "ts", "tst"), "test"),
 }
 _WITHIN = frozenset(("jpeg", "png", "class", "ground", "set", "data", "files", "dir", "folder", "1", "st", "2", "nd"))
-"""Words that such names have besides, as in JPEGImages, img_dir, ground_truth and 1st_manual."""
+"""Additional words in such names, as in JPEGImages, img_dir, ground_truth and 1st_manual."""
 _KNOWN = _IMAGES | _MASKS | _SPLITS.keys() | _WITHIN
 _MASK_AFFIX = re.compile(
     r"^(?:mask|label|seg|segmentation|gt)(?:[\s_.-]+(?=.)|(?=\d))"
@@ -35,14 +35,14 @@ _NUMBER = re.compile(r"\W*\d+\W*")
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a folder's name says is in it, and on which side of the split; "" where it does not say."""
+    """The role of a folder and its split according to its name; "" if the name does not give it."""
 
     role: Role = ""
     split: str = ""
 
 
 def meaning(name: str) -> Meaning:
-    """Return what a folder's name means; a name with any other word in it means nothing."""
+    """Return the meaning of a folder's name; a name with any unknown word has none."""
     words = [part for word in _WORD.findall(name) for part in _parted(word.lower())]
     splits = {_SPLITS[word] for word in words if word in _SPLITS}
     role: Role = "masks" if _MASKS & set(words) else "images" if _IMAGES & set(words) else ""
@@ -53,26 +53,26 @@ def meaning(name: str) -> Meaning:
 
 
 def _parted(word: str) -> tuple[str, ...]:
-    """The word, or the two known words that it is made of, as in trainannot and imagestr."""
+    """Return the word, or the two known words that form it, as in trainannot and imagestr."""
     cuts = () if word in _KNOWN else range(2, len(word) - 1)
     return next(((word[:k], word[k:]) for k in cuts if word[:k] in _KNOWN and word[k:] in _KNOWN), (word,))
 
 
 def mask_key(stem: str) -> str:
-    """Return what is left of a mask's name without what says that it is one."""
+    """Return a mask's name, folded, without prefixes and suffixes such as _mask."""
     return _MASK_AFFIX.sub("", folded(stem))
 
 
 def image_key(stem: str) -> str:
-    """Return what is left of an image's name without what says that it is one, nnU-Net's channel 0000 included."""
+    """Return an image's name, folded, without prefixes and suffixes such as _image and nnU-Net's channel _0000."""
     return _IMAGE_AFFIX.sub("", folded(stem))
 
 
 def without_number(stem: str) -> str:
-    """Return a name without the number at its end, as in x_mask_1."""
+    """Return a name without a number at its end, as in x_mask_1."""
     return re.sub(r"[\s_.-]*\d+$", "", stem)
 
 
 def is_number(stem: str) -> bool:
-    """Tell whether a name is a mere number, which files of different things share."""
+    """Return True if a name is only a number, which unrelated files may share."""
     return _NUMBER.fullmatch(stem) is not None

@@ -1,4 +1,4 @@
-"""Where in a site's folder its images are: beside their masks, in class folders, and on which side of the split."""
+"""Search for the folders of images inside a site's folder: with folders of masks, as class folders, and per split."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -18,12 +18,12 @@ _USUAL = {"images": ("images",), "masks": ("masks", "labels")}
 
 @dataclass(frozen=True)
 class Place:
-    """A folder of images, relative to the site's.
+    """A folder of images; paths are relative to the site's folder.
 
     Args:
-        images: the folder; "" is the site's own.
-        masks: the folder of their masks, or "" if the last part of `images` is their class.
-        split: the side of the split that folders tell, or "".
+        images: the folder; "" is the site's own folder.
+        masks: the folder of the masks, or "" if the last part of `images` is the class.
+        split: the split given by folder names, or "".
     """
 
     images: str
@@ -32,14 +32,14 @@ class Place:
 
 
 def find_places(folder: Path, *, patients_told: bool = False) -> list[Place]:
-    """Return where images are in a site's folder, or below its folders train, val and test; none if nowhere.
+    """Return the folders of images in a site's folder, or in its folders train, val and test; may be empty.
 
     Args:
-        folder: the site's.
-        patients_told: whether a table says of whom the images are, so that names say nothing.
+        folder: the site's folder.
+        patients_told: whether a table gives the patients, so that equal file names in two folders are allowed.
 
     Raises:
-        DataError: if several folders may be the one meant, or masks would be taken for a class.
+        DataError: if several folders may hold the images or masks, or masks would be read as a class.
     """
     inner = subfolders(folder)
     if pairs := find_pairs(folder, inner):
@@ -55,33 +55,33 @@ def find_places(folder: Path, *, patients_told: bool = False) -> list[Place]:
         return [replace(moved_into(place, only.name), split=meaning(only.name).split) for place in find_places(only)]
     _refuse_images_alone(folder, inner, classes)
     refuse_masks(folder, classes, patients_told=patients_told)
-    loose = [Place("")] if classes and has_images(folder) else []  # of no class that folders tell
+    loose = [Place("")] if classes and has_images(folder) else []  # images outside of class folders
     return loose + [Place(part.name) for part in classes]
 
 
 def _only_split(folders: Sequence[Path]) -> Path | None:
-    """Return the one folder that is a side of a split, such as the test/ of a site that never trains."""
+    """Return the only split folder, such as the test/ of a site that never trains, or None."""
     sides = [folder for folder in folders if meaning(folder.name).split and not meaning(folder.name).role]
     return sides[0] if len(sides) == 1 else None
 
 
 def split_folders(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return those that are sides of a split, at least two, and which; else none: a site may be called "test"."""
+    """Map split folders to their splits; empty if there are fewer than two, since a site may be named "test"."""
     found = {folder: meaning(folder.name) for folder in folders}
     splits = {folder: meant.split for folder, meant in found.items() if meant.split and not meant.role}
     return splits if len(set(splits.values())) > 1 else {}
 
 
 def moved_into(place: Place, within: str) -> Place:
-    """The place as it is called from the folder above."""
+    """Return the place relative to the folder above, in which its folder is called `within`."""
     masks = f"{within}/{place.masks}" if place.masks else ""
     return replace(place, images=f"{within}/{place.images}" if place.images else within, masks=masks)
 
 
 def find_pairs(folder: Path, inner: Sequence[Path]) -> list[Place]:
-    """Folders of images with their folders of masks, a pair for each side of the split that has both."""
+    """Return the folders of images with their folders of masks, a pair for each split that has both."""
     images, masks = _by_split(folder, inner, "images"), _by_split(folder, inner, "masks")
-    if masks and not images:  # train beside train_masks
+    if masks and not images:  # such as train and train_masks
         meant = {part.name: meaning(part.name) for part in inner if has_images(part)}
         images = {one.split: name for name, one in meant.items() if one.split and not one.role}
     if len(images) == len(masks) == 1:
@@ -94,7 +94,7 @@ def find_pairs(folder: Path, inner: Sequence[Path]) -> list[Place]:
 
 
 def _by_split(folder: Path, inner: Sequence[Path], role: Role) -> dict[str, str]:
-    """The folder of that role for each side of the split; the usual name goes before others."""
+    """Return the folder of that role for each split; the usual name takes precedence."""
     found: dict[str, list[str]] = {}
     for part in inner:
         if (meant := meaning(part.name)).role == role:
@@ -111,7 +111,7 @@ def _by_split(folder: Path, inner: Sequence[Path], role: Role) -> dict[str, str]
 
 
 def _below(folder: Path, place: Place) -> Iterator[Place]:
-    """The place itself, or those below in folders such as images/train beside masks/train."""
+    """Yield the place itself, or its split folders, such as images/train with masks/train."""
     splits = {split: part for part, split in split_folders(subfolders(folder / place.images)).items()}
     if not splits or has_images(folder / place.images):
         yield place
@@ -123,7 +123,7 @@ def _below(folder: Path, place: Place) -> Iterator[Place]:
 
 
 def _refuse_images_alone(folder: Path, inner: Sequence[Path], classes: Sequence[Path]) -> None:
-    """A folder of images and none of masks is not a class called "images"."""
+    """Raise DataError for a folder of images without a folder of masks, which is not a class named "images"."""
     alone = [part.name for part in inner if meaning(part.name).role == "images"]
     if alone and all(part.name in alone for part in classes):
         raise DataError(
@@ -133,9 +133,10 @@ def _refuse_images_alone(folder: Path, inner: Sequence[Path], classes: Sequence[
 
 
 def refuse_masks(folder: Path, classes: Sequence[Path], *, patients_told: bool = False) -> None:
-    """Two folders with the same files are an image and its mask, or one patient twice, but not two classes.
+    """Raise DataError if class folders hold masks or share their file names.
 
-    Where a table tells the patients, names of images may recur.
+    Such folders are images and masks, or cases, and not classes. If a table gives the patients, names of images may
+    recur.
     """
     files = {part: {folded(stem_of(path.name)): path for path in image_files(part)} for part in classes}
     for part, stems in files.items():
@@ -161,7 +162,7 @@ def refuse_masks(folder: Path, classes: Sequence[Path], *, patients_told: bool =
 
 
 def _mask_beside(stems: Iterable[str]) -> tuple[str, str] | None:
-    """An image and the file beside it that is named as its mask."""
+    """Return an image and the file in the same folder that has the name of its mask, or None."""
     ordered = sorted(stems)
     for stem in ordered:
         if (key := mask_key(stem)) == stem:
@@ -173,9 +174,10 @@ def _mask_beside(stems: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _of_same_names(files: Mapping[Path, Mapping[str, Path]]) -> Iterator[tuple[Path, Path]]:
-    """Yield pairs of folders that share most of their files' names.
+    """Yield pairs of folders that share most of their file names.
 
-    Mere numbers are also of different things, unless one folder's files look like masks and the other's do not.
+    Unrelated files may share names that are only numbers, so such a pair counts only if one folder's files look like
+    masks and the other's do not.
     """
     count = Counter(stem for stems in files.values() for stem in stems)
     twice = {part: {stem for stem in stems if count[stem] > 1} for part, stems in files.items()}

@@ -1,4 +1,4 @@
-"""Reading a plain folder of sites: class folders, or images beside their masks, with or without tables."""
+"""Reading of a plain folder of sites: class folders, or images with masks, with or without tables."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ UNDERSTOOD = (
     "<site>/images/ with <site>/masks/ (or labels/) of the same file names"
 )
 _DEEP = 3
-"""So many folders, so deep, are tried for one that the user may have meant."""
+"""The number of folders, and the depth, to search for the folder that the user may have meant."""
 _PACKED = ((".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"), "is an archive, unpack it")
 _BIDS = ("anat", "func", "dwi", "fmap", "pet", "perf", "eeg", "meg", "micr")
 
@@ -52,7 +52,7 @@ def read_folders(
     fractions: tuple[float, float, float],
     expected: tuple[Task, tuple[str, ...]] | None = None,
 ) -> FederationFiles:
-    """List the sites and images of a plain folder; arguments and errors as of `layout.read_layout`."""
+    """List the sites and images of a plain folder; arguments and errors as in `reader.read_layout`."""
     table = read_metadata(root, split_column=split_column, patient_column=patient_column)
     rows = table.rows if table else None
     found = _federation(root, _find_sites(root, rows), rows, seed, fractions, expected)
@@ -96,7 +96,7 @@ def read_list(
     fractions: tuple[float, float, float],
     expected: tuple[Task, tuple[str, ...]] | None = None,
 ) -> FederationFiles:
-    """Read a list of images as MONAI has it, a JSON file, as one site; arguments and errors as `read_folders`."""
+    """Read a MONAI data list, a JSON file, as one site; arguments and errors as in `read_folders`."""
     found = read_declared(path)
     if not found or not found.records:
         raise DataError(
@@ -107,7 +107,7 @@ def read_list(
 
 
 def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], seed: int) -> SiteFiles:
-    """The site with the split that its folders tell, test alone or several sides, else with a drawn one."""
+    """Return the site with the split of its folders (test alone or several splits), else with a random split."""
     given = sorted({record.split for record in site.records} - {""})
     if given == ["test"]:
         return replace(site, split="all for testing")
@@ -123,7 +123,7 @@ def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], s
 
 
 def _declared(sites: Sequence[SiteFolder], root: Path) -> tuple[tuple[str, ...], list[str]]:
-    """The class names of dataset.json, if there is one, and what a user should know of those files."""
+    """Return the class names of dataset.json, if there is one, and messages about these files for the user."""
     above = [] if root in [site.folder for site in sites] else [root]
     paths = dict.fromkeys(site.listed.path if site.listed else site.folder / FILE for site in sites)
     found = [one for path in (*paths, *(folder / FILE for folder in above)) if (one := read_declared(path))]
@@ -137,14 +137,14 @@ def _declared(sites: Sequence[SiteFolder], root: Path) -> tuple[tuple[str, ...],
 
 
 def _check_order(root: Path, declared: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuse masks that number the model's classes in another order."""
+    """Raise DataError if the masks number the model's classes in another order."""
     if set(declared) == set(expected) and tuple(declared) != tuple(expected):
         want, got = ", ".join(expected), ", ".join(declared)
         raise DataError(f"{root}: {FILE} must have the model's classes in their order, {want}, got {got}")
 
 
 def _refuse_patients(root: Path, classes: Sequence[str], rows: Sequence[MetadataRow]) -> None:
-    """Folders that are called as the patients of metadata.csv are no classes."""
+    """Raise DataError if the class folders have the names of the patients in metadata.csv."""
     if classes and {row.patient for row in rows if not row.label} >= set(classes):
         raise DataError(
             f"{root}: the folders ({', '.join(classes[:3])}) are called as the patients of {METADATA}, so they are no "
@@ -153,17 +153,17 @@ def _refuse_patients(root: Path, classes: Sequence[str], rows: Sequence[Metadata
 
 
 def check_classes(root: Path, classes: Sequence[str], fix: str) -> None:
-    """Demand of classes that were found what federation.toml demands; that there are no images is reported later."""
+    """Raise DataError unless there are 2 to `MOST_CLASSES` classes; missing images are reported later."""
     if classes and not 2 <= len(classes) <= MOST_CLASSES:
         got = f"only {classes[0]!r}" if len(classes) == 1 else f"{len(classes)}"
         raise DataError(f"{root}: there must be 2 to {MOST_CLASSES} classes, got {got}; {fix}")
 
 
 def _find_sites(root: Path, rows: Sequence[MetadataRow] | None) -> list[SiteFolder]:
-    """Return the sites, sorted by name, their task None if they are empty; the root if it holds images itself.
+    """Return the sites, sorted by name, with task None if empty; the root itself if it holds images.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is no site.
     """
     if not (sites := _sites_in(root, rows)):
         raise DataError(f"{root}: no site found; {UNDERSTOOD}{_hint(root, subfolders(root))}")
@@ -216,7 +216,7 @@ def _hint(root: Path, inner: Sequence[Path]) -> str:
 
 
 def _readable_below(folders: Sequence[Path], deep: int) -> list[Path]:
-    """The first of some folders, or of those in them, that could be read as federations of their own."""
+    """Return the first folders, or folders inside them, that could be read as separate federations."""
     found = []
     for folder in folders[:_DEEP]:
         try:
@@ -228,7 +228,10 @@ def _readable_below(folders: Sequence[Path], deep: int) -> list[Path]:
 
 
 def _site(folder: Path, rows: Sequence[MetadataRow] | None) -> SiteFolder:
-    """What is in a site's folder; metadata.csv may tell classes, and dataset.json all if there is no metadata.csv."""
+    """Find the images of a site's folder, from dataset.json if there is one and no metadata.csv.
+
+    If metadata.csv gives labels, images are looked for in the folder and its subfolders, without class folders.
+    """
     name = site_name(folder)
     if rows is None and (found := _listed(folder)):
         return SiteFolder(name, folder, found.task, listed=found)
@@ -242,13 +245,13 @@ def _site(folder: Path, rows: Sequence[MetadataRow] | None) -> SiteFolder:
 
 
 def _listed(folder: Path) -> Declared | None:
-    """What a dataset.json lists, if these files are there; nnU-Net's own lists name files otherwise."""
+    """Return a dataset.json whose listed files exist, else None; nnU-Net's own lists name files differently."""
     found = read_declared(folder / FILE)
     return found if found and found.records and is_file(folder / found.records[0].image) else None
 
 
 def _below_splits(root: Path, below: Mapping[Path, Sequence[Path]], splits: Mapping[Path, str]) -> list[SiteFolder]:
-    """Sites that are folders in each side of the split: train/<site> and test/<site>."""
+    """Return the sites that are folders inside the split folders: train/<site> and test/<site>."""
     found: dict[str, list[Place]] = {}
     for part, folders in below.items():
         for folder in folders:
@@ -260,7 +263,7 @@ def _below_splits(root: Path, below: Mapping[Path, Sequence[Path]], splits: Mapp
 
 
 def _refuse_bids(folder: Path, inner: Sequence[Path]) -> None:
-    """Patients of a BIDS tree are no sites, and its modalities no classes."""
+    """Raise DataError for a BIDS tree, whose patients are not sites and whose modalities are not classes."""
     subjects = [part for part in inner if part.name.startswith("sub-")]
     if not subjects:
         return
@@ -278,7 +281,7 @@ def _holds_files(folder: Path) -> bool:
 
 
 def _task(folder: Path, places: Sequence[Place]) -> Task | None:
-    """Tell what a site's images are for, or None if there are none where they are looked for."""
+    """Return the task of a site, or None if it has no places with images."""
     tasks: set[Task] = {"segmentation" if place.masks else "classification" for place in places}
     if len(tasks) > 1:
         names = " and ".join(sorted({place.images for place in places})[:2])
@@ -287,7 +290,7 @@ def _task(folder: Path, places: Sequence[Place]) -> Task | None:
 
 
 def _one_task(root: Path, sites: Sequence[SiteFolder]) -> Task:
-    """Return the task of all sites that have images; without any of them the check speaks of empty sites."""
+    """Return the common task of all sites with images; if there are none, empty sites are reported later."""
     known = [(site.name, site.task) for site in sites if site.task]
     if not known:
         return "classification"

@@ -1,4 +1,4 @@
-"""Reading a folder into the records of a federation, whichever of the two layouts it has."""
+"""Reading of a federation's records from a folder in either layout, or from a table or list of images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,15 +31,15 @@ def read_layout(
     columns: Columns | None = None,
     expected: tuple[Task, tuple[str, ...]] | None = None,
 ) -> FederationFiles:
-    """Find the sites of a federation and list their images; nothing but masks is decoded.
+    """Find the sites of a federation and list their images; only masks are decoded.
 
     Args:
-        folder: holds federation.toml and a manifest.csv per site, or is one of these sites, or a plain folder of
-            sites, or a table of images.
-        seed: of the split of a plain folder whose metadata.csv gives none.
+        folder: a folder with federation.toml and a manifest.csv per site, or one of these sites, or a plain folder of
+            sites, or a table or JSON list of images.
+        seed: seed of the split of a plain folder whose metadata.csv gives no split.
         fractions: train, val and test shares of that split.
-        columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
-        expected: task and classes; a plain folder of that task has these, not those that its files suggest.
+        columns: the names of the columns of the table, or of metadata.csv, if they differ from the defaults.
+        expected: task and classes; in a plain folder of that task they replace the inferred classes.
 
     Raises:
         DataError: if no site is found or a table is malformed.
@@ -61,7 +61,7 @@ def read_layout(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise DataError unless this is a folder, or a table or list of images, whose path can be written down."""
+    """Raise DataError unless this is a folder, or a table or list of images, with a valid path (see `written`)."""
     written(folder)
     written(folder.resolve())
     if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in (".csv", ".json")):
@@ -74,7 +74,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_names(folder: Path, files: FederationFiles) -> None:
-    """Refuse two sites that a table or a person cannot tell apart, such as an umlaut written in two ways."""
+    """Raise DataError if two sites have the same name, also if only their Unicode composition differs."""
     seen: set[str] = set()
     for site in files.sites:
         name = composed(site.name)
@@ -93,7 +93,7 @@ def _read_manifests(folder: Path) -> FederationFiles:
 
 
 def _read_one_manifest(folder: Path) -> FederationFiles:
-    """A site of a federation by itself; what federation.toml says of it is in the folder above."""
+    """Read a single site of a federation; its federation.toml is in the folder above."""
     above = folder / ".." if folder.name in ("", "..") else folder.parent
     if not (above / "federation.toml").is_file():
         raise DataError(f"{folder}: manifest.csv needs the federation.toml of its federation in {above}; copy it there")
@@ -102,7 +102,7 @@ def _read_one_manifest(folder: Path) -> FederationFiles:
 
 
 def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
-    """Return the site's rows, their paths written in the one way they are compared."""
+    """Return the site's rows with paths in normal form and as they are on disk."""
     listing = Listing(site)
 
     def on_disk(file: str) -> str:
@@ -113,7 +113,7 @@ def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
 
 
 def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int | None) -> FederationFiles:
-    """Let the caller's size and channels, if given, take the place of the federation's own.
+    """Replace the federation's size and channels by the given ones, if any.
 
     Raises:
         ConfigError: if they are out of range.
@@ -128,10 +128,10 @@ def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int |
 
 
 def common_size(files: FederationFiles) -> tuple[int, int] | None:
-    """Return the (H, W) that all readable images share, or None if none can be read.
+    """Return the common (H, W) of all readable images, or None if none can be read.
 
     Raises:
-        DataError: if two images differ, naming both.
+        DataError: if two images differ in size, naming both.
     """
     first: tuple[str, tuple[int, int]] | None = None
     for site in files.sites:

@@ -1,4 +1,4 @@
-"""Which files belong to which site: what every layout is read into before anything is decoded."""
+"""The files of each site, as read from every layout before decoding, and helpers for paths and names."""
 
 import os
 import posixpath
@@ -24,20 +24,20 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _OF_SYSTEMS = frozenset(
     ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information")
 )
-"""Folders that archivers, network drives and systems make: of thumbnails, of what was deleted."""
+"""Folders made by archivers, network drives and operating systems, for thumbnails or deleted files."""
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 AT_RANDOM = "split at random, each image a patient of its own"
 _BREAKS = "\n\r\t\v\f\x1b\x1c\x1d\x1e\x85\u2028\u2029"
-"""What a line of text or of a table ends with, or a terminal obeys."""
+"""Characters that end a line of text or of a table, or control a terminal."""
 
 
 @dataclass(frozen=True)
 class SiteFiles:
-    """One site on disk: its folder and one record an image file, paths relative to that folder.
+    """One site on disk: its folder and one record per image file, with paths relative to that folder.
 
-    `unlisted` are image files in the folder that no row of metadata.csv names; they are not used. `table` is
-    the file whose rows the records are, or "" if they are the files of the folder. `split` tells where the split is
-    from, such as "split by the folders train, test". `masks` are the folders that masks are looked for in.
+    `unlisted` are image files in the folder without a row in metadata.csv; they are not used. `table` is the file
+    whose rows are the records, or "" if the records are the files of the folder. `split` describes the source of the
+    split, such as "split by the folders train, test". `masks` are the folders in which masks are looked for.
     """
 
     name: str
@@ -51,7 +51,7 @@ class SiteFiles:
 
 @dataclass(frozen=True)
 class FederationFiles:
-    """A federation on disk, sites sorted by name; `said` is what a user should know of how it was read."""
+    """A federation on disk, sites sorted by name; `said` are messages to the user about how it was read."""
 
     info: FederationInfo
     sites: tuple[SiteFiles, ...]
@@ -59,7 +59,7 @@ class FederationFiles:
 
 
 def suffix_of(name: str) -> str:
-    """Return the supported suffix that `name` ends with, as it is written there, or ""."""
+    """Return the supported suffix of `name` in its own case, or ""."""
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
             return name[-len(suffix) :]
@@ -72,25 +72,25 @@ def stem_of(name: str) -> str:
 
 
 def owner_of(image: str) -> str:
-    """Who an image is of if nobody says: itself, its path without images/ and without its suffix."""
+    """Return the default patient of an image: its path without images/ and without its suffix."""
     return composed(image.removesuffix(suffix_of(image)).removeprefix("images/"))
 
 
 def composed(name: str) -> str:
-    """Return a name in the one form in which names are compared: an umlaut is one character (NFC)."""
+    """Return a name in Unicode form NFC, in which names are compared: an umlaut is one character."""
     return unicodedata.normalize("NFC", name)
 
 
 def is_volume(name: str) -> bool:
-    """Tell whether the file is a NIfTI volume."""
+    """Return True if the file is a NIfTI volume."""
     return suffix_of(name).lower() in VOLUMES
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted; none if there is no such folder.
+    """Return the image files directly in `folder`, sorted; empty if the folder does not exist.
 
     Raises:
-        DataError: if the folder may not be read, or the name of an image cannot be written down.
+        DataError: if the folder cannot be read, or the name of an image is invalid (see `written`).
     """
     if not folder.is_dir():
         return []
@@ -98,23 +98,23 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def has_images(folder: Path) -> bool:
-    """Tell whether an image file is directly in `folder`."""
+    """Return True if an image file is directly in `folder`."""
     return any(suffix_of(path.name) and is_file(path) for path in entries(folder))
 
 
 def _of_runs(folder: Path) -> bool:
-    """Whether it is a folder that training or a comparison wrote, or holds such ones."""
+    """Return True if training or a comparison wrote the folder, or a folder inside it if it is named runs."""
     made = [folder, *folder.glob("*")] if folder.name == "runs" else [folder]
     return any((one / name).is_file() for one in made for name in ("rounds.jsonl", "table.json"))
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders directly in `folder` that are not hidden, sorted; each real one once, however linked.
+    """Return the folders directly in `folder` that are not hidden, sorted; each real folder once despite links.
 
-    Folders of runs and comparisons are passed over: their pictures are no images of a site.
+    Folders of runs and comparisons are skipped: their pictures are not images of a site.
 
     Raises:
-        DataError: if the folder may not be read, or the name of one in it cannot be written down.
+        DataError: if the folder cannot be read, or the name of one inside is invalid (see `written`).
     """
     found = [path for path in entries(folder) if path.is_dir() and not _of_runs(path)]
     links = [path for path in found if path.is_symlink()]
@@ -133,7 +133,7 @@ def files_below(folder: Path) -> list[Path]:
     Links to folders are followed, but each real folder is entered once.
 
     Raises:
-        DataError: if a folder may not be read, or a name cannot be written down.
+        DataError: if a folder cannot be read, or a name is invalid (see `written`).
     """
     found: list[Path] = []
     entered: set[Path] = set()
@@ -157,10 +157,10 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return whatever is directly in `folder` and not hidden, sorted.
+    """Return the files and folders directly in `folder` that are not hidden, sorted.
 
     Raises:
-        DataError: if the folder may not be read.
+        DataError: if the folder cannot be read.
     """
     try:
         return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
@@ -172,36 +172,36 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_table(name: str) -> bool:
-    """Tell whether a file is called as tables are, also as metadata.csv.txt, whose last suffix Windows hides."""
+    """Return True for a table's file name, also for metadata.csv.txt, whose last suffix Windows hides."""
     return name.lower().endswith(_TABLES) or ".csv" in name.lower()
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of that name is passed over: a hidden one, or one that systems make."""
+    """Return True if a file or folder of that name is skipped: it is hidden, or made by an operating system."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def is_file(path: Path | str) -> bool:
-    """Tell whether a file is there; a name that no file can have is not there."""
+    """Return True if the file exists; False, not an error, for a name that no file can have."""
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises OSError if the name is too long
 
 
 def site_name(folder: Path) -> str:
-    """Return the folder's own name: a link's, not its target's."""
+    """Return the folder's own name; for a link, the name of the link and not of its target."""
     return Path(os.path.abspath(folder)).name  # noqa: PTH100  resolve() follows links
 
 
 def normal(path: str) -> str:
-    """Return a path relative to a site's folder in the one way it is compared: `./x` and `y/../x` are `x`."""
+    """Return a path relative to a site's folder in normal form, for comparison: `./x` and `y/../x` become `x`."""
     return posixpath.normpath(path)
 
 
 @dataclass
 class Listing:
-    """What is in a folder, to find files by names that were written down elsewhere.
+    """The names in a folder, for finding files whose names were written on another system.
 
-    Systems differ in how they compose an umlaut, in whether upper and lower case are one, and in what parts folders. A
-    name that is there as it is written is that file on all of them.
+    Systems differ in how they compose an umlaut, in whether they distinguish upper and lower case, and in the separator
+    of folders. An exact match takes precedence.
     """
 
     folder: Path
@@ -209,7 +209,7 @@ class Listing:
     _alike: dict[tuple[str, bool], dict[str, list[str]]] = field(default_factory=dict)
 
     def find(self, file: str) -> str:
-        """Return the path, relative to the folder, of the file that is meant, or "" if there is none."""
+        """Return the path of the matching file, relative to the folder, or "" if there is none."""
         return self._find(file) or ("\\" in file and self._find(normal(file.replace("\\", "/")))) or ""
 
     def _find(self, file: str) -> str:
@@ -230,7 +230,7 @@ class Listing:
         return self._names[place]
 
     def _meant(self, place: str, part: str) -> str:
-        """The one name that differs in how it is composed, or else in case."""
+        """Return the only name that differs in Unicode composition, or else in case, or ""."""
         for form, fold in ((composed, False), (folded, True)):
             if (place, fold) not in self._alike:
                 self._alike[place, fold] = grouped(self._inside(place), form)
@@ -241,12 +241,12 @@ class Listing:
 
 
 def folded(name: str) -> str:
-    """Return a name without what some systems do not tell apart."""
+    """Return a name without case and Unicode composition, which some systems do not distinguish."""
     return composed(composed(name).casefold())
 
 
 def grouped(names: Iterable[str], form: Callable[[str], str]) -> dict[str, list[str]]:
-    """Return the names by what they become."""
+    """Return the sorted names, grouped by the result of `form`."""
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         found.setdefault(form(name), []).append(name)
@@ -254,10 +254,10 @@ def grouped(names: Iterable[str], form: Callable[[str], str]) -> dict[str, list[
 
 
 def written(path: Path) -> Path:
-    """Return `path` if its name can be written into a table or a line, as every report does.
+    """Return `path` if reports and tables can hold its name: UTF-8 without line breaks.
 
     Raises:
-        DataError: naming the file, with what cannot be written escaped.
+        DataError: naming the file, with invalid characters escaped.
     """
     name = str(path)
     if name != name.encode("utf-8", "replace").decode():
@@ -268,15 +268,15 @@ def written(path: Path) -> Path:
 
 
 def demand_free(target: Path, purpose: str, source: Path) -> None:
-    """Demand a name for a new folder that is free and not inside the folder that it is made of.
+    """Check that a new folder does not exist and is not inside its source folder.
 
     Args:
-        target: the folder to make.
-        purpose: what it is for, for the message.
-        source: the folder it is made of.
+        target: the folder to create.
+        purpose: the purpose of the folder, for the message.
+        source: the folder from which it is made.
 
     Raises:
-        DataError: if it is not so.
+        DataError: if the folder exists, is inside its source, or has an invalid name.
     """
     for path in (source, target, target.resolve()):
         written(path)
@@ -287,13 +287,13 @@ def demand_free(target: Path, purpose: str, source: Path) -> None:
 
 
 def escaped(path: Path | str) -> str:
-    """Return the path as text that can be written, the bytes that are not UTF-8 escaped."""
+    """Return the path as printable text, with line breaks and bytes that are not UTF-8 escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(ascii(character)[1:-1] if character in _BREAKS else character for character in text)
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell by the suffix, or where there is none by the four letters that DICOM files begin with."""
+    """Return True for a DICOM file: by its suffix, or if that is missing or a number, by DICM at byte 128."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     if path.suffix and not path.suffix[1:].isdigit():  # a file of a series may be called IM.1 or 1.2.840.113
