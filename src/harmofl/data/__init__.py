@@ -1,4 +1,4 @@
-"""Sites' data as training opens it: manifests, folder layouts, splits, decoded images."""
+"""The data of sites: manifests, folder layouts, splits and decoded images."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Reading a table with a header from a CSV file as people save them: metadata.csv and manifest.csv."""
+"""Reading of CSV tables with a header, such as metadata.csv and manifest.csv."""
 
 import csv
 from collections import Counter
@@ -11,15 +11,15 @@ from typing import TextIO
 from harmofl.errors import DataError
 
 _EMPTY = frozenset(("", "nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat", "-nan"))
-"""What programs write where there is no value."""
+"""Texts that programs write for a missing value."""
 _ZIP, _LOOKED_AT = b"PK\x03\x04", 4096
-"""What a spreadsheet's file begins with; others of its kind hold bytes of zero, as UTF-16 does."""
+"""The first bytes of a spreadsheet file; older spreadsheets, and UTF-16, hold zero bytes."""
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a table with their line numbers; columns are as `column_name` has them."""
+    """The rows of a table with their line numbers; column names are normalised by `column_name`."""
 
     path: Path
     columns: tuple[str, ...]
@@ -29,7 +29,7 @@ class Table:
         """Check that the table has `columns`.
 
         Raises:
-            DataError: naming the first that is missing.
+            DataError: naming the first missing column.
         """
         for column in columns:
             if column not in self.columns:
@@ -37,10 +37,10 @@ class Table:
                 raise DataError(f"{self.path}: column {column!r} is missing; the columns are {names}; add or rename it")
 
     def require_values(self, columns: Iterable[str]) -> None:
-        """Check that no row lacks a value in `columns`.
+        """Check that every row has a value in each of `columns`.
 
         Raises:
-            DataError: naming the first row that does, with the number of others.
+            DataError: naming the first row without one, with the number of others.
         """
         for column in columns:
             lines = [(line, row[column]) for line, row in self.rows if is_empty(row[column])]
@@ -56,20 +56,20 @@ class Table:
 
 
 def is_empty(text: str) -> bool:
-    """Tell whether a value is none: "" or what spreadsheets, R and pandas write for it."""
+    """Return True if a value is missing: "", or a text that spreadsheets, R and pandas write for it."""
     return text.casefold() in _EMPTY
 
 
 def column_name(text: str) -> str:
-    """Return a column's name as `Table` has it: in lower case, with _ for spaces and hyphens."""
+    """Return a column's name as used in `Table`: in lower case, with _ for spaces and hyphens."""
     return "_".join(text.lower().replace("-", " ").split())
 
 
 def read_table(path: Path) -> Table:
-    """Read a UTF-8 table with commas; values are without spaces around, and missing ones are "".
+    """Read a comma-separated UTF-8 table; surrounding spaces are stripped, and missing values are "".
 
     Raises:
-        DataError: if it is no such table, has no header or a column twice, or a row with more values than columns.
+        DataError: if it is not such a table, has no header, a column twice, or a row with more values than columns.
     """
     with _reading(path) as file:
         reader = csv.reader(file)

@@ -1,4 +1,4 @@
-"""Rows of arrays that may lie on disk, seen in another order or one array after another, without being copied."""
+"""Concatenated or reordered views of arrays, in memory or on disk, without copies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 
 
 class Joined:
-    """What of an array a split needs: its rows at some positions, its shape and type.
+    """A read-only array over the rows of several arrays, with indexing, shape and type.
 
     Args:
-        parts: arrays whose rows have one shape; uint8 beside float32 is read as v / 255.
-        order: positions in the parts one after another, in the order wanted; all of them if not given.
+        parts: arrays whose rows have one shape; if their types differ, uint8 values v are read as v / 255.
+        order: positions in the concatenated parts, in the desired order; all of them by default.
     """
 
     def __init__(self, parts: Sequence["np.ndarray | Joined"], order: np.ndarray | None = None) -> None:
@@ -26,7 +26,7 @@ class Joined:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """The rows at these positions, a slice or an array of them, or a single one, in memory."""
+        """Return the rows at a slice or an array of positions, or a single row, in memory."""
         chosen = np.arange(len(self))[rows]
         at = np.atleast_1d(chosen)
         at = at if self._order is None else self._order[at]
@@ -40,5 +40,5 @@ class Joined:
         return found if np.ndim(chosen) else found[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows in memory, for what needs them so."""
+        """Return all rows in memory."""
         return np.asarray(self[:], dtype=dtype)

@@ -1,4 +1,4 @@
-"""In what images differ from those that a model was trained on, in plain words."""
+"""Descriptions of the differences between an image and the images that a model was trained on."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,13 @@ from harmofl.data.layout.site_files import is_volume
 
 @dataclass(frozen=True)
 class HeaderFacts:
-    """What an image is before it is resized.
+    """The properties of an image before it is resized.
 
     Args:
         size: (H, W).
-        volume: or a photograph.
-        colour: or grey.
-        bits: 8 or 16; volumes are brought to 8.
+        volume: whether it is a volume, not a photograph.
+        colour: whether it is in colour, not grey.
+        bits: 8 or 16; volumes are converted to 8.
     """
 
     size: tuple[int, int]
@@ -28,7 +28,7 @@ class HeaderFacts:
 
 
 def seen_in(path: Path) -> HeaderFacts:
-    """What a file is, by its header.
+    """Return the properties of an image from its header.
 
     Raises:
         DataError: if the file is missing or not an image.
@@ -39,13 +39,13 @@ def seen_in(path: Path) -> HeaderFacts:
 
 
 def unlike(seen: HeaderFacts, card: Mapping[str, Any], *, resized: bool = True, hint: str = "") -> Iterator[str]:
-    """In what an image differs from those of training, and what is done about it.
+    """Yield the differences between an image and the training images, and how it is adapted.
 
     Args:
         seen: the image.
-        card: of the model, see `harmofl.experiment.trained_model.TrainedModel`; cards of older versions tell less.
-        resized: whether it is brought to the size of training.
-        hint: what to say to a person whose images are much larger.
+        card: the model's card, see `harmofl.experiment.trained_model.TrainedModel`; older cards hold fewer keys.
+        resized: whether the image is resized to the size of training.
+        hint: text to add if the image is much larger.
     """
     (height, width), channels = card["size"], card["channels"]
     if resized:

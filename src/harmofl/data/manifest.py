@@ -1,7 +1,7 @@
 """The two text files that describe a federation on disk: `federation.toml` and each site's `manifest.csv`.
 
 <federation>/federation.toml              task, classes, channels, image size, origin and licence of the data
-<federation>/<site>/manifest.csv          one row an image: image,target,patient,case,split
+<federation>/<site>/manifest.csv          one row per image: image,target,patient,case,split
 <federation>/<site>/images/... masks/...  the files; target = a mask file, or a class name
 """
 
@@ -23,18 +23,18 @@ from harmofl.types import Levels, Task
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image", "target", "patient", "case", "split")
 MOST_CLASSES = 255
-"""Label maps are kept in 8 bits, where 255 may stand for the foreground."""
+"""The maximum number of classes: label maps have 8 bits, and 255 may stand for the foreground."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a manifest: an image (or a volume) and what belongs to it.
+    """One row of a manifest: an image or a volume with its target, patient, case and split.
 
     Args:
         image: path of the image file, relative to the site's folder.
         target: path of the mask, relative to the site's folder, or the name of the class (classification).
-        patient: whoever the image was taken of; all images of one patient are on one side of the split.
-        case: what a segmentation score is computed over; slices or tiles of one case are scored together.
+        patient: the patient's identifier; all images of one patient are in one split.
+        case: the unit of a segmentation score; slices or tiles of one case are scored together.
         split: "train", "val" or "test".
     """
 
@@ -45,32 +45,32 @@ class Record:
     split: str
 
     def row(self) -> tuple[str, str, str, str, str]:
-        """The values in the order of `COLUMNS`."""
+        """Return the values in the order of `COLUMNS`."""
         return self.image, self.target, self.patient, self.case, self.split
 
 
 @dataclass(frozen=True)
 class FederationInfo:
-    """What holds for every site of a federation.
+    """The properties that all sites of a federation share.
 
     Args:
-        name: what the federation is called in tables and reports.
+        name: the name of the federation in tables and reports.
         task: "classification" or "segmentation".
         classes: class names in the order of their index; for segmentation the first is the background.
         channels: image channels after decoding, 1 or 3 (or 2k+1 neighbouring slices of a volume).
-        size: (H, W) in pixels that every image is resized to, or None to keep the size of the files.
-        slices: which slices of a volume are used: "all", "foreground" for those with a non-empty mask, or "inner" for
-            those of them that are neither the first nor the last of the volume, as in HarmoFL's released code.
-        split: "patients" if no patient is on two sides, "images" if the data were published with a split that parts
-            the images of a patient; that is then a warning and not an error.
-        origin: where the data came from.
-        licence: under which licence.
-        levels: how a volume's voxels become 8 bit, see `harmofl.data.decoding.volumes.read_volume`; not in the file.
+        size: (H, W) in pixels to which every image is resized, or None to keep the size of the files.
+        slices: the used slices of a volume: "all", "foreground" for those with a non-empty mask, or "inner" for those
+            with a non-empty mask except the first and last slice of the volume, as in HarmoFL's released code.
+        split: "patients" if no patient is in two splits, "images" if the data were published with a split that
+            separates the images of a patient, which is then a warning and not an error.
+        origin: the source of the data.
+        licence: the licence of the data.
+        levels: the conversion of voxels to 8 bit, see `harmofl.data.decoding.volumes.read_volume`; not in the file.
         images: "volumes", "photographs", "both", or "" before they are read; not in the file.
-        values: what stands for each class in the masks, in the order of the classes, if not their index, or 255 for the
-            second of two, numbered as in `data.values`; the file has numbers and "#rrggbb".
-        remark: what else is to be said of the masks of a plain folder; not in the file.
-        doubt: why it is not certain what the masks of a plain folder mean, an error; not in the file.
+        values: the mask value of each class, in the order of the classes, if it is not the index (or 255 for the second
+            of two classes), numbered as in `data.values`; the file has numbers and "#rrggbb".
+        remark: a remark about the masks of a plain folder; not in the file.
+        doubt: the reason why the meaning of a plain folder's masks is uncertain, an error; not in the file.
     """
 
     name: str
@@ -177,7 +177,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def write_manifest(site_folder: Path, records: Iterable[Record]) -> None:
-    """Write a site's `manifest.csv`, in the order given."""
+    """Write a site's `manifest.csv` in the order of the records."""
     site_folder.mkdir(parents=True, exist_ok=True)
     with (site_folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -186,10 +186,10 @@ def write_manifest(site_folder: Path, records: Iterable[Record]) -> None:
 
 
 def read_manifest(site_folder: Path) -> Sequence[Record]:
-    """Read a site's `manifest.csv`; the column `case` may be missing or empty and is then the patient.
+    """Read a site's `manifest.csv`; a missing or empty `case` defaults to the patient.
 
     Raises:
-        DataError: naming the file, the line and the value that does not fit.
+        DataError: naming the file, the line and the invalid value.
     """
     path = site_folder / "manifest.csv"
     table = read_table(path)

@@ -1,7 +1,8 @@
-"""Doing the same to many files, several at a time.
+"""Parallel processing of many files in threads.
 
-Threads and not processes: decoders and encoders release Python's lock while they work, and nothing is to be started or
-sent. On two cores 4000 PNG of 96 x 96 take 1.7 to 1.8 times as long one by one (benchmarks/loading.py).
+Threads suffice, since decoders and encoders release Python's global interpreter lock, and need no start-up or transfer
+of data as processes do. On two cores, decoding 4000 PNG of 96 x 96 takes 1.7 to 1.8 times as long without threads
+(benchmarks/loading.py).
 """
 
 import os
@@ -15,26 +16,26 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 QUICK = 32
-"""So many photographs are worked on in one go: one takes less than a millisecond, about as long as changing threads."""
+"""The number of photographs per task of a thread: one takes under a millisecond, about as long as a thread switch."""
 
 
 def workers_for_files() -> int:
-    """As many as this process may use cores, at most 16."""
+    """Return the number of cores that this process may use, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores))
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int | None = None, together: int = 1) -> Iterator[R]:
-    """Yield `work(item)` for every item, in their order, while the next ones are worked on.
+    """Yield `work(item)` for every item, in order, while other threads process the next items.
 
     Args:
-        work: what to do; called from several threads at a time.
-        items: taken as they are needed; no more than a few results wait to be fetched.
-        workers: how many at a time; as many as there are cores if not given. 1 works in this thread.
-        together: how many items a thread works on in one go; 1 unless the work is quick.
+        work: the function to apply; called from several threads at a time.
+        items: read as they are needed; only a few results are buffered.
+        workers: the number of threads, by default the number of cores; 1 works in the calling thread.
+        together: the number of items per task of a thread; use more than 1 for quick work.
 
     Raises:
-        Whatever `work` raises, when its turn has come; what has not begun is then left.
+        Exception: any error of `work`, at the position of its item; tasks that have not begun are then cancelled.
     """
     workers = workers or workers_for_files()
     if workers == 1:

@@ -1,4 +1,4 @@
-"""A hospital's data as training sees it, three splits of decoded images, and the federation of hospitals."""
+"""Decoded data for training: the three splits of a site, and the federation of all sites."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ from harmofl.utils.seeding import rng
 
 @dataclass(frozen=True)
 class Split:
-    """One side of a site's data, decoded.
+    """One split of a site's data, decoded.
 
     Args:
         images: (N, C, H, W) uint8, where v stands for v/255, or float32 in [0, 1]; may be memory-mapped.
         targets: (N,) int64 class indices, or (N, H, W) uint8 label maps; may be memory-mapped.
-        cases: N names of what a segmentation score is computed over; slices of one volume share theirs.
-        patients: N names of whom the images are; by default each case is of a patient of its own.
-        parts: how many images in a row are of each site, if sites were merged; a training batch is then of one site.
+        cases: the case of each of the N images, the unit of a segmentation score; slices of one volume share a case.
+        patients: the patient of each of the N images; by default each case is a separate patient.
+        parts: the number of consecutive images from each merged site; each training batch then comes from one site.
     """
 
     images: np.ndarray | Joined
@@ -48,17 +48,17 @@ class Split:
         return len(self.images)
 
     def first(self, count: int) -> "Split":
-        """The first images, as many as that or all."""
+        """Return the first `count` images, or all if there are fewer."""
         count = min(count, len(self))
         rows = np.arange(count)
         return Split(self.images[rows], self.targets[rows], self.cases[:count], self.patients[:count])
 
     def mark(self) -> str:
-        """A short text that changes with the names of the cases."""
+        """Return a short checksum of the names of the cases."""
         return f"{zlib.crc32(chr(10).join(sorted(self.cases)).encode()):08x}"
 
     def batch(self, index: Sequence[int] | np.ndarray) -> Batch:
-        """Gather the images at `index`, in that order, into memory of their own.
+        """Copy the images at `index`, in that order, into a new batch.
 
         Args:
             index: positions in this split; repetitions are allowed.
@@ -78,7 +78,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Site:
-    """One hospital: what it is called, what it is asked to learn and its three splits."""
+    """One site: its name, its task and classes, and its three splits."""
 
     name: str
     task: Task
@@ -100,13 +100,13 @@ class Site:
 
 
 def merged(sites: Sequence[Site], name: str = "pooled") -> Site:
-    """One site with the images of all, as if they were in one place; nothing is copied."""
+    """Return one site with the images of all sites, without copying them."""
     parts = [_merged([_prefixed(site.split(split), f"{site.name}/") for site in sites]) for split in SPLITS]
     return Site(name, sites[0].task, sites[0].classes, *parts)
 
 
 def undivided(site: Site) -> Site:
-    """The site with all of its images for testing."""
+    """Return the site with all of its images in the test split."""
     none = site.train.first(0)
     return replace(site, train=none, val=none, test=_merged([site.train, site.val, site.test]))
 
@@ -123,11 +123,11 @@ def _merged(splits: Sequence[Split]) -> Split:
 
 
 def split_by_image(site: Site, seed: int) -> Site:
-    """The site with its images dealt out anew, 64 / 16 / 20 %, whoever they are of: as HarmoFL's released code does.
+    """Split the site again by image, 64 / 16 / 20 %, regardless of patients, as HarmoFL's released code does.
 
-    A patient may then be on several sides, and slices of one are; scores come out too high.
+    Images of a patient, and slices of a volume, may then be in several splits, so scores are too high.
     """
-    if not len(site.train):  # for testing alone
+    if not len(site.train):  # a site with a test split only
         return site
     whole = _merged([site.train, site.val, site.test])
     order = rng(seed, "split by image", site.name).permutation(len(whole))
@@ -146,14 +146,14 @@ def split_by_image(site: Site, seed: int) -> Site:
 
 @dataclass(frozen=True)
 class Federation:
-    """All sites, sorted by name, what holds for every one of them, and the files that they were read from."""
+    """A federation: its description, its sites sorted by name, and the files from which they were read."""
 
     info: FederationInfo
     sites: tuple[Site, ...]
     files: tuple[SiteFiles, ...] = ()
 
     def fingerprint(self) -> str:
-        """A short text that changes with any image, target or split."""
+        """Return a short checksum of all images, targets and splits."""
         check = 0
         for site in self.sites:
             for part in (site.train, site.val, site.test):
@@ -181,25 +181,24 @@ def open_federation(
     """Check and decode all sites of a federation.
 
     Args:
-        folder: holds federation.toml and a manifest.csv per site (see `manifest`), or is one of these sites; or is a
-            plain folder of sites (see `layout.folders`), or of the images/ and masks/ of a single one.
-        size: (H, W) to resize images to, in place of what federation.toml says; without either, all images
-            must have one size.
-        channels: 1 or 3, odd for volumes, in place of what federation.toml says or the files suggest.
-        slices: "all", "foreground" or "inner", in place of what federation.toml says, see `manifest.FederationInfo`.
-        levels: "rounded" or "truncated", how volumes become 8 bit.
-        expected: task and classes; a plain folder of that task has these, not those that its files suggest.
-        seed: of the patient-level split of a plain folder whose metadata.csv gives none.
-        cache: folder that keeps decoded images, memory-mapped, for the next time; else they are in RAM.
-        progress: told the site, how many images are done and how many there are.
-        told: told in one line each, before any image is decoded, what was understood of the folder, and warnings.
-        training: whether the sites are to train: warnings about splits are told too.
+        folder: a folder with federation.toml and a manifest.csv per site (see `manifest`), or one of these sites; or a
+            plain folder of sites (see `layout.plain_folders`), or the folder of a single site with images/ and masks/.
+        size: (H, W) to resize images to; overrides federation.toml. Without either, all images must have one size.
+        channels: 1 or 3, odd for volumes; overrides federation.toml and the value inferred from the files.
+        slices: "all", "foreground" or "inner"; overrides federation.toml, see `manifest.FederationInfo`.
+        levels: "rounded" or "truncated", the conversion of volumes to 8 bit.
+        expected: task and classes; in a plain folder of that task they replace the inferred classes.
+        seed: seed of the patient-level split of a plain folder whose metadata.csv gives no split.
+        cache: folder in which decoded images are kept, memory-mapped, for later calls; without it they are in RAM.
+        progress: called with the site, the number of decoded images and the number of all its images.
+        told: called with one line each, before any image is decoded: the summary of the folder, and warnings.
+        training: whether the sites will train; if so, warnings about splits are included.
 
     Returns:
-        the sites sorted by name; `info` has the size and channels that the images really have.
+        the sites sorted by name; `info` has the size and channels of the decoded images.
 
     Raises:
-        DataError: for the first file, label or split that does not hold, with the number of others.
+        DataError: for the first invalid file, label or split, with the number of others.
         ConfigError: if size or channels are out of range.
         StorageError: if the cache cannot be written.
     """
@@ -208,7 +207,7 @@ def open_federation(
         tell_understood(files, folder, told, training=training)
     info = replace(files.info, slices=slices or files.info.slices, levels=levels)
     structure = (problem for site in files.sites for problem in structure_problems(site, info))
-    listing = folder if expected is None else None  # `data check` knows no classes that must be
+    listing = folder if expected is None else None  # `data check` has no option for expected classes
     refuse([*structure, *reading_problems(info)], listing, told)
     info = replace(info, size=info.size or common_size(files))
     check_fits(files, info, held=cache is None)
@@ -220,7 +219,7 @@ def open_federation(
 
 
 def _kind(files: FederationFiles) -> str:
-    """See `FederationInfo.images`."""
+    """Return the value of `FederationInfo.images`."""
     kinds = {is_volume(record.image) for site in files.sites for record in site.records}
     return "both" if len(kinds) == 2 else "volumes" if True in kinds else "photographs"
 
@@ -232,6 +231,6 @@ def _decode(site: SiteFiles, info: FederationInfo, cache: Path | None, progress:
 
 
 def _site(name: str, info: FederationInfo, arrays: dict[str, Arrays], owner: Mapping[str, str]) -> Site:
-    """The site, from its arrays and the patient of every case."""
+    """Build a site from its arrays and the patient of every case."""
     train, val, test = (Split(*arrays[split], tuple(owner[case] for case in arrays[split][2])) for split in SPLITS)
     return Site(name, info.task, info.classes, train, val, test)

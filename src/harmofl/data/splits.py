@@ -1,4 +1,4 @@
-"""A seeded split into train, val and test that never parts the images of one patient."""
+"""Seeded random splits into train, val and test that keep all images of a patient together."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,15 @@ def split_patients(
 ) -> dict[str, str]:
     """Assign every patient to train, val or test.
 
-    The outcome depends on which patients and labels there are and on the seed, not on their order. Each split
-    gets at least one patient and otherwise its fraction, rounded. Patients of one majority label are spread
-    over the splits as evenly as their number allows.
+    The result depends on the patients, their labels and the seed, not on the order of the images. Each split gets at
+    least one patient and otherwise its fraction, rounded. Patients of one majority label are spread over the splits as
+    evenly as their number allows.
 
     Args:
         patients: the patient of each image; repetitions are expected.
-        labels: the class of each image, or None if there is nothing to stratify by.
+        labels: the class of each image, or None without stratification.
         fractions: shares of train, val and test: positive, summing to 1.
-        seed: of the random order.
+        seed: seed of the random order.
 
     Returns:
         patient → "train", "val" or "test".
@@ -47,13 +47,13 @@ def split_patients(
 
 
 def check_fractions(fractions: tuple[float, float, float]) -> None:
-    """Raise ConfigError unless they are three positive numbers that sum to 1."""
+    """Raise ConfigError unless the fractions are three positive numbers that sum to 1."""
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ConfigError(f"fractions must be three positive numbers that sum to 1, got {fractions}")
 
 
 def _majority(patients: Sequence[str], labels: Sequence[str] | None) -> dict[str, str]:
-    """Return each patient's commonest label; of equally common ones the first in the alphabet."""
+    """Return each patient's most common label; among equally common labels, the first in alphabetical order."""
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for patient, label in zip(patients, labels or [""] * len(patients), strict=True):
         votes[patient][label] += 1
@@ -70,7 +70,7 @@ def _ordered(majority: Mapping[str, str], rng: np.random.Generator) -> list[str]
 
 
 def _quotas(count: int, fractions: Sequence[float]) -> list[int]:
-    """Share `count` out by largest remainder, at least one each."""
+    """Divide `count` by the largest remainder method, with at least one for each split."""
     ideal = [count * fraction for fraction in fractions]
     quotas = [max(1, int(share)) for share in ideal]
     while sum(quotas) != count:
@@ -81,7 +81,7 @@ def _quotas(count: int, fractions: Sequence[float]) -> list[int]:
 
 
 def _spread(order: Sequence[str], quotas: Sequence[int]) -> dict[str, str]:
-    """Walk along `order`, always giving to the split that is furthest behind its share."""
+    """Assign the patients in order, each to the split that is furthest behind its quota."""
     given = [0] * len(quotas)
     split = {}
     for position, patient in enumerate(order, start=1):
@@ -98,9 +98,9 @@ def _spread(order: Sequence[str], quotas: Sequence[int]) -> dict[str, str]:
 def with_splits(
     records: Sequence[Record], task: Task, fractions: tuple[float, float, float], seed: int
 ) -> list[Record]:
-    """The rows of a site with a split each: their own, or where none has one, drawn by patient.
+    """Return a site's records with a split each: their own, or if none has one, drawn at random by patient.
 
-    Those of fewer than 3 patients, who cannot be split, are all for testing.
+    With fewer than 3 patients, which cannot be split, all records are in test.
     """
     if not records or any(record.split for record in records):
         return list(records)
@@ -118,7 +118,7 @@ def _drawn(records: Sequence[Record], task: Task, fractions: tuple[float, float,
 def with_missing(
     site: str, records: Sequence[Record], task: Task, fractions: tuple[float, float, float], seed: int
 ) -> tuple[list[Record], list[str]]:
-    """The rows of a site whose split has no val or no test, with these drawn from train by patient, and which were.
+    """Return a site's records with a missing val or test split drawn from train by patient, and the drawn splits.
 
     Raises:
         DataError: naming the site, if train has fewer than 3 patients.

@@ -1,4 +1,4 @@
-"""What a federation holds: a table for `harmofl data show`, and the classes that a site lacks."""
+"""Summaries of a federation: a table for `harmofl data show`, and messages about missing classes and masks."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from harmofl.data.site import Federation, Site
 
 
 def describe(federation: Federation) -> list[dict[str, str]]:
-    """Return one row a site and split: images, cases, size, and in how many images each class occurs."""
+    """Return one row per site and split: numbers of images and cases, size, and number of images with each class."""
     return [_row(site, name) for site in federation.sites for name in SPLITS]
 
 
@@ -32,7 +32,7 @@ def _occurrences(targets: np.ndarray, k: int) -> int:
 
 
 def absent_classes(federation: Federation) -> list[str]:
-    """One line for every class that no training image of a site shows; allowed, but a user should know."""
+    """Return a message for every class without training images at a site; this is allowed."""
     return [
         f"{site.name}: no training image shows class {label!r}, so the site cannot teach it; "
         "see `harmofl data show`, and leave the site out with data.sites if that is not meant"
@@ -43,5 +43,5 @@ def absent_classes(federation: Federation) -> list[str]:
 
 
 def said_of_masks(federation: Federation) -> list[str]:
-    """One line for everything in which the masks are not read as usual."""
+    """Return messages about masks that are read in an unusual way."""
     return [str(problem) for problem in reading_problems(federation.info)]

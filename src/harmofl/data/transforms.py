@@ -1,4 +1,4 @@
-"""Random flips and quarter turns, drawn first and applied after, so that they can be replayed."""
+"""Random flips and quarter turns, drawn first and applied afterwards, so that they can be replayed."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Moves:
-    """What is done to each of N images: first flipped left to right, then top to bottom, then turned.
+    """Transforms of N images: first a flip left to right, then a flip top to bottom, then quarter turns.
 
     Args:
         across: (N,) bool, flipped left to right.
         down: (N,) bool, flipped top to bottom.
-        turns: (N,) int64 in 0..3, quarter turns against the clock.
+        turns: (N,) int64 in 0..3, counterclockwise quarter turns.
     """
 
     across: np.ndarray
@@ -27,14 +27,14 @@ class Moves:
 
 
 def draw_moves(count: int, rng: np.random.Generator, *, turn: bool) -> Moves:
-    """Draw the moves of `count` images; without `turn` none is turned."""
+    """Draw the transforms of `count` images; without `turn`, none is turned."""
     across, down = rng.integers(2, size=(2, count)).astype(bool)
     turns = rng.integers(4, size=count) if turn else np.zeros(count, dtype=np.int64)
     return Moves(across, down, turns)
 
 
 def apply_moves(batch: Batch, moves: Moves) -> Batch:
-    """Return a new batch with each image moved, and its label map alike."""
+    """Return a new batch with each image and its label map transformed."""
     targets = batch.targets.clone() if batch.targets.ndim == 1 else _moved(batch.targets, moves)
     return Batch(_moved(batch.images, moves), targets)
 
@@ -43,7 +43,7 @@ def augment(batch: Batch, rng: np.random.Generator) -> Batch:
     """Flip every image at random, and turn it if it is square; label maps follow their images.
 
     Args:
-        batch: images and targets of one training step; left as it is.
+        batch: images and targets of one training step; not modified.
         rng: the only source of randomness.
 
     Returns:
@@ -54,10 +54,10 @@ def augment(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 def augment_as_released(batch: Batch, rng: np.random.Generator) -> Batch:
-    """As HarmoFL's released code augments prostate slices: each is turned by 0 to 4 quarters if square, and flipped.
+    """Augment as HarmoFL's released code does prostate slices: turn by 0 to 4 quarters if square, and flip.
 
-    Four quarters are none, so an odd number of turns has a probability of 2/5, not of 1/2. Its flips, along either or
-    both axes with 3/4 in all, are those of `augment`.
+    Four quarter turns equal none, so an odd number of turns has a probability of 2/5, not 1/2. The flips, along one or
+    both axes with a total probability of 3/4, are those of `augment`.
     """
     moves = draw_moves(len(batch), rng, turn=False)
     height, width = batch.images.shape[-2:]
@@ -66,7 +66,7 @@ def augment_as_released(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 def _moved(planes: "Tensor", moves: Moves) -> "Tensor":
-    """Move (N, ..., H, W) planes."""
+    """Transform (N, ..., H, W) planes."""
     import torch
 
     moved = planes.clone()

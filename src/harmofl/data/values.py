@@ -1,18 +1,18 @@
-"""The numbers that stand for classes in masks: greys are their own, other colours are `COLOUR` + 0xRRGGBB."""
+"""Numbers of mask values: a grey is its own number, another colour is `COLOUR` + 0xRRGGBB."""
 
 COLOUR = 1 << 24
 
 
 def named(number: int) -> str:
-    """Return a number as people know it: 128, or #ff0000."""
+    """Return the name of a number: 128, or #ff0000."""
     return str(number) if number < COLOUR else f"#{number - COLOUR:06x}"
 
 
 def number_of(name: str) -> int:
-    """Return the number that is called so, the grey of "#808080" included.
+    """Return the number with this name; a grey colour such as "#808080" gives the grey.
 
     Raises:
-        ValueError: if none is.
+        ValueError: if the name is neither a number nor a colour.
     """
     if not name.startswith("#"):
         return int(name)
