@@ -1,4 +1,4 @@
-"""Published data sets of several hospitals: the table of names; one file each, same three names in all."""
+"""Published data sets of several hospitals: one module each with the same interface, and the table of their names."""
 
 from collections.abc import Mapping
 
@@ -22,6 +22,6 @@ _MODULES: tuple[Dataset, ...] = (
     *(dsb2018, fundus, medmnist, midog),
 )
 PUBLISHED: Mapping[str, Dataset] = {module.ABOUT.name: module for module in _MODULES}
-"""The paper's three tasks first, then the parts of the second, then others."""
+"""The modules by name: the paper's three tasks first, then the parts of the second, then the others."""
 
 __all__ = ["PUBLISHED", "About", "Dataset", "Discovered", "Item", "Wishes"]

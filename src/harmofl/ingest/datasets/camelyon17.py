@@ -1,7 +1,7 @@
-"""Camelyon17 as WILDS releases it: patches of lymph nodes from five hospitals, with and without tumour.
+"""Camelyon17-WILDS: patches of lymph nodes from five hospitals, with and without tumour.
 
-The release gives every patch a hospital ("center") and a split: 0 is training, 1 the tenth of the same slides that is
-kept for validation, drawn patch by patch. Under WILDS' own protocol hospitals 0, 3 and 4 train, 1 validates, 2 tests.
+The release gives every patch a hospital ("center") and a split: 0 for training, 1 for validation, a tenth of the same
+slides drawn by patch. In the protocol of WILDS, hospitals 0, 3 and 4 are for training, 1 for validation, 2 for testing.
 """
 
 from collections import defaultdict
@@ -48,7 +48,7 @@ class Patch:
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """A slide is an item; the rows of metadata.csv say which patches must be there."""
+    """List an item per slide, and compare its patches with the rows of metadata.csv."""
     table = read_table(find_one(download, "metadata.csv"))
     table.require(COLUMNS)
     slides: dict[tuple[str, str, str], list[Patch]] = defaultdict(list)
@@ -87,7 +87,7 @@ def _slide(
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record | str]:
-    """Link the slide's patches, in a folder of their own."""
+    """Link the slide's patches into a folder of the slide."""
     return [_record(item, number, patch, folder, wishes) for number, patch in enumerate(item.detail)]
 
 
@@ -106,7 +106,7 @@ def _record(item: Item, number: int, patch: Patch, folder: Path, wishes: Wishes)
 
 
 def _wilds_split(site: str, patch: Patch, number: int) -> str:
-    """Where WILDS' protocol has the patch; its validation patches are dealt out to validation and test in turn."""
+    """Return the split by WILDS' protocol; validation patches go alternately to validation and test."""
     if site.removeprefix("hospital_") not in TRAINING_HOSPITALS:
         return "test"
     if patch.split == "0":

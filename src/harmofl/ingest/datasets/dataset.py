@@ -1,7 +1,7 @@
-"""What a published data set's file says so that `harmofl data prepare` can make a federation of its download.
+"""The interface of published data sets, by which `harmofl data prepare` converts their downloads to federations.
 
-Every file beside this one has the same three names: `ABOUT`, what the data set is; `find(download, wishes)`, which of
-the download's files there are, are missing or do not belong; `convert(item, folder, wishes)`, which writes one of them.
+Every data set module in this package has three names: `ABOUT`, the description of the data set; `find(download,
+wishes)`, which lists the present, missing and unexpected files; `convert(item, folder, wishes)`, which writes one item.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,24 +15,24 @@ from harmofl.types import Task
 
 @dataclass(frozen=True)
 class About:
-    """What a data set is, where it comes from and what a complete download holds.
+    """The description of a data set: its source and the content of a complete download.
 
     Args:
-        name: what `harmofl data prepare` calls it.
-        title: what people call it.
+        name: the name in `harmofl data prepare`.
+        title: the common name of the data set.
         task: "classification" or "segmentation".
-        classes: in the order of their index.
+        classes: class names in the order of their index.
         channels: image channels.
-        source: where to download it.
-        licence: under which licence or terms.
+        source: the address of the download.
+        licence: the licence or terms of use.
         citation: the publication to cite.
-        layout: the download's files as they are published, for a person.
-        counts: how many of `unit` each site of a complete download has; empty where it is not known.
-        unit: what is counted.
-        size: (H, W) written into federation.toml, if the images have no common one.
+        layout: a description of the download's files for the user.
+        counts: number of `unit` at each site of a complete download; empty if unknown.
+        unit: the counted unit, such as images or volumes.
+        size: (H, W) to write into federation.toml, or None.
         slices: "all" or "foreground", as in federation.toml.
-        tile: side of the square tiles that images are cut into if the user does not say otherwise.
-        splits: the ways to split it, the default first.
+        tile: default side of the square tiles into which images are cut, or None.
+        splits: the available ways to split it, the default first.
     """
 
     name: str
@@ -54,12 +54,12 @@ class About:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user chose.
+    """The user's options.
 
     Args:
         splits: one of the data set's `splits`.
-        tile: side in pixels of the square tiles that large images are cut into, or None for whole images.
-        seed: of whatever is drawn.
+        tile: side in pixels of the square tiles into which large images are cut, or None for whole images.
+        seed: seed of all random choices.
     """
 
     splits: str = "patients"
@@ -69,17 +69,17 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Item:
-    """What is converted in one go: an image, or a folder or file of many.
+    """A unit of conversion: an image, or a folder or file of many images.
 
     Args:
-        site: whose it is.
-        name: of what is written, without suffix; different for every item of a site.
+        site: the name of its site.
+        name: the name of the written files, without suffix; different for every item of a site.
         image: the image or the folder of images.
         target: the file with masks or annotations, or the class.
-        patient: whose image it is.
+        patient: the patient's identifier.
         split: "train", "val" or "test" if the publisher gives it, else "".
-        count: how many of the data set's `unit` it is.
-        detail: whatever else converting takes.
+        count: the number of the data set's `unit` in the item.
+        detail: additional inputs of the conversion.
     """
 
     site: str
@@ -94,13 +94,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Discovered:
-    """What a download holds.
+    """The content of a download.
 
     Args:
-        items: what can be converted.
-        missing: a line for everything that belongs to it and is not there.
-        extra: a line for everything that is there and does not belong to it.
-        info: what federation.toml says otherwise than `About`, where that depends on the download.
+        items: the items that can be converted.
+        missing: a line for every missing file.
+        extra: a line for every unexpected file.
+        info: fields of federation.toml that depend on the download and override those of `About`.
     """
 
     items: tuple[Item, ...]
@@ -110,21 +110,21 @@ class Discovered:
 
 
 class Dataset(Protocol):
-    """A module of this package."""
+    """The interface of a data set module."""
 
     @property
     def ABOUT(self) -> About:  # noqa: N802
-        """What the data set is."""
+        """The description of the data set."""
 
     def find(self, download: Path, wishes: Wishes) -> Discovered:
-        """Look through a download; decodes no image."""
+        """List the items of a download and its missing and unexpected files."""
 
     def convert(self, item: Item, folder: Path, wishes: Wishes) -> Sequence[Record | str]:
-        """Write an item's images, and masks, into the folder of its site and return their rows.
+        """Write an item's images and masks into the folder of its site and return their records.
 
-        A row's split may be "": it is then drawn by patient. In place of the row of one image of many that is not what
-        it must be, there is a line that says so.
+        A record's split may be "" and is then drawn by patient. If one of many images is invalid, an error message
+        takes the place of its record.
 
         Raises:
-            DataError: if a file is not what it must be, without naming it.
+            DataError: if a file is invalid, without naming it.
         """

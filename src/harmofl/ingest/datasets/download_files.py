@@ -1,4 +1,4 @@
-"""Finding the files of a download."""
+"""Search for the files of a download."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +12,10 @@ _LISTED = 5
 
 
 def find_one(download: Path, name: str) -> Path:
-    """The file of that name, in the download or one or two folders below.
+    """Return the file of that name in the download or one or two folders below.
 
     Raises:
-        DataError: if there is none, or several.
+        DataError: if there is no such file, or several.
     """
     found = [path for pattern in ("", "*/", "*/*/") for path in sorted(download.glob(pattern + name))]
     if not found:
@@ -26,7 +26,7 @@ def find_one(download: Path, name: str) -> Path:
 
 
 def hint(download: Path) -> str:
-    """What to do about a download in which nothing was found."""
+    """Return the remedy for a download in which no file was found."""
     packed = [
         path.name for path in files_below(download) if path.suffix.lower() in ARCHIVES and ".nii" not in path.name
     ]
@@ -35,19 +35,19 @@ def hint(download: Path) -> str:
 
 
 def relative(paths: Iterable[Path], download: Path) -> tuple[str, ...]:
-    """The paths as lines for a person."""
+    """Return the paths relative to the download as text."""
     return tuple(path.relative_to(download).as_posix() for path in paths)
 
 
 def sides(folder: str, names: set[str]) -> list[str]:
-    """A line for each name in the folder, or one for all if they are many."""
+    """Return a line for each name in the folder, or one line for all if there are more than 5."""
     if len(names) > _LISTED:
         return [f"{folder}: {len(names)} files, such as {min(names)}"]
     return [f"{folder}/{name}" for name in sorted(names)]
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    """(H, W) from the header.
+    """Return (H, W) from the header.
 
     Raises:
         DataError: naming the file, if it cannot be read.

@@ -1,9 +1,9 @@
-"""Data Science Bowl 2018: nuclei under many microscopes; a folder an image, with a mask file a nucleus.
+"""Data Science Bowl 2018: nuclei under many microscopes; a folder per image, with a mask file per nucleus.
 
-Nothing published says where an image was taken. Sites are acquisition batches as image size and colour tell them:
-fluorescence or bright field in grey, by size, and stained tissue on a purple or on a white ground. Batches of fewer
-than 10 images are one site, "other". Images are tiles of larger fields, and which belong together is not published
-either, so that neighbours may be on two sides of the split.
+The origin of the images is not published. Sites are acquisition batches inferred from image size and colour:
+fluorescence or bright field in grey, by size, and stained tissue on a purple or on a white background. Batches of fewer
+than 10 images form one site, "other". Images are tiles of larger fields, and the fields are not published either, so
+neighbouring tiles may be in two splits.
 """
 
 from collections import Counter
@@ -36,11 +36,11 @@ ABOUT = About(
     splits=("images",),
 )
 _GREY, _DARK, _WHITE = 3.0, 90.0, 200.0
-"""Mean difference of the colour channels, mean brightness and brightness of the ground (0.9 quantile), of 255."""
+"""Thresholds, of 255: mean range of the colour channels, mean brightness, and background brightness (0.9 quantile)."""
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """Images with a folder of masks beside theirs."""
+    """Find images with a folder of masks, and infer their sites from the images."""
     images = [
         path
         for path in files_below(download)
@@ -72,7 +72,7 @@ def _batch(path: Path) -> str:
     try:
         pixels = read_colour(path).astype(np.float32)
     except DataError:
-        return "other"  # said when it is converted
+        return "other"  # reported when it is converted
     height, width = pixels.shape[:2]
     if np.ptp(pixels, axis=2).mean() > _GREY:
         return "tissue_white" if np.quantile(pixels.mean(axis=2), 0.9) > _WHITE else "tissue_purple"
@@ -81,7 +81,7 @@ def _batch(path: Path) -> str:
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
-    """Unite the masks and cut the image into tiles."""
+    """Merge the masks and cut the image into tiles."""
     image = read_colour(item.image)
     mask = np.zeros(image.shape[:2], dtype=np.uint8)
     for path in _masks(Path(item.target)):

@@ -1,7 +1,8 @@
-"""Optic disc and cup in fundus photographs of four sources, as DoFE prepared and FedDG federated them.
+"""Optic disc and cup in fundus photographs of four sources, prepared by DoFE and used as a federation by FedDG.
 
-A mask is 255 on the ground, 128 on the rim of the disc and 0 in the cup. The publishers give training and test images;
-a tenth of the patients in training validates. `--splits patients` deals all images out anew, no patient on two sides.
+A mask is 255 in the background, 128 on the rim of the disc and 0 in the cup. `--splits published` keeps the publishers'
+training and test images, and a tenth of the training patients become validation; the default, `--splits patients`,
+splits all images again by patient.
 """
 
 import re
@@ -35,11 +36,11 @@ ABOUT = About(
 )
 _EYE = re.compile(r"([GNS]-\d+)-[LR]")
 _GROUND, _RIM = 200, 50
-"""Masks were resampled: above the first is ground, above the second rim, the rest is cup."""
+"""Thresholds, since masks were resampled: background is above the first, rim above the second, the rest is cup."""
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """An image and the mask of its name in the neighbouring folder."""
+    """Find pairs of an image and the mask of the same name in the neighbouring folder."""
     items: dict[tuple[str, str], Item] = {}
     missing, extra = [], []
     for path in files_below(download):
@@ -63,7 +64,7 @@ def find(download: Path, wishes: Wishes) -> Discovered:
 
 
 def _patient(stem: str) -> str:
-    """RIM-ONE names eyes as G-1-L and G-1-R."""
+    """Return the patient of a file; RIM-ONE names the two eyes of a patient G-1-L and G-1-R."""
     match = _EYE.fullmatch(stem)
     return match[1] if match else stem
 
@@ -87,7 +88,7 @@ def _with_validation(items: list[Item], seed: int) -> list[Item]:
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
-    """Write the image, and the mask as 0 ground, 1 rim, 2 cup."""
+    """Write the image, and the mask with 0 for background, 1 for rim and 2 for cup."""
     try:
         grey = read_mask(Path(item.target))[0]
     except DataError as error:

@@ -1,6 +1,6 @@
-"""MedMNIST v2: small images in .npz files. Every file is a site, so files of the same classes make a federation.
+"""MedMNIST v2: small images in .npz files. Every file is a site, and files with the same classes form a federation.
 
-OrganAMNIST, OrganCMNIST and OrganSMNIST do: eleven organs in axial, coronal and sagittal planes.
+For example, OrganAMNIST, OrganCMNIST and OrganSMNIST hold eleven organs in axial, coronal and sagittal planes.
 """
 
 import zipfile
@@ -55,12 +55,12 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "breastmnist": ("malignant", "normal or benign"),
     "pneumoniamnist": ("normal", "pneumonia"),
 }
-"""Of a file's stem without its size; the classes of others are class_0, class_1, ..."""
+"""Class names by a file's stem without its size; other files have the classes class_0, class_1, ..."""
 _ROWS = 256
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """An item a file and split; the labels are read, the images not."""
+    """List an item per file and split; only the labels are read, not the images."""
     items: list[Item] = []
     missing: list[str] = []
     shapes: dict[str, tuple[int, ...]] = {}
@@ -96,7 +96,7 @@ def find(download: Path, wishes: Wishes) -> Discovered:
 
 
 def _known(stem: str) -> tuple[str, ...]:
-    """The class names of a file, whatever its size of images; none if it is not known."""
+    """Return the class names of a file, for any size of its images; empty if unknown."""
     return CLASSES.get(stem.split("_")[0], ())
 
 
@@ -140,7 +140,7 @@ def _labels(path: Path, member: str) -> list[int] | None:
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
-    """Write every image of the split; no more than some of them are in memory."""
+    """Write every image of the split, reading 256 at a time."""
     labels: tuple[int, ...] = item.detail
     names = _known(item.site)
     records = []

@@ -1,6 +1,7 @@
-"""MIDOG 2021: mitotic figures and their look-alikes in breast cancer; the scanner is the site.
+"""MIDOG 2021: mitotic figures and look-alikes in breast cancer; each scanner is a site.
 
-Classification of the 64 x 64 pixels around each annotation. A fourth scanner, Leica GT450, has none.
+The task is the classification of the 64 x 64 pixels around each annotation. A fourth scanner, Leica GT450, has no
+annotations and is not used.
 """
 
 import json
@@ -20,7 +21,7 @@ from harmofl.ingest.datasets.tiles import read_colour
 from harmofl.ingest.placing import save_png
 
 SCANNERS = {"hamamatsu_xr": (1, 50), "hamamatsu_s360": (51, 100), "aperio_cs2": (101, 150)}
-"""First and last image of each."""
+"""The numbers of the first and last image of each scanner."""
 CATEGORIES = {1: "mitotic figure", 2: "look-alike"}
 ABOUT = About(
     name="midog",
@@ -39,7 +40,10 @@ ABOUT = About(
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """An item an image, with the centres of its annotations; boxes are x1, y1, x2, y2 and may reach over the border."""
+    """List an item per image with the centres of its annotations, which are boxes x1, y1, x2, y2.
+
+    Boxes may extend beyond the border of the image.
+    """
     path = find_one(download, "MIDOG.json")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -74,7 +78,7 @@ def _scanner(name: str) -> str:
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
-    """Write the square around every annotation; over the border the image is mirrored."""
+    """Write the square around every annotation; the image is mirrored beyond its border."""
     side = wishes.tile or ABOUT.tile or 0
     image = read_colour(item.image)
     padded = np.pad(image, [(side, side), (side, side), (0, 0)], mode="symmetric") if item.detail else image

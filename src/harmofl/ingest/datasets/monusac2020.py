@@ -1,8 +1,8 @@
-"""MoNuSAC 2020: nuclei of four organs, outlined; slides of The Cancer Genome Atlas from many hospitals.
+"""MoNuSAC 2020: outlined nuclei of four organs, in slides of The Cancer Genome Atlas from many hospitals.
 
-The paper makes four clients of it "by hospital" and does not say of which. The second part of a patient's TCGA code
-names the institution that gave the tissue; here no institution is parted, and they are dealt out to four sites so that
-these have about as many patients, those with most patients first.
+The paper divides it into four clients "by hospital" without naming the hospitals. The second part of a patient's TCGA
+code names the institution that gave the tissue; here each institution is assigned as a whole to one of four sites, the
+largest first, so that the sites have about the same number of patients.
 """
 
 import re
@@ -32,7 +32,7 @@ ABOUT = About(
     tile=256,
 )
 AMBIGUOUS = "Ambiguous"
-"""Regions of the test download that the challenge does not score; they count as background here."""
+"""The class of regions in the test download that the challenge does not score; they are background here."""
 _NAME = re.compile(r"(TCGA-(\w\w)-(\w{4}))-[\w-]+?[_-]\d+", re.ASCII)
 _PATIENTS = """
     2Z-A9JG 2Z-A9JN 49-6743 50-6591 55-1594 55-7570 55-7573 5P-A9K0 69-7760 69-A59K 73-4662 73-4668 78-7152 78-7220
@@ -54,7 +54,7 @@ _SEVERAL_CODES = {
 
 @cache
 def site_of_code() -> dict[str, str]:
-    """The site of every tissue source code."""
+    """Return the site of every tissue source code."""
     institution = {code: name for name, codes in _SEVERAL_CODES.items() for code in codes.split()}
     patients = [patient.split("-")[0] for patient in _PATIENTS.split()]
     sizes = Counter(institution.get(code, code) for code in patients)
@@ -67,7 +67,7 @@ def site_of_code() -> dict[str, str]:
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """Pairs of one stem; where a region is there as TIFF and as SVS the TIFF is taken."""
+    """Find pairs of an image and an annotation with one stem; TIFF takes precedence over SVS."""
     by_stem: dict[Path, dict[str, Path]] = defaultdict(dict)
     extra = []
     for path in files_below(download):

@@ -1,4 +1,4 @@
-"""MoNuSeg 2018, of Kumar et al.: nuclei of nine organs, outlined, in 1000 x 1000 regions of one slide a patient."""
+"""MoNuSeg 2018 (Kumar et al.): outlined nuclei of nine organs, in 1000 x 1000 regions of one slide per patient."""
 
 import re
 from collections import defaultdict
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(TCGA-\w\w-\w{4})-\w{3}-\w\w-\w{3}", re.ASCII)
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """An image and the annotation of its name, wherever they lie."""
+    """Find pairs of an image and an annotation of the same name in any folders."""
     images: dict[str, Path] = {}
     outlines: dict[str, Path] = {}
     extra: dict[str, list[str]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """The paper's six clients for nuclei segmentation: A to D are MoNuSAC 2020, E is MoNuSeg 2018, F is TNBC.
 
-Two patients are in MoNuSAC and in MoNuSeg (TCGA-F9-A8NY, TCGA-G9-6356), with other regions of their slides.
+Two patients are in both MoNuSAC and MoNuSeg (TCGA-F9-A8NY, TCGA-G9-6356), with different regions of their slides.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ ABOUT = About(
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """What the three data sets find."""
+    """Merge the results of the three data sets."""
     found = [part.find(download, wishes) for part in _PARTS]
     absent = [part.ABOUT.title for part, files in zip(_PARTS, found, strict=True) if not files.items]
     return Discovered(
@@ -44,6 +44,6 @@ def find(download: Path, wishes: Wishes) -> Discovered:
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> Sequence[Record | str]:
-    """As the data set that the item is of."""
+    """Convert an item with the module of its data set."""
     part: Dataset = _PARTS[item.detail[0]]
     return part.convert(item, folder, wishes)

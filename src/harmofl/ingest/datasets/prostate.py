@@ -1,7 +1,7 @@
-"""Prostate MRI of six sites, as SAML releases it: T2-weighted volumes and segmentations, 384 x 384 a slice.
+"""Prostate MRI of six sites, released by SAML: T2-weighted volumes and segmentations, 384 x 384 per slice.
 
-Labels are 0 and 1 but at BMC and RUNMC, where they go to 2; all above 0 are the prostate here. One patient's slices
-stay on one side. HarmoFL's released code shuffles slices instead: `harmofl run ... --set data.split=images` does that.
+Labels are 0 and 1, except at BMC and RUNMC, where they go up to 2; all labels above 0 are prostate here. All slices of
+a patient are in one split. HarmoFL's released code shuffles slices, as does `harmofl run ... --set data.split=images`.
 """
 
 import re
@@ -41,7 +41,7 @@ _NAME = re.compile(r"(case\d+)(_segmentation)?\.nii(\.gz)?", re.IGNORECASE)
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """Pairs of a volume and its segmentation; BMC writes "_Segmentation"."""
+    """Find pairs of a volume and its segmentation; the files of BMC end in "_Segmentation"."""
     pairs: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
     extra = []
     for path in files_below(download):
@@ -67,7 +67,7 @@ def find(download: Path, wishes: Wishes) -> Discovered:
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
-    """Link the volume; write the segmentation with every label above 0 as 1, voxel on voxel."""
+    """Link the volume, and write the segmentation with every label above 0 as 1 and the volume's affine."""
     suffix = ".nii.gz" if item.image.name.lower().endswith(".gz") else ".nii"
     image, mask = f"images/{item.name}{suffix}", f"masks/{item.name}.nii.gz"
     with reading(item.image):
@@ -75,7 +75,7 @@ def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
         if volume.shape != labels.shape:
             got, want = ("x".join(map(str, part.shape)) for part in (labels, volume))
             raise DataError(f"its segmentation is {got} voxels, the volume {want}; download it again")
-        np.asarray(volume.dataobj)  # to the last byte: it is linked as it is
+        np.asarray(volume.dataobj)  # reads to the last byte, since the file is linked unchanged
         prostate = (np.asarray(labels.dataobj) > 0).astype(np.uint8)
     link(item.image, folder / image)
     save_volume(prostate, volume.affine, folder / mask)

@@ -1,4 +1,4 @@
-"""Large images in pieces, and outlines as masks: what the histology data sets have in common."""
+"""Common functions of the histology data sets: tiling of large images, and masks from outlines."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Outline = tuple[str, Sequence[tuple[float, float]]]
 
 
 def read_colour(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8; of an SVS file, which is a TIFF, the first and largest page.
+    """Read an image as (H, W, 3) uint8; from an SVS file, which is a TIFF, the first and largest page.
 
     Raises:
         DataError: if it cannot be read or has more than 8 bit.
@@ -33,10 +33,10 @@ def read_colour(path: Path) -> np.ndarray:
 
 
 def read_outlines(path: Path) -> list[Outline]:
-    """The regions of an Aperio ImageScope annotation; those with fewer than 3 corners are left out.
+    """Read the regions of an Aperio ImageScope annotation; regions with fewer than 3 corners are skipped.
 
     Raises:
-        DataError: naming the file, if it is none.
+        DataError: naming the file, if it is not such an annotation.
     """
     try:
         root = ElementTree.parse(path).getroot()  # expat expands no external entities
@@ -56,7 +56,7 @@ def _class_of(layer: ElementTree.Element) -> str:
 
 
 def filled(outlines: Sequence[Outline], size: tuple[int, int], without: Sequence[str] = ()) -> np.ndarray:
-    """(H, W) uint8, 255 inside any outline but those of the classes `without`."""
+    """Return an (H, W) uint8 mask with 255 inside all outlines except those of the classes `without`."""
     mask = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(mask)
     for name, corners in outlines:
@@ -66,7 +66,7 @@ def filled(outlines: Sequence[Outline], size: tuple[int, int], without: Sequence
 
 
 def read_binary(path: Path) -> np.ndarray:
-    """(H, W) uint8, 255 wherever the mask file is not 0.
+    """Read a mask file as (H, W) uint8, with 255 where it is not 0.
 
     Raises:
         DataError: naming the file, if it cannot be read.
@@ -106,12 +106,12 @@ def _pieces(image: np.ndarray, mask: np.ndarray, tile: int | None) -> Iterator[t
 
 
 def _starts(length: int, tile: int) -> list[int]:
-    """Where tiles begin that cover the length; they overlap as little as whole pixels allow."""
+    """Return the starts of tiles that cover the length with the least overlap."""
     count = -(-length // tile)
     return [round(k * (length - tile) / max(1, count - 1)) for k in range(count)]
 
 
 def _at_least(array: np.ndarray, side: int) -> np.ndarray:
-    """Mirrored at its lower and right border until it has that many rows and columns."""
+    """Mirror an array at its lower and right border until it has at least `side` rows and columns."""
     missing = [(0, max(0, side - length)) for length in array.shape[:2]]
     return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], mode="symmetric")

@@ -1,4 +1,4 @@
-"""TNBC, of Naylor et al.: nuclei of triple-negative breast cancer, 50 regions of 512 x 512 pixels of 11 patients."""
+"""TNBC (Naylor et al.): nuclei of triple-negative breast cancer, 50 regions of 512 x 512 pixels from 11 patients."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from harmofl.ingest.datasets.tiles import read_binary, read_colour, write_tiles
 
 SITE = "tnbc"
 REGIONS = (7, 3, 5, 8, 4, 3, 3, 4, 6, 4, 3)
-"""Of patients 1 to 11."""
+"""The number of regions of patients 1 to 11."""
 ABOUT = About(
     name="tnbc",
     title="TNBC (Naylor et al.)",
@@ -29,7 +29,7 @@ _FOLDER = re.compile(r"(Slide|GT)_(\d\d)")
 
 
 def find(download: Path, wishes: Wishes) -> Discovered:
-    """Slide_XX and GT_XX hold files of the same names; patients after the eleventh are of later releases."""
+    """Find pairs of files of one name in Slide_XX and GT_XX; patients after the eleventh are from later releases."""
     found: dict[str, dict[str, Path]] = {"Slide": {}, "GT": {}}
     extra = []
     for path in files_below(download):
