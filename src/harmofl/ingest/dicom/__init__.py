@@ -1,1 +1,1 @@
-"""DICOM as hospitals export it, made into NIfTI and PNG for importing, so that training needs no pydicom."""
+"""Conversion of exported DICOM files to NIfTI and PNG during import, so that training needs no pydicom."""

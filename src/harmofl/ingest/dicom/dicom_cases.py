@@ -1,4 +1,4 @@
-"""A case, which is a DICOM file or a folder of them, converted to the images it holds."""
+"""Conversion of cases, each of which is a DICOM file or a folder of them, to images."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ class DicomCase:
     """DICOM files that become an image, or the images of several series.
 
     Args:
-        path: of what is made, relative to the root and without suffix.
-        old: how a table calls it: the file, or the folder of the files, relative to the root.
+        path: path of the result, relative to the root and without suffix.
+        old: path in a table: the file, or the folder of the files, relative to the root.
         files: the files.
-        alone: whether it is one file and not a folder.
+        alone: whether the case is one file and not a folder.
         mask: whether its pixels are labels.
         single: whether it must be one series, since masks are drawn on it.
-        drawn_on: of a mask, the files of its image.
+        drawn_on: for a mask, the files of its image.
     """
 
     path: str
@@ -41,7 +41,7 @@ class DicomCase:
 
 @dataclass
 class Made:
-    """What a case became: new paths relative to the root, those of photographs by their file, and whose they are."""
+    """The result of a case: new paths relative to the root, those of photographs by file, and the patient."""
 
     case: DicomCase
     paths: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Made:
 
 
 def convert_series(cases: Sequence[DicomCase], target: Path, progress: Progress | None) -> list[Made]:
-    """Write every case's images at `target`, several cases at a time.
+    """Write the images of all cases into `target`, several cases in parallel.
 
     Raises:
         DataError: naming the first case that cannot be read.
@@ -104,7 +104,7 @@ def _converted(case: DicomCase, target: Path) -> Made:
 
 
 def compact(voxels: np.ndarray) -> np.ndarray:
-    """16-bit whole numbers where they are that, else float32."""
+    """Return voxels as int16 if this is exact, else as float32."""
     whole = np.rint(voxels)
     exact = (whole == voxels).all() and np.abs(whole).max() < 2**15
     return np.asarray(whole, dtype=np.int16) if exact else voxels.astype(np.float32)
@@ -128,8 +128,8 @@ def _segmentation(series: Series, case: DicomCase, path: str, target: Path) -> s
 
 
 def pseudonym(patient: str) -> str:
-    """A name that tells patients apart and not who they are; "" stays "".
+    """Return a hash of a patient's identifier, the same for upper and lower case; "" stays "".
 
-    Identifiers are short, so whoever has a list of them can find out: manifests are to stay at the hospital.
+    Identifiers are short, so anyone with a list of identifiers can reverse the hash: keep manifests at the hospital.
     """
     return f"p-{hashlib.sha256(patient.upper().encode()).hexdigest()[:12]}" if patient else ""

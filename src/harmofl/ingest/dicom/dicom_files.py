@@ -1,4 +1,4 @@
-"""Which files are DICOM, which belong to one series, and one line for whatever pydicom says of a damaged one."""
+"""Grouping of DICOM files into series, reading of headers, and translation of pydicom's errors."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from harmofl.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Series:
-    """Files that belong together.
+    """The files of one DICOM series.
 
     Args:
-        uid: what the files say they are of.
+        uid: the SeriesInstanceUID of the files.
         name: the series' description or number, for messages.
         patient: the patient's identifier.
-        modality: such as MR, or SEG for a segmentation.
+        modality: the modality, such as MR, or SEG for a segmentation.
         files: the files.
     """
 
@@ -30,10 +30,10 @@ class Series:
 
 
 def series_in(files: Sequence[Path]) -> list[Series]:
-    """Group files by the series they say they are of; what holds no image, such as a report, is left out.
+    """Group files by their series; files without an image, such as reports, are skipped.
 
     Raises:
-        DataError: naming a file that is no DICOM.
+        DataError: naming a file that is not DICOM, or if a series has several patients.
         ConfigError: if pydicom is not installed.
     """
     groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
@@ -59,19 +59,19 @@ def _text(header: Any, name: str) -> str:
 
 
 def frames(path: Path) -> int:
-    """How many images a file holds."""
+    """Return the number of images in a file."""
     with reading_dicom(path):
         return int(pydicom().dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
 
 
 def modality(path: Path) -> str:
-    """Of what kind a file is, such as MR or RTSTRUCT."""
+    """Return the modality of a file, such as MR or RTSTRUCT."""
     with reading_dicom(path):
         return _text(pydicom().dcmread(path, stop_before_pixels=True), "Modality")
 
 
 def has_place(series: Series) -> bool:
-    """Tell whether the files say where in space they are, so that they make a volume; a photograph does not."""
+    """Return True if the files give positions in space, so that they form a volume; photographs do not."""
     with reading_dicom(series.files[0]):
         header = pydicom().dcmread(series.files[0], stop_before_pixels=True)
         return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
@@ -79,12 +79,12 @@ def has_place(series: Series) -> bool:
 
 @contextmanager
 def reading_dicom(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom raises over a file into one line that names it."""
+    """Turn any error of pydicom into a DataError of one line that names the file."""
     try:
         yield
     except (DataError, ConfigError) as error:
         raise type(error)(str(error) if path.name in str(error) else f"{path.name}: {error}") from None
-    except Exception as error:  # pydicom raises anything over a damaged file
+    except Exception as error:  # pydicom raises many types for a damaged file
         reason = " ".join(str(error).split()[:30]) or type(error).__name__
         fix = "restore it or leave it out"
         if "missing dependencies" in str(error):
@@ -93,10 +93,10 @@ def reading_dicom(path: Path) -> Iterator[None]:
 
 
 def pydicom() -> Any:
-    """Return the package, which is optional.
+    """Return the optional package pydicom.
 
     Raises:
-        ConfigError: if it is not installed.
+        ConfigError: if pydicom is not installed.
     """
     try:
         import pydicom
@@ -106,7 +106,7 @@ def pydicom() -> Any:
 
 
 def processing() -> Any:
-    """Return pydicom's functions on pixels."""
+    """Return pydicom's module of pixel functions."""
     from pydicom.pixels import processing
 
     return processing

@@ -1,8 +1,8 @@
-"""A folder of sites with DICOM files made into a plain one of NIfTI and PNG.
+"""Conversion of a folder of sites with DICOM files into a plain folder of NIfTI and PNG.
 
-Below a site's images/, masks/ or labels/, or below its class folders, a folder of DICOM files is a case: its series
-become volumes named as the folder. A DICOM file directly there is an image of its own. Nothing of a header but the
-patient's identifier, hashed, goes into what is made.
+Inside a site's images/, masks/ or labels/, or inside its class folders, a folder of DICOM files is a case: its series
+become volumes named after the folder. A DICOM file directly in one of them is a separate image. Of the headers, only a
+hash of the patient's identifier is kept.
 """
 
 import csv
@@ -21,30 +21,30 @@ from harmofl.types import Progress
 
 _PLACES = ("images", *MASK_FOLDERS)
 _INDEX = "DICOMDIR"
-"""The table of contents of a DICOM medium, which holds no image."""
+"""The name of the index file of a DICOM medium, which holds no image."""
 
 
 def dicom_files(source: Path) -> list[Path]:
-    """All DICOM files below a folder, sorted; of a file, itself if it is one."""
+    """Return all DICOM files below a folder, sorted; for a file, the file itself if it is DICOM."""
     if source.is_file():
         return [source] if is_dicom(source) else []
     return [path for path in files_below(source) if is_dicom(path)]
 
 
 def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: Progress | None = None) -> list[str]:
-    """Write at `target` the folder `source` with its DICOM files converted and its other files linked.
+    """Write a copy of `source` to `target`, with DICOM files converted and other files linked.
 
     Args:
         source: a plain folder of sites.
-        target: the folder to make.
-        found: the DICOM files in it.
-        progress: told what is done, how many cases are done and how many there are.
+        target: the folder to create.
+        found: the DICOM files in `source`.
+        progress: called with the case, the number of converted cases and the number of all cases.
 
     Returns:
-        a line if files that lie among DICOM files are none, and are left out.
+        a message if other files are in folders of DICOM files, which are not converted.
 
     Raises:
-        DataError: for the first case that cannot be read.
+        DataError: for the first case that cannot be read, or two files that get the same name.
         ConfigError: if pydicom is not installed.
     """
     made = convert_series(_cases(source, found), target, progress)
@@ -105,7 +105,7 @@ def _stem(name: str, alone: bool) -> str:
 
 
 def _tell_patients(target: Path, made: Sequence[Made]) -> None:
-    """Write a metadata.csv with the patients of converted images, if any file told one."""
+    """Write a metadata.csv with the patients of converted images, if any file gives one."""
     patients = {path: one.patient for one in made for path in one.paths if one.patient}
     if not patients:
         return
@@ -122,7 +122,7 @@ def _tell_patients(target: Path, made: Sequence[Made]) -> None:
 
 
 def _is_listed(root: Path, path: Path) -> bool:
-    """Tell whether a plain folder has an image there: in images/, or in a class folder of a site without."""
+    """Return True if the path is an image of a plain folder: in images/, or in a class folder of a site without it."""
     parts = path.relative_to(root).parts
     return path.parent.name == "images" or (len(parts) == 3 and not (root / parts[0] / "images").is_dir())
 
@@ -130,7 +130,7 @@ def _is_listed(root: Path, path: Path) -> bool:
 def _rename(source: Path, target: Path, made: Sequence[Made]) -> None:
     """Copy a metadata.csv with the paths of converted files, or of their folders, replaced.
 
-    Where it does not tell the patients, and the files do, it does afterwards.
+    A column of patients is added if the table has none and the files give patients.
     """
     new, parts = _by_name(source.parent, made)
     table = read_table(source)
@@ -152,7 +152,7 @@ def _rename(source: Path, target: Path, made: Sequence[Made]) -> None:
 
 
 def _by_name(root: Path, made: Sequence[Made]) -> tuple[dict[str, tuple[str, str]], dict[str, Made]]:
-    """What a row may name, relative to the root: images with their patients, and what is no image by itself."""
+    """Map paths relative to the root to images with their patients, and other paths to the cases they are part of."""
     new, parts = dict[str, tuple[str, str]](), dict[str, Made]()
     for one in made:
         if len(one.paths) == 1:
@@ -169,7 +169,7 @@ def _by_name(root: Path, made: Sequence[Made]) -> tuple[dict[str, tuple[str, str
 
 
 def _renamed(row: Mapping[str, str], new: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
-    """The row's file as it is now, and whose it is."""
+    """Return the new path of the row's file, and its patient."""
     for old, left_out in _names(row):
         if old in new:
             path, patient = new[old]
@@ -179,7 +179,7 @@ def _renamed(row: Mapping[str, str], new: Mapping[str, tuple[str, str]]) -> tupl
 
 
 def _names(row: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What the row's file may be called relative to the root, and what of that the row leaves out."""
+    """Return the possible paths of the row's file relative to the root, each with the prefix that the row omits."""
     file = row["file"].rstrip("/")
     sites = (f"{row['site']}/", "") if row.get("site") else ("",)
     left_out = [site + between for site in sites for between in ("", "images/")]

@@ -1,4 +1,4 @@
-"""Single DICOM images: photographs as they are displayed, and label maps as they are stored."""
+"""Reading of single DICOM images: photographs as displayed, and label maps as stored."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from harmofl.ingest.dicom.dicom_files import processing, pydicom, reading_dicom
 
 
 def read_dicom_photograph(path: Path) -> np.ndarray:
-    """A single image as it is displayed: (rows, columns) or (rows, columns, 3) uint8.
+    """Read a single image as displayed: (rows, columns) or (rows, columns, 3) uint8.
 
-    Grey values go through the file's window, or else from the minimum to the 0.99 quantile; inverted ones are turned.
+    Grey values are scaled by the file's table or window, or else between the bounds of `volumes.contrast`; values of
+    MONOCHROME1 are inverted.
 
     Raises:
-        DataError: if it has several frames.
+        DataError: if it has several frames, or its window is invalid.
     """
     with reading_dicom(path):
         data = pydicom().dcmread(path)
@@ -35,8 +36,8 @@ def read_dicom_photograph(path: Path) -> np.ndarray:
 
 
 def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
-    """In [0, 1]: by the file's table or its first window (PS3.3, C.11.2), or else as a volume."""
-    if data.get("VOILUTSequence"):  # there may be one without an item, or a window without a value
+    """Scale to [0, 1] by the file's table or its first window (PS3.3, C.11.2), or else as for a volume."""
+    if data.get("VOILUTSequence"):  # the sequence may have no item, and a window no value
         return _looked_up(grey, data.VOILUTSequence[0])
     if None in (data.get("WindowCenter"), data.get("WindowWidth")):
         return _linear(grey, *contrast(grey))
@@ -60,7 +61,7 @@ def _linear(grey: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _looked_up(grey: np.ndarray, table: Any) -> np.ndarray:
-    """By a table: not pydicom's `apply_voi`, which counts modulo 256 where the table's entries have 8 bit."""
+    """Scale to [0, 1] by a table; pydicom's `apply_voi` counts modulo 256 for tables with entries of 8 bit."""
     entries, first, bits = (int(number) for number in table.LUTDescriptor)
     values = table.LUTData
     if isinstance(values, bytes):
@@ -71,7 +72,11 @@ def _looked_up(grey: np.ndarray, table: Any) -> np.ndarray:
 
 
 def read_label_map(path: Path) -> np.ndarray:
-    """A single image whose pixels are class numbers: (rows, columns) as stored."""
+    """Read a single image of class numbers: (rows, columns) as stored.
+
+    Raises:
+        DataError: if it has several frames or colours.
+    """
     with reading_dicom(path):
         pixels: np.ndarray = pydicom().dcmread(path).pixel_array
         if pixels.ndim != 2:

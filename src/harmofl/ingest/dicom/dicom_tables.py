@@ -1,4 +1,4 @@
-"""A table whose images or masks are DICOM files, or folders of them, made into one of NIfTI and PNG."""
+"""Conversion of a table whose images or masks are DICOM files, or folders of them, into one of NIfTI and PNG."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ from harmofl.types import Progress
 def table_without_dicom(
     source: Path, columns: Columns, target: Path, progress: Progress | None = None
 ) -> tuple[Path, bool] | None:
-    """Write at `target` a table and its files with DICOM converted, or return None if its rows name none.
+    """Write a table and its files to `target` with DICOM converted; return None if its rows name no DICOM.
 
     Returns:
-        The new table, whose columns have their usual names, and whether the headers told all patients.
+        the new table, whose columns have the default names, and whether the headers give all patients.
 
     Raises:
         DataError: for the first row that cannot be read.
@@ -52,9 +52,9 @@ def _refuse_one_name(source: Path, cases: Iterable[DicomCase]) -> None:
 
 
 def _masks(source: Path, rows: Sequence[TableRow]) -> list[str]:
-    """Each row's mask relative to the table, or "" for all if the targets are classes.
+    """Return each row's mask relative to the table, or "" for all rows if the targets are classes.
 
-    A class may be called as a folder beside the table is; a folder of slices is a mask if it is one row's alone.
+    A class may have the name of a folder next to the table, so a folder is a mask only if a single row names it.
     """
     targets = [source.parent / row.target for row in rows]
     folders = [path for path in targets if path.is_dir()]
@@ -72,7 +72,7 @@ def _case(source: Path, place: str, name: str, files: Sequence[Path]) -> DicomCa
 def _write_rows(
     source: Path, rows: Sequence[tuple[TableRow, str, str]], made: Mapping[str, Made], target: Path
 ) -> None:
-    """Write the table with the new paths, and link the files that stay as they are."""
+    """Write the table with the new paths, and link the files that are not converted."""
     told_too = [what for what in ("site", "split") if any(getattr(row, what) for row, _, _ in rows)]
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -87,12 +87,12 @@ def _write_rows(
 
 
 def _placed(source: Path, kind: str, name: str, made: Mapping[str, Made], target: Path, place: str) -> str:
-    """Where a file of the old table is in the new one; linked there if it was not converted."""
+    """Return the path of an old table's file in the new table, and link the file if it was not converted."""
     if name in made:
         return _only(made[name], place)
     file, new = source.parent / name, f"{kind}/{name}"
     if not file.is_file():
-        return name  # is said to be missing later
+        return name  # reported as missing later
     if (target.parent / new).exists() and not (target.parent / new).samefile(file):
         raise DataError(f"{place}: a DICOM beside {name} becomes a file of that name too; rename one")
     link(file, target.parent / new)

@@ -1,7 +1,7 @@
-"""A DICOM series as a volume, and a DICOM segmentation on the voxels of the series it was drawn on.
+"""Reading of a DICOM series as a volume, and of a DICOM segmentation on the voxels of its image series.
 
-A series becomes a volume in voxel order (column, row, slice) with the affine that NIfTI has (RAS, millimetres), so that
-a mask drawn on a NIfTI copy of the series fits. DICOM standard PS3.3, C.7.6.2 (image plane), C.8.20 (segmentation).
+A series becomes a volume in voxel order (column, row, slice) with the affine of NIfTI (RAS, millimetres), so that a
+mask drawn on a NIfTI copy of the series fits. DICOM standard PS3.3, C.7.6.2 (image plane), C.8.20 (segmentation).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_files import Series, processing, pydicom, reading_dicom
 
 _SAME_PLACE, _SAME_WAY, _GAP = 1e-2, 1e-3, 1.5
-"""Millimetres, difference of direction cosines, and how many slice distances apart slices of one volume may be."""
+"""Tolerances: position in millimetres, direction cosines, and maximum gap as a multiple of the smallest."""
 _RESCALE, _SEGMENT = "PixelValueTransformationSequence", "SegmentIdentificationSequence"
 
 
@@ -24,12 +24,12 @@ class Slice:
     """One plane of a series.
 
     Args:
-        pixels: (rows, columns), rescaled as the file says.
+        pixels: (rows, columns), rescaled by the file's slope and intercept.
         origin: (3,) centre of its first pixel, in millimetres to the left, back and head (LPS).
         along_rows: (3,) unit vector in which the column index grows.
         along_columns: (3,) unit vector in which the row index grows.
-        spacing: distance of rows, of columns, in millimetres.
-        label: of a segmentation: which segment its pixels above 0 are; 0 if they are numbers of segments.
+        spacing: distances of rows and of columns, in millimetres.
+        label: for a segmentation, the segment of its pixels above 0; 0 if the pixels are segment numbers.
     """
 
     pixels: np.ndarray
@@ -41,16 +41,16 @@ class Slice:
 
     @property
     def normal(self) -> np.ndarray:
-        """Unit vector across the plane."""
+        """The unit vector perpendicular to the plane."""
         across: np.ndarray = np.cross(self.along_rows, self.along_columns)
         return across
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A series put together: (columns, rows, slices) voxels, the slices it is of, and voxel to RAS millimetres.
+    """A volume of a series: (columns, rows, slices) voxels, its slices, and the affine from voxels to RAS millimetres.
 
-    `order` says which image of the files, in their order, each slice is.
+    `order` is the index of each slice among the images of the files, in their order.
     """
 
     voxels: np.ndarray
@@ -60,10 +60,10 @@ class Volume:
 
 
 def read_dicom_volume(series: Series) -> Volume:
-    """Put a series together.
+    """Read the slices of a series and stack them into a volume.
 
     Raises:
-        DataError: if its planes differ in size or direction, two are at one place, or one is missing.
+        DataError: if slices differ in size or direction, two have the same position, or one is missing.
     """
     planes = [plane for path in series.files for plane in _planes(path)]
     first = planes[0]
@@ -95,7 +95,7 @@ def _turned(one: Slice, other: Slice) -> bool:
 
 
 def _affine(planes: Sequence[Slice]) -> np.ndarray:
-    """Voxel to RAS millimetres; DICOM's axes run to the left and to the back. A tilted stack leans, and this too."""
+    """Return the affine from voxels to RAS millimetres, sheared for a tilted stack; DICOM's axes are LPS."""
     first, last = planes[0], planes[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.along_rows * first.spacing[1]
@@ -107,10 +107,10 @@ def _affine(planes: Sequence[Slice]) -> np.ndarray:
 
 
 def read_segmentation(series: Series, image: Volume) -> np.ndarray:
-    """A DICOM SEG on the voxels of the volume it was drawn on: (columns, rows, slices) segment numbers, 0 elsewhere.
+    """Read a DICOM SEG on the voxels of its image: (columns, rows, slices) segment numbers, 0 elsewhere.
 
     Raises:
-        DataError: if its frames are not on the volume's slices, or two segments overlap.
+        DataError: if its frames do not lie on the volume's slices, or two segments overlap.
     """
     labels = np.zeros(image.voxels.shape, dtype=np.int32)
     places = np.array([plane.origin @ image.slices[0].normal for plane in image.slices])
@@ -152,12 +152,12 @@ def _planes(path: Path) -> Iterator[Slice]:
 
 
 def _upright(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Turn values over where the largest is meant to be the darkest; only their order and distances matter later."""
+    """Negate the values of MONOCHROME1, where the largest is the darkest; only their order and distances matter."""
     return -pixels.astype(np.float64) if data.PhotometricInterpretation == "MONOCHROME1" else pixels
 
 
 def _frame(pixels: np.ndarray, own: Any, shared: Any) -> Slice:
-    """A frame of a file with many; what all frames share is said once."""
+    """Build the slice of one frame of a multi-frame file, from its own and the shared functional groups."""
 
     def group(name: str) -> Any:
         return (own if name in own else shared)[name][0]
