@@ -1,1 +1,1 @@
-"""What can be wrong or odd with a federation's data."""
+"""Inspection of a federation's data for errors and oddities."""

@@ -1,4 +1,4 @@
-"""What differs between sites, from what they tell of themselves."""
+"""Comparison of sites by their published statistics."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,17 +8,17 @@ from harmofl.data.checks.problem import Problem, Severity
 from harmofl.ingest.inspection.facts import SiteFacts
 
 _INVERTED, _DARK, _SPACING = 0.3, 0.25, 1.25
-"""How much nearer to the mirrored histogram, what share of the usual brightness, and what ratio of spacings is odd."""
+"""Thresholds for an inverted histogram, a dark site (share of the median brightness) and the ratio of spacings."""
 
 
 def decibels(profile: Sequence[Sequence[float]]) -> np.ndarray:
-    """(C, R) amplitudes as 20 log10, floored where there is nothing."""
+    """Convert (C, R) amplitudes to decibels, 20 log10, with a floor at an amplitude of 1e-6."""
     levels: np.ndarray = 20 * np.log10(np.maximum(np.asarray(profile, dtype=np.float64), 1e-6))
     return levels
 
 
 def spectral_distance(one: SiteFacts, other: SiteFacts) -> float | None:
-    """Root mean square difference of two sites' amplitude profiles, in decibels; None if they do not compare."""
+    """Return the root mean square difference of two amplitude profiles in decibels; None if shapes differ."""
     a, b = decibels(one.profile), decibels(other.profile)
     if a.shape != b.shape or not a.size:
         return None
@@ -27,7 +27,7 @@ def spectral_distance(one: SiteFacts, other: SiteFacts) -> float | None:
 
 
 def between_sites(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
-    """Yield a warning for everything in which the sites differ that training would stumble over or be told by."""
+    """Yield errors and warnings about differences between sites in task, classes, kind of image, spacing and pixels."""
     if len(sites) < 2:
         return
     yield from _differ(sites, "task", [site.task for site in sites], "error")

@@ -1,4 +1,4 @@
-"""Everything that is wrong or odd with a federation's data, and what may be told of it, for `harmofl data check`."""
+"""A full check of a federation's data, with statistics of each site, for `harmofl data check`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ __all__ = ["Checked", "Problem", "check_federation", "find_problems"]
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found out about a federation.
+    """The result of a check of a federation.
 
     Args:
-        problems: errors first.
-        sites: what may be told of each site; none if the folder could not be read as a federation.
-        understood: the folder in one line, see `checking.quick.understood`; "" if it could not be read.
+        problems: errors and warnings, errors first.
+        sites: the statistics of each site; empty if the folder could not be read as a federation.
+        understood: the summary of the folder in one line, see `quick_checks.understood`; "" if it could not be read.
     """
 
     problems: tuple[Problem, ...]
@@ -49,19 +49,19 @@ def check_federation(
     progress: Progress | None = None,
     told: Tell = lambda line: None,
 ) -> Checked:
-    """Look at every image of a federation, several at a time.
+    """Check every image of a federation, several in parallel.
 
     Args:
         folder: a federation in any layout, or a table.
-        size: (H, W) that images are to be resized to; without it all images must have one size.
-        channels: image channels asked for.
-        seed: of the split of a plain folder.
-        progress: told the site, how many images are done and how many there are.
-        told: told what was understood of the folder, before any image is decoded.
+        size: (H, W) to which images are resized; without it all images must have one size.
+        channels: image channels after decoding.
+        seed: seed of the split of a plain folder.
+        progress: called with the site, the number of checked images and the number of all its images.
+        told: called with the summary of the folder, before any image is decoded.
 
     Raises:
         ConfigError: if size or channels are out of range.
-        DataError: if the folder's name is not UTF-8, so that no problem could be reported with it.
+        DataError: if the folder's name is not UTF-8 or holds line breaks, so that reports cannot name it.
     """
     written(folder)
     try:
@@ -121,7 +121,7 @@ def _size_problems(files: FederationFiles) -> Iterator[Problem]:
 def _inspect(
     site: SiteFiles, info: FederationInfo, progress: Progress | None
 ) -> tuple[list[Inspected], Sums | None, list[Problem]]:
-    """Decode every record whose files and label are there; the others are the structure's to report."""
+    """Decode every record whose files and label exist; `structure_problems` reports the others."""
 
     def inspected(record: Record) -> tuple[Inspected, Sums] | DataError | None:
         try:

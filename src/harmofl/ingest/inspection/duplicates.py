@@ -1,4 +1,4 @@
-"""The same image in two splits, so that a model is tested on what it has seen, at two sites or in two classes."""
+"""Search for the same image in two splits, which invalidates test scores, at two sites or in two classes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from harmofl.ingest.inspection.seen import THUMB, Inspected
 from harmofl.types import Task
 
 ALIKE = 0.985
-"""Correlation of two 16 x 16 pictures from which on two images count as nearly the same."""
-_FLAT = 4.0  # grey levels of standard deviation below which a picture shows nothing
+"""The minimum correlation of the 16 x 16 thumbnails of two images that count as nearly the same."""
+_FLAT = 4.0  # minimum standard deviation of a thumbnail to be compared, in grey levels
 _BANDS, _BAND_BITS = 4, 16  # two hashes that differ in 3 bits agree in one of 4 bands
 _CHUNK = 2048
 
 
 def copies(seen: Sequence[Inspected], task: Task) -> Iterator[Problem]:
-    """Yield a warning for every image file that is in another split, at another site or in another class as well."""
+    """Yield a warning for every copy of an image file in another split, at another site or in another class."""
     by_digest: dict[str, list[Inspected]] = defaultdict(list)
     for one in seen:
         by_digest[one.digest].append(one)
@@ -36,9 +36,10 @@ def copies(seen: Sequence[Inspected], task: Task) -> Iterator[Problem]:
 
 
 def near_copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
-    """Yield a warning for every image that looks like one of another split, over all sites, and is not a copy of it.
+    """Yield a warning for every image that looks like an image in another split, at any site, and is not its copy.
 
-    Found are images stored anew: resized, in another format, lighter or darker. Turned and cut ones are not.
+    It detects images that were resized, converted to another format, or made lighter or darker, but not turned or
+    cropped images.
     """
     pictures = np.frombuffer(b"".join(one.thumb for one in seen), dtype=np.uint8).reshape(len(seen), THUMB**2)
     pictures = pictures.astype(np.float32) - pictures.mean(axis=1, keepdims=True, dtype=np.float32)
@@ -53,7 +54,7 @@ def near_copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
 
 
 def _candidates(seen: Sequence[Inspected], spread: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield positions of images whose hashes agree in a band, if more than one split is among them."""
+    """Yield positions of images whose hashes agree in a band, if they are in more than one split."""
     shows = np.flatnonzero(spread > _FLAT)
     chosen = [seen[k] for k in shows.tolist()]
     hashes = np.array([one.look_alike for one in chosen], dtype=np.uint64)
@@ -67,7 +68,7 @@ def _candidates(seen: Sequence[Inspected], spread: np.ndarray) -> Iterator[np.nd
 
 
 def _alike(seen: Sequence[Inspected], pictures: np.ndarray, group: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield (one, another) of a later and an earlier split that look the same."""
+    """Yield pairs of similar images, the first from a later split than the second."""
     side = np.array([SPLITS.index(seen[k].record.split) for k in group.tolist()])
     for start in range(0, len(group), _CHUNK):
         rows = slice(start, start + _CHUNK)

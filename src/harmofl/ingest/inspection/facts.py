@@ -1,6 +1,6 @@
-"""What may be told of a site's data to others: counts, sizes and distributions; no image, no name of file or patient.
+"""Shareable statistics of a site: counts, sizes and distributions, without images and names of files or patients.
 
-A site writes it as JSON; a coordinator collects the files of all sites and compares them (see `checking.between`).
+A site writes them as JSON; a coordinator collects the files of all sites and compares them (see `between_sites`).
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ class _Frozen(BaseModel):
 
 
 class SplitFacts(_Frozen):
-    """One side of a site's data; a class is counted once an image in which it occurs."""
+    """Counts of one split of a site; `classes` is the number of images in which each class occurs."""
 
     images: int
     patients: int
@@ -33,7 +33,7 @@ class SplitFacts(_Frozen):
 
 
 class Finding(_Frozen):
-    """How often something was found that is wrong or odd."""
+    """The number of problems of one kind."""
 
     severity: Severity
     kind: str
@@ -41,24 +41,24 @@ class Finding(_Frozen):
 
 
 class SiteFacts(_Frozen):
-    """What is told of one site.
+    """The statistics of one site.
 
     Args:
         site: the site's name.
         task: "classification" or "segmentation".
         classes: class names in the order of their index.
         splits: counts of each split.
-        kinds: how many files are of which kind.
-        sizes: how many images have which height and width, as stored.
-        axes: how many volumes are stored along which axes.
+        kinds: number of files of each kind.
+        sizes: number of images of each stored height and width.
+        axes: number of volumes with each orientation of the stored axes.
         spacing: smallest, median and largest distance of voxels along x, y and z, in millimetres.
-        shares: what share of the pixels (or images) each class has.
-        foreground: share of an image that is foreground: 5, 50 and 95 % of the images have less.
+        shares: share of the pixels (or images) of each class.
+        foreground: 5, 50 and 95 % quantiles of the share of an image that is foreground.
         lighter: share of the images with a clear contrast whose foreground is the lighter part.
         histogram: (C, 64) share of the pixels in each of 64 equal parts of the range of values.
         profile: (C, 17) mean radial amplitude profile, see `harmofl.spectral.radial_profile`.
-        findings: what is wrong or odd, by kind.
-        harmofl: the version that wrote it.
+        findings: number of errors and warnings of each kind.
+        harmofl: the version of HarmoFL that wrote the file.
     """
 
     site: str
@@ -88,7 +88,7 @@ class SiteFacts(_Frozen):
 def facts_of(
     site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected], sums: Sums | None, problems: Sequence[Problem]
 ) -> SiteFacts:
-    """Put together what was seen of a site's records."""
+    """Compute a site's statistics from its inspected records."""
     spacings = np.array([one.geometry.spacing for one in seen if one.geometry])
     clear = [one.lighter for one in seen if one.lighter is not None and abs(one.lighter) > CONTRAST]
     shares = np.array([one.foreground for one in seen])
@@ -136,10 +136,10 @@ def _split_facts(info: FederationInfo, seen: Sequence[Inspected]) -> SplitFacts:
 
 
 def read_facts(path: Path) -> SiteFacts:
-    """Read what a site told.
+    """Read a site's statistics from a JSON file.
 
     Raises:
-        DataError: if the file is not what `harmofl data check --pages` writes.
+        DataError: if the file was not written by `harmofl data check --pages`.
     """
     try:
         return SiteFacts.model_validate_json(path.read_bytes())

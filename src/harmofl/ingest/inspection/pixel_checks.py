@@ -1,4 +1,4 @@
-"""Surprises in how the images of one site are stored: channels, bits, inversion, spacing, direction."""
+"""Checks of how the images of one site are stored: channels, bits, inversion, spacing, direction."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ from harmofl.data.checks.quick_checks import TURNED
 from harmofl.ingest.inspection.seen import CONTRAST, Inspected
 
 _BITS_12, _FULL_16 = 4095, 65535
-_INVERTED = 0.5  # of at most 2: how much nearer to the mirrored histogram than to the plain one
+_INVERTED = 0.5  # minimum difference between the distances to the usual and to the mirrored histogram, of at most 2
 _MINORITY = 0.1
 _SPACING = 1.1
 _THICK = 1.5
 
 
 def pixel_oddities(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
-    """Yield the warnings about how a site's images are stored."""
+    """Yield warnings about how a site's images are stored."""
     yield from _channels(site, seen)
     yield from _range(site, seen)
     yield from _inverted(site, seen)
@@ -57,7 +57,7 @@ def _range(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
 
 
 def _inverted(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
-    """Images whose histogram is nearer to the mirror of the site's than to the site's."""
+    """Yield a warning for images whose histogram is closer to the mirrored histogram of the site than to its own."""
     if len(seen) < 3:
         return
     grey = np.frombuffer(b"".join(one.grey for one in seen), dtype=np.uint8).reshape(len(seen), -1) / 255.0

@@ -1,4 +1,4 @@
-"""What a look at one record tells: decoded once, measured, and let go."""
+"""Inspection of one record: it is decoded once and measured, and the pixels are discarded."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,31 +14,31 @@ from harmofl.data.manifest import FederationInfo, Record
 
 BINS, RINGS, THUMB = 64, 16, 16
 CONTRAST = 0.05
-"""From where on, of full scale, a foreground counts as lighter or darker than its surroundings."""
+"""The minimum difference, as a fraction of full scale, at which a foreground is lighter or darker than the rest."""
 _HASH = (9, 8)  # columns, rows
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was seen of one record that could be decoded.
+    """The measurements of one decoded record.
 
     Args:
         site: the site's name.
-        record: the row.
+        record: the record.
         classes: indices of the classes that occur in it.
         constant: whether all its pixels are equal.
         digest: hash of the image file's bytes.
-        kind: of the file, such as "RGB, 8 bit" or "volume, int16".
+        kind: kind of the file, such as "RGB, 8 bit" or "volume, int16".
         size: (H, W) of the image or of a volume's slices, as stored.
-        slices: how many are used.
+        slices: number of used slices, or 1 for a photograph.
         geometry: spacing and axes of a volume, else None.
         alpha: whether the file has an alpha channel, which is dropped.
-        turned: whether the file has an orientation tag: a viewer shows it turned, here it is used as stored.
-        largest: the largest value as stored, of a photograph; 255 or 65535 is full scale.
-        lighter: mean inside the foreground minus mean outside, in [-1, 1]; None without either.
-        foreground: share of the pixels that are not background; of a class label 0.
+        turned: whether the file has an orientation tag: viewers show it turned, here it is used as stored.
+        largest: the largest stored value of a photograph; 255 or 65535 is full scale.
+        lighter: mean inside the foreground minus mean outside, in [-1, 1]; None if one of them is empty.
+        foreground: share of the pixels that are not background; 0 for classification.
         grey: 16-bin histogram of its grey values, summing to about 255.
-        look_alike: 64-bit hash of what it looks like: nearly the same for nearly the same images.
+        look_alike: 64-bit perceptual hash: similar images have similar hashes.
         thumb: 16 x 16 grey values.
     """
 
@@ -63,13 +63,13 @@ class Inspected:
 
 @dataclass(frozen=True)
 class Sums:
-    """What is added up over the images of a site.
+    """Sums over the images of a site.
 
     Args:
-        images: how many.
-        histogram: (C, 64) how many pixels are in each of 64 equal parts of [0, 1].
+        images: number of images.
+        histogram: (C, 64) number of pixels in each of 64 equal parts of [0, 1].
         profile: (C, 1 + 16) sum of the radial amplitude profiles, see `harmofl.spectral.radial_profile`.
-        pixels: (classes,) how many pixels each class has, or how many images.
+        pixels: (classes,) number of pixels of each class, or of images for classification.
     """
 
     images: int
@@ -87,10 +87,10 @@ class Sums:
 
 
 def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Inspected, Sums]:
-    """Decode a record and note what matters.
+    """Decode a record and measure it.
 
     Raises:
-        DataError: as `decode_record`.
+        DataError: as in `decode_record`.
     """
     path = site.folder / record.image
     images, targets = decode_record(site.folder, record, info)
@@ -120,7 +120,7 @@ def look(site: SiteFiles, record: Record, info: FederationInfo) -> tuple[Inspect
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 of a (C, H, W) image: its middle channel, or the mean of three."""
+    """Convert a (C, H, W) image to (H, W) uint8: the mean of 3 channels, else the middle channel."""
     plane = image.mean(axis=0) if len(image) == 3 else image[len(image) // 2]
     return np.asarray(np.rint(plane * (255 if image.dtype != np.uint8 else 1)), dtype=np.uint8)
 
@@ -130,7 +130,7 @@ def _resized(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _look_alike(grey: np.ndarray) -> int:
-    """One bit for each neighbouring pair of a 9 x 8 picture: which is lighter (a "difference hash")."""
+    """Return the difference hash: for each pair of neighbours in a row of a 9 x 8 thumbnail, which is lighter."""
     small = _resized(grey, _HASH).astype(np.int16)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
@@ -150,7 +150,7 @@ def _lighter(images: np.ndarray, targets: np.ndarray) -> float | None:
 
 
 def _sums(images: np.ndarray, targets: np.ndarray, classes: int) -> Sums:
-    """Of a volume only the middle channels count, so that each slice does once."""
+    """Sum an image's statistics; for a volume only the middle channel, so that each slice counts once."""
     import torch
 
     from harmofl.spectral.radial_profile import profile

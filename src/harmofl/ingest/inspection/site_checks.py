@@ -1,4 +1,4 @@
-"""Oddities that a look at a site's pixels tells: absent classes, empty masks, constant images."""
+"""Checks of a site's pixels: absent classes, empty masks, constant images."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from harmofl.ingest.inspection.seen import Inspected
 
 
 def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
-    """Yield the warnings about what was seen of one site."""
+    """Yield warnings about the inspected records of one site."""
     yield from _absent_classes(site, info, seen)
     if info.task == "segmentation" and (empty := sum(not one.classes - {0} for one in seen)):
         message = f"{empty} of {len(seen)} masks are empty; check that nothing is to be seen there"
@@ -24,7 +24,7 @@ def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspecte
 
 def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
     if not seen or len(seen) < len(site.records):
-        return  # whatever could not be read may show them
+        return  # unreadable images may show the class
     anywhere = {k for one in seen for k in one.classes}
     train = {k for one in seen if one.record.split == "train" for k in one.classes}
     for k, name in enumerate(info.classes):
