@@ -1,1 +1,1 @@
-"""The physics of the synthetic images: anatomy, and the acquisition that each site has of its own."""
+"""Synthetic images: a common anatomy, and simulated acquisition with different parameters at each site."""

@@ -1,8 +1,8 @@
 """Synthetic haematoxylin-eosin tissue: anatomy, stain and scanner.
 
-The anatomy (`draw_scene`) is two maps of dye concentration and does not know the site. What a site does to
-it (`CellsStyle`) is physics: absorption by Beer-Lambert with the site's stain matrix, then the scanner's
-point spread function, shot and read noise, white balance and gamma. One pixel is about half a micrometre.
+The anatomy (`draw_scene`) is two maps of dye concentration and is independent of the site. The acquisition of a site
+(`CellsStyle`) is simulated: absorption by Beer-Lambert with the site's stain matrix, then the scanner's point spread
+function, shot and read noise, white balance and gamma. One pixel is about half a micrometre.
 """
 
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ HARMONICS = (2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class CellsStyle:
-    """How one laboratory stains and scans.
+    """The staining and scanning parameters of one laboratory.
 
     Args:
-        haematoxylin: unit optical density vector of its haematoxylin (red, green, blue).
-        eosin: unit optical density vector of its eosin.
+        haematoxylin: unit optical density vector of haematoxylin (red, green, blue).
+        eosin: unit optical density vector of eosin.
         haematoxylin_strength: factor on the concentration of haematoxylin.
         eosin_strength: factor on the concentration of eosin.
         light: I0, the intensity per channel without tissue, 1 = the sensor's white.
         gain: white balance, a factor per channel after the sensor.
         gamma: exponent of the tone curve.
         blur: standard deviation of the point spread function in pixels.
-        full_well: photo-electrons at intensity 1; fewer is noisier.
+        full_well: photo-electrons at intensity 1; a lower number gives more noise.
         read_noise: standard deviation of the electronics' noise, in units of intensity.
     """
 
@@ -54,7 +54,7 @@ class CellsStyle:
 
 @dataclass(frozen=True)
 class CellsScene:
-    """Tissue before anyone stained it; all maps are (H, W).
+    """Tissue independent of any laboratory; all maps are (H, W).
 
     Args:
         haematoxylin: concentration of haematoxylin, >= 0; 1 is an optical density of 1 along its vector.
@@ -69,7 +69,7 @@ class CellsScene:
 
 @dataclass(frozen=True)
 class _Nuclei:
-    """N nuclei: centres (N, 2) as (row, column) in pixels, everything else (N,)."""
+    """N nuclei: centres (N, 2) as (row, column) in pixels, all other fields (N,)."""
 
     centre: FloatImage
     radius: FloatImage
@@ -87,9 +87,9 @@ class _Nuclei:
 
 
 def draw_style(seed: int, site: int, shift: float) -> CellsStyle:
-    """The style of a site; with shift 0 every site has the same.
+    """Draw the style of a site; with shift 0 all sites have the same style.
 
-    With shift 1 sites differ in brightness, colour and spectrum about as much as six hospitals' nucleus images do;
+    With shift 1 sites differ in brightness, colour and spectrum about as much as the nucleus images of six hospitals;
     docs/data.md has the figures.
     """
     z = shift * spread(seed, site, 16)
@@ -99,7 +99,7 @@ def draw_style(seed: int, site: int, shift: float) -> CellsStyle:
         eosin=_turned(EOSIN, 0.20 * z[2], 0.12 * z[3]),
         haematoxylin_strength=float(np.exp(0.40 * z[4])),
         eosin_strength=float(np.exp(0.50 * z[5])),
-        light=float(min(0.78 * np.exp(0.24 * z[9]), 1.0)),  # the sensor's white at most; binds beyond shift 1
+        light=float(min(0.78 * np.exp(0.24 * z[9]), 1.0)),  # at most the sensor's white; limits only shifts above 1
         gain=(float(gain[0]), float(gain[1]), float(gain[2])),
         gamma=float(np.exp(0.25 * z[10])),
         blur=float(0.7 * np.exp(0.35 * z[11])),
@@ -109,14 +109,14 @@ def draw_style(seed: int, site: int, shift: float) -> CellsStyle:
 
 
 def _turned(vector: tuple[float, float, float], to_red: float, to_blue: float) -> tuple[float, float, float]:
-    """A stain's vector, turned by about so many radians towards red and blue, of length 1."""
+    """Turn a stain's vector by about the given radians towards red and blue, and normalise it to length 1."""
     turned = np.maximum(np.array(vector) + np.array([to_red, 0.0, to_blue]), 0.01)
     red, green, blue = (turned / np.linalg.norm(turned)).tolist()
     return red, green, blue
 
 
 def transmit(haematoxylin: FloatImage, eosin: FloatImage, style: CellsStyle) -> FloatImage:
-    """Beer-Lambert: the light that passes, I = I0 exp(-S c).
+    """Return the transmitted light by the Beer-Lambert law, I = I0 exp(-S c).
 
     S is the 3 x 2 matrix whose columns are the site's stain vectors, c the two concentrations times the
     site's strengths, I0 the light without tissue.
@@ -124,7 +124,7 @@ def transmit(haematoxylin: FloatImage, eosin: FloatImage, style: CellsStyle) -> 
     Args:
         haematoxylin: (H, W) concentrations, >= 0.
         eosin: (H, W) concentrations, >= 0.
-        style: the site.
+        style: the site's style.
 
     Returns:
         (H, W, 3) intensities in [0, I0].
@@ -136,12 +136,12 @@ def transmit(haematoxylin: FloatImage, eosin: FloatImage, style: CellsStyle) -> 
 
 
 def scan(light: FloatImage, style: CellsStyle, rng: np.random.Generator) -> Bytes:
-    """What the scanner makes of the light: blur, shot and read noise, white balance, gamma, 8 bits.
+    """Simulate the scanner: blur, shot and read noise, white balance, gamma, 8 bits.
 
     Args:
         light: (H, W, 3) intensities, 1 = the sensor's white.
-        style: the site.
-        rng: the sensor's noise.
+        style: the site's style.
+        rng: random number generator of the sensor's noise.
 
     Returns:
         (H, W, 3) RGB.
@@ -154,7 +154,7 @@ def scan(light: FloatImage, style: CellsStyle, rng: np.random.Generator) -> Byte
 
 
 def render(scene: CellsScene, style: CellsStyle, rng: np.random.Generator) -> Bytes:
-    """The (H, W, 3) RGB image that a site takes of a scene."""
+    """Return the (H, W, 3) RGB image of a scene as acquired by a site."""
     return scan(transmit(scene.haematoxylin, scene.eosin, style), style, rng)
 
 
@@ -162,16 +162,17 @@ def render(scene: CellsScene, style: CellsStyle, rng: np.random.Generator) -> By
 
 
 def draw_scene(size: int, tumor: bool, patient: np.random.Generator, image: np.random.Generator) -> CellsScene:
-    """Tissue of one field of view: glands with a lumen in a fibrous stroma, and their nuclei.
+    """Draw the tissue of one field of view: glands with a lumen in a fibrous stroma, and their nuclei.
 
     Tumour nuclei are larger, more irregular, denser, darker and have prominent nucleoli; glands are more
-    solid. Nothing else tells the classes apart.
+    solid. The classes differ in no other way.
 
     Args:
         size: side in pixels.
         tumor: whether the epithelium is malignant.
-        patient: fresh generator of what all fields of a patient share: nuclear size, amount of epithelium.
-        image: generator of everything else.
+        patient: fresh generator of properties common to a patient's fields: size and darkness of nuclei, amount of
+            epithelium.
+        image: generator of all other properties.
     """
     scale, darkness, amount = patient.normal([1.0, 1.0, 0.62], [0.05, 0.08, 0.07])
     field = smooth_noise(size, 11.0, image)
@@ -199,7 +200,7 @@ def draw_scene(size: int, tumor: bool, patient: np.random.Generator, image: np.r
 def _candidates(
     size: int, tumor: bool, epithelium: FloatImage, lumen: FloatImage, direction: float, rng: np.random.Generator
 ) -> _Nuclei:
-    """Nuclei that would like to be there, of the three kinds: epithelial, fibroblast, lymphocyte."""
+    """Draw candidate nuclei of three kinds: epithelial, fibroblast, lymphocyte."""
     count = int(0.04 * (size + 12) ** 2)
     centre = rng.uniform(-6.0, size + 6.0, (count, 2))
     row, column = np.clip(np.rint(centre).astype(int), 0, size - 1).T
@@ -223,7 +224,7 @@ def _candidates(
 
 
 def _settle(nuclei: _Nuclei, scale: float, rng: np.random.Generator) -> _Nuclei:
-    """Those of the candidates that find room: the earlier one stays where two would overlap."""
+    """Scale the candidates and remove overlaps, keeping the earlier of two nuclei."""
     radius = np.clip(nuclei.radius * scale, *RADIUS_LIMITS)
     room = radius * np.maximum(np.sqrt(nuclei.ratio), 0.8) * rng.uniform(0.95, 1.25, len(radius))
     gap = nuclei.centre[:, None] - nuclei.centre[None]
@@ -236,7 +237,7 @@ def _settle(nuclei: _Nuclei, scale: float, rng: np.random.Generator) -> _Nuclei:
 
 
 def _paint(nuclei: _Nuclei, size: int, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """(H, W) coverage by nuclei in [0, 1] and (H, W) haematoxylin in them."""
+    """Return the (H, W) coverage by nuclei in [0, 1] and their (H, W) haematoxylin."""
     owner, rows, columns = _near(nuclei, size)
     dy, dx = rows - nuclei.centre[owner, 0], columns - nuclei.centre[owner, 1]
     edge = _boundary(nuclei, owner, np.arctan2(dy, dx), rng)
@@ -254,7 +255,7 @@ def _paint(nuclei: _Nuclei, size: int, rng: np.random.Generator) -> tuple[FloatI
 
 
 def _near(nuclei: _Nuclei, size: int) -> tuple[Indices, Indices, Indices]:
-    """All pairs of a nucleus and a pixel that it can reach: the nucleus, the row and the column."""
+    """Return the indices, rows and columns of all pairs of a nucleus and a pixel that it can cover."""
     reach = WOBBLE_LIMITS[1] * nuclei.radius / np.sqrt(nuclei.ratio) + 1.0
     half = int(np.ceil(np.max(reach, initial=0.0)))
     dy, dx = (offset.ravel() for offset in np.mgrid[-half : half + 1, -half : half + 1])
@@ -266,7 +267,7 @@ def _near(nuclei: _Nuclei, size: int) -> tuple[Indices, Indices, Indices]:
 
 
 def _boundary(nuclei: _Nuclei, owner: Indices, theta: FloatImage, rng: np.random.Generator) -> FloatImage:
-    """Distance from the owner's centre to its edge in direction theta: an ellipse times random harmonics.
+    """Return the distance from a nucleus's centre to its edge in direction theta: an ellipse times random harmonics.
 
     r(theta) = a b / sqrt((b cos phi)^2 + (a sin phi)^2) * (1 + sum_k s_k cos(k theta + p_k)), k = 2..5
     """
@@ -283,7 +284,7 @@ def _boundary(nuclei: _Nuclei, owner: Indices, theta: FloatImage, rng: np.random
 
 
 def _cell_borders(centre: FloatImage, size: int) -> FloatImage:
-    """1 halfway between the two nearest nuclei, falling to 0 about a pixel and a half away from there."""
+    """Return 1 halfway between the two nearest nuclei, falling to 0 within about 1.5 pixels."""
     if len(centre) < 2:
         return np.zeros((size, size))
     pixels = np.indices((size, size)).reshape(2, -1).T
@@ -293,7 +294,7 @@ def _cell_borders(centre: FloatImage, size: int) -> FloatImage:
 
 
 def _fibres(size: int, direction: float, rng: np.random.Generator) -> FloatImage:
-    """Concentration of eosin in wavy collagen that runs along `direction`, with clefts between bundles."""
+    """Return the concentration of eosin in wavy collagen along `direction`, with clefts between bundles."""
     rows, columns = np.mgrid[:size, :size].astype(float)
     wave = 3.0 * smooth_noise(size, 9.0, rng)
     along = np.cos(direction) * columns + np.sin(direction) * rows

@@ -1,4 +1,4 @@
-"""What the synthetic tissues share: smooth noise, soft edges, and site parameters that spread."""
+"""Common functions of the synthetic tissues: smooth noise, soft edges, and stratified site parameters."""
 
 from typing import TypeAlias
 
@@ -18,10 +18,10 @@ STRATA = 4
 
 
 def spread(seed: int, site: int, count: int) -> FloatImage:
-    """`count` numbers in [-1, 1] for a site, such that sites differ for certain and not only on average.
+    """Draw `count` numbers in [-1, 1] for a site, stratified so that the sites always differ.
 
-    A Latin hypercube over every four consecutive sites (McKay, Beckman and Conover 1979): each of the
-    four lies in another quarter of the range of every parameter.
+    They are a Latin hypercube over every four consecutive sites (McKay, Beckman and Conover 1979): each of the four
+    lies in a different quarter of the range of every parameter.
     """
     block, place = divmod(site, STRATA)
     quarters = np.tile(np.arange(STRATA), (count, 1))
@@ -32,15 +32,15 @@ def spread(seed: int, site: int, count: int) -> FloatImage:
 
 
 def smooth_noise(size: int, sigma: float | tuple[float, float], generator: np.random.Generator) -> FloatImage:
-    """A Gaussian random field with mean 0 and standard deviation 1 over many draws.
+    """Draw a Gaussian random field with mean 0 and standard deviation 1 over many draws.
 
     Args:
         size: side in pixels.
-        sigma: of the Gaussian that white noise is smoothed with, in pixels, one number or rows and columns.
-        generator: where the numbers come from.
+        sigma: standard deviation of the Gaussian that smooths white noise, in pixels; one number or (rows, columns).
+        generator: the random number generator.
 
     Returns:
-        (size, size), cut out of a larger periodic field so that opposite edges are unrelated.
+        (size, size), cropped from a larger periodic field so that opposite edges are unrelated.
     """
     side = next_fast_len(size + int(np.ceil(4.0 * np.max(sigma))), real=True)
     waves = fourier_gaussian(rfft2(generator.standard_normal((side, side))), sigma, n=side)
@@ -50,11 +50,11 @@ def smooth_noise(size: int, sigma: float | tuple[float, float], generator: np.ra
 
 
 def soft_step(distance: FloatImage, width: float) -> FloatImage:
-    """0 outside, 1 inside and a linear ramp of `width` pixels about signed distance 0."""
+    """Return 0 outside, 1 inside and a linear ramp of `width` pixels around signed distance 0."""
     step: FloatImage = np.clip(distance / width + 0.5, 0.0, 1.0)
     return step
 
 
 def as_uint8(image: FloatImage) -> Bytes:
-    """[0, 1] to 0..255, rounded; what is outside saturates."""
+    """Convert [0, 1] to 0..255, rounded; values outside are clipped."""
     return np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""A federation out of nothing: the same anatomy at every site, another laboratory or scanner at each.
+"""Synthetic federations with the same kind of anatomy and a different laboratory or scanner at each site.
 
-`write_federation` writes the layout that `harmofl.data.manifest` describes, and beside each manifest a
-`style.json` with the acquisition parameters of that site, so that the heterogeneity is a known number and
-not an impression. Everything follows from the arguments: the same call writes the same bytes.
+`write_federation` writes the layout described in `harmofl.data.manifest`, and with each manifest a `style.json` with
+the acquisition parameters of the site, so that the heterogeneity is known exactly. The result depends only on the
+arguments: the same call writes the same bytes.
 """
 
 import json
@@ -35,7 +35,7 @@ FRACTIONS = (0.60, 0.15, 0.25)
 IMAGES_PER_PATIENT = 2.5
 FEWEST_IMAGES, FEWEST_PIXELS = 6, 32
 MAPS = 10
-"""Maps of eight bytes a pixel that are in memory while an image is drawn, at the least."""
+"""The minimum number of maps, with 8 bytes per pixel, in memory while an image is drawn."""
 STYLES: dict[Anatomy, Callable[..., Style]] = {"cells": CellsStyle, "mri": MriStyle}
 CHANNELS: dict[Anatomy, int] = {"cells": 3, "mri": 1}
 CLASSES: dict[tuple[Anatomy, Task], tuple[str, str]] = {
@@ -48,12 +48,12 @@ CLASSES: dict[tuple[Anatomy, Task], tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One synthetic image and the truth about it.
+    """One synthetic image and its ground truth.
 
     Args:
         image: (H, W, 3) RGB for cells, (H, W) grey for mri.
         mask: (H, W), 255 inside nuclei or the prostate and 0 elsewhere.
-        abnormal: whether it shows tumour cells or a lesion.
+        abnormal: whether the image shows tumour cells or a lesion.
     """
 
     image: Bytes
@@ -62,14 +62,14 @@ class Sample:
 
 
 def draw_style(kind: Anatomy, *, seed: int, site: int, shift: float) -> Style:
-    """The acquisition parameters of a site (counted from 0); with shift 0 all sites have the same."""
+    """Draw the acquisition parameters of a site (counted from 0); with shift 0 all sites have the same parameters."""
     return cells.draw_style(seed, site, shift) if kind == "cells" else mri.draw_style(seed, site, shift)
 
 
 def draw_sample(style: Style, *, size: int, seed: int, site: int, patient: int, image: int) -> Sample:
-    """One image of a patient as a site with this style takes it; its anatomy does not depend on the style.
+    """Draw one image of a patient as acquired with this style; its anatomy does not depend on the style.
 
-    Every other image is abnormal, so that no site and hardly a patient favours a class.
+    Every second image is abnormal, so that classes are balanced at each site and nearly balanced for each patient.
     """
     abnormal = image % 2 == 1
     person, anatomy = rng(seed, "patient", site, patient), rng(seed, "anatomy", site, patient, image)
@@ -95,24 +95,25 @@ def write_federation(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> FederationInfo:
-    """Write a synthetic federation of sites that differ in how they acquire images and in nothing else.
+    """Write a synthetic federation of sites that differ only in their acquisition of images.
 
     Args:
-        folder: where to; made if it does not exist, must not hold a federation.
+        folder: the folder to write; created if it does not exist, must not hold a federation.
         kind: "cells" for RGB haematoxylin-eosin tissue, "mri" for grey T2-weighted prostates.
         task: "segmentation" of nuclei or prostate, or "classification" of tumour or lesion.
-        sites: how many.
-        images: per site, one number for all or one for each; at least 6.
+        sites: the number of sites.
+        images: images per site, one number for all or one for each; at least 6.
         size: side of the images in pixels; at least 32.
-        shift: strength of the heterogeneity: 0 none, 1 as between real hospitals, more is more.
-        seed: of everything.
-        progress: called after each image with how many are written and how many there will be.
+        shift: strength of the heterogeneity: 0 for none, 1 as between real hospitals, more for larger differences.
+        seed: seed of all random choices.
+        progress: called after each image with the number of written images and the number of all images.
 
     Returns:
-        What was written into `federation.toml`.
+        the content of `federation.toml`.
 
     Raises:
         DataError: if an argument is out of range or the folder holds a federation.
+        ConfigError: if the images are too large for the free memory.
         StorageError: if the disk is full or not writable.
     """
     counts = [images] * sites if isinstance(images, int) else list(images)
@@ -135,13 +136,13 @@ def write_federation(
 
 
 def origin(kind: Anatomy, counts: Sequence[int], size: int, shift: float, seed: int) -> str:
-    """The origin that `federation.toml` names: the arguments that the images follow from, `counts` images by site."""
+    """Return the origin for `federation.toml`: the arguments of the images, with `counts` images at each site."""
     images = ",".join(map(str, counts))
     return f"harmofl synthetic {kind}: sites={len(counts)}, images={images}, size={size}, shift={shift:g}, seed={seed}"
 
 
 def read_style(site_folder: Path) -> Style:
-    """Read the acquisition parameters that a site's synthetic images were made with.
+    """Read the acquisition parameters of a site's synthetic images.
 
     Raises:
         DataError: if `style.json` is missing or malformed.
@@ -160,7 +161,7 @@ def read_style(site_folder: Path) -> Style:
 def _write_sites(
     folder: Path, kind: Anatomy, info: FederationInfo, counts: Sequence[int], size: int, shift: float, seed: int
 ) -> Iterator[Record]:
-    """Write site by site, yielding after each image."""
+    """Write the sites one by one, and yield the record of each image after writing it."""
     digits = len(str(len(counts)))
     for site, count in enumerate(counts):
         site_folder = folder / f"site-{site + 1:0{digits}d}"
@@ -177,7 +178,7 @@ def _write_sites(
 
 
 def _schedule(count: int, seed: int) -> Iterator[tuple[int, int, str]]:
-    """(patient, image, split) of each of a site's images: two or three a patient, split by patient."""
+    """Yield (patient, image, split) of each of a site's images: two or three per patient, split by patient."""
     patients = max(3, round(count / IMAGES_PER_PATIENT))
     owners = np.sort(np.arange(count) % patients).tolist()
     splits = split_patients([f"p{owner:03d}" for owner in owners], None, FRACTIONS, seed=seed)
@@ -188,7 +189,7 @@ def _schedule(count: int, seed: int) -> Iterator[tuple[int, int, str]]:
 def _write_sample(
     site_folder: Path, kind: Anatomy, info: FederationInfo, sample: Sample, patient: str, image: int, split: str
 ) -> Record:
-    """Write the image, and for segmentation its mask; slices of one patient are one case, tiles are not."""
+    """Write the image, and for segmentation its mask; a case is a patient for MRI, and an image for cells."""
     name = f"{patient}_{image:04d}"
     path, target = f"images/{name}.png", info.classes[sample.abnormal]
     Image.fromarray(sample.image).save(site_folder / path)
@@ -209,7 +210,7 @@ def _check(
     shift: float,
     seed: int,
 ) -> None:
-    """Raise DataError, naming the first argument that does not fit."""
+    """Raise DataError for an invalid argument or a folder that holds a federation, ConfigError for lack of memory."""
     kinds, tasks = " or ".join(get_args(Anatomy)), " or ".join(get_args(Task))
     rules = [
         (kind in get_args(Anatomy), f"kind must be {kinds}, got {kind!r}"),

@@ -1,9 +1,9 @@
-"""A synthetic axial T2-weighted slice through the male pelvis: anatomy, sequence, coil and noise.
+"""Synthetic axial T2-weighted slices through the male pelvis: anatomy, sequence, coil and noise.
 
-The anatomy (`draw_scene`) is the fraction of each tissue in each pixel and does not know the site. What a
-site does to it (`MriStyle`) is physics: the spin-echo equation with the site's echo and repetition time, a
-smooth bias field of its coil, its resolution, Rician noise and its tone curve. Coordinates run from -1 to 1,
-x to the right and y to the back; organs are drawn larger than life so that small images show them.
+The anatomy (`draw_scene`) is the fraction of each tissue in each pixel and is independent of the site. The acquisition
+of a site (`MriStyle`) is simulated: the spin-echo equation with the site's echo and repetition time, a smooth bias
+field of its coil, its resolution, Rician noise and its tone curve. Coordinates run from -1 to 1, x to the right and y
+to the back; organs are larger than in reality so that they are visible in small images.
 """
 
 from collections.abc import Iterable
@@ -26,9 +26,9 @@ TISSUES = {
     "central zone": (0.85, 1500.0, 90.0),
     "lesion": (0.80, 1500.0, 58.0),
 }
-"""Proton density (fluid = 1), T1 and T2 in ms: round numbers of the usual order, not measurements.
+"""Proton density (fluid = 1), T1 and T2 in ms: round numbers of a realistic order, not measurements.
 
-That of fat is the bright T2 that it seems to have in fast spin-echo sequences."""
+The T2 of fat is its apparent, bright T2 in fast spin-echo sequences."""
 INDEX = {name: i for i, name in enumerate(TISSUES)}
 FATTY = ("fat", "marrow")
 BIAS_TERMS = ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
@@ -36,11 +36,11 @@ BIAS_TERMS = ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
 
 @dataclass(frozen=True)
 class MriStyle:
-    """How one scanner takes and shows images.
+    """The acquisition and display parameters of one scanner.
 
     Args:
-        echo_time: TE in ms; longer darkens all but fluid.
-        repetition_time: TR in ms; shorter darkens fluid.
+        echo_time: TE in ms; a longer time darkens all tissues except fluid.
+        repetition_time: TR in ms; a shorter time darkens fluid.
         fat: factor on the signal of fat and marrow, below 1 for fat suppression.
         bias: coefficients of the logarithm of the bias field, in the order of `BIAS_TERMS`.
         resolution: side of the acquired matrix as a fraction of the image's, at most 1.
@@ -63,11 +63,11 @@ class MriStyle:
 
 @dataclass(frozen=True)
 class MriScene:
-    """Anatomy before anyone scanned it.
+    """Anatomy independent of any scanner.
 
     Args:
-        fractions: (T, H, W) how much of a pixel is of each of `TISSUES`; sums to 1 over T.
-        texture: (H, W) factor on the signal for what is finer than tissues, about 1.
+        fractions: (T, H, W) fraction of each of `TISSUES` in each pixel; sums to 1 over T.
+        texture: (H, W) factor on the signal for details finer than tissues, about 1.
         mask: (H, W) True inside the prostate.
     """
 
@@ -80,7 +80,7 @@ class MriScene:
 
 
 def draw_style(seed: int, site: int, shift: float) -> MriStyle:
-    """The style of a site; with shift 0 every site has the same."""
+    """Draw the style of a site; with shift 0 all sites have the same style."""
     z = shift * spread(seed, site, 13)
     bias = np.array([0.10, 0.0, 0.05, 0.0, 0.05]) + np.array([0.60, 0.40, 0.35, 0.25, 0.35]) * z[:5]
     return MriStyle(
@@ -97,7 +97,7 @@ def draw_style(seed: int, site: int, shift: float) -> MriStyle:
 
 
 def tissue_signals(style: MriStyle) -> FloatImage:
-    """The contrast: s = PD (1 - exp(-TR / T1)) exp(-TE / T2) of each of `TISSUES`, with fluid = 1.
+    """Return the signal s = PD (1 - exp(-TR / T1)) exp(-TE / T2) of each of `TISSUES`, scaled to fluid = 1.
 
     Returns:
         (T,) signals.
@@ -110,7 +110,7 @@ def tissue_signals(style: MriStyle) -> FloatImage:
 
 
 def bias_field(size: int, style: MriStyle) -> FloatImage:
-    """The coil's sensitivity exp(sum_ij k_ij x^i y^j - mean), a smooth (size, size) factor about 1."""
+    """Return the coil's sensitivity exp(sum_ij k_ij x^i y^j - mean), a smooth (size, size) factor about 1."""
     y, x = _grid(size)
     exponent = sum((k * x**i * y**j for k, (i, j) in zip(style.bias, BIAS_TERMS, strict=True)), np.zeros_like(x))
     field: FloatImage = np.exp(exponent - exponent.mean())
@@ -118,10 +118,10 @@ def bias_field(size: int, style: MriStyle) -> FloatImage:
 
 
 def rician(signal: FloatImage, noise: float, rng: np.random.Generator) -> FloatImage:
-    """The magnitude of a noisy complex signal, m = |a + n1 + i n2| (Gudbjartsson and Patz 1995).
+    """Return the magnitude of a noisy complex signal, m = |a + n1 + i n2| (Gudbjartsson and Patz 1995).
 
-    n1 and n2 are Gaussian with standard deviation `noise`, so that m is Rician: where the signal is 0 its
-    mean is noise * sqrt(pi / 2), not 0.
+    n1 and n2 are Gaussian with standard deviation `noise`, so m is Rician: if the signal is 0, the mean of m is
+    noise * sqrt(pi / 2), not 0.
     """
     n1, n2 = noise * rng.standard_normal((2, *signal.shape))
     m: FloatImage = np.hypot(signal + n1, n2)
@@ -129,7 +129,7 @@ def rician(signal: FloatImage, noise: float, rng: np.random.Generator) -> FloatI
 
 
 def render(scene: MriScene, style: MriStyle, rng: np.random.Generator) -> Bytes:
-    """The (H, W) grey image that a site takes of a scene: noise is added at the acquired resolution."""
+    """Return the (H, W) grey image of a scene as acquired by a site; noise is added at the acquired resolution."""
     size = len(scene.texture)
     ideal = np.tensordot(tissue_signals(style), scene.fractions, axes=1) * scene.texture
     blurred = gaussian_filter(ideal * bias_field(size, style), style.blur, mode="nearest")
@@ -148,7 +148,7 @@ def _resized(image: FloatImage, size: int, how: Image.Resampling) -> FloatImage:
 
 
 class _Canvas:
-    """Tissue fractions that are painted over each other, organ by organ, in warped coordinates."""
+    """Tissue fractions, painted organ by organ over each other in warped coordinates."""
 
     def __init__(self, size: int, x: FloatImage, y: FloatImage) -> None:
         self.x, self.y, self.pixel = x, y, 2.0 / size
@@ -156,13 +156,13 @@ class _Canvas:
         self.fractions[INDEX["air"]] = 1.0
 
     def ellipse(self, x: float, y: float, a: float, b: float, tilt: float = 0.0) -> FloatImage:
-        """(H, W) coverage by an ellipse with semi-axes a along the direction `tilt` and b across it."""
+        """Return the (H, W) coverage by an ellipse with semi-axes a along the direction `tilt` and b across it."""
         u = (self.x - x) * np.cos(tilt) + (self.y - y) * np.sin(tilt)
         v = (self.y - y) * np.cos(tilt) - (self.x - x) * np.sin(tilt)
         return soft_step((1.0 - np.hypot(u / a, v / b)) * min(a, b) / self.pixel, 1.0)
 
     def paint(self, tissue: str, cover: FloatImage) -> None:
-        """Replace what is there by a tissue, where and as far as it covers."""
+        """Paint a tissue over the existing ones in proportion to its coverage."""
         self.fractions *= 1.0 - cover
         self.fractions[INDEX[tissue]] += cover
 
@@ -174,12 +174,12 @@ class _Canvas:
 
 
 def draw_scene(size: int, lesion: bool, patient: np.random.Generator, image: np.random.Generator) -> MriScene:
-    """Anatomy of one slice; a lesion is a focal dark spot in the peripheral zone of the prostate.
+    """Draw the anatomy of one slice; a lesion is a focal dark spot in the peripheral zone of the prostate.
 
     Args:
         size: side in pixels.
-        lesion: whether there is one.
-        patient: fresh generator of what all slices of a patient share: proportions of body and prostate.
+        lesion: whether there is a lesion.
+        patient: fresh generator of properties common to a patient's slices: proportions of body and prostate.
         image: generator of the slice's level, its small irregularities and the lesion.
     """
     level = image.uniform(-1.0, 1.0)
@@ -195,19 +195,19 @@ def draw_scene(size: int, lesion: bool, patient: np.random.Generator, image: np.
 
 
 def _grid(size: int) -> tuple[FloatImage, FloatImage]:
-    """Coordinates y and x of the pixels' centres, each (size, size) in (-1, 1)."""
+    """Return the coordinates y and x of the pixels' centres, each (size, size) in (-1, 1)."""
     axis = (np.arange(size) + 0.5) * 2.0 / size - 1.0
     y, x = np.meshgrid(axis, axis, indexing="ij")
     return y, x
 
 
 def _warp(size: int, length: float, amount: float, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """A smooth displacement in x and one in y; `length` is a fraction of the image's side."""
+    """Draw smooth displacements in x and in y; `length` is a fraction of the image's side."""
     return amount * smooth_noise(size, length * size, rng), amount * smooth_noise(size, length * size, rng)
 
 
 def _paint_pelvis(canvas: _Canvas, patient: np.random.Generator) -> None:
-    """Skin, fat, muscles and bones, alike in all slices of a patient."""
+    """Paint skin, fat, muscles and bones, which are the same in all slices of a patient."""
     fat_ring = patient.uniform(0.06, 0.14)
     canvas.paint("muscle", canvas.ellipse(0.0, 0.0, 0.97, 0.83))
     canvas.paint("fat", canvas.ellipse(0.0, 0.0, 0.95, 0.81))
@@ -224,7 +224,7 @@ def _paint_pelvis(canvas: _Canvas, patient: np.random.Generator) -> None:
 
 
 def _paint_hollow_organs(canvas: _Canvas, level: float, image: np.random.Generator) -> None:
-    """The rectum behind the prostate, the bladder in front of it in upper slices, and bright veins."""
+    """Paint the rectum behind the prostate, the bladder in front of it in upper slices, and bright veins."""
     wide, gas = image.uniform(0.13, 0.19), image.uniform(0.35, 0.75)
     canvas.paint("muscle", canvas.ellipse(0.0, 0.44, wide, 0.12))
     canvas.paint("central zone", 0.8 * canvas.ellipse(0.0, 0.44, wide - 0.03, 0.09))
@@ -242,7 +242,7 @@ def _paint_hollow_organs(canvas: _Canvas, level: float, image: np.random.Generat
 def _paint_prostate(
     canvas: _Canvas, level: float, lesion: bool, patient: np.random.Generator, image: np.random.Generator
 ) -> FloatImage:
-    """Capsule, peripheral zone around the central zone with its nodules, urethra, and the lesion if any.
+    """Paint the capsule, the peripheral zone, the central zone with nodules, the urethra, and the lesion if any.
 
     Returns:
         (H, W) coverage by the whole gland.
@@ -268,7 +268,7 @@ def _paint_prostate(
 
 
 def _lesion(canvas: _Canvas, a: float, b: float, y: float, image: np.random.Generator) -> FloatImage:
-    """(H, W) coverage by a focus at the back or at a side of a gland with semi-axes a, b about (0, y)."""
+    """Return the (H, W) coverage by a focus at the back or a side of a gland with semi-axes a, b around (0, y)."""
     angle = image.uniform(0.05, 0.95) * np.pi
     x, y = 0.80 * a * np.cos(angle), y + 0.78 * b * np.sin(angle)
     focus = canvas.ellipse(x, y, image.uniform(0.075, 0.10), image.uniform(0.06, 0.075), angle + np.pi / 2)
