@@ -1,4 +1,4 @@
-"""Make and check federations: import, published data sets, DICOM, synthetic images, inspection of images."""
+"""Creation and checks of federations: import, published data sets, DICOM, synthetic images, inspection of images."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Copying a plain folder of sites, or the images of a table, into a federation with a manifest a site."""
+"""Import of a plain folder of sites, or of the images of a table, into a federation with a manifest per site."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -41,35 +41,34 @@ def import_federation(
     warned: Callable[[str], None] | None = None,
     told: Tell = lambda line: None,
 ) -> FederationInfo:
-    """Check a folder or table of images and copy them, files unchanged, into a federation of its own.
+    """Check a folder or table of images and copy the files, unchanged, into a new federation.
 
-    Nothing is at `target` until all of it is.
+    `target` appears only when the federation is complete.
 
     Args:
-        source: a plain folder of sites, as `open_federation` takes it, or a CSV file with a row an image (see
-            `layout.table`), or a list of images as MONAI has it (see `layout.declared`).
-            DICOM in it becomes NIfTI and PNG (see `dicom.folders`).
-        target: the folder to make; it must not exist.
-        name: of the federation; the target's name if not given.
-        size: (H, W) written down as the size that images are resized to when opened.
-        channels: written down in place of what the files suggest.
-        seed: of the patient-level split, if metadata.csv gives none.
+        source: a plain folder of sites, as in `open_federation`, or a CSV file with one row per image (see
+            `layout.image_table`), or a MONAI data list (see `layout.declared`).
+            DICOM files are converted to NIfTI and PNG (see `dicom.dicom_folders`).
+        target: the folder to create; it must not exist.
+        name: the name of the federation, by default the target's name.
+        size: (H, W) to write into federation.toml, the size to which images are resized when opened.
+        channels: channels to write into federation.toml instead of the inferred value.
+        seed: seed of the patient-level split if metadata.csv gives no split.
         fractions: train, val and test shares of that split.
-        columns: what the columns of the table, or of metadata.csv, are called, if not as usual.
-        classes: their names in the order of their index, the background first for segmentation; of classes that are
-            folders or labels, the order alone.
-        origin: where the data came from.
-        licence: under which licence.
-        progress: told the site, how many images are checked and how many there are.
-        warned: told in one line each of what is odd, of files that are left out, and of all errors but the first.
-        told: told what was understood of the source, before any image is decoded.
+        columns: the names of the columns of the table, or of metadata.csv, if they differ from the defaults.
+        classes: class names in the order of their index, the background first for segmentation; for classification
+            they must be the existing names, in a new order.
+        origin: the source of the data.
+        licence: the licence of the data.
+        progress: called with the site, the number of checked images and the number of all its images.
+        warned: called with one line for each warning, unused file, and error except the first.
+        told: called with the summary of the source, before any image is decoded.
 
     Returns:
-        what was written to federation.toml.
+        the content of federation.toml.
 
     Raises:
-        DataError: if the target exists or is inside the source, or for the first file, label or split that does
-            not hold.
+        DataError: if the target exists or is inside the source, or for the first invalid file, label or split.
         ConfigError: if size, channels, classes or fractions are out of range.
         StorageError: if the target cannot be written.
     """
@@ -96,7 +95,7 @@ def import_federation(
 
 
 def _check_columns(source: Path, columns: Columns, fractions: tuple[float, float, float]) -> None:
-    """Refuse to be told what would not be heeded."""
+    """Raise ConfigError for columns or fractions that do not apply to the source."""
     if source.is_dir() and (columns.image or columns.target or columns.site):
         raise ConfigError(
             f"{source}: a folder needs no columns of sites, images or targets; leave them out, or import a table"
@@ -107,7 +106,7 @@ def _check_columns(source: Path, columns: Columns, fractions: tuple[float, float
 
 
 def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
-    """The federation with the names that the user gives its classes."""
+    """Return the federation's description with the class names given by the user."""
     if not classes:
         return info
     found = ", ".join(info.classes)
@@ -120,7 +119,7 @@ def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
 
 @contextmanager
 def _workshop(target: Path) -> Iterator[Path]:
-    """An empty hidden folder near the target, gone in the end; what a killed import has left in it goes first."""
+    """Yield an empty hidden folder near the target, removed at the end; leftovers of a killed import are deleted."""
     near = next(folder for folder in target.resolve().parents if folder.is_dir())
     folder = near / f".{target.name}.importing"
     with storing(target):
@@ -143,7 +142,7 @@ def _readable(
     progress: Progress | None,
     tell: Callable[[str], None],
 ) -> tuple[Path, Columns | None]:
-    """The source itself, or a copy made at `copy` in which no file is DICOM, and the columns to read it with."""
+    """Return the source, or a copy at `copy` without DICOM files, and the columns to read it with."""
     if source.suffix.lower() == ".json":
         return source, columns
     if source.is_file():
@@ -163,7 +162,7 @@ def _readable(
 
 
 def _tells_patients(source: Path, columns: Columns) -> bool:
-    """Whether a table of the user's says whose the images are, and not the headers of DICOM files alone."""
+    """Return True if a table of the user gives the patients, and not only the DICOM headers."""
     if source.is_file():
         return any(row.patient for row in read_rows(source, columns))
     table = metadata_path(source)
@@ -171,13 +170,13 @@ def _tells_patients(source: Path, columns: Columns) -> bool:
 
 
 def _by_headers(files: FederationFiles) -> FederationFiles:
-    """The federation, its split not said to be from a table that the conversion has written."""
+    """Return the federation with DICOM headers as the source of its split, instead of the converted table."""
     splits = [site.split.replace(f"from {site.table}", "from DICOM headers") for site in files.sites]
     return replace(files, sites=tuple(replace(one, split=s) for one, s in zip(files.sites, splits, strict=True)))
 
 
 def _write(files: FederationFiles, partial: Path, target: Path) -> None:
-    """Write the federation at `partial` and give it its name when all of it is there."""
+    """Write the federation to `partial` and rename it to `target` when it is complete."""
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
@@ -207,7 +206,7 @@ def _copy_site(site: SiteFiles, folder: Path, *, masks: bool) -> None:
 
 
 def _refuse_taken(place: Path, name: str) -> None:
-    """Refuse to write over what has just been written, where names that differ in case are one."""
+    """Raise DataError if a file system that ignores case would overwrite a file just written."""
     if place.exists():
         raise DataError(f"{name}: has a name that this file system takes for another's, {place.name}; rename one")
 

@@ -1,4 +1,4 @@
-"""Writing images where a federation wants them, whole or not at all."""
+"""Atomic writing of images into a federation."""
 
 import gzip
 import shutil
@@ -11,7 +11,7 @@ from harmofl.data.decoding.volumes import nibabel
 
 
 def link(source: Path, target: Path) -> None:
-    """Let the file be at `target` too: a hard link, or a copy where the file system has none."""
+    """Create a hard link at `target`, or a copy if the file system does not support links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -21,7 +21,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def save_png(pixels: np.ndarray, target: Path) -> None:
-    """Write (H, W) or (H, W, 3) uint8, quickly rather than small; whole or not at all."""
+    """Write (H, W) or (H, W, 3) uint8 atomically, with fast rather than strong compression."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.tmp")
     Image.fromarray(np.ascontiguousarray(pixels)).save(beside, format="PNG", compress_level=3)
@@ -29,7 +29,7 @@ def save_png(pixels: np.ndarray, target: Path) -> None:
 
 
 def save_volume(voxels: np.ndarray, affine: np.ndarray, target: Path) -> None:
-    """Write (X, Y, Z) voxels as .nii.gz, the same bytes every time."""
+    """Write (X, Y, Z) voxels as .nii.gz atomically, with reproducible bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.tmp")
     beside.write_bytes(gzip.compress(nibabel().Nifti1Image(voxels, affine).to_bytes(), 6, mtime=0))

@@ -1,4 +1,4 @@
-"""From a published download to a federation on disk, for `harmofl data prepare`."""
+"""Conversion of a downloaded published data set into a federation, for `harmofl data prepare`."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +21,10 @@ Warned = Callable[[str], None]
 
 
 def about_dataset(name: str) -> About:
-    """What the data set of that name is.
+    """Return the description of the data set of that name.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no such data set.
     """
     if name not in PUBLISHED:
         raise ConfigError(f"a data set must be one of {', '.join(PUBLISHED)}, got {name!r}")
@@ -32,16 +32,16 @@ def about_dataset(name: str) -> About:
 
 
 def wishes_for(name: str, *, splits: str | None = None, tile: int | None = None, seed: int = 0) -> Wishes:
-    """What the user chose, and for the rest what the data set says.
+    """Return the user's options, with the data set's defaults for the others.
 
     Args:
-        name: of the data set.
-        splits: one of the data set's ways to split it.
+        name: the name of the data set.
+        splits: one of the data set's `splits`.
         tile: side of the tiles in pixels; 0 keeps images whole.
-        seed: of whatever is drawn.
+        seed: seed of all random choices.
 
     Raises:
-        ConfigError: if there is no such data set or no such way to split or cut it.
+        ConfigError: if there is no such data set, or the split or tile is not allowed for it.
     """
     about = about_dataset(name)
     splits = splits or about.splits[0]
@@ -59,16 +59,16 @@ def wishes_for(name: str, *, splits: str | None = None, tile: int | None = None,
 
 
 def look_through(name: str, folder: Path, wishes: Wishes | None = None) -> Download:
-    """Find a data set's files in a download and compare them with what a complete one has.
+    """Find a data set's files in a download and compare them with a complete download.
 
     Args:
-        name: of the data set, one of `PUBLISHED`.
-        folder: that holds the unpacked download, itself or in a folder below.
-        wishes: how to split and cut it; by patients and as the data set says, if not given.
+        name: the name of the data set, one of `PUBLISHED`.
+        folder: a folder that holds the unpacked download, directly or in a folder below.
+        wishes: the options for splits and tiles, by default those of the data set.
 
     Raises:
-        ConfigError: if there is no such data set or no such way to split it.
-        DataError: if nothing of it is found.
+        ConfigError: if there is no such data set.
+        DataError: if the folder does not exist or holds no files of the data set.
     """
     about = about_dataset(name)
     dataset, wishes = PUBLISHED[name], wishes or wishes_for(name)
@@ -84,7 +84,7 @@ def look_through(name: str, folder: Path, wishes: Wishes | None = None) -> Downl
 
 
 def _miscounted(about: About, items: Iterable[Item]) -> list[str]:
-    """A line for every site that has another number than in a complete download."""
+    """Return a line for every site whose count differs from a complete download."""
     got: dict[str, int] = defaultdict(int)
     for item in items:
         got[item.site] += item.count
@@ -102,25 +102,26 @@ def prepare(
     progress: Progress | None = None,
     warned: Warned | None = None,
 ) -> FederationInfo:
-    """Convert a download into a federation of its own.
+    """Convert a download into a new federation.
 
     Args:
-        download: as found by `look_through`.
-        target: the folder to make; it must not exist.
-        fractions: train, val and test shares of the patients, where the publisher gives no split.
-        partial: whether to do without what is missing or cannot be read.
-        workers: how many files at a time; as many as there are cores if not given.
-        progress: told the site, how many items are done and how many there are.
-        warned: told of every file that is left out because it cannot be read, if `partial`.
+        download: the result of `look_through`.
+        target: the folder to create; it must not exist.
+        fractions: train, val and test shares of the patients, if the publisher gives no split.
+        partial: whether to skip files that are missing or cannot be read.
+        workers: the number of files processed in parallel, by default the number of cores.
+        progress: called with the site, the number of converted items and the number of all items.
+        warned: called with one line for each file that is skipped because it cannot be read, if `partial`.
 
     Returns:
-        what was written to federation.toml.
+        the content of federation.toml.
 
     Raises:
         DataError: if the download is not complete or a file of it cannot be read, unless `partial`; or if the target
             exists or is inside the download.
+        ConfigError: if fractions are out of range, or given for a published split.
         RunError: if another process is preparing the same target.
-        StorageError: if the target cannot be written; what has been converted is kept.
+        StorageError: if the target cannot be written; converted files are kept.
     """
     demand_free(target, "prepare to", download.folder)
     check_fractions(fractions)

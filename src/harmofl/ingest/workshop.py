@@ -1,7 +1,6 @@
-"""Where a federation is made of a download: a hidden folder beside the target that gets its name when all is there.
+"""The temporary folder in which a download is converted; it is renamed to the target when complete.
 
-The folder keeps a journal of what has been converted, so that the same command goes on where an earlier one was
-interrupted.
+A journal in this hidden folder lists the converted items, so that the same command resumes an interrupted one.
 """
 
 import hashlib
@@ -20,20 +19,20 @@ from harmofl.ingest.datasets import PUBLISHED
 from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.types import Progress
 
-_VERSION = 1  # raise it when converting changes
+_VERSION = 1  # increase it when conversion changes
 _JOURNAL, _WISHES = "journal.jsonl", "wishes.json"
 
 
 @dataclass(frozen=True)
 class Download:
-    """A published data set as it was found on disk.
+    """A published data set on disk.
 
     Args:
-        about: what the data set is.
-        folder: where the download is.
-        wishes: what the user chose.
-        found: its files.
-        problems: a line for everything that is missing or does not belong; empty for a complete download.
+        about: the description of the data set.
+        folder: the folder of the download.
+        wishes: the user's options.
+        found: the files of the download.
+        problems: a line for every missing or unexpected file, and every wrong count; empty for a complete download.
     """
 
     about: About
@@ -44,7 +43,7 @@ class Download:
 
 
 class Workshop:
-    """The folder in which a federation is made, and its journal."""
+    """The folder in which a federation is created, and its journal."""
 
     def __init__(self, folder: Path, download: Download) -> None:
         self.folder = folder
@@ -53,7 +52,7 @@ class Workshop:
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self) -> None:
-        """Empty the folder, unless it holds what an earlier command with the same wishes has done."""
+        """Empty the folder, unless it holds the results of an earlier command with the same options."""
         wishes = {"version": _VERSION, "name": self._download.about.name, **asdict(self._download.wishes)}
         path, text = self.folder / _WISHES, json.dumps(wishes)
         if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -63,7 +62,7 @@ class Workshop:
         path.write_text(text, encoding="utf-8")
 
     def convert(self, workers: int | None, progress: Progress | None) -> tuple[list[tuple[str, Record]], list[str]]:
-        """Convert what the journal does not have yet; returns (site, row) of all, and what went wrong."""
+        """Convert the items that are not in the journal; return (site, record) of all items, and the errors."""
         done, failed = self._done(), []
         items = self._download.found.items
         keys = [_key(item) for item in items]
@@ -83,7 +82,7 @@ class Workshop:
         return [(site, record) for key, site in order.items() for record in done[key]], failed
 
     def _convert(self, task: tuple[Item, str]) -> tuple[str, str, Sequence[Record | str]]:
-        """An item's key and site, and its rows or what is wrong with it."""
+        """Convert an item and return its key, its site, and its records or errors."""
         item, key = task
         outcome: Sequence[Record | str]
         try:
@@ -95,7 +94,7 @@ class Workshop:
         return key, item.site, list(told)
 
     def _done(self) -> dict[str, list[Record]]:
-        """The journal's whole lines; a last one that a kill has cut off is dropped."""
+        """Return the records in the journal by key; an incomplete last line is removed from the file."""
         path, done = self.folder / _JOURNAL, {}
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
@@ -109,7 +108,7 @@ class Workshop:
     def finish(
         self, records: Sequence[tuple[str, Record]], target: Path, fractions: tuple[float, float, float]
     ) -> FederationInfo:
-        """Split the patients, write the tables, remove what no row names, and give the folder its name."""
+        """Split the patients, write the tables, remove files without a record, and rename the folder."""
         info = _info(self._download, target)
         for site, rows in sorted(_by_site(records).items()):
             split = with_splits(rows, info.task, fractions, self._download.wishes.seed)
@@ -129,7 +128,7 @@ def _belongs(name: str) -> bool:
 
 
 def _key(item: Item) -> str:
-    """What an item's result depends on: its description, and the size and time of its files."""
+    """Return a hash of an item's description and of the sizes and times of its files."""
     stats = [
         (path.stat().st_size, path.stat().st_mtime_ns)
         for path in (item.image, item.target)
