@@ -1,1 +1,1 @@
-"""Methods side by side: many runs that differ in the one thing that is compared, and what they say together."""
+"""Comparison of methods: runs that differ in the compared setting only, and the tables and charts of their results."""

@@ -1,4 +1,4 @@
-"""Charts of a comparison: scores seed by seed, and curves over the rounds."""
+"""Charts of a comparison: test scores by seed, and validation curves over the rounds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
 
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 MOST_CURVES = 8000
-"""More numbers than this, and the curves are of the mean over the sites alone."""
+"""Largest number of points with which the curves of single sites are drawn beside the mean over the sites."""
 Row = Mapping[str, Any]
 
 
 def shorten(label: str, most: int = 45) -> str:
-    """A label that leaves room for the picture."""
+    """Cut a label to at most `most` characters."""
     return label if len(label) <= most else f"{label[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def overview_chart(comparison: Comparison) -> Chart:
-    """Every method's average, worst site and unseen sites, seed by seed, from the best average down."""
+    """Return the chart of mean, worst-site and unseen-site scores of each method and seed, best mean first."""
     everywhere = [
         o for o in comparison.outcomes if not comparison.left_out or len(o.sites) == len(sites_of(comparison))
     ]
@@ -73,22 +73,22 @@ def _kinds(kinds: Sequence[str]) -> dict[str, Any]:
 
 
 def down(field: str, **more: Any) -> dict[str, Any]:
-    """The y axis of a chart with a line of its own for each name, in the order of the rows."""
+    """Return the encoding of a nominal y axis with one line a name, in the order of the rows."""
     return {"field": field, "type": "nominal", "sort": None, "title": None, **more}
 
 
 def labelled(outcome: Outcome) -> str:
-    """What a method is called in the charts."""
+    """Return the label of a method in the charts."""
     return outcome.variant.label + (" (yardstick)" if outcome.is_yardstick else "")
 
 
 def coloured(labels: Sequence[str]) -> dict[str, Any]:
-    """The same method has the same colour in every chart of the page."""
+    """Return the colour encoding of the methods, which is the same in every chart of the page."""
     return _told_apart(labels, [COLOURS[k % len(COLOURS)] for k in range(len(labels))])
 
 
 def shaped(labels: Sequence[str]) -> dict[str, Any]:
-    """Another shape once every colour has been used."""
+    """Return the shape encoding of the methods; the shape changes after all colours have been used."""
     return _told_apart(labels, [SHAPES[k // len(COLOURS) % len(SHAPES)] for k in range(len(labels))])
 
 
@@ -97,17 +97,17 @@ def _dash(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _told_apart(labels: Sequence[str], looks: Sequence[Any]) -> dict[str, Any]:
-    """How each method looks."""
+    """Return the encoding that maps each method to one value of `looks`."""
     return {"field": "method", "type": "nominal", "title": None, "scale": {"domain": labels, "range": looks}}
 
 
 def all_labels(comparison: Comparison) -> list[str]:
-    """Of every method."""
+    """Return the chart labels of all methods."""
     return [labelled(outcome) for outcome in comparison.outcomes]
 
 
 def curves(comparison: Comparison) -> Chart | None:
-    """The validation score over the rounds: mean over the seeds, and their range as a band."""
+    """Return the chart of validation scores over the rounds: mean over the seeds, range over the seeds as a band."""
     rows: list[dict[str, Any]] = []
     count = sum(curve.size for o in comparison.outcomes for curve in o.curves.values())
     for outcome in (o for o in comparison.outcomes if o.curves):
@@ -150,7 +150,7 @@ def curves(comparison: Comparison) -> Chart | None:
 
 
 def _curve(label: str, site: str, curve: Floats) -> list[dict[str, Any]]:
-    """(seeds, rounds) as a row a round that was validated."""
+    """Convert a (seeds, rounds) array to one row for each validated round."""
     return [
         {
             "method": label,
@@ -166,6 +166,6 @@ def _curve(label: str, site: str, curve: Floats) -> list[dict[str, Any]]:
 
 
 def rule_at(place: float) -> dict[str, Any]:
-    """A layer with a dashed line at one place of the x axis."""
+    """Return a layer with a dashed vertical line at `place` on the x axis."""
     mark = {"type": "rule", "strokeDash": [4, 3], "color": "var(--soft)"}
     return {"data": {"values": [{}]}, "mark": mark, "encoding": {"x": {"datum": place, "type": "quantitative"}}}

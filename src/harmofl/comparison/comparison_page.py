@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML page, with every picture and its numbers beside it."""
+"""A comparison as one self-contained HTML page, with a folder of its charts and their numbers."""
 
 import math
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = No
     """Write report.html, the folder report-files, and comparison.png and .svg.
 
     Args:
-        comparison: what the page is about.
+        comparison: the comparison to write.
         out: the folder of the comparison.
-        swept: the chart of a sweep, where there was one.
+        swept: the chart of a sweep, if there is one.
 
     Returns:
-        The page.
+        The path of report.html.
 
     Raises:
-        StorageError: if something cannot be written.
+        StorageError: if a file cannot be written.
     """
     first = overview_chart(comparison)
     for kind in ("png", "svg"):
@@ -67,7 +67,7 @@ def _render(comparison: Comparison, charts: Sequence[Chart], costs: Sequence[Cha
 
 
 def _tables(comparison: Comparison) -> list[tuple[str, list[list[Cell]]]]:
-    """The scores, sites down where they are many, and the costs; the first row of each is its header."""
+    """Return the score table (sites as rows if there are many) and the cost table; the first row is the header."""
     whole = [[Cell(name) for name in header(comparison)], *rows(comparison)]
     scores = [row[: -len(COSTS)] for row in whole]
     costs = [[row[0], *row[-len(COSTS) :]] for row in whole]
@@ -77,7 +77,7 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[list[Cell]]]]:
 
 
 def comparison_headline(comparison: Comparison) -> str:
-    """In a few sentences: which method is best, and whether by more than chance."""
+    """Return sentences on the best method and the significance of its lead over the baseline."""
     whole = len(sites_of(comparison))
     known = [
         o
@@ -99,7 +99,7 @@ def comparison_headline(comparison: Comparison) -> str:
 
 
 def _elsewhere(comparison: Comparison, known: Sequence[Outcome]) -> list[str]:
-    """Which method is best where no method has trained."""
+    """Return sentences on the best method at the unseen sites."""
     there = [o for o in known if len(o.unseen) == len(comparison.unseen) and np.isfinite(o.test_unseen).all()]
     if not comparison.unseen or not there:
         return []
@@ -122,7 +122,7 @@ def _against(comparison: Comparison, differences: Sequence[Difference | None], b
 
 
 def _yardsticks(comparison: Comparison) -> list[str]:
-    """What each site reaches alone, or all images in one place."""
+    """Return a sentence with the scores of the yardsticks (`local` and `pooled` training)."""
     found = [o for o in comparison.outcomes if o.is_yardstick and math.isfinite(o.average.mean())]
     told = [f"{o.variant.label} {mean_and_spread(o.average)}" for o in found]
     return [f"For comparison, without federated training: {', '.join(told)}."] if told else []

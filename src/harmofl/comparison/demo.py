@@ -1,4 +1,4 @@
-"""The demonstration: two methods, four synthetic hospitals that train and a fifth that never does, one report."""
+"""The demo: two methods on four synthetic training sites and one unseen site, with one report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ from harmofl.report import write_report
 from harmofl.report.console import Terminal, print_cost, result_table
 
 METHODS = ("harmofl-released", "fedavg")
-"""HarmoFL and its baseline. Of HarmoFL's variants, the one with the best mean validation score on these images."""
+"""HarmoFL, in the variant with the best mean validation score on these images, and its baseline."""
 SITES, IMAGES, SIZE, SHIFT = 5, 48, 64, 1.0
 LEVEL = 0.005
-"""Scores of one run that are closer than this are called level."""
+"""Score difference below which two runs are called level."""
 LIMITS = (
     "HarmoFL does not help everywhere: where sites normalize by statistics of their own, or the network has another "
     "normalization layer such as instance normalization, FedAvg alone does most of the same or all of it; "
@@ -28,7 +28,7 @@ LIMITS = (
 
 
 def demo_experiment(data: Path, method: str, rounds: int, seed: int, diagnostics: bool, unseen: str) -> Experiment:
-    """Nucleus segmentation with a small U-Net and ordinary BatchNorm, a few minutes on two cores."""
+    """Return the experiment: nucleus segmentation, small U-Net, BatchNorm; a few minutes on two cores."""
     tables = {
         "run": {"name": f"demo-{method}", "seed": seed, "threads": 1, "diagnostics": diagnostics},
         "data": {"folder": data, "unseen": [unseen]},
@@ -40,18 +40,18 @@ def demo_experiment(data: Path, method: str, rounds: int, seed: int, diagnostics
 
 
 def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: bool, unseen: str) -> None:
-    """Make the images, train both methods, write `report.html`; goes on where an earlier demo was stopped.
+    """Make the images, train both methods and write `report.html`; resume a demo that was stopped.
 
     Args:
-        out: the folder of all of it.
-        rounds: that each method trains.
-        seed: of everything random.
+        out: the output folder.
+        rounds: number of rounds that each method trains.
+        seed: seed of all random draws.
         console: where the outcome is printed.
         diagnostics: whether drift, dissimilarity and sharpness are measured.
         unseen: the site that never trains.
 
     Raises:
-        ConfigError: if there is no such site.
+        ConfigError: if `unseen` is no site of the demo.
         RunError: if the folder holds a demo with other images, rounds, seed or unseen site.
     """
     if unseen not in (names := [f"site-{number}" for number in range(1, SITES + 1)]):
@@ -76,11 +76,11 @@ def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: b
 
 
 def answer(harmofl: Mapping[str, Any], fedavg: Mapping[str, Any]) -> list[str]:
-    """Say in plain words where HarmoFL is ahead of FedAvg, and where it is not.
+    """Describe where HarmoFL is ahead of, level with or behind FedAvg.
 
     Args:
-        harmofl: the result of its run, as in `result.json`, with one unseen site.
-        fedavg: the result of the baseline's run.
+        harmofl: the result of the HarmoFL run, as in `result.json`, with one unseen site.
+        fedavg: the result of the FedAvg run.
     """
     metric, trained = harmofl["main_metric"], len(harmofl["test"])
     (unseen,) = harmofl["unseen"]
@@ -105,7 +105,7 @@ def _listed(parts: list[str]) -> str:
 
 
 def _draw(data: Path, seed: int) -> None:
-    """Write the images, unless an earlier call did."""
+    """Write the images unless an earlier call wrote them."""
     if not (data / "federation.toml").exists():
         write_federation(data, sites=SITES, images=IMAGES, size=SIZE, shift=SHIFT, seed=seed)
     elif (drawn := read_info(data).origin) != origin("cells", [IMAGES] * SITES, SIZE, SHIFT, seed):
@@ -124,7 +124,7 @@ def _check_same(experiment: Experiment, folder: Path) -> None:
 
 
 def _asked(experiment: Experiment) -> str:
-    """What a user can choose of it, in words."""
+    """Describe the options of a demo experiment that the user can choose."""
     measured = "with" if experiment.run.diagnostics else "without"
     return (
         f"of {experiment.training.rounds} rounds with seed {experiment.run.seed}, {', '.join(experiment.data.unseen)} "

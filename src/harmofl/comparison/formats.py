@@ -15,7 +15,7 @@ from harmofl.utils.atomic_files import strict_json, write_atomic
 
 
 def markdown(comparison: Comparison) -> str:
-    """A Markdown table with its notes; the best are bold."""
+    """Return the score table and its notes as Markdown; best scores are bold."""
     lines = [comparison.title, "", _markdown_row(header(comparison)), "|---" * len(header(comparison)) + "|"]
     lines += [_markdown_row([f"**{c.text}**" if c.best else c.text for c in row]) for row in rows(comparison)]
     return "\n".join([*lines, "", *(f"- {note}" for note in comparison.notes), ""])
@@ -26,7 +26,7 @@ def _markdown_row(texts: Sequence[str]) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    r"""A tabular environment that needs no package; the best are \textbf."""
+    r"""Return the score table as a LaTeX tabular that needs no package; best scores are \textbf."""
     body = [" & ".join(map(_tex, header(comparison))) + r" \\ \hline"]
     for row in rows(comparison):
         body.append(" & ".join(rf"\textbf{{{_tex(c.text)}}}" if c.best else _tex(c.text) for c in row) + r" \\")
@@ -43,7 +43,7 @@ def _tex(text: str) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """One row a method, seed and site, with the score and whether the site trained, for statistics of one's own."""
+    """Return the scores as CSV: one row for each method, seed and site, with a column that says if the site trained."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "seed", "site", comparison.metric, "trained"])
@@ -64,7 +64,7 @@ def _by_seed(outcome: Outcome, sites: Sequence[str], scores: Floats) -> dict[str
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Every number, with the settings of every method."""
+    """Return all scores, differences, costs and settings of the methods for JSON."""
     return {
         "metric": comparison.metric,
         "baseline": comparison.baseline,

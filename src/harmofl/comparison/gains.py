@@ -1,4 +1,4 @@
-"""Charts of what methods gain over the baseline: at every site, and against what they cost."""
+"""Charts of the gain of each method over the baseline: by site, and against cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from harmofl.report.scores import metric_words
 from harmofl.report.vega import Chart
 
 MOST_DIFFERENCES = 300
-"""More pairs of method and site than this have no chart of their own."""
+"""Largest number of pairs of method and site for which the chart of site differences is drawn."""
 GainRow = Mapping[str, Any]
 
 
 def site_differences(comparison: Comparison) -> Chart | None:
-    """How much better each method is than the baseline at each site, with 95 % intervals."""
+    """Return the chart of differences to the baseline for each method and site, with 95 % intervals."""
     known = [(method, "mean over sites", found) for method, found in _differences(comparison)]
     base = next((o for o in comparison.outcomes if o.variant.label == comparison.baseline), None)
     others = [o for o in comparison.outcomes if o is not base]
@@ -75,7 +75,7 @@ def _difference_row(method: str, site: str, found: Difference) -> dict[str, Any]
 
 
 def cost_against_gain(comparison: Comparison) -> list[Chart]:
-    """What a method gains over the baseline against the time it takes, and against what it sends."""
+    """Return the charts of gain over the baseline against training time and against traffic."""
     rows: list[dict[str, Any]] = []
     for outcome, found in zip(comparison.outcomes, comparison.differences, strict=True):
         if found is None and outcome.variant.label != comparison.baseline:

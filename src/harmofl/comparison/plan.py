@@ -1,4 +1,4 @@
-"""The runs of a comparison: one a variant, seed and, if asked for, left-out site, each in a folder of its own."""
+"""The runs of a comparison: one for each variant, seed and left-out site, each in its own run folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Job:
     """One run.
 
     Args:
-        variant: what is compared.
-        seed: of the run.
+        variant: the compared variant.
+        seed: seed of the run.
         left_out: the site that does not train, or "".
         folder: the run folder.
-        experiment: what is run.
+        experiment: the experiment to run.
     """
 
     variant: Variant
@@ -43,17 +43,18 @@ def plan_jobs(
     equal: Budget = "rounds",
     left_out: Sequence[str] = ("",),
 ) -> list[Job]:
-    """All runs, seed by seed, so that what is there at any moment can be compared.
+    """Return all runs, ordered by seed, so that a partly finished comparison has the same seeds for all variants.
 
     Network, normalization, initial weights, order of the images and the split are those of `base` and the seed in every
     run; the split, where the data gives none, is drawn once for all seeds, so that test cases can be paired.
 
     Args:
         base: the experiment.
-        variants: what is compared.
-        seeds: of the runs.
+        variants: the compared variants.
+        seeds: seeds of the runs.
         out: the folder of the comparison.
-        equal: "rounds" gives every method the same; "gradients" divides them by the gradients a step takes.
+        equal: "rounds" gives every method the same number of rounds; "gradients" divides the number of rounds by the
+            number of gradients that a step takes.
         left_out: sites to leave out in turn; "" leaves out none.
 
     Raises:
@@ -94,11 +95,11 @@ def _experiment(
 
 
 IGNORED = {"data": ("cache", "source"), "run": ("name", "checkpoint_every", "workers")}
-"""What does not change a result."""
+"""Settings that do not change a result, by table."""
 
 
 def check_earlier(jobs: Sequence[Job], out: Path) -> None:
-    """See to it that the folder can be written into, and that runs which are there already are those of these jobs.
+    """Check that `out` can be a folder and that existing runs in it have the settings of these jobs.
 
     Raises:
         ConfigError: if `out` is no folder.
@@ -122,7 +123,7 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
 
 
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """The first setting that is not the same, apart from those that change no result."""
+    """Return the first setting that differs, except those in `IGNORED`; "" if there is none."""
     for table in b:
         for key in {**a[table], **b[table]}:
             before, now = a[table].get(key), b[table].get(key)
@@ -132,7 +133,7 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 
 def workers_for_runs(base: Experiment) -> int:
-    """How many runs at a time: one a GPU, or as many as there are cores for their threads."""
+    """Return the number of parallel runs: one a GPU, or the number of cores divided by the threads of a run."""
     if base.run.device.startswith("cuda") or base.run.device == "auto":
         import torch
 

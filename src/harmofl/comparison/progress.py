@@ -1,4 +1,4 @@
-"""The bar of a comparison: rounds of all runs, and a line for every run that ends."""
+"""The progress bar of a comparison: rounds of all runs, and a line for every run that ends."""
 
 import sys
 
@@ -7,10 +7,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """A context that gives (rounds done, what happened) -> None.
+    """Context manager around a progress bar; call the bar with (rounds done, message) to update it.
 
     Args:
-        total: rounds of all runs.
+        total: number of rounds of all runs.
         console: where to write; the standard error stream if not given.
     """
 
@@ -28,7 +28,7 @@ class Bar:
         self._progress.stop()
 
     def __call__(self, done: int, happened: str) -> None:
-        """Move the bar; say what happened."""
+        """Move the bar to `done` rounds and print `happened`, if not empty."""
         self._progress.update(self._task, completed=done)
         if happened:
             self.console.print(happened, markup=False, highlight=False, soft_wrap=True)

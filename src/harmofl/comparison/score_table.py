@@ -1,4 +1,4 @@
-"""One table like the paper's Tables 1 and 2: what stands in it."""
+"""Contents of the score table of a comparison, in the form of the paper's Tables 1 and 2."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from harmofl.report.scores import Cell
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything the tables say.
+    """The outcomes of a comparison and their differences to the baseline.
 
     Args:
-        metric: the score.
+        metric: name of the score.
         baseline: the label of the method that others are compared with.
-        outcomes: a method each.
-        differences: to the baseline, one each; None for the baseline itself, and where nothing is shared.
+        outcomes: one outcome a method.
+        differences: one difference to the baseline a method; None for the baseline itself, and without a shared seed.
         left_out: whether each site's score is that of a model that never saw the site.
-        equal: which budget was the same.
-        failed: what went wrong, in one line a run.
-        said: what else a reader must know.
+        equal: the budget that is equal for all methods, "rounds" or "gradients".
+        failed: one line for each failed run.
+        said: further notes.
         differences_unseen: as `differences`, at the sites that never trained.
     """
 
@@ -40,12 +40,12 @@ class Comparison:
 
     @property
     def unseen(self) -> list[str]:
-        """The sites that never train in any run, and are tested beside the others."""
+        """The sites that never train in any run and are tested beside the others."""
         return sorted({site for outcome in self.outcomes for site in outcome.unseen})
 
     @property
     def title(self) -> str:
-        """What the table shows."""
+        """The title of the score table."""
         seeds = sorted({len(outcome.seeds) for outcome in self.outcomes})
         count = "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) if seeds else "0"
         where = "at the site left out of training" if self.left_out else "at every site"
@@ -53,14 +53,14 @@ class Comparison:
 
     @property
     def interval_over(self) -> str:
-        """What the intervals of the differences stand for."""
+        """The description of the intervals of the differences."""
         if max((found.seeds for found in self.differences if found), default=FEWEST_SEEDS) > 1:
             return "95 % interval over seeds and test patients"
         return "95 % interval over test patients only, which says nothing about another seed"
 
     @property
     def chance(self) -> str:
-        """When a difference is called clear, and how the number of methods is reckoned with."""
+        """The note on the significance test of the differences and its correction for the number of methods."""
         enough = [found for found in self.differences if found and found.seeds >= FEWEST_SEEDS]
         if any(self.differences) and not enough:
             return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
@@ -72,7 +72,7 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know."""
+        """The notes below the table."""
         same = self.equal != "rounds" or len({outcome.cost.rounds for outcome in self.outcomes}) < 2
         budget = f"Equal {self.equal} for all." if same else "Rounds as in the table."
         lines = [
@@ -99,7 +99,7 @@ def compare(
     failed: Sequence[str] = (),
     said: Sequence[str] = (),
 ) -> Comparison:
-    """Put outcomes side by side; without a finished run of the baseline there are no differences."""
+    """Compare outcomes with the baseline; without a finished run of the baseline there are no differences."""
     base = next((outcome for outcome in outcomes if outcome.variant.label == baseline), None)
     others = [None if base is None or outcome is base else outcome for outcome in outcomes]
     differences = [method_difference(other, base) if other and base else None for other in others]
@@ -112,7 +112,7 @@ def compare(
 
 
 def sites_of(comparison: Comparison) -> list[str]:
-    """Every site that any method was tested at."""
+    """Return the sites at which any method was tested, sorted."""
     return sorted({site for outcome in comparison.outcomes for site in outcome.sites})
 
 
@@ -120,7 +120,7 @@ COSTS = ("rounds", "s/round", "MB sent", "MB kept", "MB held")
 
 
 def header(comparison: Comparison) -> list[str]:
-    """The columns' names."""
+    """Return the column names."""
     unseen, sites = comparison.unseen, sites_of(comparison)
     several = [f"{site} (unseen)" for site in unseen] if len(unseen) > 1 else []
     where = [f"unseen ({unseen[0] if len(unseen) == 1 else f'mean of {len(unseen)}'})"] if unseen else []
@@ -130,10 +130,10 @@ def header(comparison: Comparison) -> list[str]:
 
 
 def rows(comparison: Comparison) -> list[list[Cell]]:
-    """A row a method; the best of each score's column is marked, yardsticks left aside.
+    """Return one row a method; the best score of each column is marked, yardsticks excluded.
 
-    A site at which a method was not tested is "-". Averages over other sites than the rest have are not marked, and
-    where sites were left out in turn, an average that lacks some of them is no number at all.
+    A site at which a method was not tested is "-". Averages are not marked if the methods have different sites; if
+    sites were left out in turn, an average that lacks some of them is "-" as well.
     """
     outcomes, sites, unseen = comparison.outcomes, sites_of(comparison), comparison.unseen
     whole = [len(outcome.sites) == len(sites) for outcome in outcomes]
@@ -173,7 +173,7 @@ def _column(outcomes: Sequence[Outcome], values: Sequence[Floats | None], mark: 
 
 
 def mean_and_spread(values: Floats) -> str:
-    """0.913 (0.027): the mean over seeds, and their standard deviation if there are two or more."""
+    """Format the mean over seeds and, with two or more seeds, their standard deviation, as in "0.913 (0.027)"."""
     if not np.isfinite(values).all():
         return "-"
     return f"{values.mean():.3f}" + (f" ({values.std(ddof=1):.3f})" if len(values) > 1 else "")

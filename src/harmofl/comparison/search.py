@@ -1,4 +1,4 @@
-"""Hyperparameters of each method by validation score, the same number of trials for every method."""
+"""Hyperparameter search by validation score, with the same number of trials for every method."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from harmofl.types import Tell
 from harmofl.utils.atomic_files import write_atomic
 
 Spans = Mapping[str, tuple[float, float]]
-"""Hyperparameter -> lowest and highest value; drawn evenly on a logarithmic axis."""
+"""Hyperparameter -> lowest and highest value; draws are log-uniform."""
 
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """One try.
+    """One trial.
 
     Args:
         variant: the method.
-        changes: the hyperparameters tried; none are those it came with.
-        score: mean validation score over sites and of the best round; NaN if the run failed.
-        error: what went wrong then, in one line.
+        changes: the hyperparameters of the trial; empty for the defaults of the method.
+        score: validation score of the best round, mean over sites; NaN if the run failed.
+        error: the error of a failed run, in one line.
     """
 
     variant: Variant
@@ -42,7 +42,7 @@ class SearchTrial:
 
 
 def spans(base: Experiment, variant: Variant) -> Spans:
-    """What is searched for a method: its own hyperparameters, and the learning rate a factor of 10 up and down."""
+    """Return the search space of a method: its hyperparameters, and the learning rate from lr / 10 to 10 lr."""
     lr = base.training.lr or 1e-3
     own = {f"method.{key}": span for key, span in METHODS[variant.method].search_space.items()}
     return {"training.lr": (lr / 10, lr * 10), **own}
@@ -51,14 +51,14 @@ def spans(base: Experiment, variant: Variant) -> Spans:
 def search(
     base: Experiment, variants: Sequence[Variant], trials: int, out: Path, say: Tell | None = None
 ) -> dict[str, list[SearchTrial]]:
-    """Try every method `trials` times and write the best of each to `tuned.toml`.
+    """Run `trials` trials of every method and write the best hyperparameters of each to `tuned.toml`.
 
-    The first try is the method as it comes; the others are drawn by optuna's TPE from the tries before. Only validation
-    scores are looked at. A search that was stopped goes on: finished tries are not run again.
+    The first trial uses the method's defaults; later ones are drawn by optuna's TPE from the earlier trials. Only
+    validation scores are used. A search that was stopped is resumed: finished trials are not run again.
 
     Raises:
-        ConfigError: if optuna is not installed or there is less than one trial.
-        TrainingError: if no try of any method came to its end.
+        ConfigError: if optuna is not installed or `trials` is below 1.
+        TrainingError: if no trial of any method finished.
     """
     optuna = _optuna()
     if trials < 1:

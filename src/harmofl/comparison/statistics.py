@@ -1,4 +1,4 @@
-"""Is one method better than another, and by more than seeds and test patients vary?"""
+"""Differences between methods, with intervals and p values over seeds and test patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,21 +9,21 @@ from harmofl.comparison.outcomes import Outcome
 from harmofl.evaluation.confidence_intervals import Cases, holm, interval_estimate
 
 FEWEST_SEEDS = 3
-"""With fewer, nothing is called clear: what seeds do is then hardly known, or not at all."""
+"""Fewest seeds with which a difference can be called clear; with fewer, the variance over seeds is hardly known."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better a method is than the baseline, in the mean over the sites.
+    """Difference of a method to the baseline in the mean score over the sites.
 
     Args:
-        mean: over the seeds that both have.
-        low: of its 95 % interval, see `evaluation.confidence_intervals.estimate`; with one seed, over test patients
-            alone.
-        high: of the same; NaN, as `low`, where there is nothing to draw from.
-        better: in how many seeds it is better.
-        seeds: how many both have.
-        p: of a difference of 0; NaN where there is no interval.
+        mean: mean difference over the seeds that both have.
+        low: lower end of the 95 % interval, see `evaluation.confidence_intervals.interval_estimate`; with one seed,
+            over test patients alone.
+        high: upper end of the interval; NaN, as `low`, if there is nothing to draw from.
+        better: number of seeds in which the method is better.
+        seeds: number of seeds that both have.
+        p: p value of a difference of 0; NaN if there is no interval.
     """
 
     mean: float
@@ -35,14 +35,14 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether it is more than chance: p < 0.05, over three seeds or more."""
+        """True if p < 0.05 with `FEWEST_SEEDS` seeds or more."""
         return self.seeds >= FEWEST_SEEDS and self.p < 0.05
 
 
 def method_difference(method: Outcome, baseline: Outcome) -> Difference | None:
-    """The paired difference: the same seeds, the same test cases; None where the two share no seed.
+    """Return the difference paired by seed and test case; None without a shared seed or with different sites.
 
-    One number is the mean over sites, of the mean over groups (classes, for balanced accuracy), of the mean over cases.
+    A score is the mean over sites of the mean over groups (classes, for balanced accuracy) of the mean over cases.
     """
     common = [s for s in method.seeds if s in baseline.seeds]
     if not common or method.sites != baseline.sites:
@@ -55,14 +55,14 @@ def method_difference(method: Outcome, baseline: Outcome) -> Difference | None:
 
 
 def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
-    """The same differences, their p corrected (Holm) for how many there are of which any could be called clear."""
+    """Correct p (Holm) for the number of differences over `FEWEST_SEEDS` seeds or more; others keep their p."""
     counts = [one is not None and one.seeds >= FEWEST_SEEDS for one in found]
     p = iter(holm([one.p for one, counted in zip(found, counts, strict=True) if one and counted]))
     return [replace(one, p=next(p)) if one and counted else one for one, counted in zip(found, counts, strict=True)]
 
 
 def at(outcome: Outcome, sites: Sequence[str]) -> Outcome:
-    """The same, of some of its sites alone, all of which trained or none."""
+    """Restrict an outcome to some of its sites, which must be all trained or all unseen."""
     trained = set(sites) <= set(outcome.sites)
     names, scores = (outcome.sites, outcome.test) if trained else (outcome.unseen, outcome.test_unseen)
     columns = [names.index(site) for site in sites]

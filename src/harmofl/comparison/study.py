@@ -1,4 +1,4 @@
-"""A whole comparison: plan the runs, carry them out, write the tables."""
+"""A complete comparison: plan of the runs, training, and the tables and page of their results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from harmofl.types import Tell
 
 @dataclass(frozen=True)
 class Study:
-    """What is to be compared, and how.
+    """Settings of a comparison.
 
     Args:
         base: the experiment.
         variants: the methods.
-        seeds: how many, from the experiment's on.
+        seeds: number of seeds, counted from the experiment's seed.
         out: the folder for the runs and the tables.
-        equal: "rounds" or "gradients", see `plan`.
+        equal: "rounds" or "gradients", see `plan_jobs`.
         baseline: label of the variant that the others are compared with; the first if "".
         leave_one_site_out: train without each site in turn, and test there.
-        workers: runs at a time; 0 as many as fit the machine.
+        workers: number of parallel runs; 0 for as many as fit the machine.
     """
 
     base: Experiment
@@ -42,10 +42,10 @@ class Study:
     workers: int = 0
 
     def jobs(self) -> list[Job]:
-        """The runs.
+        """Return the runs.
 
         Raises:
-            ConfigError: if a setting does not hold.
+            ConfigError: if a setting is invalid.
         """
         seeds = range(self.base.run.seed, self.base.run.seed + self.seeds)
         left_out = site_names(self.base) if self.leave_one_site_out else [""]
@@ -62,10 +62,10 @@ class Study:
         return found
 
     def chosen_baseline(self) -> str:
-        """The baseline's label.
+        """Return the baseline's label.
 
         Raises:
-            ConfigError: if no variant is called so, or it has no model for a site that is left out.
+            ConfigError: if no variant has this label, or the variant has no model for a site that is left out.
         """
         labels = [v.label for v in self.variants if v.common or not self.leave_one_site_out]
         if self.baseline and self.baseline not in labels:
@@ -74,21 +74,21 @@ class Study:
 
 
 def site_names(base: Experiment) -> list[str]:
-    """The sites that take part, from the data's folder alone."""
+    """Return the names of the participating sites; only the layout of the data folder is read."""
     names = [site.name for site in read_layout(base.data.folder, seed=0).sites]
     return [name for name in names if base.data.sites is None or name in base.data.sites]
 
 
 def carry_out_study(study: Study, say: Tell | None = None) -> Comparison:
-    """Carry out what is not done yet and write the tables into the study's folder.
+    """Run all unfinished jobs and write the tables and the page into the study's folder.
 
     Args:
-        study: what is to be compared.
-        say: told in one line each what was understood of the folder, and warnings.
+        study: settings of the comparison.
+        say: called with one line each for the detected data layout and for warnings.
 
     Raises:
-        HarmoFLError: before anything runs, if the settings do not hold.
-        TrainingError: if not a single run came to its end.
+        HarmoFLError: before any run starts, if a setting is invalid.
+        TrainingError: if no run finished.
     """
     baseline, jobs = study.chosen_baseline(), study.jobs()
     check_earlier(jobs, study.out)

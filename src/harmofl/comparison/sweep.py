@@ -1,4 +1,4 @@
-"""One setting at several values: the paper's Figure 5 as data and as a picture."""
+"""Sweep of one setting over several values, as in the paper's Figure 5, as data and as a chart."""
 
 import csv
 import io
@@ -22,14 +22,14 @@ from harmofl.report.vega import Chart, picture
 from harmofl.utils.atomic_files import write_atomic
 
 SITES = "sites"
-"""The setting "how many sites take part"; it is no key of an experiment."""
+"""The sweep key for the number of participating sites; it is no key of an experiment."""
 
 
 def parse_sweep(text: str) -> tuple[str, dict[str, Any]]:
-    """Read `method.alpha=1,0.5,0.05`: the key, and the values by how they are written.
+    """Parse `method.alpha=1,0.5,0.05` into the key and the values by their text.
 
     Raises:
-        ConfigError: if it has another form or fewer than two values.
+        ConfigError: if `text` has another form or fewer than two values.
     """
     key, equals, values = text.partition("=")
     parsed: dict[str, Any] = {}
@@ -42,7 +42,7 @@ def parse_sweep(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def swept(base: Experiment, variants: Sequence[Variant], key: str, values: Mapping[str, Any]) -> list[list[Variant]]:
-    """For every variant, one at each value; a number of sites takes the first so many by name.
+    """Return a copy of each variant for each value; `sites=N` takes the first N sites by name.
 
     Raises:
         ConfigError: if a number of sites is out of range.
@@ -68,18 +68,18 @@ def _change(base: Experiment, key: str, value: Any) -> dict[str, Any]:
 
 
 Lines = Mapping[str, Sequence[Outcome | None]]
-"""Method -> an outcome a value, None where no run came to its end."""
+"""Method -> one outcome a value; None if no run finished."""
 
 
 def write_sweep(lines: Lines, key: str, values: Mapping[str, Any], comparison: Comparison, out: Path) -> list[Path]:
-    """Write sweep.csv, the picture as sweep.png and sweep.svg, and report.html with it, into the folder.
+    """Write sweep.csv, the chart as sweep.png and sweep.svg, and report.html with the chart.
 
     Args:
-        lines: the outcomes.
-        key: what was swept.
-        values: the values by how they are written.
-        comparison: all of them side by side.
-        out: the folder.
+        lines: outcomes of each method, one a value.
+        key: the swept setting.
+        values: the values by their text.
+        comparison: the comparison of all outcomes.
+        out: the folder to write to.
     """
     chart = sweep_chart(lines, key, values, comparison.metric)
     write_atomic(out / "sweep.csv", _table(lines, key, values, comparison.metric).encode())
@@ -101,7 +101,7 @@ def _table(lines: Lines, key: str, values: Mapping[str, Any], metric: str) -> st
 
 
 def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) -> Chart:
-    """One setting at several values, as the paper's Figure 5: a line a method, its range over the seeds as a band."""
+    """Return the sweep chart (the paper's Figure 5): one line a method, its range over the seeds as a band."""
     places, logarithmic = _places(values)
     rows = [
         {
@@ -153,13 +153,13 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
 
 
 def _written(places: Sequence[float], names: Sequence[str]) -> str:
-    """A Vega expression that writes each place as its value was written."""
+    """Return a Vega expression that labels each position with the original text of its value."""
     known = json.dumps({f"{place:.9g}": name for place, name in zip(places, names, strict=True)})
     return f"{known}[format(datum.value, '.9g')] || datum.label"
 
 
 def _places(values: Mapping[str, Any]) -> tuple[list[float], bool]:
-    """Where each value stands on the axis, and whether that is logarithmic."""
+    """Return the position of each value on the axis, and True if the axis is logarithmic."""
     numbers = [v for v in values.values() if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(values):
         return list(map(float, range(len(values)))), False

@@ -1,4 +1,4 @@
-"""What is compared: methods as a user names them, each with what it changes in the experiment."""
+"""Variants of a comparison: a method, its label, and its changes to the experiment."""
 
 import re
 import tomllib
@@ -18,15 +18,15 @@ ABLATION = (
     "+ perturbation=fedsam",
     "+ both (HarmoFL)=harmofl",
 )
-"""The ablation of the paper's Figure 5 as method specifications."""
+"""Method specifications of the ablation in the paper's Figure 5."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing that is compared.
+    """One method of a comparison with its changes.
 
     Args:
-        label: how it is called in tables.
+        label: name in tables and charts.
         method: the method's name.
         changes: dotted key -> value of the experiment; a key without a dot is a hyperparameter of the method.
     """
@@ -37,17 +37,17 @@ class Variant:
 
     @property
     def common(self) -> bool:
-        """Whether it ends with a model that a site which never trained can use."""
+        """True if the method trains a model that an unseen site can use."""
         return METHODS[self.method].common
 
     @property
     def folder(self) -> str:
-        """The label as the name of a folder."""
+        """The folder name made from the label."""
         name = re.sub(r"[^\w.+-]+", "_", self.label).strip("_.") or "variant"
         return name if len(name.encode()) <= 80 else f"{name[:20]}-{derived_seed(0, name):x}"
 
     def settings(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """Dotted changes to an experiment whose method table is `base`; its hyperparameters hold for its own method."""
+        """Return dotted changes to an experiment; the hyperparameters in `base` are kept for the method of `base`."""
         kept = {f"method.{key}": value for key, value in base.items() if base.get("name") == self.method}
         own = {key if "." in key else f"method.{key}": value for key, value in self.changes.items()}
         return {**kept, "method.name": self.method, **own}
@@ -55,11 +55,11 @@ class Variant:
 
 RESERVED = ("cache", "table.md", "table.tex", "table.json", "scores.csv", "tuned.toml")
 SWITCHES: Mapping[str, Any] = {"alpha": 0.0, "band": "off", "rings": 0}
-"""Hyperparameters that every method has, and the value at which most have them: off."""
+"""Hyperparameters that every method has, and the value that switches each of them off."""
 
 
 def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError unless one method of a comparison may have another value of this setting than the others."""
+    """Raise ConfigError unless the setting `key` may differ between the methods of a comparison."""
     if key in ("name", "method.name"):
         raise ConfigError(f"{where}: {key} is no setting of a method; name the method itself")
     if "." in key and not key.startswith(("method.", "training.", "privacy.", *also)):
@@ -68,7 +68,7 @@ def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:
 
 
 def split_outside_brackets(text: str) -> list[str]:
-    """The parts between commas that stand in no bracket."""
+    """Split at commas outside of brackets; strip the parts and drop empty ones."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[{(") - (character in "]})")
@@ -80,14 +80,14 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
-    """Read `fedavg,fedprox:mu=0.1,Harmonized=harmofl:band=0.1:alpha=0`, a comma between methods.
+    """Parse method specifications, as in `fedavg,fedprox:mu=0.1,Harmonized=harmofl:band=0.1:alpha=0`.
 
     Args:
-        text: for each method optionally a label and "=", the method's name, and `:key=value` for what it changes.
-        tuned: by label or method name, further changes; what stands in `text` goes first.
+        text: for each method an optional label and "=", the method's name, and `:key=value` for each change.
+        tuned: further changes, by label or method name; changes in `text` take precedence.
 
     Raises:
-        ConfigError: for an unknown method, a label twice, a setting that must be the same for all, or other text.
+        ConfigError: for an unknown method, a repeated label, a setting that must be the same for all, or other text.
     """
     variants = [parse_variant(part, tuned or {}) for part in split_outside_brackets(text)]
     if not variants:
@@ -118,7 +118,7 @@ def _check_tables(variants: Sequence[Variant], tuned: Mapping[str, Any] | None) 
 
 
 def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
-    """One of them."""
+    """Parse one method specification, see `parse_variants`."""
     head, *settings = text.split(":")
     label, equals, name = head.rpartition("=")
     if name not in METHODS:
@@ -141,12 +141,12 @@ def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
 
 
 def with_common(variants: Sequence[Variant], common: Mapping[str, Any]) -> list[Variant]:
-    """The variants with hyperparameters that every method gets which uses them; what a variant says itself goes first.
+    """Apply shared hyperparameters to the methods that define them; a variant's own values win.
 
-    Switches of HarmoFL's parts go to the methods that have them switched on.
+    The switches of HarmoFL's parts (`SWITCHES`) apply only to methods that have them on by default.
 
     Raises:
-        ConfigError: if a hyperparameter is of no method.
+        ConfigError: if no method uses a hyperparameter.
     """
     for key in common:
         check_may_differ(key, "--set")
@@ -166,10 +166,10 @@ def _uses(variant: Variant, key: str) -> bool:
 
 
 def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
-    """What `harmofl search` found: a table of changes for each method.
+    """Read the result of `harmofl search`: a table of changes for each method.
 
     Raises:
-        ConfigError: if the file is missing or of another form.
+        ConfigError: if the file is missing or has another form.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Carrying out the runs of a comparison, some at a time, in whatever state an earlier call left them."""
+"""Runs the jobs of a comparison in parallel and resumes the ones that an earlier call began."""
 
 import multiprocessing
 import os
@@ -21,18 +21,18 @@ from harmofl.utils.atomic_files import storing
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
 Told = Callable[[int, str], None]
-"""Told how many rounds of all are done, and what has just happened or ""."""
+"""Progress callback: (number of finished rounds of all runs, message or "") -> None."""
 
 
 def try_first(jobs: Sequence[Job], say: Tell | None = None) -> None:
-    """Make the first run that is to begin ready and drop it again: what is wrong for all is said once, before any run.
+    """Prepare the first new run and discard it, so that an error common to all runs is raised once, before training.
 
     Args:
         jobs: the runs.
-        say: told in one line each what was understood of the folder, and warnings.
+        say: called with one line each for the detected data layout and for warnings.
 
     Raises:
-        HarmoFLError: one line about what does not hold.
+        HarmoFLError: if the run cannot be prepared.
     """
     new = [job for job in jobs if not RunDir(job.folder).config_path.exists() and not _has_result(job)]
     if new:
@@ -52,15 +52,15 @@ def _has_result(job: Job) -> bool:
 
 
 def carry_out(jobs: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
-    """Run every job that has no result yet; one that an earlier call began goes on where it was.
+    """Run every job without a result; resume the ones that an earlier call began.
 
     Args:
         jobs: the runs.
-        workers: how many at a time, each in a process of its own; 1 runs them in this one.
-        told: told of the progress.
+        workers: number of parallel runs, each in its own process; 1 runs them in this process.
+        told: progress callback.
 
     Returns:
-        What went wrong, in one line, for every job that did; the others go on regardless.
+        The failed jobs, each with its error in one line; a failed job does not stop the others.
     """
     todo = [job for job in jobs if not _has_result(job)]
     told(_rounds_done(jobs), "")
@@ -104,7 +104,7 @@ def _side_by_side(jobs: Sequence[Job], todo: Sequence[Job], workers: int, told: 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that leave Ctrl-C to this one, and end with it."""
+    """Yield a pool of worker processes that ignore Ctrl-C and end with this process."""
     context = multiprocessing.get_context("spawn")
     devices = context.SimpleQueue()
     for index in range(workers):
@@ -121,7 +121,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(devices: Any) -> None:
-    """In a new worker: end with the parent, however that ends; take one GPU of its own, if there are several."""
+    """Initialize a worker process: end it with the parent; give it its own GPU if there are several."""
     end_with_parent()
     index = devices.get()
     import torch
@@ -131,7 +131,7 @@ def _begin(devices: Any) -> None:
 
 
 def _one(tables: dict[str, Any], folder: Path, watch: Callback | None = None) -> str:
-    """Run or go on with one experiment; returns what went wrong."""
+    """Run or resume one experiment; return its error message, or ""."""
     try:
         if RunDir(folder).config_path.exists():
             resume(folder, watch)
