@@ -1,1 +1,1 @@
-"""Measure the theory: diagnostics of training, loss landscapes, and the shift between sites."""
+"""Analyses: diagnostics of training, loss landscapes, and the shift between sites."""

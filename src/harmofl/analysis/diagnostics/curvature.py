@@ -1,4 +1,4 @@
-"""How sharp a place of the loss is: the rise within the alpha-ball, and the top eigenvalue of the Hessian."""
+"""Sharpness of the loss: the rise within the alpha-ball, and the top eigenvalue of the Hessian."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from harmofl.optim.sharpness import climb, displaced
 
 ALPHA = 0.05
-"""Radius of the ball, the paper's; one for all methods, so that they compare."""
+"""Radius of the ball, the paper's; the same for all methods, so that their values are comparable."""
 STEPS = 5
-"""Of the Lanczos iteration, a Hessian-vector product each."""
+"""Steps of the Lanczos iteration; each step takes one Hessian-vector product."""
 
 
 @torch.no_grad()
@@ -24,29 +24,30 @@ def loss_rise(
     before: float,
     alpha: float = ALPHA,
 ) -> float:
-    """f(w + alpha g / ||g||) - f(w): what the loss rises by at the paper's perturbation (Eq 6).
+    """Return f(w + alpha g / ||g||) - f(w), the rise of the loss at the paper's perturbation (Eq 6).
 
-    To first order that is the worst point of the ball of radius alpha, and so a lower bound of the rise there.
+    To first order the perturbed point is the worst one in the ball of radius alpha, so the value is a lower bound of
+    the largest rise in the ball.
 
     Args:
-        model: whose buffers stay as they are; so do the params.
-        params: what moves.
-        gradients: g, one a param.
-        loss: f at the params.
-        before: f at w.
-        alpha: the radius.
+        model: the model; its buffers and params are unchanged on return.
+        params: the params to perturb.
+        gradients: g, one tensor a param.
+        loss: returns f at the current params.
+        before: f(w).
+        alpha: radius of the ball.
     """
     with displaced(model, params, climb(list(gradients), alpha)):
         return loss() - before
 
 
 def hessian_product(loss: Tensor, params: Sequence[nn.Parameter], vector: Tensor) -> Tensor:
-    """H v for a flat v, by differentiating <grad, v>; params that the loss does not depend on have zeros.
+    """Return H v for a flat v as the gradient of <grad, v>; zeros for params that the loss does not depend on.
 
     Args:
         loss: a scalar that autograd can differentiate twice.
-        params: with respect to these.
-        vector: (sum of their sizes,).
+        params: the params that H is taken with respect to.
+        vector: v, (total number of entries of the params,).
     """
     first = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True, materialize_grads=True)
     parts = torch.split(vector, [p.numel() for p in params])
@@ -58,21 +59,21 @@ def hessian_product(loss: Tensor, params: Sequence[nn.Parameter], vector: Tensor
 
 
 def flat_vector(tensors: Sequence[Tensor]) -> Tensor:
-    """All entries one after the other, in the order of the dimensions whatever the layout in memory."""
+    """Concatenate all entries in the order of the dimensions, independent of the memory layout."""
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
 def top_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps: int = STEPS) -> tuple[float, float]:
-    """The largest eigenvalue of a symmetric matrix by Lanczos, every vector orthogonalized against all before it.
+    """Return the largest eigenvalue of a symmetric matrix by Lanczos iteration with full reorthogonalization.
 
     Args:
         product: v -> A v.
-        start: the vector to begin with, not zero and not orthogonal to the eigenvector.
-        steps: products that are computed at most.
+        start: the first vector, not zero and not orthogonal to the eigenvector.
+        steps: largest number of products.
 
     Returns:
-        The largest Ritz value, a lower bound of the largest eigenvalue; and its residual: some eigenvalue is no further
-        from it than that. NaN if a product is not finite.
+        The largest Ritz value, a lower bound of the largest eigenvalue, and its residual: an eigenvalue lies within
+        the residual of the Ritz value. NaN for both if a product is not finite.
     """
     from scipy.linalg import eigh_tridiagonal
 

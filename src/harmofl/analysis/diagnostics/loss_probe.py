@@ -1,4 +1,4 @@
-"""The losses of the sites on a fixed batch: their gradients, the rise around w, and their curvature."""
+"""Losses of the sites on fixed batches, with their gradients, their rise around w and their curvature."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -19,30 +19,30 @@ from harmofl.optim.mixed_precision import computing
 from harmofl.utils.seeding import rng
 
 FEWEST, MOST = 8, 64
-"""Images of a fixed batch."""
+"""Smallest and largest number of images in a fixed batch."""
 SHARE = 10
-"""It has one in so many of the images that a site trains on in a round, on average."""
+"""A fixed batch has 1 / SHARE of the images that a site trains on in a round, on average."""
 SELDOM = 20
-"""Hessians take one in so many of the passes of training, except for that of the last round."""
+"""Hessians take 1 / SELDOM of the passes of training, apart from the Hessian of the last round."""
 
 Weights = Callable[[str], Arrays]
-"""site -> the whole state dict that its loss is taken at."""
+"""Site -> the complete state dict at which its loss is computed."""
 
 
 def batch_size(sites: Sequence[Site], epochs: int) -> int:
-    """Images of each site's fixed batch: the same for every method, so that they compare."""
+    """Return the size of a site's fixed batch; it is independent of the method, so that methods are comparable."""
     seen = epochs * sum(len(site.train) for site in sites)
     return min(max(seen // (SHARE * len(sites)), FEWEST), MOST) // 2 * 2
 
 
 def hessian_every(sites: Sequence[Site], epochs: int) -> int:
-    """Rounds between Hessians; the last round has one as well."""
+    """Return the number of rounds between Hessians; the last round always has one."""
     passes = 3 * STEPS * len(sites) * batch_size(sites, epochs) / 2
     return max(1, round(SELDOM * passes / (epochs * sum(len(site.train) for site in sites))))
 
 
 def fixed_batch(site: Site, count: int, seed: int) -> tuple[Batch, ...]:
-    """Training images drawn once and for all, in two halves; in one where there are fewer than four."""
+    """Draw `count` training images, split into two halves, or in one batch if there are fewer than four."""
     chosen = rng(seed, "diagnostics", site.name).permutation(len(site.train))[:count]
     if len(chosen) < 4:
         return (site.train.batch(chosen),)
@@ -51,9 +51,9 @@ def fixed_batch(site: Site, count: int, seed: int) -> tuple[Batch, ...]:
 
 
 def measuring(model: nn.Module) -> nn.Module:
-    """A copy of a model that computes the training loss without chance: it shares nothing with the one that trains.
+    """Return a deep copy of a model that computes the training loss deterministically.
 
-    Normalization by batches is as in training, dropout and augmentation of features are off, no amplitude is learnt.
+    BatchNorm uses batch statistics as in training, dropout and feature augmentation are off, no amplitude is learnt.
     """
     copied = deepcopy(model).eval()
     for module in copied.modules():
@@ -65,12 +65,12 @@ def measuring(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one pass over the fixed batches gives, by site.
+    """Results of one pass over the fixed batches, by site.
 
     Args:
-        losses: the mean over the batches.
-        rises: see `harmofl.analysis.diagnostics.curvature.rise`; in the direction of the site's own gradient.
-        gradients: by batch, of the params asked for, flat.
+        losses: mean loss over the batches.
+        rises: see `harmofl.analysis.diagnostics.curvature.loss_rise`; in the direction of the site's own gradient.
+        gradients: flat gradients of the requested params, one a batch.
     """
 
     losses: Mapping[str, float]
@@ -78,18 +78,18 @@ class ProbeResult:
     gradients: Mapping[str, tuple[Tensor, ...]]
 
     def mean_gradient(self) -> Tensor:
-        """Of F = (1/N) sum_i F_i."""
+        """Return the gradient of F = (1/N) sum_i F_i."""
         return torch.stack([torch.stack(own).mean(dim=0) for own in self.gradients.values()]).mean(dim=0)
 
 
 class Probe:
-    """Computes on a model of its own, in float32, without any draw: what trains does not notice.
+    """Computes losses and their derivatives on a copy of the model, in float32 and without random draws.
 
     Args:
         model: the model that trains; copied.
         loss: (logits, targets) -> scalar.
-        batches: by site, see `fixed_batch`; those of one site have the same size.
-        device: where to compute.
+        batches: batches by site, see `fixed_batch`; the batches of one site have the same size.
+        device: the device to compute on.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class Probe:
         }
 
     def params(self, names: Sequence[str]) -> list[nn.Parameter]:
-        """The params of these names that are trained."""
+        """Return the params with these names."""
         own = dict(self.model.named_parameters())
         return [own[name] for name in names]
 
     def check(self) -> None:
-        """Raise ConfigError unless the network can be differentiated twice, before a round is trained for it."""
+        """Raise ConfigError unless the network can be differentiated twice."""
         trained = [param for param in self.model.parameters() if param.requires_grad]
         batch = next(iter(self._batches.values()))[0]
         try:
             first = torch.autograd.grad(self._value(batch), trained, create_graph=True, allow_unused=True)
             total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
-            if total.requires_grad:  # through the whole graph: to the params alone would pass by what has no derivative
+            if total.requires_grad:  # the whole graph: a backward to the params alone skips nodes without a derivative
                 total.backward()  # type: ignore[no-untyped-call]
             self.model.zero_grad()
         except RuntimeError as error:
@@ -122,11 +122,11 @@ class Probe:
             ) from None
 
     def measure(self, weights: Weights, names: Sequence[str]) -> ProbeResult:
-        """Losses, rises and gradients of all sites.
+        """Compute the losses, rises and gradients of all sites.
 
         Args:
-            weights: where.
-            names: of the params whose gradients are wanted; the rise is along those of all.
+            weights: the weights of each site.
+            names: names of the params whose gradients are returned; the rise uses the gradients of all params.
         """
         losses, rises, gradients = {}, {}, {}
         trained = [param for param in self.model.parameters() if param.requires_grad]
@@ -148,13 +148,15 @@ class Probe:
     def eigenvalue(
         self, weights: Weights, names: Sequence[str], start: Tensor, steps: int = STEPS
     ) -> tuple[float, float]:
-        """Of the Hessian of F = (1/N) sum_i F_i on the first half of each fixed batch: a lower bound, and its residual.
+        """Return a lower bound of the top eigenvalue of the Hessian of F = (1/N) sum_i F_i, and its residual.
+
+        F is computed on the first half of each fixed batch.
 
         Args:
-            weights: where.
-            names: of the params it is with respect to.
-            start: a gradient of F there, flat; noise is added to it.
-            steps: of the Lanczos iteration.
+            weights: the weights of each site.
+            names: names of the params that the Hessian is taken with respect to.
+            start: the gradient of F at the weights, flat; noise is added to it.
+            steps: steps of the Lanczos iteration.
         """
         params = self.params(names)
 

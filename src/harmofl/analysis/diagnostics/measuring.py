@@ -1,4 +1,4 @@
-"""A record a round, from what a runtime returns; nothing that trains is touched."""
+"""Diagnostics of each round, computed from the states and updates of a run without changing the training."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from harmofl.federated.tensors import Arrays, norm
 
 
 class Diagnostics:
-    """Measures after every round and appends to a file.
+    """Measures after every round and appends one record to a file.
 
     Args:
-        setup: what is trained; its model is copied.
-        path: of the file.
-        images: of each site's fixed batch; see `harmofl.analysis.diagnostics.loss_probe.batch_size` if not given.
+        setup: the setup of the run; its model is copied.
+        path: path of the file.
+        images: size of each site's fixed batch; `harmofl.analysis.diagnostics.loss_probe.batch_size` if not given.
     """
 
     def __init__(self, setup: Setup, path: Path, images: int | None = None) -> None:
@@ -40,7 +40,7 @@ class Diagnostics:
         self._before: tuple[Tensor, Dissimilarity] | None = None
 
     def begin(self, server: ServerState, own: Mapping[str, Arrays]) -> None:
-        """Before the first round of a run, or of its resumption: measure where it starts from.
+        """Measure at the weights before the first round of a run or of a resumed run.
 
         Raises:
             ConfigError: if the network cannot be differentiated twice.
@@ -53,12 +53,12 @@ class Diagnostics:
             append(self._path, record(0, found, seconds=_since(start)))
 
     def measure(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> DiagnosticsRecord:
-        """Of some weights all that needs no round: constants, sharpness and eigenvalue. Nothing is written.
+        """Return constants, sharpness and eigenvalue at the server's weights, without writing a record.
 
         Args:
-            server: whose weights.
-            own: by site, the entries that it keeps for itself.
-            steps: of the Lanczos iteration; 0 leaves the eigenvalue out.
+            server: the server state that holds the weights.
+            own: by site, its personal weights.
+            steps: steps of the Lanczos iteration; 0 leaves the eigenvalue out.
         """
         found = self._at(server, own)
         return record(server.round, found, **(self._eigenvalue(server, own, steps) if steps else {}))
@@ -71,14 +71,14 @@ class Diagnostics:
         own: Mapping[str, Arrays],
         seconds: float,
     ) -> None:
-        """After a round.
+        """Measure after a round and append the record.
 
         Args:
-            before: the server's state that the round began with.
-            server: and the one it ended with.
-            updates: what the sites sent.
-            own: by site, the entries that it keeps for itself.
-            seconds: that the round took.
+            before: the server state at the start of the round.
+            server: the server state at its end.
+            updates: updates of the sites.
+            own: by site, its personal weights.
+            seconds: duration of the round in seconds.
 
         Raises:
             StorageError: if the record cannot be written.
@@ -95,7 +95,7 @@ class Diagnostics:
         return weights_of(self._shared, server.weights, own, [site.name for site in self._setup.federation.sites])
 
     def _at(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Any]:
-        """What is measured at the server's weights; remembered as the constants of the next round."""
+        """Measure at the server's weights and keep the result as the constants of the next round."""
         measured = self._probe.measure(self._weights(server, own).__getitem__, self._names)
         found = dissimilarity(list(measured.gradients.values()))
         self._before = measured.mean_gradient(), found
@@ -112,7 +112,7 @@ class Diagnostics:
         }
 
     def _variance(self, found: Dissimilarity) -> float:
-        """Of a training batch, from those of half a fixed batch: inverse to the number of independent images."""
+        """Return the variance for a training batch, scaled from half a fixed batch: it is inverse to the batch size."""
         rows = [min(self._setup.training.batch_size, len(site.train)) for site in self._setup.federation.sites]
         return mean_over_sites(
             v * own / of_step for v, own, of_step in zip(found.variances, self._rows, rows, strict=True)
@@ -121,7 +121,7 @@ class Diagnostics:
     def _of_round(
         self, before: ServerState, updates: Sequence[ClientUpdate], constants: Dissimilarity
     ) -> dict[str, Any]:
-        """Gamma, its bound from what was measured when the round began, and the cosines."""
+        """Return Gamma, its bound from the constants at the start of the round, and the cosines of the updates."""
         if not self._shared:
             return {}
         names = [n for n in self._names if all(n in update.weights for update in updates)]
@@ -147,7 +147,7 @@ class Diagnostics:
         }
 
     def _secant(self, before: ServerState, server: ServerState, earlier: Tensor) -> float:
-        """Of F between two rounds; not over the first, after which the amplitude and so F itself is another."""
+        """Return the secant of grad F over a round; NaN for the first round if its amplitude layer changes F."""
         if self._before is None or not self._shared or (server.round == 1 and self._setup.method.layer()):
             return NAN
         way = norm([server.weights[name].double() - before.weights[name].double() for name in self._names])
@@ -161,12 +161,12 @@ class Diagnostics:
 
 
 def record(number: int, found: Mapping[str, Any], **more: Any) -> DiagnosticsRecord:
-    """The record of a round, numbered."""
+    """Return the record of a round."""
     return DiagnosticsRecord(round=number, **found, **more)
 
 
 def plain_rate(training: TrainingTable) -> float:
-    """eta_l as Theorem 3.1 has it: SGD's, with momentum what a constant gradient ends up with; NaN for Adam."""
+    """Return eta_l of Theorem 3.1: lr / (1 - momentum) for SGD, the step of a constant gradient; NaN for Adam."""
     if training.optimizer != "sgd":
         return NAN
     return (training.lr or NAN) / (1 - training.momentum)

@@ -1,4 +1,4 @@
-"""What the theory speaks of, from vectors: plain functions without model or data.
+"""Quantities of the theory as functions of vectors, without model or data.
 
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 8-9 and Theorem 3.1. https://arxiv.org/abs/2112.10775
 N sites of equal weight, F = (1/N) sum_i F_i.
@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 def gram(vectors: Sequence[Tensor]) -> np.ndarray:
-    """All inner products of n flat vectors, (n, n), summed in float64."""
+    """Return the (n, n) inner products of n flat vectors, summed in float64."""
     total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
     for start in range(0, len(vectors[0]), _CHUNK):
         part = torch.stack([vector[start : start + _CHUNK].detach().cpu().double() for vector in vectors])
@@ -26,18 +26,18 @@ def gram(vectors: Sequence[Tensor]) -> np.ndarray:
 
 
 def drift(paths: Sequence[Sequence[Tensor]], start: Tensor) -> float:
-    """Gamma = (1/N) sum_i (1/K_i) sum_k ||w_{i,k} - w||^2 (Eq 9), of one draw of the batches.
+    """Return Gamma = (1/N) sum_i (1/K_i) sum_k ||w_{i,k} - w||^2 (Eq 9) for one draw of the batches.
 
     Args:
-        paths: of each site, its weights after each of its K_i steps, flat.
-        start: w, the weights that the round began with.
+        paths: for each site, its flat weights after each of its K_i steps.
+        start: w, the weights at the start of the round, flat.
     """
     of_sites = [np.mean([float((w.double() - start.double()).square().sum()) for w in path]) for path in paths]
     return float(np.mean(of_sites))
 
 
 def cosines(vectors: Sequence[Tensor]) -> np.ndarray:
-    """The cosine of every pair of vectors, (n, n); NaN where one of them is zero."""
+    """Return the (n, n) cosines of all pairs of vectors; NaN where one of them is zero."""
     products = gram(vectors)
     lengths = np.sqrt(np.diag(products))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -46,17 +46,17 @@ def cosines(vectors: Sequence[Tensor]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Dissimilarity:
-    """How the gradients of the sites' losses differ at one w.
+    """Dissimilarity of the gradients of the sites' losses at one w.
 
     Args:
         gradient: ||grad F||.
-        of_sites: ||grad F_i||, a site each.
+        of_sites: ||grad F_i||, one a site.
         square: (1/N) sum_i ||grad F_i||^2, which is at most G^2 + B^2 ||grad F||^2 by assumption.
         spread: (1/N) sum_i ||grad F_i - grad F||^2 = square - ||grad F||^2: with B = 1 the smallest G^2 for this w.
-        spread_unbiased: the same without what noise of the batches adds; needs two batches a site, may be below 0.
+        spread_unbiased: `spread` without the share of batch noise; needs two batches a site, may be below 0.
         relative: spread / square, from 0 (all gradients the same) to 1 (they cancel); does not depend on their length.
         epsilon: max_{i,j} ||grad F_i - grad F_j|| (Eq 8).
-        variances: sigma^2 of the gradient of one batch of a site around its mean, a site each; needs two batches.
+        variances: sigma^2 of the gradient of one batch around the site's mean, one a site; needs two batches.
     """
 
     gradient: float
@@ -70,15 +70,16 @@ class Dissimilarity:
 
 
 def dissimilarity(gradients: Sequence[Sequence[Tensor]]) -> Dissimilarity:
-    """Eq 8, and what Theorem 3.1 needs beside it, from gradients on a fixed batch.
+    """Compute Eq 8 and the other constants of Theorem 3.1 from gradients on fixed batches.
 
-    Every constant is of this w and these images: where it must hold at every w, what is given is a lower bound of it.
-    But sampling noise is in the gradients too, so that spread and epsilon are above those of the whole data, on
-    average by (N-1)/N of the variance of a site's gradient for the spread; `spread_unbiased` takes products of
-    different batches alone and is free of it.
+    Every constant holds for this w and these images; for a constant that must hold at every w, it is a lower bound.
+    The gradients contain sampling noise, so spread and epsilon are on average above those of the whole data, the
+    spread by (N-1)/N of the variance of a site's gradient; `spread_unbiased` uses only products of different batches
+    and has no such bias.
 
     Args:
-        gradients: of each of N sites those of its batches, all of one size, flat; a site's gradient is their mean.
+        gradients: for each of N sites, the flat gradients of its batches, which have one size; a site's gradient is
+            their mean.
     """
     counts = [len(own) for own in gradients]
     products = gram([gradient for own in gradients for gradient in own])
@@ -90,7 +91,7 @@ def dissimilarity(gradients: Sequence[Sequence[Tensor]]) -> Dissimilarity:
     square, norm = float(np.diag(of_sites).mean()), max(float(of_sites.mean()), 0.0)
     spread = max(square - norm, 0.0)
     pairs = np.add.outer(np.diag(of_sites), np.diag(of_sites)) - 2 * of_sites
-    # What is left of ||g_i||^2 without the products of a batch with itself has the mean ||grad F_i||^2.
+    # Without the products of a batch with itself, ||g_i||^2 has the expectation ||grad F_i||^2.
     own = [_between(products[end - k : end, end - k : end]) for end, k in zip(ends, counts, strict=True)]
     noise = np.diag(of_sites) - own
     free = float(spread - noise.mean() * (len(counts) - 1) / len(counts))
@@ -107,7 +108,7 @@ def dissimilarity(gradients: Sequence[Sequence[Tensor]]) -> Dissimilarity:
 
 
 def _between(products: np.ndarray) -> float:
-    """The mean product of two different vectors; NaN of one alone."""
+    """Return the mean inner product of two different vectors; NaN for a single vector."""
     count = len(products)
     return float(products.sum() - np.trace(products)) / (count * (count - 1)) if count > 1 else NAN
 
@@ -122,24 +123,24 @@ class Bound:
 
     @property
     def total(self) -> float:
-        """What Gamma is at most."""
+        """The bound on Gamma."""
         return self.gradients + self.dissimilarity + self.variance
 
 
 def bound(*, steps: float, lr: float, square: float, epsilon: float, variance: float, sites: int) -> Bound:
-    """Theorem 3.1, non-convex case; eta~ = K eta_g eta_l, so that eta~ / eta_g is s = K eta_l.
+    """Return the bound of Theorem 3.1, non-convex case; eta~ = K eta_g eta_l, so that eta~ / eta_g is s = K eta_l.
 
         Gamma <= 4 s^2 (G^2 + B^2 ||grad F||^2) + 4 s^2 epsilon^2 (N-1)^2 / N^2 + 2 s^2 sigma^2 / K
 
-    The theorem is of plain SGD steps. Of momentum m, lr / (1 - m) is the step that a constant gradient ends up with; of
-    Adam there is no such number.
+    The theorem holds for plain SGD. With momentum m, use lr / (1 - m), the limit of the step under a constant gradient;
+    Adam has no such number.
 
     Args:
         steps: K, local steps a round, the mean over the sites.
         lr: eta_l.
-        square: (1/N) sum_i ||grad F_i||^2, the least that G^2 + B^2 ||grad F||^2 can be at this w.
-        epsilon: of Eq 8.
-        variance: sigma^2 of a gradient of one training batch.
+        square: (1/N) sum_i ||grad F_i||^2, the smallest value of G^2 + B^2 ||grad F||^2 at this w.
+        epsilon: epsilon of Eq 8.
+        variance: sigma^2 of the gradient of one training batch.
         sites: N.
     """
     way = (steps * lr) ** 2

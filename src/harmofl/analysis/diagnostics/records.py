@@ -1,4 +1,4 @@
-"""diagnostics.jsonl: what was measured in each round, one line each, in a run folder."""
+"""The file diagnostics.jsonl of a run folder: one line of measurements a round."""
 
 import math
 import os
@@ -13,43 +13,43 @@ from harmofl.errors import RunError
 from harmofl.utils.atomic_files import storing, strict_json
 
 MaybeFloat = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""null stands for what is not known."""
+"""A float that is null in JSON if it is unknown; null is read as NaN."""
 NAN = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosticsRecord:
-    """What was measured after one round; round 0 is before training. NaN is what there is no value of.
+    """Measurements after one round; round 0 is before training. A missing value is NaN.
 
-    Of the round: `drift`, `drift_end`, `bound` and its terms, `step`, `secant`, `cosines`. The bound's constants are
-    those at the weights that the round began with, which are in the record before. All others are of the weights that
-    it ended with.
+    `drift`, `drift_end`, `bound`, `terms`, `step`, `secant` and `cosines` describe the round. The constants of the
+    bound are measured at the weights before the round and stand in the previous record. All other values are measured
+    at the weights after the round.
 
     Args:
-        round: from 0.
-        seconds: that measuring took.
-        of_round: seconds that the round took without it.
-        images: of each site's fixed batch, at most.
-        loss: of each site's fixed batch.
+        round: number of the round, from 0.
+        seconds: seconds that measuring took.
+        of_round: seconds that the round took without measuring.
+        images: largest number of images in a site's fixed batch.
+        loss: loss of each site's fixed batch.
         norm: ||w|| of the shared params.
         gradient: ||grad F||.
-        gradients: ||grad F_i||, a site each.
+        gradients: ||grad F_i||, one a site.
         square: (1/N) sum_i ||grad F_i||^2.
         spread: (1/N) sum_i ||grad F_i - grad F||^2.
-        spread_unbiased: the same without noise of the batches.
+        spread_unbiased: spread without the share of batch noise.
         relative: spread / square.
         epsilon: the largest distance of two sites' gradients (Eq 8).
         variance: sigma^2 of the gradient of one training batch.
-        rise: of each site's loss at the paper's perturbation of length 0.05.
-        eigenvalue: the largest of the Hessian of F, as far as Lanczos came; only in some rounds.
-        residual: of that: some eigenvalue is no further from it.
+        rise: rise of each site's loss at the paper's perturbation of length 0.05.
+        eigenvalue: Lanczos estimate of the largest eigenvalue of the Hessian of F; only in some rounds.
+        residual: residual of the estimate: an eigenvalue lies within it.
         drift: Gamma (Eq 9), over all steps.
-        drift_end: the same after the last steps alone.
-        bound: the right-hand side of Theorem 3.1; NaN where local steps are not those of SGD.
-        terms: of the bound: gradients, dissimilarity, variance.
-        step: K eta_l, what the theorem's eta~ / eta_g is.
+        drift_end: drift after the last steps alone.
+        bound: the right-hand side of Theorem 3.1; NaN if local steps are not those of SGD.
+        terms: terms of the bound: gradients, dissimilarity, variance.
+        step: K eta_l, the theorem's eta~ / eta_g.
         secant: ||grad F(w') - grad F(w)|| / ||w' - w|| over the round, a lower bound of the smoothness beta.
-        cosines: of two sites' updates.
+        cosines: cosines of the updates of two sites.
     """
 
     round: int
@@ -79,26 +79,26 @@ class DiagnosticsRecord:
 
     @property
     def sharpness(self) -> float:
-        """The mean rise of the sites."""
+        """The mean rise over the sites."""
         return mean_over_sites(self.rise.values())
 
     @property
     def cosine(self) -> float:
-        """The mean over all pairs of sites."""
+        """The mean cosine over all pairs of sites."""
         return mean_over_sites(value for a, row in self.cosines.items() for b, value in row.items() if a < b)
 
 
 def mean_over_sites(values: Iterable[float]) -> float:
-    """Of those that are known; NaN of none."""
+    """Return the mean of the finite values; NaN if there is none."""
     known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else NAN
 
 
 def append(path: Path, record: DiagnosticsRecord) -> None:
-    """Add a line, on the disk before this returns.
+    """Append a record and flush it to the disk.
 
     Raises:
-        StorageError: if it cannot be written.
+        StorageError: if the record cannot be written.
     """
     with storing(path), path.open("a", encoding="utf-8") as file:
         file.write(strict_json(asdict(record)) + "\n")
@@ -107,10 +107,10 @@ def append(path: Path, record: DiagnosticsRecord) -> None:
 
 
 def read_diagnostics(path: Path) -> list[DiagnosticsRecord]:
-    """All records; a last line that a kill cut short is left out.
+    """Read all records; an incomplete last line is left out.
 
     Raises:
-        RunError: if the file is missing or no such file.
+        RunError: if the file is missing or is not a diagnostics file.
     """
     if not path.is_file():
         raise RunError(f"{path}: no diagnostics here; train with --diagnostics")
@@ -124,14 +124,14 @@ def read_diagnostics(path: Path) -> list[DiagnosticsRecord]:
 
 
 def share_of_time(records: list[DiagnosticsRecord]) -> float:
-    """What measuring took, as a share of the time that the rounds took without it; NaN if there was none."""
+    """Return measuring time as a share of the time of the rounds without measuring; NaN without rounds."""
     rounds = [record for record in records if record.round]
     trained = sum(record.of_round for record in rounds)
     return sum(record.seconds for record in records) / trained if rounds and trained else NAN
 
 
 def told(records: list[DiagnosticsRecord]) -> str:
-    """What measuring took, in a sentence."""
+    """Return a sentence on the time that measuring took."""
     part = share_of_time(records)
     if not math.isfinite(part):
         return "diagnostics: no round was measured yet"

@@ -1,4 +1,4 @@
-"""Which params the sites of a method share, and the weights that each site's loss is taken at."""
+"""Params that the sites of a method share, and the weights at which each site's loss is computed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from harmofl.types import Role
 
 
 def shared_params(method: FedAvg, model: nn.Module) -> list[str]:
-    """The names of the params that are trained and sent; none of a method that sends nothing."""
+    """Return the names of the params that are trained and sent; empty for a method that sends nothing."""
     trained = [name for name, param in model.named_parameters() if param.requires_grad]
     return [name for name in trained if method.role(model, name) is Role.SHARED]
 
@@ -18,13 +18,15 @@ def shared_params(method: FedAvg, model: nn.Module) -> list[str]:
 def weights_of(
     shared: Sequence[str], weights: Arrays, own: Mapping[str, Arrays], sites: Sequence[str]
 ) -> dict[str, Arrays]:
-    """By site the global weights, and over them what it has instead: not what it has beside them, as Ditto's models.
+    """Return the weights of each site: the global weights with the site's own values of the params it does not share.
+
+    A site's own values of shared params, such as Ditto's personal model, are ignored.
 
     Args:
-        shared: see `shared_params`.
-        weights: the global ones.
-        own: by site, the entries that it keeps for itself; some may be missing.
-        sites: their names.
+        shared: names of the shared params, see `shared_params`.
+        weights: the global weights.
+        own: by site, its personal weights; sites may be missing.
+        sites: names of the sites.
     """
     common = set(shared)
     return {

@@ -1,4 +1,4 @@
-"""The surfaces of several runs on one scale, kept in files so that the same question is answered at once."""
+"""Loss surfaces of several runs on one scale, with a cache of the results on the disk."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ from harmofl.types import Progress
 from harmofl.utils.atomic_files import storing
 
 VERSION = 1
-"""Of what is in a file; raise it when the numbers change."""
+"""Version of the cache files; increase it when the numbers change."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be computed, of each run.
+    """Options of the surfaces, the same for each run.
 
     Args:
-        kind: of the plane, see `harmofl.analysis.landscape.plane.plane`.
+        kind: kind of the plane, see `harmofl.analysis.landscape.plane.plane`.
         resolution: points along either axis, odd, so that the middle one is the global solution.
-        span: from the middle to the edge, in units of the axes; None: 1 for "filters", a little more than the furthest
-            solution of all runs for "solutions".
-        images: of each site, at most.
-        seed: of directions and images.
+        span: distance from the middle to the edge, in units of the axes; None for 1 with "filters", and for 1.4 times
+            the furthest solution of all runs with "solutions".
+        images: largest number of images of a site.
+        seed: seed of directions and images.
     """
 
     kind: PlaneKind = "solutions"
@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Landscape:
-    """One run's surfaces and what is marked in them; `axis` (R,) is the same for all runs."""
+    """One run's surfaces and the marks in them; `axis` (R,) is the same for all runs."""
 
     label: str
     axis: np.ndarray
@@ -62,7 +62,7 @@ class Landscape:
 def compute(
     runs: Mapping[str, Path], asked: Asked, cache: Path, workers: int, device: str, progress: Progress
 ) -> list[Landscape]:
-    """The landscapes of runs, by label; what `cache` has is not computed again.
+    """Compute the landscapes of runs, one a label; results in `cache` are not computed again.
 
     Raises:
         HarmoFLError: see `harmofl.analysis.landscape.solutions.Opened`.
@@ -89,7 +89,7 @@ def _span(asked: Asked, marks: Sequence[Marks]) -> float:
 
 
 class _Work:
-    """One run; its images are read only if something is to be computed."""
+    """Computation for one run; its images are read only if a result is not in the cache."""
 
     def __init__(self, folder: Path, asked: Asked, cache: Path, device: str, progress: Progress) -> None:
         self._folder, self._asked, self._cache, self._device = folder, asked, cache, device
@@ -141,7 +141,7 @@ class _Work:
 
 
 def _digest(folder: Path) -> str:
-    """Of all in a run folder that its solutions depend on."""
+    """Return the SHA-256 digest of the files in a run folder that its solutions depend on."""
     run_dir, total = RunDir.open(folder), hashlib.sha256()
     state = folder / "checkpoint"
     for path in sorted([run_dir.config_path, folder / "model" / "model.json", *state.rglob("*.safetensors")]):

@@ -1,4 +1,4 @@
-"""Two directions in the space of the params, and where a solution lies in their plane.
+"""A plane of two directions in the space of the params, and the positions of solutions in the plane.
 
 Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, section 4. https://arxiv.org/abs/1712.09913
 """
@@ -19,13 +19,13 @@ KINDS: tuple[PlaneKind, ...] = get_args(PlaneKind)
 
 @dataclass(frozen=True)
 class Plane:
-    """W + a d_1 + b d_2.
+    """The plane w + a d_1 + b d_2.
 
     Args:
-        center: w, the params' values, one tensor each.
-        directions: d_1 and d_2, each in the same shapes.
-        places: (S, 2), (a, b) of each of S other solutions: the nearest point of the plane.
-        captured: (S,), the share of its squared distance from w that lies in the plane, from 0 to 1.
+        center: w, one tensor a param.
+        directions: d_1 and d_2, each in the shapes of w.
+        places: (S, 2), (a, b) of the point of the plane nearest to each of S other solutions.
+        captured: (S,), the share of the squared distance of a solution from w that lies in the plane, from 0 to 1.
         distances: (S,), ||w_s - w||.
     """
 
@@ -37,16 +37,16 @@ class Plane:
 
 
 def plane(kind: PlaneKind, center: Sequence[Tensor], others: Sequence[Sequence[Tensor]], seed: int) -> Plane:
-    """A plane through the global solution.
+    """Return a plane through the global solution.
 
     Args:
         kind: "filters" draws both directions at random and gives each of their filters the norm of the same filter of
-            w, so that 1 on either axis changes every filter by as much as it is long; params of one dimension (biases,
-            scales) stay as they are. "solutions" takes the two directions of length 1 in which the other solutions lie
-            furthest apart from w, so that axes are distances; without two such, the second is random.
+            w, so that 1 on either axis changes every filter by its own norm; params of one dimension (biases, scales)
+            stay unchanged. "solutions" takes the two directions of length 1 in which the other solutions lie
+            furthest from w, so that axes are distances; missing directions are random.
         center: w, one tensor a param.
         others: other solutions, in the same shapes.
-        seed: of random directions.
+        seed: seed of random directions.
     """
     moves = [[(o - c).double() for o, c in zip(other, center, strict=True)] for other in others]
     pair = _filters(center, seed) if kind == "filters" else _principal(moves, center, seed)
@@ -74,7 +74,7 @@ def _random(center: Sequence[Tensor], seed: int, which: int) -> list[Tensor]:
 
 
 def _filters(center: Sequence[Tensor], seed: int) -> list[tuple[Tensor, ...]]:
-    """d <- d ||w_filter|| / ||d_filter||, a filter being all that leads to one output."""
+    """Draw random directions with d <- d ||w_filter|| / ||d_filter||; a filter is all weights of one output."""
 
     def normalized(direction: Tensor, weight: Tensor) -> Tensor:
         if weight.dim() < 2:
@@ -90,7 +90,7 @@ def _filters(center: Sequence[Tensor], seed: int) -> list[tuple[Tensor, ...]]:
 
 
 def _principal(moves: Sequence[Sequence[Tensor]], center: Sequence[Tensor], seed: int) -> list[tuple[Tensor, ...]]:
-    """The first two right singular vectors of the moves; orthonormalized random ones where there are not two."""
+    """Return the first two right singular vectors of the moves, filled up with orthonormal random ones."""
     rows = [_flat(move) for move in moves] + [_flat(_random(center, seed, which)) for which in (0, 1)]
     matrix = torch.stack(rows)
     own = matrix[: len(moves)]
@@ -113,5 +113,5 @@ def _principal(moves: Sequence[Sequence[Tensor]], center: Sequence[Tensor], seed
 
 
 def _turned(vector: Tensor) -> Tensor:
-    """Of the two signs that where its largest entry is above 0, so that a picture is the same everywhere."""
+    """Choose the sign of a vector so that its largest entry is above 0; this makes plots reproducible."""
     return vector * torch.sign(vector[vector.abs().argmax()])

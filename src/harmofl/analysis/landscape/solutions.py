@@ -1,4 +1,4 @@
-"""A run's global solution and the sites' own, and the losses around them."""
+"""The global solution of a run, the solutions of its sites, and the losses around them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ from harmofl.utils.seeding import rng
 
 @dataclass(frozen=True)
 class Marks:
-    """Where the sites' solutions lie in the plane, see `harmofl.analysis.landscape.plane.Plane`.
+    """Positions of the sites' solutions in the plane, see `harmofl.analysis.landscape.plane.Plane`.
 
     Args:
-        names: of the sites that train, L of them.
+        names: names of the L training sites.
         places: (L, 2).
         captured: (L,).
         distances: (L,).
@@ -47,10 +47,10 @@ class Surfaces:
     """Losses of S sites.
 
     Args:
-        sites: their names.
-        losses: (S, R, R); [s, i, j] is at a = axis[j], b = axis[i].
-        center: (S,), at the global solution.
-        own: (S,), at the site's own solution itself, not at its place in the plane; NaN if it has none.
+        sites: names of the sites.
+        losses: (S, R, R); [s, i, j] is the loss at a = axis[j], b = axis[i].
+        center: (S,), losses at the global solution.
+        own: (S,), losses at the site's own solution itself, not at its projection to the plane; NaN if it has none.
     """
 
     sites: tuple[str, ...]
@@ -60,12 +60,12 @@ class Surfaces:
 
 
 class Opened:
-    """A run folder with its images, its last weights and one more local round.
+    """An opened run with its images, its last weights and the weights of one more local round.
 
     Args:
-        folder: of a run that has a checkpoint.
-        device: where to compute.
-        progress: told of reading and training.
+        folder: run folder with a checkpoint.
+        device: the device to compute on.
+        progress: callback for the progress of reading and training.
 
     Raises:
         RunError: if there is no checkpoint, or the images are not those of the run.
@@ -91,7 +91,7 @@ class Opened:
 
     @cached_property
     def solutions(self) -> Mapping[str, Arrays]:
-        """By site that trains, its weights after the round that would come next: as the run would go on."""
+        """The weights of each training site after the next round, by site."""
         setup, found = self.setup, {}
         broadcast = setup.method.broadcast(self.server)
         for k, site in enumerate(setup.training_sites):
@@ -101,26 +101,26 @@ class Opened:
         return found
 
     def plane(self, kind: PlaneKind, seed: int) -> Plane:
-        """Through the global solution, over the params that are shared."""
+        """Return a plane through the global solution, over the shared params."""
         center = [self.server.weights[name] for name in self.names]
         return plane(kind, center, [[own[n] for n in self.names] for own in self.solutions.values()], seed)
 
     def marks(self, kind: PlaneKind, seed: int) -> Marks:
-        """The sites' solutions in that plane."""
+        """Return the positions of the sites' solutions in the plane."""
         found = self.plane(kind, seed)
         return Marks(tuple(self.solutions), found.places, found.captured, found.distances)
 
     def surfaces(
         self, kind: PlaneKind, seed: int, axis: np.ndarray, images: int, workers: int, done: Callable[[], None]
     ) -> Surfaces:
-        """Losses of every site over the square of `axis`, on so many of its training images.
+        """Compute the losses of every site on the grid of `axis` x `axis`, on some of its training images.
 
         Args:
-            kind: of the plane.
-            seed: of random directions and of the images.
+            kind: kind of the plane.
+            seed: seed of random directions and of the images.
             axis: (R,), coordinates along either direction.
-            images: of each site, at most.
-            workers: points computed at a time.
+            images: largest number of images of a site.
+            workers: number of points computed in parallel.
             done: called after each point.
         """
         through = self.plane(kind, seed)
@@ -135,7 +135,7 @@ class Opened:
         )
 
     def _own(self, site: Site, images: int, seed: int) -> float:
-        """The loss at the site's own solution."""
+        """Return the loss at the site's own solution; NaN if it has none."""
         if site.name not in self.solutions:
             return float("nan")
         place = plane("solutions", [self.solutions[site.name][name] for name in self.names], [], seed)
@@ -168,6 +168,6 @@ class Opened:
 
 
 def _batches(site: Site, images: int, batch_size: int, seed: int) -> list[Batch]:
-    """Some training images, in batches as large as those of training."""
+    """Return at most `images` training images, in batches of `batch_size`."""
     order = rng(seed, "landscape", site.name).permutation(len(site.train))[:images]
     return [site.train.batch(index) for index in batch_indices(order, batch_size)]

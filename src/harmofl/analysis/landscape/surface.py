@@ -1,4 +1,4 @@
-"""Losses at the points of a plane, on fixed batches, several points at a time."""
+"""Losses at the points of a plane, on fixed batches, computed in parallel."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,18 +29,18 @@ def losses_at(
     device: torch.device,
     done: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """The mean loss over the batches at w + a d_1 + b d_2, for every point (a, b).
+    """Return the mean loss over the batches at w + a d_1 + b d_2, for every point (a, b).
 
     Args:
-        model: as `harmofl.analysis.diagnostics.loss_probe.measuring` makes it; copied for each worker.
+        model: a model from `harmofl.analysis.diagnostics.loss_probe.measuring`; copied for each worker.
         loss: (logits, targets) -> scalar.
-        weights: the whole state dict at w.
-        names: of the params that move, in the order of the plane's tensors.
-        plane: through w.
-        points: (P, 2).
-        batches: images and targets, on the CPU; batches of more images have more weight.
-        workers: points computed at a time, each by one thread.
-        device: where to compute.
+        weights: the complete state dict at w.
+        names: names of the params that move, in the order of the plane's tensors.
+        plane: a plane through w.
+        points: (P, 2), the points (a, b).
+        batches: images and targets, on the CPU; each batch is weighted by its number of images.
+        workers: number of points computed in parallel, each by one thread.
+        device: the device to compute on.
         done: called after each point, from any thread.
 
     Returns:
@@ -68,7 +68,7 @@ def losses_at(
 
 
 class _Place:
-    """A model of its own that goes to points of the plane."""
+    """A copy of the model for one worker, moved to points of the plane."""
 
     def __init__(
         self,

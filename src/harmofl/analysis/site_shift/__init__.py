@@ -1,4 +1,4 @@
-"""How different the sites of a federation are, and whether amplitude normalization is worth trying, before training."""
+"""Measurement of the shift between sites and of the gain of amplitude normalization, before training."""
 
 from harmofl.analysis.site_shift.measure import Shift, measure_shift
 from harmofl.analysis.site_shift.treatments import Treatment, standard_treatments

@@ -1,4 +1,4 @@
-"""All that is measured of how the sites differ, in one go."""
+"""Measurement of all differences between the sites of a federation."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +22,12 @@ EXAMPLES = 2
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """What a small model tells, once.
+    """Balanced accuracies of a small model in one repeat.
 
     Args:
-        site: balanced accuracy of telling the site from an image.
-        within: of telling the class at each site, learnt there; NaN where there are too few cases.
-        elsewhere: of telling the class at each site, learnt at all others.
+        site: balanced accuracy of predicting the site of an image.
+        within: by site, for the class with a model trained at this site; NaN if there are too few cases.
+        elsewhere: by site, for the class with a model trained at all other sites.
     """
 
     site: float
@@ -37,24 +37,24 @@ class ProbeScores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a small model fares under one treatment, each time with other images, filters and folds."""
+    """Scores of a small model under one treatment; each repeat has other images, filters and folds."""
 
     treatment: Treatment
     repeats: tuple[ProbeScores, ...]
 
     @property
     def site(self) -> float:
-        """The mean over the repeats."""
+        """The mean of `ProbeScores.site` over the repeats."""
         return float(np.mean([scores.site for scores in self.repeats]))
 
     @property
     def within(self) -> dict[str, float]:
-        """The means over the repeats."""
+        """The means of `ProbeScores.within` over the repeats, by site."""
         return _means([scores.within for scores in self.repeats])
 
     @property
     def elsewhere(self) -> dict[str, float]:
-        """The means over the repeats."""
+        """The means of `ProbeScores.elsewhere` over the repeats, by site."""
         return _means([scores.elsewhere for scores in self.repeats])
 
 
@@ -63,29 +63,29 @@ def _means(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def known_mean(values: Iterable[float]) -> float:
-    """The mean of the values that are numbers; NaN if none is."""
+    """Return the mean of the finite values; NaN if there is none."""
     known = [value for value in values if math.isfinite(value)]
     return float(np.mean(known)) if known else math.nan
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How different the sites are.
+    """Measured differences between the sites.
 
     Args:
-        name: of the federation.
+        name: name of the federation.
         task: "classification" or "segmentation".
-        sites: names.
-        classes: names.
-        images: how many training images were looked at, by site.
-        size: (H, W) at which they were.
+        sites: names of the sites.
+        classes: names of the classes.
+        images: number of training images used, by site.
+        size: (H, W) of the images.
         spectra: (C, H, W//2 + 1) mean amplitude by site.
-        distances: (S, S) between them, in decibels.
-        halves: by site, the distance between two halves of it, in decibels.
-        histograms: (C, 64) by site.
-        brightness: (S, S) earth mover's distances of the histograms, of full scale.
-        verdicts: by treatment, none first.
-        examples: by site, under each treatment some images, (E, C, H, W).
+        distances: (S, S) distances of the mean amplitudes, in decibels.
+        halves: by site, the distance between two halves of the site, in decibels.
+        histograms: (C, 64) brightness histograms by site.
+        brightness: (S, S) earth mover's distances of the histograms, in units of the full scale.
+        verdicts: one verdict a treatment; the treatment "none" is first.
+        examples: by site, some images (E, C, H, W) under each treatment.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Training images of one site, as (N, C, H, W) float32, their targets and cases."""
+    """Training images of one site, (N, C, H, W) float32, with their targets and cases."""
 
     images: ImageArrays
     targets: np.ndarray
@@ -121,20 +121,20 @@ def measure_shift(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Shift:
-    """Measure how the sites of a federation differ in amplitude, brightness and what a small model makes of them.
+    """Measure how the sites of a federation differ in amplitude, brightness and the scores of a small model.
 
-    Only training images are looked at, so that what is chosen by it may be tested.
+    Only training images are used, so that a choice based on the result can be tested on the test images.
 
     Args:
         federation: at least two sites with training images; open it at a small size, such as 96 x 96.
-        bands: of `with_amplitude` to try.
-        images: at most so many of each site, drawn by the seed.
-        repeats: how often the small model is asked, each time with other images, filters and folds.
-        seed: of all that is drawn.
-        progress: told what is done, how many steps are done and how many there are.
+        bands: bands of `with_amplitude` to try.
+        images: largest number of images of a site, drawn by the seed.
+        repeats: number of fits of the small model, each with other images, filters and folds.
+        seed: seed of all random draws.
+        progress: called with the finished step, the number of finished steps and the number of all steps.
 
     Raises:
-        ConfigError: if fewer than two sites have training images, or they are too small.
+        ConfigError: if fewer than two sites have training images, or the images are too small.
     """
     sites = _with_training_images(federation)
     samples = {site.name: _sample(site, images, seed) for site in sites}
@@ -184,7 +184,7 @@ def _with_training_images(federation: Federation) -> list[Site]:
 def _ask_all(
     task: Task, samples: dict[str, _Sample], bands: Sequence[float], seed: int
 ) -> Iterator[tuple[str, ProbeScores]]:
-    """Under every treatment, learnt on these samples."""
+    """Yield the name and the scores of each treatment fitted to these samples."""
     for treatment in standard_treatments({name: sample.images for name, sample in samples.items()}, bands):
         yield treatment.name, _ask(treatment, samples, task, seed)
 

@@ -1,9 +1,9 @@
-"""A small model that is asked what images tell: the site, and the class, at the sites it learnt from and at others.
+"""A small model that predicts the site of an image, or its class at the training sites and at other sites.
 
-Random patches of the images, whitened, are the filters of one convolution; a logistic regression reads their mean
+Random patches of the images, whitened, are the filters of one convolution; a logistic regression uses their mean
 responses (Coates, Ng, "Learning feature representations with K-means", 2012, with patches in the place of centroids).
-Nothing of it is tuned, it takes seconds, and its scores compare treatments with each other; they say little of what a
-trained network will score.
+The model is not tuned and takes seconds. Its scores compare treatments with each other; they do not predict the score
+of a trained network.
 """
 
 import warnings
@@ -26,22 +26,22 @@ from harmofl.utils.seeding import rng
 
 FILTERS, PATCH = 96, 6
 SCALES = (1, 4)
-"""How much an image is shrunk before the patch around a pixel is looked at."""
+"""Factors by which an image is shrunk before the patch around a pixel is cut out."""
 FOLDS = 3
 PIXELS = 5
-"""So many pixels of each class are taken of an image, for segmentation."""
-_SAMPLE = 20_000  # patches that the whitening is learnt from
+"""Number of pixels of each class that are drawn from an image, for segmentation."""
+_SAMPLE = 20_000  # patches for the whitening
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What the probe reads, of one site.
+    """Input of the small model from one site.
 
     Args:
-        features: (M, F), a row an image, or a row a pixel.
+        features: (M, F), one row an image or a pixel.
         labels: (M,) classes.
-        groups: (M,) names of cases, which are never parted.
+        groups: (M,) names of cases; a case is never split between folds.
     """
 
     features: np.ndarray
@@ -50,7 +50,7 @@ class Probed:
 
 
 def filters(images: Sequence[ImageArrays], seed: int) -> Tensor:
-    """(K, C, P, P): random patches of all sites, whitened and of length 1."""
+    """Return (K, C, P, P) filters: random patches of all sites, whitened, of norm 1 in the whitened space."""
     patches = np.concatenate([_patches(part, _SAMPLE // len(images), seed) for part in images])
     patches = patches - patches.mean(axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
@@ -72,7 +72,7 @@ def _patches(images: ImageArrays, count: int, seed: int) -> np.ndarray:
 
 
 def image_features(images: ImageArrays, weights: Tensor) -> np.ndarray:
-    """(N, F): mean responses up and down, and the level and contrast of each channel."""
+    """Return (N, F): mean positive and negative responses, and mean and standard deviation of each channel."""
     rows = []
     for x in torch.split(torch.from_numpy(images), _BATCH):
         response = functional.conv2d(x - x.mean(dim=(2, 3), keepdim=True), weights, stride=2)
@@ -84,10 +84,10 @@ def image_features(images: ImageArrays, weights: Tensor) -> np.ndarray:
 def pixel_features(
     images: ImageArrays, masks: np.ndarray, weights: Tensor, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of some pixels of every class of each image, what is around them near and far.
+    """Return features of the surroundings, near and far, of some pixels of every class in each image.
 
     Returns:
-        (M, F) responses up and down and mean levels at every scale, (M,) classes, (M,) which image.
+        (M, F) positive and negative responses and mean levels at every scale, (M,) classes, (M,) index of the image.
     """
     places = [_chosen(mask, rng(seed, "pixels", k)) for k, mask in enumerate(masks)]
     owner = np.repeat(np.arange(len(masks)), [len(rows) for rows, _ in places])
@@ -121,7 +121,7 @@ def _chosen(mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def site_accuracy(sites: Mapping[str, Probed], seed: int) -> float:
-    """Balanced accuracy of telling an image's site, cases of the same patient never on both sides."""
+    """Return the balanced accuracy of predicting the site of an image; no case is in both training and test folds."""
     features = np.concatenate([site.features for site in sites.values()])
     labels = np.repeat(np.arange(len(sites)), [len(site.features) for site in sites.values()])
     groups = np.concatenate([[f"{name}/{group}" for group in site.groups] for name, site in sites.items()])
@@ -129,12 +129,12 @@ def site_accuracy(sites: Mapping[str, Probed], seed: int) -> float:
 
 
 def within(sites: Mapping[str, Probed], seed: int) -> dict[str, float]:
-    """Balanced accuracy of telling the class at each site, learnt there; NaN where there are too few cases."""
+    """Return the balanced accuracy for the class at each site, trained at the same site; NaN with too few cases."""
     return {name: _crossvalidated(site, seed) for name, site in sites.items()}
 
 
 def elsewhere(sites: Mapping[str, Probed]) -> dict[str, float]:
-    """Balanced accuracy of telling the class at each site, learnt at all the others."""
+    """Return the balanced accuracy for the class at each site, trained at all other sites."""
     scores = {}
     for name, site in sites.items():
         others = [other for key, other in sites.items() if key != name]
@@ -145,14 +145,14 @@ def elsewhere(sites: Mapping[str, Probed]) -> dict[str, float]:
 
 
 def _crossvalidated(site: Probed, seed: int) -> float:
-    """The mean over the folds; every case is tested once."""
+    """Return the mean score over the folds of a cross-validation; every case is tested once."""
     fewest = min((len(set(site.groups[site.labels == k])) for k in np.unique(site.labels)), default=0)
     if fewest < FOLDS or len(np.unique(site.labels)) < 2:
         return float("nan")
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     scores = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a fold without a class is scored on those it has
+        warnings.simplefilter("ignore", UserWarning)  # a fold without a class is scored on its other classes
         for train, test in folds.split(site.features, site.labels, site.groups):
             scores.append(
                 _score(_fitted(site.features[train], site.labels[train]), site.features[test], site.labels[test])

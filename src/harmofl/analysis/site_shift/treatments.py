@@ -1,4 +1,4 @@
-"""The ways of normalizing amplitudes that are tried on a federation's images."""
+"""Amplitude normalizations that are compared on a federation's images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from harmofl.spectral.radial_profile import profile, with_profile
 
 RINGS = 32
 BANDS = (0.0, 0.01, 0.1, 1.0)
-"""The level alone, as released; two low-frequency squares; the whole amplitude, as published."""
+"""Bands: the mean level alone (HarmoFL's released code), two low-frequency squares, the whole amplitude (the paper)."""
 
 ImageArrays = np.ndarray  # (N, C, H, W) float32 in [0, 1]
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """One way of normalizing.
+    """One normalization.
 
     Args:
-        name: for tables, such as "band 0.1".
-        meaning: in plain words.
-        setting: the options of `harmofl run` that train with it.
+        name: name for tables, such as "band 0.1".
+        meaning: description in plain words.
+        setting: the options of `harmofl run` that train with this normalization.
         apply: (a site's name, its images) -> its images, normalized.
     """
 
@@ -35,14 +35,14 @@ class Treatment:
 
 
 def standard_treatments(sites: Mapping[str, ImageArrays], bands: Sequence[float] = BANDS) -> tuple[Treatment, ...]:
-    """None at all, the whole amplitude in each band, and the radial profile in two ways.
+    """Return the treatments: none, amplitude normalization in each band, and two by radial profile.
 
     The common amplitude is the mean over sites of each site's mean, as HarmoFL averages it (Eq 3 over all images, and
     equal weights for the sites).
 
     Args:
-        sites: the images from which the common amplitude and profile are learnt.
-        bands: see `with_amplitude`.
+        sites: the images from which the common amplitude and profile are computed.
+        bands: bands of `with_amplitude`.
     """
     A = _mean_over_sites(sites, amplitude)
     R = _mean_over_sites(sites, lambda x: profile(x, RINGS))
