@@ -1,1 +1,1 @@
-"""A federation between buildings: its folders and keys, the server's loop, and what runs at a site."""
+"""Deployment of a federation over several machines: folders, keys, the server and the site client."""

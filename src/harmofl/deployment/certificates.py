@@ -1,4 +1,4 @@
-"""Keys and certificates of a deployment, as they are made once, and certificates once more before they expire."""
+"""Creation of the keys and certificates of a deployment, and renewal of the certificates."""
 
 import ipaddress
 import os
@@ -29,17 +29,17 @@ except ImportError as error:
 _ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "HarmoFL federation")])
 SERVER_DAYS, AUTHORITY_DAYS = 825, 3650
 SOON = timedelta(days=30)
-"""How long before a certificate expires there are warnings."""
+"""Time before the expiry of a certificate from which there are warnings."""
 RENEW = "make a new one where authority/ is: harmofl deploy renew DEPLOYMENT"
 
 
 def site_keys(names: Sequence[str]) -> dict[str, ec.EllipticCurvePrivateKey]:
-    """A new private key for each site."""
+    """Generate a private key for each site."""
     return {name: ec.generate_private_key(ec.SECP384R1()) for name in names}
 
 
 def certificates(authority: Path, server: Path, host: str) -> bytes:
-    """Make the authority and the server's certificate; return the authority's."""
+    """Write keys and certificates of the authority and the server; return the authority's certificate in PEM."""
     authority.mkdir(mode=0o700)
     root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     try:
@@ -93,12 +93,12 @@ def _begun(subject: x509.Name, public: Any, days: int) -> x509.CertificateBuilde
 
 
 def now() -> datetime:
-    """The time, by which certificates are valid or not."""
+    """Return the current time in UTC, at which certificates are checked."""
     return datetime.now(UTC)
 
 
 def read_certificate(path: Path) -> x509.Certificate:
-    """The certificate in a PEM file; ConfigError if there is none."""
+    """Read the certificate in a PEM file; raise ConfigError if there is none."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -107,10 +107,10 @@ def read_certificate(path: Path) -> x509.Certificate:
 
 
 def check_dates(path: Path, fix: str) -> list[str]:
-    """A line if a certificate expires within 30 days, which ends with what to do.
+    """Return a warning that ends with `fix` if a certificate expires within 30 days, else nothing.
 
     Raises:
-        ConfigError: if it has expired, or is not valid yet.
+        ConfigError: if the certificate has expired or is not valid yet.
     """
     found = read_certificate(path)
     left = found.not_valid_after_utc - now()
@@ -129,17 +129,17 @@ def _day(certificate: x509.Certificate) -> str:
 def renew_certificate(deployment: Path) -> list[str]:
     """Replace the server's certificate by one of the same authority, host and key, so that sites need no new files.
 
-    Where the authority's own certificate would expire before it, that is replaced too, here and in the folders of
-    sites that are here; sites trust the new server certificate by their old ca.pem until that expires.
+    If the authority's certificate would expire before the new one, it is renewed as well, in authority/ and in the
+    site folders of the deployment; sites trust the new server certificate by their old ca.pem until that expires.
 
     Args:
         deployment: the folder that `harmofl deploy init` made, with authority/ and server/cert.pem in it.
 
     Returns:
-        What was made, and what must be handed to whom.
+        One line for each new certificate, with its expiry and its recipients.
 
     Raises:
-        ConfigError: if something is missing, or the certificate is of another authority.
+        ConfigError: if a file is missing, or the certificate is signed by another authority.
         StorageError: if a file cannot be written.
     """
     authority, path = deployment / "authority", deployment / "server" / "cert.pem"
@@ -181,14 +181,14 @@ def _root(path: Path, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
 
 
 def write_secret(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """A private key that its owner alone may read."""
+    """Write a private key to a file that only its owner can read."""
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
 
 
 def write_public(folder: Path, keys: Mapping[str, ec.EllipticCurvePrivateKey]) -> None:
-    """The public keys of all sites, as files."""
+    """Write the public keys of all sites as NAME.pub."""
     folder.mkdir(mode=0o700)
     for name, key in keys.items():
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

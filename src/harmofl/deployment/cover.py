@@ -1,4 +1,4 @@
-"""What becomes of a site's update before it leaves: noise and masks that nobody but the site could make."""
+"""Protection of a site's update before it is sent: noise and masks from secrets of the site."""
 
 import json
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from harmofl.utils.atomic_files import strict_json, write_atomic
 
 @dataclass(frozen=True)
 class Cover:
-    """Noise and masks as the [privacy] table asks for.
+    """Noise and masks as set by the [privacy] table.
 
     Args:
         place: the site's folder.
-        key: its private key.
-        table: what was agreed on.
-        small: whether moves are sent in bfloat16.
+        key: the site's private key.
+        table: the agreed [privacy] table.
+        small: whether the changes of the weights are sent in bfloat16.
     """
 
     place: SiteKit
@@ -38,17 +38,17 @@ class Cover:
     def put(
         self, update: ClientUpdate, broadcast: Broadcast, run: str, among: Sequence[str], kept: Path
     ) -> ClientUpdate:
-        """The update as it may leave.
+        """Return the protected update.
 
         Args:
-            update: of this site.
-            broadcast: what the server sent.
-            run: its name for the run.
-            among: whose updates it will sum.
-            kept: the folder in which the site remembers what it answered.
+            update: the update of this site.
+            broadcast: the server's message.
+            run: the server's name for the run.
+            among: names of the sites whose updates the server will sum.
+            kept: the folder in which the site records its answers.
 
         Raises:
-            TrainingError: if the server asks for a sum that would show one site's update.
+            TrainingError: if the requested sum would reveal one site's update.
         """
         if noise := noise_of(self.table):
             update = noise.added(update, broadcast, self._normals(update, run, broadcast.round))
@@ -64,7 +64,7 @@ class Cover:
         return replace(update, weights=covered, extras={})  # no mask covers an amplitude that is sent again
 
     def _normals(self, update: ClientUpdate, run: str, round_number: int) -> "SecretNormals":
-        """The same for the same update, so that an answer sent twice tells nothing more."""
+        """Return noise that is equal for equal updates, so that a repeated answer reveals nothing more."""
         label = label_of(f"noise {run}", [update.site], Broadcast(round_number, update.weights))
         return SecretNormals(secret_of(self.key), label)
 
@@ -82,7 +82,7 @@ class Cover:
             )
 
     def _once(self, path: Path, round_number: int, label: str) -> None:
-        """One answer a round: the difference between two sums may be one site's update."""
+        """Allow one answer a round, since the difference of two sums may be one site's update."""
         answered: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         if answered.get(str(round_number), label) != label:
             raise TrainingError(
@@ -94,18 +94,18 @@ class Cover:
 
 
 class SecretNormals:
-    """Standard normal numbers that nobody can foretell without the secret.
+    """Standard normal numbers that cannot be predicted without the secret.
 
     Args:
-        secret: of the site.
-        label: what they are for.
+        secret: secret of the site.
+        label: purpose of the numbers; another label gives other numbers.
     """
 
     def __init__(self, secret: bytes, label: str) -> None:
         self._secret, self._label, self._calls = secret, label, 0
 
     def __call__(self, count: int) -> np.ndarray:
-        """So many, float64, others at each call."""
+        """Return `count` float64 numbers, new ones at each call."""
         self._calls += 1
         bits = stream(self._secret, f"{self._label} {self._calls}", count)
         normal: np.ndarray = ndtri(((bits >> np.uint64(11)) + 0.5) * 2.0**-53)

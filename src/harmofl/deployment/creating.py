@@ -1,4 +1,4 @@
-"""Makes the folders of a deployment; see `harmofl.deployment.folders` for what is in them."""
+"""Creation of the folders of a deployment; see `harmofl.deployment.folders` for their contents."""
 
 import ipaddress
 import re
@@ -20,7 +20,7 @@ from harmofl.utils.atomic_files import storing
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOCAL = ("folder", "cache", "sites", "unseen", "source")
-"""What of the data table is a site's own affair."""
+"""Keys of the data table that each site sets for itself."""
 
 
 def create(
@@ -38,20 +38,20 @@ def create(
 
     Args:
         out: the folder to make them in; new or empty.
-        experiment: what is trained and how; where the images are is for each site to say.
-        sites: their names.
+        experiment: the experiment to train; each site sets the place of its images itself.
+        sites: names of the sites.
         address: HOST:PORT under which sites reach the server; the certificate is for that host.
         listen: HOST:PORT at which the server listens; every address of the machine, at the same port, if empty.
-        min_sites: so many make a round; all if None.
+        min_sites: smallest number of sites in a round; all if None.
         deadline_s: seconds that a site has for its share of a round.
-        insecure: without TLS.
+        insecure: use no TLS.
 
     Returns:
         The folders made.
 
     Raises:
-        ConfigError: for the first thing that does not hold.
-        StorageError: if they cannot be written.
+        ConfigError: if an option or a setting is invalid.
+        StorageError: if the folders cannot be written.
     """
     host, port = split_address(address, "--address")
     count = len(sites) if min_sites is None else min_sites
@@ -83,7 +83,7 @@ def create(
 
 
 def _folder(path: Path, agreed: str) -> Path:
-    """A folder that its owner alone may read, with what was agreed on."""
+    """Make a folder that only its owner can read, with the agreed experiment.toml."""
     path.mkdir(mode=0o700)
     (path / "experiment.toml").write_text(agreed, encoding="utf-8")
     return path
@@ -123,7 +123,7 @@ def _check_experiment(experiment: Experiment, sites: Sequence[str], count: int) 
 
 
 def _agreed(experiment: Experiment) -> str:
-    """The experiment as every party gets it, without what is a site's own affair."""
+    """Return the experiment that all parties get as TOML, without the keys in `LOCAL`."""
     if experiment.data.unseen:
         raise ConfigError("data.unseen: a deployment has no unseen sites; leave it out")
     if experiment.data.images_per_site == "smallest":

@@ -1,4 +1,4 @@
-"""What sites say of themselves, and whether it goes together."""
+"""Descriptions that sites send of themselves, and their check."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,16 @@ from harmofl.backends.flower.rounds import clean
 from harmofl.evaluation.metrics import MAIN_METRIC
 
 STATISTICS = "statistics"
-"""What the server asks for in place of a split's scores, to use the model with layers that normalize by batches."""
+"""Split name that requests the statistics of layers that normalize by batches instead of scores."""
 
 
 def form(said: Mapping[str, Any]) -> tuple[str, list[str], int, list[int]]:
-    """What must be alike at all sites: task, classes, channels, size."""
+    """Return the entries that must be equal at all sites: task, classes, channels, size."""
     return said["task"], list(said["classes"]), said["channels"], list(said["size"])
 
 
 def misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) -> str:
-    """Why a site that says this of itself cannot take part; nothing if it can."""
+    """Return the reason why a site with this description cannot take part; "" if it can."""
 
     def whole(value: Any, lowest: int, highest: int) -> bool:
         return type(value) is int and lowest <= value <= highest

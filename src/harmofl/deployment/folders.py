@@ -1,8 +1,8 @@
-"""The folders of a deployment: one for the server, one for each site, and the authority's, which stays at home.
+"""Folders of a deployment: one for the server, one for each site, and one for the authority, which is not handed out.
 
 authority/   ca.key ca.pem: signs the server's certificate; needed again only by `harmofl deploy renew`
-server/      server.toml experiment.toml cert.pem key.pem sites/NAME.pub; run/ as soon as it serves
-NAME/        site.toml experiment.toml ca.pem key.pem sites/NAME.pub; state/: what the site keeps from round to round
+server/      server.toml experiment.toml cert.pem key.pem sites/NAME.pub; run/ once the server has begun the run
+NAME/        site.toml experiment.toml ca.pem key.pem sites/NAME.pub; state/: the site's state between rounds
 """
 
 import hashlib
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerFolder:
-    """What the server needs.
+    """Contents of the server's folder.
 
     Args:
-        folder: where it is.
-        listen: HOST:PORT.
-        min_sites: so many sites make a round.
+        folder: path of the folder.
+        listen: HOST:PORT to listen at.
+        min_sites: smallest number of sites in a round.
         deadline_s: seconds that a site has for its share of a round.
-        insecure: whether it listens without TLS.
+        insecure: whether the server listens without TLS.
         keys: the sites' public keys, PEM, by name.
     """
 
@@ -50,7 +50,7 @@ class ServerFolder:
 
     @classmethod
     def open(cls, folder: Path) -> "ServerFolder":
-        """Read it; ConfigError for the first thing that does not hold."""
+        """Read the folder; raise ConfigError if a file is missing or invalid."""
         path = folder / "server.toml"
         table = _table(path, {"listen": str, "min_sites": int, "deadline_s": float, "insecure": bool})
         keys = _public_keys(folder / "sites")
@@ -66,16 +66,16 @@ class ServerFolder:
 
 @dataclass(frozen=True)
 class SiteKit:
-    """What a site needs.
+    """Contents of a site's folder.
 
     Args:
-        folder: where it is.
-        name: of the site.
-        server: HOST:PORT.
-        insecure: whether it connects without TLS.
+        folder: path of the folder.
+        name: name of the site.
+        server: HOST:PORT of the server.
+        insecure: whether the site connects without TLS.
         key: the site's private key, PEM.
-        authority: what the server's certificate is signed by, PEM; None without TLS.
-        keys: the public keys of all sites, PEM, by name; for masks.
+        authority: the authority's certificate, PEM; None without TLS.
+        keys: the public keys of all sites, PEM, by name; used for masks.
     """
 
     folder: Path
@@ -88,7 +88,7 @@ class SiteKit:
 
     @classmethod
     def open(cls, folder: Path) -> "SiteKit":
-        """Read it; ConfigError for the first thing that does not hold."""
+        """Read the folder; raise ConfigError if a file is missing or invalid."""
         path = folder / "site.toml"
         table = _table(path, {"name": str, "server": str, "insecure": bool})
         split_address(table["server"], f"{path}: server")
@@ -100,14 +100,14 @@ class SiteKit:
 
 
 def experiment_of(folder: Path, changes: Mapping[str, Any]) -> tuple[Experiment, str]:
-    """What was agreed on, and its digest, by which server and sites know that they have the same."""
+    """Read the agreed experiment and its digest, by which server and sites check that they have the same one."""
     path = folder / "experiment.toml"
     digest = hashlib.sha256(_read(path)).hexdigest()[:16]
     return load_experiment(path, changes), digest
 
 
 def refuse_method(method: "FedAvg", name: str) -> None:
-    """Raise ConfigError for the yardsticks that are no federated learning."""
+    """Raise ConfigError for the yardsticks, which send nothing (`local`) or pool all images (`pooled`)."""
     if method.pooled or not method.sends:
         raise ConfigError(
             f"method.name: {name} sends nothing between sites and server; choose another for a deployment"
@@ -115,7 +115,7 @@ def refuse_method(method: "FedAvg", name: str) -> None:
 
 
 def split_address(address: str, what: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; ConfigError otherwise."""
+    """Split HOST:PORT into host and port; raise ConfigError for another form."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) < 65536:
@@ -124,7 +124,7 @@ def split_address(address: str, what: str) -> tuple[str, int]:
 
 
 def _public_keys(folder: Path) -> dict[str, bytes]:
-    """The public keys in a folder, by the names of their files."""
+    """Read the public keys in a folder, by file name without suffix."""
     keys, owners = dict[str, bytes](), dict[bytes, str]()
     for path in sorted(folder.glob("*.pub")):
         name, key = path.stem, _public(path, _read(path))
@@ -135,7 +135,7 @@ def _public_keys(folder: Path) -> dict[str, bytes]:
 
 
 def _public(path: Path, content: bytes) -> bytes:
-    """A site's public key, as Flower writes it."""
+    """Parse a site's public key and return it in the PEM form of Flower."""
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm):
@@ -154,7 +154,7 @@ def _read(path: Path) -> bytes:
 
 
 def _table(path: Path, types: Mapping[str, type]) -> dict[str, Any]:
-    """The values of a TOML file, which must be exactly these."""
+    """Read a TOML file that must have exactly the keys and types in `types`."""
     try:
         table = tomllib.loads(_read(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The server's loop of a deployment: the rounds, who takes part, and what survives a night."""
+"""The server of a deployment: rounds, participating sites, and resumption from checkpoints."""
 
 import logging
 import math
@@ -37,26 +37,26 @@ from harmofl.models.bn_calibration import caution, from_lists
 
 log = logging.getLogger("harmofl")
 GREETING_S, SCORING_S = 60.0, 3600.0
-"""Seconds that a site has to describe itself, and to score a model."""
+"""Time limits in seconds for the description of a site and for the scoring of a model."""
 TRIES, PAUSE = 5, 5.0
-"""So often in a row a round that too few sites complete is tried, and the pause before the next try, in seconds."""
+"""Number of tries for a round that too few sites complete, and the pause between tries in seconds."""
 LOOK = 0.2
 VERSION = version("harmofl")
 _WITHOUT_TLS = "is without TLS; add --insecure, and know that anyone on the way can read and change what is sent"
 
 
 def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
-    """Hold a federation: wait for sites, train, and go on from the last round if it was begun before.
+    """Run the server: wait for sites and train; resume a run that was begun before.
 
     Args:
-        folder: the server's, from `harmofl deploy init`.
-        insecure: listens without TLS, which the folder must say too.
+        folder: the server's folder, from `harmofl deploy init`.
+        insecure: listen without TLS; must agree with the folder's server.toml.
 
     Returns:
         The result, as in `result.json`.
 
     Raises:
-        HarmoFLError: one line about the first thing that does not hold.
+        HarmoFLError: if a file or setting is invalid or the run fails.
     """
     place = ServerFolder.open(folder)
     if place.insecure != insecure:
@@ -96,7 +96,7 @@ class _Log(Callback):
 
 @dataclass
 class Server:
-    """One federation of hospitals: a `Backend` whose sites answer over a network.
+    """The server of one federation.
 
     Args:
         place: the server's folder.
@@ -132,7 +132,7 @@ class Server:
     model: nn.Module = field(init=False)
 
     def line(self, timeout: float, **more: Any) -> FlowerRounds:
-        """To the sites; every message says which run, version and experiment it is of."""
+        """Return the connection to the sites; every message names its run, version and experiment."""
         head = {
             "run": self.run,
             "version": VERSION,
@@ -145,7 +145,7 @@ class Server:
         return FlowerRounds(self.hub, self.hub.nodes, timeout, 0, head, masked=self.experiment.privacy.masks)
 
     def first_description(self) -> Mapping[str, Any]:
-        """What the sites say of themselves, or what they said when the run began."""
+        """Wait for enough equal site descriptions and return one; in a resumed run return the card of the run."""
         run = self.place.folder / "run"
         if (run / "config.toml").exists():
             card = RunDir.open(run).card()
@@ -173,7 +173,7 @@ class Server:
         return f"; they differ in task, classes, channels or size: {said}"
 
     def greet(self) -> None:
-        """Ask sites that have connected anew what they are; those that do not fit are refused, in one line."""
+        """Request the descriptions of newly connected sites; refuse misfits with a reason in one line."""
         since, now = {name: self.hub.since(name) for name in self.hub.connected()}, time.monotonic()
         new = [name for name, when in since.items() if self.greeted.get(name, (0, 0.0))[0] != when]
         silent = [name for name in since if now > self.greeted.get(name, (0, now))[1] and name in self.refused]
@@ -198,12 +198,12 @@ class Server:
                 self.described[name] = answers[name]
 
     def present(self) -> list[str]:
-        """Return the sites that are connected and fit."""
+        """Return the names of the connected sites that are not refused."""
         self.greet()
         return sorted(name for name in self.hub.connected() if name in self.described and name not in self.refused)
 
     def open_run_dir(self, first: Mapping[str, Any]) -> RunDir:
-        """Return the run directory, made if there is none."""
+        """Return the run folder; create it if there is none."""
         self.experiment = resolved(self.experiment, first["task"])
         check_metric(self.experiment, first["task"])
         torch.set_num_threads(self.experiment.run.threads)
@@ -216,7 +216,7 @@ class Server:
         return run_dir
 
     def begin(self, run_dir: RunDir) -> Checkpoint:
-        """Make method and model, and return the checkpoint to go on from."""
+        """Train all remaining rounds, then test the chosen model; return the result."""
         experiment, card = self.experiment, self.card
         options = dict(experiment.method)
         self.method = make_method(options.pop("name"), options)
@@ -253,9 +253,9 @@ class Server:
     def ask(
         self, server: ServerState, drawn: Sequence[str], on_client_end: Callable[[str], None]
     ) -> tuple[list[str], FlowerRounds, ServerState, Sequence[ClientUpdate]]:
-        """Ask sites for a round until enough answer; who was asked, over which line, and what came of it.
+        """Run a round until enough sites answer; return asked sites, connection, new server state and updates.
 
-        Under masks no site answers a round twice, so one without an answer of each is lost: the weights stay.
+        Under masks no site answers a round twice, so a round without all answers is lost: the weights stay unchanged.
         """
         number = server.round + 1
         everyone, self.begun = not self.begun, True
@@ -279,12 +279,12 @@ class Server:
         raise AssertionError
 
     def needed(self, drawn: Sequence[str]) -> int:
-        """So many of the sites drawn make a round."""
+        """Return the smallest number of the drawn sites that completes a round."""
         table = self.experiment.privacy
         return max(min(self.place.min_sites, len(drawn)), table.sites if table.masks else 0)
 
     def gather(self, drawn: Sequence[str], number: int, everyone: bool) -> list[str]:
-        """The sites of a round: those that are there once enough are; in the first all, until the deadline is over."""
+        """Wait for enough of the drawn sites and return them; with `everyone`, wait for all until the deadline."""
         begin = time.monotonic()
         need = self.needed(drawn)
         while True:
@@ -298,7 +298,7 @@ class Server:
             time.sleep(LOOK)
 
     def say(self, line: str) -> None:
-        """A line in the log, once."""
+        """Log a line unless it was the last one logged here."""
         if line != self.told:
             log.info(line)
             self.told = line
@@ -344,7 +344,7 @@ class Server:
         return test
 
     def statistics(self, number: int, weights: Arrays) -> dict[str, dict[str, Tensor]]:
-        """By site, with what the model's layers that normalize by batches are fixed for use."""
+        """Return the statistics for inference of the model's layers that normalize by batches, by site."""
         line = self.line(max(self.place.deadline_s, 1.0))
         found, reasons = {}, []
         for name, said in sorted(line.evaluate(self.present(), number, weights, STATISTICS).items()):
@@ -357,7 +357,7 @@ class Server:
         return found
 
     def _credible(self, name: str, values: Mapping[str, Any]) -> bool:
-        """Whether these are scores; what they are of is the site's word."""
+        """Return True if the values have the form of scores; their correctness cannot be checked here."""
         metric, named = values.get(self.card["metric"]), all(key.isidentifier() and len(key) < 40 for key in values)
         fine = named and len(values) < 40 and all(type(value) is float for value in values.values())
         if fine and isinstance(metric, float) and math.isfinite(metric):

@@ -1,4 +1,4 @@
-"""What runs at a site: it trains and scores what the server sends, on images and settings that never leave it."""
+"""The client of a site: it trains and scores the server's model on images that never leave the site."""
 
 import logging
 import time
@@ -43,15 +43,15 @@ def run_site(
     """Take part in a federation until it is over.
 
     Args:
-        folder: the site's, from `harmofl deploy init`.
-        data: a folder of sites with this site's in it, or of the images/ and masks/ of this site alone.
-        opening: told the site, how many images are read and how many there are.
-        min_images: of how many images an amplitude must be that leaves, if more than was agreed on.
-        force: join also if the images are in a folder that is called as another site of the federation.
-        changes: of the site's own affairs, such as {"data.cache": ..., "run.device": "cuda"}.
+        folder: the site's folder, from `harmofl deploy init`.
+        data: a folder of sites that holds this site's folder, or the folder with images/ and masks/ of this site.
+        opening: called with the site, the number of images read and the number of all images.
+        min_images: smallest number of images from which an amplitude may be sent, if above the agreed number.
+        force: join even if the folder of the images has the name of another site of the federation.
+        changes: changes to the site's own settings, such as {"data.cache": ..., "run.device": "cuda"}.
 
     Raises:
-        HarmoFLError: one line about the first thing that does not hold.
+        HarmoFLError: if a file or setting is invalid, or the server refuses the site.
     """
     place = SiteKit.open(folder)
     ask = "ask who made the folders for a new one, of harmofl deploy renew"
@@ -95,12 +95,12 @@ class Desk:
 
     Args:
         place: the site's folder.
-        digest: of what was agreed on.
-        setup: its method, network and training, made here.
-        site: its images.
-        cover: what is put on an update before it leaves.
-        over: whether the server has said that all is done.
-        head: of the message that is being answered.
+        digest: digest of the agreed experiment.
+        setup: the site's setup of method, network and training.
+        site: the site's images.
+        cover: noise and masks for updates.
+        over: whether the server has ended the run.
+        head: header of the current message.
     """
 
     place: SiteKit
@@ -112,7 +112,7 @@ class Desk:
     head: Scalars = field(default_factory=dict)
 
     def check(self, head: Scalars) -> None:
-        """Refuse a server of another version, or one that asks for something else than was agreed on."""
+        """Raise ConfigError if the server has another version or experiment, or refuses this site; keep the header."""
         name = self.place.name
         if head.get("version") != VERSION:
             raise ConfigError(
@@ -133,7 +133,7 @@ class Desk:
         self.over = self.over or bool(head.get("over"))
 
     def describe(self) -> Scalars:
-        """What the server must know to build the model, and how many images there are."""
+        """Return the description that the server needs to build the model, and the number of images by split."""
         info, images = self.setup.federation.info, self.site.train.images
         return {
             "site": self.place.name,
@@ -148,10 +148,10 @@ class Desk:
         }
 
     def train(self, broadcast: Broadcast) -> ClientUpdate:
-        """The site's share of a round; what it keeps is on the disk before it answers.
+        """Train the site's share of a round; the client state is saved before the answer is sent.
 
-        A round that is asked for again, as by a server that fell back to its last checkpoint, starts from what the
-        site kept before that round, and so ends with the same bits.
+        A repeated round, as after the server resumed from its last checkpoint, starts from the client state before
+        that round, and therefore gives a bitwise equal update.
         """
         begin, setup = time.perf_counter(), self.setup
         state = self._before(broadcast.round - 1)
@@ -170,7 +170,7 @@ class Desk:
         return update
 
     def evaluate(self, broadcast: Broadcast, split: str) -> Scalars:
-        """Scores of the global weights, and over them the site's own of that round, on "val" or "test"."""
+        """Score the global weights with the personal weights of that round on "val" or "test"."""
         if split == STATISTICS:
             return self._statistics(broadcast)
         if split not in ("val", "test"):
@@ -182,7 +182,7 @@ class Desk:
         return scores
 
     def _statistics(self, broadcast: Broadcast) -> Scalars:
-        """Means and variances in the model's layers over training images, with which the model is used later on."""
+        """Return means and variances in the layers that normalize by batches, over training images, for inference."""
         model, device = self.setup.training.model, self.setup.training.device
         if not tells_statistics(self.setup.experiment.privacy, model):
             raise ConfigError(f"{self.place.name}: under privacy.noise or masks no statistics leave a site")
@@ -196,7 +196,7 @@ class Desk:
         return f"{self.setup.metric} {scores[self.setup.metric]:.4f}"
 
     def _named(self, site: Site) -> Site:
-        """The site under the name that all others know it by."""
+        """Return the site under its name in the federation."""
         return Site(self.place.name, site.task, site.classes, site.train, site.val, site.test)
 
     @property
@@ -210,7 +210,7 @@ class Desk:
         return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.safetensors"))
 
     def _before(self, round_number: int) -> ClientState:
-        """What the site kept from the last round up to this one of which the server averaged its update."""
+        """Return the client state of the latest round, up to this one, whose update was aggregated."""
         past = [number for number in self._rounds() if number <= min(round_number, self._counted())]
         try:
             return read_state(self._file(past[-1])) if past else {}
@@ -218,19 +218,19 @@ class Desk:
             raise self._kept_here(error) from None
 
     def _kept_here(self, error: Exception) -> RunError:
-        """What the server is told of an error that names a path of this site."""
+        """Log an error that names a path of this site; return an error without the path for the server."""
         log.warning("%s", error)
         return RunError(f"{self.place.name}: must keep its state on its disk, but cannot; its own log says why")
 
     def _counted(self) -> int:
-        """The last round of which the server averaged what this site sent; 0 if none."""
+        """Return the last round in which the server aggregated this site's update; 0 if none."""
         pairs = zip(self.head.get("sites", ()), self.head.get("counted", ()), strict=False)
         return int(dict(pairs).get(self.place.name, 0))
 
     def _tidy(self, round_number: int) -> None:
-        """Delete what neither the next round, the server's checkpoint nor the chosen round will ask for.
+        """Delete client states that neither the next round, the server's checkpoint nor the chosen round needs.
 
-        Later rounds than this one were of a server that has fallen back since.
+        States of later rounds than this one are from before the server resumed from a checkpoint.
         """
         rounds, wanted = self._rounds(), {round_number}
         for number in (*self.head.get("keep", ()), self._counted()):

@@ -1,4 +1,4 @@
-"""How far a federation is, read from the folder of its server."""
+"""Status of a federation, read from the server's folder."""
 
 from pathlib import Path
 
@@ -8,10 +8,11 @@ from harmofl.experiment.run_dir import RunDir
 
 
 def read_status(folder: Path) -> list[str]:
-    """How far a federation is, in lines for a person, from what its server has recorded.
+    """Return lines on the progress of a federation from the records of its server.
 
     Raises:
-        ConfigError, RunError: if this is no server's folder, or its records are damaged.
+        ConfigError: if `folder` is no server's folder.
+        RunError: if the records are damaged.
     """
     place, run = ServerFolder.open(folder), folder / "run"
     if not (run / "config.toml").exists():

@@ -147,7 +147,7 @@ class Diagnostics:
         }
 
     def _secant(self, before: ServerState, server: ServerState, earlier: Tensor) -> float:
-        """Return the secant of grad F over a round; NaN for the first round if its amplitude layer changes F."""
+        """Return the secant of grad F over a round; NaN in round 1 if the method's amplitude layer changes F."""
         if self._before is None or not self._shared or (server.round == 1 and self._setup.method.layer()):
             return NAN
         way = norm([server.weights[name].double() - before.weights[name].double() for name in self._names])
