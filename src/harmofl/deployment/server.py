@@ -173,7 +173,7 @@ class Server:
         return f"; they differ in task, classes, channels or size: {said}"
 
     def greet(self) -> None:
-        """Request the descriptions of newly connected sites; refuse misfits with a reason in one line."""
+        """Request the descriptions of newly connected sites; refuse unsuitable sites with a reason in one line."""
         since, now = {name: self.hub.since(name) for name in self.hub.connected()}, time.monotonic()
         new = [name for name, when in since.items() if self.greeted.get(name, (0, 0.0))[0] != when]
         silent = [name for name in since if now > self.greeted.get(name, (0, now))[1] and name in self.refused]

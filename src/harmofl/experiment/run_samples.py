@@ -1,4 +1,4 @@
-"""Read what a run keeps for its report, see `harmofl.experiment.artifacts`."""
+"""Reads the samples, probabilities and amplitudes of a run, see `harmofl.experiment.artifacts`."""
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ class SiteSamples:
     Args:
         images: (K, C, H, W) in [0, 1].
         targets: (K, H, W) label maps or (K,) class indices.
-        predictions: as `targets`.
-        cases: (K,) what each image is called.
-        normalized: (K, C, H, W) after amplitude normalization, where the method has it.
-        ranks: (K,) "best", "median", "worst", or "" for images that are the same in every run; older runs have none.
-        scores: (K,) of the case, or the probability of an image's true class; older runs have none.
+        predictions: same shape as `targets`.
+        cases: (K,) names of the images.
+        normalized: (K, C, H, W) images after amplitude normalization, if the method has it.
+        ranks: (K,) "best", "median", "worst", or "" for images that are the same in every run; None in older runs.
+        scores: (K,) score of the case, or probability of the image's true class; None in older runs.
     """
 
     images: Array
@@ -38,7 +38,7 @@ class SiteSamples:
     scores: Array | None = None
 
     def chosen(self, ranked: bool) -> list[int]:
-        """Which of them to show: those of each rank, the worst first, or those that other runs have too."""
+        """Return the indices to show: samples with a rank, worst first, or samples that other runs have as well."""
         if self.ranks is None:
             return list(range(len(self.images)))
         found = [index for index, rank in enumerate(self.ranks) if bool(rank) == ranked]
@@ -46,7 +46,7 @@ class SiteSamples:
 
 
 def read_samples(path: Path) -> dict[str, SiteSamples]:
-    """Read the samples of every site; none when the file is absent.
+    """Read the samples by site; empty if the file is absent.
 
     Raises:
         RunError: the file is damaged or lacks an array.
@@ -55,7 +55,7 @@ def read_samples(path: Path) -> dict[str, SiteSamples]:
 
 
 def read_probabilities(path: Path) -> dict[str, tuple[Array, Array]]:
-    """By site, (N, K) class probabilities and (N,) true classes of test images; none when the file is absent.
+    """Read (N, K) class probabilities and (N,) true classes of test images, by site; empty if the file is absent.
 
     Raises:
         RunError: the file is damaged or lacks an array.
@@ -64,7 +64,7 @@ def read_probabilities(path: Path) -> dict[str, tuple[Array, Array]]:
 
 
 def read_amplitudes(path: Path) -> dict[str, Array]:
-    """By site, and "" for that given to all, (H, W//2 + 1) mean amplitude spectra; none when the file is absent.
+    """Read (H, W//2 + 1) mean amplitude spectra by site, the common one as ""; empty if the file is absent.
 
     Raises:
         RunError: the file is damaged.

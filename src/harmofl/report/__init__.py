@@ -1,4 +1,4 @@
-"""The report: finished run folders in, one HTML file that needs nothing else out."""
+"""The report on run folders as one self-contained HTML file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ def write_report(runs: Sequence[Path], out: Path, *, pictures: bool = True) -> P
 
     Args:
         runs: folders that hold config.toml and rounds.jsonl, finished or not.
-        out: the file to write; it is replaced in one step, or left as it was.
+        out: the file to write; it is replaced atomically.
         pictures: also write every chart as SVG, PNG and CSV, and every example image as PNG, into a folder beside `out`
-            that has its name and "-files"; it is replaced.
+            with the name of `out` and "-files"; an existing folder is replaced.
 
     Returns:
         `out`.

@@ -1,4 +1,4 @@
-"""Amplitude spectra as pictures: of every site, and the one that all images are given."""
+"""Amplitude spectra as images: the spectrum of every site, and the common spectrum that all images get."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ COMMON = "given to all"
 
 
 def maps(run: Run) -> list[tuple[str, str]]:
-    """The name and the picture of each spectrum, the common one last, on one scale; zero frequency in the middle."""
+    """Return name and image of each spectrum, the common one last, on one scale, zero frequency in the middle."""
     whole = {site or COMMON: whole_spectrum(A) for site, A in run.amplitudes.items()}
     if not whole:
         return []
@@ -22,10 +22,10 @@ def maps(run: Run) -> list[tuple[str, str]]:
 
 
 def whole_spectrum(half: Array) -> Array:
-    """The log of a half spectrum (H, W//2 + 1), mirrored to (H, W) and with the zero frequency in the middle.
+    """Return the log of a half spectrum (H, W//2 + 1), mirrored to (H, W), with the zero frequency in the middle.
 
-    Of an odd width one column is missing in the half; which of the two it is, the number of columns does not say, and
-    an even width is taken.
+    The number of columns does not tell an odd width from an even one; an even width is assumed, so for an odd width
+    one column is missing.
     """
     mirrored = np.roll(half[::-1, 1:-1][:, ::-1], 1, axis=0)
     found: Array = np.fft.fftshift(np.log10(np.maximum(np.concatenate([half, mirrored], axis=1), 1e-6)))

@@ -1,4 +1,4 @@
-"""Classification looked at closely: what is taken for what, and whether probabilities hold what they promise."""
+"""Details of classification: confusion matrix, and calibration of the probabilities."""
 
 import math
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers for the test images of a site.
+    """Predictions for the test images of a site.
 
     Args:
-        probabilities: (N, K).
+        probabilities: (N, K) class probabilities.
         targets: (N,) true classes.
     """
 
@@ -29,7 +29,7 @@ class Answers:
 
 
 def confusion(run: Run, ident: str) -> Chart | None:
-    """How often each true class was taken for each, at all sites or one; None without probabilities."""
+    """Return the confusion matrix at all sites or one site; None without probabilities."""
     if not run.probabilities or run.result is None:
         return None
     names, rows = run.result.classes, []
@@ -85,7 +85,7 @@ def _images(row: Mapping[str, Any]) -> int:
 
 
 def calibration(group: Group, ident: str) -> Chart | None:
-    """How often answers of a probability are right, against that probability; None without probabilities."""
+    """Return the chart of accuracy against predicted probability (reliability); None without probabilities."""
     rows = [
         {"run": run.label, "site": site, "confidence": confidence, "right": right, "images": count}
         for run in group.finished
@@ -127,7 +127,7 @@ def calibration(group: Group, ident: str) -> Chart | None:
 
 
 def calibration_table(group: Group) -> TextTable | None:
-    """The expected calibration error of every run at every site."""
+    """Return the expected calibration error of every run at every site; None without probabilities."""
     rows = []
     for index, run in enumerate(group.runs):
         if run.probabilities:
@@ -139,7 +139,7 @@ def calibration_table(group: Group) -> TextTable | None:
 
 
 def reliability(answers: Answers) -> list[tuple[float, float, int]]:
-    """Mean confidence, share that is right, and images, of each tenth of [0, 1] that any confidence falls into."""
+    """Return mean confidence, accuracy and number of images for each non-empty tenth of [0, 1]."""
     confidence = answers.probabilities.max(axis=1)
     right = answers.probabilities.argmax(axis=1) == answers.targets
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -150,12 +150,12 @@ def reliability(answers: Answers) -> list[tuple[float, float, int]]:
 
 
 def calibration_error(answers: Answers) -> float:
-    """The expected calibration error of the most probable class, ten equal bins (Guo et al., ICML 2017, Eq 3)."""
+    """Return the expected calibration error of the top class, ten equal bins (Guo et al., ICML 2017, Eq 3)."""
     return sum(abs(right - sure) * count for sure, right, count in reliability(answers)) / len(answers.targets)
 
 
 def _by_site(run: Run) -> dict[str, Answers]:
-    """Of every site, and of all training sites together."""
+    """Return the answers of all training sites together and of every site."""
     if not run.probabilities:
         return {}
     found = {site: Answers(p, y) for site, (p, y) in run.probabilities.items()}

@@ -1,4 +1,4 @@
-"""What a person sees of a run in a terminal: a live bar, and a table at the end."""
+"""Terminal output of a run: a live progress bar, and a table of results at the end."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from harmofl.utils.hardware import default_threads
 
 
 class Terminal(Callback):
-    """A bar that moves with every site of every round; where there is no terminal, a line now and then.
+    """Progress bar that advances with every site of every round; without a terminal, about ten lines a run.
 
     Args:
         console: where to write; the standard error stream if not given.
@@ -60,17 +60,17 @@ class Terminal(Callback):
         self._progress.stop()
 
     def on_load(self, site: str, done: int, total: int) -> None:
-        """Show which site is being read."""
+        """Show the site that is being read."""
         self._progress.update(self._bar, completed=done, total=total, said=site)
 
     def on_message(self, line: str) -> None:
-        """Print it, unless it was told before."""
+        """Print a line unless it was printed before."""
         if line not in self._told:
             self._told.add(line)
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Begin a new bar: one tick a site and round."""
+        """Print the settings and start a new bar with one tick a site and round."""
         experiment = setup.experiment
         self._rounds, count = experiment.training.rounds, len(setup.drawn(1))
         self._metric = setup.metric
@@ -93,11 +93,11 @@ class Terminal(Callback):
         )
 
     def on_client_end(self, site: str) -> None:
-        """One tick."""
+        """Advance the bar by one tick."""
         self._progress.update(self._bar, advance=1)
 
     def on_round_end(self, record: RoundRecord) -> None:
-        """Say how validation went."""
+        """Show the validation scores."""
         if record.val is not None:
             summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})
             worst = f"{summary.worst:.3f} ({summary.worst_site})"
@@ -108,14 +108,14 @@ class Terminal(Callback):
 
 
 def _threads(experiment: Experiment) -> str:
-    """How many, and why."""
+    """Describe the number of threads and its origin."""
     count, why = default_threads(experiment.run.workers)
     told = "thread" if experiment.run.threads == 1 else "threads"
     return f"{experiment.run.threads} {told} ({why if experiment.run.threads == count else 'run.threads'})"
 
 
 def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Test scores: a row a site, a column a run."""
+    """Return the table of test scores: one row a site, one column a run."""
     metric, sites = results[0]["main_metric"], list(results[0]["test"])
     table = Table(title=f"test {escape(metric)} of the model with the best mean validation score")
     table.add_column("site")
@@ -137,7 +137,7 @@ def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def print_cost(folder: Path, console: Console) -> None:
-    """Say what diagnostics took, if there are any."""
+    """Print the time that diagnostics took, if the run has diagnostics."""
     path = folder / "diagnostics.jsonl"
     if path.exists():
         console.print(

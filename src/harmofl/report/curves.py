@@ -1,4 +1,4 @@
-"""Brightness and amplitude as curves, for the pages about data."""
+"""Curves of brightness and amplitude for the pages on data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from harmofl.report.colours import SERIES
 CHART = (5.2, 2.8)  # inches
 DASHES = ("-", "--", ":", "-.")
 MOST_NAMES = 14
-"""Of more lines than this a legend would hide the picture."""
+"""Largest number of lines with which a chart has a legend; a longer legend would hide the lines."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: what it is called, which of `SERIES` it is drawn in, and its points."""
+    """A curve: its label, the index of its colour in `SERIES`, and its points."""
 
     label: str
     colour: int
@@ -25,12 +25,12 @@ class Line:
 
 
 def levels(count: int) -> np.ndarray:
-    """The middles of `count` equal parts of [0, 1]."""
+    """Return the centers of `count` equal bins of [0, 1]."""
     return (np.arange(count) + 0.5) / count
 
 
 def paint_brightness(axes: Axes, lines: Sequence[Line]) -> None:
-    """Shares of the pixels over the level; rare levels show too, by a square root scale."""
+    """Draw the shares of pixels by level, on a square root scale that keeps rare levels visible."""
     _paint(axes, lines)
     axes.set(title="Brightness", xlabel="level, of full scale", ylabel="% of the pixels")
     axes.set_yscale("function", functions=(np.sqrt, np.square))
@@ -38,7 +38,7 @@ def paint_brightness(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def paint_amplitude(axes: Axes, lines: Sequence[Line]) -> None:
-    """Amplitudes in decibels over the frequency in cycles per pixel."""
+    """Draw amplitudes in decibels over the frequency in cycles per pixel."""
     _paint(axes, lines)
     axes.set(title="Amplitude by frequency", xlabel="cycles per pixel", ylabel="dB")
 

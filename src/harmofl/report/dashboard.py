@@ -1,4 +1,4 @@
-"""A run as a picture in the terminal that a person can leave open."""
+"""Live dashboard of a run in the terminal."""
 
 import math
 import sys
@@ -23,12 +23,12 @@ _FRAME = 9  # lines beside those of the sites
 
 
 class Dashboard(Callback):
-    """Rounds, every site's loss and score, and the estimated end; drawn again with every step of the run.
+    """Rounds, loss and score of every site, and the estimated end; redrawn with every step of the run.
 
     Args:
         earlier: rounds of a run that is resumed.
-        console: where to draw, a terminal; the standard error stream if not given.
-        clock: seconds since the epoch.
+        console: the terminal to draw on; the standard error stream if not given.
+        clock: returns the seconds since the epoch.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class Dashboard(Callback):
         self._live.stop()
 
     def on_load(self, site: str, done: int, total: int) -> None:
-        """Say which site is being read."""
+        """Show the site that is being read."""
         self._reading = f"reading {site}: {done} of {total} images"
         self._show()
 
     def on_message(self, line: str) -> None:
-        """Print it above."""
+        """Print a line above the dashboard."""
         self._live.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Begin."""
+        """Show the run before its first round."""
         experiment = setup.experiment
         self._rounds, self._first, self._done = experiment.training.rounds, first_round, first_round - 1
         self._drawn, self._metric = len(setup.drawn(1)), setup.metric
@@ -77,12 +77,12 @@ class Dashboard(Callback):
         self._show()
 
     def on_client_end(self, site: str) -> None:
-        """Tick it off."""
+        """Mark the site as finished in this round."""
         self._finished_now.add(site)
         self._show()
 
     def on_round_end(self, record: RoundRecord) -> None:
-        """Take the round's numbers in."""
+        """Show the round's numbers."""
         self._records.append(record)
         self._done, self._latest = record.round, self._clock()
         self._finished_now.clear()
@@ -92,7 +92,7 @@ class Dashboard(Callback):
         self._live.update(self.view())
 
     def view(self) -> RenderableType:
-        """What is drawn."""
+        """Return the content of the dashboard."""
         if self._reading:
             return Text(self._reading)
         parts: list[RenderableType] = [Text(self._title, style="bold"), self._bar(), Text(self._when())]
@@ -104,7 +104,7 @@ class Dashboard(Callback):
         return Padding(ProgressBar(self._rounds, min(self._rounds, self._done + min(now, 0.99))), 0)
 
     def _when(self) -> str:
-        """Which round it is, and when the last one will be over."""
+        """Return the current round and the estimated end of the run."""
         if self._done >= self._rounds:
             return f"round {self._done} of {self._rounds}: done, testing the chosen model"
         left = self._rounds - self._done
@@ -141,7 +141,7 @@ class Dashboard(Callback):
         return table
 
     def _order(self) -> list[str]:
-        """As they are, or, where they are more than fit, from the worst score up."""
+        """Return the sites in their order or, if there are more than fit, from the worst score up."""
         if len(self._sites) <= self.console.height - _FRAME - len(self._remarks):
             return self._sites
         last = {site: (self._scores(site) or [math.inf])[-1] for site in self._sites}
@@ -171,7 +171,7 @@ class Dashboard(Callback):
 
 
 def sparkline(values: list[float], width: int) -> str:
-    """The last `width` values as blocks between the least and the greatest of them."""
+    """Return the last `width` values as block characters, scaled from their minimum to their maximum."""
     shown = values[-width:]
     if not shown:
         return ""

@@ -1,4 +1,4 @@
-"""What `harmofl data check` found, as a page a site, and the sites of several such pages beside each other."""
+"""Pages on the results of `harmofl data check`: one page a site, and a page that compares sites."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from harmofl.spectral.radial_profile import RADIUS
 from harmofl.utils.atomic_files import storing, write_atomic
 
 CHANNELS = {"red": 4, "green": 2, "blue": 0}
-"""And which of `SERIES` they are drawn in."""
+"""Channel -> index of its colour in `SERIES`."""
 _NOTE = (
     "Counts, sizes and distributions only: no image, and no name of a file or patient, is on this page. "
     "Written by HarmoFL {}."
@@ -52,10 +52,10 @@ def write_pages(sites: Sequence[SiteFacts], folder: Path) -> list[Path]:
 
 
 def write_overview(sites: Sequence[SiteFacts], path: Path) -> list[Problem]:
-    """Write one page that compares the sites; returns what differs between them.
+    """Write one page that compares the sites; return the differences between them as problems.
 
     Raises:
-        StorageError: if it cannot be written.
+        StorageError: if the page cannot be written.
     """
     problems = list(between_sites(sites))
     write_atomic(path, render_overview(sites, problems).encode())
@@ -63,7 +63,7 @@ def write_overview(sites: Sequence[SiteFacts], path: Path) -> list[Problem]:
 
 
 def render_site(site: SiteFacts) -> str:
-    """A site's page as text."""
+    """Return the HTML of a site's page."""
     errors = sum(finding.severity == "error" for finding in site.findings)
     warnings = len(site.findings) - errors
     return template_of("data.html").render(
@@ -78,7 +78,7 @@ def render_site(site: SiteFacts) -> str:
 
 
 def render_overview(sites: Sequence[SiteFacts], problems: Sequence[Problem]) -> str:
-    """The page that compares sites, as text."""
+    """Return the HTML of the page that compares sites."""
     between = sum(problem.severity == "error" for problem in problems)
     errors = between + sum(finding.severity == "error" for site in sites for finding in site.findings)
     warnings = len(problems) - between + sum(len(site.findings) for site in sites) - (errors - between)
@@ -207,7 +207,7 @@ def _distances(sites: Sequence[SiteFacts]) -> Grid:
 
 
 def _histogram(sites: Sequence[SiteFacts]) -> Markup:
-    """The share of pixels at each level: of one site by channel, of several by site, channels together."""
+    """Draw the share of pixels at each level: by channel for one site, by site (mean over channels) for several."""
     rows = _by_name(sites, [np.asarray(site.histogram) for site in sites])
     lines = [Line(name, colour, levels(len(row)), 100 * row) for name, colour, row in rows]
     return draw_svg("histogram", "Share of the pixels at each level", CHART, lambda axes: paint_brightness(axes, lines))
@@ -220,7 +220,7 @@ def _spectrum(sites: Sequence[SiteFacts]) -> Markup:
 
 
 def _by_name(sites: Sequence[SiteFacts], values: Sequence[np.ndarray]) -> list[tuple[str, int, np.ndarray]]:
-    """(name, colour, values) of each channel of a single site, or of each of several sites."""
+    """Return (name, colour, values) for each channel of a single site, or for each of several sites."""
     if len(sites) == 1:
         names = CHANNELS if len(values[0]) == 3 else {"grey": 0}
         return [(name, index, row) for (name, index), row in zip(names.items(), values[0], strict=False)]

@@ -1,4 +1,4 @@
-"""The theory measured, over the rounds: a chart each for run reports, one of all for `harmofl diagnostics`."""
+"""Charts of diagnostics over the rounds: one a quantity for run reports, one of all for `harmofl diagnostics`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ FILE = "diagnostics.jsonl"
 
 @dataclass(frozen=True)
 class Quantity:
-    """One of the small charts: its name in the numbers, its title, and whether its axis is logarithmic."""
+    """One charted quantity: its column in the numbers, its title, and whether its axis is logarithmic."""
 
     name: str
     title: str
@@ -37,12 +37,12 @@ SCALARS = (
 
 
 def measured(runs: Mapping[str, Path]) -> dict[str, list[DiagnosticsRecord]]:
-    """By label the records of those run folders that have some."""
+    """Read the records of the run folders that have diagnostics, by label."""
     return {label: read_diagnostics(folder / FILE) for label, folder in runs.items() if (folder / FILE).is_file()}
 
 
 def chart_rows(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[dict[str, Any]]:
-    """Every number: a row a run and round; a column for each site's loss, rise and gradient."""
+    """Return all numbers: one row a run and round, and one column each for a site's loss, rise and gradient."""
     found = []
     for label, own in records.items():
         for record in own:
@@ -62,7 +62,7 @@ _TERMS = ("gradients", "dissimilarity", "variance")
 
 
 def charts(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[Chart]:
-    """One of every quantity that was measured, over the rounds, a colour a run."""
+    """Return one chart over the rounds for each measured quantity, with one colour a run."""
     numbers = chart_rows(records)
     return [
         Chart(
@@ -77,7 +77,7 @@ def charts(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[Chart]:
 
 
 def chart(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> Chart | None:
-    """All of them in one, with every number; None without records."""
+    """Return one chart of all measured quantities, with all numbers; None without records."""
     numbers = chart_rows(records)
     if not numbers:
         return None
@@ -100,7 +100,7 @@ def _lines(quantity: Quantity) -> tuple[str, ...]:
 
 
 def _drawn(quantity: Quantity, labels: Sequence[str]) -> dict[str, Any]:
-    """A line a run, and a dashed one of the bound beside the drift."""
+    """Return layers with one line a run, and a dashed line for the bound in the chart of drift."""
     scale = {"type": "log"} if quantity.log else {"zero": False, "nice": True}
     colours = {"domain": list(labels), "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
     legend = {} if len(labels) > 1 else {"legend": None}
@@ -124,7 +124,7 @@ def _drawn(quantity: Quantity, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _layer(field: str, scale: Mapping[str, Any], positive: bool, mark: Mapping[str, Any]) -> dict[str, Any]:
-    """A line over the rounds that have a value; on a logarithmic axis over those where it is above 0."""
+    """Return a line over the rounds with a finite value (`positive`: above 0, for a logarithmic axis)."""
     known = f"isValid(datum['{field}']) && isFinite(datum['{field}'])" + (f" && datum['{field}'] > 0" * positive)
     y = {"field": field, "type": "quantitative", "title": None, "scale": dict(scale), "axis": {"tickCount": 4}}
     return {"transform": [{"filter": known}], "mark": dict(mark), "encoding": {"y": y}}

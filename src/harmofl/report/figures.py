@@ -1,4 +1,4 @@
-"""The charts of runs, each with the numbers it is drawn from."""
+"""Charts of runs, each with its numbers."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +19,12 @@ from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
 
 ChartRow = Mapping[str, Any]
 FEW = 24
-"""Up to so many sites have a small chart each."""
+"""Largest number of sites for which each site has a small chart."""
 _POINT: dict[str, Any] = {"type": "point", "filled": True}
 
 
 def over_rounds(group: Group, ident: str) -> list[Chart]:
-    """The validation score and the training loss of every run, in the mean over the sites or at one of them."""
+    """Return the charts of validation score and training loss of every run, mean over the sites or at one site."""
     score = f"validation {metric_words(group.metric)}"
     title = f"{metric_name(group.metric)} on validation images"
     return [
@@ -34,7 +34,7 @@ def over_rounds(group: Group, ident: str) -> list[Chart]:
 
 
 def per_site(group: Group, ident: str) -> list[Chart]:
-    """The validation score of every run, one small still chart per site, all on the same scale; none for many sites."""
+    """Return one small static chart of validation scores per site, on one scale; none for more than `FEW` sites."""
     if not 1 < len(group.sites) <= FEW:
         return []
     charts = []
@@ -71,7 +71,7 @@ def _val(group: Group) -> Callable[[Round, str], float]:
 
 
 def _rounds(group: Group, value: Callable[[Round, str], float], name: str) -> list[dict[str, Any]]:
-    """A row a run, site and round, and one for the mean over the sites where all of them have a value."""
+    """Return one row a run, site and round, and rows for the mean over the sites (scores: only if all have a value)."""
     rows = []
     for run in group.runs:
         chosen = run.result.chosen_round if run.result else None
@@ -144,7 +144,7 @@ def _told(title: str, group: Group, rows: Sequence[ChartRow], name: str) -> str:
 
 
 def round_axis() -> dict[str, Any]:
-    """The x axis of rounds, with ticks at whole numbers only, however many rounds are still to come."""
+    """Return the encoding of the x axis of rounds, with ticks at whole numbers only."""
     axis = {"tickMinStep": 1, "format": "d", "grid": False}
     return {"field": "round", "type": "quantitative", "title": "Round", "axis": axis, "scale": {"nice": False}}
 
@@ -160,14 +160,14 @@ def _run_colour(group: Group, *, legend: bool) -> dict[str, Any]:
 
 
 def _dash(group: Group) -> dict[str, Any]:
-    """The dashes of a run's line, which change once every colour has been used."""
+    """Return the dash encoding of the runs; the dashes change after all colours have been used."""
     labels = [run.label for run in group.runs]
     scale = {"domain": labels, "range": [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(labels))]}
     return {"strokeDash": {"field": "run", "type": "nominal", "legend": None, "scale": scale}}
 
 
 def scores(group: Group, ident: str) -> Chart:
-    """The test score of every finished run at every site, with its 95 % interval over the test patients."""
+    """Return the chart of test scores of every finished run and site, with 95 % intervals over the test patients."""
     rows: list[dict[str, Any]] = []
     for run in group.finished:
         for site, value in scores_of_run(run, group.metric).items():
@@ -223,7 +223,7 @@ def scores(group: Group, ident: str) -> Chart:
 
 
 def cases(group: Group, ident: str) -> Chart | None:
-    """The score of every single test case, where that is more than right or wrong."""
+    """Return the chart of the score of every test case; None without segmentation."""
     rows: list[dict[str, Any]] = [
         {"run": run.label, "site": site, "case": case, "score": score}
         for run in group.finished
@@ -250,7 +250,7 @@ def cases(group: Group, ident: str) -> Chart | None:
 
 
 def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
-    """Seconds of every round."""
+    """Return the chart of seconds a round, with megabytes in its numbers; None without times."""
     group = Group("", (), tuple(runs))
     rows = [
         {
@@ -290,7 +290,7 @@ def _sent(line: Round) -> float:
 
 
 def participation(run: Run, ident: str) -> Chart | None:
-    """Which site trained in which round, and why not; None if all did in all."""
+    """Return the chart of the sites that trained in each round; None if every site trained in every round."""
     rows = [
         {"site": site, "round": line.round, "state": state, "reason": line.left_out.get(site, "")}
         for line in run.rounds

@@ -1,4 +1,4 @@
-"""What came out, in one sentence a person can repeat."""
+"""Headline of a report: the main result in a few sentences."""
 
 import math
 
@@ -7,7 +7,7 @@ from harmofl.report.scores import Group, mean_score, metric_words, number, site_
 
 
 def run_headline(group: Group) -> str:
-    """What came out: the best federated run, its lead, its worst site, how its model was chosen; the yardsticks."""
+    """Return the headline: the best federated run, its lead, worst site and chosen round; and the yardsticks."""
     scored = [(mean_score(_test(group, result)), run, result) for run, result in _done(group)]
     known = sorted((entry for entry in scored if math.isfinite(entry[0])), key=lambda entry: -entry[0])
     ranked = [entry for entry in known if not entry[1].yardstick] or known
@@ -57,7 +57,7 @@ def _worst(group: Group, result: Result) -> str:
 
 
 def _elsewhere(group: Group) -> str:
-    """Who is best at the sites that never trained."""
+    """Return a sentence on the best run at the unseen sites; "" if there is none."""
     scored = [(mean_score(site_values(result.unseen, group.unseen, group.metric)), run) for run, result in _done(group)]
     ranked = sorted(
         ((value, run) for value, run in scored if math.isfinite(value) and not run.yardstick), key=lambda e: -e[0]

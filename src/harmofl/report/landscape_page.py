@@ -1,4 +1,4 @@
-"""The picture, the numbers and the page of `harmofl landscape`: a row a site, a column a run, one scale for all."""
+"""Figure, numbers and page of `harmofl landscape`: one row a site, one column a run, one scale for all."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def write_landscape(landscapes: Sequence[Landscape], asked: Asked, folder: Path)
     """Write landscape.html, .svg, .png and .csv.
 
     Raises:
-        StorageError: if they cannot be written.
+        StorageError: if a file cannot be written.
     """
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def write_landscape(landscapes: Sequence[Landscape], asked: Asked, folder: Path)
 
 
 def rise_table(landscape: Landscape) -> np.ndarray:
-    """(S,) how much higher the loss is within half of the span, in the mean, than at the global solution."""
+    """Return (S,): mean loss within half of the span minus the loss at the global solution."""
     a, b = np.meshgrid(landscape.axis, landscape.axis)
     near = np.hypot(a, b) <= landscape.axis[-1] / 2
     near[len(landscape.axis) // 2, len(landscape.axis) // 2] = False
@@ -56,7 +56,7 @@ def rise_table(landscape: Landscape) -> np.ndarray:
 
 
 def landscape_numbers(landscapes: Sequence[Landscape]) -> str:
-    """As CSV: every point of every surface, and every solution."""
+    """Return all points of all surfaces and all solutions as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("run", "site", "what", "a", "b", "loss", "distance", "captured"))
@@ -78,7 +78,7 @@ def _sites(landscapes: Sequence[Landscape]) -> list[str]:
 
 
 def _scale(landscapes: Sequence[Landscape]) -> LogNorm:
-    """One for all: from the lowest loss to what nine in ten points are below, as a few may be very high."""
+    """Return one scale for all: from the lowest loss to the 0.9 quantile, since a few losses may be very high."""
     every = np.concatenate([one.surfaces.losses.reshape(-1) for one in landscapes])
     every = every[np.isfinite(every) & (every > 0)]
     low, high = (float(every.min()), float(np.quantile(every, 0.9))) if every.size else (0.1, 1.0)
@@ -171,7 +171,7 @@ _PLANES = {
 
 
 def landscape_sentences(landscapes: Sequence[Landscape]) -> list[str]:
-    """What the surfaces come to, a sentence a run."""
+    """Summarize the surfaces in one sentence a run."""
     said = []
     for one in landscapes:
         loss, up = one.surfaces.center.mean(), rise_table(one).mean()

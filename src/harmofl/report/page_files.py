@@ -1,4 +1,4 @@
-"""A page on the disk, and beside it every picture for slides and papers, with its numbers."""
+"""Writes a page, and a folder beside it with its charts, pictures and numbers for slides and papers."""
 
 import re
 import shutil
@@ -11,10 +11,10 @@ from harmofl.utils.atomic_files import storing, write_atomic
 
 
 def write_page(out: Path, text: str, charts: Sequence[Chart], pictures: Iterable[tuple[str, str]] = ()) -> None:
-    """Write the page; charts as NAME.svg, .png and .csv, pictures as PNG, into the folder `files_of(out)`.
+    """Write the page, and charts as NAME.svg, .png and .csv and pictures as PNG into the folder `files_of(out)`.
 
     Raises:
-        StorageError: if something cannot be written; the page is as it was, or new.
+        StorageError: if a file cannot be written; the page is then complete, either the old or the new one.
     """
     with storing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -35,5 +35,5 @@ def write_page(out: Path, text: str, charts: Sequence[Chart], pictures: Iterable
 
 
 def files_of(page: Path) -> Path:
-    """The folder beside a page that holds its pictures and numbers."""
+    """Return the folder beside a page that holds its pictures and numbers."""
     return page.with_name(f"{page.stem}-files")

@@ -1,4 +1,4 @@
-"""The sample images of every site: what the network saw, what is true, what each run predicted."""
+"""Sample images of every site: input, truth and predictions of each run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from harmofl.report.png_images import class_colour, compared, data_uri, outlined
 from harmofl.report.scores import Group, metric_name, number
 
 BUDGET = 2_500_000
-"""Characters of pictures on one page, at most."""
+"""Largest number of characters of pictures on one page."""
 LIMITS = ((4, 256), (4, 192), (3, 192), (2, 160), (2, 128), (1, 112), (1, 64))  # cases per site, pixels
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture and its caption; a tile without a picture is words only."""
+    """One picture and its caption; a tile without a picture has only the caption."""
 
     caption: str
     alt: str = ""
@@ -24,7 +24,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class SampleCase:
-    """One sample image as all runs that have it see it."""
+    """One sample image with the tiles of all runs that have it."""
 
     name: str
     tiles: tuple[Tile, ...]
@@ -32,7 +32,7 @@ class SampleCase:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The cases of one site; `unseen` if it did not train."""
+    """The cases of one site; `unseen` if the site did not train."""
 
     site: str
     cases: tuple[SampleCase, ...]
@@ -70,7 +70,7 @@ class _Sample:
 
 
 def galleries(groups: Sequence[Group], room: int) -> list[list[Gallery]]:
-    """The sample images of every group, as many and as large as fit into `room` characters; at worst none."""
+    """Return the galleries of every group, as many and as large images as fit into `room` characters, or none."""
     for cases, side in LIMITS:
         made = [[_gallery(group, site, cases, side) for site in _sampled_sites(group)] for group in groups]
         if sum(_weight(gallery) for group in made for gallery in group) <= min(BUDGET, room):
@@ -79,19 +79,19 @@ def galleries(groups: Sequence[Group], room: int) -> list[list[Gallery]]:
 
 
 def class_key(group: Group) -> list[tuple[str, str]]:
-    """The name and the outline colour of every class; empty where there are no masks."""
+    """Return name and outline colour of every class except the background; empty without masks."""
     masks = [run for run in group.runs for arrays in run.samples.values() if arrays.targets.ndim == 3]
     named = next((run.result.classes for run in masks if run.result), [])
     return [(name, class_colour(label)) for label, name in enumerate(named) if label > 0]
 
 
 def has_normalized(group: Group) -> bool:
-    """Whether any run kept images after amplitude normalization."""
+    """Return True if any run kept images after amplitude normalization."""
     return any(arrays.normalized is not None for run in group.runs for arrays in run.samples.values())
 
 
 def has_masks(group: Group) -> bool:
-    """Whether any sample has a mask, and so a difference to show."""
+    """Return True if any sample has a mask and can therefore show a difference."""
     return any(arrays.targets.ndim == 3 for run in group.runs for arrays in run.samples.values())
 
 
@@ -106,7 +106,7 @@ def _weight(gallery: Gallery) -> int:
 
 
 def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
-    """Samples of several runs that are the same image are one case; of one run, the best, the median and the worst."""
+    """Merge equal samples of several runs into one case; for one run, show the best, the median and the worst."""
     found: dict[tuple[str, bytes, bytes], list[_Sample]] = {}
     for run in group.runs:
         shown = run.samples[site].chosen(ranked=len(group.runs) == 1) if site in run.samples else []
@@ -119,7 +119,7 @@ def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
 
 
 def _headed(sample: _Sample, group: Group) -> str:
-    """The case's name, and what it is an example of."""
+    """Return the heading of a case: its name, with rank and score if it has a rank."""
     ranks, scores = sample.arrays.ranks, sample.arrays.scores
     if ranks is None or scores is None or not ranks[sample.index]:
         return sample.case

@@ -1,4 +1,4 @@
-"""Arrays to PNG data URIs, and the outlines of masks over an image."""
+"""Conversion of arrays to PNG data URIs, and drawing of mask outlines over an image."""
 
 import base64
 import io
@@ -13,9 +13,10 @@ _OUTLINE = 2  # pixels
 
 
 def to_bytes(image: Array, side: int) -> Array:
-    """A (C, H, W) image as (H, W) or (H, W, 3) bytes whose longer side is about `side` pixels.
+    """Convert a (C, H, W) image to (H, W) or (H, W, 3) bytes whose longer side is about `side` pixels.
 
-    Three channels are colour; of any other number the middle one is shown as grey. Values are cut to [0, 1].
+    Three channels are shown as colour; for any other number, the middle channel is shown as grey. Values are clipped
+    to [0, 1].
     """
     shown = np.moveaxis(image, 0, -1) if len(image) == 3 else image[len(image) // 2]
     scaled = (np.clip(np.nan_to_num(shown), 0, 1) * 255).round().astype(np.uint8)
@@ -23,12 +24,12 @@ def to_bytes(image: Array, side: int) -> Array:
 
 
 def outlined(image: Array, labels: Array, side: int) -> Array:
-    """`to_bytes` of the image with an outline around every labelled region."""
+    """Return `to_bytes` of the image with an outline around every labelled region."""
     shown = to_bytes(image, side)
     colour = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
     resized = _resize(labels.astype(np.uint8), side, Image.Resampling.NEAREST)
     drawn = colour.copy()
-    drawn[_edge(resized, 1) & (resized == 0)] //= 3  # a dark rim, so that the line shows on any tissue
+    drawn[_edge(resized, 1) & (resized == 0)] //= 3  # a dark rim makes the line visible on any tissue
     edge = _edge(resized, _OUTLINE) & (resized > 0)
     palette = np.array([_rgb(class_colour(label)) for label in range(256)], dtype=np.uint8)
     drawn[edge] = palette[resized[edge]]
@@ -40,7 +41,7 @@ MISTAKES = (("missed", MISSED), ("not there", INVENTED), ("of another class", CO
 
 
 def compared(image: Array, truth: Array, predicted: Array, side: int) -> tuple[Array, str]:
-    """The image in dim grey with what was missed, invented and confused in colour, and the same in words."""
+    """Return the image in dim grey with missed, invented and confused pixels in colour, and their shares in words."""
     shown = to_bytes(image, side)
     grey = (shown.mean(axis=2) if shown.ndim == 3 else shown) * 0.55
     drawn = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
@@ -58,19 +59,19 @@ def _mistaken(truth: Array, predicted: Array) -> tuple[Array, Array, Array]:
 
 
 def class_colour(label: int) -> str:
-    """The colour of a class; class 0 is background and has no outline."""
+    """Return the colour of a class; class 0 is background and has no outline."""
     return CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)]
 
 
 def data_uri(pixels: Array) -> str:
-    """A PNG of the pixels, to be the source of an image."""
+    """Encode the pixels as a PNG data URI."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=4)  # as small as the default, and faster
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _resize(pixels: Array, side: int, shrink: Image.Resampling) -> Array:
-    """Shrink to `side`, or enlarge by the largest whole factor that keeps within it."""
+    """Shrink to `side`, or enlarge by the largest integer factor that stays within `side`."""
     height, width = pixels.shape[:2]
     longest = max(height, width)
     if longest <= side:
@@ -81,7 +82,7 @@ def _resize(pixels: Array, side: int, shrink: Image.Resampling) -> Array:
 
 
 def _edge(labels: Array, reach: int) -> Array:
-    """Where a pixel at most `reach` above, below, left or right has another label."""
+    """Return True at pixels that have another label at most `reach` pixels above, below, left or right."""
     height, width = labels.shape
     padded = np.pad(labels, reach, mode="edge")
     edge = np.zeros(labels.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Everything the page says, handed to the template."""
+"""Contents of the report page and their rendering by the template."""
 
 import math
 import statistics
@@ -31,12 +31,12 @@ from harmofl.report.vega import Chart
 from harmofl.report.warnings import warnings
 
 MOST = 4_600_000
-"""Characters of charts, pictures and the script that draws: a page stays below 5 MB."""
+"""Largest number of characters of charts, pictures and the drawing script, so that a page stays below 5 MB."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """All that is said of runs that may be compared with one another."""
+    """Section of the page on runs that are comparable with one another."""
 
     ident: str
     group: Group
@@ -57,13 +57,13 @@ class Block:
 
     @property
     def charts(self) -> list[Chart]:
-        """All of them."""
+        """The charts of the section."""
         return [*self.scores, *self.overview, *self.per_site, *self.closely]
 
 
 @dataclass(frozen=True)
 class SampleImages:
-    """How many images each site has, for the runs that were trained on exactly these."""
+    """Number of images of each site, and the runs that used exactly these images."""
 
     labels: list[str]
     parts: list[str]
@@ -72,7 +72,7 @@ class SampleImages:
 
 @dataclass(frozen=True)
 class RunCost:
-    """What one run took, as text."""
+    """Cost of one run, as text."""
 
     label: str
     rounds: str
@@ -86,17 +86,17 @@ class RunCost:
 
 @dataclass(frozen=True)
 class Page:
-    """What the report is made of.
+    """Contents of the report.
 
     Args:
-        title: of the page.
-        runs: what it is about.
-        blocks: one for all runs that may be compared with one another.
-        warnings: by run, what a reader must know.
-        taking_part: charts of who trained when, of the runs where not all did.
-        cost: the chart of time and traffic, if anything was recorded.
-        amplitudes: by run, the spectra as pictures.
-        theory: charts of what was measured of the theory, if anything was.
+        title: title of the page.
+        runs: the reported runs.
+        blocks: one section for each group of comparable runs.
+        warnings: warnings by run.
+        taking_part: charts of participation, for the runs in which some site missed a round.
+        cost: the chart of time and traffic, if recorded.
+        amplitudes: by run, names and images of the amplitude spectra.
+        theory: charts of diagnostics, if measured.
     """
 
     title: str
@@ -110,13 +110,13 @@ class Page:
 
     @property
     def charts(self) -> list[Chart]:
-        """All of the page."""
+        """The charts of the page."""
         own = [chart for block in self.blocks for chart in block.charts]
         return [*own, *self.theory, *self.taking_part, *([self.cost] if self.cost else [])]
 
     @property
     def pictures(self) -> Iterator[tuple[str, str]]:
-        """A name and a data URI of every picture that is no chart."""
+        """The name and the data URI of every picture that is no chart."""
         for block in self.blocks:
             for gallery in block.galleries:
                 for k, case in enumerate(gallery.cases):
@@ -129,7 +129,7 @@ class Page:
 
 
 def compose(runs: Sequence[Run]) -> Page:
-    """Work out everything that the page shows."""
+    """Compute the contents of the page."""
     groups = group_runs(runs)
     page = Page(
         title=_title(runs),
@@ -147,11 +147,11 @@ def compose(runs: Sequence[Run]) -> Page:
 
 
 def render_run_page(page: Page, watched: tuple[str, str] | None = None) -> str:
-    """The whole page as text.
+    """Return the HTML of the page.
 
     Args:
-        page: what it shows.
-        watched: of a page that is served while its run trains: a stamp of what it shows, and how far the run is.
+        page: contents of the page.
+        watched: for a page that is served during training: the stamp of its contents, and the progress in words.
     """
     scripts = [vega.script(), vega.starter(), *([vega.starter("watch.js")] if watched else [])]
     template = template_of(
@@ -182,13 +182,13 @@ def render_run_page(page: Page, watched: tuple[str, str] | None = None) -> str:
 
 
 def live(chart: Chart) -> Markup:
-    """A chart that is a still picture without a script and on paper, and else one to hover over."""
+    """Return a chart that is interactive with scripts, and a static picture without scripts and in print."""
     data = f'<script type="application/json">{chart.data}</script>'
     return Markup(f'<div data-chart="{chart.name}"><div class="still">{chart.still}</div>{data}</div>')
 
 
 def dash_pattern(index: int) -> str:
-    """The dashes of a run's line, which change once every colour has been used, as SVG writes them."""
+    """Return the SVG dash pattern of a run's line; it changes after all colours have been used."""
     dashes = vega.DASHES[index // len(SERIES) % len(vega.DASHES)]
     return "" if dashes == vega.DASHES[0] else " ".join(map(str, dashes))
 
@@ -219,7 +219,7 @@ def _block(ident: str, group: Group) -> Block:
 
 
 def _mistakes(group: Group) -> tuple[tuple[str, str], ...]:
-    """The colours of the difference that can occur."""
+    """Return names and colours of the mistakes that can occur."""
     if not has_masks(group):
         return ()
     several = any(run.result and len(run.result.classes) > 2 for run in group.runs)
@@ -237,7 +237,7 @@ def _run_name(run: Run) -> str:
 
 
 def _images(group: Group) -> list[SampleImages]:
-    """One table for all runs that had the same images, which is usually one table."""
+    """Return one table for each set of runs with equal image counts."""
     tables: list[SampleImages] = []
     for run in group.finished:
         counts = run.result.num_images if run.result else {}

@@ -1,4 +1,4 @@
-"""Which runs may be compared, and the tables that compare them."""
+"""Groups of comparable runs, and the tables of their scores."""
 
 import math
 import statistics
@@ -9,10 +9,10 @@ from harmofl.experiment.finished_run import Run, ScoreTable
 
 DASH = "\N{EN DASH}"
 MANY = 8
-"""More sites than this are rows of a table, not columns."""
+"""Largest number of sites that are columns of a table; more sites become rows."""
 SUMMARIES = ("Mean", "Worst", "Std")
 UNSEEN = "{} (unseen)"
-"""A site that did not train."""
+"""Label of a site that did not train."""
 NAMES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -25,7 +25,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that may be compared with one another: same main metric, same sites."""
+    """Comparable runs, with the same main metric and the same sites."""
 
     metric: str
     sites: tuple[str, ...]
@@ -33,7 +33,7 @@ class Group:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """Sites that did not train and were tested, of any run."""
+        """Sites that did not train and were tested in any run."""
         results = [run.result for run in self.runs if run.result]
         return tuple(dict.fromkeys(site for result in results for site in result.unseen if site not in self.sites))
 
@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number as it is printed."""
+    """One printed number of a table."""
 
     text: str
     best: bool = False
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRowCells:
-    """One run or site of a table; `note` stands in for the cells of a run that has none; `index` is its colour."""
+    """One row of a table, for a run or a site; `note` replaces missing cells; `index` is the colour."""
 
     label: str
     index: int | None
@@ -63,7 +63,7 @@ class TableRowCells:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table; `summaries` of its last columns stand apart."""
+    """A table; the last `summaries` columns are set apart."""
 
     title: str
     columns: tuple[str, ...]
@@ -73,7 +73,7 @@ class TextTable:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Put runs together that share the main metric and the sites, in the order given."""
+    """Group the runs that share the main metric and the sites, in the given order."""
     found: dict[tuple[str, frozenset[str]], list[Run]] = {}
     for run in runs:
         found.setdefault((run.main_metric, frozenset(run.sites)), []).append(run)
@@ -81,33 +81,33 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def metric_name(metric: str) -> str:
-    """A metric as a person would write it."""
+    """Return the display name of a metric, capitalized."""
     words = metric_words(metric)
     return words[:1].upper() + words[1:]
 
 
 def metric_words(metric: str) -> str:
-    """A metric as it stands inside a sentence."""
+    """Return the display name of a metric for use inside a sentence."""
     return NAMES.get(metric, metric.replace("_", " "))
 
 
 def site_values(scores: ScoreTable, sites: Sequence[str], metric: str) -> list[float]:
-    """One value per site, NaN where there is none."""
+    """Return one value per site; NaN if missing."""
     return [scores.get(site, {}).get(metric, math.nan) for site in sites]
 
 
 def mean_score(values: Sequence[float]) -> float:
-    """The mean; NaN when a value is missing, so that only like is compared with like."""
+    """Return the mean; NaN if a value is missing, so that only means over the same sites are compared."""
     return statistics.fmean(values) if values else math.nan
 
 
 def number(value: float) -> str:
-    """Three decimals, or an en dash for what is not a number."""
+    """Format with three decimals; an en dash for a value that is not finite."""
     return f"{value:.3f}" if math.isfinite(value) else DASH
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Format a duration in seconds, as in "42 s", "12 min" or "3 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -115,7 +115,7 @@ def duration(seconds: float) -> str:
 
 
 def scores_of_run(run: Run, metric: str) -> dict[str, float]:
-    """A metric of the chosen model on the test images of every site, unseen ones last."""
+    """Return a metric of the chosen model on the test images of every site, unseen sites last."""
     if run.result is None:
         return {}
     found = {**run.result.test, **run.result.unseen}
@@ -123,17 +123,17 @@ def scores_of_run(run: Run, metric: str) -> dict[str, float]:
 
 
 def interval_at(run: Run, site: str) -> tuple[float, float]:
-    """The 95 % interval of the main metric over test patients; NaN where there is none."""
+    """Return the 95 % interval of the main metric over test patients; NaN if there is none."""
     return run.intervals.get(site, (math.nan, math.nan))
 
 
 def between(low: float, high: float) -> str:
-    """An interval as it is printed."""
+    """Format an interval; a dash if an end is not finite."""
     return f"{number(low)} \N{EN DASH} {number(high)}" if math.isfinite(low) and math.isfinite(high) else DASH
 
 
 def site_table(run: Run, metric: str) -> TextTable:
-    """One run's test score at every site, with its interval and how many images and patients it is from."""
+    """Return one run's test score at every site, with its interval and its numbers of images and patients."""
     rows = []
     for site, value in scores_of_run(run, metric).items():
         images = run.result.num_images.get(site, {}).get("test") if run.result else None
@@ -150,18 +150,18 @@ def site_table(run: Run, metric: str) -> TextTable:
 
 
 def score_table(group: Group, metric: str, *, mark_best: bool = False) -> TextTable:
-    """Every run's test scores per site with their mean, worst and spread."""
+    """Return every run's test scores per site with their mean, worst and standard deviation."""
     return _table(group, metric, f"{metric_name(metric)} on test images", part="test", mark_best=mark_best)
 
 
 def validation_table(group: Group) -> TextTable:
-    """The main metric on validation images, at the round each model was chosen."""
+    """Return the main metric on validation images at the chosen round of each run."""
     title = f"{metric_name(group.metric)} on validation images, at the chosen round"
     return _table(group, group.metric, title, part="val")
 
 
 def further_metrics(group: Group) -> list[str]:
-    """The metrics of the test scores besides the main one."""
+    """Return the metrics of the test scores other than the main one."""
     results = [run.result for run in group.finished if run.result]
     names = [name for result in results for scores in result.test.values() for name in scores]
     return [name for name in dict.fromkeys(names) if name != group.metric]
@@ -183,7 +183,7 @@ def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool 
 
 
 def _sites_down(table: TextTable) -> TextTable:
-    """A row a site, for more sites than a page is wide."""
+    """Transpose a table to one row a site, for many sites."""
     rows = [
         TableRowCells(name, None, tuple(row.cells[k] if row.cells else Cell(DASH) for row in table.rows))
         for k, name in enumerate(table.columns)
@@ -199,7 +199,7 @@ def _summary(values: list[float]) -> list[float]:
 
 
 def _best_texts(rows: list[list[float]], spread: int) -> list[str]:
-    """The largest number of every column; none of the one that is the spread."""
+    """Return the largest number of every column as text; a dash for column `spread`."""
     columns = list(zip(*rows, strict=True))
     best = [number(max((v for v in column if math.isfinite(v)), default=math.nan)) for column in columns]
     return [*best[:spread], DASH, *best[spread + 1 :]]

@@ -1,4 +1,4 @@
-"""A run's report, served while it trains."""
+"""HTTP server of the report of a run during training."""
 
 import json
 import re
@@ -20,16 +20,16 @@ from harmofl.report.templates import template_of
 from harmofl.utils.atomic_files import is_locked
 
 QUIET = 5
-"""So many times the usual time without news, and at least a minute, is worth a word."""
+"""Multiple of the usual round time (at least a minute) without news after which the status says so."""
 Answer = tuple[HTTPStatus, str, str]
 
 
 class Watched:
-    """How far the run in a folder is, and its report as of now.
+    """Progress and current report of the run in a folder.
 
     Args:
-        folder: the run folder, which need not be there yet.
-        clock: seconds since the epoch.
+        folder: the run folder, which may not exist yet.
+        clock: returns the seconds since the epoch.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
@@ -40,7 +40,7 @@ class Watched:
 
     @property
     def stamp(self) -> str:
-        """Another one as soon as there is something new to show; "" while there is nothing."""
+        """A string that changes with the contents of the run folder; "" before the run begins."""
         found = []
         for name in ("rounds.jsonl", "diagnostics.jsonl", "result.json"):
             path = self.folder / name
@@ -50,12 +50,12 @@ class Watched:
         return "; ".join(found) if (self.folder / "config.toml").exists() else ""
 
     def status(self) -> dict[str, Any]:
-        """How far it is, in words; `reload` if the page is to be asked for as a whole."""
+        """Return stamp and progress in words; `reload` is true if the browser must reload the whole page."""
         finished = (self.folder / "result.json").exists()
         return {"stamp": self.stamp, "text": self.text(), "reload": finished}
 
     def text(self) -> str:
-        """How far it is, in a sentence."""
+        """Return the progress of the run in a sentence."""
         if not self.stamp:
             return f"waiting for a run in {self.folder}; none has begun there yet"
         try:
@@ -86,7 +86,7 @@ class Watched:
         return f"training: round {done + 1} of {total}, ends about {when}, in {duration(left)}"
 
     def page(self) -> str:
-        """The report, or a page that waits for there to be one."""
+        """Return the report, or a waiting page before the run begins."""
         with self._lock:
             stamp = self.stamp
             if not stamp or stamp != self._shown[0]:
@@ -98,14 +98,14 @@ class Watched:
             if stamp:
                 return render_run_page(compose(load_runs([self.folder])), (stamp, self.text()))
         except HarmoFLError:
-            pass  # in the status line, and gone with the next look if it was half written
+            pass  # the status line shows it; a half-written file is complete at the next request
         scripts = [vega.script(), vega.starter(), vega.starter("watch.js")]
         return template_of("watch.html").render(
             title=self.folder.name, stamp=stamp, text=self.text(), scripts=scripts, allowed=vega.allowed(*scripts)
         )
 
     def answer(self, path: str) -> Answer:
-        """What is sent for a path."""
+        """Return the response for a path."""
         if path in ("/", "/page"):
             return HTTPStatus.OK, "text/html; charset=utf-8", self.page()
         if path == "/status":
@@ -114,7 +114,7 @@ class Watched:
 
 
 def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
-    """An HTTP server of the report; it answers GET alone, and where it is bound to this machine, only to names of it.
+    """Return an HTTP server of the report; it answers only GET and, if bound to localhost, only local host names.
 
     Raises:
         ConfigError: if the address cannot be used.
@@ -145,7 +145,7 @@ def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing; a page that asks every few seconds would fill the terminal."""
+            """Log no requests; a page that polls every few seconds would fill the terminal."""
 
     try:
         return ThreadingHTTPServer((host, port), Handler)
@@ -155,7 +155,7 @@ def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
 
 
 def _meant(named: str, host: str) -> bool:
-    """Whether the name that a browser asked for is one of this machine, so that no foreign page can look in."""
+    """Return True unless the server is bound to localhost and the Host header names another host (DNS rebinding)."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         return True
     return re.sub(r":\d+$", "", named).strip("[]") in ("127.0.0.1", "localhost", "::1")

@@ -1,4 +1,4 @@
-"""The configuration of the runs as tables of keys and values, and where the runs differ."""
+"""Tables of the configuration of runs, and of the settings that differ between runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class SettingsTable:
 
 
 def sections(config: Mapping[str, Any]) -> list[SettingsTable]:
-    """Every table of a configuration; keys outside any table come first."""
+    """Return the tables of a configuration; keys outside any table come first."""
     loose = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
     named = ([("general", loose)] if loose else []) + list(tables.items())
@@ -27,7 +27,7 @@ def sections(config: Mapping[str, Any]) -> list[SettingsTable]:
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The settings that are not the same in all runs, with each run's value."""
+    """Return the settings that differ between runs, with each run's value."""
     flat = [dict(_flatten(run.config)) for run in runs]
     keys = dict.fromkeys(key for pairs in flat for key in pairs)
     rows = [(key, [pairs.get(key, DASH) for pairs in flat]) for key in keys]

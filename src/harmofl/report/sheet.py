@@ -1,4 +1,4 @@
-"""One picture of a federation: a row of training images for every site."""
+"""Contact sheet of a federation: a row of training images for every site."""
 
 import io
 from pathlib import Path
@@ -19,11 +19,11 @@ def write_sheet(federation: Federation, path: Path) -> None:
     """Write a PNG with some training images of every site, masks outlined, classes named.
 
     Args:
-        federation: whose images.
+        federation: the federation to show.
         path: the file to write.
 
     Raises:
-        StorageError: if it cannot be written.
+        StorageError: if the file cannot be written.
     """
     sites = federation.sites
     figure = Figure(figsize=(1.4 * COLUMNS + 0.6, 1.62 * len(sites)), dpi=100, layout="constrained")
@@ -42,7 +42,7 @@ def write_sheet(federation: Federation, path: Path) -> None:
 
 
 def _pictures(site: Site) -> list[tuple[np.ndarray, str]]:
-    """Images spread evenly over the training data (or all, if for testing), as bytes, and what to write above each."""
+    """Return evenly spaced images of the training split (test split if empty) as bytes, with captions."""
     split = site.train if len(site.train) else site.test
     count = len(split)
     index = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int))

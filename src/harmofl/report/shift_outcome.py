@@ -1,4 +1,4 @@
-"""What a measured shift comes to: in a few sentences, and as numbers for JSON."""
+"""Summary of a measured shift in sentences, and its numbers for JSON."""
 
 import math
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from harmofl.report.scores import DASH
 from harmofl.report.shift_picture import radial
 
 CLEAR = 0.02
-"""A normalization is worth trying if it gains more than this at new sites on average, and something every time it was
-asked, and costs less than this at a site itself."""
+"""A normalization is worth trying if its mean gain at new sites is above this, its gain is positive in every repeat,
+and its cost at the site itself is below this."""
 
 
 def mean_of(values: Mapping[str, float]) -> float:
-    """Over the sites that have a value."""
+    """Return the mean over the sites with a finite value; NaN if there is none."""
     return known_mean(values.values())
 
 
 def shift_sentences(shift: Shift) -> list[str]:
-    """What it comes to, in a few sentences."""
+    """Summarize the shift and the best normalization in a few sentences."""
     none, *others = shift.verdicts
     said = [
         _apart(shift),
@@ -68,7 +68,7 @@ def _apart(shift: Shift) -> str:
 
 
 def _gains(verdict: Verdict, none: Verdict) -> list[float]:
-    """By how much the class is told better at new sites than without, each time."""
+    """Return the gain in class accuracy at new sites over no normalization, for each repeat."""
     return [mean_of(a.elsewhere) - mean_of(b.elsewhere) for a, b in zip(verdict.repeats, none.repeats, strict=True)]
 
 
@@ -77,7 +77,7 @@ def _signed(value: float) -> str:
 
 
 def shift_numbers(shift: Shift) -> dict[str, object]:
-    """Everything measured but the pictures, for JSON."""
+    """Return all measurements except the images, for JSON."""
     return {
         "name": shift.name,
         "task": shift.task,

@@ -1,4 +1,4 @@
-"""The page of `harmofl data shift`, and its picture and numbers beside it."""
+"""Page, picture and JSON numbers of `harmofl data shift`."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _SIDE = 132  # pixels
 
 @dataclass(frozen=True)
 class ShiftGallery:
-    """Pictures of the page: a title, what each column is, and rows of a name and images."""
+    """Pictures of the page: a title, a note, the column names, and rows of a name and images."""
 
     title: str
     note: str
@@ -36,7 +36,7 @@ def write_shift(shift: Shift, folder: Path) -> None:
     """Write shift.html, shift.png and shift.json.
 
     Raises:
-        StorageError: if they cannot be written.
+        StorageError: if a file cannot be written.
     """
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write_shift(shift: Shift, folder: Path) -> None:
 
 
 def render_shift_page(shift: Shift) -> str:
-    """The page as text."""
+    """Return the HTML of the page."""
     return template_of("data.html").render(
         title=f"Shift between the sites of {shift.name}",
         kind=f"{shift.task}, {len(shift.sites)} sites, at {shift.size[0]} x {shift.size[1]} pixels",
@@ -102,7 +102,7 @@ def _charts(shift: Shift) -> list[Markup]:
 
 
 def _spectra(shift: Shift) -> ShiftGallery:
-    """The mean spectra as pictures, zero frequency in the middle, all on one scale."""
+    """Return the mean spectra as images on one scale, zero frequency in the middle."""
     whole = {name: _whole(A.mean(axis=0), shift.size[1]) for name, A in shift.spectra.items()}
     levels = np.concatenate([values.reshape(-1) for values in whole.values()])
     low, high = np.quantile(levels, (0.01, 0.999))
@@ -113,7 +113,7 @@ def _spectra(shift: Shift) -> ShiftGallery:
 
 
 def _whole(half: np.ndarray, width: int) -> np.ndarray:
-    """The log of a half spectrum, mirrored to the whole one, zero frequency in the middle."""
+    """Return the log of a half spectrum, mirrored to the whole one, zero frequency in the middle."""
     mirrored = np.roll(half[::-1, 1 : (width + 1) // 2][:, ::-1], 1, axis=0)
     return np.fft.fftshift(np.log10(np.maximum(np.concatenate([half, mirrored], axis=1), 1e-6)))
 

@@ -1,4 +1,4 @@
-"""The picture of `harmofl data shift`: spectra, distances, brightness and what a small model tells."""
+"""Figure of `harmofl data shift`: spectra, distances, brightness and the scores of a small model."""
 
 import io
 import math
@@ -21,7 +21,7 @@ _QUESTIONS = {
 
 
 def radial(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies in cycles per pixel, and the mean level there in decibels, channels together."""
+    """Return frequencies in cycles per pixel and the mean amplitude of all channels there in decibels."""
     _, H, half = A.shape
     f_y, f_x = np.fft.fftfreq(H)[:, None], np.arange(half)[None] / (2 * (half - 1))
     ring = np.minimum((np.hypot(f_y, f_x) * 2 * 24).astype(int), 35).reshape(-1)
@@ -32,12 +32,12 @@ def radial(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def amplitude_lines(shift: Shift) -> list[Line]:
-    """Every site's mean amplitude over the radius."""
+    """Return a line of each site's mean amplitude over the radius."""
     return [Line(name, k, *radial(A)) for k, (name, A) in enumerate(shift.spectra.items())]
 
 
 def brightness_lines(shift: Shift) -> list[Line]:
-    """Every site's shares of the pixels over the level, channels together."""
+    """Return a line of each site's shares of pixels over the level, mean over channels."""
     return [
         Line(name, k, levels(values.shape[1]), 100 * values.mean(axis=0))
         for k, (name, values) in enumerate(shift.histograms.items())
@@ -74,7 +74,7 @@ def _paint_probe(axes: Axes, shift: Shift) -> None:
 
 
 def shift_picture(shift: Shift) -> bytes:
-    """Spectra, distances, brightness and the small model's scores as one PNG."""
+    """Draw spectra, distances, brightness and the small model's scores as one PNG."""
     figure = Figure(figsize=(11, 8.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     (one, two), (three, four) = figure.subplots(2, 2)

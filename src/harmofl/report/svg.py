@@ -1,4 +1,4 @@
-"""A matplotlib chart as inline SVG that takes its colours from the page."""
+"""Matplotlib charts as inline SVG with the colours of the page."""
 
 import io
 import re
@@ -18,7 +18,7 @@ from harmofl.report.colours import SERIES
 
 Inches = tuple[float, float]  # width, height
 Margins = tuple[float, float, float, float]
-INK, LINE = "#010203", "#040506"  # stand-ins, replaced by the page's own colours
+INK, LINE = "#010203", "#040506"  # placeholders, replaced by the page's colours
 DASHES = ("", "6 2", "2 2", "8 2 2 2")
 _VARIABLES = {
     INK: "currentColor",
@@ -56,14 +56,14 @@ def draw_svg(
 
     Args:
         ident: prefix of every id in the picture; unique on the page.
-        title: what the chart says, for those who cannot see it.
+        title: text alternative for screen readers.
         size: width and height in inches.
-        paint: draws on the axes.
-        margins: inches to the left, below, to the right and above; None measures the labels, which is slower.
+        paint: function that draws on the axes.
+        margins: left, bottom, right and top margin in inches; None measures the labels, which is slower.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # glyphs that the browser has, labels too long for their chart
+        warnings.simplefilter("ignore", UserWarning)  # glyphs that only the browser has, labels longer than the chart
         figure = Figure(figsize=size, layout=None if margins else "constrained")
         FigureCanvasSVG(figure)
         paint(figure.add_axes(_within(size, margins)) if margins else figure.add_subplot())
@@ -73,14 +73,14 @@ def draw_svg(
 
 @contextmanager
 def style(ident: str) -> Iterator[None]:
-    """Within, matplotlib draws in the pages' style."""
+    """Use the pages' style in matplotlib within the context."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 
 
 def embedded(ident: str, title: str, document: str) -> Markup:
-    """A figure that was drawn in the style and saved as SVG, as an element of a page; see `draw`."""
+    """Convert an SVG document of a figure drawn within `style` to an SVG element of a page; see `draw_svg`."""
     return Markup(_inline(document, ident, title))
 
 

@@ -1,4 +1,4 @@
-"""The pages' templates, all with one head and in one style."""
+"""Templates of the pages, with a shared head and style."""
 
 from importlib.resources import files
 from typing import Any
@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 
 def template_of(name: str, **known: Any) -> Template:
-    """A template of this package; it knows `style` and whatever else is given."""
+    """Return a template of this package, with the globals `style` and `known`."""
     style = Markup(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
     loader = PackageLoader(__package__, "")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader)

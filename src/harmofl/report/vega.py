@@ -1,6 +1,6 @@
-"""Charts by Vega-Lite: one description is a picture in the page, a chart to hover over, and files.
+"""Vega-Lite charts: one specification gives a static picture, an interactive chart and files.
 
-In a page colours are those of the page, by its variables; in files they are those of its light side.
+Charts in a page use the colours of the page by CSS variables; files use the colours of the light theme.
 """
 
 import csv
@@ -28,7 +28,7 @@ from harmofl.utils.atomic_files import cache_folder
 
 Spec = Mapping[str, Any]
 ALL = "all sites"
-"""The choice of every chart that can show a single site."""
+"""Value of the site parameter that selects all sites."""
 COLOURS = [f"var(--s{index})" for index in range(len(SERIES))]
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 2, 2, 2]]
 WIDTH = 520
@@ -68,12 +68,12 @@ class Chart:
     """One chart.
 
     Args:
-        name: of its files, and in the page; unique there.
-        title: above it.
-        said: what it shows, for those who cannot see it.
-        spec: Vega-Lite without data, title and theme.
-        rows: the numbers, the same keys in each.
-        by_site: whether it has a parameter `site`, which the page's choice of a site sets.
+        name: name of its files and of its element, unique in the page.
+        title: title above the chart.
+        said: text alternative for screen readers.
+        spec: Vega-Lite specification without data, title and theme.
+        rows: the numbers, with the same keys in each row.
+        by_site: whether the chart has the parameter `site`, which the page's choice of a site sets.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Chart:
 
     @cached_property
     def still(self) -> Markup:
-        """The chart as an SVG element, still, in the colours of the page."""
+        """The chart as a static SVG element in the colours of the page."""
         return Markup(_named(self._document, self))
 
     @cached_property
@@ -105,12 +105,12 @@ class Chart:
 
 
 def parameter_site() -> dict[str, Any]:
-    """The parameter that the page's choice of a site sets."""
+    """Return the parameter that the page's choice of a site sets."""
     return {"name": "site", "value": ALL}
 
 
 def picture(chart: Chart, kind: Literal["svg", "png"]) -> bytes:
-    """The chart as a file, on white."""
+    """Return the chart as the content of a file, on white."""
     import vl_convert
 
     head, begin, body = chart._document.partition(">")
@@ -121,7 +121,7 @@ def picture(chart: Chart, kind: Literal["svg", "png"]) -> bytes:
 
 
 def table(chart: Chart) -> str:
-    """Its numbers as CSV."""
+    """Return the chart's numbers as CSV."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(chart.rows[0]) if chart.rows else ["empty"], lineterminator="\n")
     writer.writeheader()
@@ -131,7 +131,7 @@ def table(chart: Chart) -> str:
 
 @cache
 def script() -> Markup:
-    """The library that draws the charts; bundled once for each version of it, as this takes a second."""
+    """Return the JavaScript library that draws the charts, cached by version since bundling takes a second."""
     with suppress(OSError, RuntimeError, UnicodeDecodeError, PackageNotFoundError):
         return Markup(_kept().read_bytes().decode())
     import vl_convert
@@ -140,25 +140,25 @@ def script() -> Markup:
     with suppress(OSError, RuntimeError, PackageNotFoundError):
         kept = _kept()
         kept.parent.mkdir(parents=True, exist_ok=True)
-        own = kept.with_suffix(f".{os.getpid()}")  # others may do the same now
+        own = kept.with_suffix(f".{os.getpid()}")  # other processes may write it at the same time
         own.write_bytes(text.encode())
         own.replace(kept)
     return Markup(text)
 
 
 def _kept() -> Path:
-    """Where the bundle is kept; another one of another version, or of other code."""
+    """Return the path of the cached bundle, which depends on the version and on `_CODE`."""
     return cache_folder() / f"vega-{version('vl-convert-python')}-{sha256(_CODE.encode()).hexdigest()[:8]}.js"
 
 
 @cache
 def starter(name: str = "live.js") -> Markup:
-    """One of the page's own scripts."""
+    """Return one of the page's own scripts."""
     return Markup(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 def allowed(*scripts: str) -> str:
-    """What a page's security policy says of its scripts: these, and no other."""
+    """Return the script sources of a page's Content-Security-Policy: the hashes of these scripts."""
     return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts)
 
 
@@ -178,7 +178,7 @@ def _whole(chart: Chart) -> dict[str, Any]:
 
 
 def _named(document: str, chart: Chart) -> str:
-    """Give it a name for those who cannot see it, ids of its own, and the width of its place."""
+    """Return the SVG element with a title for screen readers, unique ids and a responsive width."""
     width, height = re.findall(r'<svg[^>]*? width="([\d.]+)" height="([\d.]+)"', document)[0]
     body = document[document.index(">", document.index("<svg")) + 1 :]
     body = re.sub(r'\bid="', f'id="{chart.name}-', body).replace("url(#", f"url(#{chart.name}-")
@@ -189,7 +189,7 @@ def _named(document: str, chart: Chart) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Five digits are enough to draw by; what is no number is left out."""
+    """Round floats to five digits, which suffice for drawing; replace floats that are not finite by None."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value

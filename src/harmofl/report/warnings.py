@@ -1,4 +1,4 @@
-"""What a reader must know before believing the numbers, in plain words."""
+"""Warnings of a report on the reliability of its numbers."""
 
 import math
 from collections import Counter
@@ -12,14 +12,14 @@ FEW_PATIENTS = 10
 
 
 def warnings(run: Run) -> list[str]:
-    """One line each; none of a run that has nothing to warn of."""
+    """Return the warnings of a run, one line each."""
     if run.result is None:
         return [line for line in [_left_out(run)] if line]
     return [*_uncertain(run), *filter(None, [_left_out(run), _still_rising(run)]), *run.result.remarks]
 
 
 def _uncertain(run: Run) -> list[str]:
-    """Sites whose score stands on few patients."""
+    """Return a warning for each site whose score is based on few patients or images."""
     found = []
     for site, cases in run.cases.items():
         classification = run.result is not None and run.result.task == "classification"
@@ -37,7 +37,7 @@ def _few_patients(cases: CaseScores) -> str:
 
 
 def _few_of_a_class(run: Run, cases: CaseScores) -> str:
-    """By groups, which are classes where the score is balanced accuracy."""
+    """Describe classes with few images, by groups, which are classes if the score is balanced accuracy."""
     names = run.result.classes if run.result else []
     counts = Counter(cases.groups)
     if set(counts) == {""}:
@@ -47,7 +47,7 @@ def _few_of_a_class(run: Run, cases: CaseScores) -> str:
 
 
 def _left_out(run: Run) -> str:
-    """Who failed, and how often."""
+    """Return a warning on the sites that failed and the number of rounds; "" if none."""
     counts = Counter(site for line in run.rounds for site in line.left_out)
     if not counts:
         return ""
@@ -58,7 +58,7 @@ def _left_out(run: Run) -> str:
 
 
 def _still_rising(run: Run) -> str:
-    """Whether more rounds would probably have given a better model."""
+    """Return a warning if more rounds would probably have given a better model, else ""."""
     result = run.result
     if result is None or result.rounds < 5 or result.chosen_round < result.rounds:
         return ""
