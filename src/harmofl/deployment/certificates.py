@@ -24,7 +24,7 @@ try:
     )
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError as error:
-    raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
+    raise ConfigError(f"what deployments need must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
 _ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "HarmoFL federation")])
 SERVER_DAYS, AUTHORITY_DAYS = 825, 3650

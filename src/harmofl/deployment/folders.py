@@ -21,7 +21,7 @@ try:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 except ImportError as error:
-    raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
+    raise ConfigError(f"what deployments need must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
 
 if TYPE_CHECKING:

@@ -31,6 +31,8 @@ def read_status(folder: Path) -> list[str]:
     best = next((record for record in reversed(records) if record["best"]), None)
     if best:
         metric = load_experiment(run / "config.toml", {}).evaluation.metric
-        scores = ", ".join(f"{name} {values[metric]:.3f}" for name, values in best["val"].items() if values[metric])
+        scores = ", ".join(
+            f"{name} {values[metric]:.3f}" for name, values in best["val"].items() if values[metric] is not None
+        )
         lines.append(f"best: round {best['round']}, {metric} on validation images: {scores}")
     return lines

@@ -285,10 +285,6 @@ def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
     return Chart(f"{ident}-seconds", "Seconds a round, and megabytes sent", said, spec, rows)
 
 
-def _sent(line: Round) -> float:
-    return (line.bytes_up + line.bytes_down) / 1e6
-
-
 def participation(run: Run, ident: str) -> Chart | None:
     """Return the chart of the sites that trained in each round; None if every site trained in every round."""
     rows = [

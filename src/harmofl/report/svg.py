@@ -19,7 +19,6 @@ from harmofl.report.colours import SERIES
 Inches = tuple[float, float]  # width, height
 Margins = tuple[float, float, float, float]
 INK, LINE = "#010203", "#040506"  # placeholders, replaced by the page's colours
-DASHES = ("", "6 2", "2 2", "8 2 2 2")
 _VARIABLES = {
     INK: "currentColor",
     LINE: "var(--line)",

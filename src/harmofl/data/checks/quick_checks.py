@@ -11,7 +11,7 @@ from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.checks.unused_files import left_out
 from harmofl.data.decoding.images import read_header
 from harmofl.data.decoding.stored import Header
-from harmofl.data.layout.site_files import AT_RANDOM, FederationFiles, SiteFiles, is_volume, owner_of
+from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles, is_volume, owner_of
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
 from harmofl.types import Tell
@@ -121,7 +121,7 @@ def _text(size: tuple[int, int]) -> str:
 def _split(site: SiteFiles, info: FederationInfo) -> str:
     """Return the source of a site's split, and of its patients: a table, or one patient per image."""
     if {record.split for record in site.records} == {"test"}:
-        return "all for testing"
+        return ALL_FOR_TESTING
     if site.split or info.split == "images":
         return site.split or "split by image as published"
     if site.table and any(record.patient != owner_of(record.image) for record in site.records):

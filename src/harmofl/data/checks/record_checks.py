@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from harmofl.data.checks.problem import Problem
-from harmofl.data.layout.site_files import FederationFiles, SiteFiles, folded, owner_of, stem_of
+from harmofl.data.layout.site_files import ALL_FOR_TESTING, FederationFiles, SiteFiles, folded, owner_of, stem_of
 from harmofl.data.manifest import SPLITS, FederationInfo
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
@@ -17,7 +17,7 @@ def few_patients(site: SiteFiles) -> Iterator[Problem]:
     """Yield a warning if a site has too few patients to split, or too few test cases."""
     cases = {record.case for record in site.records if record.split == "test"}
     patients = {record.patient for record in site.records}
-    if site.split and 0 < len(patients) < len(SPLITS):
+    if site.split not in ("", ALL_FOR_TESTING) and 0 < len(patients) < len(SPLITS):
         message = f"fewer than {len(SPLITS)} patients cannot be split, so all are for testing; add some to train there"
         yield Problem("warning", site.name, "", message, "too few patients to split")
     elif cases and len(cases) < FEW_CASES:

@@ -13,6 +13,7 @@ from harmofl.data.layout.metadata import MetadataRow, read_metadata
 from harmofl.data.layout.names import meaning
 from harmofl.data.layout.places import Place, find_pairs, find_places, moved_into, refuse_masks, split_folders
 from harmofl.data.layout.site_files import (
+    ALL_FOR_TESTING,
     AT_RANDOM,
     OTHER_IMAGES,
     FederationFiles,
@@ -110,7 +111,7 @@ def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], s
     """Return the site with the split of its folders (test alone or several splits), else with a random split."""
     given = sorted({record.split for record in site.records} - {""})
     if given == ["test"]:
-        return replace(site, split="all for testing")
+        return replace(site, split=ALL_FOR_TESTING)
     if len(given) < 2:
         site = replace(site, records=tuple(replace(record, split="") for record in site.records))
         told = site.table and any(record.patient != owner_of(record.image) for record in site.records)

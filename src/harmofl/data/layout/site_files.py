@@ -26,6 +26,7 @@ _OF_SYSTEMS = frozenset(
 )
 """Folders made by archivers, network drives and operating systems, for thumbnails or deleted files."""
 _MAGIC_AT, _MAGIC = 128, b"DICM"
+ALL_FOR_TESTING = "all for testing"
 AT_RANDOM = "split at random, each image a patient of its own"
 _BREAKS = "\n\r\t\v\f\x1b\x1c\x1d\x1e\x85\u2028\u2029"
 """Characters that end a line of text or of a table, or control a terminal."""
