@@ -1,57 +1,57 @@
-"""Everything that can go wrong and that a user can mend.
+"""Exceptions of the package, for errors that a user can fix.
 
     HarmoFLError                exit code 1
     ├── ConfigError             exit code 2: an option, a configuration key or a hyperparameter
     ├── DataError               exit code 2: a file, a label or a split of a site
-    ├── RunError                exit code 2: a run folder that exists, is missing or does not fit
-    ├── ShapeError              exit code 2: a tensor of another shape than must hold
+    ├── RunError                exit code 2: a run directory that exists, is missing or does not fit
+    ├── ShapeError              exit code 2: a tensor of the wrong shape
     ├── TrainingError           exit code 1: a loss or an update that is not finite
-    ├── ExportError             exit code 1: a model that another program would not compute alike
-    └── StorageError            exit code 1: a disk that is full or refuses to be written
+    ├── ExportError             exit code 1: a model that another program would compute differently
+    └── StorageError            exit code 1: a disk that is full or not writable
 
-Every message is one line that says what must hold, what was got, where, and what to do.
+Each message is one line: what must hold, what was got, where, and what to do.
 """
 
 from typing import ClassVar
 
 
 class HarmoFLError(Exception):
-    """Base of every error of this package; `str(error)` is one line for a person."""
+    """Base class of all errors of this package; `str(error)` is one line for the user."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigError(HarmoFLError, ValueError):
-    """An option, a configuration key or a hyperparameter is unknown or out of range."""
+    """Unknown or out-of-range option, configuration key or hyperparameter."""
 
     exit_code = 2
 
 
 class DataError(HarmoFLError, ValueError):
-    """A site's files, labels or splits are not what training needs."""
+    """Files, labels or splits of a site that cannot be used."""
 
     exit_code = 2
 
 
 class RunError(HarmoFLError):
-    """A run folder exists already, is missing, or belongs to something else."""
+    """Run directory that already exists, is missing, or belongs to another run."""
 
     exit_code = 2
 
 
 class ShapeError(HarmoFLError, ValueError):
-    """A tensor has another shape than must hold."""
+    """Tensor of the wrong shape."""
 
     exit_code = 2
 
 
 class TrainingError(HarmoFLError, ArithmeticError):
-    """Training produced a number that is not finite."""
+    """Number in training that is not finite."""
 
 
 class ExportError(HarmoFLError):
-    """A model cannot be written for another program, or that would not give the same outputs."""
+    """Model that cannot be written for another program, or that gives other outputs there."""
 
 
 class StorageError(HarmoFLError, OSError):
-    """A file could not be written: the disk is full or not writable."""
+    """File that could not be written because the disk is full or not writable."""
