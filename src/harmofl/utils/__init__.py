@@ -1,1 +1,1 @@
-"""Helpers that know nothing of learning: files, processes, hardware, random numbers, lazy imports."""
+"""Helpers independent of learning: files, processes, hardware, random numbers, lazy imports."""

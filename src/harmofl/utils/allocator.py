@@ -1,4 +1,4 @@
-"""How the C library hands memory back."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import sys
@@ -7,10 +7,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed, up to 32 MiB a piece, instead of giving it back and mapping it anew.
+    """Let glibc keep freed blocks of up to 32 MiB instead of unmapping and mapping them again.
 
-    Activations of a small network are allocated and freed at every step; mapping them anew took a fifth of a
-    step's time. Does nothing where the C library is another one.
+    Activations of a small network are allocated and freed at every step; mapping them again took a fifth of a
+    step's time. With another C library this function does nothing.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk at any moment leaves the old file or the new one, never half of one."""
+"""Atomic file writes: a kill or a full disk leaves the old content or the new one, never a part of it."""
 
 import errno
 import json
@@ -15,12 +15,12 @@ from harmofl.errors import RunError, StorageError
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # no such locks on Windows
+except ImportError:  # Windows has no fcntl
     fcntl = None
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is at work in the folder, see `locked`; where there are no such locks, True."""
+    """Return True if a process holds the lock of `locked` on the folder, or if the system has no such locks."""
     if fcntl is None:
         return True
     handle = os.open(folder, os.O_RDONLY)
@@ -34,7 +34,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:
-    """JSON as its standard has it: what is not a finite number is null."""
+    """Return the value as standard JSON, with null for numbers that are not finite."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -48,7 +48,7 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing into one line for a person."""
+    """Raise StorageError with a one-line message in place of an OSError within the context."""
     try:
         yield
     except OSError as error:
@@ -56,17 +56,17 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def not_written(path: Path, error: OSError) -> StorageError:
-    """What the operating system says about writing in one line, with what to do."""
+    """Return a StorageError for an OSError from writing, with its reason and what to do."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     fix = "free space or choose another folder" if full else "choose another folder"
     return StorageError(f"{path}: could not be written ({error.strerror or error}); {fix}, then repeat the command")
 
 
 def check_writable(path: Path) -> None:
-    """Look before long work whether something can be written at `path`, as far as that can be told.
+    """Check before long work that `path` can be written, as far as permissions tell.
 
     Raises:
-        StorageError: if the folder that is to hold it, or the next one above that is there, does not let it.
+        StorageError: if the nearest existing folder at or above `path` is not writable.
     """
     near = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path.cwd())
     if near.is_dir() and not os.access(near, os.R_OK | os.W_OK | os.X_OK):
@@ -74,22 +74,22 @@ def check_writable(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where this person's programs keep what they can make anew: $XDG_CACHE_HOME/harmofl or ~/.cache/harmofl.
+    """Return the user's cache folder: $XDG_CACHE_HOME/harmofl or ~/.cache/harmofl.
 
     Raises:
-        RuntimeError: if nobody knows where home is.
+        RuntimeError: if the home directory is unknown.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "harmofl"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename.
+    """Write a temporary file beside `path`, flush it to the disk, and rename it.
 
     Raises:
-        StorageError: if the disk is full or not writable; the file then has its old content.
+        StorageError: if the disk is full or not writable; the file then keeps its old content.
     """
-    beside = path.with_name(f".{path.name}.tmp")  # one name, so that what a kill leaves is overwritten
+    beside = path.with_name(f".{path.name}.tmp")  # a fixed name: the next write replaces what a kill has left
     with storing(path):
         try:
             with beside.open("wb") as file:
@@ -103,7 +103,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Put a rename on the disk, where the system can."""
+    """Flush a rename to the disk, where the system supports it."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -115,14 +115,14 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Within, no other process that asks for the same is there; a lock ends with its process, however that ends.
+    """Hold an exclusive lock on a folder within the context; the lock ends with its process, also by a kill.
 
     Args:
-        folder: to lock; it is there.
-        doing: what is done with it, for the message.
+        folder: existing folder to lock.
+        doing: the action on the folder, for the error message.
 
     Raises:
-        RunError: if another process has it.
+        RunError: if another process holds the lock.
     """
     if fcntl is None:
         yield

@@ -1,4 +1,4 @@
-"""Processes that work for this one and end with it."""
+"""Child processes that end with their parent and leave Ctrl-C to it."""
 
 import ctypes
 import signal
@@ -12,8 +12,8 @@ PR_SET_PDEATHSIG = 1  # prctl.h
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Within, start processes that leave Ctrl-C to this one while they still import."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    """Ignore SIGINT within the context, so that processes started there leave Ctrl-C to this one while they import."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -24,7 +24,7 @@ def without_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a new process: leave Ctrl-C to the parent, and end when it does, however it does."""
+    """Ignore Ctrl-C in a child process, and on Linux end it when its parent ends for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

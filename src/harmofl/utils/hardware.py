@@ -1,4 +1,4 @@
-"""How many cores and how much memory this process may use."""
+"""Number of cores and amount of memory available to this process."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ from harmofl.errors import ConfigError
 
 
 def available_cores() -> int:
-    """Cores this process may use: those of the machine, fewer under taskset or the CPU quota of a container."""
+    """Return the number of cores this process may use, within its affinity (taskset) and a container's CPU quota."""
     from joblib import cpu_count
 
     return int(cpu_count())
 
 
 def default_threads(workers: int) -> tuple[int, str]:
-    """Threads of each of so many processes (0 as 1) where `run.threads` is 0, and why so many, in words."""
+    """Return the threads of each of `workers` processes (0 as 1) for `run.threads=0`, and the reason in words."""
     cores, machine = available_cores(), os.cpu_count() or 1
     share = max(1, cores // (workers or 1))
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
@@ -25,11 +25,11 @@ def default_threads(workers: int) -> tuple[int, str]:
 
 
 LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-"""Files of a container's control group, versions 2 and 1: what it may hold and what it does."""
+"""Files of a container's control group, versions 2 and 1: memory limit and memory in use."""
 
 
 def free_memory() -> int:
-    """Bytes that this process can still get, of the machine and, in a container, of its limit."""
+    """Return the bytes this process can still allocate: free memory and swap, within a container's limit."""
     import psutil
 
     free = psutil.virtual_memory().available + psutil.swap_memory().free
@@ -43,15 +43,15 @@ def free_memory() -> int:
 
 
 def check_memory(needed: float, what: str, instead: str) -> None:
-    """Refuse what cannot fit, before memory is asked for.
+    """Check that enough memory is free before it is allocated.
 
     Args:
         needed: bytes.
-        what: for which they are needed, such as "500 images of 256x256 pixels".
+        what: the objects that need them, such as "500 images of 256x256 pixels".
         instead: what to do about it.
 
     Raises:
-        ConfigError: if less is free.
+        ConfigError: if fewer bytes are free.
     """
     free = free_memory()
     if needed > free:

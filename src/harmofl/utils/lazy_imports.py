@@ -1,4 +1,4 @@
-"""Names and modules of a package that are imported when they are first asked for, as PEP 562 lets a package do."""
+"""Lazy import of a package's names and modules at first access (PEP 562)."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package.
+    """Return a `__getattr__` for a package that imports names and modules at first access.
 
     Args:
-        package: its name.
-        homes: by name, the module within the package that defines it.
+        package: name of the package.
+        homes: for each name, the module within the package that defines it.
     """
 
     def find(name: str) -> Any:

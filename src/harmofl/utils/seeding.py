@@ -1,6 +1,6 @@
-"""Randomness without a global state: every draw comes from (seed, what it is for, round, site, ...).
+"""Random numbers without global state: each generator is seeded by (seed, purpose, round, site, ...).
 
-Nothing random is therefore kept between rounds, and a resumed run draws what an undisturbed one would have drawn.
+No random state is kept between rounds, so a resumed run draws the same numbers as an uninterrupted one.
 """
 
 import hashlib
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def derived_seed(seed: int, *keys: str | int) -> int:
-    """A 63-bit seed that depends on `seed` and every key, the same on every machine."""
+    """Return a 63-bit seed that depends on `seed` and every key and is the same on every machine."""
     text = "\x1f".join(map(str, (seed, *keys)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def rng(seed: int, *keys: str | int) -> np.random.Generator:
-    """A NumPy generator of its own for these keys."""
+    """Return a NumPy generator seeded by `seed` and the keys."""
     return np.random.default_rng(derived_seed(seed, *keys))
 
 
 @contextmanager
 def torch_seed(seed: int, *keys: str | int, device: "torch.device | None" = None) -> Iterator[None]:
-    """Within, torch's generators of the CPU and of `device` start from these keys; afterwards they are as before."""
+    """Seed torch's generators of the CPU and of `device` from the keys within the context; restore them on exit."""
     import torch
 
     devices = [device] if device is not None and device.type == "cuda" else []

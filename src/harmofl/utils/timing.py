@@ -1,4 +1,4 @@
-"""How long pieces of work take, by the clock and by the processor, within a budget."""
+"""Wall time and processor time of pieces of work, measured within a budget."""
 
 import time
 from collections.abc import Callable
@@ -10,19 +10,19 @@ import torch
 from harmofl.types import Progress
 
 T = TypeVar("T")
-_JUDGED = 2.0  # seconds below which a pause of the system would pass for busy cores
+_JUDGED = 2.0  # seconds; over shorter times a pause of the system looks like busy cores
 
 
 class Meter:
-    """Times pieces of work within a budget, and says which.
+    """Timer that measures pieces of work within a budget and reports each of them.
 
-    A time is a pair: seconds that passed, and what it takes on idle cores at most, where work that waits for nothing
-    takes no longer than its processor time.
+    A time is a pair: wall seconds, and an upper bound of them on idle cores, where work that never waits takes no
+    longer than its processor time.
 
     Args:
         budget: seconds for all pieces.
-        computes: whether the processor does the work, not a GPU that it waits for.
-        progress: told what is measured, and of how many seconds how many are spent.
+        computes: True if the processor does the work, False if it waits for a GPU.
+        progress: called with the piece that is measured, the seconds spent and the budget.
     """
 
     def __init__(self, budget: float, computes: bool, progress: Progress) -> None:
@@ -32,16 +32,16 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Nothing of the budget is spent."""
+        """Reset the seconds spent to zero."""
         self._begin = time.perf_counter()
 
     def tell(self, what: str) -> None:
-        """What is measured next."""
+        """Report the piece that is measured next."""
         spent = min(time.perf_counter() - self._begin, self._budget)
         self._progress(f"measuring {what}", int(spent), int(self._budget))
 
     def time(self, what: str, work: Callable[[], T]) -> tuple[np.ndarray, T]:
-        """How long it takes, and what it returns."""
+        """Return the time that a piece of work takes, and its result."""
         self.tell(what)
         passed, worked = time.perf_counter(), time.process_time()
         result = work()
@@ -51,17 +51,17 @@ class Meter:
         return np.array([passed, min(passed, worked) if self._computes else passed]), result
 
     def fitting(self, wanted: int, seconds: float) -> int:
-        """As many pieces of so many seconds each as are wanted, or as fit into what is left."""
+        """Return the number of pieces, at most `wanted`, of `seconds` each that fit into the rest of the budget."""
         left = max(self._begin + self._budget - time.perf_counter(), 0.0)
         fit = min(wanted, int(left / max(seconds, 1e-6)))
         self.short |= fit < wanted
         return fit
 
     def judge(self, took: np.ndarray) -> None:
-        """Tell from this time, too, whether cores are busy; its work waits for nothing, neither imports nor a disk."""
+        """Add a time to those that `share` is computed from; its work must not wait for imports or a disk."""
         self._judged += took
 
     @property
     def share(self) -> float:
-        """Processor time by wall time of what was judged, 1 at most."""
+        """Processor time divided by wall time over the judged pieces, at most 1."""
         return float(self._judged[1] / self._judged[0]) if self._judged[0] >= _JUDGED else 1.0

@@ -1,4 +1,4 @@
-"""What hyperparameters are checked with."""
+"""Range checks of hyperparameters."""
 
 import math
 from numbers import Integral, Real
@@ -7,13 +7,13 @@ from harmofl.errors import ConfigError
 
 
 def check_within(name: str, value: object, allowed: str) -> None:
-    """Raise ConfigError unless the value of this hyperparameter is allowed.
+    """Raise ConfigError unless the value of a hyperparameter is allowed.
 
     Args:
-        name: named in the error.
+        name: name of the hyperparameter, for the error message.
         value: a number or a word.
-        allowed: intervals and single values, with " or " between them: "[0, 1) or off"; "whole [1, inf)" is of whole
-            numbers.
+        allowed: intervals and single values, separated by " or ": "[0, 1) or off"; "whole [1, inf)" allows only
+            whole numbers.
     """
     choices = allowed.split(" or ")
     if not any(_is_within(value, choice) for choice in choices):
@@ -25,13 +25,13 @@ def check_within(name: str, value: object, allowed: str) -> None:
 def _is_within(value: object, choice: str) -> bool:
     if isinstance(value, str):
         return value == choice and value.isalpha() and value not in ("true", "false")
-    if str(value) in ("True", "False"):  # NumPy's too
+    if str(value) in ("True", "False"):  # also NumPy's bool
         return choice == str(value).lower()
     if not isinstance(value, Integral if choice.startswith("whole") else Real):
         return False
     try:
         number = float(value)
-    except OverflowError:  # of a whole number beyond all floating-point ones
+    except OverflowError:  # a whole number beyond the range of float
         return False
     if "," not in choice:
         return not choice.isalpha() and number == float(choice)
