@@ -1,1 +1,1 @@
-"""Spectra of images: amplitude normalization and its radial profile, for any torch program."""
+"""Spectral normalization of images by amplitude or radial profile, for any torch program."""

@@ -1,8 +1,8 @@
-"""Amplitude normalization: give every image one amplitude spectrum and let it keep its phase.
+"""Amplitude normalization: give all images one amplitude spectrum and keep each image's phase.
 
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 2-4. https://arxiv.org/abs/2112.10775
 
-The spectrum of a real image is Hermitian, so everything here works on its half, F of shape (..., H, W//2 + 1).
+The spectrum of a real image is Hermitian, so this module uses its half, F of shape (..., H, W//2 + 1).
 """
 
 import math
@@ -23,37 +23,37 @@ Band = float | Literal["off"]
 
 
 def amplitude(x: Tensor) -> Tensor:
-    """A(x) = |F(x)|, the amplitude spectrum per channel (Eq 2).
+    """Return A(x) = |F(x)|, the amplitude spectrum per channel (Eq 2).
 
     Args:
         x: (..., H, W) real images.
 
     Returns:
-        The half spectrum (..., H, W//2 + 1), at least float32, at least 0. Its bin [0, 0] is |sum of the pixels|.
+        The half spectrum (..., H, W//2 + 1), at least float32, >= 0. Its bin [0, 0] is |sum of the pixels|.
     """
     spectrum: Tensor = torch.fft.rfft2(_spectral(x))
     return spectrum.abs()
 
 
 def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0) -> Tensor:
-    """Psi(x) = F^-1(A, P(x)): the images with the amplitude A and their own phase P(x) (Eq 4).
+    """Return Psi(x) = F^-1(A, P(x)): the images with the amplitude A and their own phase P(x) (Eq 4).
 
-    With strength s < 1 the amplitude goes part of the way, A^s |F(x)|^(1-s); s = 0 leaves the images as they are.
+    With strength s < 1 the new amplitude is A^s |F(x)|^(1-s); s = 0 leaves the images unchanged.
     A bin too small to have a phase (rounding noise, as in a constant image) gets phase 0, as atan2(0, 0) does.
 
     Args:
-        x: (N, C, H, W) images; left as they are.
+        x: (N, C, H, W) images; not modified.
         A: (C, H, W) amplitude of real images, or its half spectrum (C, H, W//2 + 1).
         band: 1 replaces the whole amplitude (the paper); 0 < L < 1 the frequencies of at most
-            b = floor(L min(H, W)) cycles per image; 0 the mean level alone (the released code); "off" nothing.
-        strength: s, in [0, 1]; 1 is the paper's.
+            b = floor(L min(H, W)) cycles per image; 0 only the mean level (the released code); "off" nothing.
+        strength: s, in [0, 1]; 1 in the paper.
 
     Returns:
-        Images of the shape of x and its dtype (float32 if that is an integer); they may leave [0, 1].
+        Images of the shape and dtype of x (float32 if x is an integer tensor); values may leave [0, 1].
 
     Raises:
         ShapeError: if A does not fit x.
-        ConfigError: if `band` is neither "off" nor a number in [0, 1], or `strength` is none.
+        ConfigError: if `band` is neither "off" nor a number in [0, 1], or `strength` is not in [0, 1].
     """
     check_within("band", band, "[0, 1] or off")
     check_within("strength", strength, "[0, 1]")
@@ -65,7 +65,7 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0
 
 
 def _spectral(x: Tensor) -> Tensor:
-    """Half precision cannot hold a spectrum: the sum of a 384 x 384 image overflows float16."""
+    """Return x in float32 or float64: in float16 the sum of a 384 x 384 image overflows."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -74,7 +74,7 @@ def _like(result: Tensor, x: Tensor) -> Tensor:
 
 
 def _half(A: Tensor, x: Tensor) -> Tensor:
-    """The half spectrum of A, checked against x."""
+    """Return the half spectrum of A; raise ShapeError if A does not fit x."""
     C, H, W = x.shape[-3:]
     if tuple(A.shape) not in ((C, H, W), (C, H, W // 2 + 1)):
         raise ShapeError(
@@ -85,20 +85,20 @@ def _half(A: Tensor, x: Tensor) -> Tensor:
 
 
 class AmplitudeNorm(nn.Module):
-    """The first layer of a network: learns the running amplitude of its images, then gives it to every image.
+    """First layer of a network: learns the running amplitude of the images and applies it to each of them.
 
     A_k = (1 - v) A_{k-1} + v mean_m A(x_m), A_0 = 0, divided by 1 - (1 - v)^k        (Eq 3, bias corrected)
     Psi(x_m) = F^-1(A_k, P(x_m))                                                      (Eq 4)
 
     While training and not frozen, each batch first updates A; in evaluation, once frozen, and inside `held()`,
-    nothing moves. Before the first batch images pass through unchanged. The state (`amplitude`, a half spectrum of
+    A does not change. Before the first batch images pass through unchanged. The state (`amplitude`, a half spectrum of
     shape (C, H, W//2 + 1), `width` W, `count` k and `frozen`) is in `state_dict`; all but A stay on the CPU.
 
     Args:
-        band: which frequencies are normalized, see `with_amplitude`.
-        decay: v, the weight of the newest batch, in [0, 1]; the paper's 0.1. With 0 the first batch's amplitude
-            stays for ever, as in the released code, which truncates 0.1 to 0.
-        strength: how far the amplitude is replaced, see `with_amplitude`.
+        band: frequencies to normalize, see `with_amplitude`.
+        decay: v, the weight of the newest batch, in [0, 1]; 0.1 in the paper. With 0 the amplitude of the first batch
+            is kept, as in the released code, which truncates 0.1 to 0.
+        strength: degree of the replacement, see `with_amplitude`.
 
     Raises:
         ConfigError: if `band`, `decay` or `strength` is out of range.
@@ -110,7 +110,7 @@ class AmplitudeNorm(nn.Module):
     count: Tensor
     frozen: Tensor
     roles: ClassVar[Mapping[str, Role]] = dict.fromkeys(("amplitude", "width", "count", "frozen"), Role.COLLECTED)
-    """What becomes of each tensor in a federation."""
+    """The role of each tensor in a federation."""
 
     def __init__(self, band: Band = 1.0, decay: float = 0.1, strength: float = 1.0) -> None:
         super().__init__()
@@ -118,14 +118,14 @@ class AmplitudeNorm(nn.Module):
         check_within("strength", strength, "[0, 1]")
         check_within("decay", decay, "[0, 1]")
         self.band, self.decay, self.strength, self._held = band, decay, strength, False
-        self._beside: tuple[AmplitudeNorm, ...] = ()  # in a tuple, so that it is no part of the state
+        self._beside: tuple[AmplitudeNorm, ...] = ()  # in a tuple, so that it is not part of the state
         self.register_buffer("amplitude", torch.zeros(0))
         self.register_buffer("width", torch.tensor(0, device="cpu"))
         self.register_buffer("count", torch.tensor(0, device="cpu"))
         self.register_buffer("frozen", torch.tensor(False, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), see the class."""
+        """Return the normalized images, (N, C, H, W); see the class."""
         if self.band == "off":
             return x
         if x.dim() != 4 or not x.is_floating_point():
@@ -138,7 +138,7 @@ class AmplitudeNorm(nn.Module):
         return self._normalized(x) if self.count else x
 
     def learn_beside(self, wanted: bool) -> None:
-        """Whether to learn, once frozen, the amplitude of the images to come all the same, beside that in use."""
+        """Set whether a frozen layer learns a second amplitude from further images, beside the one in use."""
         self._beside = ()
         if wanted:
             fresh = deepcopy(self)
@@ -149,19 +149,19 @@ class AmplitudeNorm(nn.Module):
 
     @property
     def beside(self) -> Tensor | None:
-        """What was learnt beside that in use, if anything."""
+        """The amplitude learnt beside the one in use, or None."""
         return next((layer.amplitude for layer in self._beside if layer.count), None)
 
     def _learnt(self, layer: "AmplitudeNorm") -> None:
-        """Called after each batch with the layer that learnt it, this one or the one beside."""
+        """Handle a batch that `layer` has learnt: this layer, or the one that learns beside it."""
 
     def freeze(self) -> None:
-        """Keep the amplitude from now on; the server does so after averaging the sites' after round 1."""
+        """Stop updating the amplitude; the server does so when it has averaged the sites' amplitudes after round 1."""
         self.frozen.fill_(True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within, training batches do not update the amplitude: for the second pass over a batch."""
+        """Stop training batches from updating the amplitude within the context, for a second pass over a batch."""
         before, self._held = self._held, True
         try:
             yield
@@ -173,7 +173,7 @@ class AmplitudeNorm(nn.Module):
         return with_amplitude(x, self.amplitude, self.band, self.strength)
 
     def _statistic(self, x: Tensor) -> Tensor:
-        """What is learnt of each image."""
+        """Return the statistic of each image that the layer learns."""
         if not self.count:
             self.width.fill_(x.shape[-1])
         else:
@@ -182,7 +182,7 @@ class AmplitudeNorm(nn.Module):
 
     @torch.no_grad()
     def _learn(self, x: Tensor) -> None:
-        if self.decay == 0 and self.count:  # the first batch's stays for ever
+        if self.decay == 0 and self.count:  # the amplitude of the first batch is kept
             self.count += 1
             return
         batch_mean = self._statistic(x).mean(dim=0)
@@ -192,7 +192,7 @@ class AmplitudeNorm(nn.Module):
         self.amplitude = torch.lerp(self.amplitude, batch_mean.to(self.amplitude), self._rate(int(self.count)))
 
     def _rate(self, k: int) -> float:
-        """The step of the bias-corrected average, v / (1 - (1 - v)^k); 1 at k = 1."""
+        """Return the step of the bias-corrected average, v / (1 - (1 - v)^k); 1 at k = 1."""
         if k == 1 or self.decay in (0, 1):
             return float(k == 1 or self.decay)
         return self.decay / -math.expm1(k * math.log1p(-self.decay))
@@ -206,7 +206,7 @@ class AmplitudeNorm(nn.Module):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AmplitudeNorm":
-        """Move with the model, but keep the flags on the CPU (no device round trip) and the amplitude >= float32."""
+        """Move with the model, but keep the flags on the CPU (no device round trip) and A at least in float32."""
         kept = dict(self.named_buffers())
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.width, self.count, self.frozen = kept["width"], kept["count"], kept["frozen"]
@@ -216,7 +216,7 @@ class AmplitudeNorm(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Take the sizes of what is loaded."""
+        """Load the state after resizing the buffers to its shapes."""
         for name, buffer in list(self.named_buffers()):
             loaded = state_dict.get(prefix + name)
             if loaded is not None and loaded.shape != buffer.shape:
@@ -224,5 +224,5 @@ class AmplitudeNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows."""
+        """Return the text that `print(model)` shows."""
         return f"band={self.band}, decay={self.decay}, size={tuple(self.amplitude.shape)}, frozen={bool(self.frozen)}"

@@ -1,7 +1,7 @@
-"""Replacing the amplitude of images, each kind of band by the cheapest way there is.
+"""Kernels that replace the amplitude of images, one for each kind of band.
 
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 4. Images are (N, C, H, W) float32 or float64; their spectrum is Hermitian,
-so its half F, of shape (N, C, H, W//2 + 1), is all of it. Amplitudes A are (C, H, W//2 + 1).
+so its half F, of shape (N, C, H, W//2 + 1), determines it. Amplitudes A are (C, H, W//2 + 1).
 """
 
 import math
@@ -14,15 +14,15 @@ from torch import Tensor
 _CACHED = 2**20
 """Bytes of images that a CPU transforms at a time."""
 _FEW = 16
-"""Up to so many cycles per image, single bins are computed faster than all of them."""
+"""Cycles per image up to which computing single bins is faster than computing all of them."""
 
 
 def cheapest(x: Tensor, A: Tensor, band: float, strength: float) -> Callable[[Tensor], Tensor]:
-    """The cheapest function that does what `with_amplitude` says to images like x."""
+    """Return the fastest function that applies `with_amplitude` to images like x."""
     if band == 0 and strength == 1:
         return partial(_with_mean_level, A=A)
     b, (H, W) = _reach(band, x), x.shape[-2:]
-    if band < 1 and b <= _FEW and 2 * b < min(H, W) and x.device.type == "cpu":  # elsewhere products may be rounded
+    if band < 1 and b <= _FEW and 2 * b < min(H, W) and x.device.type == "cpu":  # GPUs may round products
         return partial(_with_low_band, A=A, b=b, strength=strength)
     whole = partial(_with_spectrum, A=A, inside=None if band == 1 else _window(b, x), strength=strength)
     plain = x.device.type == "cpu" and not (x.requires_grad and torch.is_grad_enabled())
@@ -30,7 +30,7 @@ def cheapest(x: Tensor, A: Tensor, band: float, strength: float) -> Callable[[Te
 
 
 def _in_pieces(operator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A few images at a time, so that all that happens to them happens in a CPU's cache."""
+    """Apply the operator to a few images at a time, so that they stay in the CPU's cache."""
     result = torch.empty_like(x, memory_format=torch.contiguous_format)
     size = max(1, _CACHED // max(1, x[:1].numel() * x.element_size()))
     for images, place in zip(torch.split(x, size), torch.split(result, size), strict=True):
@@ -39,7 +39,7 @@ def _in_pieces(operator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _with_mean_level(x: Tensor, A: Tensor) -> Tensor:
-    """Replacing the zero-frequency bin alone moves the mean of each image and channel to +-A[0, 0] / (H W)."""
+    """Replace the zero-frequency bin alone: move the mean of each image and channel to +-A[0, 0] / (H W)."""
     H, W = x.shape[-2:]
     mean = x.mean(dim=(-2, -1), keepdim=True)
     level = (A[:, :1, :1] / (H * W)).expand_as(mean)
@@ -47,7 +47,7 @@ def _with_mean_level(x: Tensor, A: Tensor) -> Tensor:
 
 
 def _with_spectrum(x: Tensor, A: Tensor, inside: Tensor | None, strength: float) -> Tensor:
-    """There and back by the fast Fourier transform; `inside` says which bins are replaced, None all of them."""
+    """Replace the bins where `inside` is True, or all if it is None, by the fast Fourier transform and its inverse."""
     F = torch.fft.rfft2(x)
     G = _replaced(F, A, x, strength)
     result: Tensor = torch.fft.irfft2(G if inside is None else torch.where(inside, G, F), s=x.shape[-2:])
@@ -55,7 +55,7 @@ def _with_spectrum(x: Tensor, A: Tensor, inside: Tensor | None, strength: float)
 
 
 def _with_low_band(x: Tensor, A: Tensor, b: int, strength: float) -> Tensor:
-    """The same with |f_y|, |f_x| <= b inside: the few bins by matrix product, and x moved by what they change."""
+    """Replace the bins |f_y|, |f_x| <= b: compute them by matrix products, and add the resulting change to x."""
     H, W = x.shape[-2:]
     f_y = torch.arange(-b, b + 1)
     c_y, s_y = (wave.to(x.dtype) for wave in _waves(f_y, H))  # (H, 2b+1)
@@ -65,7 +65,7 @@ def _with_low_band(x: Tensor, A: Tensor, b: int, strength: float) -> Tensor:
     real, imaginary = by_c.chunk(2, dim=-2), by_s.chunk(2, dim=-2)
     F = torch.complex(real[0] + imaginary[1], real[1] - imaginary[0])  # (N, C, f_x, f_y)
     change = _replaced(F, A[:, f_y % H, : b + 1].mT, x, strength) - F
-    weight = torch.full((b + 1,), 2.0 / (H * W), dtype=x.dtype)  # f_x > 0 stands for -f_x too
+    weight = torch.full((b + 1,), 2.0 / (H * W), dtype=x.dtype)  # f_x > 0 also represents -f_x
     weight[0] /= 2
     parts = torch.cat((change.real, change.imag), dim=-1)  # (N, C, f_x, 2 f_y)
     moved = torch.cat((parts @ torch.cat((c_y, -s_y), dim=1).mT, parts @ torch.cat((s_y, c_y), dim=1).mT), dim=-2)
@@ -74,13 +74,13 @@ def _with_low_band(x: Tensor, A: Tensor, b: int, strength: float) -> Tensor:
 
 
 def _waves(f: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """(length, frequencies) float64 each: cos and sin of 2 pi f t / length."""
+    """Return cos and sin of 2 pi f t / length, (length, frequencies) float64 each."""
     angle = 2 * math.pi / length * torch.outer(torch.arange(length, dtype=torch.float64), f.double())
     return angle.cos(), angle.sin()
 
 
 def _replaced(F: Tensor, A: Tensor, x: Tensor, strength: float) -> Tensor:
-    """A^s |F|^(1-s) exp(i P) for the bins F of x, where |F| is below the rounding error of the transform with P = 0."""
+    """Return A^s |F|^(1-s) exp(i P) for the bins F of x; P = 0 where |F| is below the transform's rounding error."""
     H, W = x.shape[-2:]
     noise = torch.finfo(x.dtype).eps * math.log2(max(H * W, 2))
     tiny = torch.finfo(x.dtype).tiny
@@ -94,12 +94,12 @@ def _replaced(F: Tensor, A: Tensor, x: Tensor, strength: float) -> Tensor:
 
 
 def _reach(L: float, x: Tensor) -> int:
-    """B = floor(L min(H, W)), the largest frequency of the window in cycles per image."""
+    """Return b = floor(L min(H, W)), the largest frequency of the window in cycles per image."""
     return math.floor(min(x.shape[-2:]) * L)
 
 
 def _window(b: int, x: Tensor) -> Tensor:
-    """The released low-frequency square: |f_y| <= b and |f_x| <= b."""
+    """Return the mask of the released code's low-frequency square: |f_y| <= b and |f_x| <= b."""
     H, W = x.shape[-2:]
     f_y = torch.fft.fftfreq(H, d=1 / H, device=x.device).abs().round()
     f_x = torch.arange(W // 2 + 1, device=x.device)

@@ -1,8 +1,8 @@
-"""Profile normalization: match how much amplitude an image has at each radius of its spectrum, not every frequency.
+"""Profile normalization: match the amplitude of images at each radius of the spectrum, not at each frequency.
 
 A variant of HarmoFL's amplitude normalization (Jiang, Wang, Dou, AAAI 2022, Eq 3-4). Replacing the whole amplitude
-also replaces what the amplitude says of an image's content; its average over all directions says less of it and as
-much of scanner, stain and focus, takes a few dozen numbers a channel, and fits images of any size.
+also removes image content that it encodes; its average over all directions encodes less content and as much of
+scanner, stain and focus, takes a few dozen numbers per channel, and fits images of any size.
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ RADIUS = 0.5**0.5  # the largest radius of a spectrum, in cycles per pixel
 
 
 def profile(x: Tensor, rings: int) -> Tensor:
-    """R(x): the amplitude at zero frequency, and averaged over each of the rings around it.
+    """Return R(x): the amplitude at zero frequency, and its average over each ring around it.
 
     Args:
         x: (N, C, H, W) real images.
-        rings: of equal width in cycles per pixel, at least 1.
+        rings: number of rings of equal width in cycles per pixel, at least 1.
 
     Returns:
-        (N, C, 1 + rings): |mean level|, then mean |F| / sqrt(H W) a ring, which is of one size for images of any size;
-        0 for a ring without a frequency (which leaves amplitudes there alone).
+        (N, C, 1 + rings): |mean level|, then mean |F| / sqrt(H W) per ring, a scale that does not depend on the image
+        size; 0 for a ring without a frequency (which leaves amplitudes there unchanged).
     """
     with torch.autocast(x.device.type, enabled=False):
         return _profile_of(_transform(x), x.shape[-2], x.shape[-1], rings)
@@ -50,19 +50,19 @@ def _profile_of(F: Tensor, H: int, W: int, rings: int) -> Tensor:
 def with_profile(
     x: Tensor, target: Tensor, own: Tensor | None = None, strength: float = 1.0, joint: bool = False
 ) -> Tensor:
-    """Psi(x) = F^-1(gain F(x)), gain = (target / own)^strength at the radius of each frequency.
+    """Return Psi(x) = F^-1(gain F(x)), gain = (target / own)^strength at the radius of each frequency.
 
-    The phase of every frequency stays, and so do the amplitudes of one ring relative to each other.
+    Phases and the relative amplitudes within a ring do not change.
 
     Args:
-        x: (N, C, H, W) floating-point images; left as they are.
-        target: (C, 1 + rings), the profile they get.
-        own: (C, 1 + rings) that they have as a whole, which gives one gain for all; None takes each image's.
-        strength: in [0, 1]; 0 leaves the images as they are.
-        joint: take the mean of the channels' profiles where `own` is None.
+        x: (N, C, H, W) floating-point images; not modified.
+        target: (C, 1 + rings), the profile to match.
+        own: (C, 1 + rings), the mean profile of the images, which gives one gain for all; None uses each image's own.
+        strength: in [0, 1]; 0 leaves the images unchanged.
+        joint: use the mean of the channels' profiles where `own` is None.
 
     Returns:
-        Images of the shape and type of x; they may leave [0, 1].
+        Images of the shape and dtype of x; values may leave [0, 1].
     """
     H, W = x.shape[-2:]
     rings = target.shape[-1] - 1
@@ -80,7 +80,7 @@ def with_profile(
 
 @lru_cache(maxsize=8)
 def _ring_of(H: int, W: int, rings: int, device: torch.device) -> Tensor:
-    """(H, W//2 + 1): 0 at zero frequency, else from 1 on the ring that a bin of the half spectrum is in."""
+    """Return the ring of each bin of the half spectrum, (H, W//2 + 1): 0 at zero frequency, else from 1."""
     f_y, f_x = torch.fft.fftfreq(H, device=device)[:, None], torch.fft.rfftfreq(W, device=device)
     radius = (f_y**2 + f_x**2).sqrt()
     ring = 1 + (radius / RADIUS * rings).floor().long().clamp_max(rings - 1)
@@ -89,31 +89,31 @@ def _ring_of(H: int, W: int, rings: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _averaging(H: int, W: int, rings: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(H (W//2 + 1), 1 + rings): takes a half spectrum to the mean over each ring of the whole one."""
+    """Return the matrix (H (W//2 + 1), 1 + rings) from a half spectrum to the means over the rings of the whole one."""
     half = torch.full((W // 2 + 1,), 2.0, device=device)
     half[0] = 1
     if W % 2 == 0:
-        half[-1] = 1  # its own mirror image
+        half[-1] = 1  # the highest frequency is its own mirror image
     member = torch.nn.functional.one_hot(_ring_of(H, W, rings, device).flatten(), rings + 1).double()
     weight = member * half.double().repeat(H)[:, None]
     return (weight / weight.sum(dim=0).clamp_min(1)).to(dtype)
 
 
 class ProfileNorm(AmplitudeNorm):
-    """`AmplitudeNorm` with a profile in the place of the whole amplitude.
+    """`AmplitudeNorm` with a radial profile instead of the whole amplitude.
 
     R_k = (1 - v) R_{k-1} + v mean_m R(x_m), bias corrected                          (Eq 3 with R for A)
     Psi(x) = F^-1(gain F(x)), gain = (R_k / R(x))^strength
 
     The state `amplitude` is R, (C, 1 + rings). With `reference="site"` the gain is (R / R_i)^strength instead, with R_i
-    the site's own profile from the time R was learnt: one filter for all its images. A site that has none, such as a
-    new one, then takes that of the batch at hand. R_i is the state `own` and stays at the site.
+    the site's own profile from the time R was learnt: one filter for all its images. A site without R_i, such as a new
+    one, uses the profile of the current batch. R_i is the state `own` and stays at the site.
 
     Args:
-        rings: how many, at least 1; 1 leaves two numbers a channel, the level and the contrast.
+        rings: number of rings, at least 1; 1 leaves two numbers per channel, the level and the contrast.
         reference: "image" or "site".
         decay: v, see `AmplitudeNorm`.
-        strength: in [0, 1]; 0 leaves images as they are.
+        strength: in [0, 1]; 0 leaves images unchanged.
         joint: one gain for all channels, from the mean of their profiles, which keeps the colours.
 
     Raises:
@@ -139,11 +139,11 @@ class ProfileNorm(AmplitudeNorm):
 
     @property
     def lacks_own(self) -> bool:
-        """Whether it needs a site's own profile and has none, so that an output depends on the batch."""
+        """True if the layer needs a site's own profile and has none, so that an output depends on the batch."""
         return self.reference == "site" and self.strength > 0 and not self.own.numel()
 
     def of(self, x: Tensor) -> Tensor:
-        """(C, 1 + rings): the mean profile of images, which may serve as `own`."""
+        """Return the mean profile of images, (C, 1 + rings), which may serve as `own`."""
         return self._statistic(x).mean(dim=0)
 
     def _statistic(self, x: Tensor) -> Tensor:
