@@ -1,4 +1,4 @@
-"""In which floating-point numbers a network computes; weights, losses, norms and amplitudes keep float32 throughout."""
+"""Floating-point precision of a network's computation; weights, losses, norms and amplitudes stay in float32."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _FIRST_SCALE, _PATIENCE = 2.0**14, 200
 
 @contextmanager
 def computing(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Within, convolutions and matrix products are computed in that precision, and the same way every time.
+    """Compute convolutions and matrix products in `precision` and deterministically within the context.
 
-    Weights are narrowed anew whenever they are used, so that a perturbation of them is never missed.
+    Weights are cast anew at each use, so that a perturbation of them always takes effect.
 
     Args:
-        precision: "float32" is that on every device; "tf32" rounds the factors of products on CUDA; "bfloat16" and
-            "float16" are torch's autocast.
-        device: where the network is.
+        precision: "float32" computes in float32 on every device; "tf32" rounds the factors of products on CUDA;
+            "bfloat16" and "float16" use torch's autocast.
+        device: device of the network.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
     if device.type == "cuda":
         matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
-        cudnn.deterministic = True  # else gradients are summed in whatever order, and a resumed run ends otherwise
+        cudnn.deterministic = True  # else the order of gradient sums varies, and so do weights after resuming
     try:
         dtype = _NARROW.get(precision)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
@@ -44,13 +44,13 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 class LossScale:
-    """Keeps float16 gradients from vanishing: the loss is multiplied before the backward pass, gradients divided after.
+    """Loss scaling, which keeps float16 gradients from vanishing: multiply the loss, divide its gradients.
 
-    Micikevicius et al., "Mixed Precision Training", ICLR 2018. A step whose gradient overflows is left out and the
-    factor halved; after 200 that did not it is doubled.
+    Micikevicius et al., "Mixed Precision Training", ICLR 2018. A step whose gradient overflows is skipped and the
+    factor halved; after 200 steps without overflow it is doubled.
 
     Args:
-        state: what `state` gave after the site's last round, if there was one.
+        state: value of `state` after the site's last round, if there was one.
     """
 
     def __init__(self, state: Arrays | None = None) -> None:
@@ -59,11 +59,11 @@ class LossScale:
             self.factor, self._good = float(state["factor"]), int(state["good"])
 
     def state(self) -> dict[str, Tensor]:
-        """The factor, and for how many steps it has done."""
+        """Return the factor and the number of steps since the last overflow."""
         return {"factor": torch.tensor(self.factor, dtype=torch.float64), "good": torch.tensor(self._good)}
 
     def backward(self, loss: Tensor, params: Iterable[nn.Parameter]) -> None:
-        """Leave the gradient of the loss at the params; it is to be the only one there."""
+        """Compute the gradient of the loss at the params, which must have no gradients before."""
         (loss * self.factor).backward()  # type: ignore[no-untyped-call]
         gradients = [param.grad for param in params if param.grad is not None]
         torch._foreach_mul_(gradients, 1 / self.factor)
@@ -71,7 +71,7 @@ class LossScale:
         self.overflowed = self.overflowed or not bool(norm.isfinite())
 
     def settle(self) -> bool:
-        """Adapt the factor after a step's passes; returns whether the step may be taken."""
+        """Adapt the factor after a step's passes; return True if the step may be taken."""
         fine, self.overflowed = not self.overflowed, False
         self._good = self._good + 1 if fine else 0
         if not fine:

@@ -1,4 +1,4 @@
-"""An optimizer's moments as named tensors, and back."""
+"""Conversion of an optimizer's state to named tensors and back."""
 
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors, `<key>:<parameter name>`.
+    """Return the optimizer's state as named tensors, `<key>:<parameter name>`.
 
     Raises:
-        ConfigError: if it keeps anything but tensors, which could not be sent or saved.
+        ConfigError: if the state holds anything but tensors, which could not be sent or saved.
     """
     named: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     arrays = {}
@@ -30,12 +30,12 @@ def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 
 def load_optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: "Arrays") -> None:
-    """Undo `optimizer_arrays`."""
+    """Load named tensors of `optimizer_arrays` into the optimizer."""
     named = dict(model.named_parameters())
     for entry, value in arrays.items():
         key, name = entry.split(":", 1)
         parameter = named[name]
-        like: Tensor = parameter  # a moment has its parameter's strides, for the same bits
-        if key == "step":  # a number on the CPU, but for optimizers that do all in one kernel
+        like: Tensor = parameter  # moments get the strides of their parameter, for identical bits
+        if key == "step":  # a number on the CPU, except for fused optimizers
             like = value.to(parameter.device) if optimizer.defaults.get("fused") else value
         optimizer.state[parameter][key] = torch.empty_like(like).copy_(value).detach()

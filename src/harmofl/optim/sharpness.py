@@ -1,4 +1,4 @@
-"""Client weight perturbation: take the gradient a little uphill, and come back exactly.
+"""Client weight perturbation: compute the gradient at weights moved uphill, then restore the weights exactly.
 
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 6-7; Foret et al., "Sharpness-Aware Minimization", ICLR 2021.
 """
@@ -17,11 +17,11 @@ from harmofl.utils.validators import check_within
 
 @contextmanager
 def perturbed(target: nn.Module | Iterable[nn.Parameter], alpha: float) -> Iterator[None]:
-    """Within, the weights stand at w + alpha g / ||g||_2, with g the gradients they had on entry (Eq 6).
+    """Move the weights to w + alpha g / ||g||_2 within the context, with g the gradients on entry (Eq 6).
 
-    On entry the gradients are cleared, so that the body's backward leaves grad l(w + delta), the one to step with
-    (Eq 7). On exit, also by an exception, weights and buffers (running statistics) have their old values to the bit.
-    A zero gradient and one whose norm is not finite move nothing: the body then works at w itself.
+    On entry the gradients are cleared, so that a backward pass inside gives grad l(w + delta), the gradient to step
+    with (Eq 7). On exit, also by an exception, weights and buffers (running statistics) are restored bit for bit.
+    A gradient that is zero or whose norm is not finite moves nothing: the body then runs at w itself.
 
         loss(model(x), y).backward()
         with perturbed(model, alpha=0.05):
@@ -30,12 +30,12 @@ def perturbed(target: nn.Module | Iterable[nn.Parameter], alpha: float) -> Itera
         optimizer.zero_grad()
 
     Args:
-        target: the model, or its parameters when it has no running statistics to protect. Parameters without a
-            gradient stay where they are; ||g|| is one norm over all the others.
-        alpha: length of the climb, at least 0; the paper's 0.05.
+        target: the model, or its parameters if it has no running statistics to protect. Parameters without a
+            gradient do not move; ||g|| is one norm over all the others.
+        alpha: length of the climb, at least 0; 0.05 in the paper.
 
     Raises:
-        ConfigError: if alpha is negative or not finite, or `target` is neither.
+        ConfigError: if alpha is negative or not finite, or `target` is neither a model nor parameters.
     """
     check_within("alpha", alpha, "[0, inf)")
     params = _with_gradient(target)
@@ -44,7 +44,7 @@ def perturbed(target: nn.Module | Iterable[nn.Parameter], alpha: float) -> Itera
 
 
 def _with_gradient(target: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """The parameters that have a gradient, shared ones once."""
+    """Return the parameters that have a gradient, shared ones once."""
     params = list(target.parameters() if isinstance(target, nn.Module) else target)
     if isinstance(target, Tensor) or not all(isinstance(p, Tensor) for p in params):
         raise ConfigError(f"perturbed takes a model or its parameters, got {type(target).__name__}; try the model")
@@ -55,12 +55,12 @@ def _with_gradient(target: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parame
 def displaced(
     target: nn.Module | Iterable[nn.Parameter], params: Sequence[nn.Parameter], deltas: Sequence[Tensor]
 ) -> Iterator[None]:
-    """Within, each of `params` stands at w + delta, without a gradient; `perturbed` is this with the climb of Eq 6.
+    """Move each of `params` to w + delta, without a gradient, within the context; `perturbed` uses Eq 6 for delta.
 
     Args:
-        target: the model whose buffers are not to move, or anything else if there are none to protect.
-        params: what is moved.
-        deltas: by how much, one of the same shape for each.
+        target: the model whose buffers must not change, or any other object if there are none to protect.
+        params: parameters to move.
+        deltas: displacements, one of the same shape for each parameter.
     """
     moved = [p.detach() for p in params]
     before = _copies(moved)
@@ -79,9 +79,9 @@ def displaced(
 
 @torch.no_grad()
 def climb(gradients: list[Tensor], alpha: float) -> list[Tensor]:
-    """delta = alpha g / ||g||_2 with one norm over all tensors, taken at least in float32 (Eq 6).
+    """Return delta = alpha g / ||g||_2 with one norm over all tensors, computed at least in float32 (Eq 6).
 
-    Zeros where alpha / ||g|| is not a finite number: for a zero gradient and for one that is not finite.
+    The result is zero where alpha / ||g|| is not finite: for a zero gradient and for one that is not finite.
     """
     if not gradients:
         return []
@@ -95,7 +95,7 @@ def climb(gradients: list[Tensor], alpha: float) -> list[Tensor]:
 
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
-    """No buffer of the model moves, and no AmplitudeNorm learns."""
+    """Restore the model's buffers on exit, and hold every AmplitudeNorm within the context."""
     places = [(m, name, buffer) for m in model.modules() for name, buffer in m.named_buffers(recurse=False)]
     buffers = [buffer for _, _, buffer in places]
     before = _copies(buffers)
@@ -119,7 +119,7 @@ def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def _copy(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
-    """All of one dtype at once, which on a GPU is one kernel and not one a tensor."""
+    """Copy all tensors of one dtype at once: on a GPU one kernel instead of one per tensor."""
     for dtype in {tensor.dtype for tensor in tensors}:
         pairs = [pair for pair in zip(tensors, values, strict=True) if pair[0].dtype == dtype]
         torch._foreach_copy_([tensor for tensor, _ in pairs], [value for _, value in pairs])
