@@ -1,4 +1,4 @@
-"""Who carries the messages between server and sites."""
+"""Backends, which run a round and carry the messages between server and sites."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -10,14 +10,14 @@ from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Ser
 from harmofl.federated.method import Method
 
 RoundResult = tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]
-"""What a round gives: the server's state after it, what each of its sites keeps, and the updates, sorted by site."""
+"""The server state after a round, the client state of each of its sites, and the updates, sorted by site."""
 
 
 def first_state(method: Method, broadcast: Broadcast, states: Mapping[str, ClientState]) -> ClientState:
-    """What a site begins with that takes part for the first time: of what others keep to themselves, their mean.
+    """Return the client state for a site's first round: the mean of the personal weights of the other sites.
 
-    So a site that joins late under FedBN does not start from initial normalization layers. Where the others' state is
-    out of reach, as between hospitals, it does.
+    A site that joins late under FedBN thus does not start from initial normalization layers. Where the other sites'
+    states are not available, as between hospitals, it does.
     """
     if not any(method.personal_weights(state) for state in islice(states.values(), 1)):
         return {}
@@ -29,7 +29,7 @@ def first_state(method: Method, broadcast: Broadcast, states: Mapping[str, Clien
 
 
 class RunRound(Protocol):
-    """One round of a method."""
+    """Function that runs one round of a method."""
 
     def __call__(
         self,
@@ -41,13 +41,13 @@ class RunRound(Protocol):
         on_site: Callable[[str], Any] = ...,
         /,
     ) -> RoundResult:
-        """Carry it out.
+        """Run the round.
 
         Args:
             method: the federated learning method.
-            server: the state before the round.
-            sites: who takes part; the result does not depend on their order.
-            states: what each site kept from its last round, by site name; some may be missing.
-            training: how every site trains.
+            server: the server state before the round.
+            sites: the participating sites; the result does not depend on their order.
+            states: the client states after each site's last round, by site name; some may be missing.
+            training: the training settings of every site.
             on_site: called with a site's name when it has finished.
         """

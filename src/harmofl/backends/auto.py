@@ -1,4 +1,4 @@
-"""The plain loop or processes, whichever trains more images a second here."""
+"""Automatic backend: sequential or in processes, whichever trains more images per second on this machine."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,17 +13,17 @@ from harmofl.federated.messages import ServerState
 from harmofl.federated.method import Method
 
 GAIN = 1.05
-"""Processes must be so many times as fast as the loop, for the memory they take."""
+"""Speed-up over the sequential backend above which processes are worth their memory."""
 
 
 class Auto:
-    """The first round in a loop, the second in processes, all others as the faster of the two; a context.
+    """Backend that runs round 1 sequentially, round 2 in processes, and all others in the faster way.
 
-    The weights do not depend on it, so that measuring costs no more than one slower round.
+    The weights do not depend on the choice, so measuring costs at most one slower round. A context manager.
 
     Args:
         equip: see `Workers`.
-        count: how many processes.
+        count: number of processes.
     """
 
     def __init__(self, equip: Callable[[int], Equipment], count: int) -> None:
@@ -39,7 +39,7 @@ class Auto:
         self._open.close()
 
     def run_round(self, method: Method, server: ServerState, sites: Sequence[Site], *others: Any) -> RoundResult:
-        """See `RunRound`."""
+        """Run a round, see `RunRound`."""
         if len(self._rates) == 1 and self._workers is None:
             self._workers = self._open.enter_context(Workers(self._equip, self._count))
         carry: Callable[..., RoundResult] = self._workers.run_round if self._workers else sequential.run_round

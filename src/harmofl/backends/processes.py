@@ -1,8 +1,8 @@
-"""The sites of a round side by side, in processes that stay from round to round, each with a model of its own.
+"""Process backend: train sites in parallel, in processes that last from round to round, each with its own model.
 
-A site is trained by the same `run_client` from the same message, so that the weights are those of the plain loop to the
-bit where a process computes with as many threads as the loop did. Sites with most images are begun first, and whoever
-is free takes the next, so that the processes finish together.
+A site is trained by the same `run_client` from the same message, so the weights equal those of the sequential backend
+bit for bit if a process computes with as many threads. Sites with the most images start first, and each free process
+takes the next one, so that the processes finish together.
 """
 
 import io
@@ -29,7 +29,7 @@ from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
 @dataclass(frozen=True)
 class Equipment:
-    """What a process needs to train any of the sites."""
+    """Objects that a process needs to train any of the sites."""
 
     method: Method
     training: Training
@@ -37,14 +37,14 @@ class Equipment:
 
 
 class Workers:
-    """Processes that train sites; to be used as a context, which ends them.
+    """Processes that train sites; a context manager, which ends them on exit.
 
     Args:
         equip: called in each process with its number, from 0; must be picklable.
-        count: how many processes.
+        count: number of processes.
 
     Raises:
-        HarmoFLError: what `equip` raises.
+        HarmoFLError: if `equip` raises it.
         RunError: if a process ends by itself.
     """
 
@@ -88,7 +88,7 @@ class Workers:
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
     ) -> RoundResult:
-        """See `RunRound`; `training` is the processes' own.
+        """Run a round, see `RunRound`; each process uses its own `training`.
 
         Raises:
             HarmoFLError: the first error of a site.
@@ -139,7 +139,7 @@ def _ended() -> RunError:
 
 
 def _serve(line: Connection, equip: Callable[[int], Equipment], number: int) -> None:
-    """In a process: train whatever site is asked for, until the line is closed."""
+    """Train the requested sites in a child process until the connection is closed."""
     end_with_parent()
     try:
         equipment = equip(number)
@@ -158,13 +158,13 @@ def _serve(line: Connection, equip: Callable[[int], Equipment], number: int) -> 
         send(line, error)
     except (EOFError, OSError):
         return
-    except Exception as error:  # out of a GPU's memory, or whatever a network raises
+    except Exception as error:  # out of GPU memory, or any error of a network
         reason = " ".join(str(error).split()) or type(error).__name__
         send(line, RunError(f"a site must be trained, but: {reason}"))
 
 
 def send(line: Connection, message: object) -> None:
-    """Send an object with tensors in it, these as plain bytes."""
+    """Send an object, with its tensors as plain bytes."""
     buffers: list[pickle.PickleBuffer] = []
     body = io.BytesIO()
     _Pickler(body, protocol=5, buffer_callback=buffers.append).dump(message)
@@ -174,14 +174,14 @@ def send(line: Connection, message: object) -> None:
 
 
 def receive(line: Connection) -> Any:
-    """Undo `send`."""
+    """Receive an object sent by `send`."""
     count, body = line.recv()
     return pickle.loads(body, buffers=[bytearray(line.recv_bytes()) for _ in range(count)])
 
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
-        """A CPU tensor as its bytes, dtype and shape; everything else as usual."""
+        """Reduce a CPU tensor to its bytes, dtype and shape, and any other object as usual."""
         if not isinstance(obj, Tensor):
             return NotImplemented
         flat = obj.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -1,4 +1,4 @@
-"""All sites in one process, one after the other: the reference that other runtimes are compared with."""
+"""Sequential backend: all sites in one process, one after the other; the reference for the other backends."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -18,7 +18,7 @@ def run_round(
     training: Training,
     on_site: Callable[[str], None] = lambda site: None,
 ) -> RoundResult:
-    """See `RunRound`."""
+    """Run a round, see `RunRound`."""
     broadcast = method.broadcast(server)
     updates, kept = [], dict[str, ClientState]()
     first = cache(lambda: first_state(method, broadcast, states))

@@ -1,11 +1,11 @@
-"""The sites of a round in other buildings: Flower carries the messages. The only folder that imports `flwr`.
+"""Flower backend, for sites in other buildings. The only package that imports `flwr`.
 
-It packs and unpacks what crosses the wire and decides nothing. Arrays travel as NumPy's own format without pickle.
+It packs and unpacks messages and decides nothing. Arrays are sent in NumPy's own format without pickle.
 """
 
 import os
 
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before Flower is imported: nothing leaves the building unasked
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before Flower is imported: no telemetry by default
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 from harmofl.backends.flower.rounds import (

@@ -1,4 +1,4 @@
-"""Where the server listens: one port, with TLS or without, in a thread of its own."""
+"""HTTP listener of the server: one port, with or without TLS, in its own thread."""
 
 import logging
 import socket
@@ -19,26 +19,26 @@ log = logging.getLogger("harmofl")
 
 @dataclass(frozen=True)
 class Certificate:
-    """Files of the server's TLS certificate and its private key, PEM."""
+    """PEM files of the server's TLS certificate and its private key."""
 
     certificate: Path
     key: Path
 
 
 class Door:
-    """Serves an app until it is closed.
+    """HTTP server that serves an app until it is closed.
 
     Args:
-        host: which address to listen at.
-        port: which port; 0 any that is free.
-        certificate: for TLS; None listens in the clear.
-        app: what answers.
+        host: address to listen at.
+        port: port to listen at; 0 takes any free port.
+        certificate: TLS certificate; None listens without TLS.
+        app: application that answers the requests.
 
     Attributes:
-        port: where it listens.
+        port: port it listens at.
 
     Raises:
-        ConfigError: if it cannot listen there, or the certificate cannot be used.
+        ConfigError: if the address or the certificate cannot be used.
     """
 
     def __init__(self, host: str, port: int, certificate: Certificate | None, app: FastAPI) -> None:
@@ -65,14 +65,14 @@ class Door:
             time.sleep(0.01)
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Stop listening and close all connections."""
         self._server.should_exit = True
         self._thread.join(timeout=5)
         self._socket.close()
 
 
 async def telling(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Say in one line who was turned away."""
+    """Log each refused request in one line."""
     response = await call_next(request)
     if response.status_code >= 400:
         host = request.client.host if request.client else "?"

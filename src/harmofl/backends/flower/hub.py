@@ -1,6 +1,6 @@
-"""The server's end of the line: Flower's Fleet API on one port, and a grid to the sites that are connected.
+"""Server side of the connection: Flower's Fleet API on one port, and a grid to the connected sites.
 
-Of Flower's SuperLink only what sites need is there: no Control API, nothing that could start a run or send code.
+It has only those parts of Flower's SuperLink that sites need: no Control API, nothing to start a run or send code.
 """
 
 import logging
@@ -47,11 +47,11 @@ from harmofl.errors import RunError
 
 log = logging.getLogger("harmofl")
 LARGEST, MOST = 64 << 20, 100_000
-"""Bytes of one request, and parts of one answer, beyond which it is refused; Flower sends arrays in pieces."""
+"""Largest number of bytes of a request, and of parts of an answer; Flower sends arrays in pieces."""
 AWAY = 60.0
-"""Seconds that a site may be away before its message counts as lost."""
+"""Seconds that a site may be disconnected before its message counts as lost."""
 _LOOK, _BEAT = 0.05, 10.0
-"""Seconds between looks for answers, and between signs of life that Flower wants of its own run."""
+"""Seconds between checks for answers, and between the heartbeats that Flower requires of its own run."""
 
 
 @dataclass
@@ -59,12 +59,12 @@ class _Asked:
     """A message that waits for its answer.
 
     Args:
-        message: as it was sent.
-        since: how often its site had connected before that.
-        answered: whether the head of an answer has come.
-        seen: when the site was last connected.
-        head: of the answer, once it is there.
-        contents: the objects of the answer that have come so far.
+        message: the message as sent.
+        since: number of times its site had connected before.
+        answered: True if the head of an answer has arrived.
+        seen: time at which the site was last connected.
+        head: head of the answer, once it has been read.
+        contents: objects of the answer received so far.
     """
 
     message: Message
@@ -76,22 +76,22 @@ class _Asked:
 
     @property
     def node(self) -> int:
-        """Whom it was sent to."""
+        """The node the message was sent to."""
         return int(self.message.metadata.dst_node_id)
 
 
 class Hub(Grid):
-    """Listens for sites, and carries messages to those that are connected.
+    """Grid that listens for sites and carries messages to the connected ones.
 
     Args:
-        host: which address to listen at.
-        port: which port; 0 any that is free, see `port`.
-        keys: the public key of each site that may connect, as Flower writes it (PEM), by the site's name.
-        certificate: for TLS; None listens in the clear, for where something before it does TLS.
+        host: address to listen at.
+        port: port to listen at; 0 takes any free port, see the attribute.
+        keys: public key of each site that may connect, as Flower writes it (PEM), by site name.
+        certificate: TLS certificate; None listens without TLS, for use behind a TLS proxy.
 
     Attributes:
-        nodes: the Flower node of each site, by name.
-        port: where it listens.
+        nodes: Flower node of each site, by name.
+        port: port it listens at.
     """
 
     def __init__(self, host: str, port: int, keys: Mapping[str, bytes], certificate: Certificate | None) -> None:
@@ -136,7 +136,7 @@ class Hub(Grid):
         return app
 
     async def _known(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Turn away who has no site's key, and what is too large, before anything of it is read."""
+        """Refuse requests without a site's key and too large ones, before their body is read."""
         try:
             key = b64decode(request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
             size = int(request.headers["content-length"])
@@ -147,30 +147,30 @@ class Hub(Grid):
         return Response(status_code=413) if not 0 <= size <= LARGEST else await call_next(request)
 
     async def _authenticated(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """A site answers for itself alone, whatever its message says; one that comes back takes its own place."""
+        """Refuse answers in another site's name; deactivate the old connection of a site that reconnects."""
         sent = getattr(request.state, "protobuf_request", None)
         if isinstance(sent, PushMessagesRequest) and not self._is_answer(sent):
             return Response(status_code=400)
         if not isinstance(sent, ActivateNodeRequest):
             return await call_next(request)
         node = self._state.get_node_id_by_public_key(sent.public_key)
-        if node is not None:  # a process that was killed could not say that it goes
+        if node is not None:  # a killed process could not deactivate its node
             if node in self._state.get_nodes(self._run):
                 name = next(name for name, known in self.nodes.items() if known == node)
                 log.warning("%s connects anew: its line broke, or two processes have its key", name)
             self._state.deactivate_node(node)
         answer = await call_next(request)
-        if node is not None:  # counted once it can be asked, and before it knows
+        if node is not None:  # counted when messages can reach it, before it gets the response
             self._times[node] = self._times.get(node, 0) + 1
         return answer
 
     def _is_answer(self, sent: PushMessagesRequest) -> bool:
-        """Whether it is one site's first answer to one message, of a size that its parts do not belie."""
+        """Return True if a request is the first answer of the right site to one message, with a sound object tree."""
         if len(sent.messages_list) != 1 or len(sent.message_object_trees) != 1:
             return False
         about, tree = sent.messages_list[0].metadata, sent.message_object_trees[0]
         asked = self._open.get(about.reply_to_message_id)
-        if asked is None:  # late, or answered: Flower will say so
+        if asked is None:  # late or already answered: Flower reports it
             return bool(about.src_node_id == sent.node.node_id)
         if about.src_node_id != sent.node.node_id or asked.node != sent.node.node_id or asked.answered:
             return False
@@ -180,7 +180,7 @@ class Hub(Grid):
         return True
 
     def _is_sound(self, tree: ObjectTree) -> bool:
-        """Whether every part has the same parts of its own wherever it occurs, also in what is there already."""
+        """Return True if each object lists the same children everywhere in the tree and in the object store."""
         parts: dict[str, list[str]] = {}
         waiting, count = [tree], 0
         while waiting:
@@ -206,19 +206,19 @@ class Hub(Grid):
         self.close()
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Stop listening and close all connections."""
         self._closed.set()
         self._door.close()
 
     def connected(self) -> set[str]:
-        """The names of the sites that are there: connected, and heard of lately."""
+        """Return the names of the sites that are connected and have sent a recent heartbeat."""
         there = self._state.get_nodes(self._run)
         return {name for name, node in self.nodes.items() if node in there}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Send them, and yield the answers as they come, until all are there or the time is over.
+        """Send messages, and yield the answers as they arrive, until all have arrived or the timeout is over.
 
-        A site that went away and came back before it answered is asked once more.
+        A site that reconnects before it has answered gets its message again.
         """
         end = None if timeout is None else time.monotonic() + timeout
         for message in messages:
@@ -245,20 +245,20 @@ class Hub(Grid):
         self._open[self._send(fresh)] = _Asked(fresh, since)
 
     def _drop(self, name: str) -> None:
-        """Forget a message, and all of its answer that has come."""
+        """Delete a message and the parts of its answer received so far."""
         asked = self._open.pop(name)
         self._state.delete_messages({name})
         for root in [name, *([str(asked.head.metadata.message_id)] if asked.head else [])]:
             self._state.object_store.delete(root)
 
     def since(self, site: str) -> int:
-        """How often a site has connected."""
+        """Return the number of times that a site has connected."""
         return self._times.get(self.nodes[site], 0)
 
     def _answered(self) -> list[str]:
-        """Which messages have an answer, complete or an error; the rest of an answer follows its head.
+        """Return the messages with an answer, complete or an error; an answer's objects arrive after its head.
 
-        A site that is away has some time to come back; asked now, Flower would answer for it that it is gone.
+        A disconnected site has time to reconnect: a query now would make Flower reply that the site is gone.
         """
         there, now = self._state.get_nodes(self._run), time.monotonic()
         heads: set[str] = set()
@@ -284,7 +284,7 @@ class Hub(Grid):
         return str(message.metadata.message_id)
 
     def _complete(self, asked: _Asked) -> bool:
-        """Whether all that belongs to the answer is there, or never will be."""
+        """Return True if all objects of the answer have arrived, or can no longer arrive."""
         assert asked.head is not None
         if asked.head.has_error():
             return True
@@ -297,7 +297,7 @@ class Hub(Grid):
         return all(asked.contents.values())
 
     def _whole(self, asked: _Asked) -> Message:
-        """The answer with all that was sent after its head; an error where that is no message."""
+        """Return the answer with the objects sent after its head, or an error if they form no message."""
         head = asked.head
         assert head is not None
         if head.has_error():
@@ -305,7 +305,7 @@ class Hub(Grid):
         name = head.metadata.message_id
         try:
             message = inflate_object_from_contents(name, asked.contents)
-        except Exception as error:  # whatever bytes a site may send
+        except Exception as error:  # any bytes that a site may send
             reason = f"its answer cannot be read ({' '.join(str(error).split())[:200]})"
             return Message(Error(code=0, reason=reason), reply_to=asked.message)
         finally:
@@ -315,7 +315,7 @@ class Hub(Grid):
         return message
 
     def set_run(self, run: Any) -> None:
-        """Not of use here: a hub has one run."""
+        """Raise NotImplementedError: a hub has one run."""
         raise NotImplementedError
 
     @property
@@ -324,28 +324,28 @@ class Hub(Grid):
         return self._state.get_run_info(run_ids=[self._run])[0]
 
     def create_message(self, *args: Any, **options: Any) -> Message:
-        """Deprecated in Flower."""
+        """Raise NotImplementedError: the method is deprecated in Flower."""
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes that are connected."""
+        """Return the connected nodes."""
         return self._state.get_nodes(self._run)
 
     def get_nodes(self) -> Iterable[Any]:
-        """Not of use here, see `connected`."""
+        """Raise NotImplementedError; use `connected`."""
         raise NotImplementedError
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send without waiting."""
+        """Send messages without waiting for answers; return their ids."""
         return [self._send(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Not of use here, see `send_and_receive`."""
+        """Raise NotImplementedError; use `send_and_receive`."""
         raise NotImplementedError
 
 
 def _whole_trees(store: Any) -> None:
-    """Let a tree be entered at one go: else what another's end deletes in between is missing in it."""
+    """Make the registration of an object tree atomic: else a concurrent deletion of another tree leaves gaps in it."""
     enter = store.preregister
 
     def preregister(run_id: int, object_tree: ObjectTree) -> list[str]:

@@ -1,4 +1,4 @@
-"""A site's end of the line: connects outwards to the server, answers what it is asked, comes back after any break."""
+"""Site side of the connection: connect outwards to the server, answer its messages, reconnect after any break."""
 
 import logging
 import threading
@@ -45,26 +45,26 @@ from harmofl.errors import ConfigError, RunError
 
 log = logging.getLogger("harmofl")
 BEAT, SHORTEST, LONGEST = 10.0, 0.1, 0.5
-"""Seconds between signs of life, and between looks for a message: at first, and when none has come for a while."""
+"""Seconds between heartbeats, and between checks for a message: at first, and after some time without one."""
 PATIENCE = 30.0
-"""Longest pause before the server is tried again."""
+"""Longest pause in seconds before the next attempt to connect."""
 
 
 def attend(address: str, key: bytes, authority: bytes | None, app: ClientApp, over: Callable[[], bool]) -> None:
-    """Answer the server until `over` says that there is nothing more to do.
+    """Answer the server's messages until `over` returns True.
 
-    A server that cannot be reached, or goes away, is tried again without end.
+    If the server cannot be reached or goes away, connecting is retried without limit.
 
     Args:
         address: HOST:PORT of the server.
         key: the site's private key, PEM.
-        authority: the certificate that the server's must be signed by, PEM; None connects in the clear.
-        app: answers the messages, see `client_app`.
-        over: asked after every answer.
+        authority: certificate of the authority that must have signed the server's, PEM; None connects without TLS.
+        app: client app that answers the messages, see `client_app`.
+        over: called after every answer.
 
     Raises:
-        ConfigError: if the server's certificate is not signed by the authority, the key is none, or the environment
-            names a proxy that is none.
+        ConfigError: if the server's certificate is not signed by the authority, the key cannot be used, or the
+            environment names an invalid proxy.
         RunError: if the server does not know the key.
     """
     private = private_key(key)
@@ -108,7 +108,7 @@ def attend(address: str, key: bytes, authority: bytes | None, app: ClientApp, ov
 
 
 def private_key(content: bytes) -> ec.EllipticCurvePrivateKey:
-    """The key in a PEM file; ConfigError if there is none that Flower can use."""
+    """Return the key in a PEM file; raise ConfigError if there is none that Flower can use."""
     try:
         key = load_pem_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -120,7 +120,7 @@ def private_key(content: bytes) -> ec.EllipticCurvePrivateKey:
 
 @contextmanager
 def _connected(client: FleetHttpClient, key: ec.EllipticCurvePrivateKey) -> Iterator[Node]:
-    """Within, the server knows that the site is there."""
+    """Keep the site connected to the server within the context, with heartbeats."""
     public = public_key_to_bytes(key.public_key())
     answer = client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=BEAT))
     node, gone = Node(node_id=answer.node_id), threading.Event()
@@ -130,14 +130,14 @@ def _connected(client: FleetHttpClient, key: ec.EllipticCurvePrivateKey) -> Iter
             try:
                 client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=node, heartbeat_interval=BEAT))
             except (httpx.HTTPError, RuntimeError):
-                continue  # the next look for a message says what is wrong
+                continue  # the next check for a message reports the error
 
     beating = threading.Thread(target=beat, daemon=True)
     beating.start()
     try:
         yield node
     except (httpx.HTTPError, OSError, ValueError, ObjectPullError):
-        raise  # it will be back
+        raise  # the site will reconnect
     except BaseException:
         _leave(client, node)
         raise
@@ -171,11 +171,11 @@ def _answer_all(client: FleetHttpClient, node: Node, app: ClientApp, over: Calla
 
 
 class _TakenBackError(Exception):
-    """The server no longer has what it asked."""
+    """The server has withdrawn its message."""
 
 
 def _next_message(client: FleetHttpClient, node: Node) -> Message | None:
-    """What the server asks; None if nothing, or if it took its message back while that was read."""
+    """Return the server's next message; None if there is none, or if it was withdrawn while being read."""
     pulled = client.PullMessages(PullMessagesRequest(node=node))
     if not pulled.messages_list:
         return None
@@ -192,7 +192,7 @@ def _next_message(client: FleetHttpClient, node: Node) -> Message | None:
 
     try:
         contents = pull_objects(parts, fetch)
-    except _TakenBackError:  # no reason to connect anew: for that the server takes back its next message too
+    except _TakenBackError:  # do not reconnect: the server would then withdraw its next message too
         return None
     make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run)(name)
     message = inflate_object_from_contents(name, contents)

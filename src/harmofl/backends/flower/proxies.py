@@ -1,4 +1,4 @@
-"""The proxy that the environment puts between a site and its server, so that a break is laid at the right door."""
+"""The proxy that the environment sets between a site and its server, so that errors name the right cause."""
 
 import os
 import socket
@@ -18,10 +18,10 @@ class Proxy:
     """A proxy for outgoing connections.
 
     Args:
-        variable: of the environment, that names it.
-        host: of the proxy.
-        port: likewise.
-        target: host of the server that is reached by way of it.
+        variable: environment variable that names the proxy.
+        host: host of the proxy.
+        port: port of the proxy.
+        target: host of the server reached through the proxy.
     """
 
     variable: str
@@ -33,7 +33,7 @@ class Proxy:
         return f"the proxy at {self.host}:{self.port} ({self.variable})"
 
     def fault(self) -> str:
-        """Why the proxy itself cannot be reached, with what to do; "" if it can."""
+        """Return why the proxy itself cannot be reached, with what to do, or "" if it can."""
         try:
             socket.create_connection((self.host, self.port), _LOOK_S).close()
         except OSError as error:
@@ -43,14 +43,14 @@ class Proxy:
 
 
 def proxy_of(target: str, scheme: str) -> Proxy | None:
-    """The proxy that httpx takes to a host, from http_proxy, https_proxy, all_proxy and no_proxy.
+    """Return the proxy that httpx uses for a host, from http_proxy, https_proxy, all_proxy and no_proxy.
 
     Args:
         target: the host.
         scheme: http or https.
 
     Raises:
-        ConfigError: if one of the variables holds no address that httpx can use.
+        ConfigError: if a variable holds no address that httpx can use.
     """
     try:
         httpx.Client(verify=False).close()

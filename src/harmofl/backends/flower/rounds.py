@@ -1,4 +1,4 @@
-"""Rounds, descriptions and scores asked of sites through a Flower grid, and what answers there."""
+"""Requests to sites through a Flower grid for rounds, descriptions and scores, and the app that answers them."""
 
 import logging
 from collections import OrderedDict
@@ -34,24 +34,24 @@ HEAD, ERROR, WEIGHTS, EXTRAS = "head", "error", "weights", "extras/"
 
 
 Scalars = Mapping[str, Any]
-"""Names to numbers, text, or lists of these: what Flower calls a ConfigRecord."""
+"""Mapping from names to numbers, text, or lists of these; a ConfigRecord in Flower."""
 
 
 class FlowerRounds:
-    """Carries rounds to sites through a Flower grid.
+    """Backend that runs rounds at sites through a Flower grid.
 
-    What a site keeps stays there, so that a round gives no states back.
+    Client states stay at the sites, so a round returns none.
 
     Args:
-        grid: of the running ServerApp.
-        nodes: the Flower node of each site, by the site's name.
-        timeout: seconds that a site has for its round; without end if None.
-        quorum: so many updates make a round; sites without a good one are left out of it. None asks all for one.
-        head: what else every message says.
-        masked: whether updates come under masks, see `harmofl.privacy.secure_aggregation`; then all sites must answer.
+        grid: grid of the running ServerApp.
+        nodes: Flower node of each site, by site name.
+        timeout: seconds that a site has for its round; None sets no limit.
+        quorum: least number of updates of a round; sites without a valid one are left out. None requires all sites.
+        head: further entries of the head of every message.
+        masked: True if updates are masked, see `harmofl.privacy.secure_aggregation`; then all sites must answer.
 
     Attributes:
-        left_out: why a site has no part in the last round or description or score, in one line, by its name.
+        left_out: one line by site name with why a site is left out of the last round, description or score.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class FlowerRounds:
             on_site: called with a site's name when its update has arrived.
 
         Raises:
-            TrainingError: what went wrong at a site, or what is wrong with its update, see `check_update`.
+            TrainingError: for an error at a site, or a fault of its update, see `check_update`.
             RunError: if a site does not answer in time, or not with an update; with a quorum, if it is not reached.
         """
         broadcast = method.broadcast(server)
@@ -133,16 +133,16 @@ class FlowerRounds:
             return method.aggregate(server, arrived), arrived
         except HarmoFLError:
             raise
-        except Exception as error:  # extras that do not go together
+        except Exception as error:  # extras that do not fit each other
             raise RunError(f"round {broadcast.round}: updates must go together, but: {clean(repr(error))}") from None
 
     def describe(self, sites: Sequence[str]) -> dict[str, Scalars]:
-        """What sites say of themselves, by name, from `describe` of their `client_app`."""
+        """Return the descriptions of sites, by name, from `describe` of their `client_app`."""
         content = RecordDict({HEAD: ConfigRecord(self._head)})
         return self._asked(MessageType.QUERY, sites, content, _scalars, "describe itself")
 
     def evaluate(self, sites: Sequence[str], round_number: int, weights: Arrays, split: str) -> dict[str, Scalars]:
-        """The scores of the weights of a round at sites, by name, from `evaluate` of their `client_app`."""
+        """Return the scores of a round's weights at sites, by name, from `evaluate` of their `client_app`."""
         content = pack_broadcast(Broadcast(round_number, weights), {**self._head, "split": split})
         return self._asked(MessageType.EVALUATE, sites, content, _scalars, f"score round {round_number}")
 
@@ -155,7 +155,7 @@ class FlowerRounds:
         duty: str,
         on_site: Callable[[str], None] = lambda site: None,
     ) -> dict[str, ClientReply]:
-        """One message to each site and what is read from its answer; those without one are left out, or an error."""
+        """Send one message to each site; return the answers. A site without one is left out or raises its error."""
         names = {self._nodes[site]: site for site in sites}
         messages = [Message(content, node, kind, ttl=self._timeout and self._timeout + 60) for node in names]
         answers: dict[str, ClientReply] = {}
@@ -183,13 +183,13 @@ def client_app(
     evaluate: Callable[[Broadcast, str], Scalars] | None = None,
     check: Callable[[Scalars], None] = lambda head: None,
 ) -> ClientApp:
-    """What Flower runs at a site; an error of ours is told to the server in its one line.
+    """Return the Flower app of a site; it sends a HarmoFLError to the server as one line.
 
     Args:
-        train: the site's share of a round, such as `run_client` with the site's images and what it keeps.
-        describe: what the site says of itself.
-        evaluate: weights and the name of a split to scores.
-        check: raises a HarmoFLError unless a message with this head is to be answered; asked before every answer.
+        train: the site's part of a round, such as `run_client` with the site's images and client state.
+        describe: returns the site's description of itself.
+        evaluate: returns scores for weights and the name of a split.
+        check: raises a HarmoFLError if a message with this head must not be answered; called before every answer.
     """
     app = ClientApp()
 
@@ -201,9 +201,9 @@ def client_app(
             except HarmoFLError as error:
                 line = str(error)
                 log.warning("%s", line)
-            except Exception as error:  # whatever a message, a network or a GPU may bring about
+            except Exception as error:  # any error of a message, a network or a GPU
                 log.warning("%s: %s", type(error).__name__, clean(str(error)))
-                line = f"it failed with {type(error).__name__}; its own log says more"  # a text may name its files
+                line = f"it failed with {type(error).__name__}; its own log says more"  # the text may name files
             else:
                 return Message(content, reply_to=message)
             content = RecordDict({ERROR: ConfigRecord({"line": line})})
@@ -219,7 +219,7 @@ def client_app(
 
 
 def _summed(updates: Sequence[ClientUpdate], broadcast: Broadcast) -> list[ClientUpdate]:
-    """The updates with the mean of all in the place of each, which is all that their masks let be seen."""
+    """Replace the weights of each update by the mean of all, the only value that the masks reveal."""
     mean = unmasked([update.weights for update in updates], broadcast.weights)
     return [replace(update, weights=mean, bytes_sent=update.num_bytes()) for update in updates]
 
@@ -229,7 +229,7 @@ def _scored(evaluate: Callable[[Broadcast, str], Scalars], content: RecordDict) 
 
 
 def pack_broadcast(broadcast: Broadcast, head: Scalars | None = None) -> RecordDict:
-    """The message to a site; `head` is said beside it."""
+    """Return the message to a site, with the entries of `head` in its head."""
     return _packed({**(head or {}), "round": broadcast.round}, broadcast.weights, broadcast.extras)
 
 
@@ -240,7 +240,7 @@ def unpack_broadcast(content: RecordDict) -> Broadcast:
 
 
 def pack_update(update: ClientUpdate) -> RecordDict:
-    """The message to the server."""
+    """Return the message to the server."""
     numbers = {name: getattr(update, name) for name in ("site", "num_samples", "num_steps", "loss", "memory")}
     return _packed(numbers, update.weights, update.extras)
 
@@ -249,7 +249,7 @@ def unpack_update(content: RecordDict) -> ClientUpdate:
     """Undo `pack_update`.
 
     Raises:
-        KeyError, TypeError, ValueError: if it is something else.
+        KeyError, TypeError, ValueError: if the content is not an update.
     """
     head, weights, extras = _unpacked(content)
     counts = {name: int(head[name]) for name in ("num_samples", "num_steps", "memory")}
@@ -257,11 +257,11 @@ def unpack_update(content: RecordDict) -> ClientUpdate:
 
 
 def _read(reply: Message, name: str, read: Callable[[RecordDict, str], ClientReply]) -> ClientReply:
-    """What a reply says.
+    """Return the answer in a reply.
 
     Raises:
-        TrainingError: the site's own error, or Flower's.
-        RunError: if it is no answer.
+        TrainingError: for the site's own error, or Flower's.
+        RunError: if the reply cannot be read.
     """
     if reply.has_error():
         raise TrainingError(f"{name}: must answer, but Flower says: {clean(str(reply.error.reason))}")
@@ -271,18 +271,18 @@ def _read(reply: Message, name: str, read: Callable[[RecordDict, str], ClientRep
         return read(reply.content, name)
     except HarmoFLError:
         raise
-    except Exception as error:  # whatever bytes a site may send
+    except Exception as error:  # any bytes that a site may send
         raise RunError(f"{name}: must answer with an update, but it cannot be read ({clean(repr(error))})") from None
 
 
 def _of(name: str, line: str) -> str:
-    """A site's line, on one line, with its name before it."""
+    """Return a site's text as one line that starts with the site's name."""
     line = clean(line)
     return line if line.startswith(f"{name}: ") else f"{name}: {line}"
 
 
 def clean(text: str) -> str:
-    """A text from elsewhere, fit for a line of a log."""
+    """Return a text from elsewhere as one printable line of at most 500 characters."""
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]
 
 
@@ -304,7 +304,7 @@ def _packed(head: Mapping[str, Any], weights: Arrays, extras: Mapping[str, Array
 
 
 def _unpacked(content: RecordDict) -> tuple[Mapping[str, Any], Arrays, Mapping[str, Arrays]]:
-    """The numbers, the weights and the extras; reading copies."""
+    """Return the head, and copies of the weights and the extras."""
     arrays: dict[str, Arrays] = {
         group: {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
         for group, record in content.array_records.items()
