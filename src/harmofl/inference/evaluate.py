@@ -1,4 +1,4 @@
-"""How a trained model does at sites, also at those that never took part: scores, intervals, and every case."""
+"""Evaluation of a trained model at sites, also those that did not train: scores, intervals, and every case."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from harmofl.types import Statistics
 
 @dataclass(frozen=True)
 class SiteEvaluation:
-    """One site's result.
+    """Result of one site.
 
     Args:
-        site: its name.
-        images: how many were scored.
-        trained: whether it took part in training.
+        site: name of the site.
+        images: number of images scored.
+        trained: True if the site took part in training.
         scores: every metric of the task.
-        intervals: of each of them 95 %, over patients, see `confidence_intervals.interval`; NaN for a single patient.
+        intervals: 95 % interval of each metric over patients, see `confidence_intervals.interval`; NaN for one patient.
         cases: the main score of every case.
-        said: which amplitude and statistics were used, in plain words.
+        said: the amplitude and statistics used, in plain words.
     """
 
     site: str
@@ -47,11 +47,11 @@ def evaluate_site(
 
     Args:
         model: the model.
-        site: its images need not be split if it never took part.
-        split: "train", "val" or "test"; None scores the test images of a site that trained, and all of another.
+        site: the site; its images need no split if it did not train.
+        split: "train", "val" or "test"; None scores the test images of a site that trained, else all images.
         statistics: see `TrainedModel.outputs`.
-        batch_size: images a batch.
-        device: where to compute.
+        batch_size: images per batch.
+        device: device to compute on.
     """
     trained = site.name in model.card["sites"]
     whole = split is None and not trained

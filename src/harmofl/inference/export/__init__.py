@@ -1,1 +1,1 @@
-"""A trained model as files for other programs: ONNX, torch.export, a MONAI bundle, and a card in words."""
+"""Export of a trained model for other programs: ONNX, torch.export, a MONAI bundle, and a model card."""

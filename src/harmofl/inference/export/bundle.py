@@ -1,4 +1,4 @@
-"""A MONAI bundle: the torch.export file with the configuration that runs it on a folder of photographs or volumes.
+"""MONAI bundle: the torch.export file with the configuration that runs it on a folder of photographs or volumes.
 
 https://docs.monai.io/en/stable/mb_specification.html
 """
@@ -14,7 +14,7 @@ from typing import Any
 from harmofl.data.decoding import volumes
 
 _CONSTANTS = ("CLIP_QUANTILE", "_LOW_QUANTILE", "_PADDING")
-"""What `harmofl.data.decoding.volumes.contrast`, which bundles of volumes hold, refers to."""
+"""Constants that `harmofl.data.decoding.volumes.contrast` uses; bundles for volumes contain that function."""
 _IMPORTS = [f"$import {name}" for name in ("glob", "os", "torch", "numpy")]
 _SIXTEEN = "image.convert('I').point(lambda level: level * (1 / 257) + 0).convert('L')"
 
@@ -26,7 +26,7 @@ def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -
         about: the model's card, as in model.json.
         pt2: the torch.export file.
         card: the model card, for docs/README.md.
-        folder: to make.
+        folder: folder to create.
     """
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,13 @@ def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -
 
 
 def takes_volumes(about: Mapping[str, Any]) -> bool:
-    """Whether the model was trained on slices of volumes; of cards of older versions, whether it shows."""
+    """Return True if the model was trained on slices of volumes, as far as cards of older versions show it."""
     known = about.get("images")
     return known == "volumes" or about["channels"] not in (1, 3) or (not known and about.get("slices", "all") != "all")
 
 
 def channels_of(about: Mapping[str, Any]) -> list[str]:
-    """What each channel of an image is, in words."""
+    """Return a description of each channel of an image."""
     if not takes_volumes(about):
         return [f"channel {k}" for k in range(about["channels"])]
     steps = [k - about["channels"] // 2 for k in range(about["channels"])]
@@ -90,7 +90,7 @@ def _version(package: str) -> str:
 
 
 def _inference() -> dict[str, Any]:
-    """What does not depend on the images; the answers go to output_dir."""
+    """Return the configuration that does not depend on the images; predictions go to output_dir."""
     return {
         "imports": _IMPORTS,
         "bundle_root": ".",
@@ -113,7 +113,7 @@ def _inference() -> dict[str, Any]:
 
 
 def _of_photographs(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Pillow turns and resizes the photographs as in training."""
+    """Return the configuration for photographs, which Pillow converts and resizes as in training."""
     height, width = about["size"]
     mode = "RGB" if about["channels"] == 3 else "L"
     eight = f"({_SIXTEEN} if image.mode.startswith('I') else image)"
@@ -137,7 +137,7 @@ def _of_photographs(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_volumes() -> dict[str, Any]:
-    """NIfTI files become slices with their neighbours as channels; an answer has a row a slice."""
+    """Return the configuration for NIfTI files: slices with neighbours as channels; outputs have one row per slice."""
     return {
         "imports": [*_IMPORTS, "$from scripts.volumes import slices_of"],
         "preprocessing": "$lambda item: torch.from_numpy(slices_of(item['image']))",

@@ -1,4 +1,4 @@
-"""A model card: what the model is, what it was trained on, how well it does where, and what it is not for."""
+"""Model card: description, training data, scores by site and limits of a model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from harmofl.report.warnings import warnings
 
 
 def run_of(folder: Path) -> Run | None:
-    """The finished run that a model belongs to, if its folder is there."""
+    """Return the finished run of a model, or None if its run directory is missing."""
     place = folder if (folder / "config.toml").exists() else folder.parent
     if not (place / "config.toml").exists():
         return None
@@ -33,13 +33,13 @@ _HOW = {
 
 
 def card(trained: TrainedModel, run: Run | None, site: str, files: Sequence[tuple[str, str]]) -> str:
-    """The card as Markdown.
+    """Return the card as Markdown.
 
     Args:
         trained: the model.
-        run: its run; without it there are no scores to tell.
-        site: whose entries and statistics are inside; "" for the mean over the sites.
-        files: name and description of what lies beside the card.
+        run: its run; None gives a card without scores.
+        site: site whose entries and statistics the model contains; "" for the mean over the sites.
+        files: name and description of each file beside the card.
     """
     about = trained.card
     name = run.result.name if run and run.result else "HarmoFL model"

@@ -1,4 +1,4 @@
-"""A model into a folder, in the formats asked for."""
+"""Export of a model into a folder, in the requested formats."""
 
 import shutil
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from harmofl.inference.export.graph import exported, images_like, output_differe
 from harmofl.utils.atomic_files import storing, write_atomic
 
 FORMATS = {"onnx": "onnxruntime", "pt2": "torch", "monai": "monai", "card": "harmofl"}
-"""Format -> the package without which it is left out."""
+"""The package that each format requires."""
 NAMES = {"onnx": "model.onnx", "pt2": "model.pt2", "monai": "bundle", "card": "README.md"}
 _SAID = {
     "onnx": "ONNX, for onnxruntime and others",
@@ -32,12 +32,12 @@ _COMPARED = 5  # images
 
 @dataclass(frozen=True)
 class File:
-    """One of the results.
+    """One exported file or folder.
 
     Args:
-        path: of the file or folder.
-        size: in bytes.
-        difference: of its probabilities to torch's, at most; None where that makes no sense.
+        path: path of the file or folder.
+        size: size in bytes.
+        difference: largest difference of its probabilities to torch's; None where it does not apply.
     """
 
     path: Path
@@ -51,18 +51,18 @@ def export_model(
     """Export a model.
 
     Args:
-        model: a run folder, or its model/ folder alone.
+        model: a run directory, or its model/ folder alone.
         out: the folder to write into.
-        formats: of `FORMATS`; None takes all whose packages are installed.
-        site: whose entries and statistics to put inside; "" for the mean over the training sites.
-        overwrite: replace what is there.
+        formats: keys of `FORMATS`; None takes all whose packages are installed.
+        site: site whose entries and statistics to include; "" for the mean over the training sites.
+        overwrite: replace existing files.
 
     Returns:
-        The files, and a line for every format that was left out.
+        The files, and one line for each format that was left out.
 
     Raises:
-        ConfigError: if a format is unknown or lacks its package, the site did not train, or a file is there already.
-        ExportError: if a file does not give what torch gives.
+        ConfigError: if a format is unknown or lacks its package, the site did not train, or a file exists already.
+        ExportError: if the probabilities of a file differ from torch's.
         RunError: if there is no model, or its run is not finished.
     """
     chosen, left = _chosen(formats)
@@ -80,7 +80,7 @@ def export_model(
                 path = Path(beside) / NAMES[one]
                 with torch.no_grad():
                     apart = output_difference(trained, site, images, write(module, images, path))
-                if one in chosen:  # only now that it is known to be right
+                if one in chosen:  # only after its output is checked
                     shutil.copyfile(path, Path(beside) / "copy")
                     (Path(beside) / "copy").replace(out / NAMES[one])
                     found.append(_file(out / NAMES[one], apart))
@@ -94,7 +94,7 @@ def export_model(
 
 
 def _images(trained: TrainedModel, run: Run | None) -> Tensor:
-    """To compare answers by: an example of every site that the run kept, or else made up ones."""
+    """Return images for the comparison: one example of each site that the run kept, else generated ones."""
     kept = [samples.images[:1] for samples in run.samples.values()] if run else []
     if not kept:
         return images_like(trained, _COMPARED)

@@ -1,4 +1,4 @@
-"""The model as one module from an image to probabilities, and as ONNX and torch.export files that are checked."""
+"""Export of the model as one module from images to probabilities, and as checked ONNX and torch.export files."""
 
 import logging
 import warnings
@@ -16,11 +16,11 @@ from harmofl.federated.model import NORMALIZER, normalizer_of
 from harmofl.inference.export.real_amplitude import FixedAmplitude
 
 TOLERANCE = 1e-4
-"""By so much the probabilities of a file may differ from those of torch."""
+"""Largest allowed difference between the probabilities of a file and those of torch."""
 
 
 class Exported(nn.Module):
-    """Images (N, C, H, W) in [0, 1] -> class probabilities (N, K), or (N, K, H, W) for masks."""
+    """Module from images (N, C, H, W) in [0, 1] to class probabilities (N, K), or (N, K, H, W) for masks."""
 
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
@@ -31,16 +31,16 @@ class Exported(nn.Module):
         self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:
-        """See the class."""
+        """Return the probabilities, see the class."""
         found: Tensor = self.model(image).softmax(dim=1)
         return found
 
 
 def exported(trained: TrainedModel, site: str) -> Exported:
-    """The module, for a training site or the mean over them.
+    """Return the module for a training site, or for the mean over the training sites if `site` is "".
 
     Raises:
-        ConfigError: if no such site trained, or the run kept no statistics to fix.
+        ConfigError: if the site did not train, or the run kept no statistics to fix.
         ExportError: if an image's output would depend on other images.
     """
     if site and site not in trained.card["sites"]:
@@ -50,7 +50,7 @@ def exported(trained: TrainedModel, site: str) -> Exported:
 
 
 def images_like(trained: TrainedModel, count: int, seed: int = 0) -> Tensor:
-    """(count, C, H, W) images in [0, 1] with the falling spectrum of images of the world, to compare answers by."""
+    """Return (count, C, H, W) test images in [0, 1] with the falling spectrum of natural images."""
     rng = np.random.default_rng(seed)
     height, width = trained.card["size"]
     noise = rng.standard_normal((count, trained.card["channels"], height, width))
@@ -61,11 +61,11 @@ def images_like(trained: TrainedModel, count: int, seed: int = 0) -> Tensor:
 
 
 def write_onnx(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor], np.ndarray]:
-    """Write an ONNX file with a free number of images; return what onnxruntime makes of it.
+    """Write an ONNX file with a dynamic batch size; return a function that runs it by onnxruntime.
 
     Raises:
         ConfigError: if the packages are not installed.
-        ExportError: if the network cannot be written so.
+        ExportError: if the network cannot be written as ONNX.
     """
     try:
         import onnxruntime
@@ -91,10 +91,10 @@ def write_onnx(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor
 
 
 def write_pt2(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor], np.ndarray]:
-    """Write a torch.export file with a free number of images; return what torch makes of it when loaded.
+    """Write a torch.export file with a dynamic batch size; return a function that runs the loaded file.
 
     Raises:
-        ExportError: if the network cannot be written so.
+        ExportError: if the network cannot be written in this format.
     """
     with _quiet("torch.export"):
         batch = torch.export.Dim("batch", min=1)
@@ -108,10 +108,10 @@ def write_pt2(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor]
 def output_difference(
     trained: TrainedModel, site: str, images: Tensor, answer: Callable[[Tensor], np.ndarray]
 ) -> float:
-    """By how much a file's probabilities differ at most from torch's, for one image and for all together.
+    """Return the largest difference between a file's probabilities and torch's, for one image and for all together.
 
     Raises:
-        ExportError: if that is more than `TOLERANCE`.
+        ExportError: if the difference is more than `TOLERANCE`.
     """
     model = trained.network(site)
     found = 0.0
@@ -127,7 +127,7 @@ def output_difference(
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Exporters tell much of themselves, and raise anything over what they cannot write."""
+    """Silence an exporter within the context, and raise ExportError for any of its errors."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""Amplitude normalization without complex numbers, for graphs that know no Fourier transform.
+"""Amplitude normalization in real arithmetic, for graphs without a Fourier transform.
 
-The discrete Fourier transform is a product with matrices of cosines and sines, constants for images of one size.
+The discrete Fourier transform is a product with matrices of cosines and sines, constant for images of one size.
 """
 
 import math
@@ -14,18 +14,18 @@ from harmofl.spectral.radial_profile import ProfileNorm, _averaging, _ring_of
 
 
 class FixedAmplitude(nn.Module):
-    """What an `AmplitudeNorm` or `ProfileNorm` in evaluation mode does to images of one size, in real arithmetic.
+    """`AmplitudeNorm` or `ProfileNorm` in evaluation mode for images of one size, in real arithmetic.
 
-    A bin that holds nothing but rounding noise gets phase 0, as in `with_amplitude`. What is noise differs between a
-    fast transform and products with matrices, so that images with empty bins, such as constant ones, may come out
-    otherwise; in images of the world no bin is empty.
+    A bin that holds only rounding noise gets phase 0, as in `with_amplitude`. The noise differs between a fast
+    transform and products with matrices, so the output for images with empty bins, such as constant ones, may differ;
+    natural images have no empty bins.
 
     Args:
-        layer: with its amplitude learnt.
+        layer: layer that has learnt its amplitude.
         size: (H, W) of the images.
 
     Raises:
-        ExportError: if what the layer does to an image depends on others.
+        ExportError: if the layer's output for an image depends on other images.
     """
 
     zero: Tensor
@@ -81,8 +81,8 @@ class FixedAmplitude(nn.Module):
                 self.register_buffer(f"{wave}_{name}", (values * scale).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) float32 -> the same shape."""
-        mean = x.mean(dim=(-2, -1), keepdim=True)  # apart, so that its size does not cost the other bins their digits
+        """Return the normalized images, (N, C, H, W) float32."""
+        mean = x.mean(dim=(-2, -1), keepdim=True)  # separate, so that the other bins keep their precision
         centred = x - mean
         by_cos, by_sin = centred @ self.cos_x, centred @ self.sin_x  # (N, C, H, W//2 + 1)
         real = self.cos_y.T @ by_cos - self.sin_y.T @ by_sin
@@ -94,7 +94,7 @@ class FixedAmplitude(nn.Module):
         return up @ self.cos_back.T - down @ self.sin_back.T
 
     def _replaced(self, x: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq 4, see `harmofl.spectral.kernels`."""
+        """Apply Eq 4, see `harmofl.spectral.kernels`."""
         tiny = torch.finfo(torch.float32).tiny
         norm = (x * x).sum(dim=(-2, -1), keepdim=True).sqrt()
         power = (real * real + imaginary * imaginary).clamp_min(tiny)
@@ -105,7 +105,7 @@ class FixedAmplitude(nn.Module):
         return torch.where(self.inside, new_real, real), torch.where(self.inside, new_imaginary, imaginary)
 
     def _matched(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
-        """The gain of `with_profile`."""
+        """Apply the gain of `with_profile`."""
         H, W = self.size
         if self.own.numel():
             own = self.own
@@ -121,7 +121,7 @@ class FixedAmplitude(nn.Module):
 
 
 def _inside(band: float, H: int, W: int) -> Tensor:
-    """(H, W//2 + 1): which bins are replaced, see `with_amplitude`."""
+    """Return the mask of the bins to replace, (H, W//2 + 1), see `with_amplitude`."""
     if band == 1:
         return torch.ones(H, W // 2 + 1, dtype=torch.bool)
     b = math.floor(min(H, W) * band)

@@ -1,1 +1,1 @@
-"""A trained model's answers for images without labels: PNG, TIFF and JPEG, NIfTI volumes, DICOM series."""
+"""Predictions of a trained model for images without labels: PNG, TIFF and JPEG, NIfTI volumes, DICOM series."""

@@ -1,4 +1,4 @@
-"""A mask as a DICOM segmentation of the series it was drawn on (DICOM PS3.3, A.51), by highdicom."""
+"""Masks as DICOM segmentations of their series (DICOM PS3.3, A.51), by highdicom."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,16 +13,16 @@ from harmofl.ingest.dicom.dicom_files import pydicom
 
 
 def segmentation(one: Input, picture: Picture, labels: np.ndarray, classes: Sequence[str]) -> Any:
-    """A DICOM SEG object with a segment a class, coded as tissue: what the classes are is known to people alone.
+    """Return a DICOM SEG object with one segment per class, coded as tissue because class names have no code.
 
     Raises:
         ConfigError: if highdicom is not installed.
-        DataError: if the series lacks what a segmentation must copy from it.
+        DataError: if the series lacks attributes that a segmentation must copy.
     """
     package = highdicom()
     assert picture.dicom is not None
     sources = [pydicom().dcmread(path) for path in one.files]
-    voxels = to_stored(labels, picture.stored)  # (columns, rows, slices), slices as the volume has them
+    voxels = to_stored(labels, picture.stored)  # (columns, rows, slices), slices in the volume's order
     frames = np.empty((len(picture.dicom.order), voxels.shape[1], voxels.shape[0]), np.uint8)
     frames[list(picture.dicom.order)] = np.moveaxis(voxels, 2, 0).transpose(0, 2, 1)
     try:
@@ -42,7 +42,7 @@ def segmentation(one: Input, picture: Picture, labels: np.ndarray, classes: Sequ
             series_description="HarmoFL segmentation",
             omit_empty_frames=bool(frames.any()),
         )
-    except (AttributeError, ValueError, TypeError, KeyError) as error:  # highdicom's words for what the files lack
+    except (AttributeError, ValueError, TypeError, KeyError) as error:  # raised by highdicom for missing attributes
         raise DataError(
             f"no segmentation can be made of it ({str(error).splitlines()[0]}); use NIfTI instead"
         ) from None
@@ -69,10 +69,10 @@ def _descriptions(package: Any, classes: Sequence[str]) -> list[Any]:
 
 
 def highdicom() -> Any:
-    """The package, which is optional.
+    """Return the optional package highdicom.
 
     Raises:
-        ConfigError: if it is not installed.
+        ConfigError: if highdicom is not installed.
     """
     try:
         import highdicom

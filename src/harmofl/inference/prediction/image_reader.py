@@ -1,4 +1,4 @@
-"""An image as the network is to see it, and what is needed to write a mask that fits the file."""
+"""Decoded images in the network's format, with the data needed to write a mask that fits the file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +20,14 @@ from harmofl.types import Levels
 
 @dataclass(frozen=True)
 class Picture:
-    """One image, decoded.
+    """One decoded image.
 
     Args:
         planes: (1 or 3, H, W) of a photograph, or (S, H, W) of a volume in canonical orientation; uint8, or float32 in
             [0, 1].
-        volume: whether it is a volume, and each plane a slice.
-        stored: a NIfTI image whose voxels masks are to lie on, for volumes.
-        dicom: the series put together, where it was one.
+        volume: True for a volume, of which each plane is a slice.
+        stored: for volumes, the NIfTI image on whose voxels masks are written.
+        dicom: the assembled series, if the image is one.
     """
 
     planes: np.ndarray
@@ -37,14 +37,14 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W)."""
+        """The size (H, W)."""
         return self.planes.shape[1], self.planes.shape[2]
 
     def arranged(self, channels: int, size: tuple[int, int] | None) -> np.ndarray:
-        """(S, C, H, W), resized as in training, or at its own size if `size` is None.
+        """Return the image as (S, C, H, W), resized as in training, or at its own size if `size` is None.
 
         Raises:
-            DataError: if it cannot have so many channels.
+            DataError: if the image cannot have this number of channels.
         """
         size = size or self.shape
         if self.volume:
@@ -53,10 +53,10 @@ class Picture:
 
 
 def read_prepared(one: Input, levels: Levels = "rounded") -> Picture:
-    """Decode an image, in the same way as for training, with volumes' levels as there.
+    """Decode an image in the same way as for training, with the same grey levels of volumes.
 
     Raises:
-        DataError: if it cannot be read, without naming it.
+        DataError: if the image cannot be read; the message does not name it.
     """
     if one.series is not None:
         return _read_series(one, levels)
@@ -77,7 +77,7 @@ def _dicom_photograph(path: Path) -> np.ndarray:
 
 
 def _read_series(one: Input, levels: Levels) -> Picture:
-    """By way of the NIfTI file that importing would make of it, so that nothing differs from training."""
+    """Read a series through the NIfTI file that an import would write, so that nothing differs from training."""
     assert one.series is not None
     volume = read_dicom_volume(one.series)
     with TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ def _read_series(one: Input, levels: Levels) -> Picture:
 
 
 def to_stored(labels: np.ndarray, stored: Any) -> np.ndarray:
-    """(S, H, W) labels in canonical orientation as (X, Y, Z) on the voxels of a NIfTI image."""
+    """Return (S, H, W) labels in canonical orientation as (X, Y, Z) on the voxels of a NIfTI image."""
     orientations = nibabel().orientations
     canonical = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(canonical, orientations.io_orientation(stored.affine))

@@ -1,4 +1,4 @@
-"""What a person points at, as the images it holds."""
+"""Images found at the paths given by the user."""
 
 import os
 from collections import Counter
@@ -25,13 +25,13 @@ InputKind = Literal["photograph", "volume", "series"]
 
 @dataclass(frozen=True)
 class Input:
-    """One image to answer for.
+    """One image to predict.
 
     Args:
-        name: of what is written for it, with `/` between folders and without suffix.
+        name: name of its output, with `/` between folders and without suffix.
         kind: a photograph, a NIfTI volume, or a DICOM series that makes a volume.
-        files: one, or those of the series.
-        series: of the kind "series".
+        files: its file, or the files of the series.
+        series: the series, for the kind "series".
     """
 
     name: str
@@ -41,12 +41,12 @@ class Input:
 
 
 def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
-    """All images at files and, recursively, in folders, but for masks beside them, and answers in a folder `out`.
+    """Return all images at files and, recursively, in folders, except masks beside them and predictions in `out`.
 
-    Images of one name are told apart: x.tif and x.jpg by their suffixes, files of several folders by these.
+    Images of the same name get distinct names: x.tif and x.jpg by their suffixes, files of several folders by folder.
 
     Raises:
-        DataError: if something is not there, or a folder has no image.
+        DataError: if a path does not exist, or a folder has no image.
         ConfigError: if there are DICOM files and pydicom is not installed.
     """
     check_paths(paths)
@@ -69,19 +69,19 @@ def _with_suffix(one: Input) -> str:
 
 
 def keeps_suffix(one: Input) -> bool:
-    """Tell whether the image's name was told from another's by its suffix."""
+    """Return True if the image's name keeps its suffix, to differ from another image's name."""
     return bool(suffix_of(one.name)) and one.name.endswith(one.files[0].name)
 
 
 def check_paths(paths: Sequence[Path]) -> None:
-    """Raise DataError for the first that is neither a file nor a folder."""
+    """Raise DataError for the first path that is neither a file nor a folder."""
     for path in paths:
         if not path.is_dir() and not path.is_file():
             raise DataError(f"{path}: is not there; give a file or a folder")
 
 
 def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None = None) -> list[str]:
-    """A line for masks in the folders that are not answered for, and one for files that are no images."""
+    """Return a line on masks in the folders that are not predicted, and one on files that are no images."""
     taken = {file for one in inputs for file in _resolved(one)}
     masks, others = [], []
     for path in filter(Path.is_dir, paths):
@@ -102,7 +102,7 @@ def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None
 
 
 def _masks(root: Path, files: Sequence[Path]) -> set[Path]:
-    """Images in a folder called as masks are, beside images or a folder of them, and x_mask.png beside x.png."""
+    """Return the images in a folder named as masks, beside images or a folder of them, and x_mask.png beside x.png."""
     images = [file for file in files if suffix_of(file.name) or is_dicom(file)]
     by_folder: dict[Path, list[Path]] = {}
     for file in images:
@@ -122,7 +122,7 @@ def _resolved(one: Input) -> tuple[Path, ...]:
 
 
 def _within(folder: Path, out: Path | None) -> list[Path]:
-    """All files of a folder, but for those of earlier answers in a folder of their own."""
+    """Return all files of a folder, except those of earlier predictions in a subfolder `out`."""
     apart = out.resolve() if out and folder.resolve() in out.resolve().parents else None
     return [file for file in files_below(folder) if apart is None or apart not in file.resolve().parents]
 
@@ -153,7 +153,7 @@ def _flat(file: Path, relative: str) -> Input:
 
 
 def _series(files: Sequence[Path], root: Path) -> list[Input]:
-    """A DICOM file without a place in space is a photograph; segmentations are none of our inputs."""
+    """Return the DICOM inputs: files without a position in space are photographs; segmentations are left out."""
     found: list[Input] = []
     by_folder: dict[Path, list[Path]] = {}
     for file in files:
@@ -163,7 +163,7 @@ def _series(files: Sequence[Path], root: Path) -> list[Input]:
         place = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         found += [
             Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in broken
-        ]  # named when it is their turn
+        ]  # reported when they are read
         all_series = [one for one in series_in(members) if one.modality != "SEG"]
         for number, one in enumerate(all_series, start=1):
             own = root.absolute().name if len(one.files) > 1 else _stem(one.files[0])
@@ -177,7 +177,7 @@ def _series(files: Sequence[Path], root: Path) -> list[Input]:
 
 
 def _readable(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """DICOM files with a header, and those without."""
+    """Return the DICOM files with a header, and those without."""
     broken = []
     for file in files:
         try:
@@ -188,5 +188,5 @@ def _readable(files: list[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _stem(file: Path) -> str:
-    """The name without a suffix of DICOM; IM.1 and IM.2 are two."""
+    """Return the name without a DICOM suffix; IM.1 and IM.2 stay distinct."""
     return file.stem if file.suffix.lower() in DICOM_SUFFIXES else file.name

@@ -1,4 +1,4 @@
-"""From what a person points at to files, one image at a time."""
+"""Prediction for image files and folders, a few images at a time, with files as output."""
 
 import time
 from collections import Counter, deque
@@ -26,14 +26,14 @@ from harmofl.utils.atomic_files import check_writable, storing
 
 @dataclass(frozen=True)
 class Done:
-    """What came of it.
+    """Result of a prediction.
 
     Args:
-        written: the files.
-        failed: what went wrong, in one line an image.
-        said: which amplitude, statistics and weights were used, in plain words.
-        images: photographs and slices that were answered for.
-        seconds: reading, answering and writing.
+        written: the files written.
+        failed: one line for each image that failed.
+        said: the amplitude, statistics and weights used, in plain words.
+        images: number of photographs and slices predicted.
+        seconds: time of reading, predicting and writing.
     """
 
     written: tuple[Path, ...]
@@ -54,24 +54,24 @@ def predict_files(
     progress: Progress | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> Done:
-    """Write the model's answers for images.
+    """Write the model's predictions for images.
 
     Args:
         trained: the model.
-        paths: image files, and folders, which are searched through.
-        out: the folder to write into: a mask an image, of the name it has below the folder that was given, or
+        paths: image files, and folders, which are searched recursively.
+        out: the folder to write into: one mask per image, named as the image is below the given folder, or
             predictions.csv with class probabilities.
-        options: how; as `Options` has it if not given.
-        overlays: write pictures with outlines, too; masks only.
-        overwrite: replace what is there.
-        progress: told which image is at hand, how many are done and how many there are.
-        told: told what was found at the paths, before any image is decoded.
+        options: options of the prediction; None takes the defaults of `Options`.
+        overlays: also write images with outlines; only for masks.
+        overwrite: replace existing files.
+        progress: called with the current image, the number of images done and the total.
+        told: called with a description of the images found, before any is decoded.
 
     Raises:
-        DataError: before anything is written, if there is no image at a path. An image that cannot be read is no
-            error but a line in `Done.failed`.
-        ConfigError: if the options do not fit, or something is there already.
-        StorageError: if something cannot be written.
+        DataError: before anything is written, if there is no image at a path. An image that cannot be read raises
+            no error but adds a line to `Done.failed`.
+        ConfigError: if the options do not fit, or a file exists already.
+        StorageError: if a file cannot be written.
     """
     begin = time.perf_counter()
     predictor = Predictor(trained, options or Options())
@@ -112,7 +112,7 @@ def predict_files(
 
 
 def _found(inputs: Sequence[Input], trained: TrainedModel) -> str:
-    """What there is to answer for, and the model, in one line."""
+    """Return one line on the model's task and classes and the number of images."""
     counts = Counter(one.kind for one in inputs)
     named = {"photograph": "image", "volume": "volume", "series": "DICOM series"}
     kinds = [f"{n} {named[kind]}{'s' * (n > 1 and kind != 'series')}" for kind, n in counts.items()]
@@ -121,7 +121,7 @@ def _found(inputs: Sequence[Input], trained: TrainedModel) -> str:
 
 
 class _Work:
-    """Reads ahead and writes behind in threads, while the model answers."""
+    """Threads that read ahead and write in the background while the model predicts."""
 
     def __init__(self, predictor: Predictor, out: Path, overlays: bool) -> None:
         self.predictor, self.out, self.overlays = predictor, out, overlays
@@ -137,7 +137,7 @@ class _Work:
     def prepare(
         self, numbered: tuple[int, list[Input]]
     ) -> tuple[int, list[Input], dict[Input, Picture], dict[Input, np.ndarray]]:
-        """Those of some images that can be read, and what the network is to see of them."""
+        """Return the readable ones of some images, decoded and in the network's format."""
         done, chunk = numbered
         pictures: dict[Input, Picture] = {}
         images: dict[Input, np.ndarray] = {}
@@ -170,7 +170,7 @@ class _Work:
         return written
 
     def end(self) -> list[Path]:
-        """Wait for what is still being written; the files."""
+        """Wait for the files that are still being written; return all files."""
         with self._pool:
             for one in self._waiting:
                 self._written += one.result()
@@ -180,12 +180,12 @@ class _Work:
         return self._written
 
     def said(self) -> list[str]:
-        """In what images differed from those of training."""
+        """Return how images differed from those of training, in plain words."""
         return [f"{number} of {self.count} {unlike}" for unlike, number in self._like.items()]
 
     @contextmanager
     def _telling(self, one: Input) -> Iterator[None]:
-        """One image that cannot be done is no reason to leave the others."""
+        """Record a DataError of one image within the context, so that the others go on."""
         try:
             yield
         except DataError as error:
@@ -193,7 +193,7 @@ class _Work:
 
 
 def _unlike(picture: Picture, predictor: Predictor) -> Iterator[str]:
-    """In what an image differs from those of training, and what is done about it."""
+    """Yield how an image differs from those of training, and what is done about it."""
     deep, grey = picture.planes.dtype != np.uint8, picture.volume or len(picture.planes) == 1
     seen = HeaderFacts(picture.shape, picture.volume, not grey, 16 if deep else 8)
     tiles = "; if it was trained on pieces of larger images, --tiles keeps their resolution"
@@ -202,7 +202,7 @@ def _unlike(picture: Picture, predictor: Predictor) -> Iterator[str]:
 
 
 def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Input]]]:
-    """Photographs in batches, volumes each alone; with how many come before."""
+    """Yield photographs in batches and each volume alone, with the number of images before."""
     chunk: list[Input] = []
     for done, one in enumerate(inputs):
         if chunk and (one.kind != "photograph" or chunk[0].kind != "photograph" or len(chunk) == size):
@@ -214,7 +214,7 @@ def _chunks(inputs: Sequence[Input], size: int) -> Iterator[tuple[int, list[Inpu
 
 
 def _readable(inputs: Sequence[Input], predictor: Predictor) -> Iterator[np.ndarray]:
-    """Those that can be read, as the network is to see them; the others are named when it is their turn."""
+    """Yield the readable images in the network's format; the others are reported when they are predicted."""
     found = False
     for one in inputs:
         try:

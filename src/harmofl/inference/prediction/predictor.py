@@ -1,4 +1,4 @@
-"""The model applied to decoded images, as a whole or by overlapping tiles."""
+"""Prediction for decoded images, as a whole or by overlapping tiles."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -21,21 +21,21 @@ from harmofl.models.bn_calibration import estimate_moments, fix
 from harmofl.types import Levels, Statistics
 
 _BUFFER = 1 << 20
-"""Bytes of images that wait in memory to be written."""
+"""Bytes of images that are held in memory before they are written."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How images are answered for.
+    """Options of a prediction.
 
     Args:
-        site: whose entries and statistics the model uses; the mean over the training sites if "".
-        statistics: see `TrainedModel.outputs`; "images" are all that are given, and "sites" the default, because
-            with it the answer for an image does not depend on what else was asked for.
-        device: where to compute.
-        batch_size: images or tiles a batch.
-        tiles: look at windows of the trained size at the image's own resolution, instead of resizing it.
-        overlap: share of a window that the next one covers too, from 0 to below 1.
+        site: site whose entries and statistics the model uses; the mean over the training sites if "".
+        statistics: see `TrainedModel.outputs`; "images" takes all given images; "sites" is the default, because
+            with it the prediction for an image does not depend on the others.
+        device: device to compute on.
+        batch_size: images or tiles per batch.
+        tiles: predict windows of the training size at the image's own resolution, instead of resizing it.
+        overlap: share of a window that the next one also covers, from 0 to below 1.
     """
 
     site: str = ""
@@ -47,14 +47,14 @@ class Options:
 
 
 class Predictor:
-    """A model made ready for images.
+    """Model prepared for prediction.
 
     Args:
         trained: the model.
-        options: how.
+        options: options of the prediction.
 
     Raises:
-        ConfigError: if the options do not fit the model or one another.
+        ConfigError: if the options do not fit the model or each other.
     """
 
     def __init__(self, trained: TrainedModel, options: Options) -> None:
@@ -86,11 +86,11 @@ class Predictor:
             self.network = trained.network(options.site).to(self.device)
 
     def settle(self, images: Iterable[np.ndarray], folder: Path) -> None:
-        """Estimate the statistics of the images that are to be answered for, where that was asked for.
+        """Estimate the statistics of the images to predict, for `statistics="images"`.
 
         Args:
-            images: as `prepared` makes them.
-            folder: they are kept in files there meanwhile, and not in memory.
+            images: as returned by `prepared`.
+            folder: folder for temporary files of the images, which do not stay in memory.
         """
         rows = {np.dtype(kind): FileRows(folder / f"{kind}.npy", _BUFFER) for kind in ("uint8", "float32")}
         for kind, of_kind in rows.items():
@@ -104,27 +104,27 @@ class Predictor:
             fix(self.network, estimate_moments(self.network, split, self.device))
 
     def said(self) -> list[str]:
-        """Which amplitude, statistics and weights are used, in plain words."""
+        """Return the amplitude, statistics and weights in use, in plain words."""
         return self.trained.said(self.options.site, self.options.statistics)
 
     def prepared(self, picture: Picture) -> np.ndarray:
-        """(S, C, H, W): an image as the network is to see it.
+        """Return an image in the network's format, (S, C, H, W).
 
         Raises:
-            DataError: if it cannot have the model's channels.
+            DataError: if the image cannot have the model's channels.
         """
         return picture.arranged(self.channels, None if self.options.tiles else self.size)
 
     @torch.no_grad()
     def answers(self, images: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """For each of several `prepared` images.
+        """Return the predictions for several `prepared` images.
 
         Args:
             images: (S, C, H, W) each.
-            shapes: (H, W) of each image itself.
+            shapes: (H, W) of each original image.
 
         Returns:
-            Class probabilities (S, K) float32, or labels (S, H, W) uint8 of the image's own shape, of each.
+            For each image, class probabilities (S, K) float32, or labels (S, H, W) uint8 of its original shape.
         """
         flat = [(k, image[i : i + 1]) for k, image in enumerate(images) for i in range(len(image))]
         step = 1 if self.options.tiles else self.options.batch_size
@@ -153,7 +153,7 @@ class Predictor:
 
 
 def sliding_window() -> Any:
-    """MONAI's inferers.
+    """Return MONAI's inferers.
 
     Raises:
         ConfigError: if MONAI is not installed.
@@ -166,6 +166,6 @@ def sliding_window() -> Any:
 
 
 def _floats(images: np.ndarray) -> Tensor:
-    """(S, C, H, W) in [0, 1]."""
+    """Return images (S, C, H, W) as float32 in [0, 1]."""
     found = torch.from_numpy(np.ascontiguousarray(images))
     return found.float() / 255 if images.dtype == np.uint8 else found.float()

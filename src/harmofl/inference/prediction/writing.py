@@ -1,4 +1,4 @@
-"""Answers as files: masks as PNG, NIfTI or DICOM SEG on the image's own pixels, classes as CSV, and overlays."""
+"""Predictions as files: masks as PNG, NIfTI or DICOM SEG on the image's own pixels, classes as CSV, and overlays."""
 
 import csv
 import io
@@ -21,21 +21,21 @@ _SIDE, _SLICES = 1024, 12
 
 
 def mask_path(one: Input, out: Path) -> Path:
-    """Where the mask of an image goes."""
+    """Return the path of an image's mask."""
     return out / f"{one.name}{SUFFIX[one.kind]}"
 
 
 def overlay_path(one: Input, out: Path) -> Path:
-    """Where its picture for people goes."""
+    """Return the path of an image's overlay."""
     return out / "overlays" / f"{one.name}.png"
 
 
 def write_mask(one: Input, picture: Picture, labels: np.ndarray, classes: Sequence[str], out: Path) -> None:
-    """Write (S, H, W) labels; of two classes, 255 is the second one in a PNG.
+    """Write (S, H, W) labels; in a PNG for two classes, 255 is the second one.
 
     Raises:
-        StorageError: if it cannot be written.
-        ConfigError: if a DICOM SEG is to be written and highdicom is not installed.
+        StorageError: if the file cannot be written.
+        ConfigError: if the file is a DICOM SEG and highdicom is not installed.
     """
     path = mask_path(one, out)
     with storing(path):
@@ -54,7 +54,7 @@ def write_mask(one: Input, picture: Picture, labels: np.ndarray, classes: Sequen
 
 
 def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
-    """With the affine and the header of the volume, so that both lie on one another in any viewer."""
+    """Return a NIfTI file with the affine and header of the volume, so that both align in any viewer."""
     import gzip
 
     header = picture.stored.header.copy()
@@ -68,18 +68,18 @@ def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """(H, W) or (H, W, 3) uint8 as a PNG file."""
+    """Return (H, W) or (H, W, 3) uint8 pixels as a PNG file."""
     buffer = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
-    image.save(buffer, format="PNG", compress_level=4)  # hardly larger than by the default, and faster
+    image.save(buffer, format="PNG", compress_level=4)  # faster than the default level, and hardly larger
     return buffer.getvalue()
 
 
 def write_overlay(one: Input, picture: Picture, labels: np.ndarray, out: Path) -> None:
-    """Write the image with outlines; of a volume, the slices with most to see.
+    """Write the image with outlines; for a volume, the slices with the largest labelled areas.
 
     Raises:
-        StorageError: if it cannot be written.
+        StorageError: if the file cannot be written.
     """
     path = overlay_path(one, out)
     with storing(path):
@@ -88,12 +88,12 @@ def write_overlay(one: Input, picture: Picture, labels: np.ndarray, out: Path) -
 
 
 def overlay(picture: Picture, labels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) bytes: the image, or a sheet of slices of a volume, with an outline around every labelled region."""
+    """Return the image, or a sheet of slices of a volume, with outlines of the labelled regions, (H, W, 3) uint8."""
     if not picture.volume:
         return outlined(_unit(picture.planes), labels[0], _SIDE)
     area = (labels > 0).sum(axis=(1, 2))
     chosen = np.sort(np.argsort(-area, kind="stable")[:_SLICES])
-    # rows run to the right and columns to the front: turned, so that the front is up and the left on the right
+    # rows run to the right and columns to the front; after rotation the front is up and the left on the right
     tiles = [outlined(_unit(picture.planes[k : k + 1]), labels[k], _SIDE // 4) for k in chosen]
     turned = [np.rot90(tile)[:, ::-1] for tile in tiles]
     height, width = turned[0].shape[:2]
@@ -110,10 +110,10 @@ def _unit(planes: np.ndarray) -> np.ndarray:
 
 
 def write_table(answers: Mapping[str, np.ndarray], classes: Sequence[str], out: Path) -> None:
-    """Write predictions.csv: a row an image, or a slice of a volume, with the class and the probability of each.
+    """Write predictions.csv: one row per image, or per slice of a volume, with its class and all probabilities.
 
     Raises:
-        StorageError: if it cannot be written.
+        StorageError: if the file cannot be written.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -1,1 +1,1 @@
-"""A trained model as a small HTTP service."""
+"""HTTP service for a trained model."""

@@ -1,4 +1,4 @@
-"""An ASGI application on an address."""
+"""HTTP server for an ASGI application."""
 
 import socket
 from typing import Any
@@ -7,7 +7,7 @@ from harmofl.errors import ConfigError
 
 
 def serve_app(app: Any, host: str, port: int) -> None:
-    """Serve until Ctrl-C.
+    """Serve an application until Ctrl-C.
 
     Raises:
         ConfigError: if the address cannot be used.

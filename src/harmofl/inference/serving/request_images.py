@@ -1,4 +1,4 @@
-"""An image out of a request, in memory alone."""
+"""Decoding of the image in a request, only in memory."""
 
 import io
 
@@ -12,27 +12,27 @@ FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/tiff": "TIFF"}
 
 
 class TooLargeError(DataError):
-    """An image has more bytes or pixels than are taken."""
+    """Image with more bytes or pixels than allowed."""
 
 
 def decode(data: bytes, kind: str, pixels: int) -> Picture:
     """Decode an image.
 
     Args:
-        data: the file.
+        data: content of the file.
         kind: its content type, one of `FORMATS`.
-        pixels: so many it may have at most.
+        pixels: largest allowed number of pixels.
 
     Raises:
-        TooLargeError: if it has more.
-        DataError: if it is none of that kind, or damaged.
+        TooLargeError: if the image has more pixels.
+        DataError: if the image is of another type, or damaged.
     """
     try:
         with quiet(), Image.open(io.BytesIO(data), formats=[FORMATS[kind]]) as image:
             size = image.width * image.height
     except Image.DecompressionBombError:
         raise TooLargeError(f"the image must have at most {pixels:,} pixels; make it smaller") from None
-    except Exception:  # decoders raise anything over a damaged header
+    except Exception:  # decoders raise any error for a damaged header
         raise DataError(f"the body must be an image of the type {kind}, but cannot be read as one") from None
     if size > pixels:
         raise TooLargeError(f"the image must have at most {pixels:,} pixels, got {size:,}; make it smaller")

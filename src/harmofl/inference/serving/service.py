@@ -1,4 +1,4 @@
-"""The service: a page for people, three answers for programs, and their description."""
+"""HTTP service: a page for people, endpoints for programs, and their description."""
 
 import base64
 from collections.abc import Awaitable, Callable
@@ -32,14 +32,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take.
+    """Limits of requests.
 
     Args:
-        megabytes: of an image file.
-        pixels: of an image.
-        waiting: images that may wait for the one that is looked at.
-        arriving: images that may be on their way at once.
-        seconds: in which an image must have arrived.
+        megabytes: largest size of an image file.
+        pixels: largest number of pixels of an image.
+        waiting: number of images that may wait while one is predicted.
+        arriving: number of images that may be in transfer at once.
+        seconds: time within which an image must arrive.
     """
 
     megabytes: float = 20
@@ -50,13 +50,13 @@ class Limits:
 
 
 def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.0.0.1") -> Any:
-    """The service as an ASGI application; it writes nothing to the disk.
+    """Return the service as an ASGI application; it writes nothing to the disk.
 
     Args:
-        predictor: the model made ready.
-        title: what it is called.
-        limits: of a request.
-        host: where it will be bound; on this machine alone, only names of this machine are answered.
+        predictor: the prepared model.
+        title: title of the service.
+        limits: limits of requests.
+        host: address it will be bound to; for a local one, only requests to names of this machine are answered.
 
     Raises:
         ConfigError: if FastAPI is not installed.
@@ -72,7 +72,7 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
     app = FastAPI(
         title=title, version="1", docs_url=None, redoc_url=None, description="A trained model. Images are not kept."
     )
-    app.openapi_version = "3.0.2"  # the newest that the bundled page reads
+    app.openapi_version = "3.0.2"  # the newest version that the bundled page reads
     service = _Service(predictor, limits)
     page, policy = _page(predictor, title, limits)
 
@@ -139,7 +139,7 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
         found.headers["Referrer-Policy"] = "no-referrer"
         found.headers["X-Frame-Options"] = "DENY"
         found.headers["Cache-Control"] = "no-store"
-        # the page of the description has a script of its own; nothing is ever fetched from elsewhere
+        # the page of the description has an inline script; nothing is loaded from other hosts
         found.headers.setdefault("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:")
         return found
 
@@ -149,7 +149,7 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
 
 
 class _Service:
-    """One image at a time, a few waiting."""
+    """Queue that predicts one image at a time while a few wait."""
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits = predictor, limits
@@ -161,7 +161,7 @@ class _Service:
             raise _refused(404, "this model gives classes and no masks; use /predict")
 
     async def answer(self, kind: str, stream: Any, made: Callable[[Picture, np.ndarray], Any]) -> Any:
-        """What is made, in a thread, of the image in a stream and what the model finds in it."""
+        """Predict the image in a stream in a thread, and return the result of `made` for image and prediction."""
         kind = kind.partition(";")[0].strip().lower()
         if kind not in FORMATS:
             raise _refused(415, f"the content type must be one of {', '.join(FORMATS)}, got {kind or 'none'}")
@@ -179,12 +179,12 @@ class _Service:
             self.waiting -= 1
 
     def _must_have_room(self) -> None:
-        """One is looked at, beside those that wait."""
+        """Raise HTTP 503 if too many images wait beside the one being predicted, or are in transfer."""
         if self.waiting > self.limits.waiting or self.arriving >= self.limits.arriving:
             raise _refused(503, "too many images are waiting; try again in a while", {"Retry-After": "5"})
 
     async def _body(self, stream: Any) -> bytes:
-        """All of it; while it is on its way it takes nobody's place."""
+        """Return the whole body; an image in transfer takes no place in the queue."""
         from starlette.requests import ClientDisconnect
 
         data = bytearray()
@@ -230,7 +230,7 @@ def _pictures(picture: Picture, found: np.ndarray, predictor: Predictor) -> dict
 
 
 def _page(predictor: Predictor, title: str, limits: Limits) -> tuple[str, str]:
-    """The page for people and its security policy."""
+    """Return the page for people and its content security policy."""
     script = Markup(files("harmofl.report").joinpath("model.js").read_text(encoding="utf-8"))
     about = predictor.trained.card
     text = template_of("model.html").render(
