@@ -1,4 +1,4 @@
-"""Networks: the two that were released, and a door for any other torch network.
+"""Networks: the two that HarmoFL's authors released, and any other torch network by its dotted name.
 
 Every network maps images (N, C, H, W) to logits, (N, K) for classification or (N, K, H, W) for segmentation.
 """
@@ -29,8 +29,8 @@ __all__ = [
 
 NETWORKS: Final[dict[str, Callable[..., nn.Module]]] = {"densenet": DenseNet, "unet": UNet}
 
-# Names under which a network may take its channels and classes; the first that its signature has is used
-# (`channels` comes last: MONAI's U-Net means the widths of its levels by it and has `in_channels` as well).
+# Usual parameter names of a network's channels and classes; the first one in its signature is used
+# (`channels` comes last: in MONAI's U-Net it means the widths of the levels, beside `in_channels`).
 _CHANNELS: Final = ("in_channels", "in_chans", "n_channels", "channels")
 _CLASSES: Final = ("num_classes", "n_classes", "classes", "out_channels")
 
@@ -44,25 +44,25 @@ def build_network(
     seed: int,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """Build a network on the CPU, the same one for the same arguments.
+    """Build a network on the CPU; the same arguments give the same network.
 
     Args:
         name: a key of `NETWORKS`, or the dotted name of a class or function that returns a torch module,
             such as "monai.networks.nets.UNet". It is imported and called with the channels and classes
-            under whichever usual names its signature has (in_channels, in_chans, n_channels, channels;
+            under the usual names in its signature (in_channels, in_chans, n_channels, channels;
             num_classes, n_classes, classes, out_channels) and with `spatial_dims=2` if it takes that.
-        channels: of the images, >= 1.
-        classes: >= 1; for segmentation including background.
-        norm: normalization regime; in a foreign network it takes the place of every BatchNorm layer.
-        seed: of the initial weights; torch's global random state is as before afterwards.
+        channels: number of image channels, >= 1.
+        classes: number of classes, >= 1; for segmentation including background.
+        norm: normalization regime; in a network by dotted name it replaces every BatchNorm layer.
+        seed: seed of the initial weights; torch's global random state does not change.
         options: further keyword arguments of the network.
 
     Returns:
         The network in training mode.
 
     Raises:
-        ConfigError: the name is unknown or cannot be imported, an option is unknown or refused, the
-            regime is unknown.
+        ConfigError: if the name is unknown or cannot be imported, an option is unknown or refused, or
+            the regime is unknown.
     """
     if norm not in NORMALIZATIONS:
         raise ConfigError(f"network.norm must be one of {', '.join(NORMALIZATIONS)}, got {norm!r}")
@@ -76,13 +76,13 @@ def build_network(
 
 
 def _import(name: str) -> Callable[..., nn.Module]:
-    """The class or function of a dotted name."""
+    """Return the class or function of a dotted name."""
     module, _, attribute = name.rpartition(".")
     if not module:
         raise ConfigError(f"network.name must be {', '.join(NETWORKS)} or a dotted name, got {name!r}")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-        inspect.signature(factory)  # a TypeError or ValueError unless it can be called by keyword
+        inspect.signature(factory)  # raises TypeError or ValueError unless it can be called by keyword
     except Exception as error:
         raise ConfigError(f"network.name: cannot use {name!r}: {_one_line(error)}") from error
     return cast("Callable[..., nn.Module]", factory)
@@ -96,7 +96,7 @@ def _arguments(
     given: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Keyword arguments for `factory`; options that it does not take or that are set already are refused."""
+    """Return keyword arguments for `factory`; refuse options that it does not take or that are set already."""
     taken = inspect.signature(factory).parameters
     fixed = {_parameter(name, taken, options, _CHANNELS): channels}
     fixed |= {_parameter(name, taken, options, _CLASSES): classes, **given}
@@ -112,7 +112,7 @@ def _arguments(
 
 
 def _parameter(name: str, taken: Mapping[str, Any], options: Mapping[str, Any], usual: tuple[str, ...]) -> str:
-    """The first usual parameter name that the network takes, or that an option spells out for `**kwargs`."""
+    """Return the first usual parameter name in the signature, or among the options, for a network with `**kwargs`."""
     for parameter in usual:
         if parameter in taken:
             return parameter

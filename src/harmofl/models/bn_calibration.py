@@ -1,4 +1,4 @@
-"""Statistics for layers that normalize by the batch at hand, fixed, so that an image's output is its own."""
+"""Fixed statistics for layers that normalize by the batch, so that an image's output does not depend on others."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from harmofl.models.normalization import holds_nothing, naming_single_values
 from harmofl.spectral.radial_profile import ProfileNorm
 
 Moments = Mapping[str, Tensor]
-"""`LAYER.mean` and `LAYER.var` -> (channels,) float32, of every layer that normalizes by batches."""
+"""`LAYER.mean` and `LAYER.var` -> (channels,) float32, for every layer that normalizes by batches."""
 _BATCH, _MOST = 32, 512
 
 
 def mixes(model: nn.Module) -> bool:
-    """Whether, as trained, an image's output depends on the images of its batch."""
+    """Return True if an image's output depends on the images of its batch, as in training."""
     return any(holds_nothing(layer) for layer in model.modules())
 
 
 def caution(model: nn.Module) -> list[str]:
-    """What a reader of the scores should know of such a model."""
+    """Return a warning on the scores of a model whose outputs depend on the batch, else an empty list."""
     if not mixes(model):
         return []
     return [
@@ -39,13 +39,13 @@ def caution(model: nn.Module) -> list[str]:
 def estimate_moments(
     model: nn.Module, split: Split, device: torch.device, most: int | None = None
 ) -> dict[str, Tensor]:
-    """Mean and variance of every such layer, averaged over batches of 32 of the images, without their labels.
+    """Return the moments of every layer that normalizes by batches, averaged over batches of 32 images without labels.
 
     Args:
-        model: with its weights, on `device`; as before afterwards.
-        split: the images, which are taken in an order that their content alone decides.
-        device: where to compute.
-        most: at most so many images, evenly spread; all if None.
+        model: model with its weights, on `device`; its layers are restored, and it is left in evaluation mode.
+        split: the images, taken in an order that depends only on their content.
+        device: device to compute on.
+        most: largest number of images, evenly spread; None takes all.
     """
     layers = _layers(model)
     sums = {name: (torch.zeros(layer.num_features), torch.zeros(layer.num_features)) for name, layer in layers.items()}
@@ -79,19 +79,19 @@ def estimate_moments(
 
 @torch.no_grad()
 def profile_of(layer: ProfileNorm, split: Split) -> Tensor:
-    """The mean profile of images, whatever their order."""
+    """Return the mean profile of images, which does not depend on their order."""
     batches, device = batch_indices(by_content(split), _BATCH), layer.amplitude.device
     total = sum(layer.of(split.batch(index).images.to(device)) * len(index) for index in batches)
     return torch.as_tensor(total / len(split))
 
 
 def of_site(model: nn.Module, split: Split, device: torch.device) -> dict[str, Tensor]:
-    """What a run keeps of a training site: the estimate from at most 512 of its training images."""
+    """Return the moments that a run keeps of a training site, from at most 512 of its training images."""
     return estimate_moments(model, split, device, _MOST)
 
 
 def as_lists(moments: Moments) -> dict[str, list[float]]:
-    """To send them."""
+    """Return the moments as lists of numbers, for sending."""
     return {name: values.tolist() for name, values in moments.items()}
 
 
@@ -99,7 +99,7 @@ def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
     """Undo `as_lists`.
 
     Raises:
-        RunError: if they are not such as the model's layers need.
+        RunError: if the numbers do not fit the model's layers.
     """
     found = {}
     for name, layer in _layers(model).items():
@@ -114,12 +114,12 @@ def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def average_moments(moments: Sequence[Moments]) -> dict[str, Tensor]:
-    """The mean over sites of their means and of their variances, as batch normalization averages over batches."""
+    """Return the mean over sites of their means and variances, as batch normalization averages over batches."""
     return {name: torch.stack([one[name] for one in moments]).mean(dim=0) for name in moments[0]}
 
 
 def fix(model: nn.Module, moments: Moments) -> None:
-    """Give the layers these statistics for good; they then are ordinary batch normalization in evaluation mode."""
+    """Set the layers' statistics permanently; the layers then are batch normalization in evaluation mode."""
     model.eval()
     for name, layer in _layers(model).items():
         device = next(model.parameters()).device
@@ -129,7 +129,7 @@ def fix(model: nn.Module, moments: Moments) -> None:
 
 @contextmanager
 def fixed(model: nn.Module, moments: Moments | None) -> Iterator[None]:
-    """Within, the layers use these statistics; None leaves them as they are."""
+    """Set the layers' statistics within the context; None leaves the layers unchanged."""
     if moments is None:
         yield
         return
@@ -149,11 +149,11 @@ def _release(layers: Mapping[str, Any]) -> None:
 
 
 def _layers(model: nn.Module) -> dict[str, Any]:
-    """Those that hold no statistics of their own, by name."""
+    """Return the layers without statistics of their own, by name."""
     return {name: layer for name, layer in model.named_modules() if holds_nothing(layer)}
 
 
 def by_content(split: Split) -> np.ndarray:
-    """An order of the images that does not depend on how they are listed, and mixes classes as if at random."""
+    """Return an order of the images that depends only on their content and mixes classes like a random one."""
     digests = [sha256(np.ascontiguousarray(split.images[k : k + 1]).tobytes()).digest() for k in range(len(split))]
     return np.array(sorted(range(len(split)), key=digests.__getitem__), dtype=np.int64)

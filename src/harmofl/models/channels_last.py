@@ -1,10 +1,10 @@
-"""Normalization of channels-last maps on CPUs, to the rounding of its numbers and in about the time of torch's own.
+"""Normalization of channels-last maps on CPUs, accurate to rounding and about as fast as torch's own.
 
 torch's kernels of batch and group normalization for that layout add up one value of a channel after the other in
-float32: on 16 maps of 384 x 384 outputs are up to 1e-2 and 1e-4 off, and the former depend on the number of threads.
-Here each row of a map is summed by itself, and the sums of rows in float64. They are few operations, over all maps at
-once: every one costs threads that share their cores a wait. Contiguous maps, other devices, compiled and exported
-networks are left to torch, which is exact there.
+float32: on 16 maps of 384 x 384 outputs are off by up to 1e-2 (batch) and 1e-4 (group), and those of batch
+normalization depend on the number of threads. Here each row of a map is summed by itself, and the sums of rows in
+float64. The operations are few and run over all maps at once, since each makes threads that share their cores wait.
+Contiguous maps, other devices, compiled and exported networks use torch, which is exact there.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def inexact(x: Tensor) -> bool:
-    """Whether torch's own kernels would normalize these maps by such sums."""
+    """Return True if torch's own kernels would normalize these maps by inexact sums."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
@@ -29,7 +29,7 @@ def inexact(x: Tensor) -> bool:
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize maps for which `inexact` holds by their batch.
+    """Normalize maps for which `inexact` holds over their batch.
 
     Returns:
         The maps, and the mean and the biased variance of each channel, (C,) float64 and without a gradient.
@@ -39,24 +39,24 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """`torch.nn.functional.group_norm`, also exact for maps for which `inexact` holds."""
+    """Apply `torch.nn.functional.group_norm`, exact also for maps for which `inexact` holds."""
     if not inexact(x):
         return functional.group_norm(x, groups, weight, bias, eps)
     return _Normalize.apply(x, weight, bias, groups, eps)[0]  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Normalize(torch.autograd.Function):
-    """(x, weight, bias, groups, eps) -> y, mean, var; 0 groups: over the batch."""
+    """Function (x, weight, bias, groups, eps) -> y, mean, var; 0 groups normalize over the batch."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and variance of rows, then of what is normalized together: Chan et al. 1983."""
+        """Normalize by mean and variance, first of rows, then of values normalized together: Chan et al. 1983."""
         maps = x.permute(0, 2, 3, 1).float()
         means = maps.mean(dim=2, keepdim=True)
         y = torch.empty_like(x, dtype=torch.float32)
-        out = y.permute(0, 2, 3, 1)  # holds the squares first: memory that is new costs more than all that is computed
+        out = y.permute(0, 2, 3, 1)  # holds the squares first: new memory costs more time than the computation
         variances = torch.ops.aten.mse_loss.out(maps, means, 0, out=out).mean(dim=2).double()
         rows = means[:, :, 0].double()
         mean = _shared(rows.mean(dim=1), groups)
@@ -72,7 +72,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """As any normalization's; differentiable itself if a graph of it is asked for."""
+        """Return the gradients, which are differentiable if grad mode is enabled."""
         x, weight, bias, mean, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_differentiable(gradients[0], (x, weight, bias), ctx.groups, ctx.eps), None, None
@@ -93,7 +93,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def _differentiable(g: Tensor, inputs: tuple[Tensor | None, ...], groups: int, eps: float) -> list[Tensor | None]:
-    """The gradients as functions of g and the inputs, by torch's own formulas on contiguous maps."""
+    """Return the gradients as functions of g and the inputs, by torch's own formulas on contiguous maps."""
     x, weight, bias = inputs
     assert x is not None
     if groups:
@@ -106,7 +106,7 @@ def _differentiable(g: Tensor, inputs: tuple[Tensor | None, ...], groups: int, e
 
 
 def _shared(values: Tensor, groups: int) -> Tensor:
-    """The mean of (N, C) over what is normalized together: (1, C), or (N, C) if by groups of each image's channels."""
+    """Average (N, C) over the values normalized together: (1, C), or (N, C) by groups of each image's channels."""
     if not groups:
         return values.mean(dim=0, keepdim=True)
     N, C = values.shape
@@ -114,5 +114,5 @@ def _shared(values: Tensor, groups: int) -> Tensor:
 
 
 def _wide(values: Tensor) -> Tensor:
-    """(1, C) or (N, C) float64 -> (N, 1, 1, C) float32."""
+    """Return (1, C) or (N, C) float64 values as (N, 1, 1, C) float32."""
     return values.float()[:, None, None]

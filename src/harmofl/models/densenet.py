@@ -1,11 +1,11 @@
-"""The network of the DenseNet-121 kind that HarmoFL's authors released for histology classification.
+"""DenseNet-121 as HarmoFL's authors released it for histology classification.
 
 Source: Huang et al. 2017 (DenseNet-BC); layers, order and counts as in the released code
 (github.com/med-air/HarmoFL), including two rows and columns of zeros around the maps of the first block.
-Two rearrangements change no output beyond rounding and make a step faster:
+Two rearrangements change outputs only by rounding and make a step faster:
 
-* Under `batch-stats` a feature has the same statistics whenever a later layer of its block reads it, so
-  it is normalized once, not once for every reader.
+* Under `batch-stats` a feature has the same statistics for every later layer of its block, so it is
+  normalized once, not once per layer.
 * A transition averages before its 1x1 convolution: both are linear, avg(W x) = W avg(x).
 """
 
@@ -25,12 +25,12 @@ SMALLEST = 32
 class DenseNet(nn.Module):
     """Dense blocks between halving transitions, then the mean over the map and a linear layer.
 
-    Under `batch-stats`, 6,872,258 parameters with the defaults. Convolutions start as He et al. 2015
-    (`kaiming_normal_`), the linear layer's bias at zero.
+    The defaults give 6,872,258 parameters under `batch-stats`. Convolutions are initialized as in He et al.
+    2015 (`kaiming_normal_`), the linear layer's bias with zero.
 
     Args:
-        channels: of the images, >= 1.
-        classes: >= 1.
+        channels: number of image channels, >= 1.
+        classes: number of classes, >= 1.
         norm: normalization regime; see `harmofl.models.normalization`.
         growth: maps that each layer adds, >= 1.
         blocks: layers of each block, one to four numbers >= 1.
@@ -38,7 +38,7 @@ class DenseNet(nn.Module):
         bottleneck: maps between a layer's two convolutions, in units of `growth`, >= 1.
 
     Raises:
-        ConfigError: a count is out of range or the regime is unknown.
+        ConfigError: if a count is out of range or the regime is unknown.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class DenseNet(nn.Module):
         self._initialize()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, C, H, W); raises as `features`."""
+        """Return the logits (N, K) of images (N, C, H, W); raise errors as `features` does."""
         logits: Tensor = self.classifier(self.features(images))
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """What the linear layer reads: the last maps averaged over all positions.
+        """Return the input of the linear layer: the last maps averaged over all positions.
 
         Args:
             images: (N, C, H, W) floating point, H and W >= 32.
@@ -87,7 +87,7 @@ class DenseNet(nn.Module):
             (N, F), >= 0.
 
         Raises:
-            ShapeError: `images` is not (N, channels, H, W) or too small.
+            ShapeError: if `images` is not (N, channels, H, W) or is too small.
         """
         if images.dim() != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < SMALLEST:
             need = f"(N, {self.channels}, H, W) images with H, W >= {SMALLEST}"
@@ -96,7 +96,7 @@ class DenseNet(nn.Module):
         return _read(self.last_norm, self.stages(x)).mean(dim=(2, 3))
 
     def stages_read(self) -> list[nn.Module]:
-        """The dense blocks, and the layer that reads the last one's maps."""
+        """Return the dense blocks, and the layer that reads the maps of the last one."""
         return [stage for stage in self.stages if isinstance(stage, _DenseBlock)] + [self.last_norm]
 
     def _initialize(self) -> None:
@@ -107,7 +107,7 @@ class DenseNet(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    """Layers that each read all maps before them; returns all maps, (N, C + layers * growth, H, W)."""
+    """Layers that each read all previous maps; the output is all maps, (N, C + layers * growth, H, W)."""
 
     def __init__(self, width: int, layers: int, growth: int, bottleneck: int, norm: Normalization) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class _DenseBlock(nn.Module):
         return x
 
     def _normalize_once(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """As `_plain` for layers without numbers of their own, where one serves any channels."""
+        """Compute `_plain` for normalization layers without state, of which one serves any channels."""
         maps, read = [x], [_read(norm, x)]
         for layer in self.layers:
             maps.append(layer(torch.cat(read, dim=1)))
@@ -134,7 +134,7 @@ class _DenseBlock(nn.Module):
 
 
 class _DenseLayer(nn.Module):
-    """From normalized maps (N, C, H, W) the new ones (N, growth, H, W); its block applies `norm1`."""
+    """Layer from normalized maps (N, C, H, W) to new ones (N, growth, H, W); its block applies `norm1`."""
 
     def __init__(self, width: int, growth: int, bottleneck: int, norm: Normalization) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _DenseLayer(nn.Module):
 
 
 class _Transition(nn.Module):
-    """Half the maps at half the height and width (an odd last row or column is dropped)."""
+    """Layer that halves the maps, their height and width (an odd last row or column is dropped)."""
 
     def __init__(self, inputs: int, outputs: int, norm: Normalization) -> None:
         super().__init__()

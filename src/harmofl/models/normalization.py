@@ -1,22 +1,22 @@
-"""How a network normalizes its feature maps: one setting, the same for every method compared.
+"""Normalization regimes of feature maps: one setting, the same for every method compared.
 
-Every regime computes y = (x - mean) / sqrt(var + 1e-5), with mean and variance per channel, and differs in
-which values they are taken over and whether a learned scale and shift follow:
+Every regime computes y = (x - mean) / sqrt(var + 1e-5), with mean and variance per channel; regimes differ in
+the values that these are taken over, and in a learned scale and shift:
 
 | regime        | mean and variance over                                                 | scale and shift |
 |---------------|------------------------------------------------------------------------|-----------------|
-| `batch-stats` | the batch at hand, in training and in evaluation                         | no              |
-| `batch`       | the batch in training; averages kept while training in evaluation        | yes             |
-| `group`       | each image by itself, over a group of channels                           | yes             |
-| `instance`    | each image and channel by itself                                         | yes             |
+| `batch-stats` | the current batch, in training and in evaluation                       | no              |
+| `batch`       | the batch in training, running averages in evaluation                  | yes             |
+| `group`       | each image by itself, over a group of channels                         | yes             |
+| `instance`    | each image and channel by itself                                       | yes             |
 
-`batch-stats` is what the authors of HarmoFL released: an image's output depends on the images it is
-evaluated with. `batch` averages its statistics across sites, where they may fit no site's images. Both
-need more than one value per channel: a single image whose map has shrunk to one pixel is refused by torch.
-`group` and `instance` do not depend on the batch at all.
+`batch-stats` is the regime that the authors of HarmoFL released: an image's output depends on the images it
+is evaluated with. `batch` averages its statistics across sites, where they may fit no site's images. Both
+need more than one value per channel: torch refuses a single image whose map has shrunk to one pixel.
+`group` and `instance` do not depend on the batch.
 
-On CPUs torch's own layers are off by up to 1e-2 for large maps that lie channels last, as they do in training; those
-here are not, see `harmofl.models.channels_last`. Parameters, buffers and their names are those of torch's layers.
+On CPUs torch's own layers are off by up to 1e-2 for large channels-last maps, the layout of training; the layers
+here are exact, see `harmofl.models.channels_last`. Parameters, buffers and their names are those of torch's layers.
 
 Sources: Ioffe and Szegedy 2015 (batch), Wu and He 2018 (group), Ulyanov et al. 2016 (instance).
 """
@@ -34,10 +34,10 @@ from harmofl.types import NORMALIZATIONS, Normalization
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d`, also exact for maps that lie channels last on a CPU."""
+    """`torch.nn.BatchNorm2d`, exact also for channels-last maps on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalize (N, C, H, W) to the same shape; running statistics are kept as torch keeps them."""
+        """Normalize (N, C, H, W) to the same shape; update running statistics as torch does."""
         if not (self.training or self.running_mean is None) or not inexact(input):
             return super().forward(input)
         y, mean, var = batch_norm(input, self.weight, self.bias, self.eps)
@@ -46,7 +46,7 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
     def _keep(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Average the statistics of a batch of `count` values a channel into the running ones."""
+        """Update the running statistics by those of a batch of `count` values per channel."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -55,7 +55,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """`torch.nn.GroupNorm`, also exact for maps that lie channels last on a CPU."""
+    """`torch.nn.GroupNorm`, exact also for channels-last maps on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize (N, C, ...) to the same shape."""
@@ -82,18 +82,18 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 def normalization(regime: Normalization, channels: int, *, batch_norm: type[_BatchNorm] = BatchNorm) -> nn.Module:
-    """One normalization layer.
+    """Return one normalization layer.
 
     Args:
         regime: one of `NORMALIZATIONS`; see the table at the top of this file.
-        channels: channels of the map it is for, >= 1.
+        channels: channels of the map, >= 1.
         batch_norm: torch class for the two batch regimes; another one for (N, C) or (N, C, D, H, W).
 
     Returns:
-        A layer (N, C, H, W) -> (N, C, H, W). It draws no random numbers: scale 1 and shift 0.
+        A layer (N, C, H, W) -> (N, C, H, W) with scale 1 and shift 0, initialized without random numbers.
 
     Raises:
-        ConfigError: `regime` is unknown.
+        ConfigError: if `regime` is unknown.
     """
     if regime == "batch-stats":
         return batch_norm(channels, affine=False, track_running_stats=False)
@@ -107,21 +107,21 @@ def normalization(regime: Normalization, channels: int, *, batch_norm: type[_Bat
 
 
 def replace_normalization(network: nn.Module, regime: Normalization) -> nn.Module:
-    """Put a regime's layer in the place of every BatchNorm layer of any network, in place.
+    """Replace every BatchNorm layer of any network by a regime's layer, in place.
 
-    New layers start at scale 1 and shift 0. Under `batch`, layers that already keep running statistics
-    and have scale and shift stay as they are, but for `exact`. Layers of other kinds and batch normalization
-    that a network does in its own `forward`, without a layer, are left alone.
+    New layers start at scale 1 and shift 0. Under `batch`, layers that already have running statistics,
+    scale and shift are kept, except for `exact`. Layers of other kinds, and batch normalization in a
+    network's own `forward` without a layer, are not changed.
 
     Args:
-        network: any torch module; a layer that it uses twice is still one layer afterwards.
+        network: any torch module; a layer that it uses twice remains one layer.
         regime: one of `NORMALIZATIONS`.
 
     Returns:
         The network; another module only if the network itself is a BatchNorm layer.
 
     Raises:
-        ConfigError: `regime` is unknown.
+        ConfigError: if `regime` is unknown.
     """
     old = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     new = {layer: _replacement(layer, regime) for layer in old}
@@ -135,8 +135,8 @@ def replace_normalization(network: nn.Module, regime: Normalization) -> nn.Modul
 def exact(network: nn.Module) -> nn.Module:
     """Make torch's batch and group normalization layers exact for channels-last maps on a CPU, in place.
 
-    They stay the same objects with the same parameters and buffers. A layer of a class derived from torch's gets its
-    maps contiguous instead, which takes longer.
+    The layers stay the same objects with the same parameters and buffers. Layers of derived classes get contiguous
+    maps instead, which takes longer.
 
     Args:
         network: any torch module.
@@ -162,7 +162,7 @@ def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @contextmanager
 def naming_single_values(fix: str = "") -> Iterator[None]:
-    """Raise ShapeError, which ends with what to do, where torch finds nothing to take a variance over."""
+    """Raise ShapeError, with `fix` as its end, in place of torch's error for a variance over a single value."""
     try:
         yield
     except ValueError as error:
@@ -173,17 +173,17 @@ def naming_single_values(fix: str = "") -> Iterator[None]:
 
 
 def holds_nothing(layer: nn.Module) -> bool:
-    """Whether a layer is `batch-stats`: no parameter and no memory, each channel by itself."""
+    """Return True for a `batch-stats` layer, which has neither parameters nor running statistics."""
     return isinstance(layer, _BatchNorm) and not layer.affine and not layer.track_running_stats
 
 
 def _groups(channels: int) -> int:
-    """Largest number of equal groups, at most 8, that leaves at least two channels in each."""
+    """Return the largest number of equal groups, at most 8, that leaves at least two channels in each."""
     return max(g for g in range(1, 9) if g == 1 or (channels % g == 0 and channels // g >= 2))
 
 
 def _replacement(layer: _BatchNorm, regime: Normalization) -> nn.Module:
-    """The layer of a regime for the place of `layer`, in its mode and on its device."""
+    """Return the layer of a regime that replaces `layer`, in its mode and on its device."""
     if regime == "batch" and layer.affine and layer.track_running_stats:
         return layer
     kind = type(layer) if isinstance(layer, _FLAT_OR_DEEP) else BatchNorm
@@ -192,25 +192,25 @@ def _replacement(layer: _BatchNorm, regime: Normalization) -> nn.Module:
 
 
 MAP_NORMALIZATIONS: Final = (_BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
-"""The layers that normalize feature maps."""
+"""Classes of layers that normalize feature maps."""
 _RUNNING: Final = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def is_normalization(model: nn.Module, name: str) -> bool:
-    """Whether the state_dict entry `name` belongs to a normalization layer, however deep it is nested."""
+    """Return True if the state_dict entry `name` belongs to a normalization layer at any depth of nesting."""
     return isinstance(model.get_submodule(name.rpartition(".")[0]), (*MAP_NORMALIZATIONS, nn.LayerNorm))
 
 
 def is_running(model: nn.Module, name: str) -> bool:
-    """Whether the state_dict entry `name` is a running statistic of a normalization layer, or its counter."""
+    """Return True if the state_dict entry `name` is a running statistic of a normalization layer, or its counter."""
     return name.rpartition(".")[2] in _RUNNING and is_normalization(model, name)
 
 
 def normalization_entries(model: nn.Module) -> set[str]:
-    """The state_dict names of all that belongs to normalization layers."""
+    """Return the state_dict names of the entries of normalization layers."""
     return {name for name in model.state_dict() if is_normalization(model, name)}
 
 
 def running_entries(model: nn.Module) -> set[str]:
-    """The state_dict names of the running statistics of normalization layers, with their counters."""
+    """Return the state_dict names of the running statistics of normalization layers, with their counters."""
     return {name for name in model.state_dict() if is_running(model, name)}

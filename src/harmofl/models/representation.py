@@ -1,4 +1,4 @@
-"""What a network makes of an image before its last layer, found in any network by a hook."""
+"""Representation of an image before a network's last layer, read from any network by a hook."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _heads: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def head_name(network: nn.Module) -> str:
-    """The name of the last layer: the last submodule, in order of definition, that has parameters of its own."""
+    """Return the name of the last layer: the last submodule, in order of definition, with parameters of its own."""
     if network not in _heads:
         _heads[network] = _find_head(network)
     return _heads[network]
@@ -25,7 +25,7 @@ def _find_head(network: nn.Module) -> str:
 
 
 def logits_and_representation(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of (N, C, H, W) images, and (N, F) what the network's last layer reads, averaged over positions."""
+    """Return the logits of (N, C, H, W) images, and the input of the last layer averaged over positions, (N, F)."""
     seen: list[Tensor] = []
     with _reading(network.get_submodule(head_name(network)), seen):
         logits = network(images)
@@ -46,10 +46,10 @@ def _reading(layer: nn.Module, seen: list[Tensor]) -> Iterator[None]:
 
 
 def stages(network: nn.Module) -> list[nn.Module]:
-    """Up to five modules, the inputs of which are the network's feature maps from fine to coarse.
+    """Return up to five modules whose inputs are the network's feature maps from fine to coarse.
 
-    A network may name them in a method `stages_read`, as the released ones do; else normalization layers are taken,
-    evenly spread over those that there are.
+    A network may name them in a method `stages_read`, as the released ones do; otherwise they are normalization
+    layers, evenly spread over the network.
     """
     own = getattr(network, "stages_read", None)
     if own is not None:
@@ -60,7 +60,7 @@ def stages(network: nn.Module) -> list[nn.Module]:
 
 
 def channels_read(module: nn.Module) -> int:
-    """How many channels a module takes, from the first of its layers that says so."""
+    """Return the number of input channels of a module, from the first of its layers that defines it."""
     for layer in module.modules():
         for name in ("in_channels", "num_features", "num_channels"):
             if isinstance(found := getattr(layer, name, None), int):

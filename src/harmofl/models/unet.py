@@ -1,4 +1,4 @@
-"""The U-Net that HarmoFL's authors released for nuclei and prostate segmentation.
+"""U-Net as HarmoFL's authors released it for nuclei and prostate segmentation.
 
 Source: Ronneberger, Fischer and Brox 2015, with normalization after every 3x3 convolution; layers, order
 and counts as in the released code (github.com/med-air/HarmoFL).
@@ -19,21 +19,21 @@ MULTIPLE = 2**LEVELS
 class UNet(nn.Module):
     """Four levels of two 3x3 convolutions each, a bottleneck, and four levels back up.
 
-    Heights and widths may be anything: an image is padded at the bottom and at the right to the next
-    multiple of 16 by repeating its last row and column, and the logits are cropped back. For multiples of
-    16 nothing is padded. Padded pixels do enter the statistics of the normalization layers.
+    Images may have any height and width: they are padded at the bottom and right to the next multiple of
+    16 by repeating the last row and column, and the logits are cropped back. Multiples of 16 are not
+    padded. Padded pixels enter the statistics of the normalization layers.
 
-    Under `batch-stats`, 7,757,186 parameters with 3 channels, 2 classes and 32 features. Weights start
-    as torch's own layers do.
+    3 channels, 2 classes and 32 features give 7,757,186 parameters under `batch-stats`. Weights are
+    initialized by torch's own layers.
 
     Args:
-        channels: of the images, >= 1.
-        classes: including background, >= 1.
+        channels: number of image channels, >= 1.
+        classes: number of classes including background, >= 1.
         norm: normalization regime; see `harmofl.models.normalization`.
         features: maps of the first level, >= 1; doubled at each of the four levels below.
 
     Raises:
-        ConfigError: a count is below 1 or the regime is unknown.
+        ConfigError: if a count is below 1 or the regime is unknown.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(features, classes, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of every pixel.
+        """Return the logits of every pixel.
 
         Args:
             images: (N, C, H, W) floating point, H and W >= 1.
@@ -60,7 +60,7 @@ class UNet(nn.Module):
             (N, K, H, W).
 
         Raises:
-            ShapeError: `images` is not (N, channels, H, W).
+            ShapeError: if `images` is not (N, channels, H, W).
         """
         if images.dim() != 4 or images.shape[1] != self.channels:
             raise ShapeError(f"U-Net needs (N, {self.channels}, H, W) images, got {tuple(images.shape)}")
@@ -68,7 +68,7 @@ class UNet(nn.Module):
         return self._logits(_pad(images))[:, :, :height, :width]
 
     def stages_read(self) -> list[nn.Module]:
-        """The modules that read the pooled maps, and what the bottleneck gives."""
+        """Return the modules that read the pooled maps, and the one that reads the bottleneck's output."""
         return [*self.down[1:], self.bottleneck, self.up[0]]
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class UNet(nn.Module):
 
 
 class _Up(nn.Module):
-    """Doubles height and width, puts the skipped maps behind and convolves twice."""
+    """Level that doubles height and width, appends the skipped maps and convolves twice."""
 
     def __init__(self, features: int, norm: Normalization) -> None:
         super().__init__()
@@ -92,13 +92,13 @@ class _Up(nn.Module):
         self.block = _block(2 * features, features, norm)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(N, 2F, H, W) and (N, F, 2H, 2W) -> (N, F, 2H, 2W)."""
+        """Return maps (N, F, 2H, 2W) from maps (N, 2F, H, W) and skipped maps (N, F, 2H, 2W)."""
         out: Tensor = self.block(torch.cat((self.enlarge(x), skip), dim=1))
         return out
 
 
 def _block(inputs: int, outputs: int, norm: Normalization) -> nn.Sequential:
-    """Twice: 3x3 convolution without bias, normalization, ReLU."""
+    """Return two times: 3x3 convolution without bias, normalization, ReLU."""
     layers: list[nn.Module] = []
     for width in (inputs, outputs):
         layers.append(nn.Conv2d(width, outputs, kernel_size=3, padding=1, bias=False))
@@ -107,6 +107,6 @@ def _block(inputs: int, outputs: int, norm: Normalization) -> nn.Sequential:
 
 
 def _pad(images: Tensor) -> Tensor:
-    """Repeat the last row and column up to multiples of 16; the same tensor if they are already."""
+    """Repeat the last row and column up to multiples of 16; return the same tensor if it needs no padding."""
     down, right = (-size % MULTIPLE for size in images.shape[2:])
     return functional.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
