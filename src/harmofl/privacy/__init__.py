@@ -1,4 +1,4 @@
-"""What keeps a site's update from telling too much: noise before it leaves, or masks so that only sums show."""
+"""Privacy of a site's update: noise before it is sent, or masks that reveal only sums."""
 
 from harmofl.privacy.noise import Noise
 

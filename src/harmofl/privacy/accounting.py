@@ -1,25 +1,25 @@
-"""What a number of noisy releases can tell of one site, by Google's dp-accounting."""
+"""Privacy loss of one site over a number of noisy releases, by Google's dp-accounting."""
 
 from functools import cache
 
 from harmofl.errors import ConfigError
 
 LARGE = 100.0
-"""From here on an epsilon promises nothing, and its exact value takes more memory than there is."""
+"""Epsilon above which there is no useful privacy, and its exact value takes too much memory."""
 
 
 @cache
 def epsilon(multiplier: float, releases: int, delta: float) -> float:
-    """Epsilon of the (epsilon, delta)-differential privacy of releases with normal noise.
+    """Return epsilon of the (epsilon, delta)-differential privacy of releases with normal noise.
 
-    It is tight to 1 %; above `LARGE` it is an upper bound.
+    The value is tight to 1 %; above `LARGE` it is an upper bound.
 
-    Neighbours differ in that one site's contribution is zero. Sites are drawn by a seed that all know, so drawing
-    fewer of them a round makes nothing smaller.
+    Neighbouring data sets differ in that one site's contribution is zero. Sites are drawn by a seed that all know, so
+    drawing fewer of them per round does not reduce epsilon.
 
     Args:
-        multiplier: standard deviation of the noise, in units of the norm that what is released is clipped to; > 0.
-        releases: how many, at least 1.
+        multiplier: standard deviation of the noise, in units of the norm that releases are clipped to; > 0.
+        releases: number of releases, at least 1.
         delta: above 0, below 1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Differential privacy of a site: what it sends is clipped, and normal noise is added before it leaves.
+"""Differential privacy of a site: its update is clipped, and normal noise is added before it is sent.
 
 McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018, with the sites as the users;
 noise in shares at the sites as in Kairouz et al., "The Distributed Discrete Gaussian Mechanism", ICML 2021, section 2.
@@ -17,14 +17,14 @@ from harmofl.federated.tensors import Arrays, difference, moved_by, norm
 from harmofl.utils.seeding import rng
 
 Normals = Callable[[int], np.ndarray]
-"""So many independent standard normal numbers, float64."""
+"""Function of n that returns n independent standard normal numbers, float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """u -> u min(1, C / ||u||) + sigma N(0, I), where u is a site's weights less those that it was sent.
+    """u -> u min(1, C / ||u||) + sigma N(0, I), where u is a site's weights minus those it received.
 
-    An amplitude, which a site is sent nothing to compare with, is clipped and noised by itself: one more release.
+    An amplitude, for which a site has received no previous value, is clipped and noised by itself: one more release.
 
     Args:
         clip: C, above 0; all floating-point entries have one common norm.
@@ -37,7 +37,7 @@ class Noise:
     amplitude_clip: float = 0.0
 
     def added(self, update: ClientUpdate, broadcast: Broadcast, normals: Normals) -> ClientUpdate:
-        """The update as it may leave the site; integers, losses and counts in it stay as they are."""
+        """Return the update clipped and with noise; its integers, losses and counts are unchanged."""
         floating = [name for name, value in update.weights.items() if value.is_floating_point()]
         new = [name for name in floating if not broadcast.weights[name].numel()]
         names = [name for name in floating if name not in new]
@@ -62,10 +62,10 @@ class Noise:
 
 
 def simulated(noise: Noise, seed: int, update: ClientUpdate, broadcast: Broadcast) -> ClientUpdate:
-    """With noise that a run can repeat, as where all sites are on one machine; whoever knows the seed can remove it."""
+    """Return an update with reproducible noise, for sites on one machine; anyone with the seed can remove the noise."""
     return noise.added(update, broadcast, rng(seed, "noise", broadcast.round, update.site).standard_normal)
 
 
 def noise_share(multiplier: float, of: str, sites: int) -> float:
-    """The noise of one site, if it is to be that of its update ("update") or of the sum over so many sites ("sum")."""
+    """Return one site's noise multiplier, if `multiplier` is for its update ("update") or the sum of sites ("sum")."""
     return multiplier / math.sqrt(sites) if of == "sum" else multiplier

@@ -1,7 +1,7 @@
-"""Secure aggregation: each pair of sites masks what it sends by numbers that cancel in the sum, which alone is read.
+"""Secure aggregation: each pair of sites masks its updates by numbers that cancel in the sum, the only readable value.
 
 Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, section 4.0.1: the
-pairwise masks, without its recovery of those who drop out; a round in which a site is missing is lost instead.
+pairwise masks, without its recovery of sites that drop out; a round in which a site is missing is lost instead.
 """
 
 import hashlib
@@ -27,26 +27,26 @@ except ImportError as error:
     raise ConfigError(f"cryptography must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
 SCALE = 2.0**32
-"""Steps in 1 of the whole numbers that stand for real ones, modulo 2^64."""
+"""Scale of the fixed-point numbers: an integer modulo 2^64 counts steps of 1 / SCALE."""
 
 
 def masked(
     weights: Arrays, me: str, key: ec.EllipticCurvePrivateKey, peers: Mapping[str, bytes], label: str
 ) -> dict[str, Tensor]:
-    """y_i = x_i + sum_{j > i} s_ij - sum_{j < i} s_ij modulo 2^64, every number of x_i in steps of 2^-32.
+    """Return y_i = x_i + sum_{j > i} s_ij - sum_{j < i} s_ij modulo 2^64, every number of x_i in steps of 2^-32.
 
     Args:
-        weights: what the site would send.
-        me: its name; order is by name.
-        key: its private key.
-        peers: the public keys, PEM, of all sites of the sum, this one's among them.
-        label: what the masks are for; they are the same for the same label, and must never hide two things.
+        weights: x_i, the values to send.
+        me: name of the site; i and j are ordered by name.
+        key: private key of the site.
+        peers: public keys, PEM, of all sites of the sum, including this one.
+        label: purpose of the masks; the same label gives the same masks, so it must never be used for two values.
 
     Returns:
-        int64, of the same names and shapes.
+        int64 tensors of the same names and shapes.
 
     Raises:
-        TrainingError: if a number is too large for a sum of so many.
+        TrainingError: if a number is too large for a sum over all sites.
     """
     lengths = [value.numel() for value in weights.values()]
     total = _whole(weights, len(peers), me)
@@ -60,7 +60,7 @@ def masked(
 
 
 def unmasked(sent: Sequence[Arrays], like: Arrays) -> dict[str, Tensor]:
-    """The mean over sites, from what every one of them sent; of the dtypes that `like` has."""
+    """Return the mean over sites from the masked values of all of them, in the dtypes of `like`."""
     means: dict[str, Tensor] = {}
     for name in sent[0]:
         total = torch.stack([entry[name] for entry in sent]).sum(dim=0)  # int64 wraps around
@@ -72,7 +72,7 @@ def unmasked(sent: Sequence[Arrays], like: Arrays) -> dict[str, Tensor]:
 
 
 def label_of(run: str, sites: Sequence[str], broadcast: Broadcast) -> str:
-    """What masks of a round are for: this run and round, these sites, and all that was sent to them."""
+    """Return the label of a round's masks: a digest of the run, the round, the sites and all they received."""
     digest = hashlib.sha256(repr((run, broadcast.round, sorted(sites))).encode())
     groups = {"weights": broadcast.weights, **broadcast.extras}
     for group in sorted(groups):
@@ -84,14 +84,14 @@ def label_of(run: str, sites: Sequence[str], broadcast: Broadcast) -> str:
 
 
 def stream(secret: bytes, label: str, count: int) -> np.ndarray:
-    """So many uint64 that nobody can tell from random ones without the secret, by HKDF and AES in counter mode."""
+    """Return `count` uint64, pseudorandom without the secret, by HKDF and AES in counter mode."""
     key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=label.encode()).derive(secret)
     cipher = Cipher(AES(key), CTR(bytes(16))).encryptor()
     return np.frombuffer(cipher.update(bytes(8 * count)), dtype=np.uint64)
 
 
 def secret_of(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A secret of the site's own."""
+    """Return a secret of the site, from its private key."""
     return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
