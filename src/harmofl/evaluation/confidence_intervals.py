@@ -1,10 +1,10 @@
-"""How sure a score is, and a difference of two methods: 95 % intervals over patients and over seeds.
+"""Confidence intervals of scores and of differences between methods: 95 %, over patients and over seeds.
 
-Images of one patient are alike, so patients are drawn and not images; initial weights and batches depend on the seed,
-so seeds are drawn too. The variance of a mean over both is that over patients (cluster-robust, with the correction for
-leverage of Bell and McCaffrey, Survey Methodology 28, 2002) plus that over seeds, less what both count (Cameron,
-Gelbach and Miller, J. Business & Economic Statistics 29, 2011); the quantile is Student's, with the degrees of freedom
-of Satterthwaite (Biometrics Bulletin 2, 1946). `benchmarks/coverage.py` measures how often they hold the truth.
+Images of one patient are alike, so the random units are patients, not images; initial weights and batches depend on
+the seed, so seeds are random units too. The variance of a mean over both is that over patients (cluster-robust, with
+the leverage correction of Bell and McCaffrey, Survey Methodology 28, 2002) plus that over seeds, minus the part that
+both count (Cameron, Gelbach and Miller, J. Business & Economic Statistics 29, 2011); the quantile is Student's, with
+the degrees of freedom of Satterthwaite (Biometrics Bulletin 2, 1946). `benchmarks/coverage.py` measures the coverage.
 """
 
 import math
@@ -25,8 +25,8 @@ class Cases:
 
     Args:
         scores: (seeds, cases).
-        groups: (cases,) what each case is averaged with first, see `harmofl.evaluation.metrics.CaseScores`.
-        patients: (cases,) whose they are.
+        groups: (cases,) the group in which each case is averaged first, see `harmofl.evaluation.metrics.CaseScores`.
+        patients: (cases,) the patient of each case.
     """
 
     scores: Floats
@@ -36,12 +36,12 @@ class Cases:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and how sure it is.
+    """Estimate of a mean with its variance.
 
     Args:
-        mean: over sites, of the mean over groups, of the mean over cases; over the seeds too.
-        variance: of that mean, were seeds and patients drawn again; NaN where that cannot be told.
-        freedom: degrees of freedom that the variance is estimated with.
+        mean: mean over sites of the mean over groups of the mean over cases, and over seeds.
+        variance: variance of the mean under new seeds and patients; NaN if it cannot be estimated.
+        freedom: degrees of freedom of the variance estimate.
     """
 
     mean: float
@@ -50,13 +50,13 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval, mean -+ t sqrt(variance); NaN where there is none."""
+        """The 95 % interval, mean -+ t sqrt(variance); NaN if the variance is NaN."""
         reach = _quantile(self.freedom) * math.sqrt(self.variance)
         return self.mean - reach, self.mean + reach
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of a mean of 0; NaN where there is none."""
+        """Two-sided p-value of a mean of 0; NaN if the variance is NaN."""
         from scipy.special import stdtr  # slow to import
 
         if self.variance == 0:
@@ -65,16 +65,16 @@ class Estimate:
 
 
 def interval(cases: CaseScores) -> tuple[float, float]:
-    """The 95 % interval of a score in [0, 1] over the patients of one site.
+    """Return the 95 % interval of a score in [0, 1] over the patients of one site.
 
-    Wilson's interval (J. American Statistical Association 22, 1927), which stays within [0, 1], for as many independent
-    cases as have the score's variance; where all cases score alike, as many as there are patients.
+    Wilson's interval (J. American Statistical Association 22, 1927), which stays within [0, 1], for the number of
+    independent cases with the score's variance; if all cases score alike, for the number of patients.
 
     Args:
-        cases: those whose score is NaN are left out.
+        cases: scores of the cases; NaN scores are left out.
 
     Returns:
-        lowest and highest; NaN for a single patient.
+        Lowest and highest value; NaN for a single patient.
     """
     scores = np.asarray(cases.scores, dtype=float)
     known = ~np.isnan(scores)
@@ -92,13 +92,13 @@ def interval(cases: CaseScores) -> tuple[float, float]:
 
 
 def interval_estimate(sites: Sequence[Cases]) -> Estimate:
-    """The mean over sites, groups and cases, of scores or of differences of scores.
+    """Estimate the mean over sites, groups and cases, of scores or of differences of scores.
 
-    With one seed the variance is that over patients alone, and says nothing of another seed. A site with one patient
-    varies as the patients of the other sites do on average.
+    With one seed the variance is that over patients alone and does not cover other seeds. A site with one patient gets
+    the average variance of one patient at the other sites.
 
     Args:
-        sites: with the same seeds.
+        sites: cases of each site, with the same seeds.
     """
     if not sites or not all(site.scores.size for site in sites):
         return Estimate(math.nan, math.nan, 1.0)
@@ -119,7 +119,7 @@ def interval_estimate(sites: Sequence[Cases]) -> Estimate:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm, Scandinavian J. Statistics 6, 1979); NaN stays and does not count."""
+    """Correct p-values for their number (Holm, Scandinavian J. Statistics 6, 1979); NaN stays and does not count."""
     known = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
     corrected, highest = [math.nan] * len(p), 0.0
     for rank, (value, index) in enumerate(known):
@@ -130,14 +130,14 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Spread:
-    """How one site's mean varies with its patients.
+    """Variation of one site's mean over its patients.
 
     Args:
         means: (seeds,) mean over the groups of the mean over the cases.
-        variance: of their mean over the seeds, were patients drawn again.
-        interaction: the part of `variance` that the variance over seeds holds too.
+        variance: variance of their mean over the seeds under new patients.
+        interaction: the part of `variance` that the variance over seeds also contains.
         freedom: degrees of freedom.
-        patients: how many of equal weight would vary as little.
+        patients: number of patients of equal weight with the same variance.
     """
 
     means: Floats
@@ -148,9 +148,9 @@ class _Spread:
 
 
 def _spread(scores: Floats, groups: NDArray[np.str_], patients: NDArray[np.int64], doubled: bool = False) -> _Spread:
-    """Of (seeds, cases) scores; a group of one patient varies as the patients of the other groups do on average.
+    """Return the spread of (seeds, cases) scores; a group of one patient gets the other groups' average variance.
 
-    `doubled` is of scores that each group gives whole, see `harmofl.evaluation.metrics.auc_cases`.
+    `doubled` is True for scores that each group gives in full, see `harmofl.evaluation.metrics.auc_cases`.
     """
     names, group = np.unique(groups, return_inverse=True)
     owners, owner = np.unique(patients, return_inverse=True)

@@ -1,6 +1,6 @@
-"""Losses: logits (N, K, ...) against int64 class indices (N, ...), for any number of classes K.
+"""Losses of logits (N, K, ...) against int64 class indices (N, ...), for any number of classes K.
 
-All are computed in float32 at least, inside autocast too, and return one scalar.
+They are computed at least in float32, also inside autocast, and return one scalar.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SMOOTH = 1e-5
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean of -log softmax(logits)[target] over all images, or all pixels of all images.
+    """Return the mean of -log softmax(logits)[target] over all images, or all pixels of all images.
 
     Args:
         logits: (N, K, ...) floating point.
@@ -28,13 +28,13 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         A scalar >= 0.
 
     Raises:
-        ShapeError: the shapes do not fit each other.
+        ShapeError: if the shapes do not fit each other.
     """
     return functional.cross_entropy(_checked(logits, targets), targets)
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Soft Dice loss over the whole batch, background included, as HarmoFL's authors released it.
+    """Return the soft Dice loss over the whole batch, background included, as HarmoFL's authors released it.
 
     With p = softmax(logits), y the one-hot targets and sums over every pixel of every image,
 
@@ -48,7 +48,7 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
         A scalar in [0, 1].
 
     Raises:
-        ShapeError: the shapes do not fit each other.
+        ShapeError: if the shapes do not fit each other.
     """
     p = torch.softmax(_checked(logits, targets), dim=1).transpose(0, 1).flatten(1)  # (K, pixels)
     classes = torch.arange(len(p), device=p.device)
@@ -58,7 +58,7 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def dice_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(cross_entropy + dice_loss) / 2, what the prostate experiments are trained with; arguments as there."""
+    """Return (cross_entropy + dice_loss) / 2, the loss of the prostate experiments, for the same arguments."""
     return (cross_entropy(logits, targets) + dice_loss(logits, targets)) / 2
 
 
@@ -70,7 +70,7 @@ LOSSES: Final[dict[str, Loss]] = {
 
 
 def _checked(logits: Tensor, targets: Tensor) -> Tensor:
-    """The logits in float32 or wider, once the shapes are known to fit."""
+    """Return the logits in float32 or wider; raise ShapeError if the shapes do not fit."""
     if logits.dim() < 2 or logits.shape[:1] + logits.shape[2:] != targets.shape:
         got = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
         raise ShapeError(f"logits and targets must be (N, K, ...) and (N, ...), got {got}")

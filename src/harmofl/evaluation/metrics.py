@@ -20,7 +20,7 @@ CASE_METRICS: Final[dict[Task, tuple[str, ...]]] = {
     "classification": ("balanced_accuracy", "accuracy"),
     "segmentation": ("dice", "iou", "slice_dice_released"),
 }
-"""The scores that are means over single cases, so that methods can be compared case by case."""
+"""Scores that are means over single cases, so that methods can be compared case by case."""
 
 FloatArray = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -28,13 +28,13 @@ Labels = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over the sites; sites whose score is NaN are left out.
+    """Summary of a score over the sites; sites whose score is NaN are left out.
 
     Args:
-        mean: every site counts the same; NaN without sites.
-        worst: the lowest score; NaN without sites.
-        worst_site: where it is, the first of equals; empty without sites.
-        std: standard deviation across sites, divided by their number less one; NaN below two sites.
+        mean: mean with equal weights of all sites; NaN without sites.
+        worst: lowest score; NaN without sites.
+        worst_site: site of the lowest score, the first of equals; empty without sites.
+        std: standard deviation across sites, with n - 1 as divisor; NaN below two sites.
     """
 
     mean: float
@@ -46,10 +46,10 @@ class Summary:
 def improves(
     now: Mapping[str, Mapping[str, float | None]], best: Mapping[str, Mapping[str, float | None]] | None, metric: str
 ) -> bool:
-    """Whether a round's validation scores are better than those of the best round so far.
+    """Return True if a round's validation scores are better than those of the best round so far.
 
-    They are if the mean is higher over the sites that have a score in both; None is a score that is NaN. Without such a
-    site they are not, and the first round with a score is the best so far.
+    They are better if the mean over the sites with a score in both rounds is higher; None is a NaN score. Without such
+    a site they are not. The first round with a score is better than none.
     """
     known = {site for site, scores in now.items() if _known(scores[metric])}
     if best is None:
@@ -65,7 +65,7 @@ def _known(score: float | None) -> bool:
 
 
 def summarize(scores: Mapping[str, float]) -> Summary:
-    """Summary of one score, higher better, of each site; see `Summary`."""
+    """Summarize one score, higher is better, over the sites; see `Summary`."""
     known = {site: float(score) for site, score in scores.items() if not math.isnan(score)}
     if not known:
         return Summary(math.nan, math.nan, "", math.nan)
@@ -76,12 +76,12 @@ def summarize(scores: Mapping[str, float]) -> Summary:
 
 
 def classification_scores(probabilities: FloatArray, targets: Labels) -> dict[str, float]:
-    """Accuracy, balanced accuracy and area under the ROC curve.
+    """Return accuracy, balanced accuracy and area under the ROC curve.
 
     The predicted class is the most probable, the first of equals. Balanced accuracy is the mean recall of
-    the classes that occur in `targets`. `auc` is the chance that a random image of a class gets a higher
-    probability of it than a random image of another class, ties counting half: for two classes that of
-    class 1, for more the mean over the classes that occur. It is NaN where only one class occurs or a
+    the classes that occur in `targets`. `auc` is the probability that a random image of a class gets a
+    higher probability of it than a random image of another class, where ties count half: for two classes
+    that of class 1, for more the mean over the classes that occur. It is NaN if only one class occurs or a
     probability is not finite.
 
     Args:
@@ -92,7 +92,7 @@ def classification_scores(probabilities: FloatArray, targets: Labels) -> dict[st
         accuracy, balanced_accuracy, auc.
 
     Raises:
-        ShapeError: the shapes do not fit each other or there is no image.
+        ShapeError: if the shapes do not fit each other or there is no image.
     """
     if probabilities.ndim != 2 or targets.shape != probabilities.shape[:1] or not len(targets):
         got = f"{probabilities.shape} and {targets.shape}"
@@ -115,7 +115,7 @@ def _auc(probabilities: FloatArray, targets: Labels) -> float:
 
 
 def _auc_of(scores: FloatArray, positive: NDArray[np.bool_]) -> float:
-    """(R - p (p + 1) / 2) / (p q), R the sum of the ranks of the p positives among p + q; Mann and Whitney 1947."""
+    """Return (R - p (p + 1) / 2) / (p q), R the rank sum of the p positives among p + q; Mann and Whitney 1947."""
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[place]  # equal scores share the mean of their ranks
     p = int(positive.sum())
@@ -123,16 +123,16 @@ def _auc_of(scores: FloatArray, positive: NDArray[np.bool_]) -> float:
 
 
 def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[str], classes: int) -> dict[str, float]:
-    """Overlap of predicted and true label maps.
+    """Return the overlap of predicted and true label maps.
 
     With P and T the pixels of a class in all slices of one case,
 
         dice = 2 |P & T| / (|P| + |T|),    iou = |P & T| / (|P| + |T| - |P & T|),
 
-    both 1 where P and T are empty, 0 where one of them is; the mean is over the foreground classes 1..K-1
-    of a case, then over cases. `slice_dice_released` is the figure of HarmoFL's released code, for
-    comparison only: 2 |P & T| / (|P| + |T| + 1e-5) of single slices, where an empty class scores 0, over
-    all classes INCLUDING background, which flatters small structures.
+    both 1 if P and T are empty, 0 if one of them is; the mean is over the foreground classes 1..K-1 of a
+    case, then over cases. `slice_dice_released` is the score of HarmoFL's released code, for comparison
+    only: 2 |P & T| / (|P| + |T| + 1e-5) of single slices, where an empty class scores 0, over all classes
+    INCLUDING background, which raises the score of small structures.
 
     Args:
         predictions: (N, H, W) label maps, N >= 1.
@@ -144,7 +144,7 @@ def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[st
         dice, iou, slice_dice_released.
 
     Raises:
-        ShapeError: the shapes do not fit each other, or there is no slice or no foreground class.
+        ShapeError: if the shapes do not fit each other, or there is no slice or no foreground class.
     """
     overlap, total = _counts(predictions, targets, cases, classes)
     case_overlap, case_total = (_pool(counts, cases)[:, 1:] for counts in (overlap, total))
@@ -157,15 +157,15 @@ def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[st
 
 @dataclass(frozen=True)
 class CaseScores:
-    """A score case by case; the whole one is the mean over the groups of the mean over the cases of each.
+    """Score by case; the overall score is the mean over the groups of the mean over the cases of each.
 
     Args:
-        cases: a name each.
-        groups: what each is grouped by: its class for balanced accuracy, the same for all in other scores.
-        scores: one each.
-        patients: whose each is, as a number from 0; by default whoever its name stands for.
-        doubled: whether a change in the cases of one group changes the score as much as its mean, not as its share of
-            the groups: of `auc_cases`.
+        cases: name of each case.
+        groups: group of each case: its class for balanced accuracy, the same for all in other scores.
+        scores: score of each case.
+        patients: patient of each case, as a number from 0; by default one for each name.
+        doubled: True if a change in one group changes the score by as much as the group's mean, not by its share; for
+            `auc_cases`.
     """
 
     cases: list[str]
@@ -180,7 +180,7 @@ class CaseScores:
 
 
 def numbered(names: Sequence[str]) -> list[int]:
-    """Each name's number, in the order in which they first appear, from 0."""
+    """Return the number of each name, in order of first appearance, from 0."""
     number = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return [number[name] for name in names]
 
@@ -188,9 +188,9 @@ def numbered(names: Sequence[str]) -> list[int]:
 def classification_cases(
     metric: str, probabilities: FloatArray, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()
 ) -> CaseScores:
-    """Whether each image was classified rightly, 1 or 0, grouped by class for `balanced_accuracy`; or `auc_cases`.
+    """Return 1 or 0 by image, right or wrong, grouped by class for `balanced_accuracy`; for `auc` see `auc_cases`.
 
-    `patients` names whose each image is; by default each is of a patient of its own.
+    `patients` names the patient of each image; by default each image is from another patient.
     """
     if metric == "auc":
         return auc_cases(probabilities, targets, cases, patients)
@@ -202,7 +202,7 @@ def classification_cases(
 def auc_cases(
     probabilities: FloatArray, targets: Labels, cases: Sequence[str], patients: Sequence[str] = ()
 ) -> CaseScores:
-    """For every class and image, the share of the images on its other side that it is ranked rightly against.
+    """Return, for every class and image, the share of the images on the other side that are ranked correctly to it.
 
     The mean over the images of the class is its area under the curve, and so is the mean over the others (DeLong et
     al., Biometrics 44, 1988): a case counts twice in the area's variance.
@@ -237,7 +237,7 @@ def segmentation_cases(
     classes: int,
     patients: Sequence[str] = (),
 ) -> CaseScores:
-    """`dice` or `iou` of each case, or `slice_dice_released` of each slice; see `segmentation_scores`."""
+    """Return `dice` or `iou` of each case, or `slice_dice_released` of each slice; see `segmentation_scores`."""
     overlap, total = _counts(predictions, targets, cases, classes)
     if metric == "slice_dice_released":
         scores = (2 * overlap / (total + 1e-5)).mean(axis=1).tolist()
@@ -252,7 +252,7 @@ def segmentation_cases(
 def _counts(
     predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """|P & T| and |P| + |T| of every slice and class, (N, K) each."""
+    """Return |P & T| and |P| + |T| of every slice and class, (N, K) each."""
     if predictions.ndim != 3 or predictions.shape != targets.shape or not len(targets) or classes < 2:
         got = f"{predictions.shape}, {targets.shape} and {classes} classes"
         raise ShapeError(f"label maps must be twice (N, H, W), N >= 1, with 2 classes or more, got {got}")
@@ -275,5 +275,5 @@ def _pool(counts: NDArray[np.int64], cases: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Part / whole, and 1 where there is nothing to find and nothing was found."""
+    """Return part / whole, and 1 where both are 0: nothing to find and nothing found."""
     return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)

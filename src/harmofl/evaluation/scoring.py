@@ -1,4 +1,4 @@
-"""Score a model on one split of a site."""
+"""Predictions and scores of a model on one split of a site."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from harmofl.utils.seeding import rng
 
 
 def score(outputs: np.ndarray, site: Site, split: str) -> dict[str, float]:
-    """Every metric of the site's task, from the outputs of `predict`; see `harmofl.evaluation.metrics`."""
+    """Return every metric of the site's task from the outputs of `predict_split`; see `harmofl.evaluation.metrics`."""
     return _scores(outputs, site, split, np.arange(len(outputs)))
 
 
 def _scores(outputs: np.ndarray, site: Site, split: str, index: np.ndarray) -> dict[str, float]:
-    """Of the images at `index` alone."""
+    """Return every metric over the images at `index`."""
     data = site.split(split)
     targets = np.asarray(data.targets)[index]
     if site.task == "classification":
@@ -42,7 +42,7 @@ def _scores(outputs: np.ndarray, site: Site, split: str, index: np.ndarray) -> d
 
 
 def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> CaseScores:
-    """The score of every single case, from the outputs of `predict`; see `harmofl.evaluation.metrics.CaseScores`."""
+    """Return the score of every case from the outputs of `predict_split`; see `metrics.CaseScores`."""
     data = site.split(split)
     if site.task == "classification":
         return classification_cases(metric, outputs, np.asarray(data.targets), data.cases, data.patients)
@@ -51,18 +51,18 @@ def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> Cas
 
 
 def used(method: FedAvg, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
-    """What a site uses: its own entries over the global weights; one that did not train, what a newcomer does."""
+    """Return the weights by site: its own entries over the global ones, or the weights for a new site."""
     newcomer = cache(lambda: method.weights_for_new_site(weights, list(own.values())) if method.common else weights)
     return lambda site: {**weights, **own[site]} if site in own else newcomer()
 
 
 @dataclass(frozen=True)
 class Batching:
-    """Which images are in a batch together; where a network normalizes by batches, an output depends on its mates.
+    """Assignment of images to batches, on which outputs depend if a network normalizes by batches.
 
     Args:
-        size: images a batch, at least 1.
-        in_order: as the split lists them, not in an order that is shuffled once and for all, by site and split.
+        size: images per batch, at least 1.
+        in_order: True for the order of the split, False for a fixed shuffled order of each site and split.
         last_alone: see `harmofl.federated.client.batch_indices`.
     """
 
@@ -71,14 +71,14 @@ class Batching:
     last_alone: bool = False
 
     def of(self, site: Site, split: str) -> list[np.ndarray]:
-        """The positions of each batch's images in the split."""
+        """Return the positions of each batch's images in the split."""
         count = len(site.split(split))
         order = np.arange(count) if self.in_order else rng(0, "evaluation", site.name, split).permutation(count)
         return batch_indices(order, self.size, self.last_alone)
 
 
 def mean_of_batches(outputs: np.ndarray, site: Site, split: str, batching: Batching) -> dict[str, float]:
-    """The mean over batches of every metric, as HarmoFL's released code has it; NaN where a batch's is."""
+    """Return the mean over batches of every metric, as in HarmoFL's released code; NaN if one batch's is NaN."""
     found = [_scores(outputs, site, split, index) for index in batching.of(site, split)]
     return {metric: float(np.mean([scores[metric] for scores in found])) for metric in found[0]}
 
@@ -93,21 +93,21 @@ def predict_split(
     device: torch.device,
     precision: Precision = "float32",
 ) -> np.ndarray:
-    """What the model says of one split of a site.
+    """Return the model's predictions for one split of a site.
 
     Args:
-        model: with its weights loaded; left in evaluation mode.
+        model: model with its weights loaded; left in evaluation mode.
         site: the site.
         split: "train", "val" or "test".
-        batching: which images are in a batch together.
-        device: where the model is.
-        precision: in which numbers the network computes.
+        batching: assignment of images to batches.
+        device: device of the model.
+        precision: floating-point precision of the network.
 
     Returns:
         In the order of the split: class probabilities (N, K) float32, or label maps (N, H, W) uint8.
 
     Raises:
-        ShapeError: if the network normalizes by batches, and one of them has a single value a channel.
+        ShapeError: if the network normalizes by batches, and one of them has a single value per channel.
     """
     model.eval()
     data = site.split(split)
