@@ -1,4 +1,4 @@
-"""The methods, by the name they have on the command line; each is imported when it is first asked for."""
+"""Methods by their name on the command line, imported at first access."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ __getattr__ = _lazily(__name__, {cls: module for module, cls in HOMES.values()})
 
 
 class _Methods(Mapping[str, type["FedAvg"]]):
-    """Every method's class by its name on the command line."""
+    """Mapping from a method's name on the command line to its class."""
 
     def __getitem__(self, name: str) -> type["FedAvg"]:
         found: type[FedAvg] = __getattr__(HOMES[name][1])
@@ -39,7 +39,7 @@ METHODS: Mapping[str, type["FedAvg"]] = _Methods()
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
-    """The method called `name` with these hyperparameters.
+    """Return the method called `name` with these hyperparameters.
 
     Raises:
         ConfigError: if the name or a hyperparameter is unknown, or a value is out of range.
@@ -49,7 +49,7 @@ def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
 
 
 def check_names(name: str, options: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless the method has these hyperparameters and each value is allowed; imports no method."""
+    """Raise ConfigError unless the method has these hyperparameters and each value is allowed; import no method."""
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}; see `harmofl methods`")
     known = described(name).hyperparameters

@@ -1,4 +1,4 @@
-"""A perturbed step (HarmoFL Eq 6-7), and three ways to make it cheaper: see the settings of `FedAvg`.
+"""Perturbed step (HarmoFL Eq 6-7) and three ways to make it cheaper, see the settings of `FedAvg`.
 
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022; Foret et al., "Sharpness-Aware Minimization", ICLR 2021.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_ascent(method: FedAvg) -> None:
-    """Raise ConfigError unless the settings are of the climbs there are, and heeded by the method."""
+    """Raise ConfigError if the settings of the climb are invalid, or the method does not use them."""
     try:
         re.compile(method.climb_part)
     except (re.error, TypeError) as error:
@@ -32,21 +32,21 @@ def check_ascent(method: FedAvg) -> None:
 
 
 def remarks(method: FedAvg) -> list[str]:
-    """Whether settings of the climb go unheeded."""
+    """Return a remark if settings of the climb have no effect."""
     if method.alpha or (method.climb, method.climb_every, method.climb_part) == ("fresh", 1, ""):
         return []
     return ["climb, climb_every and climb_part are of perturbed steps, but alpha is 0: they change nothing"]
 
 
 def check_part(method: FedAvg, model: nn.Module) -> None:
-    """Raise ConfigError unless some param of the model is to climb."""
+    """Raise ConfigError if `climb_part` is found in no param's name."""
     names = [name for name, _ in model.named_parameters()]
     if names and not any(re.search(method.climb_part, name) for name in names):
         raise ConfigError(f"climb_part must be in a param's name, such as {names[0]}, got {method.climb_part!r}")
 
 
 def gradient(method: FedAvg, client: ClientContext, batch: Batch) -> Tensor:
-    """Leave the gradient at w + delta, or at w in a plain step; return the objective, see `FedAvg.gradient`."""
+    """Compute the gradient at w + delta, or at w in a plain step; return the objective, see `FedAvg.gradient`."""
     if method.alpha == 0 or client.num_steps % method.climb_every:
         return method.backward(client, batch)
     named = zip(client.names, client.params, strict=True)
@@ -64,9 +64,9 @@ def gradient(method: FedAvg, client: ClientContext, batch: Batch) -> Tensor:
 def _way_up(
     method: FedAvg, client: ClientContext, batch: Batch, moved: list[nn.Parameter]
 ) -> tuple[Tensor, list[Tensor]]:
-    """The objective, and its gradient at the params that are to climb, as far back as these are."""
+    """Return the objective and its gradient at the params that climb; backpropagate no further than these."""
     if len(moved) == len(client.params):
         return method.backward(client, batch), client.grads
     loss = method.objective(client, batch)
-    large = loss * client.scale.factor if client.scale else loss  # the climb is as long
+    large = loss * client.scale.factor if client.scale else loss  # the climb keeps its length
     return loss.detach(), list(torch.autograd.grad(large, moved, allow_unused=True, materialize_grads=True))

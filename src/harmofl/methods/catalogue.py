@@ -1,6 +1,6 @@
-"""The methods' names, summaries and hyperparameters, read from their source.
+"""Names, summaries and hyperparameters of the methods, read from their source.
 
-Importing a method imports torch, which takes seconds; what commands list and check before they train needs neither.
+Importing a method imports torch, which takes seconds; commands that list or check methods need neither.
 """
 
 import ast
@@ -39,7 +39,7 @@ HOMES: Final[Mapping[str, tuple[str, str]]] = {
     "local": ("local_only", "Local"),
     "pooled": ("pooled", "Pooled"),
 }
-"""By a method's name on the command line, its module in this package and its class there."""
+"""The module in this package and the class of each method, by its name on the command line."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Hyperparameter:
     """One field of a method.
 
     Args:
-        type: as it is annotated.
-        default: its value unless another is set.
-        allowed: its values, as `validators.check_within` reads them; "" for what is checked with the network.
+        type: its annotation.
+        default: its default value.
+        allowed: its values, in the notation of `validators.check_within`; "" if it is checked with the network.
     """
 
     type: str
@@ -59,11 +59,11 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Description:
-    """What can be said of a method without importing it.
+    """Description of a method that does not import it.
 
     Args:
-        about: its module's first line, behind the name.
-        hyperparameters: all that it has, by name, FedAvg's first.
+        about: first line of its module's docstring, after the name.
+        hyperparameters: all hyperparameters by name, FedAvg's first.
     """
 
     about: str
@@ -84,7 +84,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def _fields(module: str, cls: str) -> dict[str, Hyperparameter]:
-    """The fields of a frozen dataclass and its bases, in the order that dataclasses give them."""
+    """Return the fields of a frozen dataclass and its bases, in the order of dataclasses."""
     homes = {cls: module for module, cls in HOMES.values()}
     node = next(node for node in _tree(module).body if isinstance(node, ast.ClassDef) and node.name == cls)
     found: dict[str, Hyperparameter] = {}

@@ -1,9 +1,9 @@
-"""The common amplitude of HarmoFL's Algorithm 1, also where only some sites take part in a round.
+"""Common amplitude of HarmoFL's Algorithm 1, also if only some sites take part in a round.
 
-Each site's own amplitude (Eq 3) is sent once: with its weights in round 1, where there is no common one yet; later on
-as an extra, learnt beside the common one in the first round that the site takes part in. The common amplitude is at any
-time the average over the sites that have sent theirs, and final when all N have. Nothing waits for a site that never
-comes: it has no share.
+Each site sends its own amplitude (Eq 3) once: with its weights in round 1, before there is a common one; later as an
+extra, learnt beside the common one in the site's first round. The common amplitude is always the average over the
+sites that have sent theirs, and final when all N have. The server does not wait for a site that never takes part: it
+has no share.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
 
 COLLECTING = COLLECTED, WEIGHTS = "amplitudes", "amplitude weights"
-"""The server's extras: by site, what it sent, and what its share is in proportion to."""
+"""The server's extras: the amplitude that each site sent, and the value that its share is proportional to."""
 
 
 def collected(
     method: FedAvg, server: ServerState, updates: Sequence[ClientUpdate]
 ) -> tuple[Arrays, Mapping[str, Arrays]]:
-    """The entries of the common amplitude, if they change, and the extras that keep the sites' until it is final."""
+    """Return the common amplitude's entries, if they change, and the extras with the sites' ones until it is final."""
     known, weights = (dict(server.extras.get(group, {})) for group in (COLLECTED, WEIGHTS))
     final = bool(server.weights.get(FROZEN, False)) and not known
     for update in [] if final else updates:

@@ -1,4 +1,4 @@
-"""Ditto: a global model as in FedAvg, and at each site a model of its own that stays near it.
+"""Ditto: FedAvg for the global model, and at each site a personal model that stays near it.
 
 Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021, Algorithm 1.
 https://arxiv.org/abs/2012.04221
@@ -26,11 +26,11 @@ from harmofl.utils.seeding import torch_seed
 class Ditto(FedAvg):
     """FedAvg for w, and with the same batches v_i <- v_i - eta (grad f_i(v_i) + lambda (v_i - w)).
 
-    w are the global weights of the round, v_i begins as the first of these. The site uses v_i, with an optimizer of its
-    own; one that never trained uses w. The global model is FedAvg's to the bit.
+    w are the global weights of the round; v_i starts as the w of the site's first round. The site uses v_i, with its
+    own optimizer; a site that never trained uses w. The global model equals FedAvg's bit for bit.
 
     Args:
-        lambda_: how strongly v_i is held at w, at least 0; 0 leaves it to itself.
+        lambda_: weight of the pull of v_i to w, at least 0; with 0 v_i is independent of w.
     """
 
     climbs_as_said: ClassVar[bool] = False
@@ -40,11 +40,11 @@ class Ditto(FedAvg):
 
     @property
     def passes(self) -> float:
-        """As many again for the site's own model."""
+        """Mean number of gradients per step, twice that of one model."""
         return 2 * super().passes
 
     def prepare(self, client: ClientContext) -> None:
-        """Lay out v_i and its optimizer."""
+        """Load v_i and its optimizer."""
         v = deepcopy(client.network)
         v.load_state_dict({**v.state_dict(), **client.state.get("personal", {})})
         optimizer = client.training.optimizer(v.parameters())
@@ -53,7 +53,7 @@ class Ditto(FedAvg):
         client.round_state.update(v=v, optimizer=optimizer, w=w)
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
-        """A step of w_i, then one of v_i."""
+        """Take a step of w_i, then one of v_i."""
         batch = client.normalized(batch)
         loss = self.gradient(client, batch)
         if not client.overflowed:
@@ -78,17 +78,17 @@ class Ditto(FedAvg):
         client.step(optimizer)
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Keep v_i and its optimizer's moments."""
+        """Return v_i and its optimizer's moments, to keep."""
         v, optimizer = client.round_state["v"], client.round_state["optimizer"]
         return {}, {"personal": state_of(v), "personal_optimizer": optimizer_arrays(v, optimizer)}
 
     def personal_weights(self, state: ClientState) -> Arrays:
-        """v_i, and what else does not travel."""
+        """Return v_i and the other entries that the site does not share."""
         return {
             **super().personal_weights(state),
             **{f"network.{name}": value for name, value in state.get("personal", {}).items()},
         }
 
     def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
-        """w."""
+        """Return w."""
         return weights

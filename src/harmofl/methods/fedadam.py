@@ -20,12 +20,12 @@ class FedAdam(FedAvg):
     """w <- w + eta m / (sqrt(v) + tau), for the mean update D = sum_i p_i w_i - w of the params.
 
     m <- beta1 m + (1 - beta1) D,  v <- beta2 v + (1 - beta2) D^2, from m = 0 and v = tau^2, without bias correction.
-    What is no param (running statistics, counters) is averaged: Adam would make a variance negative.
+    Other entries (running statistics, counters) are averaged: Adam would make a variance negative.
 
     Args:
         eta: the server's learning rate, above 0.
-        beta1: in [0, 1).
-        beta2: in [0, 1].
+        beta1: decay of m, in [0, 1).
+        beta2: decay of v, in [0, 1].
         tau: adaptivity, above 0; with eta = tau very large and beta1 = beta2 = 0 this is FedAvg.
     """
 
@@ -37,20 +37,20 @@ class FedAdam(FedAvg):
     tau: float = 1e-3
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """m = 0, v = tau^2."""
+        """Start with m = 0 and v = tau^2."""
         server = super().start(model, sites)
         m = zeros(server.weights, server.params, torch.float64)
         v = {name: torch.full_like(value, self.tau**2) for name, value in m.items()}
         return replace(server, extras={"m": m, "v": v})
 
     def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
-        """v <- beta2 v + (1 - beta2) D^2."""
+        """Return the new v, beta2 v + (1 - beta2) D^2."""
         return self.beta2 * v + (1 - self.beta2) * square
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The adaptive step."""
+        """Take the adaptive step."""
         D = difference(averaged, server.weights, [name for name in server.params if name in averaged])
         m = {n: self.beta1 * server.extras["m"][n] + (1 - self.beta1) * d for n, d in D.items()}
         v = {n: self.second_moment(server.extras["v"][n], d**2) for n, d in D.items()}

@@ -1,4 +1,4 @@
-"""FedASAM: FedSAM whose climb is measured in units of each weight.
+"""FedASAM: FedSAM with a climb in proportion to the size of each weight.
 
 Caldarola, Caputo, Ciccone, "Improving Generalization in Federated Learning by Seeking Flat Minima", ECCV 2022,
 Section 4.1, after Kwon et al., "ASAM", ICML 2021. https://arxiv.org/abs/2203.11834
@@ -22,8 +22,8 @@ class FedASAM(FedAvg):
     """w <- w - eta grad f_i(w + alpha T^2 g / ||T g||_2), T = |w| + eta for entries called weight, 1 for the others.
 
     Args:
-        alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg.
-        eta: what is added to |w|, at least 0.
+        alpha: length of the climb (rho in the paper), at least 0; 0 gives FedAvg.
+        eta: constant added to |w|, at least 0.
     """
 
     climbs_as_said: ClassVar[bool] = False
@@ -33,7 +33,7 @@ class FedASAM(FedAvg):
     eta: float = 0.2
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
-        """The gradient at the adaptive climb."""
+        """Compute the gradient after the adaptive climb."""
         loss = self.backward(client, batch)
         if self.alpha > 0:
             with torch.no_grad():

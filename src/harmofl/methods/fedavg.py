@@ -29,42 +29,42 @@ from harmofl.utils.validators import check_within
 class FedAvg:
     """Each site steps on its own loss, w_i <- w_i - eta grad f_i(w_i); the server sets w = sum_i p_i w_i.
 
-    HarmoFL's two parts, and the profile variant of the first, can be switched on here and so in every method; as in
-    `HarmoFL`, where they are described. Off, they cost nothing and change nothing.
+    HarmoFL's two parts, and the profile variant of the first, can be switched on here and so in every method; see
+    `HarmoFL` for their description. Switched off, they cost nothing and change nothing.
 
     Args:
         weighting: p_i; "uniform" gives every site 1/N (as the HarmoFL code does), "samples" n_i / n (as FedAvg's
             paper does).
-        average: "mean", or one that a few sites cannot bend at will: "median", "trimmed", "clipped", see
-            `harmofl.federated.aggregation`; extras are averaged as ever.
+        average: "mean", or an average that is robust to a few sites: "median", "trimmed", "clipped", see
+            `harmofl.federated.aggregation`; a method's extras use the mean.
         trim: share of the sites that "trimmed" leaves out at either end, in [0, 0.5).
         alpha: length of the climb of a perturbed step (HarmoFL Eq 6), at least 0; 0 takes plain steps.
-        climb: "fresh" climbs along the gradient of this batch at w, which takes a pass of its own; "previous" along
-            the gradient that the step before went down, which costs nothing (the round's first step is plain).
-        climb_every: perturb every k-th step of a round, the first one included; 1 all of them.
-        climb_part: perturb only the params whose names this regular expression is found in; "" all.
-        band: which frequencies have their amplitude normalized (HarmoFL Eq 4): a number from 0 to 1, or "off".
-        rings: normalize the radial profile in this many rings (`ProfileNorm`) instead; 0 does not.
-        reference: "image" or "site"; whose profile is brought to the common one.
-        joint: one gain for all channels of a profile, not one each.
-        strength: how far the amplitude or profile is brought to the common one, in [0, 1].
+        climb: "fresh" climbs along the gradient of the current batch at w, which takes another pass; "previous" along
+            the gradient of the previous step, which costs nothing (the round's first step is plain).
+        climb_every: perturb every k-th step of a round, including the first; 1 perturbs all.
+        climb_part: perturb only params whose name contains a match of this regular expression; "" perturbs all.
+        band: frequencies whose amplitude is normalized (HarmoFL Eq 4): a number from 0 to 1, or "off".
+        rings: number of rings of the radial profile to normalize instead (`ProfileNorm`); 0 for none.
+        reference: "image" or "site", the owner of the profile that is matched to the common one.
+        joint: one gain for all channels of a profile, instead of one per channel.
+        strength: degree of the change to the common amplitude or profile, in [0, 1].
         decay: v of HarmoFL Eq 3, in [0, 1].
     """
 
     pooled: ClassVar[bool] = False
-    """Whether all images are trained on in one place, as the yardstick `pooled` does."""
+    """True if all images are trained on in one place, as in the baseline `pooled`."""
     sends: ClassVar[bool] = True
-    """Whether anything travels between sites and server."""
+    """True if sites and server exchange messages."""
     common: ClassVar[bool] = True
-    """Whether there is one model in the end, which a site that never trained can use too."""
+    """True if the result is one model, which a site that never trained can use too."""
     climbs_as_said: ClassVar[bool] = True
-    """Whether `climb`, `climb_every` and `climb_part` are heeded; not by methods whose climb is their own."""
+    """True if the method uses `climb`, `climb_every` and `climb_part`; False if it defines its own climb."""
     compiles: ClassVar[bool] = True
-    """Whether the network may be compiled; not where hooks read or change what is within it."""
+    """True if the network may be compiled; False if hooks read or change its inner values."""
     uplink_extras: ClassVar[tuple[Extra, ...]] = ()
-    """Which extras the sites send; an update with others is not of this method."""
+    """Extras that the sites send; an update with other extras is invalid."""
     downlink_extras: ClassVar[tuple[str, ...]] = ()
-    """Which of the server's extras go to the sites."""
+    """Names of the server's extras that are sent to the sites."""
 
     ranges: ClassVar[Mapping[str, str]] = {
         "weighting": "uniform or samples",
@@ -80,9 +80,9 @@ class FedAvg:
         "strength": "[0, 1]",
         "decay": "[0, 1]",
     }
-    """Which values the hyperparameters that this class adds may have, as `validators.check_within` reads them."""
+    """Allowed values of the hyperparameters that this class adds, in the notation of `validators.check_within`."""
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic axis."""
+    """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic scale."""
 
     weighting: Literal["uniform", "samples"] = "uniform"
     average: Average = "mean"
@@ -108,46 +108,46 @@ class FedAvg:
 
     @property
     def passes(self) -> float:
-        """Gradients that a step computes, on average: its cost beside FedAvg's."""
+        """Mean number of gradients per step: the cost relative to FedAvg."""
         return 1 + 1 / self.climb_every if self.alpha > 0 and self.climb == "fresh" else 1
 
     def layer(self) -> AmplitudeNorm | None:
-        """Psi, what stands before the network."""
+        """Return Psi, the layer before the network, or None."""
         if self.rings:
             return ProfileNorm(self.rings, self.reference, self.decay, self.strength, self.joint)
         return AmplitudeNorm(self.band, self.decay, self.strength) if self.band != "off" else None
 
     def model(self, network: nn.Module) -> nn.Module:
-        """Psi if there is one, then the network.
+        """Return the model: Psi if there is one, then the network.
 
         Raises:
-            ConfigError: if `climb_part` names no param of it.
+            ConfigError: if `climb_part` is found in no param's name.
         """
         model = FederatedModel(network, self.layer())
         ascent.check_part(self, model)
         return model
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """The initial weights, no round done."""
+        """Return the server state before round 1, with the initial weights."""
         params = tuple(name for name, param in model.named_parameters(remove_duplicate=False) if param.requires_grad)
         return ServerState(0, state_of(model), params=params, sites=sites)
 
     def broadcast(self, server: ServerState) -> Broadcast:
-        """The global weights, and the extras that sites need."""
+        """Return the global weights and the extras that sites need."""
         extras = {name: server.extras[name] for name in self.downlink_extras if name in server.extras}
         return Broadcast(server.round + 1, server.weights, extras)
 
     def weight(self, update: ClientUpdate) -> float:
-        """What p_i is in proportion to: 1, or n_i."""
+        """Return the value that p_i is proportional to: 1, or n_i."""
         return float(update.num_samples) if self.weighting == "samples" else 1.0
 
     def shares(self, updates: Sequence[ClientUpdate]) -> list[float]:
-        """p_i among the sites of a round."""
+        """Return p_i of the sites of a round."""
         weights = [self.weight(update) for update in updates]
         return [weight / sum(weights) for weight in weights]
 
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
-        """w = sum_i p_i w_i over the sites of this round; what no site sends stays as it is.
+        """Set w = sum_i p_i w_i over the sites of this round; entries that no site sends do not change.
 
         The common amplitude is A = sum_i p_i A_i (HarmoFL, Algorithm 1), see `harmofl.methods.common_amplitude`.
 
@@ -169,7 +169,7 @@ class FedAvg:
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The new weights, from the average of the sites', and the new extras."""
+        """Return the new weights, from the average of the sites' weights, and the new extras."""
         return averaged, server.extras
 
     def role(self, model: nn.Module, name: str) -> Role:
@@ -177,31 +177,31 @@ class FedAvg:
         return declared_role(model, name)
 
     def prepare(self, client: ClientContext) -> None:
-        """Nothing to prepare."""
+        """Prepare a round at a site; FedAvg needs no preparation."""
 
     def objective(self, client: ClientContext, batch: Batch) -> Tensor:
-        """f_i on one batch: what a site minimizes."""
+        """Return f_i on one batch, the loss that a site minimizes."""
         return client.loss(batch)
 
     def backward(self, client: ClientContext, batch: Batch) -> Tensor:
-        """Leave the gradient of the objective at the weights where they stand; return its value there."""
+        """Compute the gradient of the objective at the current weights; return its value there."""
         client.optimizer.zero_grad()
         loss = self.objective(client, batch)
         client.backward(loss)
         return loss.detach()
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
-        """Leave the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w.
+        """Compute the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w.
 
-        With `climb="previous"` there is one pass, and the objective is that at w + delta.
+        With `climb="previous"` there is one pass, and the objective is at w + delta.
         """
         return ascent.gradient(self, client, batch)
 
     def correct(self, client: ClientContext) -> None:
-        """Change the gradient before the optimizer's step; regularizers go here: as weight decay, they do not climb."""
+        """Change the gradient before the optimizer's step, as by a regularizer; like weight decay it does not climb."""
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
-        """One step of the site's optimizer, on images that pass Psi once."""
+        """Take one step of the site's optimizer, on images that pass Psi once."""
         loss = self.gradient(client, client.normalized(batch))
         if not client.overflowed:
             self.correct(client)
@@ -209,15 +209,15 @@ class FedAvg:
         return loss
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Nothing beyond the weights."""
+        """Return the extras to send and the client state to keep; FedAvg has neither."""
         return {}, {}
 
     def personal_weights(self, state: ClientState) -> Arrays:
-        """The entries that the site does not share."""
+        """Return the entries that the site does not share."""
         return state.get("weights", {})
 
     def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
-        """The global weights; where every site has an entry of its own, the mean of these."""
+        """Return the global weights, with the mean over sites for entries that every site keeps for itself."""
         common = set.intersection(*map(set, own)) if own else set()
         private = of_network(name for name in weights if name in common)
         if not private:
@@ -225,12 +225,12 @@ class FedAvg:
         return {**weights, **mean([{name: entries[name] for name in private} for entries in own], [1.0] * len(own))}
 
     def remarks(self, model: nn.Module) -> list[str]:
-        """What a user should know of this method with this model, in plain words."""
+        """Return remarks for the user on this method with this model."""
         return ascent.remarks(self)
 
 
 def paced(server: ServerState, averaged: Arrays, server_lr: float) -> Arrays:
-    """W + server_lr (averaged - w) of the params; the rest, and all where the rate is 1, as averaged."""
+    """Return w + server_lr (averaged - w) for the params, and the average for all other entries or at rate 1."""
     names = [name for name in server.params if name in averaged]
     if server_lr == 1:
         return averaged

@@ -18,10 +18,10 @@ from harmofl.methods.fedavg import FedAvg
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvgM(FedAvg):
-    """v <- beta v + (w - sum_i p_i w_i),  w <- w - v; params alone, the rest is averaged.
+    """v <- beta v + (w - sum_i p_i w_i),  w <- w - v for the params; other entries are averaged.
 
     Args:
-        beta: in [0, 1); 0 gives FedAvg.
+        beta: momentum, in [0, 1); 0 gives FedAvg.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1)"}
@@ -29,14 +29,14 @@ class FedAvgM(FedAvg):
     beta: float = 0.9
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """v = 0."""
+        """Start with v = 0."""
         server = super().start(model, sites)
         return replace(server, extras={"v": zeros(server.weights, server.params, torch.float64)})
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The step with momentum."""
+        """Take the step with momentum."""
         sent = [name for name in server.params if name in averaged]
         gradient = difference(server.weights, averaged, sent)
         v = {name: self.beta * server.extras["v"][name] + gradient[name] for name in sent}

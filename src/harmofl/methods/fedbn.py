@@ -1,4 +1,4 @@
-"""FedBN: normalization layers stay at home.
+"""FedBN: normalization layers stay at the sites.
 
 Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch Normalization", ICLR 2021, Algorithm 1.
 https://arxiv.org/abs/2102.07623
@@ -15,18 +15,18 @@ from harmofl.types import Role
 
 @dataclass(frozen=True, kw_only=True)
 class FedBN(FedAvg):
-    """FedAvg over all entries but those of normalization layers, whatever they are called or nested in.
+    """FedAvg over all entries except those of normalization layers, under any name and at any depth of nesting.
 
-    Scale, shift and running statistics stay at the site, those of group and instance normalization too. A site that
-    never trained uses the mean of the others'. Under `batch-stats` these layers hold nothing, which gives FedAvg.
+    Scale, shift and running statistics stay at the site, also those of group and instance normalization. A site that
+    never trained uses the mean of the sites' entries. `batch-stats` layers have no entries, which gives FedAvg.
     """
 
     def role(self, model: nn.Module, name: str) -> Role:
-        """Keep the entries of normalization layers."""
+        """Return LOCAL for the entries of normalization layers."""
         return Role.LOCAL if is_normalization(model, name) else super().role(model, name)
 
     def remarks(self, model: nn.Module) -> list[str]:
-        """Whether there is anything to keep at home."""
+        """Return a remark if the normalization layers have no entries."""
         if normalization_entries(model):
             return super().remarks(model)
         return ["fedbn: this network's normalization layers hold nothing to keep at home, so it equals fedavg"]

@@ -1,4 +1,4 @@
-"""FedDG: train on images that borrow low-frequency amplitude from images of other sites.
+"""FedDG: train on images mixed with the low-frequency amplitude of images of other sites.
 
 Liu et al., "FedDG: Federated Domain Generalization on Medical Image Segmentation via Episodic Learning in Continuous
 Frequency Space", CVPR 2021, Section 3.2. https://arxiv.org/abs/2103.06030
@@ -25,13 +25,13 @@ from harmofl.utils.seeding import rng
 class FedDG(FedAvg):
     """A(x) <- (1 - l) A(x) + l A(x') for the lowest frequencies, l ~ U(0, 1), x' an image of another site.
 
-    In round 1 each site sends the amplitudes of a few training images, cut to the window, and trains as FedAvg; the
-    server hands them to all. From round 2 a share of each batch is mixed. This is the paper's continuous frequency
+    In round 1 each site sends the amplitudes of a few training images, cut to the window, and trains as in FedAvg; the
+    server sends them to all. From round 2 a share of each batch is mixed. This is the paper's continuous frequency
     space alone, without its episodic meta-learning and boundary loss.
 
     Args:
-        window: L; the square of frequencies up to floor(L min(H, W)) cycles per image, in [0, 0.5].
-        bank: images whose amplitude a site sends, at least 1.
+        window: L, in [0, 0.5]; the window is the square of frequencies up to floor(L min(H, W)) cycles per image.
+        bank: number of images whose amplitude a site sends, at least 1.
         chance: share of the images that are mixed, in [0, 1]; 0 gives FedAvg.
     """
 
@@ -52,7 +52,7 @@ class FedDG(FedAvg):
             client.round_state["random"] = rng(client.training.seed, "feddg", client.broadcast.round, client.site.name)
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
-        """A step on a batch of which some images are mixed."""
+        """Take a step on a batch of which some images are mixed."""
         if "others" in client.round_state:
             batch = replace(
                 batch, images=self._mixed(batch.images, client.round_state["others"], client.round_state["random"])
@@ -70,13 +70,13 @@ class FedDG(FedAvg):
         return torch.where(share > 0, torch.fft.irfft2(F, s=x.shape[-2:]).clamp(0, 1), x)
 
     def _window(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows -b..b and columns 0..b of the half spectrum, as a pair of indices."""
+        """Return rows -b..b and columns 0..b of the half spectrum, as a pair of indices."""
         b = math.floor(self.window * min(x.shape[-2:]))
         rows = torch.arange(-b, b + 1, device=x.device) % x.shape[-2]
         return rows[:, None], torch.arange(b + 1, device=x.device)
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """In the site's first round, the amplitudes that it lends."""
+        """Return the site's amplitudes, to send in its first round."""
         if client.site.name in client.broadcast.extras.get("bank", {}):
             return {}, {}
         order = rng(client.training.seed, "bank", client.site.name).permutation(len(client.site.train))
@@ -86,6 +86,6 @@ class FedDG(FedAvg):
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The average of the weights, and the bank with what is new in it."""
+        """Return the average of the weights, and the bank with the new amplitudes."""
         new = {site: A for update in updates for site, A in update.extras.get("bank", {}).items()}
         return averaged, {**server.extras, "bank": {**server.extras.get("bank", {}), **new}}

@@ -1,4 +1,4 @@
-"""FedDyn: a regularizer that moves with the sites, so that their optima meet at the global one.
+"""FedDyn: a dynamic regularizer that makes the sites' optima agree with the global one.
 
 Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021, Algorithm 1.
 https://arxiv.org/abs/2111.04263
@@ -22,11 +22,11 @@ from harmofl.methods.roll import ROLL, over_all
 class FedDyn(FedAvg):
     """w_i <- w_i - eta (g - h_i + lambda (w_i - w));  h_i <- h_i - lambda (w_i - w) after the round's last step.
 
-    h <- h - lambda (1/N) sum_i (w_i - w);  w <- sum_i p_i w_i - h / lambda. Params alone, the rest is averaged. 1/N is
-    p_i where `weighting` says so; N counts all sites of the federation, see `harmofl.methods.roll`.
+    h <- h - lambda (1/N) sum_i (w_i - w);  w <- sum_i p_i w_i - h / lambda. This holds for params; other entries are
+    averaged. `weighting` replaces 1/N by p_i; N counts all sites of the federation, see `harmofl.methods.roll`.
 
     Args:
-        lambda_: weight of the regularizer (alpha in its paper), at least 0; 0 gives FedAvg.
+        lambda_: weight of the regularizer (alpha in the paper), at least 0; 0 gives FedAvg.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"lambda_": "[0, inf)"}
@@ -34,28 +34,28 @@ class FedDyn(FedAvg):
     lambda_: float = 0.1
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """h = 0."""
+        """Start with h = 0."""
         server = super().start(model, sites)
         return replace(server, extras={"h": zeros(server.weights, server.params, torch.float64), ROLL: {}})
 
     def prepare(self, client: ClientContext) -> None:
-        """Fetch h_i."""
+        """Load h_i."""
         client.round_state["h"] = client.on_device(client.state.get("h", {}))
 
     def correct(self, client: ClientContext) -> None:
-        """g <- g - h_i + lambda (w_i - w)."""
+        """Set g <- g - h_i + lambda (w_i - w)."""
         if self.lambda_:
             torch._foreach_sub_(client.grads, client.round_state["h"])
             torch._foreach_add_(client.grads, client.drift(), alpha=self.lambda_)
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Keep h_i."""
+        """Return h_i, to keep."""
         return {}, {"h": client.named(torch._foreach_sub(client.round_state["h"], client.drift(), alpha=self.lambda_))}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The average, less h / lambda."""
+        """Return the average minus h / lambda, and the new h."""
         if not self.lambda_:
             return averaged, server.extras
         names = [name for name in server.extras["h"] if name in averaged]

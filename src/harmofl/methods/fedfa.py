@@ -1,4 +1,4 @@
-"""FedFA: shift and scale feature maps at random, by as much as they vary within a site and between the sites.
+"""FedFA: random shift and scale of feature maps, with their variance within a site and between the sites.
 
 Zhou, Konukoglu, "FedFA: Federated Feature Augmentation", ICLR 2023, Section 3, Eq 5-9. https://arxiv.org/abs/2301.12995
 """
@@ -27,12 +27,12 @@ class FedFA(FedAvg):
 
     S = (1 + gamma) times the variance of m (or s) over the batch; gamma, of mean 1 over the channels, is larger where
     the sites' running means of m (or s) differ more: gamma_c = C t_c / sum t, t = 1 / (1 + 1 / (var over sites)).
-    n, n' ~ N(0, 1) an image and channel. It acts on what the network's stages read. The released code takes one
-    variance for all channels, which makes gamma 1; here it is the paper's, per channel.
+    n, n' ~ N(0, 1) per image and channel. The maps x are the inputs of the network's stages. The released code takes
+    one variance for all channels, which makes gamma 1; here it is per channel, as in the paper.
 
     Args:
-        chance: that a stage's maps are augmented at a step, in [0, 1]; 0 gives FedAvg.
-        keep: how much of the running means is kept at each step, in [0, 1].
+        chance: probability that a stage's maps are augmented at a step, in [0, 1]; 0 gives FedAvg.
+        keep: share of the running means kept at each step, in [0, 1].
     """
 
     compiles: ClassVar[bool] = False
@@ -42,7 +42,7 @@ class FedFA(FedAvg):
     keep: float = 0.99
 
     def model(self, network: nn.Module) -> nn.Module:
-        """The network with an augmentation before each of its stages."""
+        """Return the network with an augmentation before each of its stages."""
         read = stages(network)
         layers = [FeatureAugmentation(channels_read(stage), self.chance, self.keep) for stage in read]
         for layer, stage in zip(layers, read, strict=True):
@@ -50,20 +50,20 @@ class FedFA(FedAvg):
         return _Augmented(super().model(network), layers)
 
     def remarks(self, model: nn.Module) -> list[str]:
-        """Whether there is anything to augment."""
+        """Return a remark if the network has no stage to augment."""
         if len(model.get_submodule("augmentation")):  # type: ignore[arg-type]
             return super().remarks(model)
         return ["fedfa: this network has no layer that normalizes maps and names no stages, so it equals fedavg"]
 
     def prepare(self, client: ClientContext) -> None:
-        """Draw anew for each round, site and stage."""
+        """Seed the random numbers of each stage by round and site."""
         for stage, layer in enumerate(client.model.get_submodule("augmentation").children()):
             layer.random = rng(client.training.seed, "fedfa", client.broadcast.round, client.site.name, stage)  # type: ignore
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The average of the weights, and the variance between the sites of what they kept running means of."""
+        """Return the average of the weights, and the variance of the running means between the sites."""
         between = {
             f"{name}_between": torch.stack([update.weights[name] for update in updates]).var(dim=0, unbiased=False)
             for name in averaged
@@ -73,11 +73,11 @@ class FedFA(FedAvg):
 
 
 class FeatureAugmentation(nn.Module):
-    """Augments what a module reads; a forward hook of that module.
+    """Augmentation of a module's input, by a forward pre-hook of that module.
 
     Args:
-        channels: of the maps.
-        chance: of each step.
+        channels: number of channels of the maps.
+        chance: see `FedFA`.
         keep: see `FedFA`.
     """
 
@@ -95,11 +95,11 @@ class FeatureAugmentation(nn.Module):
         self.register_buffer("std_between", torch.ones(channels))
 
     def before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The module's inputs with the first augmented."""
+        """Return the module's inputs with the first one augmented."""
         return (self(inputs[0]), *inputs[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), see `FedFA`; unchanged in evaluation, for a single image, and if no map."""
+        """Augment (N, C, H, W) maps, see `FedFA`; in evaluation, single images and other inputs do not change."""
         if not self.training or not self.chance or len(x) < 2 or x.dim() != 4 or self.random.random() >= self.chance:
             return x
         return self._augmented(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
@@ -115,7 +115,7 @@ class FeatureAugmentation(nn.Module):
         return scaled[:, :, None, None] * normal + shifted[:, :, None, None]
 
     def _varied(self, statistic: Tensor, between: Tensor) -> Tensor:
-        """N(statistic, S) for (N, C)."""
+        """Draw from N(statistic, S), (N, C)."""
         t = 1 / (1 + 1 / (between.to(statistic) + EPS))
         S = (1 + t * len(t) / t.sum()) * (statistic.var(dim=0) + EPS)
         drawn = torch.from_numpy(self.random.standard_normal(tuple(statistic.shape)))
@@ -123,14 +123,14 @@ class FeatureAugmentation(nn.Module):
 
 
 class _Augmented(nn.Sequential):
-    """A model that also holds the augmentations; they act through hooks."""
+    """Model that also holds the augmentations, which act through hooks."""
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
         super().__init__(OrderedDict(model.named_children()))
         self.augmentation = nn.ModuleList(layers)
 
     def forward(self, input: Tensor) -> Tensor:
-        """As without."""
+        """Apply all modules except the augmentations."""
         for name, module in self.named_children():
             input = input if name == "augmentation" else module(input)
         return input

@@ -16,7 +16,7 @@ class FedGAMMA(Scaffold):
     """w_i <- w_i - eta (grad f_i(w_i + alpha g / ||g||_2) - c_i + c), g = grad f_i(w_i) without the correction.
 
     Args:
-        alpha: length of the climb (rho in its paper), at least 0; 0 gives SCAFFOLD.
+        alpha: length of the climb (rho in the paper), at least 0; 0 gives SCAFFOLD.
     """
 
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}

@@ -1,4 +1,4 @@
-"""FedLESAM: climb along the way that the global model came, at the price of one gradient a step.
+"""FedLESAM: climb back along the last change of the global model, at one gradient per step.
 
 Fan et al., "Locally Estimated Global Perturbations are Better than Local Perturbations for Federated Sharpness-aware
 Minimization", ICML 2024, Algorithm 1. https://arxiv.org/abs/2405.18890
@@ -26,7 +26,7 @@ class FedLESAM(FedAvg):
     w_old are the global weights that the site received the last time it took part; in its first round e = 0.
 
     Args:
-        alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg.
+        alpha: length of the climb (rho in the paper), at least 0; 0 gives FedAvg.
     """
 
     climbs_as_said: ClassVar[bool] = False
@@ -35,23 +35,23 @@ class FedLESAM(FedAvg):
 
     @property
     def passes(self) -> float:
-        """One: the direction is known before the step."""
+        """Gradients per step: 1, since the direction is known before the step."""
         return 1
 
     def prepare(self, client: ClientContext) -> None:
-        """Lay out e."""
+        """Compute e."""
         old = client.state.get("old")
         if old and self.alpha > 0:
             way = torch._foreach_sub(client.on_device(old), client.on_device(client.broadcast.weights))
             client.round_state["e"] = climb(list(way), self.alpha)
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
-        """The gradient and the objective at w_i + e; running statistics move with this, the only pass."""
+        """Compute the gradient and the objective at w_i + e; this only pass also updates running statistics."""
         if "e" not in client.round_state:
             return self.backward(client, batch)
         with displaced(client.params, client.params, client.round_state["e"]):
             return self.backward(client, batch)
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Keep the global weights of this round."""
+        """Return the global weights of this round, to keep."""
         return {}, {"old": {name: client.broadcast.weights[name] for name in client.names}}

@@ -1,4 +1,4 @@
-"""FedNova: sites that take more steps do not pull harder.
+"""FedNova: normalize each site's update by its number of steps.
 
 Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization", NeurIPS 2020,
 Eq 6-7. https://arxiv.org/abs/2007.07481
@@ -19,20 +19,20 @@ from harmofl.methods.fedavg import FedAvg
 class FedNova(FedAvg):
     """w <- w + tau_eff sum_i p_i (w_i - w) / ||a_i||_1, tau_eff = sum_i p_i ||a_i||_1.
 
-    ||a_i||_1 is by how many gradients of weight 1 the site moved: tau_i steps of plain SGD or Adam; with momentum rho
-    (tau_i - rho (1 - rho^tau_i) / (1 - rho)) / (1 - rho), for which momentum starts anew in every round. Params alone
+    ||a_i||_1 is the site's number of gradients of weight 1: tau_i for tau_i steps of plain SGD or Adam; with momentum
+    rho (tau_i - rho (1 - rho^tau_i) / (1 - rho)) / (1 - rho), for which momentum restarts in every round. Only params
     are normalized; running statistics are averaged. Equal steps at all sites and no momentum give FedAvg.
     """
 
     uplink_extras = (Extra("nova", ("a",)),)
 
     def prepare(self, client: ClientContext) -> None:
-        """Start momentum anew."""
+        """Reset the momentum."""
         for entries in client.optimizer.state.values():
             entries.pop("momentum_buffer", None)
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """||a_i||_1."""
+        """Return ||a_i||_1, to send."""
         tau, rho = client.taken, float(client.optimizer.param_groups[0].get("momentum", 0))
         norm = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
         return {"nova": {"a": torch.tensor(norm, dtype=torch.float64)}}, {}
@@ -40,7 +40,7 @@ class FedNova(FedAvg):
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The normalized updates of the params."""
+        """Apply the normalized updates of the params."""
         p, a = self.shares(updates), [float(u.extras["nova"]["a"]) for u in updates]
         tau_eff = sum(p_i * a_i for p_i, a_i in zip(p, a, strict=True))
         weights = {name: value.double() for name, value in server.weights.items() if name in server.params}

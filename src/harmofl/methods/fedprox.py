@@ -26,6 +26,6 @@ class FedProx(FedAvg):
     mu: float = 0.01
 
     def correct(self, client: ClientContext) -> None:
-        """g <- g + mu (w_i - w)."""
+        """Set g <- g + mu (w_i - w)."""
         if self.mu:
             torch._foreach_add_(client.grads, client.drift(), alpha=self.mu)

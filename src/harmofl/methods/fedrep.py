@@ -1,4 +1,4 @@
-"""FedRep: a common body and a head of each site's own, trained one after the other.
+"""FedRep: a common body and a personal head at each site, trained one after the other.
 
 Collins et al., "Exploiting Shared Representations for Personalized Federated Learning", ICML 2021, Algorithm 1.
 https://arxiv.org/abs/2102.07078
@@ -18,13 +18,13 @@ from harmofl.types import Role
 
 @dataclass(frozen=True, kw_only=True)
 class FedRep(FedAvg):
-    """In each round first steps of the head h_i at a fixed body b, then steps of b at the fixed h_i; b is averaged.
+    """Each round takes steps of the head h_i at a fixed body b, then steps of b at the fixed h_i; b is averaged.
 
-    The head is the network's last layer. A site that never trained uses the mean of the others' heads.
+    The head is the network's last layer. A site that never trained uses the mean of the sites' heads.
 
     Args:
-        head: share of a round's steps that train the head, in [0, 1]; between, at least one step is for each, and a
-            round of a single step trains both; -1 trains both in every step (FedPer).
+        head: share of a round's steps that train the head, in [0, 1]; strictly between, head and body get at least one
+            step each, and a round of a single step trains both; -1 trains both in every step (FedPer).
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"head": "[0, 1] or -1"}
@@ -32,12 +32,12 @@ class FedRep(FedAvg):
     head: float = 0.5
 
     def role(self, model: nn.Module, name: str) -> Role:
-        """Keep the head."""
+        """Return LOCAL for the head."""
         head = f"network.{head_name(model.get_submodule('network'))}."
         return Role.LOCAL if name.startswith(head) else super().role(model, name)
 
     def correct(self, client: ClientContext) -> None:
-        """Drop the gradient of what is fixed: the optimizer then leaves it alone, momentum and decay too."""
+        """Drop the gradient of the fixed part, so that the optimizer does not change it, also by momentum or decay."""
         if self.head == -1 or (0 < self.head < 1 and client.total_steps == 1):
             return
         head = set(client.network.get_submodule(head_name(client.network)).parameters())

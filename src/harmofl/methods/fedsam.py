@@ -1,4 +1,4 @@
-"""FedSAM: step with the gradient a little uphill, so that sites meet in flat places.
+"""FedSAM: step with the gradient a little uphill, so that sites agree on flat minima.
 
 Qu et al., "Generalized Federated Learning via Sharpness Aware Minimization", ICML 2022, Algorithm 1.
 https://arxiv.org/abs/2206.02618
@@ -18,8 +18,8 @@ class FedSAM(FedAvg):
     """w <- w - eta grad f_i(w + alpha g / ||g||_2), g = grad f_i(w).
 
     Args:
-        alpha: length of the climb (rho in its paper), at least 0; 0 gives FedAvg and its one pass a step.
-        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged as ever.
+        alpha: length of the climb (rho in the paper), at least 0; 0 gives FedAvg with one pass per step.
+        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
@@ -30,5 +30,5 @@ class FedSAM(FedAvg):
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The average of the weights, at the server's learning rate."""
+        """Move the weights to the sites' average at the server's learning rate."""
         return paced(server, averaged, self.server_lr), server.extras

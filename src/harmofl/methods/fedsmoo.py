@@ -1,4 +1,4 @@
-"""FedSMOO: FedDyn whose climbs agree between the sites too.
+"""FedSMOO: FedDyn with climbs that also agree between the sites.
 
 Sun et al., "Dynamic Regularized Sharpness Aware Minimization in Federated Learning: Approaching Global Consistency and
 Smooth Landscape", ICML 2023, Algorithm 1. https://arxiv.org/abs/2305.11584
@@ -23,11 +23,11 @@ from harmofl.optim.sharpness import climb, displaced
 class FedSMOO(FedDyn):
     """FedDyn with the gradient at w_i + e, e = alpha (g - m_i - s) / ||g - m_i - s||_2,  m_i <- m_i + e - s, each step.
 
-    The site sends m_i - e of its last step; the server sets s = alpha (their mean) / ||their mean||_2, the mean by p_i.
+    The site sends d_i = m_i - e of its last step; the server sets s = alpha d / ||d||_2, d = sum_i p_i d_i.
 
     Args:
-        alpha: length of the climb (r in its paper), at least 0; 0 gives FedDyn.
-        lambda_: weight of the regularizer (1 / beta in its paper), at least 0.
+        alpha: length of the climb (r in the paper), at least 0; 0 gives FedDyn.
+        lambda_: weight of the regularizer (1 / beta in the paper), at least 0.
     """
 
     climbs_as_said: ClassVar[bool] = False
@@ -37,18 +37,18 @@ class FedSMOO(FedDyn):
     alpha: float = 0.05
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """s = 0."""
+        """Start with s = 0."""
         server = super().start(model, sites)
         return replace(server, extras={**server.extras, "s": zeros(server.weights, server.params)})
 
     def prepare(self, client: ClientContext) -> None:
-        """Fetch m_i and s."""
+        """Load m_i and s."""
         super().prepare(client)
         m, s = client.on_device(client.state.get("m", {})), client.on_device(client.broadcast.extras["s"])
         client.round_state.update(m=m, s=s, e=client.on_device({}))
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
-        """The gradient at w_i + e."""
+        """Compute the gradient at w_i + e."""
         loss = self.backward(client, batch)
         if self.alpha > 0:
             m, s = client.round_state["m"], client.round_state["s"]
@@ -60,7 +60,7 @@ class FedSMOO(FedDyn):
         return loss
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Send m_i - e; keep m_i."""
+        """Return m_i - e to send, and m_i to keep."""
         extras, kept = super().report(client)
         difference = torch._foreach_sub(client.round_state["m"], client.round_state["e"])
         return {**extras, "s": client.named(difference)}, {**kept, "m": client.named(client.round_state["m"])}
@@ -68,7 +68,7 @@ class FedSMOO(FedDyn):
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """FedDyn's step, and s."""
+        """Take FedDyn's step, and set s."""
         weights, extras = super().server_step(server, averaged, updates)
         s = mean([update.extras["s"] for update in updates], self.shares(updates))
         return weights, {**extras, "s": dict(zip(s, climb(list(s.values()), self.alpha), strict=True))}

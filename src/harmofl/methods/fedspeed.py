@@ -1,4 +1,4 @@
-"""FedSpeed: a proximal term whose bias is corrected, and a gradient mixed with the one uphill.
+"""FedSpeed: a proximal term with bias correction, and a gradient mixed with the uphill one.
 
 Sun et al., "FedSpeed: Larger Local Interval, Less Communication Round, and Higher Generalization Accuracy", ICLR 2023,
 Algorithm 1. https://arxiv.org/abs/2302.10429
@@ -27,9 +27,9 @@ class FedSpeed(FedAvg):
 
     Args:
         lambda_: inverse weight of the proximal term, above 0.
-        mix: share of the gradient uphill (alpha in its paper), in [0, 1]; with 0, or alpha = 0, and every site in every
+        mix: share of the uphill gradient (alpha in the paper), in [0, 1]; with 0, or alpha = 0, and every site in every
             round this is FedDyn with 1 / lambda.
-        alpha: length of the climb (rho in its paper), at least 0.
+        alpha: length of the climb (rho in the paper), at least 0.
     """
 
     climbs_as_said: ClassVar[bool] = False
@@ -41,18 +41,18 @@ class FedSpeed(FedAvg):
 
     @property
     def passes(self) -> float:
-        """Two, unless nothing uphill is mixed in."""
+        """Mean number of gradients per step: 2, or 1 without an uphill gradient."""
         return super().passes if self.mix else 1
 
     def prepare(self, client: ClientContext) -> None:
-        """Fetch lambda c_i."""
+        """Load lambda c_i."""
         client.round_state["correction"] = client.on_device(client.state.get("correction", {}))
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
-        """(1 - mix) g + mix g'."""
+        """Compute (1 - mix) g + mix g'."""
         loss = self.backward(client, batch)
         if self.alpha > 0 and self.mix > 0:
-            g = client.grads  # which the second pass leaves alone: it makes new ones
+            g = client.grads  # unchanged by the second pass, which creates new ones
             with perturbed(client.model, self.alpha):
                 self.backward(client, batch)
             if self.mix < 1:
@@ -60,13 +60,13 @@ class FedSpeed(FedAvg):
         return loss
 
     def correct(self, client: ClientContext) -> None:
-        """g <- g - c_i + (w_i - w) / lambda."""
+        """Set g <- g - c_i + (w_i - w) / lambda."""
         pull = torch._foreach_sub(client.drift(), client.round_state["correction"])
         torch._foreach_add_(client.grads, pull, alpha=1 / self.lambda_)
 
     @torch.no_grad()
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Update c_i, and leave w_i - lambda c_i as the weights to send."""
+        """Update c_i, and set the weights to send to w_i - lambda c_i."""
         correction = torch._foreach_sub(client.round_state["correction"], client.drift())
         torch._foreach_sub_(list[Tensor](client.params), correction)
         return {}, {"correction": client.named(correction)}

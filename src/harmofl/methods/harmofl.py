@@ -17,13 +17,13 @@ class HarmoFL(FedAvg):
     """min_w sum_i p_i f_i(w + delta; Psi(x))                                                    (Eq 1).
 
     In round 1 each site learns its running amplitude A_i (Eq 3) while training on Psi(x) = F^-1(A_i, P(x)) (Eq 4);
-    after it the server averages them, and from then on every site uses that one amplitude, also to validate and
-    test. Steps are perturbed (Eq 6-7, as in `FedSAM`). The common amplitude comes down with the weights; a site that
-    first takes part later uses it, and sends its own, which enters the average, see `harmofl.methods.common_amplitude`.
+    then the server averages them, and every site uses this common amplitude, also for validation and test. Steps are
+    perturbed (Eq 6-7, as in `FedSAM`). The common amplitude is sent with the weights; a site that joins later uses it
+    and sends its own, which enters the average, see `harmofl.methods.common_amplitude`.
 
     Args:
-        band: which frequencies are normalized: 1 all (the paper), 0 < L < 1 a low-frequency window, 0 the mean
-            level (the released code), "off" none, which gives FedSAM.
+        band: frequencies to normalize: 1 all (the paper), 0 < L < 1 a low-frequency window, 0 the mean level
+            (the released code), "off" none, which gives FedSAM.
         alpha: length of the climb of Eq 6; 0 switches the perturbation off.
     """
 

@@ -1,4 +1,4 @@
-"""harmofl-released: as its authors' code runs, only the mean level of each image is replaced.
+"""harmofl-released: HarmoFL as in its authors' code, which replaces only the mean level of each image.
 
 The code of Jiang, Wang, Dou, "HarmoFL", AAAI 2022, github.com/med-air/HarmoFL; the paper: https://arxiv.org/abs/2112.10775
 """
@@ -11,9 +11,9 @@ from harmofl.spectral.amplitude import Band
 
 @dataclass(frozen=True, kw_only=True)
 class HarmoFLReleased(HarmoFL):
-    """HarmoFL as the authors' code runs: x - mean(x) + the mean level of the first training batch.
+    """HarmoFL as in the authors' code: Psi(x) = x - mean(x) + the mean level of the first training batch.
 
-    There v is truncated to 0, so that the first batch's amplitude stays, and only the zero frequency is replaced.
+    The code truncates v to 0, which keeps the amplitude of the first batch, and replaces only the zero frequency.
 
     Args:
         band: see `HarmoFL`.

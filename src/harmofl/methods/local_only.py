@@ -1,6 +1,6 @@
-"""local: every site trains alone, a yardstick: what a site has without the others.
+"""local: every site trains alone; a baseline without federated learning.
 
-The lower yardstick of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
+The lower baseline of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ class Local(FedAvg):
     common: ClassVar[bool] = False
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Nothing to send; an amplitude is the site's own from its first round on."""
+        """Send nothing; freeze the site's own amplitude after its first round."""
         if client.normalizer is not None:
             client.normalizer.freeze()
         return {}, {}
 
     def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
-        """The initial weights: a site trains alone from its first round on."""
+        """Return the initial weights: a site trains alone from its first round on."""
         return weights
 
     def role(self, model: nn.Module, name: str) -> Role:
-        """Keep everything."""
+        """Return LOCAL for every entry."""
         return Role.LOCAL

@@ -1,4 +1,4 @@
-"""MoFedSAM: FedSAM whose steps lean towards the global direction of the round before.
+"""MoFedSAM: FedSAM with momentum in the global direction of the previous round.
 
 Qu et al., "Generalized Federated Learning via Sharpness Aware Minimization", ICML 2022, Algorithm 2.
 https://arxiv.org/abs/2206.02618
@@ -21,14 +21,14 @@ from harmofl.methods.fedavg import FedAvg, paced
 class MoFedSAM(FedAvg):
     """w_i <- w_i - eta v,  v = beta grad f_i(w_i + alpha g / ||g||_2) + (1 - beta) D.
 
-    D is the mean of v over the steps and sites of the round before, 0 at first. With plain SGD this is
-    -(w_i - w) / (K eta), as the paper has it; sites send the mean itself, so that it is a gradient under momentum and
-    Adam too, and what they send doubles.
+    D is the mean of v over the steps and sites of the previous round, 0 at first. With plain SGD this is
+    -(w_i - w) / (K eta), as in the paper; sites send the mean itself, so that it is a gradient under momentum and Adam
+    too, which doubles the size of updates.
 
     Args:
-        alpha: length of the climb (rho in its paper), at least 0.
+        alpha: length of the climb (rho in the paper), at least 0.
         beta: weight of the site's own gradient, in [0, 1]; 1 gives FedSAM.
-        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged as ever.
+        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]", "server_lr": "(0, inf)"}
@@ -40,28 +40,28 @@ class MoFedSAM(FedAvg):
     server_lr: float = 1.0
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """D = 0."""
+        """Start with D = 0."""
         server = super().start(model, sites)
         return replace(server, extras={"direction": zeros(server.weights, server.params)})
 
     def prepare(self, client: ClientContext) -> None:
-        """Fetch (1 - beta) D."""
+        """Load (1 - beta) D."""
         D = client.on_device(client.broadcast.extras["direction"])
         client.round_state.update(lean=torch._foreach_mul(D, 1 - self.beta), total=client.on_device({}))
 
     def correct(self, client: ClientContext) -> None:
-        """v = beta g + (1 - beta) D."""
+        """Set the gradient to v = beta g + (1 - beta) D."""
         torch._foreach_mul_(client.grads, self.beta)
         torch._foreach_add_(client.grads, client.round_state["lean"])
         torch._foreach_add_(client.round_state["total"], client.grads)
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Send the mean of v over the steps taken; 0 if there was none."""
+        """Return the mean of v over the steps taken, to send; 0 if there was none."""
         return {"direction": client.named(torch._foreach_div(client.round_state["total"], max(client.taken, 1)))}, {}
 
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The average of the weights, and D."""
+        """Return the average of the weights, at the server's learning rate, and the new D."""
         direction = mean([u.extras["direction"] for u in updates], self.shares(updates))
         return paced(server, averaged, self.server_lr), {"direction": direction}

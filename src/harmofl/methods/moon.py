@@ -1,4 +1,4 @@
-"""MOON: draw each site's representation of an image to the global model's, away from the site's previous one.
+"""MOON: pull representations of images to the global model's, away from the site's previous model's.
 
 Li, He, Song, "Model-Contrastive Federated Learning", CVPR 2021, Algorithm 1. https://arxiv.org/abs/2103.16257
 """
@@ -24,13 +24,13 @@ from harmofl.models.representation import logits_and_representation
 class MOON(FedAvg):
     """f_i + mu l,  l = -log(exp(s_global / tau) / (exp(s_global / tau) + exp(s_previous / tau))).
 
-    s are cosines between the representation z of an image and that by the global model of the round, and by the
-    model that the site sent last. z is what the network's last layer reads, averaged over positions; the network gets
-    no projection head, so that it is the same for every method. Both other models are in evaluation mode and
+    s are cosine similarities of the representation z of an image to that by the global model of the round, and to that
+    by the model that the site sent last. z is the input of the network's last layer, averaged over positions; there is
+    no projection head, so that the network is the same for every method. Both other models are in evaluation mode and
     without gradient. A site's first round has no previous model and no l.
 
     Args:
-        mu: weight of the contrast, at least 0; 0 gives FedAvg.
+        mu: weight of the contrastive loss l, at least 0; 0 gives FedAvg.
         tau: temperature, above 0.
     """
 
@@ -41,7 +41,7 @@ class MOON(FedAvg):
     tau: float = 0.5
 
     def prepare(self, client: ClientContext) -> None:
-        """Lay out the global and the previous model."""
+        """Load the global and the previous model."""
         if self.mu and "previous" in client.state:
             sent = {name: client.broadcast.weights[f"network.{name}"] for name in client.network.state_dict()}
             for which, weights in (("global network", sent), ("previous", client.state["previous"])):
@@ -49,7 +49,7 @@ class MOON(FedAvg):
                 client.round_state[which].load_state_dict(weights)
 
     def objective(self, client: ClientContext, batch: Batch) -> Tensor:
-        """f_i + mu l on one batch."""
+        """Return f_i + mu l on one batch."""
         if "previous" not in client.round_state:
             return super().objective(client, batch)
         logits, z = logits_and_representation(client.network, batch.images)
@@ -61,5 +61,5 @@ class MOON(FedAvg):
         return client.training.loss(logits, batch.targets) + self.mu * contrast
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Keep the model."""
+        """Return the model, to keep as the previous one."""
         return {}, {"previous": state_of(client.network)}

@@ -1,6 +1,6 @@
-"""pooled: all images in one place, a yardstick: what there would be to gain if they could leave the building.
+"""pooled: train on the images of all sites in one place; a baseline without federated learning.
 
-The upper yardstick of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
+The upper baseline of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from harmofl.methods.fedavg import FedAvg
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled(FedAvg):
-    """w <- w - eta grad f(w) on the training images of all sites together; scored at each site as every method is.
+    """w <- w - eta grad f(w) on the training images of all sites together; scored at each site like every method.
 
     A batch holds images of one site, and the sites' batches come in random order: as many steps as all sites take
-    together, on the kind of batch that every other method sees. Where a network normalizes with batch statistics, it
-    would otherwise be trained on the statistics of a mixture and tested on those of a site.
+    together, on the same kind of batch as in every other method. Otherwise a network with batch statistics would be
+    trained on the statistics of a mixture and tested on those of a site.
     """
 
     pooled: ClassVar[bool] = True

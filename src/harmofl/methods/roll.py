@@ -1,9 +1,9 @@
-"""The sites that ever took part, for methods that average over all of the federation when only some do.
+"""Roll of the sites that ever took part, for methods that average over the whole federation when only some do.
 
-What such a method keeps at the server is a mean over all N sites, a site that has not come yet counting as 0. Where
-p_i goes by images, the images of those that have not come yet are taken to be as many as those of the others are on
-average; and where N is not known, those that ever took part count. A site that lost what it keeps is the same site with
-a fresh start; the server's mean then stays off by what was lost.
+Such a method keeps a mean over all N sites at the server, in which a site that has not taken part yet counts as 0.
+If p_i depends on the number of images, such a site is assumed to have the mean number of the others; if N is not
+known, only the sites that ever took part count. A site that lost its client state is the same site with a fresh
+start; the server's mean then stays off by the lost state.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
 
 ROLL = "roll"
-"""The server's extra with what the share of every site that ever took part is in proportion to."""
+"""Server extra with the value that the share of each site that ever took part is proportional to."""
 
 
 def over_all(
     method: FedAvg, server: ServerState, group: str, updates: Sequence[ClientUpdate], changes: Sequence[Arrays]
 ) -> dict[str, Arrays]:
-    """The server's extra `group`, m <- m + sum_i p_i d_i with p_i among all N sites, and the roll.
+    """Return the server's extra `group`, m <- m + sum_i p_i d_i with p_i among all N sites, and the roll.
 
     Args:
-        method: whose weighting p_i goes by.
-        server: with the extras as they were.
-        group: which of them is such a mean.
-        updates: of this round's sites.
-        changes: d_i, one each; what one lacks has not changed.
+        method: method whose weighting defines p_i.
+        server: server state with the previous extras.
+        group: name of the extra that is the mean m.
+        updates: updates of this round's sites.
+        changes: d_i of each update; an entry that is missing has not changed.
     """
     before = server.extras.get(ROLL, {})
     roll = {**before, **{u.site: torch.tensor(method.weight(u), dtype=torch.float64) for u in updates}}
@@ -45,6 +45,6 @@ def over_all(
 
 
 def _whole(roll: Mapping[str, torch.Tensor], sites: int) -> float:
-    """What all shares are in proportion to, in all."""
+    """Return the sum over all N sites of the values that shares are proportional to."""
     known = sum(map(float, roll.values()))
     return known * max(sites, len(roll)) / len(roll) if roll else 0.0

@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take each site's own direction out of its steps.
+"""SCAFFOLD: control variates remove each site's own direction from its steps.
 
 Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020, Algorithm 1,
 option II. https://arxiv.org/abs/1910.06378
@@ -22,12 +22,12 @@ from harmofl.methods.roll import ROLL, over_all
 class Scaffold(FedAvg):
     """w_i <- w_i - eta (g - c_i + c);  c_i <- (1/K) sum_k g_k;  c <- c + (1/N) sum_i (c_i_new - c_i_old).
 
-    The mean of the round's K gradients is what option II, c_i - c + (w - w_i) / (K eta), comes to for plain SGD; here
-    it is taken as it stands, since under momentum or Adam the way that the weights went is no gradient. 1/N is p_i
-    where `weighting` says so; N counts all sites of the federation, see `harmofl.methods.roll`.
+    The mean of the round's K gradients equals option II, c_i - c + (w - w_i) / (K eta), for plain SGD; here the mean
+    itself is used, since under momentum or Adam the change of the weights is no gradient. `weighting` replaces 1/N by
+    p_i; N counts all sites of the federation, see `harmofl.methods.roll`.
 
     Args:
-        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged as ever.
+        server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
@@ -36,22 +36,22 @@ class Scaffold(FedAvg):
     downlink_extras = ("control",)
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """c = 0."""
+        """Start with c = 0."""
         server = super().start(model, sites)
         return replace(server, extras={"control": zeros(server.weights, server.params), ROLL: {}})
 
     def prepare(self, client: ClientContext) -> None:
-        """Lay out c - c_i."""
+        """Compute c - c_i."""
         c, c_i = client.on_device(client.broadcast.extras["control"]), client.on_device(client.state.get("control", {}))
         client.round_state.update(own=c_i, shift=torch._foreach_sub(c, c_i), total=client.on_device({}))
 
     def correct(self, client: ClientContext) -> None:
-        """g <- g - c_i + c."""
+        """Set g <- g - c_i + c."""
         torch._foreach_add_(client.round_state["total"], client.grads)
         torch._foreach_add_(client.grads, client.round_state["shift"])
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """Send by how much c_i changed; keep c_i, which is as it was where no step was taken."""
+        """Return the change of c_i to send, and c_i to keep, which does not change if no step was taken."""
         c_i = (
             torch._foreach_div(client.round_state["total"], client.taken) if client.taken else client.round_state["own"]
         )
@@ -61,7 +61,7 @@ class Scaffold(FedAvg):
     def server_step(
         self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
-        """The average of the weights, and c."""
+        """Return the average of the weights, at the server's learning rate, and the new c."""
         changes = [update.extras["control"] for update in updates]
         kept = over_all(self, server, "control", updates, changes)
         return paced(server, averaged, self.server_lr), {**server.extras, **kept}

@@ -1,4 +1,4 @@
-"""SiloBN: the running statistics of BatchNorm stay at home, its scale and shift travel.
+"""SiloBN: the running statistics of BatchNorm stay at the sites, its scale and shift are averaged.
 
 Andreux et al., "Siloed Federated Learning for Multi-centric Histopathology Datasets", DART 2020, Section 3.
 https://arxiv.org/abs/2008.07424
@@ -15,17 +15,18 @@ from harmofl.types import Role
 
 @dataclass(frozen=True, kw_only=True)
 class SiloBN(FedAvg):
-    """FedAvg over all entries but running means, variances and their counters.
+    """FedAvg over all entries except running means, variances and their counters.
 
-    A site that never trained uses the mean of the others'. Only the regime `batch` has any; the others give FedAvg.
+    A site that never trained uses the mean of the sites' running statistics. Only the regime `batch` has any; the
+    other regimes give FedAvg.
     """
 
     def role(self, model: nn.Module, name: str) -> Role:
-        """Keep running statistics."""
+        """Return LOCAL for running statistics."""
         return Role.LOCAL if is_running(model, name) else super().role(model, name)
 
     def remarks(self, model: nn.Module) -> list[str]:
-        """Whether there is anything to keep at home."""
+        """Return a remark if the network has no running statistics."""
         if running_entries(model):
             return super().remarks(model)
         return ["silobn: this network keeps no running statistics, so it equals fedavg"]
