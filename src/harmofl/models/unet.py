@@ -98,7 +98,7 @@ class _Up(nn.Module):
 
 
 def _block(inputs: int, outputs: int, norm: Normalization) -> nn.Sequential:
-    """Return two times: 3x3 convolution without bias, normalization, ReLU."""
+    """Return a block of twice a 3x3 convolution without bias, normalization and ReLU."""
     layers: list[nn.Module] = []
     for width in (inputs, outputs):
         layers.append(nn.Conv2d(width, outputs, kernel_size=3, padding=1, bias=False))
