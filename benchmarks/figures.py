@@ -115,10 +115,32 @@ def by_normalization() -> str:
     return "\n".join(lines) + "\n"
 
 
+def by_method() -> str:
+    """Return validation scores under BatchNorm of the methods that ran on every federation, and their means."""
+    _, out = _store()
+    federations = sorted(path.name for path in (out / "evidence").iterdir() if (path / "main-batch").is_dir())
+    found: dict[str, dict[str, float]] = {}
+    for federation in federations:
+        for outcome in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]:
+            found.setdefault(outcome.variant.label, {})[federation] = float(outcome.val.mean())
+    everywhere = {method: [scores[f] for f in federations] for method, scores in found.items() if len(scores) > 3}
+    best = [max(column) for column in zip(*everywhere.values(), strict=True)]
+    lines = [f"| method | {' | '.join(federations)} | mean |", "|---" * (len(federations) + 2) + "|"]
+    for method, scores in sorted(everywhere.items(), key=lambda item: -float(np.mean(item[1]))):
+        texts = [
+            f"**{score:.3f}**" if score == top else f"{score:.3f}" for score, top in zip(scores, best, strict=True)
+        ]
+        lines.append(f"| {method} | {' | '.join(texts)} | {np.mean(scores):.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+OWN_TABLES = {"normalizations": by_normalization, "operators": by_method}
+
+
 def table(part: str) -> str:
     """The columns of a comparison that a reader needs, as Markdown."""
-    if part == "normalizations":
-        return by_normalization()
+    if part in OWN_TABLES:
+        return OWN_TABLES[part]()
     found = comparison(part)
     names = header(found)
     kept = [k for k, name in enumerate(names) if name not in (*COSTS, "std")]
@@ -171,7 +193,7 @@ def pictures(pages: Sequence[str]) -> None:
     """The picture beside each table: docs/evidence/FEDERATION-KIND.png."""
     for page in pages:
         for part in {m["part"] for m in TABLE.finditer((ROOT / page).read_text(encoding="utf-8"))}:
-            if part != "normalizations":
+            if part not in OWN_TABLES:
                 path = ROOT / "docs" / "evidence" / f"{part.replace('/', '-')}.png"
                 path.parent.mkdir(exist_ok=True)
                 write_atomic(path, vega.picture(overview_chart(comparison(part)), "png"))

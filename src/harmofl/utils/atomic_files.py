@@ -129,9 +129,10 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder}: another process is {doing} it; wait until it has ended") from None
         yield
-    except BlockingIOError:
-        raise RunError(f"{folder}: another process is {doing} it; wait until it has ended") from None
     finally:
         os.close(handle)
