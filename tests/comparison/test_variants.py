@@ -73,13 +73,13 @@ def test_only_the_method_differs(federation: Path, tmp_path: Path) -> None:
         ("harmofl", 0),
         ("fedavg", 1),
     ]
-    assert [job.experiment.method for job in jobs[:3]] == [
+    assert [job.experiment.method_table for job in jobs[:3]] == [
         {"name": "fedavg"},
         {"name": "fedprox", "mu": 0.5},
         {"name": "harmofl"},
     ]
     for job in jobs:
-        rest = job.experiment.model_dump(exclude={"method"})
+        rest = job.experiment.model_dump(exclude={"method_table"})
         assert rest["network"] == base.network.model_dump()
         assert rest["training"] == base.training.model_dump()
         assert rest["data"]["split_seed"] == 0

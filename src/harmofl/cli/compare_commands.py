@@ -104,7 +104,7 @@ def ablate(
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import ABLATION, parse_variants, with_common
 
-    parts = {key: value for key, value in base.method.items() if key in ("alpha", "band", "decay", "strength")}
+    parts = {key: value for key, value in base.method_table.items() if key in ("alpha", "band", "decay", "strength")}
     variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
     folder = out or _default_folder(base, "ablate")
     _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers)))  # type: ignore[arg-type]

@@ -255,4 +255,4 @@ def demo(
 
 def _default_folder(chosen: Any) -> Path:
     name = chosen.run.name if chosen.run.name != "run" else chosen.data.folder.resolve().name
-    return Path("runs") / f"{name}-{chosen.method['name']}-seed{chosen.run.seed}"
+    return Path("runs") / f"{name}-{chosen.method_name}-seed{chosen.run.seed}"

@@ -9,7 +9,6 @@ from harmofl.comparison.variants import Variant
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.config import Experiment, changed, load_experiment, resolved, validated
 from harmofl.experiment.run_dir import RunDir
-from harmofl.methods import make_method
 from harmofl.utils.hardware import available_cores
 
 Budget = Literal["rounds", "gradients"]
@@ -84,13 +83,11 @@ def _experiment(
     }
     if left_out:
         common["data.unseen"] = (left_out,)
-    tables = base.model_dump(exclude={"method"})
-    experiment = validated(changed(tables, common | variant.settings(base.method)), f"method {variant.label}")
+    tables = base.model_dump(exclude={"method_table"})
+    experiment = validated(changed(tables, common | variant.settings(base.method_table)), f"method {variant.label}")
     if equal == "rounds":
         return experiment
-    options = dict(experiment.method)
-    passes = make_method(options.pop("name"), options).passes
-    rounds = max(1, round(experiment.training.rounds / passes))
+    rounds = max(1, round(experiment.training.rounds / experiment.method.passes))
     return validated(changed(experiment.model_dump(), {"training.rounds": rounds}), f"method {variant.label}")
 
 

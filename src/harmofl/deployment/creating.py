@@ -14,7 +14,6 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
 from harmofl.experiment.setup import draw_sites
-from harmofl.methods import make_method
 from harmofl.utils.atomic_files import storing
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -110,9 +109,8 @@ def _check_experiment(experiment: Experiment, sites: Sequence[str], count: int) 
         raise ConfigError(
             "run.diagnostics: measures on images of all sites in one place, which a deployment has not; set it to false"
         )
-    options = dict(experiment.method)
-    method = make_method(options.pop("name"), options)
-    refuse_method(method, experiment.method["name"])
+    method = experiment.method
+    refuse_method(method, experiment.method_name)
     check_method(experiment, method)
     drawn = len(draw_sites(experiment, len(sites), 1))
     if experiment.privacy.masks and min(count, drawn) < experiment.privacy.sites:

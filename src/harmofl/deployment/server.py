@@ -32,7 +32,7 @@ from harmofl.experiment.setup import check_metric, draw_sites, model_card
 from harmofl.experiment.trainer import Callback, fit
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
-from harmofl.methods import FedAvg, make_method
+from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution, from_lists
 
 log = logging.getLogger("harmofl")
@@ -96,7 +96,7 @@ class _Log(Callback):
 
 @dataclass
 class Server:
-    """The server of one federation.
+    """The server of one federation, a `Backend` whose sites answer over a network.
 
     Args:
         place: the server's folder.
@@ -216,11 +216,10 @@ class Server:
         return run_dir
 
     def begin(self, run_dir: RunDir) -> Checkpoint:
-        """Train all remaining rounds, then test the chosen model; return the result."""
+        """Make the method and the model, and return the checkpoint to continue from."""
         experiment, card = self.experiment, self.card
-        options = dict(experiment.method)
-        self.method = make_method(options.pop("name"), options)
-        refuse_method(self.method, experiment.method["name"])
+        self.method = experiment.method
+        refuse_method(self.method, experiment.method_name)
         self.model = build_model(experiment, self.method, card["channels"], len(card["classes"]))
         check_method(experiment, self.method)
         check_model_privacy(experiment.privacy, self.method, self.model)

@@ -49,7 +49,7 @@ def build(
     if table.precision == "tf32" and device.type != "cuda":
         raise ConfigError(f"training.precision: tf32 is of CUDA devices, got run.device {device}; set float32")
     if table.compile and not method.compiles:
-        name = experiment.method["name"]
+        name = experiment.method_name
         raise ConfigError(f"training.compile: {name} looks into the network while it computes; set it to false")
     training = Training(
         model=build_model(experiment, method, federation.sites[0].train.images.shape[1], len(federation.info.classes)),

@@ -11,10 +11,12 @@
 """
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -26,11 +28,14 @@ from harmofl.methods import check_names, make_method
 from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
 from harmofl.utils.hardware import default_threads
 
+if TYPE_CHECKING:
+    from harmofl.methods import FedAvg
+
 Section = dict[str, Any]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -156,16 +161,26 @@ class Experiment(_Table):
 
     data: DataTable
     run: RunTable = RunTable()  # type: ignore[call-arg]
-    method: Section = Field(default_factory=dict, validate_default=True)
+    method_table: Section = Field(default_factory=dict, validate_default=True, alias="method")
     network: NetworkTable = NetworkTable()  # type: ignore[call-arg]
     training: TrainingTable = TrainingTable()  # type: ignore[call-arg]
     evaluation: EvaluationTable = EvaluationTable()  # type: ignore[call-arg]
     privacy: PrivacyTable = PrivacyTable()  # type: ignore[call-arg]
 
-    @field_validator("method")
+    @field_validator("method_table")
     @classmethod
     def _named(cls, value: Section) -> Section:
         return {"name": "harmofl", **value}
+
+    @property
+    def method_name(self) -> str:
+        """The name of the method."""
+        return str(self.method_table["name"])
+
+    @cached_property
+    def method(self) -> "FedAvg":
+        """The method with its hyperparameters; it is made when it is first used, as that imports torch."""
+        return make_method(self.method_name, {k: v for k, v in self.method_table.items() if k != "name"})
 
     @property
     def split_seed(self) -> int:
@@ -173,6 +188,8 @@ class Experiment(_Table):
         return self.run.seed if self.data.split_seed is None else self.data.split_seed
 
 
+TABLES = tuple(field.alias or name for name, field in Experiment.model_fields.items())
+"""The names of the tables of an experiment."""
 TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
     "classification": {
         "network": {"name": "densenet"},
@@ -218,8 +235,7 @@ def load_experiment(
     tables, where = changed(tables, changes), str(path) if path else "the command line"
     experiment = _parsed(tables, where)
     check(experiment)
-    _check_method(experiment, where, make_method)
-    return experiment
+    return _with_method(experiment, where)
 
 
 def check_data(data: DataTable) -> None:
@@ -237,7 +253,7 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
     """
     result = deepcopy(dict(tables))
     for key, value in changes.items():
-        if key in Experiment.model_fields:
+        if key in TABLES:
             raise ConfigError(f"{key} is a table; set one of its values, such as {_EXAMPLES[key]}")
         _put(result, key if "." in key else f"method.{key}", value)
     return result
@@ -245,9 +261,7 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
 
 def validated(tables: Mapping[str, Any], where: str) -> Experiment:
     """The experiment in these tables, every value checked."""
-    experiment = _parsed(tables, where)
-    _check_method(experiment, where, make_method)
-    return experiment
+    return _with_method(_parsed(tables, where), where)
 
 
 def _parsed(tables: Mapping[str, Any], where: str) -> Experiment:
@@ -256,14 +270,24 @@ def _parsed(tables: Mapping[str, Any], where: str) -> Experiment:
         experiment = Experiment.model_validate(tables)
     except ValidationError as error:
         raise ConfigError(_one_line(error, where)) from None
-    _check_method(experiment, where, check_names)
+    options = {key: value for key, value in experiment.method_table.items() if key != "name"}
+    with _naming(where):
+        check_names(experiment.method_name, options)
     return experiment
 
 
-def _check_method(experiment: Experiment, where: str, check: Callable[[str, Section], object]) -> None:
-    options = dict(experiment.method)
+def _with_method(experiment: Experiment, where: str) -> Experiment:
+    """Return the experiment, whose method can be made."""
+    with _naming(where):
+        _ = experiment.method
+    return experiment
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Name the source of the settings in errors within the context."""
     try:
-        check(options.pop("name"), options)
+        yield
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
@@ -278,9 +302,7 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
     tables["run"]["threads"] = tables["run"]["threads"] or default_threads(tables["run"]["workers"])[0]
     for key in ("folder", "cache"):
         tables["data"][key] = tables["data"][key] and Path(tables["data"][key]).resolve()
-    options = dict(tables["method"])
-    name = options.pop("name")
-    tables["method"] = {"name": name, **vars(make_method(name, options))}
+    tables["method"] = {"name": experiment.method_name, **vars(experiment.method)}
     return Experiment.model_validate(tables)
 
 

@@ -41,7 +41,7 @@ def _noised(noise: Noise, seed: int, small: bool, update: ClientUpdate, broadcas
 
 def check_method(experiment: Experiment, method: FedAvg) -> None:
     """Raise ConfigError unless the method can be kept as private as is asked for."""
-    table, name = experiment.privacy, experiment.method["name"]
+    table, name = experiment.privacy, experiment.method_name
     asked = "privacy.masks" if table.masks else "privacy.clip"
     if table.masks or table.clip is not None:
         if method.pooled or not method.sends:

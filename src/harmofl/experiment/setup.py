@@ -22,7 +22,7 @@ from harmofl.experiment.privacy_policy import check_images, check_method, statem
 from harmofl.federated.client import Training
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
-from harmofl.methods import FedAvg, make_method
+from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution
 from harmofl.types import Task, Tell
 from harmofl.utils.allocator import keep_freed_memory
@@ -86,8 +86,7 @@ class Setup:
         experiment = resolved(experiment, federation.info.task)
         torch.set_num_threads(experiment.run.threads)
         keep_freed_memory()
-        options = dict(experiment.method)
-        method = make_method(options.pop("name"), options)
+        method = experiment.method
         check_metric(experiment, federation.info.task)
         check_method(experiment, method)
         check_images(experiment.privacy, method, federation.sites)
@@ -127,7 +126,7 @@ class Setup:
             *caution(self.training.model),
         ]
         if self.experiment.data.unseen and not self.method.common:
-            name, sites = self.experiment.method["name"], ", ".join(self.experiment.data.unseen)
+            name, sites = self.experiment.method_name, ", ".join(self.experiment.data.unseen)
             said.append(f"{name} trains no common model: it has no score at {sites}, which did not train")
         if self.federation.info.split == "images":
             said.append("the published split parts the images of patients, so scores are too high")
@@ -220,7 +219,7 @@ def model_card(experiment: Experiment, about: Mapping[str, Any], sites: Sequence
         "bits": about["bits"],
         "metric": main_metric(experiment, about["task"]),
         "network": experiment.network.model_dump(),
-        "method": dict(experiment.method),
+        "method": dict(experiment.method_table),
         "sites": list(sites),
         "unseen": [],
         "split": experiment.data.split,

@@ -22,7 +22,7 @@ from harmofl.experiment.config import resolved, validated
 from harmofl.experiment.run_dir import model_folder, read_model, read_moments
 from harmofl.federated.model import OWN_PROFILE, normalizer_of, of_network
 from harmofl.federated.tensors import Arrays
-from harmofl.methods import FedAvg, make_method
+from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import Moments, average_moments, estimate_moments, fix, fixed, mixes, profile_of
 from harmofl.spectral.radial_profile import ProfileNorm
 from harmofl.types import Progress, Statistics, Task, Tell
@@ -73,8 +73,7 @@ class TrainedModel:
         card, weights, own = read_model(place)
         tables = {"data": {"folder": "-"}, "network": card["network"], "method": card["method"]}
         experiment = resolved(validated(tables, str(place / "model.json")), card["task"])
-        options = dict(experiment.method)
-        method = make_method(options.pop("name"), options)
+        method = experiment.method
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
         if missing := weights.keys() ^ model.state_dict().keys():
             raise RunError(f"{place}: weights and model.json must belong together, but {min(missing)} is in one only")

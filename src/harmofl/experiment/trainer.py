@@ -193,7 +193,7 @@ def _finish(experiment: Experiment, backend: Backend, run_dir: RunDir, checkpoin
     test = {site: values for site, values in scores.items() if site not in unseen}
     result = {
         "name": experiment.run.name,
-        "method": experiment.method["name"],
+        "method": experiment.method_name,
         "task": card["task"],
         "classes": card["classes"],
         "main_metric": metric,

@@ -74,7 +74,7 @@ class Terminal(Callback):
         experiment = setup.experiment
         self._rounds, count = experiment.training.rounds, len(setup.drawn(1))
         self._metric = setup.metric
-        name = experiment.method["name"]
+        name = experiment.method_name
         rounds = f"{self._rounds} round{'s' * (self._rounds != 1)}"
         self.console.print(
             f"{name}: {len(setup.federation.sites)} sites, {rounds}, {experiment.network.name} "

@@ -71,7 +71,7 @@ class Dashboard(Callback):
         self._rounds, self._first, self._done = experiment.training.rounds, first_round, first_round - 1
         self._drawn, self._metric = len(setup.drawn(1)), setup.metric
         self._sites = [site.name for site in setup.federation.sites]
-        self._title = f"{experiment.method['name']} \N{MIDDLE DOT} {experiment.run.name}"
+        self._title = f"{experiment.method_name} \N{MIDDLE DOT} {experiment.run.name}"
         self._remarks, self._reading, self._began = setup.remarks(), "", self._clock()
         self._records = [record for record in self._records if record.round < first_round]
         self._show()

@@ -86,7 +86,7 @@ class Opened:
         model.load_state_dict(self.server.weights)
         self.names = shared_params(method, model)
         if not self.names:
-            name = experiment.method["name"]
+            name = experiment.method_name
             raise ConfigError(f"{folder}: {name} trains no common model, around which to look; leave the run out")
 
     @cached_property
