@@ -1,4 +1,4 @@
-"""Averages that a few sites cannot bend at will, in the place of the mean."""
+"""Robust averages of the sites' arrays, as alternatives to the mean."""
 
 from collections.abc import Collection, Sequence
 from typing import Literal
@@ -20,17 +20,17 @@ def average(
     params: Collection[str],
     trim: float,
 ) -> dict[str, Tensor]:
-    """The common entry for every name.
+    """Return the average of the sites' arrays for every name.
 
     Args:
-        how: "mean" is sum_i p_i a_i; "median" the middle value of each number by itself, and "trimmed" the mean of
-            it without the floor(trim N) smallest, at least one, and as many largest (Yin et al., "Byzantine-Robust
-            Distributed Learning", ICML 2018), both without p_i; "clipped" is the mean in which no site's params go
-            further from `before` than the median of the sites (Sun et al., "Can You Really Backdoor Federated
+        how: "mean" is sum_i p_i a_i; "median" is the median of each number, and "trimmed" the mean of each number
+            without the floor(trim N) smallest, at least one, and as many largest (Yin et al., "Byzantine-Robust
+            Distributed Learning", ICML 2018), both without p_i; "clipped" is the mean after each site's change of the
+            params is clipped to the median norm of the changes (Sun et al., "Can You Really Backdoor Federated
             Learning?", 2019).
-        arrays: what each of N sites sent, alike in names and shapes.
-        shares: p_i, of mean and clipped.
-        before: what was sent to the sites.
+        arrays: the arrays of N sites, with the same names and shapes.
+        shares: p_i, used by "mean" and "clipped".
+        before: the arrays that were sent to the sites.
         params: the names that "clipped" clips.
         trim: share of the sites that is left out at either end, in [0, 0.5).
 
@@ -39,7 +39,7 @@ def average(
     """
     if how == "clipped":
         return mean(_clipped(arrays, before, params), shares)
-    plain = mean(arrays, shares)  # also checks that all are alike
+    plain = mean(arrays, shares)  # also checks that names and shapes agree
     if how == "mean":
         return plain
     most = (len(arrays) - 1) // 2
@@ -48,7 +48,7 @@ def average(
 
 
 def _middle(values: Sequence[Tensor], cut: int, plain: Tensor) -> Tensor:
-    """The mean of each number without the `cut` smallest and largest; of what cannot be sorted, the plain one."""
+    """Return the mean of each number without the `cut` smallest and largest; `plain` for complex and boolean values."""
     if plain.is_complex() or plain.dtype == torch.bool:
         return plain
     kept = torch.stack([value.double() for value in values]).sort(dim=0).values[cut : len(values) - cut]

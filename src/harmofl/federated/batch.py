@@ -1,4 +1,4 @@
-"""What a network is fed: the one type shared by sites, methods and evaluation."""
+"""The batch type shared by sites, methods and evaluation."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and what is to be predicted from them.
+    """Images and their targets.
 
     Args:
         images: (N, C, H, W) float32 in [0, 1].

@@ -1,4 +1,4 @@
-"""One site's share of one round: load, train, report. The same code under every runtime."""
+"""Training of one site in one round, the same under every backend."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ Protect = Callable[[ClientUpdate, Broadcast], ClientUpdate]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a site trains; the same at every site.
+    """Training settings, the same at every site.
 
     Args:
         model: the module that weights are loaded into, from `Method.model`; one per worker, reused by every site.
         loss: (logits, targets) -> scalar.
-        optimizer: parameters -> a torch optimizer; its state stays at the site from round to round.
+        optimizer: parameters -> a torch optimizer; its state stays at the site between rounds.
         epochs: E, passes over the site's training images a round, at least 1.
         batch_size: images a step, at least 1.
         last_alone: see `batch_indices`.
         augment: (batch, generator) -> batch, or None.
-        seed: of the order of the images, of augmentation and of dropout, with round and site.
-        device: where the steps are taken.
-        precision: in which numbers the network computes there.
-        protect: what becomes of an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
-        drift: whether to measure how far the weights are from the global ones after each step.
+        seed: seed of image order, augmentation and dropout, combined with round and site.
+        device: device of the training steps.
+        precision: number format in which the network computes.
+        protect: changes an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
+        drift: True to measure the distance of the weights to the global ones after each step.
     """
 
     model: nn.Module
@@ -67,19 +67,19 @@ class Training:
 
 @dataclass
 class ClientContext:
-    """What a method sees at a site during one round; the only object that changes, and it ends with the round.
+    """The mutable state of a site's round, as a method sees it; discarded after the round.
 
     Args:
         site: the site and its images.
-        training: how it trains.
-        broadcast: what the server sent.
-        state: what the site kept from its last round.
-        model: with the global weights and the site's own ones loaded, on the training device, in training mode.
-        optimizer: with the site's moments loaded.
-        num_steps: batches that were worked through so far this round.
-        taken: steps taken, fewer than that where a gradient overflowed in float16.
-        round_state: what the method keeps from step to step within the round: tensors, lists of them, modules.
-        scale: of the loss in the backward pass, in float16.
+        training: the training settings.
+        broadcast: the server's message.
+        state: the client state of the site's last round.
+        model: the model with global and personal weights loaded, on the training device, in training mode.
+        optimizer: the optimizer with the site's moments loaded.
+        num_steps: number of batches processed so far this round.
+        taken: number of steps taken, less than `num_steps` where a gradient overflowed in float16.
+        round_state: the method's state between the steps of the round: tensors, lists of tensors, modules.
+        scale: scale of the loss in the backward pass, in float16.
     """
 
     site: Site
@@ -95,34 +95,34 @@ class ClientContext:
 
     @cached_property
     def names(self) -> list[str]:
-        """The names of the params, in their order."""
+        """The names of the params, in the model's order."""
         return [name for name, param in self.model.named_parameters() if param.requires_grad]
 
     @cached_property
     def params(self) -> list[nn.Parameter]:
-        """w_i, what is trained."""
+        """The site's params w_i."""
         return [param for param in self.model.parameters() if param.requires_grad]
 
     @cached_property
     def global_params(self) -> list[Tensor]:
-        """w, what the server sent for the params, on their device."""
+        """The global params w that the server sent, on the training device."""
         held: list[Tensor] = self.round_state.setdefault("global", self.on_device(self.broadcast.weights))
         return held
 
     def on_device(self, arrays: Arrays) -> list[Tensor]:
-        """One tensor a param, in the order and layout of `params`; zeros where `arrays` has none."""
+        """Return one tensor per param, in the order and layout of `params`; zeros where `arrays` has none."""
         pairs = zip(self.names, self.params, strict=True)
         return [torch.empty_like(p).copy_(arrays[n]) if n in arrays else torch.zeros_like(p) for n, p in pairs]
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Undo `on_device`: the tensors by the names of the params, on the CPU, in the order in which they are sent."""
+        """Undo `on_device`: return the tensors by param name, on the CPU, in the contiguous layout of messages."""
         plain = torch.contiguous_format
         pairs = zip(self.names, tensors, strict=True)
         return {n: t.detach().to("cpu", copy=True, memory_format=plain) for n, t in pairs}
 
     @property
     def grads(self) -> list[Tensor]:
-        """The params' gradients; a param that has none gets zeros."""
+        """The gradients of the params; zeros for a param without one."""
         for param in self.params:
             if param.grad is None:
                 param.grad = torch.zeros_like(param)
@@ -130,35 +130,35 @@ class ClientContext:
 
     @property
     def total_steps(self) -> int:
-        """Steps that a round has at this site."""
+        """The number of steps in a round at this site."""
         return self.training.epochs * len(self._epoch(np.random.default_rng(0)))
 
     @torch.no_grad()
     def drift(self) -> list[Tensor]:
-        """w_i - w, a tensor a param."""
+        """Return w_i - w, one tensor per param."""
         return list(torch._foreach_sub(list[Tensor](self.params), self.global_params))
 
     def normalized(self, batch: Batch) -> Batch:
-        """The batch after what stands before the network."""
+        """Return the batch with its images normalized, if the model has a normalizer."""
         layer = self.normalizer
         return batch if layer is None else replace(batch, images=layer(batch.images))
 
     @property
     def normalizer(self) -> AmplitudeNorm | None:
-        """What stands before the network, if anything."""
+        """The model's normalizer, or None."""
         return normalizer_of(self.model)
 
     @property
     def network(self) -> nn.Module:
-        """The model without what the method puts before it."""
+        """The model without its normalizer."""
         return self.model.get_submodule("network")
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of the network on images that have passed what comes before it."""
+        """Return the loss of the network on normalized images."""
         return self.training.loss(self.network(batch.images), batch.targets)
 
     def backward(self, loss: Tensor, model: nn.Module | None = None) -> None:
-        """Leave the gradient of a loss at the params, or at those of another model; they have none before."""
+        """Backpropagate a loss to the params, or to those of `model`; they must have no gradients yet."""
         if self.scale is None:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
@@ -166,17 +166,17 @@ class ClientContext:
 
     @property
     def overflowed(self) -> bool:
-        """Whether a gradient of this step does not fit into float16, so that the step will be left out."""
+        """True if a gradient of this step overflowed in float16, so that the step is skipped."""
         return self.scale is not None and self.scale.overflowed
 
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Let the site's optimizer, or another one, take a step, unless a gradient overflowed in float16."""
+        """Take a step with the site's optimizer, or another one, unless a gradient overflowed in float16."""
         if self.scale is None or self.scale.settle():
             (optimizer or self.optimizer).step()
             self.taken += optimizer is None
 
     def batches(self) -> Iterator[Batch]:
-        """The round's training batches, in an order and augmentation set by (seed, round, site) alone."""
+        """Yield the round's training batches; order and augmentation depend on (seed, round, site) alone."""
         for epoch in range(self.training.epochs):
             random = rng(self.training.seed, "batches", self.broadcast.round, self.site.name, epoch)
             for index in self._epoch(random):
@@ -184,7 +184,7 @@ class ClientContext:
                 yield self.to_device(self.training.augment(batch, random) if self.training.augment else batch)
 
     def _epoch(self, random: np.random.Generator) -> list[np.ndarray]:
-        """Which images are in each batch of one epoch; where sites were merged, a batch is of one of them."""
+        """Return the image indices of each batch of one epoch; each batch has images of one of the merged sites."""
         parts, size = self.site.train.parts or (len(self.site.train),), self.training.batch_size
         starts = np.cumsum((0, *parts[:-1]))
         batches = [
@@ -195,16 +195,16 @@ class ClientContext:
         return batches if len(parts) == 1 else [batches[i] for i in random.permutation(len(batches))]
 
     def to_device(self, batch: Batch) -> Batch:
-        """The batch on the training device."""
+        """Return the batch on the training device."""
         to = self.training.device
         images, targets = batch.images, batch.targets
-        if to.type == "cuda":  # a copy is asynchronous from pinned memory alone
+        if to.type == "cuda":  # only copies from pinned memory are asynchronous
             images, targets = images.pin_memory(), targets.pin_memory()
         return Batch(images.to(to, non_blocking=True), targets.to(to, non_blocking=True))
 
 
 def batch_indices(order: np.ndarray, batch_size: int, last_alone: bool = False) -> list[np.ndarray]:
-    """Cut the order into batches; a single index left over joins the batch before it, unless it is to be alone.
+    """Cut the order into batches; a single index left over joins the batch before it, unless `last_alone` is True.
 
     Batch statistics of one image are degenerate, and undefined where a feature map is one pixel.
     """
@@ -222,12 +222,12 @@ def run_client(
     Args:
         method: the federated learning method.
         site: the site and its images.
-        broadcast: what the server sent for this round.
-        state: what this function returned for the site's last round; empty at first.
-        training: how every site trains.
+        broadcast: the server's message for this round.
+        state: the client state that this function returned for the site's last round; empty at first.
+        training: the training settings.
 
     Returns:
-        What goes to the server, and what stays at the site for its next round.
+        The update for the server, and the client state for the site's next round.
 
     Raises:
         TrainingError: if the loss of a step or a weight after the last one is not finite, naming site and round.
@@ -273,7 +273,7 @@ def run_client(
 
 
 def _shared_start(client: ClientContext, method: Method) -> dict[int, Tensor]:
-    """The global weights on the device, by the place of their param; of the params that sites share alone."""
+    """Return the global values of the shared params, on the device, by param index."""
     sent = client.broadcast.weights
     shared = [k for k, name in enumerate(client.names) if method.role(client.model, name) is Role.SHARED]
     return {k: torch.empty_like(client.params[k]).copy_(sent[client.names[k]]) for k in shared}
@@ -281,13 +281,13 @@ def _shared_start(client: ClientContext, method: Method) -> dict[int, Tensor]:
 
 @torch.no_grad()
 def _squared_distance(params: Sequence[Tensor], start: Mapping[int, Tensor]) -> Tensor:
-    """||w_{i,k} - w||^2."""
+    """Return ||w_{i,k} - w||^2."""
     differences = torch._foreach_sub([params[k].detach() for k in start], list(start.values()))
     return torch.stack(torch._foreach_norm(differences)).square().sum()
 
 
 def held_bytes(held: object) -> int:
-    """Bytes of all tensors in tensors, modules, optimizers, and lists or dicts of these."""
+    """Return the bytes of all tensors in tensors, modules, optimizers, and lists or dicts of these."""
     if isinstance(held, Tensor):
         return held.numel() * held.element_size()
     if isinstance(held, nn.Module):
@@ -300,12 +300,12 @@ def held_bytes(held: object) -> int:
 
 
 def site_weights(weights: Arrays, state: ClientState) -> dict[str, Tensor]:
-    """The model a site uses: the global weights, and over them those it keeps for itself."""
+    """Return the weights that a site uses: its personal weights over the global ones."""
     return {**weights, **state.get("weights", {})}
 
 
 def build_context(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> ClientContext:
-    """Load the weights and the optimizer's moments that a site's round starts from."""
+    """Load the weights and optimizer moments for the start of a site's round."""
     model = training.model.to(training.device).train()
     model.load_state_dict(site_weights(broadcast.weights, state))
     optimizer = training.optimizer(model.parameters())

@@ -1,4 +1,4 @@
-"""Smaller updates: what the weights moved by in bfloat16, half the bytes."""
+"""Compression of updates: weight changes in bfloat16, half the bytes."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from harmofl.federated.tensors import Arrays
 
 
 def compressed(weights: Arrays, sent: Arrays) -> dict[str, Tensor]:
-    """w_i - w in bfloat16, its bits as int16, for float32 entries of the shape that was sent; the rest as is.
+    """Return w_i - w in bfloat16, its bits as int16, for float32 entries of the shape that was sent; the rest as is.
 
-    bfloat16 keeps 8 bits of each number, so that a move is off by at most 1/256 of itself.
+    bfloat16 keeps 8 bits of each number, so that the relative error of a change is at most 1/256.
     """
     return {
         name: (value - sent[name]).bfloat16().view(torch.int16) if _moves(value, sent[name], torch.float32) else value
@@ -21,7 +21,7 @@ def compressed(weights: Arrays, sent: Arrays) -> dict[str, Tensor]:
 
 
 def expanded(weights: Arrays, sent: Arrays) -> dict[str, Tensor]:
-    """Undo `compressed`, but for the bits that are lost."""
+    """Undo `compressed`, up to the rounding to bfloat16."""
     return {
         name: sent[name] + value.view(torch.bfloat16) if _moves(value, sent.get(name), torch.int16) else value
         for name, value in weights.items()
@@ -29,12 +29,12 @@ def expanded(weights: Arrays, sent: Arrays) -> dict[str, Tensor]:
 
 
 def rounded(update: ClientUpdate, broadcast: Broadcast) -> ClientUpdate:
-    """The update as the server would have it from a compressed one, with the bytes of that."""
+    """Return the update as the server expands it from the compressed one, with the compressed number of bytes."""
     small = compressed(update.weights, broadcast.weights)
     bytes_sent = replace(update, weights=small).num_bytes()
     return replace(update, weights=expanded(small, broadcast.weights), bytes_sent=bytes_sent)
 
 
 def _moves(value: Tensor, sent: Tensor | None, dtype: torch.dtype) -> bool:
-    """Whether an entry of this dtype is a move from what was sent as float32."""
+    """Return True if the entry has this dtype and the shape of a float32 entry that was sent."""
     return sent is not None and sent.dtype == torch.float32 and value.dtype == dtype and value.shape == sent.shape

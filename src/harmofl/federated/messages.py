@@ -1,4 +1,4 @@
-"""All that crosses the wire between server and sites, or persists from round to round."""
+"""Messages between server and sites, and the state that persists between rounds."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,18 +8,18 @@ from typing import Literal
 from harmofl.federated.tensors import Arrays, is_finite, num_bytes
 
 ClientState = Mapping[str, Arrays]
-"""What a site keeps for itself from round to round: optimizer moments, weights it does not share, control variates."""
+"""State that a site keeps between rounds: optimizer moments, weights it does not share, control variates."""
 
 
 @dataclass(frozen=True)
 class Extra:
-    """What sites send beside their weights.
+    """A group of tensors that sites send beside their weights.
 
     Args:
-        name: the group's.
-        entries: whose the group's tensors are: "params" has one for each of some entries of the state dict, with its
-            shape and name; "site" has one that is named as the site; else the names, of numbers.
-        of_images: whether single images show in it.
+        name: name of the group.
+        entries: names in the group: "params" for names of the state dict, each tensor with the shape of its entry;
+            "site" for one tensor with the name of the site; or a tuple of names, each of a number.
+        of_images: True if the group shows single images.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Extra:
     of_images: bool = False
 
     def faults(self, site: str, arrays: Arrays, sent: Arrays) -> Iterator[str]:
-        """Yield what does not hold of the group that a site sent, given the weights that it had been sent."""
+        """Yield the faults of the group that a site sent, given the weights that the server had sent."""
         names = {"params": sent.keys(), "site": {site}}.get(str(self.entries), set(self.entries))
         for name, value in arrays.items():
             if name not in names:
@@ -39,20 +39,20 @@ class Extra:
 
 
 LATE = Extra("amplitude")
-"""What is collected, of a site that first takes part when there is a common one already."""
+"""The amplitude of a site that first takes part after the common amplitude was collected."""
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """The server's whole memory: saving it is enough to resume.
+    """The complete state of the server, enough to resume training.
 
     Args:
-        round: rounds finished; 0 before training.
+        round: number of finished rounds; 0 before training.
         weights: the global model's state dict.
-        extras: what a method adds, such as a server optimizer's moments.
-        params: the names in `weights` that are trained; a server optimizer moves these and averages the rest
+        extras: further state of a method, such as a server optimizer's moments.
+        params: the names of the trained entries of `weights`; a server optimizer moves these and averages the rest
             (running statistics, counters, an amplitude).
-        sites: N, how many the federation has, whether they took part yet or not; 0 if that is not known.
+        sites: N, number of sites in the federation, including those that never took part; 0 if unknown.
     """
 
     round: int
@@ -64,12 +64,12 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """Server -> site, at the start of a round.
+    """Message from the server to a site at the start of a round.
 
     Args:
         round: the round that begins, from 1.
-        weights: the global model's state dict, whole, so that a site that joins late or lost its state has all.
-        extras: what a method adds, such as SCAFFOLD's global control variate.
+        weights: the global model's complete state dict, so that a site that joins late or lost its state can train.
+        extras: further tensors of a method, such as SCAFFOLD's global control variate.
     """
 
     round: int
@@ -77,24 +77,24 @@ class Broadcast:
     extras: Mapping[str, Arrays] = field(default_factory=dict)
 
     def num_bytes(self) -> int:
-        """Bytes of everything inside."""
+        """Return the bytes of all tensors."""
         return num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))
 
 
 @dataclass(frozen=True)
 class ClientUpdate:
-    """Site -> server, at the end of a round.
+    """Message from a site to the server at the end of a round.
 
     Args:
         site: the site's name.
         weights: the shared entries of the site's state dict.
-        num_samples: n_i, training images of the site.
-        num_steps: tau_i, optimizer steps taken this round.
+        num_samples: n_i, number of training images of the site.
+        num_steps: tau_i, number of optimizer steps taken this round.
         loss: mean training loss over those steps, before each step.
-        extras: what a method adds.
+        extras: further tensors of a method.
         memory: bytes that the method held at the site while training, beside the model and its optimizer.
-        bytes_sent: bytes on the wire, if fewer than the arrays take.
-        drift: mean over the steps of ||w_{i,k} - w||^2 (Eq 9), if asked for; measured, not sent.
+        bytes_sent: bytes on the wire, if fewer than those of the arrays.
+        drift: mean over the steps of ||w_{i,k} - w||^2 (Eq 9), NaN unless measured; not sent.
     """
 
     site: str
@@ -108,5 +108,5 @@ class ClientUpdate:
     drift: float = math.nan
 
     def num_bytes(self) -> int:
-        """Bytes of everything inside, as it is sent."""
+        """Return the bytes of the message on the wire."""
         return self.bytes_sent or num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))

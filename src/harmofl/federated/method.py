@@ -1,4 +1,4 @@
-"""What a runtime asks of a federated learning method: the only thing it knows about one."""
+"""The interface between a federated learning method and the backends."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
@@ -13,43 +13,43 @@ from harmofl.types import Role
 
 
 class Method(Protocol):
-    """A frozen bag of hyperparameters with these functions; whatever changes is passed in and returned."""
+    """Frozen hyperparameters with these functions; all mutable state is passed in and returned."""
 
     uplink_extras: ClassVar[tuple[Extra, ...]]
-    """What the sites send beside the weights."""
+    """The extras that the sites send beside the weights."""
 
     def model(self, network: nn.Module) -> nn.Module:
-        """The model that is trained: has the submodule `network`, and what the method puts before it."""
+        """Return the model to train: the method's normalizer, if any, and the submodule `network`."""
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
-        """At the server, once: the state before round 1, from a model with the initial weights, for so many sites.
+        """Return the server's state before round 1, from a model with the initial weights and the number of sites.
 
-        0 sites: it is not known how many, and those that ever took part count.
+        With `sites` 0 the number is unknown, and the sites that ever took part count.
         """
 
     def broadcast(self, server: ServerState) -> Broadcast:
-        """At the server: what every site of the next round receives."""
+        """Return the server's message to every site of the next round."""
 
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
-        """At the server: the state after the round; `updates` come sorted by site."""
+        """Return the server's state after the round; `updates` are sorted by site."""
 
     def role(self, model: nn.Module, name: str) -> Role:
-        """Return what becomes of the state_dict entry `name`; depends on nothing else."""
+        """Return the role of the state_dict entry `name`; it depends on nothing else."""
 
     def prepare(self, client: ClientContext) -> None:
-        """At a site, before the round's first step."""
+        """Prepare a site before the round's first step."""
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
-        """At a site: one optimizer step; returns the batch's loss before it, a detached scalar."""
+        """Take one optimizer step at a site; return the batch's loss before the step, a detached scalar."""
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
-        """At a site, after the last step: extras for the server, and what the method keeps at the site.
+        """Return a site's extras for the server and the client state of the method, after the last step.
 
-        The groups `optimizer` and `weights` of what is kept are `run_client`'s own.
+        The client state groups `optimizer` and `weights` are reserved for `run_client`.
         """
 
     def personal_weights(self, state: ClientState) -> Arrays:
-        """At a site: the entries that take the place of global ones when the model is used there."""
+        """Return the entries that replace global ones when the model is used at the site."""
 
     def weights_for_new_site(self, weights: Arrays, own: Sequence[Arrays]) -> Arrays:
-        """What a site that never trained uses: the global weights and, of every other site, its own entries."""
+        """Return the weights for a site that never trained, from the global weights and every site's personal ones."""

@@ -1,4 +1,4 @@
-"""The model that is trained: what normalizes the images, then the network; and the role of each of its tensors."""
+"""The trained model: an optional normalizer and the network, with the role of each tensor."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -10,7 +10,7 @@ from harmofl.types import Role
 
 NORMALIZER = "amplitude_norm"
 AMPLITUDE, FROZEN, WIDTH, OWN_PROFILE = (f"{NORMALIZER}.{name}" for name in ("amplitude", "frozen", "width", "own"))
-"""Entries of the state dict of a model that has a normalizer, see `AmplitudeNorm` and `ProfileNorm`."""
+"""State dict entries of a model with a normalizer, see `AmplitudeNorm` and `ProfileNorm`."""
 
 
 class FederatedModel(nn.Module):
@@ -18,7 +18,7 @@ class FederatedModel(nn.Module):
 
     Args:
         network: f.
-        normalizer: Psi, or None for none. It declares the roles of its tensors; those of the network are shared.
+        normalizer: Psi, or None. It declares the roles of its tensors; those of the network are shared.
     """
 
     network: nn.Module
@@ -30,27 +30,27 @@ class FederatedModel(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Return the logits of images (N, C, H, W)."""
         layer = self._modules.get(NORMALIZER)
         logits: Tensor = self.network(x if layer is None else layer(x))
         return logits
 
 
 class HasRoles(Protocol):
-    """A method, as far as roles go."""
+    """The part of the method interface that assigns roles."""
 
     def role(self, model: nn.Module, name: str) -> Role:
         """Return the role of the entry `name` of the model's state dict."""
 
 
 def normalizer_of(model: nn.Module) -> AmplitudeNorm | None:
-    """Return what normalizes the images of a model, if anything does."""
+    """Return the normalizer of a model, or None."""
     layer = getattr(model, NORMALIZER, None)
     return layer if isinstance(layer, AmplitudeNorm) else None
 
 
 def declared_role(model: nn.Module, name: str) -> Role:
-    """Return the role of an entry as the module that owns it declares it in `roles`; shared if it declares none."""
+    """Return the role of an entry as its module declares it in `roles`; shared if the module declares none."""
     owner, _, leaf = name.rpartition(".")
     roles = getattr(model.get_submodule(owner), "roles", {})
     role: Role = roles.get(leaf, Role.SHARED)
@@ -64,5 +64,5 @@ def is_sent(method: HasRoles, model: nn.Module, name: str, round_number: int) ->
 
 
 def of_network(names: Iterable[str]) -> list[str]:
-    """Return the entries that are not the normalizer's."""
+    """Return the names outside the normalizer."""
     return [name for name in names if not name.startswith(f"{NORMALIZER}.")]

@@ -1,4 +1,4 @@
-"""Arithmetic on named tensors: what travels between sites and server."""
+"""Arithmetic on named tensors, the content of messages between sites and server."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Arrays: TypeAlias = "Mapping[str, Tensor]"
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of the module's state_dict on the CPU."""
+    """Return a copy of the module's state_dict on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
 
 
 def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor]:
-    """sum_i p_i a_i for every name, p = weights / sum(weights).
+    """Return sum_i p_i a_i for every name, p = weights / sum(weights).
 
-    Summed in float64, so that what is the same everywhere stays the same to the bit. No entry changes its dtype:
-    integers (counters) are rounded, booleans true where more than half of the weight is.
+    Sums are in float64, so that values equal in all entries stay equal to the bit. No entry changes its dtype:
+    integers (counters) are rounded, booleans are true where more than half of the weight is.
 
     Raises:
         ShapeError: if the entries differ in names or shapes.
-        ValueError: if there is nothing to average, or the weights do not sum to more than 0.
+        ValueError: if `arrays` is empty, or the weights do not sum to more than 0.
     """
     total = float(sum(weights))
     if not arrays or total <= 0:
@@ -41,22 +41,22 @@ def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor
 
 
 def difference(a: Arrays, b: Arrays, names: Iterable[str]) -> dict[str, Tensor]:
-    """A - b for these names, in float64: the difference of two float32 numbers is then exact."""
+    """Return a - b for these names, in float64, where the difference of two float32 numbers is exact."""
     return {name: a[name].double() - b[name].double() for name in names}
 
 
 def moved_by(a: Arrays, by: Arrays, scale: float = 1.0) -> dict[str, Tensor]:
-    """A + scale * by for the names of `by`, computed in float64, each with the dtype it has in `a`."""
+    """Return a + scale * by for the names of `by`, computed in float64, each with its dtype in `a`."""
     return {name: (a[name].double() + scale * step.double()).to(a[name].dtype) for name, step in by.items()}
 
 
 def scaled(a: Arrays, factor: float) -> dict[str, Tensor]:
-    """The entries times a factor, computed in float64, each with its dtype."""
+    """Return the entries times a factor, computed in float64, each with its dtype."""
     return {name: (value.double() * factor).to(value.dtype) for name, value in a.items()}
 
 
 def zeros(a: Arrays, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Zeros of the shapes that `a` has under these names."""
+    """Return zeros with the shapes of these entries of `a`."""
     import torch
 
     return {name: torch.zeros_like(a[name], dtype=dtype) for name in names}
@@ -87,16 +87,16 @@ def _check_alike(a: Arrays, b: Arrays) -> None:
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether no number in it is infinite or NaN; integers and booleans never are."""
+    """Return True if no number is infinite or NaN; always True for integers and booleans."""
     floating = value.is_floating_point() or value.is_complex()
     return not floating or bool(value.sum().isfinite()) or bool(value.isfinite().all())  # the sum is faster
 
 
 def norm(values: Sequence[Tensor]) -> float:
-    """One Euclidean norm over all of them; 0 of none."""
+    """Return the Euclidean norm over all tensors together; 0 for an empty sequence."""
     return math.sqrt(sum(float(value.double().square().sum()) for value in values))
 
 
 def num_bytes(a: Arrays) -> int:
-    """Bytes the tensors take as they are sent."""
+    """Return the bytes of the tensors on the wire."""
     return sum(value.numel() * value.element_size() for value in a.values())

@@ -1,4 +1,4 @@
-"""What a site sent, looked at before it is averaged: a server does not believe what it receives."""
+"""Checks of a site's update before it is aggregated."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -11,7 +11,7 @@ from harmofl.federated.messages import LATE, Broadcast, ClientUpdate, Extra
 from harmofl.federated.tensors import Arrays, is_finite, norm
 
 LARGEST = 100.0
-"""So many times the norm of the params that were sent (or of 1, if that is more) may the norm of those sent back be."""
+"""Largest ratio of the norm of the params sent back to the norm of those sent out (or to 1, if that is more)."""
 
 
 def check_update(
@@ -21,21 +21,21 @@ def check_update(
     params: Collection[str] = (),
     extras: Collection[Extra] = (),
 ) -> None:
-    """Compare an update with what its site was sent.
+    """Check an update against the message that its site received.
 
-    Every shared entry must be there, no other, each with the shape and the dtype that was sent (an amplitude that was
-    sent empty may have any shape) and finite; so must all extras be, and the numbers beside them. Extras are those
-    that the method declares.
+    The update must have exactly the shared entries, each finite and with the shape and dtype that was sent (an
+    amplitude that was sent empty may have any shape). The extras must be declared by the method and finite, and the
+    numbers beside them in range.
 
     Args:
-        update: what the site sent.
-        broadcast: what it had been sent.
+        update: the site's message.
+        broadcast: the server's message to the site.
         shared: the names of the entries that the method shares.
-        params: the names of those that are trained, whose norm may not be more than `LARGEST` times what was sent.
-        extras: what sites of the method send beside the weights.
+        params: the names of the trained entries, whose norm may be at most `LARGEST` times the norm that was sent.
+        extras: the extras that the method declares.
 
     Raises:
-        TrainingError: the first thing that does not hold, naming the site.
+        TrainingError: for the first fault, naming the site.
     """
     faults = chain(_faults(update, broadcast.weights, shared, extras), _excess(update, broadcast.weights, params))
     fault = next(faults, None)
@@ -44,7 +44,7 @@ def check_update(
 
 
 def check_masked(update: ClientUpdate, broadcast: Broadcast, shared: Collection[str]) -> None:
-    """What of `check_update` can be known of an update under masks: its names, its shapes and the numbers beside it."""
+    """Check names, shapes and numbers of a masked update, the part of `check_update` that masks allow."""
     sent = {name: broadcast.weights[name].to(torch.int64) for name in shared}
     fault = next(_faults(update, sent, shared, ()), None)
     if fault:
