@@ -1,8 +1,8 @@
-"""What a finished run keeps for its report: example images, probabilities, amplitude spectra.
+"""Arrays that a finished run saves for its report: example images, probabilities, amplitude spectra.
 
-samples.npz        by site: a few test images with truth and prediction
+samples.npz        by site: a few test images with targets and predictions
 probabilities.npz  by site: the class probabilities of every test image, and the true classes
-amplitudes.npz     sites/<site>: the mean amplitude spectrum of its training images; common: that given to all images
+amplitudes.npz     sites/<site>: mean amplitude spectrum of the training images; common: the one given to all images
 """
 
 import io
@@ -18,7 +18,7 @@ from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
 from harmofl.utils.atomic_files import write_atomic
 
 SPREAD = 3
-"""Samples of a site that are the same in every run, so that runs can be compared on them."""
+"""Number of samples of a site that are the same in every run, so that runs can be compared on them."""
 RANKS = ("worst", "median", "best")
 _SPECTRA = 64  # training images of a site whose amplitude is averaged
 
@@ -33,19 +33,19 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def sample(
     site: Site, outputs: np.ndarray, cases: CaseScores, normalize: AmplitudeNorm | None
 ) -> dict[str, np.ndarray]:
-    """A few test images of a site with what was predicted for them: some spread evenly, and those of three ranks.
+    """Return a few test images of a site with predictions: `SPREAD` spread evenly, and one of each of `RANKS`.
 
     Args:
         site: the site.
-        outputs: what `harmofl.evaluation.scoring.predict_split` gave for its test split.
+        outputs: outputs of `harmofl.evaluation.scoring.predict_split` for the test split.
         cases: the score of every case.
-        normalize: the amplitude normalization of the model that the site uses, in evaluation mode, if it has one.
+        normalize: the amplitude normalization of the site's model, in evaluation mode, or None.
 
     Returns:
         `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and `<site>/predictions` (K, H, W) uint8 or
-        (K,) int64, `<site>/cases` (K,), `<site>/ranks` (K,) one of `RANKS` or "", `<site>/scores` (K,) float32: of
-        the case, or the probability of an image's true class, and `<site>/normalized` like `images` if a normalization
-        does anything.
+        (K,) int64, `<site>/cases` (K,), `<site>/ranks` (K,) one of `RANKS` or "", `<site>/scores` (K,) float32: the
+        score of the case, or the probability of an image's true class, and `<site>/normalized` like `images` if the
+        normalization is on.
     """
     data = site.test
     per_image = _per_image(site, outputs, cases)
@@ -69,7 +69,7 @@ def sample(
 
 
 def _per_image(site: Site, outputs: np.ndarray, cases: CaseScores) -> np.ndarray:
-    """(N,) by which images are ranked."""
+    """Return the (N,) scores that rank the images."""
     if site.task == "classification":
         return np.asarray(outputs[np.arange(len(outputs)), np.asarray(site.test.targets)])
     if len(cases.scores) == len(site.test):
@@ -79,7 +79,7 @@ def _per_image(site: Site, outputs: np.ndarray, cases: CaseScores) -> np.ndarray
 
 
 def _ranked(per_image: np.ndarray, data: Split, masks: bool) -> dict[str, int]:
-    """An image of each rank; of a case of several slices, the one with most to find."""
+    """Return the index of an image by rank; of a case of several slices, the slice with the largest foreground."""
     size = np.asarray(data.targets).astype(bool).sum(axis=(1, 2)) if masks else np.zeros(len(data))
     first: dict[str, int] = {}
     for k in sorted(range(len(data)), key=lambda k: -size[k]):
@@ -91,14 +91,14 @@ def _ranked(per_image: np.ndarray, data: Split, masks: bool) -> dict[str, int]:
 
 
 def spectrum(site: Site) -> np.ndarray:
-    """(H, W//2 + 1) float32: the mean amplitude of a site's training images, also over the channels."""
+    """Return the mean amplitude of a site's training images, also over channels, (H, W//2 + 1) float32."""
     index = np.unique(np.linspace(0, len(site.train) - 1, _SPECTRA).round().astype(int))
     found: np.ndarray = amplitude(site.train.batch(index).images).mean(dim=(0, 1)).float().numpy()
     return found
 
 
 def common_spectrum(layer: AmplitudeNorm) -> np.ndarray | None:
-    """(H, W//2 + 1) float32: the amplitude that the layer gives, also over the channels; None if it gives no such."""
+    """Return the layer's common amplitude, averaged over channels, (H, W//2 + 1) float32; None if it has none."""
     if layer.band == "off" or layer.amplitude.dim() != 3 or not layer.amplitude.numel():
         return None
     return layer.amplitude.mean(dim=0).float().cpu().numpy()

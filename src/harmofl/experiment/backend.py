@@ -1,4 +1,4 @@
-"""The training loop's view of whoever holds the sites, and the backend whose sites are on this machine."""
+"""The interface between the training loop and the backends, and the backend for sites on this machine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,14 +24,14 @@ from harmofl.models.bn_calibration import of_site
 
 @dataclass(frozen=True)
 class TrainedRound:
-    """One round as a backend has carried it out.
+    """The result of one round of a backend.
 
     Args:
-        server: the server's state after it.
-        updates: the sites' updates, sorted by site; none if the round was lost.
-        asked: how many sites the weights were sent to.
-        kept: bytes that the site which keeps most keeps until its next round, as far as that is known here.
-        left_out: by name of a site that was drawn, why it has no part in the round.
+        server: the server's state after the round.
+        updates: the sites' updates, sorted by site; empty if the round was lost.
+        asked: number of sites that received the weights.
+        kept: bytes of the largest client state, 0 if unknown to the backend.
+        left_out: reasons why sites that were drawn have no part in the round, by site.
     """
 
     server: ServerState
@@ -42,45 +42,45 @@ class TrainedRound:
 
 
 class Backend(Protocol):
-    """Whoever holds the sites: this process, several processes, or hospitals.
+    """The interface of a backend, which trains at the sites: in this process, in several, or in hospitals.
 
     Attributes:
         method: the federated learning method.
-        model: a model of the kind that is trained.
+        model: a model with the trained architecture.
     """
 
     method: FedAvg
     model: nn.Module
 
     def keep(self, rounds: Sequence[int]) -> None:
-        """Take note of the rounds from which training may go on: sites need their states of these."""
+        """Keep the client states of these rounds, from which training may resume."""
 
     def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
-        """Carry out the round after `server`, wherever its sites are."""
+        """Train the round after `server` at its sites."""
 
     def personal(self) -> Mapping[str, Arrays]:
-        """Return by site the weights that it keeps for itself, if they are known here."""
+        """Return the personal weights by site, as far as the backend knows them."""
 
     def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
-        """Score the weights of a round at all sites; empty if too few of them could."""
+        """Return the scores of a round's weights at all sites; empty if too few sites could score them."""
 
     def test(self, run_dir: RunDir, best_round: int) -> Scores:
-        """Score the chosen model on the test images of every site, unseen ones too, and save what reports show."""
+        """Score the chosen model on the test images of every site, also unseen ones, and save the report's arrays."""
 
     def num_images(self) -> Mapping[str, Mapping[str, int]]:
         """Return the number of images by site and split."""
 
     def remarks(self) -> list[str]:
-        """Return what a reader of the results should know, in plain words."""
+        """Return the remarks for a reader of the results, in plain words."""
 
 
 class LocalBackend:
-    """Sites whose images this machine has.
+    """Backend for sites with images on this machine.
 
     Args:
         setup: the experiment with its images.
-        run_round: carries out a round in this process or in several.
-        run_dir: keeps the sites' states.
+        run_round: trains a round in this process or in several.
+        run_dir: stores the client states.
     """
 
     def __init__(self, setup: Setup, run_round: RunRound, run_dir: RunDir) -> None:
@@ -95,7 +95,7 @@ class LocalBackend:
                 self._personal[site] = entries
 
     def keep(self, rounds: Sequence[int]) -> None:
-        """Do nothing: the checkpoint names the states that it needs."""
+        """Do nothing: the checkpoint names the client states that it needs."""
 
     def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
         """See `Backend`."""
@@ -127,7 +127,7 @@ class LocalBackend:
         return self.setup.cautions()
 
     def test(self, run_dir: RunDir, best_round: int) -> Scores:
-        """See `Backend`; at unseen sites the model is used as `harmofl evaluate` and `harmofl predict` use it there."""
+        """See `Backend`; at unseen sites the model runs as in `harmofl evaluate` and `harmofl predict`."""
         setup = self.setup
         weights, own = run_dir.load_model()
         used = setup.used(weights, own)

@@ -1,4 +1,4 @@
-"""Who carries out the rounds of an experiment: the plain loop, or processes, as many as are asked for or fit."""
+"""Choice of the backend of an experiment: the sequential loop, or a number of processes."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ from harmofl.utils.hardware import available_cores
 
 @contextmanager
 def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
-    """Where processes share decoded images if the experiment has no cache: a folder for as long as it runs."""
+    """Yield a temporary folder in which processes share decoded images, or None if none is needed."""
     table = experiment.run
     too_few = table.device == "cpu" and available_cores() < 2 * (table.threads or available_cores())
     if table.workers == 1 or (table.workers == 0 and too_few) or experiment.data.cache:
@@ -31,7 +31,7 @@ def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
 
 @contextmanager
 def runtime(setup: Setup, cache: Path | None) -> Iterator[RunRound]:
-    """Who carries out the rounds, as the experiment says."""
+    """Yield the function that trains a round, as the experiment sets."""
     count = processes(setup)
     if count < 2:
         yield sequential.run_round
@@ -42,19 +42,19 @@ def runtime(setup: Setup, cache: Path | None) -> Iterator[RunRound]:
 
 
 def processes(setup: Setup) -> int:
-    """How many train the sites of a round, if it is not the loop: as many as are asked for, or fit."""
+    """Return the number of processes that train a round's sites: `run.workers`, or as many as fit."""
     return min(setup.experiment.run.workers or that_fit(setup), len(setup.drawn(1)))
 
 
 def that_fit(setup: Setup) -> int:
-    """One a GPU, or as many as the cores carry at the experiment's number of threads."""
+    """Return the number of processes that fit: one per GPU, or one per `run.threads` CPU cores."""
     if setup.training.device.type == "cuda":
         return torch.cuda.device_count()
     return available_cores() // setup.experiment.run.threads
 
 
 def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
-    """In a new process: the same experiment, on a GPU of its own if there are several."""
+    """Prepare the experiment in a new process, on a GPU of its own if there are several."""
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # each process compiles by itself
     if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
         tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"

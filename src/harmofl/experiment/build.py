@@ -1,4 +1,4 @@
-"""A model, its optimizer and its loss, built as an experiment says and tried out before anything is trained."""
+"""Construction of an experiment's model, optimizer and loss, with a trial before training."""
 
 import re
 import warnings
@@ -32,18 +32,18 @@ def build(
     device: torch.device,
     unseen: Sequence[Site] = (),
 ) -> Training:
-    """How every site of an experiment trains.
+    """Return the training settings of an experiment.
 
     Args:
-        experiment: resolved, nothing left open.
+        experiment: the resolved experiment.
         federation: the sites, for the shape of their images and the number of classes.
-        method: what stands before the network is its.
-        device: where the steps are taken.
+        method: the method, which adds the normalizer.
+        device: device of the training steps.
         unseen: sites at which the model is only tested.
 
     Raises:
-        ConfigError: if the device does not bear the precision, if the network cannot be built, compiled or take the
-            images, or if its output is not what the loss needs.
+        ConfigError: if the device does not support the precision, if the network cannot be built, compiled or take
+            the images, or if its output does not fit the loss.
     """
     table = experiment.training
     if table.precision == "tf32" and device.type != "cuda":
@@ -71,7 +71,7 @@ def build(
 
 
 def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: int) -> nn.Module:
-    """The network of a resolved experiment, behind what the method puts before it."""
+    """Return the model of a resolved experiment: the method's normalizer, if any, and the network."""
     table = experiment.network
     network = build_network(
         table.name or "",
@@ -85,35 +85,35 @@ def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: 
         network.register_forward_pre_hook(_as_bytes)
     if experiment.training.compile:
         _check_compiler()
-        torch._dynamo.config.recompile_limit = 64  # above it some sizes would run as they are, whichever came last
-        network.compile(dynamic=False)  # else a size's numbers depend on which sizes came before it
+        torch._dynamo.config.recompile_limit = 64  # above the limit, the last sizes would run uncompiled
+        network.compile(dynamic=False)  # else the results of a size depend on the sizes before it
     model: nn.Module = method.model(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model  # in the layout of faster convolutions
+    return model  # channels_last makes convolutions faster
 
 
 def _as_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Images in [0, 255], as HarmoFL's released code reads volumes; Psi has been taken, which any factor passes."""
+    """Scale images to [0, 255], as HarmoFL's released code reads volumes; runs after Psi, which commutes with it."""
     images, *others = inputs
     return images * 255, *others
 
 
 def _check_compiler() -> None:
-    """Find out whether anything can be compiled before training would.
+    """Check before training that torch can compile.
 
     Raises:
-        ConfigError: if not.
+        ConfigError: if torch cannot compile here.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's own, about itself
+        with warnings.catch_warnings(action="ignore"):  # torch's warnings about itself
             torch.compile(nn.ReLU())(torch.zeros(2))
-    except Exception as error:  # torch raises anything without a compiler
+    except Exception as error:  # torch raises various errors without a compiler
         reason = " ".join(re.sub(r"^backend=\S+ raised:\s*", "", str(error)).split("\n")[0].split())
         fix = "install a C++ compiler such as g++, or set it to false"
         raise ConfigError(f"training.compile: torch must be able to compile here, but {reason}; {fix}") from None
 
 
 def _optimizer(table: TrainingTable, device: torch.device) -> Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]:
-    """On CUDA all params in one kernel; on a CPU that gains nothing beside a step, and rounds otherwise."""
+    """Return the optimizer's constructor, fused on CUDA; on a CPU fusing gains little and rounds differently."""
     given: dict[str, Any] = {"lr": table.lr or 0.0, "weight_decay": table.weight_decay}
     if device.type == "cuda":
         given["fused"] = True
@@ -123,10 +123,10 @@ def _optimizer(table: TrainingTable, device: torch.device) -> Callable[[Iterator
 
 
 def device_of(name: str) -> torch.device:
-    """The device called so; "auto" is a GPU if there is one.
+    """Return the device with this name; "auto" is a GPU if there is one.
 
     Raises:
-        ConfigError: if torch cannot use it here.
+        ConfigError: if torch cannot use the device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -140,14 +140,14 @@ def device_of(name: str) -> torch.device:
 
 
 IN_USE = 32
-"""Images a batch of a trained model in use, as at sites that did not train."""
+"""Batch size of a trained model at inference, also at sites that did not train."""
 
 
 def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable) -> None:
-    """Pass the smallest batches that will occur through a copy of the model, so that a misfit shows before training.
+    """Pass the smallest batches that will occur through a copy of the model, to find a misfit before training.
 
     Raises:
-        ConfigError: if the network cannot take the images, or its output is not what the loss needs.
+        ConfigError: if the network cannot take the images, or its output does not fit the loss.
     """
     copy = deepcopy(training.model).to(training.device)
     alone = training.last_alone

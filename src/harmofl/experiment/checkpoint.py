@@ -1,4 +1,4 @@
-"""The server's state between two rounds, as a safetensors file that names those of the sites."""
+"""The checkpoint of a run: a safetensors file with the server's state and the names of the client state files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on; randomness needs no state, it comes from (seed, round, site).
+    """The state to resume a run from; random numbers need no state, as they depend on (seed, round, site).
 
     Args:
         server: the server's state after its round.
-        best_round: the round with the best mean validation score so far; 0 before any.
-        files: the file with what a site keeps, by site; see `harmofl.experiment.client_states`.
+        best_round: the round with the best mean validation score so far; 0 before the first validation.
+        files: the client state files by site; see `harmofl.experiment.client_states`.
     """
 
     server: ServerState
@@ -32,7 +32,7 @@ class Checkpoint:
 
 
 def pack(checkpoint: Checkpoint) -> bytes:
-    """The checkpoint as the content of a safetensors file."""
+    """Return the checkpoint as the content of a safetensors file."""
     from safetensors.torch import save
 
     arrays: dict[str, Tensor] = {}
@@ -50,10 +50,10 @@ def pack(checkpoint: Checkpoint) -> bytes:
 
 
 def unpack(path: Path) -> Checkpoint:
-    """The checkpoint in a file that `pack` made.
+    """Read the checkpoint from a file with the content that `pack` returned.
 
     Raises:
-        RunError: if it is damaged or something else.
+        RunError: if the file is damaged or no checkpoint.
     """
     arrays, about = read_arrays(path)
     try:
@@ -63,7 +63,7 @@ def unpack(path: Path) -> Checkpoint:
 
 
 def flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> list[str]:
-    """Add `prefix/group/name` entries; return the groups, of which some may be empty."""
+    """Add `prefix/group/name` entries to `into`; return the names of all groups, also empty ones."""
     seen = {value.data_ptr() for value in into.values()}
     for group, arrays in groups.items():
         for name, value in arrays.items():
@@ -74,10 +74,10 @@ def flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) 
 
 
 def unflatten(arrays: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Undo `flatten`: the arrays by the groups that it named.
+    """Undo `flatten`: return the arrays by group name.
 
     Raises:
-        StopIteration: if one is of none.
+        StopIteration: if an array belongs to no group.
     """
     groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     for key, value in arrays.items():
@@ -96,10 +96,10 @@ def _checkpoint(arrays: Mapping[str, Tensor], about: Mapping[str, str]) -> Check
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file.
 
     Raises:
-        RunError: if it cannot be read.
+        RunError: if the file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,4 +1,4 @@
-"""What sites keep from round to round, in memory as far as it fits, else in files that the checkpoint names."""
+"""Storage of client states between rounds, in memory as far as they fit, else in files that the checkpoint names."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEMORY = 1 << 30
-"""Bytes of states that are held; beyond that, those not used for longest are read anew when their site takes part."""
+"""Bytes of states held in memory; beyond them, the least recently used states are read from disk when needed."""
 
 
 class ClientStateStore(Mapping[str, ClientState]):
-    """Every site's state by its name.
+    """The client states by site.
 
-    A state that was written stays where it is until a checkpoint names its successor, so that a kill at any moment
-    leaves all that the last checkpoint names.
+    The file of a state is kept until a checkpoint names its successor, so that a kill at any moment leaves every file
+    that the last checkpoint names.
 
     Args:
-        folder: of the files.
-        files: of the states that are there already, by site.
-        memory: bytes that may be held; `MEMORY` if not given.
+        folder: folder of the state files.
+        files: existing state files by site.
+        memory: largest number of bytes in memory; `MEMORY` if None.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, str] | None = None, memory: int | None = None) -> None:
@@ -53,16 +53,16 @@ class ClientStateStore(Mapping[str, ClientState]):
         return len({*self._files, *self._held})
 
     def check(self) -> None:
-        """Raise RunError unless every file is there."""
+        """Raise RunError unless every file exists."""
         for site, name in self._files.items():
             if not (self.folder / name).is_file():
                 raise RunError(f"{self.folder / name}: what {site} keeps must be here, but is not; start the run again")
 
     def keep(self, round_number: int, states: Mapping[str, ClientState]) -> None:
-        """Take the new states of the sites that took part in a round.
+        """Store the new states of the sites that took part in a round.
 
         Raises:
-            StorageError: if they do not fit into memory and cannot be written.
+            StorageError: if states do not fit into memory and cannot be written.
         """
         for site, state in states.items():
             self._held[site] = state
@@ -76,17 +76,17 @@ class ClientStateStore(Mapping[str, ClientState]):
             del self._held[site]
 
     def save(self) -> dict[str, str]:
-        """Write every state that is not yet; returns the file of each site.
+        """Write every unsaved state; return the file of each site.
 
         Raises:
-            StorageError: if one cannot be written.
+            StorageError: if a state cannot be written.
         """
         for site in list(self._unsaved):
             self._write(site)
         return dict(self._files)
 
     def tidy(self) -> None:
-        """Delete the files that no state is in any more, once a checkpoint names the others."""
+        """Delete the files of replaced states, after a checkpoint names the others."""
         named = set(self._files.values())
         for path in self.folder.glob("*.safetensors"):
             if path.name not in named:
@@ -106,7 +106,7 @@ def _bytes(state: ClientState) -> int:
 
 
 def write_state(path: Path, state: ClientState) -> None:
-    """Write what a site keeps; StorageError if that fails."""
+    """Write a client state; raise StorageError if that fails."""
     from safetensors.torch import save
 
     with storing(path.parent):
@@ -117,7 +117,7 @@ def write_state(path: Path, state: ClientState) -> None:
 
 
 def read_state(path: Path) -> ClientState:
-    """Undo `write_state`; RunError if the file is damaged or something else."""
+    """Undo `write_state`; raise RunError if the file is damaged or no client state."""
     arrays, about = read_arrays(path)
     try:
         groups = unflatten(arrays, json.loads(about["groups"]))

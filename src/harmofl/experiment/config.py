@@ -1,4 +1,4 @@
-"""An experiment as text: a TOML file, options of the command line, and the defaults of the task.
+"""The configuration of an experiment: a TOML file, options of the command line, and the defaults of the task.
 
 [run]         name, seed, device, threads, workers, checkpoint_every, diagnostics
 [data]        folder, size, channels, slices, levels, sites, unseen, split, split_seed, images_per_site, cache, source
@@ -40,7 +40,7 @@ class _Table(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_flags_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """true is not 1."""
+        """Refuse true and false where a number must be."""
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
             raise ValueError("must not be true or false")
         return value
@@ -62,7 +62,7 @@ Folder = Annotated[Path, BeforeValidator(_named)]
 
 
 class RunTable(_Table):
-    """Where and how the run is carried out."""
+    """Settings of the run: device, processes, checkpoints."""
 
     name: str = Field("run", pattern=r"^[^/\\]+$")
     seed: int = Field(0, ge=0, lt=2**63)
@@ -74,7 +74,7 @@ class RunTable(_Table):
 
 
 class DataTable(_Table):
-    """Which images, and how they are decoded."""
+    """Settings of the images and their decoding."""
 
     folder: Folder
     size: tuple[int, int] | None = None
@@ -95,7 +95,7 @@ class DataTable(_Table):
 
 
 class NetworkTable(_Table):
-    """Which network; `name` is densenet, unet or a dotted name of any torch or MONAI network."""
+    """Settings of the network; `name` is densenet, unet or a dotted name of any torch or MONAI network."""
 
     name: str | None = None
     norm: Normalization = "instance"
@@ -104,7 +104,7 @@ class NetworkTable(_Table):
 
 
 class TrainingTable(_Table):
-    """How every site trains."""
+    """Settings of the training, the same at every site."""
 
     rounds: int = Field(100, ge=1)
     participation: float = Field(1.0, gt=0, le=1, description="which share of the sites is drawn for each round")
@@ -125,7 +125,7 @@ class TrainingTable(_Table):
 
 
 class EvaluationTable(_Table):
-    """How models are scored."""
+    """Settings of the scoring of models."""
 
     metric: str | None = Field(None, description="by which the round is chosen and methods are compared")
     batch_size: int = Field(32, ge=1)
@@ -137,7 +137,7 @@ class EvaluationTable(_Table):
 
 
 class PrivacyTable(_Table):
-    """What keeps updates from telling of a site or its images; all of it is off unless set."""
+    """Settings of the privacy of updates; by default all protection is off."""
 
     clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="norm that no update is longer than")
     noise: float = Field(0.0, ge=0, allow_inf_nan=False, description="standard deviation of the noise, in clips")
@@ -157,7 +157,7 @@ class PrivacyTable(_Table):
 
 
 class Experiment(_Table):
-    """Everything that decides a run's result."""
+    """The settings that determine a run's result."""
 
     data: DataTable
     run: RunTable = RunTable()  # type: ignore[call-arg]
@@ -184,7 +184,7 @@ class Experiment(_Table):
 
     @property
     def split_seed(self) -> int:
-        """Of the split of data that have none."""
+        """The seed of the split of data without a split."""
         return self.run.seed if self.data.split_seed is None else self.data.split_seed
 
 
@@ -219,12 +219,12 @@ _EXAMPLES = {
 def load_experiment(
     path: Path | None, changes: Mapping[str, Any], check: Callable[["Experiment"], object] = lambda experiment: None
 ) -> Experiment:
-    """Read an experiment from TOML (or start from nothing) and apply changes by dotted key.
+    """Read an experiment from TOML (or start from the defaults) and apply changes by dotted key.
 
     Args:
         path: the TOML file, or None.
-        changes: such as {"training.lr": 0.01}; a key without a dot is a hyperparameter of the method.
-        check: raises an error for what else must hold, before the method is made, for which torch must be imported.
+        changes: values by key, such as {"training.lr": 0.01}; a key without a dot is a hyperparameter of the method.
+        check: a further check that may raise; runs before the method is made, which imports torch.
 
     Raises:
         ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range.
@@ -239,14 +239,14 @@ def load_experiment(
 
 
 def check_data(data: DataTable) -> None:
-    """Raise DataError unless the folder is there."""
+    """Raise DataError unless the folder exists."""
     if data.source and not data.folder.exists():
         raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
     check_folder(data.folder)
 
 
 def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
-    """The tables with changes by dotted key, as in `load_experiment`.
+    """Return the tables with changes by dotted key, as in `load_experiment`.
 
     Raises:
         ConfigError: for the key of a whole table.
@@ -260,12 +260,12 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
 
 
 def validated(tables: Mapping[str, Any], where: str) -> Experiment:
-    """The experiment in these tables, every value checked."""
+    """Return the experiment in these tables, with every value checked."""
     return _with_method(_parsed(tables, where), where)
 
 
 def _parsed(tables: Mapping[str, Any], where: str) -> Experiment:
-    """Every value checked but for the range of hyperparameters."""
+    """Return the experiment with every value checked, except the ranges of hyperparameters."""
     try:
         experiment = Experiment.model_validate(tables)
     except ValidationError as error:
@@ -293,7 +293,7 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def resolved(experiment: Experiment, task: Task) -> Experiment:
-    """The experiment with nothing left open: the task's defaults, the number of threads, the method's defaults."""
+    """Return the experiment with the task's defaults, the number of threads and the method's defaults filled in."""
     tables = experiment.model_dump()
     for section, defaults in TASK_DEFAULTS[task].items():
         for key, value in defaults.items():
@@ -307,17 +307,17 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
 
 
 def to_toml(experiment: Experiment, versions: Mapping[str, str]) -> str:
-    """The experiment as TOML, with a table of versions that `load_experiment` ignores, the package's own last."""
+    """Return the experiment as TOML, with a table of versions, harmofl's last, that `load_experiment` ignores."""
     tables = experiment.model_dump(mode="json", exclude_none=True)
     last = {name: versions[name] for name in sorted(versions, key=lambda name: name == "harmofl")}
     return tomli_w.dumps({**tables, "versions": last} if versions else tables)
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`key=value` options of the command line; values as TOML, or else as text.
+    """Parse `key=value` options of the command line; values are TOML, or else text.
 
     Raises:
-        ConfigError: for one without "=".
+        ConfigError: for an option without "=".
     """
     parsed = {}
     for setting in settings:
@@ -329,7 +329,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A value of the command line, as TOML or else as text."""
+    """Parse a value of the command line as TOML, or else as text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,4 +1,4 @@
-"""What a run will take, from a few measured steps: time, bytes on the wire, memory and disk."""
+"""Estimate of a run's cost from a few measured steps: time, bytes on the wire, memory and disk."""
 
 import sys
 import tempfile
@@ -28,38 +28,38 @@ from harmofl.utils.timing import Meter
 
 T = TypeVar("T")
 BUDGET = 60.0
-"""Seconds that measuring takes at most, if nobody says."""
+"""Default limit of the seconds for measuring."""
 ENOUGH = 6.0
-"""Seconds that training steps are measured for, if they are not fewer and the budget allows it."""
+"""Target seconds of measured training steps, if a site has enough steps and the budget allows it."""
 BUSY = 0.8
-"""Cores are busy below this share of processor time. Without other work it is 1, or more with several threads."""
-_FEWEST = 3  # steps beyond the first two
+"""Cores count as busy below this ratio of processor time to wall time; it is at least 1 without other work."""
+_FEWEST = 3  # fewest measured steps beyond the first two
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take here.
+    """The estimated cost of a run on this machine.
 
     Args:
-        sites: how many there are.
-        drawn: how many of them train in a round.
-        rounds: how many.
-        steps: training steps that were measured.
-        validated: images whose validation was measured; if none, it is taken to be as slow as training.
-        short: whether the budget allowed less than is usually measured.
-        share: processor time by wall time of what was measured, 1 at most; 1 on GPUs and where that took no 2 seconds.
+        sites: number of sites that train.
+        drawn: number of sites that train in a round.
+        rounds: number of rounds.
+        steps: number of training steps that were measured.
+        validated: number of images whose validation was measured; if 0, validation counts as slow as training.
+        short: True if the budget allowed fewer measurements than usual.
+        share: processor time by wall time of the measurements, at most 1; 1 on GPUs and below 2 measured seconds.
         start: seconds until the first round.
-        training: seconds of a round that its sites train.
-        validation: seconds of a validated round that it takes to validate.
-        rest: seconds of a round for the average, the checkpoint, and testing if that is wanted in every round.
-        test: seconds in the end.
-        seconds: in all.
-        idle: seconds in all, at most, if no computation takes longer than its processor time.
-        idle_round: of these, of a validated round.
-        bytes_up: all sites of a round together send.
-        bytes_down: they receive.
-        wire: bytes in all rounds.
-        memory: bytes of all processes.
+        training: seconds of training per round.
+        validation: seconds of validation per validated round.
+        rest: seconds per round for the average, the checkpoint, and the test if every round is tested.
+        test: seconds of the final test.
+        seconds: total seconds.
+        idle: largest total seconds if no computation takes longer than its processor time, as on idle cores.
+        idle_round: seconds of a validated round under the same condition.
+        bytes_up: bytes that all sites of a round send together.
+        bytes_down: bytes that all sites of a round receive together.
+        wire: bytes on the wire in all rounds.
+        memory: bytes of memory of all processes.
         disk: bytes of the run folder.
     """
 
@@ -86,30 +86,30 @@ class Forecast:
 
     @property
     def a_round(self) -> float:
-        """Seconds of a validated round."""
+        """The seconds of a validated round."""
         return self.training + self.validation + self.rest
 
     @property
     def busy(self) -> bool:
-        """Whether other work had the cores while this was measured."""
+        """True if other work used the cores during the measurement."""
         return self.share < BUSY
 
 
 def estimate_cost(
     experiment: Experiment, progress: Progress, budget: float = BUDGET, told: Callable[[str], None] | None = None
 ) -> Forecast:
-    """Read the images, take a few steps at the largest site, validate a little, and reckon.
+    """Return a run's cost, estimated from reading the images and a few training steps and validation batches.
 
     Args:
-        experiment: what is going to be run.
-        progress: told what is done: which site is read, how many of its images are and how many there are; then what is
-            measured, seconds of the budget that are spent, and the budget.
-        budget: seconds for measuring. Nothing is begun that would take longer than what is left, but for the first
-            step, one average and one checkpoint. Reading and the first compilation take what they take.
-        told: told in one line each what was understood of the folder, and warnings.
+        experiment: the experiment to run.
+        progress: called with the site that is read, its number of images read and in total; then with the measurement,
+            the seconds of the budget that are spent, and the budget.
+        budget: seconds for measuring. A measurement begins only if it fits into the remaining seconds, except the
+            first step, one average and one checkpoint. Reading and the first compilation do not count.
+        told: called with one line each about how the folder was read, and with warnings.
 
     Raises:
-        HarmoFLError: what the run itself would be refused for.
+        HarmoFLError: for the errors that would prevent the run itself.
     """
     begin = time.perf_counter()
     setup = Setup.prepare(experiment, lambda site, done, total: progress(f"reading {site}", done, total), None, told)
@@ -156,7 +156,7 @@ def estimate_cost(
 
 
 def _late(setup: Setup, broadcast: Broadcast) -> int:
-    """Bytes of the amplitudes that sites send which do not take part in round 1, but later."""
+    """Return the bytes of the amplitudes from sites that first take part after round 1."""
     first, *later = (setup.drawn(k + 1) for k in range(setup.experiment.training.rounds))
     late = {site.name for drawn in later for site in drawn} - {site.name for site in first}
     return len(late) * num_bytes({n: v for n, v in broadcast.weights.items() if n == AMPLITUDE})
@@ -164,19 +164,19 @@ def _late(setup: Setup, broadcast: Broadcast) -> int:
 
 @dataclass(frozen=True)
 class _Steps:
-    """What the training steps told.
+    """The measurements of the training steps; for pairs of seconds see `harmofl.utils.timing.Meter`.
 
     Args:
-        opened: what the server sends in the first round.
-        first: what comes back then.
-        server: after that.
-        average: pair of seconds of taking it in.
-        broadcast: what it sends in a later round.
-        update: what comes back then.
-        state: what then stays at the site.
-        batch: images of a step.
-        line: pair of seconds of a site's share of a round, by its images.
-        count: steps that it was measured on.
+        opened: the server's message in round 1.
+        first: the update of round 1.
+        server: the server's state after round 1.
+        average: pair of seconds of the aggregation.
+        broadcast: the server's message in a later round.
+        update: the update of a later round.
+        state: the client state after a later round.
+        batch: number of images in a step.
+        line: number of images of a site -> pair of seconds of its training in a round.
+        count: number of measured steps.
     """
 
     opened: Broadcast
@@ -192,14 +192,14 @@ class _Steps:
 
 
 def _steps(setup: Setup, server: ServerState, meter: Meter) -> _Steps:
-    """One step of the first round, which also warms up; one of the next, and some more, as far as the budget goes."""
+    """Measure one step of round 1, which also warms up, then one of round 2 and more, as the budget allows."""
     largest = max(setup.training_sites, key=lambda site: len(site.train))
     batch, opened = min(setup.training.batch_size, len(largest.train)), setup.method.broadcast(server)
     warm, (first, state) = meter.time("the first step", lambda: _train(setup, largest, opened, batch))
     average, server = meter.time("an average", lambda: setup.method.aggregate(server, [first]))
     broadcast, guess = setup.method.broadcast(server), float(warm[0])
     told = partial(_Steps, opened, first, server, average, broadcast)
-    if setup.experiment.training.compile:  # what it took to compile tells nothing of the next step
+    if setup.experiment.training.compile:  # the first step's time is mostly compilation
         meter.restart()
         guess = 0.0
     if not meter.fitting(1, guess):
@@ -216,13 +216,13 @@ def _steps(setup: Setup, server: ServerState, meter: Meter) -> _Steps:
 
 
 def _more_steps(there: int, each: float, meter: Meter) -> int:
-    """How many steps beside a first one are measured, within half of what is left: the rest is for validation."""
+    """Return the number of further steps to measure in half of the remaining budget; the rest is for validation."""
     wanted = min(max(_FEWEST, int(ENOUGH / max(each, 1e-6))), there)
     return meter.fitting(1 + wanted, 2 * each) - 1 if wanted > 0 else 0
 
 
 def _line(few: int, low: np.ndarray, more: int = 0, high: np.ndarray | None = None) -> Callable[[int], np.ndarray]:
-    """Pair of seconds by images, through two measurements, or through one and zero."""
+    """Return the line of seconds by number of images, through two measurements, or through one and zero."""
     if high is None:
         return lambda images: low * images / few
     slope = np.maximum(high - low, 0.0) / (more - few)
@@ -231,7 +231,7 @@ def _line(few: int, low: np.ndarray, more: int = 0, high: np.ndarray | None = No
 
 
 def _averaging(setup: Setup, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
-    """Pair of seconds for a round's average, and the server after it."""
+    """Return the pair of seconds of a round's aggregation, and the server's state after it."""
     updates = [replace(steps.update, site=site.name) for site in setup.drawn(1)]
     count = max(meter.fitting(len(updates), float(steps.average[0])), 1)
     average, server = meter.time("an average", lambda: setup.method.aggregate(steps.server, updates[:count]))
@@ -241,13 +241,13 @@ def _averaging(setup: Setup, steps: _Steps, meter: Meter) -> tuple[np.ndarray, S
 def _train(
     setup: Setup, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
 ) -> tuple[ClientUpdate, ClientState]:
-    """One epoch of some of a site's images."""
+    """Train one epoch on the first images of a site."""
     fewer = replace(site, train=site.train.first(images))
     return run_client(setup.method, fewer, broadcast, state or {}, replace(setup.training, epochs=1))
 
 
 def _side_by_side(costs: Sequence[np.ndarray], drawn: int, setup: Setup) -> np.ndarray:
-    """Seconds that a round trains: its sites one after the other, or as far as processes can, beside each other."""
+    """Return the seconds of a round's training, with sites one after the other or in parallel processes."""
     total: np.ndarray = np.mean(costs, axis=0) * drawn
     if (at_once := min(processes(setup), that_fit(setup))) < 2:
         return total
@@ -258,9 +258,10 @@ def _side_by_side(costs: Sequence[np.ndarray], drawn: int, setup: Setup) -> np.n
 def _validation(
     setup: Setup, server: ServerState, meter: Meter, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Pairs of seconds of the first time, to validate and to test every site; on how many images they were measured.
+    """Return pairs of seconds of the warm-up, of validation and of the test, and the number of measured images.
 
-    A few batches of the largest site are validated; how many fit is told by training, of which an image takes longer.
+    A few batches of the largest site are validated; the training time of an image, which is longer, bounds how many
+    fit into the budget.
     """
     sites = setup.federation.sites
     largest = max(sites, key=lambda site: len(site.val))
@@ -276,7 +277,7 @@ def _validation(
 def _validating(
     setup: Setup, server: ServerState, site: Site, size: int, meter: Meter, most: np.ndarray
 ) -> tuple[np.ndarray, Callable[[int], np.ndarray], int]:
-    """Pair of seconds of the first time; a pair by images, at most `most` for `size` of them; and images measured."""
+    """Return the warm-up seconds, the line of seconds by images, at most `most` for `size`, and the images measured."""
     first, _ = meter.time("validation", lambda: _scored(setup, site, server, size))  # imports what scores need
     one = np.minimum(first, most)
     if meter.fitting(1, float(one[0])):
@@ -298,7 +299,7 @@ def _scored(setup: Setup, site: Site, server: ServerState, images: int) -> Mappi
 
 
 def _keeping(setup: Setup, server: ServerState, state: ClientState, drawn: int) -> tuple[float, int, int]:
-    """Seconds to write a round's checkpoint and, every other time, a best model; bytes on disk and of states held."""
+    """Return the seconds to write a checkpoint and, every other time, a best model; bytes on disk, and of states."""
     with tempfile.TemporaryDirectory(prefix="harmofl-") as folder:
         run_dir = RunDir.create(Path(folder) / "run", "", {})
         run_dir.states.keep(1, {site.name: state for site in setup.drawn(1)})
@@ -314,7 +315,7 @@ def _keeping(setup: Setup, server: ServerState, state: ClientState, drawn: int) 
 
 
 def _peak() -> int:
-    """Bytes that this process has had in memory at most, its GPU's included."""
+    """Return the peak memory of this process in bytes, including GPU memory."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""The reader of run directories: every file checked, rounds and scores as typed records and as flat rows."""
+"""Reader of run directories: checks every file and returns rounds and scores as typed records and as flat rows."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ ScoreTable = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_number
 
 @dataclass(frozen=True)
 class _Cases:
-    """As cases.json has it: a score that is no number is null."""
+    """The test cases of one site in cases.json; a score that is no number is null."""
 
     cases: list[str]
     groups: list[str]
@@ -83,15 +83,15 @@ class Run:
     """One run folder; `result` is None while the run is not finished.
 
     Args:
-        folder: where it is.
-        label: what it is called on the page.
-        config: of the run.
-        rounds: as far as it got.
-        result: of the chosen model.
+        folder: the run folder.
+        label: name of the run on the page.
+        config: the tables of config.toml.
+        rounds: the recorded rounds.
+        result: the scores of the chosen model.
         samples: example images by site.
         cases: the score of every test case by site.
         probabilities: by site, the class probabilities (N, K) of test images and their true classes (N,).
-        amplitudes: by site, and "" for that given to all: mean amplitude spectra (H, W//2 + 1).
+        amplitudes: mean amplitude spectra (H, W//2 + 1) by site, with "" for the common one given to all images.
     """
 
     folder: Path
@@ -116,18 +116,18 @@ class Run:
 
     @property
     def yardstick(self) -> bool:
-        """Whether it is no federated method: each site alone, or all images in one place."""
+        """True for a method that is not federated: each site alone, or all images in one place."""
         return self.method in METHODS and not METHODS[self.method].sends
 
     @property
     def sites_ever(self) -> tuple[str, ...]:
-        """Every site that took part, or was to; `pooled` trains in one place."""
+        """The sites that the run names or drew for a round; for `pooled` the one place of training."""
         trained = [site for line in self.rounds for site in (*line.train_loss, *line.left_out)]
         return tuple(dict.fromkeys(trained if self.method == "pooled" else [*self.sites, *trained]))
 
     @property
     def main_metric(self) -> str:
-        """The metric runs are compared by; guessed from the rounds while there is no result."""
+        """The metric by which runs are compared; guessed from the rounds before there is a result."""
         if self.result:
             return self.result.main_metric
         names = [name for line in self.rounds for scores in line.val.values() for name in scores]
@@ -136,14 +136,14 @@ class Run:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Every site the run names, in the order of its result or of its first round."""
+        """The sites that the run names, in the order of its result or of its first round."""
         named: list[str] = [*self.result.test] if self.result else []
         for line in self.rounds:
             named += [*line.val, *([] if self.method == "pooled" else line.train_loss)]
         return tuple(dict.fromkeys(named))
 
     def table(self, what: TableName = "scores") -> list[dict[str, Any]]:
-        """Return results as flat rows, which `pandas.DataFrame` takes as they are.
+        """Return results as flat rows for `pandas.DataFrame`.
 
         Args:
             what: "rounds" has a row for each round, site and validation metric; "scores" one for each site and metric
@@ -151,10 +151,10 @@ class Run:
                 "cases" one for each test case, with its patient and main score.
 
         Returns:
-            rows with the same keys each; all begin with `run`, `method`, `seed` and `site`.
+            Rows with the same keys; all begin with `run`, `method`, `seed` and `site`.
 
         Raises:
-            ConfigError: for another table.
+            ConfigError: for another name of a table.
         """
         tables = {"rounds": self._round_rows, "scores": self._score_rows, "cases": self._case_rows}
         if what not in tables:
@@ -187,7 +187,7 @@ class Run:
 
     @property
     def progress(self) -> str:
-        """How far the run got, in words."""
+        """The number of finished rounds, in words."""
         table = self.config.get("training")
         planned = table.get("rounds") if isinstance(table, dict) else None
         done = len(self.rounds)
@@ -198,7 +198,7 @@ def load_run(folder: Path | str) -> Run:
     """Read one run directory, finished or not.
 
     Raises:
-        RunError: if there is none, or a file of it is damaged.
+        RunError: if there is no run in the folder, or one of its files is damaged.
     """
     return _load_run(Path(folder))
 
@@ -207,7 +207,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
     """Read every folder once and label the runs so that no two labels are equal.
 
     Raises:
-        RunError: no folder was given, or one lacks a file or holds one that cannot be read.
+        RunError: if no folder is given, or a file of a run is missing or cannot be read.
     """
     unique = list({Path(folder).resolve(): Path(folder) for folder in folders})
     if not unique:
@@ -292,7 +292,7 @@ def _told_apart(run: Run, others: list[Run]) -> Run:
 
 
 def _shortest(run: Run, others: list[Run]) -> str:
-    """The fewest trailing folder names that no other of these runs ends with."""
+    """Return the shortest tail of the run's path that no other of these runs ends with."""
     parts = run.folder.parts
     tails = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
     ends = [f"/{other.folder.as_posix()}" for other in others if other is not run]

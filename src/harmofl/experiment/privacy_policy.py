@@ -1,4 +1,4 @@
-"""What the [privacy] table of an experiment asks for: checked against method, network and sites, and made ready."""
+"""The [privacy] table of an experiment: checks against method, network and sites, and the protection of updates."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +19,7 @@ from harmofl.types import Role
 
 
 def noise_of(table: PrivacyTable) -> Noise | None:
-    """What is added to an update before it leaves its site; None if nothing is."""
+    """Return the clipping and noise applied to an update before it leaves its site; None without privacy.clip."""
     if table.clip is None:
         return None
     multiplier = noise_share(table.noise, table.noise_of, table.sites)
@@ -27,7 +27,7 @@ def noise_of(table: PrivacyTable) -> Noise | None:
 
 
 def simulated_protection(experiment: Experiment) -> Protect | None:
-    """What becomes of an update on one machine, where noise comes from the seed; None if it stays as it is."""
+    """Return the function that protects an update on one machine, with noise from the seed; None if updates stay."""
     noise, small = noise_of(experiment.privacy), experiment.training.updates == "bfloat16"
     if noise is None:
         return rounded if small else None
@@ -40,7 +40,7 @@ def _noised(noise: Noise, seed: int, small: bool, update: ClientUpdate, broadcas
 
 
 def check_method(experiment: Experiment, method: FedAvg) -> None:
-    """Raise ConfigError unless the method can be kept as private as is asked for."""
+    """Raise ConfigError unless the method supports the settings of the [privacy] table."""
     table, name = experiment.privacy, experiment.method_name
     asked = "privacy.masks" if table.masks else "privacy.clip"
     if table.masks or table.clip is not None:
@@ -67,7 +67,7 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
 
 
 def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -> None:
-    """Raise ConfigError if the network has statistics of images that would be sent beside its params."""
+    """Raise ConfigError if clipping is on and the network would send image statistics beside its params."""
     if table.clip is None:
         return
     for name, buffer in model.named_buffers():
@@ -79,7 +79,7 @@ def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -
 
 
 def check_images(table: PrivacyTable, method: FedAvg, sites: Sequence[Site]) -> None:
-    """Raise ConfigError if a site would send an amplitude of too few images."""
+    """Raise ConfigError if a site would send an amplitude of fewer than privacy.min_images images."""
     for site in sites if method.layer() else ():
         if len(site.train) < table.min_images:
             raise ConfigError(
@@ -89,12 +89,12 @@ def check_images(table: PrivacyTable, method: FedAvg, sites: Sequence[Site]) -> 
 
 
 def tells_statistics(table: PrivacyTable, model: nn.Module) -> bool:
-    """Whether the model needs a site's means and variances in its layers, and these do not undo a protection."""
+    """Return True if the model's layers need a site's means and variances, and privacy allows to save them."""
     return mixes(model) and not table.noise and not table.masks
 
 
 def statement(experiment: Experiment, method: FedAvg, deployed: bool) -> list[str]:
-    """What is protected and what is not, in plain words."""
+    """Return lines that say what is protected and what is not, in plain words."""
     table, rounds, said = experiment.privacy, experiment.training.rounds, list[str]()
     if table.noise:
         spent = epsilon(table.noise, rounds + bool(method.layer()), table.delta)

@@ -1,12 +1,12 @@
-"""The run folder: what a run was asked to do, what happened in each round, and what is needed to go on.
+"""The run directory: configuration, records of the rounds, checkpoint and results of a run.
 
-config.toml        the experiment as resolved, with versions and seeds
-rounds.jsonl       one RoundRecord a round, appended and flushed
-diagnostics.jsonl  if asked for, what was measured in each round, see `harmofl.analysis.diagnostics`
-checkpoint/        state.safetensors: the server's state after a round; sites/: what each site keeps
+config.toml        the resolved experiment, with versions and seeds
+rounds.jsonl       one RoundRecord per round, appended and flushed
+diagnostics.jsonl  with run.diagnostics, the measurements of each round, see `harmofl.analysis.diagnostics`
+checkpoint/        state.safetensors: the server's state after a round; sites/: the client states
 model/             the best global model by mean validation score: model.safetensors + model.json
-result.json        the chosen model's scores, when the run has finished
-cases.json         the chosen model's score of every single test case
+result.json        the chosen model's scores, after the run has finished
+cases.json         the chosen model's score of every test case
 samples.npz, probabilities.npz, amplitudes.npz: for the report, see `harmofl.experiment.artifacts`
 """
 
@@ -40,17 +40,17 @@ class RoundRecord:
     """One line of rounds.jsonl.
 
     Args:
-        round: from 1.
+        round: the round, from 1.
         seconds: wall time of training, aggregation and validation.
         train_loss: mean training loss per site.
-        bytes_up: what all sites sent, in bytes.
-        bytes_down: what the server sent to all sites, in bytes.
-        bytes_kept: what the site that keeps most keeps until the next round, its optimizer's moments included.
-        bytes_held: what the method held in memory at a site while training, beside the model and its optimizer.
-        val: validation scores per site, in the rounds that are validated.
-        best: whether this is the best round so far by mean validation score.
-        test: test scores per site, only if asked for every round; never used to choose.
-        left_out: why a site that was drawn for the round has no part in it, by its name; in deployments.
+        bytes_up: bytes that all sites sent.
+        bytes_down: bytes that the server sent to all sites.
+        bytes_kept: bytes of the largest client state, including the optimizer's moments.
+        bytes_held: bytes that the method held in memory at a site while training, beside the model and its optimizer.
+        val: validation scores per site, in validated rounds.
+        best: True if this is the best round so far by mean validation score.
+        test: test scores per site, only with evaluation.test_every_round; never used to choose the model.
+        left_out: reasons why sites that were drawn have no part in the round, by site; in deployments.
     """
 
     round: int
@@ -86,7 +86,7 @@ class RunDir:
 
     @staticmethod
     def refuse_used(folder: Path) -> None:
-        """Raise RunError unless the folder is new or empty, and StorageError if nothing can be written there."""
+        """Raise RunError unless the folder is new or empty, and StorageError if it cannot be written."""
         check_writable(folder)
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise RunError(
@@ -96,11 +96,11 @@ class RunDir:
 
     @classmethod
     def create(cls, folder: Path, config: str, model_card: Mapping[str, Any]) -> RunDir:
-        """Start a run folder, all of it or nothing.
+        """Create a run folder, completely or not at all.
 
         Raises:
             RunError: if the folder exists and is not empty.
-            StorageError: if it cannot be written.
+            StorageError: if the folder cannot be written.
         """
         cls.refuse_used(folder)
         beside = cls(folder.resolve().with_name(f".{folder.resolve().name}.tmp"))
@@ -119,7 +119,7 @@ class RunDir:
         """Open the folder of an earlier run.
 
         Raises:
-            RunError: if there is none, or its configuration is damaged.
+            RunError: if there is no run in the folder, or its configuration is damaged.
         """
         run_dir = cls(folder)
         if not run_dir.config_path.is_file():
@@ -128,19 +128,19 @@ class RunDir:
         return run_dir
 
     def is_of(self, card: Mapping[str, Any]) -> bool:
-        """Whether a card says what this run's says; it may say more, as that of a later version does."""
+        """Return True if a card has every entry of this run's card; it may have more, as in later versions."""
         return _says(card, self.card())
 
     def scores_of(self, round_number: int) -> dict[str, dict[str, float | None]] | None:
-        """The validation scores of a round by site; None for round 0."""
+        """Return the validation scores of a round by site; None for round 0."""
         return self.records()[round_number - 1]["val"] if round_number else None
 
     def card(self) -> dict[str, Any]:
-        """What `create` was given to describe the model."""
+        """Read the model card that was passed to `create`."""
         return _read_json(self._model / "model.json")
 
     def append(self, record: RoundRecord) -> None:
-        """Add one round, on the disk before this returns."""
+        """Append one round and flush it to the disk."""
         row = {key: value for key, value in asdict(record).items() if value is not None}
         with storing(self._rounds), self._rounds.open("a", encoding="utf-8") as file:
             file.write(strict_json(row) + "\n")
@@ -148,7 +148,7 @@ class RunDir:
             os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """All rounds recorded so far.
+        """Read all rounds recorded so far.
 
         Raises:
             RunError: if the file is damaged or lacks rounds.
@@ -159,33 +159,33 @@ class RunDir:
         return [json.loads(row) for row in rows]
 
     def earlier(self) -> list[RoundRecord]:
-        """The same as records; none where there is no run yet."""
+        """Return the recorded rounds as RoundRecords; empty if there is no run yet."""
         return [RoundRecord(**{"val": None, **row}) for row in self.records()] if self._rounds.exists() else []
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within, no other process trains into this folder.
+        """Lock the folder, so that no other process trains into it.
 
         Raises:
-            RunError: if one does.
+            RunError: if another process holds the lock.
         """
         with locked(self.folder, "training into"):
             yield
 
     def rewind(self, last: int) -> None:
-        """Drop records after round `last`, and a line that a kill cut short: those rounds are run again."""
+        """Drop records after round `last`, which are run again, and a line that a kill cut short."""
         for path in (self._rounds, *([self.diagnostics_path] if self.diagnostics_path.exists() else [])):
             kept = [row for row in _lines(path) if _round_of(row) <= last]
             write_atomic(path, "".join(row + "\n" for row in kept).encode())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint, `states` included, and then let the best model take its place in `model/`."""
+        """Replace the checkpoint, including `states`, and then the best model in `model/`."""
         write_atomic(self._state, pack(replace(checkpoint, files=self.states.save())))
         self.states.tidy()
         self.settle(checkpoint.best_round)
 
     def load(self) -> Checkpoint | None:
-        """The last checkpoint, or None if the run was stopped before its first; `states` are those it names.
+        """Read the last checkpoint and set `states` to its client states; None if the run has no checkpoint yet.
 
         Raises:
             RunError: if the file is damaged.
@@ -198,12 +198,12 @@ class RunDir:
         return checkpoint
 
     def save_model(self, round_number: int, weights: Arrays, own: Mapping[str, Arrays]) -> None:
-        """Keep the model of a round that is the best so far, until the checkpoint that says so is written.
+        """Save the best model so far under its round, until the checkpoint that names the round is written.
 
         Args:
             round_number: the round.
             weights: the global weights.
-            own: by site, the weights that it keeps for itself; few methods have any.
+            own: personal weights by site; few methods have any.
         """
         from safetensors.torch import save
 
@@ -213,7 +213,7 @@ class RunDir:
         write_atomic(self._waiting(round_number), save(arrays))
 
     def settle(self, best_round: int) -> None:
-        """Make the model of `best_round` the best model, if it is not yet, and drop those of rounds to be run again."""
+        """Move the saved model of `best_round`, if any, to the best model, and delete those of other rounds."""
         if self._waiting(best_round).exists():
             with storing(self._model):
                 self._waiting(best_round).replace(self._model / "model.safetensors")
@@ -224,15 +224,15 @@ class RunDir:
         return self._model / f"round-{round_number}.safetensors"
 
     def load_model(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-        """The best model's global weights, and by site the weights that it keeps for itself.
+        """Read the best model's global weights, and the personal weights by site.
 
         Raises:
-            RunError: if there is none, or it is damaged.
+            RunError: if there is no model, or it is damaged.
         """
         return read_model(self._model)[1:]
 
     def save_moments(self, moments: Mapping[str, Arrays]) -> None:
-        """Write by site the statistics that the model is used with there, see `harmofl.models.bn_calibration`."""
+        """Write the normalization statistics by site for inference, see `harmofl.models.bn_calibration`."""
         from safetensors.torch import save
 
         arrays: dict[str, Tensor] = {}
@@ -240,33 +240,33 @@ class RunDir:
         write_atomic(self._model / "statistics.safetensors", save(arrays))
 
     def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write the scores of single test cases, see `harmofl.evaluation.metrics.CaseScores`, by site."""
+        """Write the scores of the test cases by site, see `harmofl.evaluation.metrics.CaseScores`."""
         write_atomic(self._cases, strict_json(cases).encode())
 
     def cases(self) -> dict[str, Any]:
-        """What `save_cases` was given.
+        """Read the cases that `save_cases` wrote.
 
         Raises:
-            RunError: if it is missing or damaged.
+            RunError: if the file is missing or damaged.
         """
         return _read_json(self._cases)
 
     def result(self) -> dict[str, Any]:
-        """The result of a finished run."""
+        """Read the result of a finished run."""
         return _read_json(self.result_path)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the result; the run is then over."""
+        """Write the result, which marks the run as finished."""
         write_atomic(self.result_path, strict_json(result, indent=2).encode())
 
 
 def config_of(text: str, path: Path) -> dict[str, Any]:
-    """The tables of a run's config.toml with this text; the last line tells the version of this package.
+    """Parse the text of a run's config.toml; the last line, the version of this package, shows that it is complete.
 
-    A file that was cut at a line's end is valid TOML still, and defaults would take the place of what is lost.
+    A file that was cut at a line's end is still valid TOML, and defaults would replace the lost values.
 
     Raises:
-        RunError: if it is damaged.
+        RunError: if the text is damaged.
     """
     try:
         tables = tomllib.loads(text)
@@ -281,7 +281,7 @@ def config_of(text: str, path: Path) -> dict[str, Any]:
 
 
 def model_folder(folder: Path) -> Path:
-    """The model/ folder of a run folder, or the folder itself if it is one; RunError otherwise."""
+    """Return the model/ folder of a run folder, or the folder itself if it is one; raise RunError otherwise."""
     place = folder / "model" if (folder / "model" / "model.json").is_file() else folder
     if not (place / "model.json").is_file():
         raise RunError(f"{folder}: must be a run folder or its model/ folder, but model.json is missing")
@@ -289,10 +289,10 @@ def model_folder(folder: Path) -> Path:
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """The card of a model/ folder, its global weights, and by site the weights that it keeps for itself.
+    """Read the card of a model/ folder, its global weights, and its personal weights by site.
 
     Raises:
-        RunError: if one is missing, or damaged.
+        RunError: if a file is missing or damaged.
     """
     arrays, _ = read_arrays(folder / "model.safetensors")
     weights: dict[str, Tensor] = {}
@@ -308,10 +308,10 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 
 
 def read_moments(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """What `RunDir.save_moments` wrote into a model/ folder; empty where it wrote nothing.
+    """Read the statistics that `RunDir.save_moments` wrote into a model/ folder; empty if there are none.
 
     Raises:
-        RunError: if it is damaged.
+        RunError: if the file is damaged.
     """
     path = folder / "statistics.safetensors"
     found: dict[str, dict[str, Tensor]] = {}

@@ -1,4 +1,4 @@
-"""Reads the samples, probabilities and amplitudes of a run, see `harmofl.experiment.artifacts`."""
+"""Readers of the samples, probabilities and amplitudes of a run, see `harmofl.experiment.artifacts`."""
 
 import zipfile
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""An experiment made ready: its images decoded, its method and model built."""
+"""Setup of an experiment: decoded images, method and model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,20 +30,20 @@ from harmofl.utils.hardware import available_cores
 from harmofl.utils.seeding import rng
 
 LARGE = 2.0
-"""Gigabytes of images in memory from which on a user is told of the cache."""
+"""Gigabytes of images in memory above which a remark recommends the cache."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """An experiment with everything at hand that its rounds need.
+    """An experiment with the images, the method and the training settings of its rounds.
 
     Args:
-        experiment: resolved, nothing left open.
+        experiment: the resolved experiment.
         federation: the sites and their images.
         method: the federated learning method.
-        training: how every site trains.
-        unseen: sites that do not train, and at which the chosen model is tested on all images; none where the method
-            ends with no model for them.
+        training: the training settings.
+        unseen: sites that do not train, where the chosen model is tested on all images; empty if the method trains no
+            model for them.
     """
 
     experiment: Experiment
@@ -63,13 +63,13 @@ class Setup:
         """Read the images, fill in the task's defaults, build method and model.
 
         Args:
-            experiment: as it was asked for.
-            opening: told the site, how many images are read and how many there are.
-            cache: where decoded images are kept if the experiment does not say.
-            told: told in one line each what was understood of the folder, and warnings.
+            experiment: the experiment as configured.
+            opening: called with the site, the number of images read and the total.
+            cache: folder for decoded images if the experiment sets none.
+            told: called with one line each about how the folder was read, and with warnings.
 
         Raises:
-            HarmoFLError: one line about the first thing that does not hold.
+            HarmoFLError: one line about the first error.
         """
         data, device = experiment.data, device_of(experiment.run.device)
         federation = _opened(experiment, opening, cache, told)
@@ -96,17 +96,17 @@ class Setup:
 
     @cached_property
     def training_sites(self) -> tuple[Site, ...]:
-        """Where steps are taken: every site, or one with the images of all."""
+        """The sites that train: every site, or one with all images merged for a pooled method."""
         return (merged(self.federation.sites),) if self.method.pooled else self.federation.sites
 
     def drawn(self, round_number: int) -> tuple[Site, ...]:
-        """The sites that train in a round: all, or as many of them as take part, drawn by seed and round."""
+        """Return the sites that train in a round: all, or the share that takes part, drawn by seed and round."""
         return tuple(
             self.training_sites[k] for k in draw_sites(self.experiment, len(self.training_sites), round_number)
         )
 
     def remarks(self) -> list[str]:
-        """What a user should know before training begins and has not been told when the images were opened."""
+        """Return the remarks for a user before training that `prepare` did not pass to `told`."""
         said = self.cautions()[len(absent_classes(self.federation)) :]
         if (held := _gigabytes_held(self.federation)) > LARGE:
             said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
@@ -118,7 +118,7 @@ class Setup:
         return said
 
     def cautions(self) -> list[str]:
-        """What a reader of the results should know."""
+        """Return the remarks for a reader of the results."""
         said = [
             *said_of_masks(self.federation),
             *absent_classes(self.federation),
@@ -135,7 +135,7 @@ class Setup:
         return said + statement(self.experiment, self.method, deployed=False)
 
     def start(self) -> ServerState:
-        """The server's state before round 1; to be asked for before anything is trained."""
+        """Return the server's state before round 1; call it before any training."""
         return self.method.start(self.training.model, len(self.training_sites))
 
     def card(self) -> dict[str, Any]:
@@ -162,12 +162,12 @@ class Setup:
         )
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
-        """Every site's scores under the global weights and, over them, those it keeps for itself."""
+        """Return every site's scores with its personal weights over the global ones."""
         of_site = self.used(weights, own)
         return {site.name: self.score(site, split, of_site(site.name)) for site in self.federation.sites}
 
     def score(self, site: Site, split: str, weights: Arrays) -> dict[str, float]:
-        """A site's scores; in validation the mean of those of single batches, if `evaluation.validation` says so."""
+        """Return a site's scores; in validation the mean over batches if `evaluation.validation` is "batches"."""
         outputs = self.predict(site, split, weights)
         if split == "val" and self.experiment.evaluation.validation == "batches":
             return mean_of_batches(outputs, site, split, self._batching(split))
@@ -179,11 +179,11 @@ class Setup:
         return Batching(size or table.batch_size, table.batches == "in-order", training.last_alone)
 
     def used(self, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
-        """See `harmofl.evaluation.scoring.used`."""
+        """Return the weights in use by site, see `harmofl.evaluation.scoring.used`."""
         return used(self.method, weights, own)
 
     def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
-        """Outputs for one split of a site, see `harmofl.evaluation.scoring.predict_split`."""
+        """Return the outputs for one split of a site, see `harmofl.evaluation.scoring.predict_split`."""
         self.training.model.load_state_dict(weights)
         self.training.model.to(self.training.device)
         return predict_split(
@@ -202,12 +202,12 @@ class Setup:
 
 
 def model_card(experiment: Experiment, about: Mapping[str, Any], sites: Sequence[str], **more: Any) -> dict[str, Any]:
-    """Return what somebody needs to know to use the model, as model.json has it.
+    """Return the description of the model for its use, the content of model.json.
 
     Args:
-        experiment: resolved.
+        experiment: the resolved experiment.
         about: the images' task, classes, channels, size, images and bits.
-        sites: that train.
+        sites: the sites that train.
         more: further entries.
     """
     return {
@@ -234,7 +234,7 @@ def main_metric(experiment: Experiment, task: Task) -> str:
 
 
 def draw_sites(experiment: Experiment, sites: int, round_number: int) -> list[int]:
-    """Which of so many sites, in the order of their names, train in a round."""
+    """Return the indices of the sites that train in a round, among so many sites in the order of their names."""
     count = max(1, round(experiment.training.participation * sites))
     order = rng(experiment.run.seed, "participation", round_number).permutation(sites)
     return sorted(order[:count].tolist())
@@ -263,13 +263,13 @@ def _opened(
 
 
 def _gigabytes_held(federation: Federation) -> float:
-    """What the decoded images and label maps take of memory, those mapped from a cache left out."""
+    """Return the gigabytes of decoded images and label maps in memory, without those mapped from a cache."""
     arrays = (a for s in federation.sites for p in (s.train, s.val, s.test) for a in (p.images, p.targets))
     return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap)) / 1e9
 
 
 def cut(federation: Federation, images: int | str) -> Federation:
-    """The federation with the first images of every site's training alone, at most so many."""
+    """Return the federation with at most this number of training images per site, the first ones."""
     if images == "all":
         return federation
     most = min(len(site.train) for site in federation.sites) if images == "smallest" else int(images)
@@ -277,7 +277,7 @@ def cut(federation: Federation, images: int | str) -> Federation:
 
 
 def _check_training(federation: Federation) -> None:
-    """Refuse to train at a site whose images are all for testing."""
+    """Raise ConfigError if a site has no training images."""
     for site in federation.sites:
         if not len(site.train):
             few = " (a split needs at least 3 patients)" if len(set(site.test.patients)) < len(SPLITS) else ""
@@ -288,7 +288,7 @@ def _check_training(federation: Federation) -> None:
 
 
 def check_metric(experiment: Experiment, task: Task) -> None:
-    """Raise ConfigError unless the metric is one of the task's."""
+    """Raise ConfigError unless the task has the metric."""
     metric = experiment.evaluation.metric
     if metric not in CASE_METRICS[task]:
         known = ", ".join(CASE_METRICS[task])

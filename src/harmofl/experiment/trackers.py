@@ -1,4 +1,4 @@
-"""What a run tells TensorBoard and MLflow; neither can end it, nor change its result."""
+"""Callbacks that log a run to TensorBoard and MLflow; their failures neither end a run nor change its result."""
 
 import os
 import sys
@@ -17,44 +17,44 @@ from harmofl.experiment.trainer import Callback
 
 
 class Callbacks(Callback):
-    """Several at once."""
+    """Several callbacks, called in turn."""
 
     def __init__(self, *watches: Callback) -> None:
         self._all = watches
 
     def on_load(self, site: str, done: int, total: int) -> None:
-        """Tell all."""
+        """Call `on_load` of every callback."""
         for watch in self._all:
             watch.on_load(site, done, total)
 
     def on_message(self, line: str) -> None:
-        """Tell all."""
+        """Call `on_message` of every callback."""
         for watch in self._all:
             watch.on_message(line)
 
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Tell all."""
+        """Call `on_train_begin` of every callback."""
         for watch in self._all:
             watch.on_train_begin(setup, first_round)
 
     def on_client_end(self, site: str) -> None:
-        """Tell all."""
+        """Call `on_client_end` of every callback."""
         for watch in self._all:
             watch.on_client_end(site)
 
     def on_round_end(self, record: RoundRecord) -> None:
-        """Tell all."""
+        """Call `on_round_end` of every callback."""
         for watch in self._all:
             watch.on_round_end(record)
 
     def on_train_end(self, result: Mapping[str, Any]) -> None:
-        """Tell all."""
+        """Call `on_train_end` of every callback."""
         for watch in self._all:
             watch.on_train_end(result)
 
 
 class Writer(Callback):
-    """Writes a run's numbers elsewhere; when that fails it says so once, and the run goes on.
+    """Base class of callbacks that log a run's numbers; a failure prints one line and ends the log, not the run.
 
     Args:
         folder: the run folder.
@@ -68,7 +68,7 @@ class Writer(Callback):
         self._metric = ""
 
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Open, with the configuration."""
+        """Open the log and write the configuration."""
         self._metric = setup.metric
         self._safely(lambda: self.open(flat_settings(setup.experiment.model_dump(mode="json")), first_round))
 
@@ -77,11 +77,11 @@ class Writer(Callback):
         self._safely(lambda: self.write(numbers(record, self._metric), record.round))
 
     def on_train_end(self, result: Mapping[str, Any]) -> None:
-        """Write the test scores of the chosen model, and close."""
+        """Write the test scores of the chosen model, and close the log."""
         self._safely(lambda: self.close(tested(result), int(result["rounds"])))
 
     def open(self, settings: Mapping[str, str], first_round: int) -> None:
-        """Begin, or go on at `first_round`."""
+        """Begin the log, or continue it at `first_round`."""
         raise NotImplementedError
 
     def write(self, values: Mapping[str, float], step: int) -> None:
@@ -106,12 +106,12 @@ class Writer(Callback):
 
 
 class TensorBoard(Writer):
-    """Event files in RUN/tensorboard; on a resumed run what was written beyond its checkpoint is purged."""
+    """Event files in RUN/tensorboard; a resumed run purges the events after its checkpoint."""
 
     name = "TensorBoard"
 
     def open(self, settings: Mapping[str, str], first_round: int) -> None:
-        """Begin, or go on at `first_round`."""
+        """Begin the log, or continue it at `first_round`."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(
@@ -138,7 +138,7 @@ class MLflow(Writer):
     name = "MLflow"
 
     def open(self, settings: Mapping[str, str], first_round: int) -> None:
-        """Begin, or go on with the MLflow run whose id the run folder holds."""
+        """Begin an MLflow run, or continue the one whose id is in the run folder."""
         from mlflow.tracking import MlflowClient
 
         own = self.folder / "mlflow"
@@ -161,7 +161,7 @@ class MLflow(Writer):
                 self._client.log_param(self._id, key, value[:500])
 
     def write(self, values: Mapping[str, float], step: int) -> None:
-        """Write the numbers of one round; of a resumed run, those that are not there yet."""
+        """Write the numbers of one round, unless a resumed run has written them before."""
         from mlflow.entities import Metric
 
         if step <= self._last:
@@ -182,11 +182,11 @@ WRITERS: Mapping[str, tuple[type[Writer], str]] = {
     "tensorboard": (TensorBoard, "tensorboard"),
     "mlflow": (MLflow, "mlflow"),
 }
-"""Name -> the writer, and the package it needs."""
+"""Name -> writer class and the package that it needs."""
 
 
 def writers(names: Sequence[str], folder: Path) -> list[Writer]:
-    """The writers asked for.
+    """Return the writers with these names.
 
     Raises:
         ConfigError: if there is no such writer, or its package is not installed.
@@ -200,7 +200,7 @@ def writers(names: Sequence[str], folder: Path) -> list[Writer]:
 
 
 def numbers(record: RoundRecord, metric: str) -> dict[str, float]:
-    """The numbers of a round by name, such as `loss/SITE` and `validation/SITE`."""
+    """Return the numbers of a round by name, such as `loss/SITE` and `validation/SITE`."""
     found = {f"loss/{site}": float(loss) for site, loss in record.train_loss.items()}
     if record.val is not None:
         found |= {f"validation/{site}": scores[metric] for site, scores in record.val.items()}
@@ -215,7 +215,7 @@ def numbers(record: RoundRecord, metric: str) -> dict[str, float]:
 
 
 def tested(result: Mapping[str, Any]) -> dict[str, float]:
-    """The test scores of the chosen model."""
+    """Return the test scores of the chosen model."""
     metric = result["main_metric"]
     found = {f"test/{site}": scores[metric] for site, scores in {**result["test"], **result["unseen"]}.items()}
     found |= {"test/mean": result["summary"]["mean"], "test/worst": result["summary"]["worst"]}
@@ -223,7 +223,7 @@ def tested(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def flat_settings(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """`method.alpha` and the like -> what it is, as text."""
+    """Return the settings as text by dotted key, such as `method.alpha`."""
     found: dict[str, str] = {}
     for key, value in tables.items():
         found |= (
@@ -233,13 +233,13 @@ def flat_settings(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]
 
 
 def _plain(name: str) -> str:
-    """MLflow allows letters, digits and a few signs."""
+    """Replace characters that MLflow does not allow in names."""
     return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
 
 
 @contextmanager
 def _quick() -> Iterator[None]:
-    """A server that is away must not hold up training for minutes, as by MLflow's own waiting."""
+    """Limit MLflow's retries and timeouts, so that an unreachable server does not delay training for minutes."""
     waits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     before = {name: os.environ.get(name) for name in waits}
     os.environ.update({name: value for name, value in waits.items() if before[name] is None})

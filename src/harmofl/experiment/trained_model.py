@@ -1,4 +1,4 @@
-"""A trained model opened for use, with all fixed that an image's output depends on beside the image."""
+"""A trained model for inference, with fixed weights, amplitude and normalization statistics."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from harmofl.spectral.radial_profile import ProfileNorm
 from harmofl.types import Progress, Statistics, Task, Tell
 
 DEFAULT: Statistics = "images"
-"""Chosen by validation scores at sites that did not train; docs/results/use.md, "Statistics for use"."""
+"""Default, chosen by validation scores at sites that did not train; docs/results/use.md, "Statistics for use"."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class TrainedModel:
     """The chosen model of a run.
 
     Args:
-        card: what the run says of it: task, classes, channels, size, network, method, sites.
-        method: the method that trained it.
-        model: network and what stands before it; weights are loaded into it for each site.
+        card: the model card: task, classes, channels, size, network, method, sites.
+        method: the method that trained the model.
+        model: normalizer, if any, and network; the weights of a site are loaded into it before use.
         weights: the global weights.
-        own: by site, the entries that it keeps for itself; few methods have any.
-        moments: by site, statistics of its training images for layers that normalize by batches; see
-            `harmofl.models.bn_calibration`. Empty where no layer does, and of runs by older versions.
+        own: personal weights by site; few methods have any.
+        moments: statistics of the training images by site, for layers that normalize by batches; see
+            `harmofl.models.bn_calibration`. Empty if there is no such layer, and for runs of older versions.
     """
 
     card: Mapping[str, Any]
@@ -54,11 +54,11 @@ class TrainedModel:
 
     @classmethod
     def open(cls, folder: Path) -> "TrainedModel":
-        """Open a run folder, or its model/ folder alone.
+        """Open the model of a run folder, or of its model/ folder alone.
 
         Raises:
             RunError: if there is no model, or it is damaged.
-            ConfigError: if it cannot be built here, as by another version.
+            ConfigError: if the model cannot be built here, as with another version.
         """
         try:
             return cls._opened(folder)
@@ -83,9 +83,9 @@ class TrainedModel:
         return cls(card, method, model.eval(), weights, own, read_moments(place))
 
     def sites(self, folder: Path, progress: Progress | None = None, told: Tell | None = None) -> tuple[Site, ...]:
-        """Read a folder of sites at the model's size and channels, split as its run did if they have no split.
+        """Read a folder of sites at the model's size and channels, split as in its run if they have no split.
 
-        Labels of a plain folder are the model's classes. What was understood of the folder is told in one line.
+        Labels of a plain folder are the model's classes. `told` is called with one line about how the folder was read.
 
         Raises:
             HarmoFLError: as `open_federation`.
@@ -95,7 +95,7 @@ class TrainedModel:
     def read(
         self, folder: Path, progress: Progress | None = None, told: Tell | None = None
     ) -> tuple[tuple[Site, ...], Mapping[str, tuple[str, ...]]]:
-        """Read as `sites`, and say for each site in what its images differ from those of training."""
+        """Read as `sites`, and return also lines by site on how its images differ from the training images."""
         height, width = self.card["size"]
         expected = (self.card["task"], tuple(self.card["classes"]))
         channels, seed = self.card["channels"], self.card.get("split_seed", 0)
@@ -122,7 +122,7 @@ class TrainedModel:
 
     @property
     def metric(self) -> str:
-        """That of the run; the task's, of models of older versions, which do not say."""
+        """The main metric of the run; the task's default for models of older versions, which do not name it."""
         task: Task = "classification" if self.card["task"] == "classification" else "segmentation"
         metric = self.card.get("metric", MAIN_METRIC[task])
         if metric not in CASE_METRICS[task]:
@@ -131,17 +131,17 @@ class TrainedModel:
 
     @property
     def mixes(self) -> bool:
-        """Whether, as trained, an image's output depends on the images of its batch."""
+        """True if, as trained, an image's output depends on the other images of its batch."""
         return mixes(self.model)
 
     @property
     def of_site_profile(self) -> bool:
-        """Whether images are brought from their site's own profile to the common one."""
+        """True if the normalizer maps images from their site's own profile to the common one."""
         layer = normalizer_of(self.model)
         return isinstance(layer, ProfileNorm) and layer.reference == "site"
 
     def check(self, site: Site) -> None:
-        """Raise ConfigError unless the site's images are of the model's task, classes and channels."""
+        """Raise ConfigError unless the site has the model's task, classes and channels."""
         pairs = (
             ("task", self.card["task"], site.task),
             ("classes", list(self.card["classes"]), list(site.classes)),
@@ -152,10 +152,10 @@ class TrainedModel:
                 raise ConfigError(f"{site.name}: {what} must be the model's, {must}, got {got}")
 
     def load(self, site: str) -> None:
-        """Load what a site uses: its own entries over the global ones; one that did not train, what a newcomer does.
+        """Load a site's weights: its personal ones over the global ones, or the weights for a site that did not train.
 
         Raises:
-            ConfigError: for a newcomer, if there is no common model.
+            ConfigError: if the site did not train and the method has no common model.
         """
         if not self.method.common and site not in self.own:
             name, sites = self.card["method"]["name"], ", ".join(self.card["sites"])
@@ -163,10 +163,10 @@ class TrainedModel:
         self.model.load_state_dict(used(self.method, self.weights, self.own)(site))
 
     def moments_of(self, site: str = "") -> Moments:
-        """Statistics for layers that normalize by batches: a training site's, or averaged over all of them.
+        """Return a training site's statistics for layers that normalize by batches, or their average over all sites.
 
         Raises:
-            ConfigError: if the run kept none.
+            ConfigError: if the run saved no statistics.
         """
         if not self.moments:
             raise ConfigError(
@@ -175,10 +175,10 @@ class TrainedModel:
         return self.moments[site] if site in self.moments else average_moments(list(self.moments.values()))
 
     def network(self, site: str = "") -> nn.Module:
-        """The model for use on any single image: weights loaded, and every statistic fixed to those of `moments_of`.
+        """Return a copy of the model for single images, with weights loaded and statistics fixed to `moments_of`.
 
         Args:
-            site: whose entries and statistics it has; the mean over the sites if it did not train.
+            site: the site whose weights and statistics are used; if it did not train, the mean over the sites.
         """
         self.load(site)
         model = deepcopy(self.model).eval()
@@ -190,17 +190,17 @@ class TrainedModel:
     def outputs(
         self, site: Site, split: str, statistics: Statistics = DEFAULT, batch_size: int = IN_USE, device: str = "cpu"
     ) -> np.ndarray:
-        """What the model says of one split of a site, in its order, see `harmofl.evaluation.scoring.predict_split`.
+        """Return the outputs for one split of a site, in its order, see `harmofl.evaluation.scoring.predict_split`.
 
         Args:
             site: the site.
             split: "train", "val" or "test".
-            statistics: where the network normalizes by batches: "sites" takes mean and variance of the training
+            statistics: statistics of layers that normalize by batches: "sites" uses mean and variance of the training
                 images, the site's own if it trained, else averaged over the sites; "images" re-estimates them once
                 from all images of the site, without their labels; with both no output depends on batch size or order.
-                "batch" takes those of the batch at hand, as while training.
-            batch_size: images a batch.
-            device: where to compute.
+                "batch" uses those of each batch, as in training.
+            batch_size: images per batch.
+            device: device of the computation.
         """
         self.check(site)
         self.load(site.name)
@@ -212,14 +212,14 @@ class TrainedModel:
             return predict_split(model, site, split, batching=Batching(batch_size), device=place)
 
     def adopt_profile(self, model: nn.Module, images: Split | None = None) -> None:
-        """Give a site that did not train a profile of its own where the model asks for one (`reference=site`).
+        """Set the profile of a site that did not train, if the model needs one (`reference=site`).
 
         Args:
-            model: loaded for the site.
-            images: take theirs; None takes the mean over the training sites.
+            model: the model with the site's weights loaded.
+            images: images to compute the profile from; None uses the mean over the training sites.
 
         Raises:
-            ConfigError: if these were not kept.
+            ConfigError: if the profiles of the training sites were not saved.
         """
         layer = normalizer_of(model)
         if not isinstance(layer, ProfileNorm) or not layer.lacks_own:
@@ -240,7 +240,7 @@ class TrainedModel:
         return estimate_moments(self.model, undivided(site).test, place)
 
     def said(self, site: str, statistics: Statistics) -> list[str]:
-        """Which amplitude, normalization statistics and weights a site's images meet, in plain words."""
+        """Return lines on the amplitude, normalization statistics and weights used for a site, in plain words."""
         lines = []
         layer = normalizer_of(self.model)
         if layer is not None:

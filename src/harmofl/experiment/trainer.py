@@ -1,4 +1,4 @@
-"""Run an experiment into a run directory, or go on with one that was interrupted: the one training loop."""
+"""The training loop: runs an experiment into a run directory, or resumes an interrupted run."""
 
 import platform
 import time
@@ -24,33 +24,33 @@ from harmofl.federated.tensors import Arrays
 
 
 class Callback:
-    """Called while a run goes on; override what is of interest."""
+    """Base class of callbacks of a run, with methods that do nothing."""
 
     def on_load(self, site: str, done: int, total: int) -> None:
-        """`done` of `total` images of a site have been read."""
+        """Handle the progress of reading: `done` of `total` images of a site are read."""
 
     def on_message(self, line: str) -> None:
-        """A line on the images: what was understood of their folder, or a warning."""
+        """Handle a line about the images: how their folder was read, or a warning."""
 
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Training begins with round `first_round`."""
+        """Handle the start of training with round `first_round`."""
 
     def on_client_end(self, site: str) -> None:
-        """A site has finished its share of the round."""
+        """Handle the end of a site's training in the round."""
 
     def on_round_end(self, record: RoundRecord) -> None:
-        """A round has been trained, aggregated, validated and recorded."""
+        """Handle the end of a round that is trained, aggregated, validated and recorded."""
 
     def on_train_end(self, result: Mapping[str, Any]) -> None:
-        """The chosen model has been tested; `result` as in result.json."""
+        """Handle the test result of the chosen model, as in result.json."""
 
 
 def run(experiment: Experiment, folder: Path, callback: Callback | None = None) -> dict[str, Any]:
-    """Train, validate every round, test the chosen model once, and record all of it.
+    """Train, validate, test the chosen model once, and record rounds and result.
 
     Args:
-        experiment: what to run.
-        folder: the run folder to make; new or empty.
+        experiment: the experiment to run.
+        folder: the run folder to create; new or empty.
         callback: called with the progress.
 
     Returns:
@@ -69,9 +69,9 @@ def run(experiment: Experiment, folder: Path, callback: Callback | None = None) 
 
 
 def resume(folder: Path, callback: Callback | None = None) -> dict[str, Any]:
-    """Go on with a run after its last checkpoint; ends with the same weights to the bit as an undisturbed run.
+    """Resume a run after its last checkpoint; the weights are equal to the bit to those of an uninterrupted run.
 
-    A finished run is left as it is and its result returned.
+    A finished run stays unchanged, and its result is returned.
 
     Raises:
         RunError: if there is no run in the folder, or its checkpoint is damaged.
@@ -91,7 +91,7 @@ def _go_on(run_dir: RunDir, callback: Callback) -> dict[str, Any]:
 
 
 def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
-    """The checkpoint to go on from, and the run directory as it was then."""
+    """Return the checkpoint to resume from, and rewind the run directory to its round."""
     if not run_dir.is_of(setup.card()):
         raise RunError(
             f"{run_dir.folder}: configuration and images must be those that the run began with, but are not; restore "
@@ -99,7 +99,7 @@ def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
         )
     start = setup.start()
     checkpoint = run_dir.load() or Checkpoint(start)
-    checkpoint = replace(checkpoint, server=replace(checkpoint.server, sites=start.sites))  # older versions knew no N
+    checkpoint = replace(checkpoint, server=replace(checkpoint.server, sites=start.sites))  # older versions saved no N
     if not _fits(checkpoint.server.weights, start.weights):
         raise RunError(f"{run_dir.folder}: the checkpoint is of another network; start a new run")
     run_dir.rewind(checkpoint.server.round)
@@ -115,15 +115,15 @@ def fit(
     callback: Callback | None = None,
     diagnostics: Diagnostics | None = None,
 ) -> dict[str, Any]:
-    """Train the rounds that are not done yet, wherever the sites are, and test the chosen model once.
+    """Train the remaining rounds with any backend, and test the chosen model once.
 
     Args:
-        experiment: resolved.
-        backend: holds the sites.
-        run_dir: the run directory, which nobody else writes.
-        checkpoint: to go on from.
+        experiment: the resolved experiment.
+        backend: the backend that trains at the sites.
+        run_dir: the run directory, locked against other writers.
+        checkpoint: the checkpoint to start from.
         callback: called after every round and at the end.
-        diagnostics: measures each round, if asked for.
+        diagnostics: measures each round, or None.
 
     Returns:
         The result, as in `result.json`.
@@ -154,7 +154,7 @@ def _round(
     callback: Callback,
     diagnostics: Diagnostics | None,
 ) -> tuple[Checkpoint, RoundRecord]:
-    """Train, aggregate, validate; keep the model if it is the best so far."""
+    """Train, aggregate and validate one round; save the model if it is the best so far."""
     begin, method, table = time.perf_counter(), backend.method, experiment.evaluation
     done = backend.train(before.server, callback.on_client_end)
     server, updates = done.server, done.updates
@@ -183,7 +183,7 @@ def _round(
 
 
 def _finish(experiment: Experiment, backend: Backend, run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Test the chosen model, once, and write the result."""
+    """Test the chosen model once and write the result."""
     if not checkpoint.best_round:
         raise RunError(f"{run_dir.folder}: no round could be validated, so no model is chosen")
     scores, card, records = backend.test(run_dir, checkpoint.best_round), run_dir.card(), run_dir.records()
@@ -223,7 +223,7 @@ def _train(
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:
-    """Whether the names are the same, and the shapes too but for an amplitude that was yet to be learnt."""
+    """Return True if names and shapes agree; an entry that is empty in `start`, an amplitude, may have any shape."""
     return weights.keys() == start.keys() and all(
         not start[name].numel() or weights[name].shape == start[name].shape for name in weights
     )
