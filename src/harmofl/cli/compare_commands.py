@@ -199,7 +199,7 @@ def _experiment(
     kind: str,
     unseen: Sequence[str] | None = None,
 ) -> tuple["Experiment", dict[str, Any]]:
-    """The experiment, and the hyperparameters that --set gives to every method."""
+    """Return the experiment, and the hyperparameters that --set gives to every method."""
     from harmofl.experiment.config import check_data, load_experiment, parse_settings
 
     def check(base: "Experiment") -> None:
@@ -237,7 +237,7 @@ def _carry_out(chosen: "Study") -> "Comparison":
 
 
 def _end(comparison: "Comparison") -> None:
-    """What was to be written is; say in one line that a run failed."""
+    """End with one line and exit code 1 if a run failed, after all files are written."""
     if comparison.failed:
         print(f"harmofl: {comparison.failed[0]}", file=sys.stderr)
         raise typer.Exit(1)
@@ -248,7 +248,7 @@ def _again() -> str:
 
 
 def _show(comparison: "Comparison") -> None:
-    """The scores, site by site where the terminal is wide enough; the files have all columns."""
+    """Print the scores, by site if the terminal is wide enough; the files have all columns."""
     from harmofl.comparison.score_table import COSTS, header, rows, sites_of
 
     console, sites, names = Console(), sites_of(comparison), header(comparison)

@@ -172,7 +172,7 @@ def import_(
 
 @contextmanager
 def _told_in_the_end(lines: list[str]) -> Iterator[None]:
-    """Print them when the progress bar has gone, whether or not all went well."""
+    """Print the lines after the progress bar has ended, also after an error."""
     try:
         yield
     finally:

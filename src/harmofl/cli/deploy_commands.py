@@ -144,7 +144,7 @@ def renew(
 
 
 def _log() -> None:
-    """Lines with the time, on the standard error stream."""
+    """Log lines with the time to the standard error stream."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("harmofl").setLevel(logging.INFO)

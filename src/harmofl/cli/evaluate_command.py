@@ -76,12 +76,12 @@ def evaluate(
 
 
 def _between(low: float, high: float) -> str:
-    """The interval; a dash where a single patient gives none."""
+    """Return the interval as text; a dash if there is none, as for a single patient."""
     return "-" if math.isnan(low) else f"{low:.3f} - {high:.3f}"
 
 
 def _by_case(cases: "Sequence[str]", scores: "Sequence[float]") -> dict[str, float | list[float]]:
-    """Each case's score, or the scores of its slices if the metric is of these."""
+    """Return the score of each case, or the scores of its slices for a metric of slices."""
     found: dict[str, list[float]] = {}
     for case, score in zip(cases, scores, strict=True):
         found.setdefault(case, []).append(score)

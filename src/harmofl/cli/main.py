@@ -35,11 +35,11 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "The theory measured": {"diagnostics": diagnostics, "landscape": landscape},
     "Across hospitals": {"deploy": deploy_app},
 }
-"""Every command by its name, under the title that `harmofl --help` gives to its group."""
+"""The commands by name, under the title of their group in `harmofl --help`."""
 
 
 class _Group(TyperGroup):
-    """Lists commands in the order of `COMMANDS`, and says so when one is interrupted."""
+    """Command group that lists commands in the order of `COMMANDS` and reports an interruption in one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for group in COMMANDS.values() for name in group]
@@ -72,7 +72,7 @@ for title, group in COMMANDS.items():
 
 
 def main() -> None:
-    """Parse, call, print; every error of ours is one line and an exit code."""
+    """Run the command line; print a HarmoFLError as one line and exit with its code."""
     try:
         app()
     except HarmoFLError as error:

@@ -33,11 +33,11 @@ Settings = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
 
 LISTED = 20
-"""So many lines of one kind are printed."""
+"""Largest number of printed lines of one kind."""
 
 
 def parse_fractions(text: str | None) -> tuple[float, float, float]:
-    """TRAIN,VAL,TEST; ConfigError unless three numbers."""
+    """Parse TRAIN,VAL,TEST; raise ConfigError unless it is three numbers."""
     from harmofl.data.splits import FRACTIONS
 
     if text is None:
@@ -50,7 +50,7 @@ def parse_fractions(text: str | None) -> tuple[float, float, float]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH, or one number for both; ConfigError otherwise."""
+    """Parse HEIGHTxWIDTH, or one number for both; raise ConfigError otherwise."""
     height, _, width = text.lower().partition("x")
     numbers = [part.isascii() and part.isdigit() and int(part) > 0 for part in (height, width or height)]
     if not all(numbers):
@@ -59,7 +59,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_model(model: Path, data: Path | None = None) -> None:
-    """Raise an error of ours unless model and data are where they are said to be, before anything slow is imported."""
+    """Raise a HarmoFLError unless the folders of model and data exist, before slow imports."""
     from harmofl.data.layout.reader import check_folder
     from harmofl.experiment.run_dir import model_folder
 
@@ -75,7 +75,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Within, Ctrl-C is a KeyboardInterrupt also while modules are imported, so that what was begun is undone."""
+    """Turn Ctrl-C and SIGTERM into KeyboardInterrupt, also during imports, so that unfinished work is undone."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     here = threading.current_thread() is threading.main_thread()  # signals are the main thread's
     heeded = {n: handler for n, handler in before.items() if here and handler not in (None, signal.SIG_IGN)}
@@ -90,7 +90,7 @@ def at_work() -> Iterator[None]:
 
 @contextmanager
 def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Within, Ctrl-C undoes what was begun, prints one line that ends with `how_to_go_on()`, and leaves with 130."""
+    """Undo unfinished work on Ctrl-C, print one line that ends with `how_to_go_on()`, and exit with code 130."""
     with at_work():
         try:
             yield
@@ -100,7 +100,7 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 
 class bar:  # noqa: N801
-    """A progress bar on the standard error stream, as a context that gives (label, done, total) -> None."""
+    """Context manager of a progress bar on standard error; yields a function (label, done, total) -> None."""
 
     def __init__(self, title: str) -> None:
         from rich.progress import Progress

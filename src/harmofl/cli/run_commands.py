@@ -106,7 +106,7 @@ def _experiment(
     setting: list[str] | None,
     diagnostics: bool = False,
 ) -> "Experiment":
-    """What the options ask for."""
+    """Return the experiment that the options set."""
     from harmofl.experiment.config import check_data, load_experiment, parse_settings
 
     given: dict[str, Any] = {
@@ -158,7 +158,7 @@ def plan(
 
 
 def _planned(found: "Forecast", budget: int) -> Iterator[str]:
-    """The lines of a plan."""
+    """Yield the lines of a plan."""
     from harmofl.report.scores import duration
 
     def said(seconds: float) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harmofl.analysis.diagnostics.records import DiagnosticsRecord
 
 SHOWN = 10
-"""Rounds that the table has unless all are asked for."""
+"""Number of rounds in the table without --all."""
 COLUMNS = {
     "round": "round",
     "Γ": "drift",
@@ -76,7 +76,7 @@ def diagnostics(
 
 
 def _labels(runs: Sequence[Path]) -> list[str]:
-    """The folders' names, or whole paths if two have the same."""
+    """Return the names of the folders, or their paths if two names are equal."""
     names = [run.resolve().name for run in runs]
     if len({run.resolve() for run in runs}) < len(runs):
         raise ConfigError("every run must be given once; leave the second one out")
