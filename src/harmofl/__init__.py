@@ -1,7 +1,7 @@
 """HarmoFL: federated learning on heterogeneous medical images.
 
-For an own PyTorch program take `AmplitudeNorm` and `perturbed`; to run experiments, `load_experiment` and `run`, or
-the command `harmofl`. Importing the package imports nothing else; each name is imported when it is first used.
+Use `AmplitudeNorm` and `perturbed` in your own PyTorch program; to run experiments, use `load_experiment` and `run`,
+or the command `harmofl`. Importing the package imports nothing else; each name is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING

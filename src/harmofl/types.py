@@ -1,4 +1,4 @@
-"""Choices that settings, data and networks share, so that reading an experiment needs none of these imported."""
+"""Types shared by settings, data and networks, so that reading an experiment imports none of these modules."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -10,7 +10,7 @@ Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Levels = Literal["rounded", "truncated"]
 Augmentation = Literal["none", "flips", "flips-released"]
 Statistics = Literal["images", "sites", "batch"]
-"""Which statistics a trained model normalizes by: of the given images, of its training sites, or of each batch."""
+"""The statistics that a trained model normalizes with: of the given images, its training sites, or each batch."""
 
 NORMALIZATIONS: Final = get_args(Normalization)
 PRECISIONS: Final = get_args(Precision)
@@ -18,7 +18,7 @@ STATISTICS: Final = get_args(Statistics)
 
 
 class Role(Enum):
-    """What becomes of one tensor of a model in a federation."""
+    """The role of one tensor of a model in a federation."""
 
     SHARED = "shared"
     """Sent by every site and averaged, every round."""
@@ -29,6 +29,6 @@ class Role(Enum):
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is worked on, such as a site's name, how many parts are done and how many there are."""
+"""Called with the name of the current work, such as a site's name, the number of finished parts and the total."""
 Tell = Callable[[str], None]
-"""Called with one line for a person."""
+"""Called with one line of text for the user."""

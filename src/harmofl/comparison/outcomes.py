@@ -1,4 +1,4 @@
-"""What the finished runs of a comparison say: scores by method, seed and site, and the differences between methods."""
+"""Results of the finished runs of a comparison: scores by method, seed and site, and costs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ from harmofl.methods import METHODS
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method takes; medians and means over the seeds.
+    """The cost of a method; medians, means or maxima over its runs.
 
     Args:
-        seconds: a round, training, aggregation and validation.
-        megabytes: sent up and down in the whole run, between all sites and the server.
-        kept: megabytes that the site which keeps most keeps from round to round.
-        held: megabytes that the method holds at a site while training, beside the model and its optimizer.
-        passes: gradients a step takes.
-        rounds: of the run.
+        seconds: median seconds of a round: training, aggregation and validation.
+        megabytes: mean megabytes sent up and down in a whole run, between all sites and the server.
+        kept: megabytes of the largest client state.
+        held: largest number of megabytes of the method at a site in training, beside the model and its optimizer.
+        passes: number of gradients per step.
+        rounds: number of rounds of a run.
     """
 
     seconds: float
@@ -39,20 +39,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One method's results.
+    """The results of one method.
 
     Args:
         variant: the method.
-        seeds: those whose runs have finished.
-        sites: where it was tested: those that trained or, where sites were left out in turn, those.
-        test: (seeds, sites), of the round with the best mean validation score.
-        val: (seeds,), that validation score.
-        cases: by site.
-        cost: what it takes.
-        remarks: what a user should know, in plain words.
-        curves: by site, (seeds, rounds) its validation score after every round, NaN where there was none.
+        seeds: the seeds with finished runs.
+        sites: the tested sites: those that trained or, where sites were left out in turn, those left out.
+        test: (seeds, sites) test scores of the round with the best mean validation score.
+        val: (seeds,) that validation score.
+        cases: scores of the test cases by site.
+        cost: the cost of the method.
+        remarks: remarks for a user, in plain words.
+        curves: (seeds, rounds) validation scores after every round by site, NaN in rounds without validation.
         unseen: sites that never trained and were tested beside `sites`.
-        test_unseen: (seeds, unseen) as `test`.
+        test_unseen: (seeds, unseen) test scores, as `test`.
     """
 
     variant: Variant
@@ -69,30 +69,30 @@ class Outcome:
 
     @property
     def is_yardstick(self) -> bool:
-        """Whether it is no federated method: `local` or `pooled`."""
+        """True for a method that is not federated: `local` or `pooled`."""
         return not METHODS[self.variant.method].sends
 
     @property
     def average(self) -> Floats:
-        """(seeds,) mean over the sites."""
+        """The mean test score over the sites, (seeds,)."""
         mean: Floats = self.test.mean(axis=1)
         return mean
 
     @property
     def worst(self) -> Floats:
-        """(seeds,) the lowest over the sites."""
+        """The lowest test score over the sites, (seeds,)."""
         lowest: Floats = self.test.min(axis=1)
         return lowest
 
     @property
     def average_unseen(self) -> Floats:
-        """(seeds,) mean over the sites that never trained, of which there must be one."""
+        """The mean test score over the sites that never trained, at least one, (seeds,)."""
         mean: Floats = self.test_unseen.mean(axis=1)
         return mean
 
     @property
     def spread(self) -> Floats:
-        """(seeds,) standard deviation over the sites, divided by their number less one; NaN for a single site."""
+        """The standard deviation over the sites, with divisor N - 1, (seeds,); NaN for a single site."""
         if self.test.shape[1] < 2:
             return np.full(len(self.test), math.nan)
         std: Floats = self.test.std(axis=1, ddof=1)
@@ -100,9 +100,9 @@ class Outcome:
 
 
 def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
-    """The metric, and the outcome of every variant that has a finished run, in the order of the jobs.
+    """Return the metric, and the outcome of every variant with a finished run, in the order of the jobs.
 
-    Where sites were left out, the score of a site is that of the run which left it out.
+    Where sites were left out, the score of a site is from the run that left it out.
 
     Raises:
         RunError: if a finished run's folder is damaged.
@@ -127,12 +127,12 @@ class _Finished:
 
     @property
     def tested(self) -> dict[str, float]:
-        """The score of each site that counts for this run."""
+        """The test score of this run by site: of the left-out site, if any, else of the sites that trained."""
         return self._main(self.result["unseen"] if self.job.left_out else self.result["test"])
 
     @property
     def unseen(self) -> dict[str, float]:
-        """That of sites which never train in any run."""
+        """The test scores of sites that train in no run, by site."""
         return {} if self.job.left_out else self._main(self.result.get("unseen", {}))
 
     def _main(self, scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
@@ -153,7 +153,7 @@ def _finished(job: Job, run_dir: RunDir) -> _Finished:
 
 
 def _complete(by_seed: Mapping[int, list[_Finished]]) -> dict[int, list[_Finished]]:
-    """The seeds that have the same sites as the one with most."""
+    """Return the runs of the seeds that have all sites of the seed with most sites."""
     sites = {seed: frozenset(site for run in runs for site in run.tested) for seed, runs in sorted(by_seed.items())}
     most = max(sites.values(), key=len, default=frozenset())
     return {seed: by_seed[seed] for seed, found in sites.items() if found == most}
@@ -183,7 +183,7 @@ def _validation(run: _Finished) -> float:
 
 
 def _curves(by_seed: Sequence[Sequence[_Finished]]) -> dict[str, Floats]:
-    """Where sites were left out in turn, the mean over the runs that a site trained in."""
+    """Return the validation curves by site; with left-out sites, the mean over the runs in which the site trained."""
     runs = [run for runs in by_seed for run in runs]
     metric, rounds = runs[0].result["main_metric"], max(len(run.records) for run in runs)
     sites = sorted({site for run in runs for record in run.records for site in record.get("val") or {}})
@@ -207,7 +207,7 @@ def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> Cases:
             f"{folder}: {site} has other test cases in another seed; delete these folders and run them again"
         )
     first = tables[0]
-    patients = first.get("patients") or numbered(first["cases"])  # runs of older versions name none
+    patients = first.get("patients") or numbered(first["cases"])  # runs of older versions have no patients
     scores = np.array([table["scores"] for table in tables], float)
     return Cases(scores, np.array(first["groups"], str), np.array(patients, int))
 
