@@ -166,3 +166,15 @@ def test_import_is_light() -> None:
     code = f"import sys, harmofl; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    riddles = re.compile(r"(What|Whether|Of|By|Who|Where|How|Which|So|Everything|All|Nothing)\b")
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = [
+        f"{path.relative_to(SOURCE)}: {text[:60]}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds) and riddles.match(text := ast.get_docstring(node) or "")
+    ]
+    assert found == []
