@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import ConfigError
-from harmofl.methods.catalogue import HOMES, described
+from harmofl.methods.catalogue import HOMES, Hyperparameter, described
+from harmofl.methods.own_methods import entry_points, own_hyperparameters, own_method
 from harmofl.utils.lazy_imports import lazily as _lazily
 from harmofl.utils.validators import check_within
 
@@ -19,14 +20,17 @@ __getattr__ = _lazily(__name__, {cls: module for module, cls in HOMES.values()})
 
 
 class _Methods(Mapping[str, type["FedAvg"]]):
-    """Mapping from a method's name on the command line to its class."""
+    """Mapping from a method's name on the command line to its class.
+
+    It iterates over the methods of this package; a user's own, by dotted name or entry point, are found too.
+    """
 
     def __getitem__(self, name: str) -> type["FedAvg"]:
-        found: type[FedAvg] = __getattr__(HOMES[name][1])
+        found: type[FedAvg] = __getattr__(HOMES[name][1]) if name in HOMES else own_method(name)
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in HOMES
+        return name in HOMES or (isinstance(name, str) and ("." in name or name in entry_points()))
 
     def __iter__(self) -> Iterator[str]:
         return iter(HOMES)
@@ -49,10 +53,15 @@ def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
 
 
 def check_names(name: str, options: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless the method has these hyperparameters and each value is allowed; import no method."""
+    """Raise ConfigError unless the method has these hyperparameters and each value is allowed.
+
+    No method of this package is imported for that.
+    """
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}; see `harmofl methods`")
-    known = described(name).hyperparameters
+    known: Mapping[str, Hyperparameter] = (
+        described(name).hyperparameters if name in HOMES else own_hyperparameters(own_method(name))
+    )
     for key, value in options.items():
         if key not in known:
             raise ConfigError(f"{name} has no hyperparameter {key!r}; it has {', '.join(known)}")
