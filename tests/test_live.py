@@ -30,7 +30,7 @@ class Trial:
             named[-1].name = name
         self.federation = type("Federation", (), {"sites": named})
         run, training = type("Run", (), {"name": "trial"}), type("Training", (), {"rounds": rounds})
-        self.experiment = type("Experiment", (), {"run": run, "training": training, "method": {"name": "harmofl"}})
+        self.experiment = type("Experiment", (), {"run": run, "training": training, "method_name": "harmofl"})
         self._sites = sites
 
     def drawn(self, round_number: int) -> list[str]:
