@@ -530,3 +530,48 @@ def test_folders_of_patients_are_no_classes(tmp_path):
 def test_images_and_masks_of_sites_below_them(tmp_path):
     write(tmp_path, *(f"{folder}/{site}/{{k}}.png" for folder in ("images", "masks") for site in ("oslo", "rome")))
     assert "if these are sites, make them oslo/images and oslo/masks; else move" in refused(tmp_path)
+
+
+def listed(folder, **more):
+    write(folder, "images/{k}.png", "masks/{k}.png", images=8)
+    rows = [
+        {"image": f"images/{k}.png", "label": f"masks/{k}.png", **{n: f(k) for n, f in more.items()}} for k in range(8)
+    ]
+    (folder / "list.json").write_text(json.dumps(rows))
+    return folder / "list.json"
+
+
+def test_a_list_tells_patients_and_splits_by_any_usual_name(tmp_path):
+    sides = ["train", "train", "train", "train", "val", "val", "test", "test"]
+    path = listed(tmp_path, subject=lambda k: f"s{k // 2}", split=lambda k: sides[k], fold=lambda k: k)
+    files = read_layout(path)
+    assert [record.patient for record in files.sites[0].records] == [f"s{k // 2}" for k in range(8)]
+    assert [record.split for record in files.sites[0].records] == sides
+    assert files.said == (f"{path}: keys that are not used: fold",)
+    with pytest.raises(DataError, match=r"split must be train, val or test, got 'later' of images/0\.png; mend"):
+        read_layout(listed(tmp_path / "odd", split=lambda k: "later"))
+
+
+def test_a_list_of_several_sites_and_one_without_a_background_at_0(tmp_path):
+    with pytest.raises(DataError, match=r"one site, but has 2 under hospital \(h0, h1\); write a CSV table"):
+        read_layout(listed(tmp_path / "two", hospital=lambda k: f"h{k % 2}"))
+    path = listed(tmp_path / "names")
+    path.write_text(json.dumps({"labels": {"tumour": 0, "background": 1}, "training": json.loads(path.read_text())}))
+    with pytest.raises(DataError, match="the label background must be 0, got 1; number the labels anew"):
+        read_layout(path)
+
+
+def test_a_site_of_a_val_folder_alone_is_refused(tmp_path):
+    write(tmp_path, *(f"{part}/{c}/{c}{{k}}.png" for part in ("train/rome", "test/rome", "val/oslo") for c in "xy"))
+    assert refused(tmp_path).startswith(
+        "oslo: a site must have images to train on or to test, but its folders tell val"
+    )
+
+
+@pytest.mark.parametrize(
+    "patterns", [("test/images/{k}.png", "test/masks/{k}.png"), ("test/x/x{k}.png", "test/y/y{k}.png")]
+)
+def test_a_folder_of_test_alone_is_one_site_for_testing(tmp_path, patterns):
+    write(tmp_path / "paris", *patterns)
+    (site,) = read_layout(tmp_path / "paris").sites
+    assert (site.name, set(splits_of(site))) == ("paris", {"test"})

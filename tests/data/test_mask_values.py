@@ -236,7 +236,23 @@ def test_one_number_for_objects_at_each_site_but_not_the_same(tmp_path):
     for site, number in (("a", 1), ("b", 2)):
         write(tmp_path, lambda k, number=number: (drawn(k) == 1) * np.uint8(number), sites=(site,))
     said = " ".join(said_of_masks(open_federation(tmp_path)))
-    assert "each site has one number for its objects, but not the same (1 at a, 2 at b); if they are one class" in said
+    assert "sites have other numbers for their objects (1 at a; 2 at b); if they are the same classes, make" in said
+
+
+def test_numbers_of_a_site_that_no_other_has_and_of_masks_by_turns(tmp_path):
+    write(tmp_path / "sites", drawn, sites=("a",))
+    write(tmp_path / "sites", lambda k: drawn(k) * np.uint8(100), sites=("b",))
+    said = " ".join(said_of_masks(open_federation(tmp_path / "sites")))
+    assert "sites have other numbers for their objects (1, 2 at a; 100, 200 at b)" in said
+    write(tmp_path / "turns", lambda k: (drawn(k) == 1) * np.uint8(1 + k % 2))
+    said = " ".join(said_of_masks(open_federation(tmp_path / "turns")))
+    assert "each mask has one number for its objects, but not the same (1 in b/masks/p4.png, 2 in" in said
+
+
+def test_some_dark_masks_among_light_ones_are_asked_about(tmp_path):
+    write(tmp_path, lambda k: np.where((drawn(k) == 1) == (k < 3), 255, 0).astype(np.uint8), sites=("a",))
+    (said,) = said_of_masks(open_federation(tmp_path))
+    assert "255 is along the edges of 3 of 6 masks" in said
 
 
 def test_a_few_numbered_objects_are_asked_about(tmp_path):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harmofl.data.layout.metadata import PATIENT_COLUMNS
 from harmofl.data.layout.site_files import Listing, SiteFiles, is_volume, normal, owner_of, suffix_of
-from harmofl.data.manifest import Record
+from harmofl.data.manifest import SPLITS, Record
 from harmofl.errors import DataError
 from harmofl.types import Task
 
@@ -19,6 +20,11 @@ _LISTS = {
 }
 
 
+_SITES = ("site", "hospital", "center", "centre", "institution")
+_KEYS = {"image", "label", "mask", "split", *_SITES, *PATIENT_COLUMNS}
+"""The keys of a listed image that are used."""
+
+
 @dataclass(frozen=True)
 class Declared:
     """The content of a dataset.json.
@@ -28,12 +34,14 @@ class Declared:
         classes: class names in the order of their numbers, or empty if the file gives none.
         records: the listed images with their targets; `split` is "" if all are in one list.
         unlabelled: the number of images listed without a label, which are not used.
+        unused: the keys of the listed images that are not used.
     """
 
     path: Path
     classes: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
     unlabelled: int = 0
+    unused: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -69,6 +77,8 @@ def read_declared(path: Path) -> Declared | None:
             lists.setdefault(split, []).extend(table[key])
     items = {split: [one for one in found if _is_labelled(one)] for split, found in lists.items()}
     several = sum(bool(found) for found in items.values()) > 1
+    every = [one for found in items.values() for one in found]
+    _refuse_sites(path, every)
     listing = Listing(path.parent)
     records = tuple(
         _record(path, one, split if several else "", listing) for split, found in items.items() for one in found
@@ -76,7 +86,19 @@ def read_declared(path: Path) -> Declared | None:
     if odd := next((r for r in records if bool(suffix_of(r.target)) != bool(suffix_of(records[0].target))), None):
         raise DataError(f"{path}: labels must all be masks or all be classes, got {odd.target!r}; mend the list")
     unlabelled = sum(map(len, lists.values())) - len(records)
-    return Declared(path, _classes(path, table.get("labels")), records, unlabelled)
+    unused = sorted({str(key) for one in every for key in one} - _KEYS)
+    return Declared(path, _classes(path, table.get("labels")), records, unlabelled, tuple(unused))
+
+
+def _refuse_sites(path: Path, listed: Sequence[Mapping[str, Any]]) -> None:
+    """Raise DataError if the list holds images of several sites."""
+    for key in _SITES:
+        names = sorted({str(one[key]) for one in listed if key in one})
+        if len(names) > 1:
+            raise DataError(
+                f"{path}: must list the images of one site, but has {len(names)} under {key} ({', '.join(names[:3])}); "
+                "write a CSV table with a column site and give it in place of the list"
+            )
 
 
 def _is_labelled(one: Any) -> bool:
@@ -99,6 +121,8 @@ def _classes(path: Path, labels: Any) -> tuple[str, ...]:
         )
     if "ignore" in labels:
         raise DataError(f"{path}: pixels to ignore are not read, but there is a label ignore; give them a class")
+    if labels.get("background", 0) != 0:
+        raise DataError(f"{path}: the label background must be 0, got {labels['background']}; number the labels anew")
     if sorted(names) != list(range(len(names))):
         got = ", ".join(map(str, sorted(names)))
         raise DataError(f"{path}: labels must be numbered from 0 on without a gap, got {got}; number them anew")
@@ -113,8 +137,11 @@ def _record(path: Path, one: Mapping[str, Any], split: str, listing: Listing) ->
     image, target = _inside(path, str(image), listing), str(target)
     if suffix_of(target):
         target = _inside(path, target, listing)
-    patient = str(one.get("patient") or one.get("patient_id") or owner_of(image))
+    patient = next((str(one[key]) for key in PATIENT_COLUMNS if one.get(key) not in (None, "")), owner_of(image))
     case = owner_of(image) if is_volume(image) else patient
+    split = str(one.get("split", split)).lower()
+    if split and split not in SPLITS:
+        raise DataError(f"{path}: split must be train, val or test, got {split!r} of {image}; mend the list")
     return Record(image, target, patient, case, split)
 
 

@@ -20,8 +20,8 @@ _PICTURE = 64
 """The maximum number of colours, or of greys other than 0, 1, 2, ..., that are read as classes."""
 _CLOSE = 16
 """The distance at which greys may stand for black or white, and at which two values are not ends of a mixture."""
-_MOSTLY = 0.75
-"""The minimum share, of the pixels along a mask's edges and of a site's masks, for a remark about the background."""
+_MOSTLY, _SOME = 0.75, 0.25
+"""The share of a mask's edge that one number has, and of a site's masks, from which on it is said to be odd."""
 _FEWEST, _ONE_PIECE, _LOOKS = 5, 0.95, 64
 """Thresholds for instances: the number of values, the share in one piece, and the number of masks inspected."""
 
@@ -76,7 +76,7 @@ def _reading(found: Sequence[MaskContents], values: Sequence[int], paths: dict[s
     if doubt := _doubt(found, values):
         return Reading(BINARY, doubt=doubt)
     classes, order = _classes(values, found)
-    reading = Reading(classes, () if order == tuple(range(len(classes))) else order, _one_thing(found, values))
+    reading = Reading(classes, () if order == tuple(range(len(classes))) else order, _one_thing(found))
     if len(values) > 2 and _are_instances(found, paths):
         said = (
             f"masks look like numbered objects (up to {named(values[-1])}, each of one piece): make them 0 and 255, or "
@@ -91,24 +91,30 @@ def _remarks(found: Sequence[MaskContents], reading: Reading) -> Iterator[str]:
         yield f"{transparent} masks have an alpha channel: what is transparent is background"
     background = reading.values[0] if reading.values else 0
     for site, masks in () if reading.doubt else _by_site(found).items():
-        edge, count = Counter(mask.edge for mask in masks).most_common(1)[0]
-        if edge not in (-1, background) and count > _MOSTLY * len(masks):
+        odd = [mask.edge for mask in masks if mask.edge not in (-1, background)]
+        if len(odd) > _SOME * len(masks):
+            edge = Counter(odd).most_common(1)[0][0]
             yield (
-                f"{site}: {named(background)} is the background, but {named(edge)} is along the edges of {count} of "
+                f"{site}: {named(background)} is the background, but {named(edge)} is along the edges of {len(odd)} of "
                 f"{len(masks)} masks; if that is what surrounds the objects, swap the two in the masks"
             )
 
 
-def _one_thing(found: Sequence[MaskContents], values: Sequence[int]) -> str:
-    """Return a remark if each site uses one number for its objects, but not the same one, else ""."""
-    numbers = {site: set().union(*(mask.values for mask in masks)) - {0} for site, masks in _by_site(found).items()}
-    used = {site: min(own) for site, own in numbers.items() if own}
-    if len(set(used.values())) < 2 or any(len(own) > 1 for own in numbers.values()):
-        return ""
-    told = ", ".join(f"{named(number)} at {site}" for site, number in list(used.items())[:3])
-    return (
-        f"each site has one number for its objects, but not the same ({told}); if they are one class, make them alike"
-    )
+def _one_thing(found: Sequence[MaskContents]) -> str:
+    """Return a remark if sites, or masks, use numbers for their objects that none of the others uses, else ""."""
+    sites = {site: set().union(*(mask.values for mask in masks)) - {0} for site, masks in _by_site(found).items()}
+    sites = {site: own for site, own in sites.items() if own}
+    apart = [site for site in sites if sites[site].isdisjoint(set().union(*(sites[s] for s in sites if s != site)))]
+    if len(sites) > 1 and apart:
+        told = "; ".join(f"{', '.join(map(named, sorted(own)[:3]))} at {site}" for site, own in list(sites.items())[:3])
+        return f"sites have other numbers for their objects ({told}); if they are the same classes, make them alike"
+    numbers = {min(mask.values - {0}): mask.name for mask in found if mask.values - {0}}
+    if len(numbers) > 1 and all(len(mask.values - {0}) < 2 for mask in found):
+        told = ", ".join(f"{named(number)} in {name}" for number, name in list(numbers.items())[:3])
+        return (
+            f"each mask has one number for its objects, but not the same ({told}); if it is one class, make them alike"
+        )
+    return ""
 
 
 def _by_site(found: Sequence[MaskContents]) -> dict[str, list[MaskContents]]:

@@ -10,7 +10,7 @@ from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site
 from harmofl.data.layout.metadata import FILE as METADATA
 from harmofl.data.layout.metadata import MetadataRow, read_metadata
-from harmofl.data.layout.names import meaning
+from harmofl.data.layout.names import Meaning, meaning
 from harmofl.data.layout.places import Place, find_pairs, find_places, moved_into, refuse_masks, split_folders
 from harmofl.data.layout.site_files import (
     ALL_FOR_TESTING,
@@ -110,6 +110,11 @@ def read_list(
 def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], seed: int) -> SiteFiles:
     """Return the site with the split of its folders (test alone or several splits), else with a random split."""
     given = sorted({record.split for record in site.records} - {""})
+    if given == ["val"]:
+        raise DataError(
+            f"{site.name}: a site must have images to train on or to test, but its folders tell val alone; call the "
+            "folder test, or add train"
+        )
     if given == ["test"]:
         return replace(site, split=ALL_FOR_TESTING)
     if len(given) < 2:
@@ -129,6 +134,7 @@ def _declared(sites: Sequence[SiteFolder], root: Path) -> tuple[tuple[str, ...],
     paths = dict.fromkeys(site.listed.path if site.listed else site.folder / FILE for site in sites)
     found = [one for path in (*paths, *(folder / FILE for folder in above)) if (one := read_declared(path))]
     said = [f"{one.path}: {one.unlabelled} images without a label are not used" for one in found if one.unlabelled]
+    said += [f"{one.path}: keys that are not used: {', '.join(one.unused)}" for one in found if one.unused]
     named = [one for one in found if one.classes]
     for one in named:
         if one.classes != named[0].classes:
@@ -181,6 +187,8 @@ def _sites_in(root: Path, rows: Sequence[MetadataRow] | None) -> list[SiteFolder
         or (rows is None and _listed(root))
         or any(find_pairs(part, parts) or any(map(has_images, parts)) for part, parts in below.items())
     ):
+        return [_site(root, rows)]
+    if len(inner) == 1 and meaning(inner[0].name) == Meaning(split="test") and find_places(inner[0]):
         return [_site(root, rows)]
     sites = _below_splits(root, below, splits) if splits else []
     for folder in inner if not sites else ():
