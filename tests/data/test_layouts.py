@@ -575,3 +575,10 @@ def test_a_folder_of_test_alone_is_one_site_for_testing(tmp_path, patterns):
     write(tmp_path / "paris", *patterns)
     (site,) = read_layout(tmp_path / "paris").sites
     assert (site.name, set(splits_of(site))) == ("paris", {"test"})
+
+
+def test_two_images_of_one_mask_are_refused(tmp_path):
+    write(tmp_path, "a/images/c{k}.png", "a/images/c{k}_0000.png", "a/masks/c{k}.png")
+    assert refused(tmp_path).startswith(
+        "a/masks/c0.png: a mask must be of one image, but images/c0.png and images/c0_0000.png have it; rename one of"
+    )

@@ -58,8 +58,14 @@ def _duplicates(site: SiteFiles) -> Iterator[Problem]:
 
 
 def _shared_masks(site: SiteFiles) -> Iterator[Problem]:
-    shared = [mask for mask, count in Counter(record.target for record in site.records).items() if count > 1]
-    if shared:
+    images: dict[str, list[str]] = defaultdict(list)
+    for record in site.records:
+        images[record.target].append(record.image)
+    shared = [mask for mask, of in images.items() if len(of) > 1]
+    if shared and site.table in ("", "metadata.csv"):
+        message = f"a mask must be of one image, but {' and '.join(images[shared[0]][:2])} have it; rename one of them"
+        yield Problem("error", site.name, shared[0], message, "mask of several images", len(shared))
+    elif shared:
         message = f"{len(shared)} masks are of several images each; check that they are of the same tissue"
         yield Problem("warning", site.name, shared[0], message, "mask of several images", len(shared))
 
