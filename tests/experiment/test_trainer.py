@@ -336,6 +336,16 @@ def test_results_are_strict_json(finished_run: Path) -> None:
     json.loads((finished_run / "result.json").read_text(), parse_constant=refuse)
 
 
+def test_a_run_begun_by_a_version_whose_card_says_less_goes_on(federation: Path, tmp_path: Path) -> None:
+    whole = run(small(federation, training__rounds=2), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(small(federation, training__rounds=2), tmp_path / "run", Stop())
+    path = tmp_path / "run" / "model" / "model.json"
+    card = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("metric", "unseen")}
+    path.write_text(json.dumps(card))
+    assert resume(tmp_path / "run")["test"] == whole["test"]
+
+
 class Stop(Callback):
     """Ends a run after its first round, as a kill between rounds would."""
 

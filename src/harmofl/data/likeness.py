@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.data.decoding.images import read_header
-from harmofl.data.layout.site_files import is_volume
+from harmofl.data.layout.file_names import is_volume
 
 
 @dataclass(frozen=True)

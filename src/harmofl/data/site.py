@@ -14,8 +14,9 @@ from harmofl.data.decoding.assembly import Arrays, Built, assemble, check_fits
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.store import MemoryRows
 from harmofl.data.joined import Joined
+from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.reader import common_size, read_layout, settle
-from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_volume
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.federated.batch import Batch
 from harmofl.types import Levels, Progress, Task, Tell

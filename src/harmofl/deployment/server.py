@@ -28,7 +28,7 @@ from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, resolved, to_toml
 from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
 from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
-from harmofl.experiment.setup import check_metric, draw_sites, model_card
+from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card
 from harmofl.experiment.trainer import Callback, fit
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
@@ -87,7 +87,7 @@ class _Log(Callback):
 
     def on_round_end(self, record: RoundRecord) -> None:
         """Tell the round's number, sites, mean score and time."""
-        metric, total = self._server.card["metric"], self._server.experiment.training.rounds
+        metric, total = self._server.metric, self._server.experiment.training.rounds
         mean = summarize({site: values[metric] for site, values in (record.val or {}).items()}).mean
         said = f"{metric} {mean:.4f}" if record.val else "not validated"
         sites = len(record.train_loss)
@@ -130,6 +130,11 @@ class Server:
     told: str = ""
     method: FedAvg = field(init=False)
     model: nn.Module = field(init=False)
+
+    @property
+    def metric(self) -> str:
+        """The metric by which the round is chosen."""
+        return main_metric(self.experiment, self.card["task"])
 
     def line(self, timeout: float, **more: Any) -> FlowerRounds:
         """Return the connection to the sites; every message names its run, version and experiment."""
@@ -357,9 +362,9 @@ class Server:
 
     def _credible(self, name: str, values: Mapping[str, Any]) -> bool:
         """Return True if the values have the form of scores; their correctness cannot be checked here."""
-        metric, named = values.get(self.card["metric"]), all(key.isidentifier() and len(key) < 40 for key in values)
+        metric, named = values.get(self.metric), all(key.isidentifier() and len(key) < 40 for key in values)
         fine = named and len(values) < 40 and all(type(value) is float for value in values.values())
         if fine and isinstance(metric, float) and math.isfinite(metric):
             return True
-        log.warning("%s: %s must be a finite number among the scores, which are left out", name, self.card["metric"])
+        log.warning("%s: %s must be a finite number among the scores, which are left out", name, self.metric)
         return False

@@ -128,12 +128,12 @@ class LocalBackend:
 
     def test(self, run_dir: RunDir, best_round: int) -> Scores:
         """See `Backend`; at unseen sites the model runs as in `harmofl evaluate` and `harmofl predict`."""
-        setup = self.setup
+        setup, model = self.setup, self.model
         weights, own = run_dir.load_model()
         used = setup.used(weights, own)
-        elsewhere = TrainedModel(run_dir.card(), setup.method, setup.training.model, weights, own)
+        elsewhere = TrainedModel(run_dir.card(), setup.method, model, weights, own)
         scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
-        keeps = tells_statistics(setup.experiment.privacy, setup.training.model)
+        keeps = tells_statistics(setup.experiment.privacy, model)
         for site in (*setup.federation.sites, *setup.unseen):
             if site in setup.unseen:
                 outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
@@ -142,20 +142,25 @@ class LocalBackend:
             scores[site.name] = score(outputs, site, "test")
             of_cases = case_scores(setup.metric, outputs, site, "test")
             cases[site.name] = asdict(of_cases)
-            samples.update(sample(site, outputs, of_cases, normalizer_of(setup.training.model)))
+            samples.update(sample(site, outputs, of_cases, normalizer_of(model)))
             if site.task == "classification":
                 probabilities[f"{site.name}/probabilities"] = outputs
                 probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
             if keeps and site in setup.federation.sites:
-                moments[site.name] = of_site(setup.training.model, site.train, setup.training.device)
+                moments[site.name] = of_site(model, site.train, setup.training.device)
         if moments:
             run_dir.save_moments(moments)
-        save_arrays(run_dir.folder / "samples.npz", samples)
-        if probabilities:
-            save_arrays(run_dir.folder / "probabilities.npz", probabilities)
-        layer = normalizer_of(setup.training.model)
-        if layer is not None and (common := common_spectrum(layer)) is not None:
-            spectra = {f"sites/{site.name}": spectrum(site) for site in setup.federation.sites}
-            save_arrays(run_dir.folder / "amplitudes.npz", {"common": common, **spectra})
+        arrays = {"samples": samples, "probabilities": probabilities, "amplitudes": self._amplitudes()}
+        for name, found in arrays.items():
+            if found or name == "samples":
+                save_arrays(run_dir.folder / f"{name}.npz", found)
         run_dir.save_cases(cases)
         return scores
+
+    def _amplitudes(self) -> dict[str, np.ndarray]:
+        """Return the common spectrum and those of the sites; empty without an amplitude of the whole spectrum."""
+        layer = normalizer_of(self.model)
+        common = None if layer is None else common_spectrum(layer)
+        if common is None:
+            return {}
+        return {"common": common, **{f"sites/{site.name}": spectrum(site) for site in self.setup.federation.sites}}

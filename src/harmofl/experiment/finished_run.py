@@ -171,12 +171,12 @@ class Run:
                     yield head | {"metric": metric, "val": value, "seconds": line.seconds}
 
     def _score_rows(self) -> Iterable[dict[str, Any]]:
-        result = self.result
+        result, unknown = self.result, (math.nan, math.nan)
         for split in ("val", "test", "unseen") if result else ():
             for site, scores in getattr(result, split).items():
                 for metric, value in scores.items():
                     of_cases = split != "val" and metric == self.main_metric
-                    low, high = self.intervals.get(site, (math.nan,) * 2) if of_cases else (math.nan,) * 2
+                    low, high = self.intervals.get(site, unknown) if of_cases else unknown
                     yield {"site": site, "split": split, "metric": metric, "value": value, "low": low, "high": high}
 
     def _case_rows(self) -> Iterable[dict[str, Any]]:
@@ -194,15 +194,6 @@ class Run:
         return f"{done} of {planned} rounds" if planned else f"{done} round{'' if done == 1 else 's'}"
 
 
-def load_run(folder: Path | str) -> Run:
-    """Read one run directory, finished or not.
-
-    Raises:
-        RunError: if there is no run in the folder, or one of its files is damaged.
-    """
-    return _load_run(Path(folder))
-
-
 def load_runs(folders: Sequence[Path]) -> list[Run]:
     """Read every folder once and label the runs so that no two labels are equal.
 
@@ -212,10 +203,16 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
     unique = list({Path(folder).resolve(): Path(folder) for folder in folders})
     if not unique:
         raise RunError("a report needs at least one run folder, got none; name one that training wrote")
-    return _label([_load_run(folder) for folder in unique])
+    return _label([load_run(folder) for folder in unique])
 
 
-def _load_run(folder: Path) -> Run:
+def load_run(folder: Path | str) -> Run:
+    """Read one run directory, finished or not.
+
+    Raises:
+        RunError: if there is no run in the folder, or one of its files is damaged.
+    """
+    folder = Path(folder)
     if (folder / "table.json").exists():
         page, run = folder / "report.html", next(folder.glob("*/seed-*"), folder)
         raise RunError(f"{folder}: is the folder of a comparison, whose page is {page}; give runs in it, such as {run}")

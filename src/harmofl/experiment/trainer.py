@@ -19,7 +19,7 @@ from harmofl.experiment.backend_choice import runtime, shared_cache
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, load_experiment, to_toml
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.setup import Setup
+from harmofl.experiment.setup import Setup, main_metric
 from harmofl.federated.tensors import Arrays
 
 
@@ -130,18 +130,19 @@ def fit(
     """
     total, every, callback = experiment.training.rounds, experiment.run.checkpoint_every, callback or Callback()
     saved, saved_best = checkpoint.server.round, checkpoint.best_round
+    metric = main_metric(experiment, run_dir.card()["task"])
     if diagnostics and checkpoint.server.round < total:
         diagnostics.begin(checkpoint.server, backend.personal())
     while checkpoint.server.round < total:
         backend.keep((saved, saved_best, checkpoint.best_round))
-        checkpoint, record = _round(experiment, backend, run_dir, checkpoint, callback, diagnostics)
+        checkpoint, record = _round(experiment, backend, run_dir, metric, checkpoint, callback, diagnostics)
         run_dir.append(record)
         if record.round % every == 0 or record.round == total:
             run_dir.save(checkpoint)
             saved, saved_best = record.round, checkpoint.best_round
         callback.on_round_end(record)
     backend.keep((saved, checkpoint.best_round))
-    result = _finish(experiment, backend, run_dir, checkpoint)
+    result = _finish(experiment, backend, run_dir, metric, checkpoint)
     callback.on_train_end(result)
     return result
 
@@ -150,6 +151,7 @@ def _round(
     experiment: Experiment,
     backend: Backend,
     run_dir: RunDir,
+    metric: str,
     before: Checkpoint,
     callback: Callback,
     diagnostics: Diagnostics | None,
@@ -160,7 +162,7 @@ def _round(
     server, updates = done.server, done.updates
     due = server.round % table.every == 0 or server.round == experiment.training.rounds
     val = (backend.evaluate(server.round, server.weights, "val") or None) if due and updates else None
-    best = bool(val) and improves(val or {}, run_dir.scores_of(before.best_round), run_dir.card()["metric"])
+    best = bool(val) and improves(val or {}, run_dir.scores_of(before.best_round), metric)
     if best:
         run_dir.save_model(server.round, server.weights, backend.personal())
     seconds = time.perf_counter() - begin
@@ -182,14 +184,16 @@ def _round(
     return Checkpoint(server, server.round if best else before.best_round), record
 
 
-def _finish(experiment: Experiment, backend: Backend, run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
+def _finish(
+    experiment: Experiment, backend: Backend, run_dir: RunDir, metric: str, checkpoint: Checkpoint
+) -> dict[str, Any]:
     """Test the chosen model once and write the result."""
     if not checkpoint.best_round:
         raise RunError(f"{run_dir.folder}: no round could be validated, so no model is chosen")
     scores, card, records = backend.test(run_dir, checkpoint.best_round), run_dir.card(), run_dir.records()
     if len(records) != checkpoint.server.round:
         raise RunError(f"{run_dir.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
-    unseen, metric = set(card["unseen"]), card["metric"]
+    unseen = set(card.get("unseen", ()))  # older cards have none
     test = {site: values for site, values in scores.items() if site not in unseen}
     result = {
         "name": experiment.run.name,

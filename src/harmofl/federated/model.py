@@ -1,12 +1,15 @@
 """The trained model: an optional normalizer and the network, with the role of each tensor."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.types import Role
+
+if TYPE_CHECKING:
+    from harmofl.federated.method import Method
 
 NORMALIZER = "amplitude_norm"
 AMPLITUDE, FROZEN, WIDTH, OWN_PROFILE = (f"{NORMALIZER}.{name}" for name in ("amplitude", "frozen", "width", "own"))
@@ -36,13 +39,6 @@ class FederatedModel(nn.Module):
         return logits
 
 
-class HasRoles(Protocol):
-    """The part of the method interface that assigns roles."""
-
-    def role(self, model: nn.Module, name: str) -> Role:
-        """Return the role of the entry `name` of the model's state dict."""
-
-
 def normalizer_of(model: nn.Module) -> AmplitudeNorm | None:
     """Return the normalizer of a model, or None."""
     layer = getattr(model, NORMALIZER, None)
@@ -57,7 +53,7 @@ def declared_role(model: nn.Module, name: str) -> Role:
     return role
 
 
-def is_sent(method: HasRoles, model: nn.Module, name: str, round_number: int) -> bool:
+def is_sent(method: "Method", model: nn.Module, name: str, round_number: int) -> bool:
     """Return True if sites send the entry in this round: shared ones in every round, collected ones in round 1."""
     role = method.role(model, name)
     return role is Role.SHARED or (role is Role.COLLECTED and round_number == 1)

@@ -10,10 +10,11 @@ from harmofl.data.checks.problem import alike, refuse
 from harmofl.data.checks.quick_checks import understood
 from harmofl.data.checks.unused_files import left_out
 from harmofl.data.csv_tables import read_table
+from harmofl.data.layout.file_names import escaped
 from harmofl.data.layout.image_table import Columns, read_rows, unheeded
 from harmofl.data.layout.metadata import PATIENT_COLUMNS, metadata_path
 from harmofl.data.layout.reader import read_layout, settle
-from harmofl.data.layout.site_files import FederationFiles, SiteFiles, demand_free, escaped
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles, demand_free
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from harmofl.data.layout.site_files import demand_free, written
+from harmofl.data.layout.file_names import written
+from harmofl.data.layout.site_files import demand_free
 from harmofl.data.manifest import FederationInfo
 from harmofl.data.splits import FRACTIONS, check_fractions
 from harmofl.errors import ConfigError, DataError

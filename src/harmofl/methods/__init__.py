@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import ConfigError
+from harmofl.methods import own_methods
 from harmofl.methods.catalogue import HOMES, Hyperparameter, described
-from harmofl.methods.own_methods import entry_points, own_hyperparameters, own_method
 from harmofl.utils.lazy_imports import lazily as _lazily
 from harmofl.utils.validators import check_within
 
@@ -26,11 +26,11 @@ class _Methods(Mapping[str, type["FedAvg"]]):
     """
 
     def __getitem__(self, name: str) -> type["FedAvg"]:
-        found: type[FedAvg] = __getattr__(HOMES[name][1]) if name in HOMES else own_method(name)
+        found: type[FedAvg] = __getattr__(HOMES[name][1]) if name in HOMES else own_methods.own_method(name)
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in HOMES or (isinstance(name, str) and ("." in name or name in entry_points()))
+        return name in HOMES or (isinstance(name, str) and ("." in name or name in own_methods.entry_points()))
 
     def __iter__(self) -> Iterator[str]:
         return iter(HOMES)
@@ -60,7 +60,7 @@ def check_names(name: str, options: Mapping[str, Any]) -> None:
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}; see `harmofl methods`")
     known: Mapping[str, Hyperparameter] = (
-        described(name).hyperparameters if name in HOMES else own_hyperparameters(own_method(name))
+        described(name).hyperparameters if name in HOMES else own_methods.own_hyperparameters(METHODS[name])
     )
     for key, value in options.items():
         if key not in known:

@@ -11,7 +11,8 @@ from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.checks.unused_files import left_out
 from harmofl.data.decoding.images import read_header
 from harmofl.data.decoding.stored import Header
-from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles, is_volume, owner_of
+from harmofl.data.layout.file_names import is_volume, owner_of
+from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.errors import DataError
 from harmofl.types import Tell

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from harmofl.data.checks.problem import Problem
-from harmofl.data.layout.site_files import ALL_FOR_TESTING, FederationFiles, SiteFiles, folded, owner_of, stem_of
+from harmofl.data.layout.file_names import folded, owner_of, stem_of
+from harmofl.data.layout.site_files import ALL_FOR_TESTING, FederationFiles, SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from harmofl.data.checks.problem import Problem
 from harmofl.data.checks.record_checks import sound
-from harmofl.data.layout.site_files import SiteFiles, folded, image_files, is_file, stem_of, suffix_of
+from harmofl.data.layout.file_names import folded, stem_of, suffix_of
+from harmofl.data.layout.site_files import SiteFiles, image_files, is_file
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.values import named
 

@@ -6,17 +6,16 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from harmofl.data.checks.problem import Problem
-from harmofl.data.layout.site_files import (
+from harmofl.data.layout.file_names import (
     DICOM_SUFFIXES,
     OTHER_IMAGES,
-    FederationFiles,
-    SiteFiles,
     escaped,
     is_hidden,
     is_table,
     stem_of,
     suffix_of,
 )
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles
 
 _CLOSED = "the folder may not be read; mend its permissions"
 _KIND = "this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"

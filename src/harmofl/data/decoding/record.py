@@ -7,7 +7,7 @@ import numpy as np
 from harmofl.data.decoding.images import read_header, read_image, resize, with_channels
 from harmofl.data.decoding.masks import read_numbers, to_labels
 from harmofl.data.decoding.volumes import demand_one_place, neighbourhoods
-from harmofl.data.layout.site_files import is_volume
+from harmofl.data.layout.file_names import is_volume
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.errors import DataError
 

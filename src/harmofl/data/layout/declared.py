@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harmofl.data.layout.metadata import PATIENT_COLUMNS
-from harmofl.data.layout.site_files import Listing, SiteFiles, is_volume, normal, owner_of, suffix_of
+from harmofl.data.layout.file_names import is_volume, normal, owner_of, suffix_of
+from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS
+from harmofl.data.layout.site_files import Listing, SiteFiles
 from harmofl.data.manifest import SPLITS, Record
 from harmofl.errors import DataError
 from harmofl.types import Task
@@ -20,8 +21,7 @@ _LISTS = {
 }
 
 
-_SITES = ("site", "hospital", "center", "centre", "institution")
-_KEYS = {"image", "label", "mask", "split", *_SITES, *PATIENT_COLUMNS}
+_KEYS = {"image", "label", "mask", "split", *SITE_COLUMNS, *PATIENT_COLUMNS}
 """The keys of a listed image that are used."""
 
 
@@ -92,7 +92,7 @@ def read_declared(path: Path) -> Declared | None:
 
 def _refuse_sites(path: Path, listed: Sequence[Mapping[str, Any]]) -> None:
     """Raise DataError if the list holds images of several sites."""
-    for key in _SITES:
+    for key in SITE_COLUMNS:
         names = sorted({str(one[key]) for one in listed if key in one})
         if len(names) > 1:
             raise DataError(

@@ -6,21 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.csv_tables import Table, column_name, read_table
+from harmofl.data.layout.file_names import composed, is_hidden, is_volume, normal, owner_of, suffix_of
 from harmofl.data.layout.inference import infer_info
-from harmofl.data.layout.metadata import PATIENT_COLUMNS
+from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS
 from harmofl.data.layout.plain_folders import check_classes
-from harmofl.data.layout.site_files import (
-    AT_RANDOM,
-    FederationFiles,
-    Listing,
-    SiteFiles,
-    composed,
-    is_hidden,
-    is_volume,
-    normal,
-    owner_of,
-    suffix_of,
-)
+from harmofl.data.layout.site_files import AT_RANDOM, FederationFiles, Listing, SiteFiles
 from harmofl.data.manifest import SPLITS, Record
 from harmofl.data.splits import with_splits
 from harmofl.errors import DataError
@@ -29,7 +19,7 @@ from harmofl.types import Task
 _NAMES = {
     "image": ("image", "file", "path", "filename", "filepath", "image_path", "image_file"),
     "target": ("mask", "label", "target", "class", "segmentation", "mask_path", "diagnosis"),
-    "site": ("site", "hospital", "center", "centre", "institution"),
+    "site": SITE_COLUMNS,
     "patient": PATIENT_COLUMNS,
     "split": ("split",),
 }

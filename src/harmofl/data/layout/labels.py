@@ -82,7 +82,9 @@ def _reading(found: Sequence[MaskContents], values: Sequence[int], paths: dict[s
             f"masks look like numbered objects (up to {named(values[-1])}, each of one piece): make them 0 and 255, or "
             "if they are classes, name them with `harmofl data import --classes`"
         )
-        return replace(reading, doubt=said) if len(values) > _FEWEST else replace(reading, remark=said)
+        if len(values) > _FEWEST:
+            return replace(reading, doubt=said)
+        return replace(reading, remark="; ".join(filter(None, (reading.remark, said))))
     return reading
 
 

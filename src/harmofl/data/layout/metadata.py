@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harmofl.data.csv_tables import Table, column_name, read_table
-from harmofl.data.layout.site_files import Listing, composed
+from harmofl.data.layout.file_names import composed
+from harmofl.data.layout.site_files import Listing
 from harmofl.data.manifest import SPLITS
 from harmofl.errors import DataError
 
 FILE = "metadata.csv"
+SITE_COLUMNS = ("site", "hospital", "center", "centre", "institution")
 PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id", "group")
 """Default names of the column of patients."""
 

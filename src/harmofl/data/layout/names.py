@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from harmofl.data.layout.site_files import folded
+from harmofl.data.layout.file_names import folded
 
 Role = Literal["images", "masks", ""]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+from harmofl.data.layout.file_names import folded, stem_of
 from harmofl.data.layout.inference import looks_like_mask
 from harmofl.data.layout.names import Role, is_number, mask_key, meaning
-from harmofl.data.layout.site_files import folded, has_images, image_files, stem_of, subfolders
+from harmofl.data.layout.site_files import has_images, image_files, subfolders
 from harmofl.errors import DataError
 
 _LOOKED_AT = 3

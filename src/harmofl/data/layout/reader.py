@@ -4,19 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.decoding.images import read_header
+from harmofl.data.layout.file_names import composed, is_table, normal, written
 from harmofl.data.layout.image_table import Columns, read_table_layout
-from harmofl.data.layout.plain_folders import UNDERSTOOD, read_folders, read_list
-from harmofl.data.layout.site_files import (
-    FederationFiles,
-    Listing,
-    SiteFiles,
-    composed,
-    is_table,
-    normal,
-    site_name,
-    subfolders,
-    written,
-)
+from harmofl.data.layout.plain_folders import read_folders, read_list
+from harmofl.data.layout.site_files import FederationFiles, Listing, SiteFiles, site_name, subfolders
+from harmofl.data.layout.site_search import UNDERSTOOD
 from harmofl.data.manifest import FederationInfo, Record, read_info, read_manifest
 from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.csv_tables import read_table
+from harmofl.data.layout.file_names import is_dicom, owner_of, suffix_of
 from harmofl.data.layout.listing import MASK_FOLDERS
 from harmofl.data.layout.metadata import FILE, PATIENT_COLUMNS, metadata_path
-from harmofl.data.layout.site_files import files_below, is_dicom, owner_of, suffix_of
+from harmofl.data.layout.site_files import files_below
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_cases import DicomCase, Made, convert_series
 from harmofl.ingest.placing import link

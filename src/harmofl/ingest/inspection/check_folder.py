@@ -10,8 +10,9 @@ from harmofl.data.checks.record_checks import few_patients, names_alike, record_
 from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.checks.unused_files import left_out
 from harmofl.data.decoding.assembly import at_once, check_fits
+from harmofl.data.layout.file_names import written
 from harmofl.data.layout.reader import common_size, read_layout, settle
-from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_file, written
+from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_file
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.data.parallel import in_order
 from harmofl.errors import DataError

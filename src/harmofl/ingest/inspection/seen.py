@@ -9,7 +9,8 @@ from PIL import Image
 from harmofl.data.decoding.images import read_header
 from harmofl.data.decoding.record import decode_record
 from harmofl.data.decoding.volumes import Geometry, read_geometry
-from harmofl.data.layout.site_files import SiteFiles, is_volume
+from harmofl.data.layout.file_names import is_volume
+from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo, Record
 
 BINS, RINGS, THUMB = 64, 16, 16

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from PIL import Image
 
-from harmofl.data.layout.site_files import written
+from harmofl.data.layout.file_names import written
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import split_patients
 from harmofl.errors import DataError
