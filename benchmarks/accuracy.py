@@ -28,23 +28,23 @@ DATASETS = ("bloodcells", "nuclei")
 REGIMES = ("batch-stats", "batch", "group", "instance")
 PAPER = (
     "fedavg,fedprox,fednova,fedadam,fedbn,moon,fedsam,scaffold,local,pooled,"
-    "local on its own whole amplitude=local:band=1"
+    "local on its own whole amplitude=local+amplitude"
 )
-IMAGE = "fedavg:rings=32"
-SITE = "fedavg:rings=32:reference=site"
+IMAGE = "fedavg+profile:radial_bins=32"
+SITE = "fedavg+profile:radial_bins=32:per=site"
 HARMOFL = (
-    "harmofl,harmofl band 0.1=harmofl:band=0.1,harmofl-released,amplitude alone=harmofl:alpha=0,"
-    f"profile={IMAGE}:alpha=0.05,profile of the site={SITE}:alpha=0.05,profile of the site alone={SITE},"
+    "harmofl,harmofl band 0.1=harmofl:band=0.1,harmofl-released,amplitude alone=harmofl:rho=0,"
+    f"profile={IMAGE}+sam,profile of the site={SITE}+sam,profile of the site alone={SITE},"
     "half the profile of the site alone=harmofl-profile"
 )
 FURTHER = (
     "fedavgm,fedyogi,feddyn,silobn,fedasam,mofedsam,fedgamma,fedspeed,fedsmoo,fedlesam,fedfa,feddg,ditto,fedrep,"
-    "fedavg by samples=fedavg:weighting=samples,fedsam 0.5=fedsam:alpha=0.5,fedsam 0.005=fedsam:alpha=0.005,"
-    "level alone=harmofl:band=0:alpha=0,half the amplitude alone=harmofl:alpha=0:strength=0.5,"
-    f"profile alone={IMAGE},half the profile alone={IMAGE}:strength=0.5,joint profile alone={IMAGE}:joint=true,"
-    "level and contrast alone=fedavg:rings=1,half the profile of the site=harmofl-profile:alpha=0.05,"
-    "fedbn with perturbation=fedbn:alpha=0.05,"
-    "fedbn with half the profile of the site=fedbn:rings=32:reference=site:strength=0.5"
+    "fedavg by samples=fedavg:weighting=samples,fedsam 0.5=fedsam:rho=0.5,fedsam 0.005=fedsam:rho=0.005,"
+    "level alone=harmofl:band=0:rho=0,half the amplitude alone=harmofl:rho=0:strength=0.5,"
+    f"profile alone={IMAGE},half the profile alone={IMAGE}:strength=0.5,joint profile alone={IMAGE}:shared_gain=true,"
+    "level and contrast alone=fedavg+profile:radial_bins=1,half the profile of the site=harmofl-profile+sam,"
+    "fedbn with perturbation=fedbn+sam,"
+    "fedbn with half the profile of the site=fedbn+profile:per=site:strength=0.5"
 )
 OURS = "half the profile of the site alone=harmofl-profile"
 LEFT_OUT = f"fedavg,fedsam,harmofl,harmofl-released,{OURS}"

@@ -42,7 +42,7 @@ from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.client import ClientContext, Training, build_context
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import mean, state_of
-from harmofl.methods import FedAvg, HarmoFL
+from harmofl.methods import FedAvg, make_method
 from harmofl.models import DenseNet, UNet, normalization
 from harmofl.optim.mixed_precision import computing
 from harmofl.spectral.amplitude import amplitude, with_amplitude
@@ -133,7 +133,7 @@ def second_round(
     network: str, size: int, batch: int, device: torch.device = CPU, **options: Any
 ) -> tuple[FedAvg, ClientContext]:
     """A site ready for a step of round 2, its amplitude frozen."""
-    method = HarmoFL(band=0)
+    method = make_method("harmofl", {"band": 0})
     how = replace(training(method, network, batch, **options), device=device)
     place = site("one", network, size, batch)
     server = method.start(how.model)
@@ -176,7 +176,7 @@ def steps(network: str, size: int, batch: int) -> dict[str, Call]:
 
 def rounds(network: str, size: int, batch: int, sites: int, images: int) -> dict[str, Call]:
     """A round of all sites, one local epoch, with the average in the end."""
-    method = HarmoFL(band=0)
+    method = make_method("harmofl", {"band": 0})
     places = [site("s" * (k + 1), network, size, images) for k in range(sites)]
 
     def ours(precision: Precision) -> Call:

@@ -30,7 +30,7 @@ from harmofl.utils.atomic_files import strict_json
 
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     "neither": {"name": "fedavg"},
-    "amplitude": {"name": "harmofl", "alpha": 0},
+    "amplitude": {"name": "harmofl", "rho": 0},
     "perturbation": {"name": "fedsam"},
     "both": {"name": "harmofl"},
 }

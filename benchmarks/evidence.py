@@ -24,10 +24,10 @@ from harmofl.experiment.config import load_experiment
 CONFIGS = Path(__file__).parent.parent / "configs" / "evidence"
 FEDERATIONS = ("nuclei_he6", "fundus_disc", "bloodcells", "mitosis_he4")
 
-OURS = "level and contrast=fedavg:rings=1:alpha=0.05"
+OURS = "level and contrast=fedavg+profile:radial_bins=1+sam"
 FEW = (
-    "fedavg,fedbn,harmofl,harmofl-released,level alone=harmofl:band=0:alpha=0,"
-    f"level and contrast alone=fedavg:rings=1,{OURS},pooled"
+    "fedavg,fedbn,harmofl,harmofl-released,level alone=harmofl:band=0:rho=0,"
+    f"level and contrast alone=fedavg+profile:radial_bins=1,{OURS},pooled"
 )
 MANY = f"{FEW},fedprox,fedsam,harmofl-profile,local"
 TWO = f"fedavg,{OURS}"

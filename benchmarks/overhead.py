@@ -59,7 +59,7 @@ def second_round(method: FedAvg, network: str) -> ClientContext:
 
 def plain(name: str, network: str) -> Callable[[], None]:
     """The same passes, taken plainly."""
-    method: FedAvg = FedSAM() if METHODS[name]().passes == 2 and name != "ditto" else FedAvg()
+    method: FedAvg = FedSAM() if METHODS[name].passes == 2 and name != "ditto" else FedAvg()
     run = second_round(method, network)
     batch = next(iter(run.batches()))
 
@@ -76,7 +76,7 @@ def plain(name: str, network: str) -> Callable[[], None]:
 
 
 def own(name: str, network: str) -> Callable[[], None]:
-    method = METHODS[name]()
+    method = METHODS[name]
     run = second_round(method, network)
     batch = next(iter(run.batches()))
 

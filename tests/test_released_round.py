@@ -163,7 +163,7 @@ def test_rounds_as_released_are_the_procedure_written_out(name: str) -> None:
     """To 1e-10 of the update; single images left over are a batch of their own, as in the released loader."""
     build, task, loss_name, own_optimizer, optimizer, lr, values = CASES[name]
     torch.manual_seed(0)
-    network, method = build().double(), make_method("harmofl-released", {"alpha": ALPHA})
+    network, method = build().double(), make_method("harmofl-released", {"rho": ALPHA})
     sites = [site(where, task) for where in COUNTS]
     loss, prostate = LOSSES[loss_name], name == "prostate"
     expected, amplitude = by_hand(deepcopy(network), sites, lambda: own_optimizer(lr), loss, values, prostate)

@@ -18,6 +18,7 @@ import pytest
 import harmofl
 import harmofl.data
 from harmofl.methods import METHODS
+from harmofl.methods.catalogue import PRESETS
 
 SOURCE = Path(harmofl.__file__).parent
 FOLDERS = [
@@ -88,7 +89,7 @@ def test_a_class_name_occurs_once() -> None:
 
 
 def test_methods_know_neither_data_nor_flower() -> None:
-    paths = sorted((SOURCE / "methods").glob("*.py"))
+    paths = sorted((SOURCE / "methods").rglob("*.py"))
     strange = ("flwr", "harmofl.data", "harmofl.backends")
     knowing = {path.stem: {m for m in imports_of(path) if m.startswith(strange)} for path in paths}
     assert len(paths) > 10
@@ -138,10 +139,13 @@ def test_public_names_are_documented() -> None:
 def test_method_docstrings_name_their_paper_and_every_hyperparameter() -> None:
     missing = {}
     for name, method in METHODS.items():
-        own = [field.name for field in fields(method) if field.name in method.__annotations__]
-        missing[name] = [field for field in own if f"{field}:" not in (method.__doc__ or "")]
-        if "https://arxiv.org" not in (inspect.getmodule(method).__doc__ or ""):
-            missing[name].append("https://arxiv.org")
+        for owner in (method, method.normalize, method.step, method.average):
+            cls = type(owner)
+            own = [field.name for field in fields(cls) if field.name in cls.__annotations__ and field.init]
+            missing[f"{name} {cls.__name__}"] = [field for field in own if f"{field}:" not in (cls.__doc__ or "")]
+        source = PRESETS[name].source if name in PRESETS else inspect.getmodule(method).__doc__
+        if "https://arxiv.org" not in (source or ""):
+            missing[name] = ["https://arxiv.org"]
     assert not {name: what for name, what in missing.items() if what}
 
 

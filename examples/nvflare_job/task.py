@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harmofl import HarmoFL, Training, open_federation
+from harmofl import Training, open_federation
 from harmofl.data.site import Site
 from harmofl.ingest.synthetic.federation import (
     write_federation,  # images drawn on the spot; open your own folder instead
 )
+from harmofl.methods import SAM, Amplitude, FedAvg
 from harmofl.models import build_network
 
-METHOD = HarmoFL(alpha=0.05)
+METHOD = FedAvg(normalize=Amplitude(band=1.0), step=SAM(rho=0.05))  # which is HarmoFL
 ROUNDS = 2
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harmofl.experiment.trainer import resume, run
     from harmofl.federated.client import Training, run_client
     from harmofl.federated.messages import Broadcast, ClientUpdate, ServerState
-    from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL
+    from harmofl.methods import METHODS, FedAvg, make_method
     from harmofl.optim.sharpness import perturbed
     from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
     from harmofl.spectral.radial_profile import ProfileNorm
@@ -28,8 +28,6 @@ __all__ = [
     "ClientUpdate",
     "Experiment",
     "FedAvg",
-    "FedSAM",
-    "HarmoFL",
     "HarmoFLError",
     "ProfileNorm",
     "ServerState",
@@ -37,6 +35,7 @@ __all__ = [
     "amplitude",
     "load_experiment",
     "load_run",
+    "make_method",
     "open_federation",
     "perturbed",
     "resume",
@@ -46,7 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("METHODS", "FedAvg", "FedSAM", "HarmoFL"), "methods"),
+    **dict.fromkeys(("METHODS", "FedAvg", "make_method"), "methods"),
     **dict.fromkeys(("AmplitudeNorm", "amplitude", "with_amplitude"), "spectral.amplitude"),
     **dict.fromkeys(("Broadcast", "ClientUpdate", "ServerState"), "federated.messages"),
     **dict.fromkeys(("Experiment", "load_experiment"), "experiment.config"),

@@ -37,7 +37,7 @@ def test_published_experiments_are_the_papers(name: str) -> None:
     paper, released = (
         load_experiment(CONFIGS / "paper" / f"{name}-{which}.toml", {}) for which in ("paper", "released")
     )
-    assert (paper.method_table["band"], paper.method_table["decay"], paper.method_table["alpha"]) == (1.0, 0.1, 0.05)
+    assert (paper.method_table["band"], paper.method_table["decay"], paper.method_table["rho"]) == (1.0, 0.1, 0.05)
     assert (released.method_table["band"], released.method_table["decay"]) == (0.0, 0.0)
     training = paper.training
     expected = {"camelyon17": (100, 1e-3, "sgd"), "nuclei": (500, 1e-4, "sgd"), "prostate": (500, 1e-4, "adam")}
@@ -52,14 +52,14 @@ def test_defaults_are_the_papers() -> None:
     mri = resolved(load_experiment(None, {"data.folder": "x"}), "segmentation")
     assert mri.network.name == "unet"
     assert (mri.training.optimizer, mri.training.lr, mri.training.loss) == ("adam", 1e-4, "dice-ce")
-    paper = {"name": "harmofl", "weighting": "uniform", "alpha": 0.05, "band": 1.0, "decay": 0.1, "strength": 1.0}
+    paper = {"name": "harmofl", "weighting": "uniform", "rho": 0.05, "band": 1.0, "decay": 0.1, "strength": 1.0}
     assert paper.items() <= mri.method_table.items()
 
 
 def test_what_is_given_beats_the_default() -> None:
     given = load_experiment(None, {"data.folder": "x", "training.lr": 0.5, "alpha": 0.2})
     assert resolved(given, "segmentation").training.lr == 0.5
-    assert resolved(given, "segmentation").method_table["alpha"] == 0.2
+    assert resolved(given, "segmentation").method_table["rho"] == 0.2
 
 
 def test_written_configuration_reads_back(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_settings_are_toml_values_or_text() -> None:
         ({"network.norm": "layer"}, "network.norm: input should be 'batch-stats'"),
         ({"run.device": "gpu"}, "run.device"),
         ({"method.name": "fedex"}, "method must be one of fedavg"),
-        ({"alpha": -1}, "alpha must be a finite number of at least 0, got -1"),
+        ({"alpha": -1}, "rho must be a finite number of at least 0, got -1"),
         ({"beta": 1}, "harmofl has no hyperparameter 'beta'"),
         ({"data.folder": None}, "data.folder"),
         ({"data.cache": ""}, "data.cache: must name a folder, got ''"),

@@ -91,7 +91,7 @@ class Empty(nn.Module):
         ({"run__device": "mps"}, "must be one that torch can use here, got mps"),
         ({"training__precision": "tf32"}, "tf32 is of CUDA devices, got run.device cpu"),
         ({"training__compile": True, "method__name": "moon"}, "moon looks into the network while it computes"),
-        ({"method__climb_part": "nothing"}, "climb_part must be in a param's name"),
+        ({"method__params_regex": "nothing"}, "params_regex must be in a param's name"),
     ],
 )
 def test_a_misfit_is_said_before_the_run_folder_is_made(
@@ -108,7 +108,6 @@ def test_a_misfit_is_said_before_the_run_folder_is_made(
     [
         ({"run__threads": 1024}, "run.threads is 1024, but only"),
         ({"training__precision": "float16"}, "float16 is slow on a CPU"),
-        ({"method__name": "fedavg", "method__climb": "previous"}, "alpha is 0: they change nothing"),
     ],
 )
 def test_settings_that_do_no_good_are_told_of(changes: dict, remark: str, federation: Path) -> None:

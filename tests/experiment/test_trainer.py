@@ -3,12 +3,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import forked
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from experiments import same_end, small
 from PIL import Image
@@ -96,12 +98,13 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+import tomli_w
 import torch
 from experiments import small
 from harmofl.experiment import backend, run_dir, trainer
 from harmofl.federated import client
 from harmofl.utils import atomic_files
-from harmofl.methods import HarmoFL
+from harmofl.methods import FedAvg
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -132,8 +135,8 @@ MOMENTS = {
     "while the folder is made": "run_dir.write_atomic = killing(run_dir.write_atomic, 2)",
     "before the first checkpoint": "run_dir.RunDir.append = killing(run_dir.RunDir.append, 1)",
     "between rounds": "run_dir.RunDir.append = killing(run_dir.RunDir.append, 2)",
-    "during training": "HarmoFL.local_step = killing(HarmoFL.local_step, 6)",
-    "during aggregation": "HarmoFL.aggregate = killing(HarmoFL.aggregate, 2)",
+    "during training": "FedAvg.local_step = killing(FedAvg.local_step, 6)",
+    "during aggregation": "FedAvg.aggregate = killing(FedAvg.aggregate, 2)",
     "during the checkpoint write": "run_dir.write_atomic = half_written",
     "after the checkpoint": "trainer.Callback.on_round_end = killing(trainer.Callback.on_round_end, 2)",
     "before the result": "backend.save_arrays = killing(backend.save_arrays, 1)",
@@ -169,6 +172,24 @@ def test_resume_after_a_torn_record(federation: Path, finished_run: Path, tmp_pa
     (folder / "config.toml").write_text(config)
     with (folder / "rounds.jsonl").open("a") as file:
         file.write('{"round": 3, "seco')
+    resume(folder)
+    same_end(finished_run, folder)
+
+
+def test_resume_of_a_run_with_the_names_of_version_0_1(federation: Path, finished_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(small(federation, training__rounds=2), folder)
+    (folder / "result.json").unlink()
+    old: dict[str, object] = {
+        **{"name": "harmofl", "weighting": "uniform", "average": "mean", "trim": 0.2, "alpha": 0.05},
+        **{"climb": "fresh", "climb_every": 1, "climb_part": "", "band": 1.0, "rings": 0, "reference": "image"},
+        **{"joint": False, "strength": 1.0, "decay": 0.1},
+    }
+    config = tomllib.loads((folder / "config.toml").read_text())
+    config["training"]["rounds"] = 3
+    (folder / "config.toml").write_text(tomli_w.dumps({**config, "method": old, "versions": config["versions"]}))
+    card = json.loads((folder / "model" / "model.json").read_text())
+    (folder / "model" / "model.json").write_text(json.dumps({**card, "method": old}))
     resume(folder)
     same_end(finished_run, folder)
 

@@ -8,7 +8,6 @@ import torch
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
 from harmofl.errors import ConfigError
-from harmofl.federated.aggregation import average
 from harmofl.federated.tensors import norm
 from harmofl.methods import make_method
 
@@ -21,7 +20,8 @@ STACKED = np.stack([site["w"].double().numpy() for site in SITES])
 
 
 def common(how: str, sites: list[dict[str, torch.Tensor]] = SITES, trim: float = 0.2) -> dict[str, torch.Tensor]:
-    return average(how, sites, [1.0] * len(sites), BEFORE, ["w"], trim)  # type: ignore[arg-type]
+    method = make_method(f"fedavg+{how}", {"trim": trim} if how == "trimmed" else {})
+    return method.average(sites, [1.0] * len(sites), BEFORE, ["w"])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_one_liar_of_five_moves_them_less_than_an_honest_site_might(how: str) ->
 @pytest.mark.parametrize("how", ["median", "trimmed", "clipped"])
 @pytest.mark.parametrize("name", ["fedavg", "harmofl", "scaffold", "fedadam", "fedbn"])
 def test_methods_train_with_it(name: str, how: str) -> None:
-    method = make_method(name, {"average": how})
+    method = make_method(f"{name}+{how}", {})
     server, *_ = train(method, toy_training(method, toy_network()))
     plain, *_ = train(make_method(name, {}), toy_training(make_method(name, {}), toy_network()))
     assert all(bool(value.isfinite().all()) for value in server.weights.values())
@@ -78,9 +78,10 @@ def test_of_equal_sites_all_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"average": "mode"}, "average must be mean, median, trimmed or clipped, got"),
-        ({"trim": 0.5}, "trim must be"),
-        ({"trim": True}, "trim"),
+        ({"average": "mode"}, "a part must be one of .*, got 'mode'"),
+        ({"average": "trimmed", "trim": 0.5}, "trim must be"),
+        ({"average": "trimmed", "trim": True}, "trim must be"),
+        ({"trim": 0.3}, "trim is of trimmed, put in by .trimmed"),
     ],
 )
 def test_mistakes_are_one_line(options: dict, message: str) -> None:

@@ -47,10 +47,10 @@ def smooth(count: int, channels: int, size: tuple[int, int]) -> torch.Tensor:
         AmplitudeNorm(band=0.2),
         AmplitudeNorm(band=0),
         ProfileNorm(8),
-        ProfileNorm(8, joint=True, strength=0.7),
-        ProfileNorm(8, reference="site"),
+        ProfileNorm(8, shared_gain=True, strength=0.7),
+        ProfileNorm(8, per="site"),
     ],
-    ids=["whole", "half way", "band", "level", "profile", "joint profile", "site's profile"],
+    ids=["whole", "half way", "band", "level", "profile", "shared_gain profile", "site's profile"],
 )
 def test_products_with_waves_are_the_layer(layer: AmplitudeNorm, size: tuple[int, int]) -> None:
     layer = type(layer)(**{name: getattr(layer, name) for name in _arguments(layer)})
@@ -62,12 +62,12 @@ def test_products_with_waves_are_the_layer(layer: AmplitudeNorm, size: tuple[int
 
 def _arguments(layer: AmplitudeNorm) -> tuple[str, ...]:
     if isinstance(layer, ProfileNorm):
-        return ("rings", "reference", "decay", "strength", "joint")
+        return ("radial_bins", "per", "decay", "strength", "shared_gain")
     return ("band", "decay", "strength")
 
 
 def test_a_profile_that_depends_on_the_batch_is_refused() -> None:
-    layer = ProfileNorm(4, reference="site")
+    layer = ProfileNorm(4, per="site")
     layer.train()(smooth(2, 1, (16, 16)))
     layer.own = torch.zeros(0)
     with pytest.raises(ExportError, match="choose one with --site"):

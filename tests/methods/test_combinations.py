@@ -1,6 +1,7 @@
 """HarmoFL's two parts with every method: by composition, not by a class for each pair."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,23 +13,25 @@ from harmofl.errors import ConfigError
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import state_of
-from harmofl.methods import METHODS, FedAvg, FedSAM, HarmoFL, make_method
+from harmofl.methods import METHODS, SAM, Amplitude, FedAvg, FedSAM, RadialProfile, make_method
 from harmofl.methods.fedbn import FedBN
 from harmofl.methods.fedprox import FedProx
 from harmofl.methods.local_only import Local
+from harmofl.methods.parts.steps import Plain
+
+OWN_STEP = ("fedlesam", "fedsmoo", "fedspeed")
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(
-    "psi", [{"band": 1.0}, {"band": "off", "rings": 3}, {"band": "off", "rings": 3, "reference": "site"}]
-)
-def test_every_method_takes_both_parts(name: str, psi: dict) -> None:
+@pytest.mark.parametrize("psi", ["amplitude", "profile:radial_bins=3", "profile:radial_bins=3:per=site"])
+def test_every_method_takes_both_parts(name: str, psi: str) -> None:
     """It learns one amplitude in round 1, keeps it, and stays finite; the step takes the perturbed gradient."""
-    if name == "pooled" and psi.get("reference") == "site":
+    if name == "pooled" and "site" in psi:
         with pytest.raises(ConfigError, match="one profile"):
-            make_method(name, psi)
+            make_method(f"{name}+{psi}", {})
         return
-    method = make_method(name, {"rings": 0, **psi, "alpha": 0.05})
+    step = "" if name in OWN_STEP else "+sam"
+    method = make_method(f"{name}+{psi}{step}", {})
     training = toy_training(method)
     one, *_ = train(method, training, rounds=1)
     two, *_, updates = train(method, training, rounds=2)
@@ -38,27 +41,30 @@ def test_every_method_takes_both_parts(name: str, psi: dict) -> None:
         assert torch.equal(one.weights["amplitude_norm.amplitude"], two.weights["amplitude_norm.amplitude"])
         assert two.weights["amplitude_norm.amplitude"].numel() > 0
         assert not any(n.startswith("amplitude_norm.") for update in updates for n in update.weights)
-    plain = make_method(name, {"alpha": 0}).passes
-    assert method.passes == (plain if name == "fedlesam" else 2 * plain)
+    plain = make_method(name if name in OWN_STEP else f"{name}+plain", {}).passes
+    assert method.passes == (2 * plain if step else plain)
 
 
 def test_harmofl_is_fedavg_with_both_parts_to_the_bit() -> None:
-    for other in (FedAvg(alpha=0.05, band=1.0), FedProx(mu=0, alpha=0.05, band=1.0)):
-        one, *_ = train(HarmoFL(), toy_training(HarmoFL()))
+    for other in (
+        FedAvg(normalize=Amplitude(band=1.0), step=SAM(rho=0.05)),
+        FedProx(mu=0, normalize=Amplitude(band=1.0), step=SAM(rho=0.05)),
+    ):
+        one, *_ = train(make_method("harmofl", {}), toy_training(make_method("harmofl", {})))
         same, *_ = train(other, toy_training(other))
         assert_same(dict(one.weights), dict(same.weights))
 
 
 def test_strength_zero_is_without_to_the_bit() -> None:
     plain, *_ = train(FedSAM(), toy_training(FedSAM()))
-    for psi in ({"band": 1.0}, {"rings": 3}):
-        method = FedSAM(strength=0, **psi)
+    for psi in (Amplitude(strength=0), RadialProfile(radial_bins=3, strength=0)):
+        method = FedSAM(normalize=psi)
         same, *_ = train(method, toy_training(method))
         assert_same(dict(plain.weights), {n: v for n, v in same.weights.items() if n.startswith("network.")})
 
 
 def test_fedbn_with_amplitude_keeps_both_apart() -> None:
-    method = FedBN(band=1.0)
+    method = FedBN(normalize=Amplitude())
     _, states, first = train(method, toy_training(method), rounds=1)
     assert "amplitude_norm.amplitude" in first[0].weights
     assert "network.0.1.weight" not in first[0].weights
@@ -66,7 +72,7 @@ def test_fedbn_with_amplitude_keeps_both_apart() -> None:
 
 
 def test_the_site_profile_stays_at_its_site() -> None:
-    method = make_method("fedavg", {"rings": 3, "reference": "site"})
+    method = FedAvg(normalize=RadialProfile(radial_bins=3, per="site"))
     server, states, updates = train(method, toy_training(method), rounds=3)
     assert all("amplitude_norm.own" not in update.weights for update in updates)
     profiles = [states[site]["weights"]["amplitude_norm.own"] for site in ("a", "b", "c")]
@@ -75,7 +81,7 @@ def test_the_site_profile_stays_at_its_site() -> None:
 
 
 def test_a_newcomer_gets_no_site_profile() -> None:
-    method = make_method("fedavg", {"rings": 3, "reference": "site"})
+    method = FedAvg(normalize=RadialProfile(radial_bins=3, per="site"))
     server, states, _ = train(method, toy_training(method), rounds=2)
     new = method.weights_for_new_site(server.weights, [method.personal_weights(state) for state in states.values()])
     assert new["amplitude_norm.own"].numel() == 0
@@ -83,7 +89,7 @@ def test_a_newcomer_gets_no_site_profile() -> None:
 
 def test_server_arithmetic_leaves_the_amplitude_alone() -> None:
     """FedAdam moves params alone: the amplitude is the mean of the sites'."""
-    method = make_method("fedadam", {"band": 1.0})
+    method = make_method("fedadam+amplitude", {})
     training = toy_training(method)
     server, _, updates = run_round(method, method.start(training.model), toy_sites(), {}, training)
     name = "amplitude_norm.amplitude"
@@ -114,7 +120,7 @@ def test_frozen_params_stay(name: str) -> None:
         made[0][0].weight.requires_grad_(False)
         return made
 
-    method = METHODS[name]()
+    method = METHODS[name]
     training = toy_training(method, network())
     start = state_of(training.model)
     server, *_ = train(method, training, rounds=2)
@@ -122,7 +128,7 @@ def test_frozen_params_stay(name: str) -> None:
 
 
 def test_local_keeps_the_amplitude_of_its_first_round_also_when_late() -> None:
-    method = Local(band=1.0)
+    method = Local(normalize=Amplitude())
     training = toy_training(method)
     server, states, _ = train(method, training, rounds=2)
     _, state = run_client(method, toy_sites()[0], method.broadcast(server), {}, training)
@@ -131,11 +137,11 @@ def test_local_keeps_the_amplitude_of_its_first_round_also_when_late() -> None:
         assert found["amplitude_norm.amplitude"].numel() > 0
 
 
-def test_ditto_uses_the_site_profile_and_the_climb() -> None:
-    method = make_method("ditto", {"rings": 3, "reference": "site", "alpha": 0.05, "lambda_": 0})
+def test_ditto_uses_the_site_profile_and_the_step() -> None:
+    method = make_method("ditto+profile+sam", {"radial_bins": 3, "per": "site", "lambda_": 0})
     _, states, _ = train(method, toy_training(method), rounds=2)
     assert "amplitude_norm.own" in method.personal_weights(states["a"])
-    plain = make_method("ditto", {"rings": 3, "reference": "site", "lambda_": 0})
+    plain = replace(method, step=Plain())
     _, others, _ = train(plain, toy_training(plain), rounds=2)
     assert not torch.equal(states["a"]["personal"]["3.weight"], others["a"]["personal"]["3.weight"])
 
@@ -161,7 +167,7 @@ class Awkward(nn.Module):
 def test_awkward_networks(name: str) -> None:
     """Both names of the shared layer have the same values at the server, and the sites go on from them."""
     torch.manual_seed(0)
-    method = METHODS[name]()
+    method = METHODS[name]
     sites = toy_sites()[:2]
     server, states, updates = train(method, toy_training(method, Awkward()), rounds=3, sites=sites)
     assert all(math.isfinite(update.loss) for update in updates)
@@ -170,10 +176,3 @@ def test_awkward_networks(name: str) -> None:
         assert torch.equal(server.weights[one], server.weights[other])
         for state in states.values():
             assert (one in state["weights"]) == (other in state["weights"])
-
-
-def test_rings_and_band_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="rings and band exclude each other"):
-        FedAvg(rings=4, band=1.0)
-    with pytest.raises(ConfigError, match="rings must be a whole number"):
-        make_method("fedavg", {"rings": -1})

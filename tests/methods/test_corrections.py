@@ -9,7 +9,6 @@ from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError
 from harmofl.methods import FedAvg, FedSAM, make_method
 from harmofl.methods.feddyn import FedDyn
-from harmofl.methods.fedgamma import FedGAMMA
 from harmofl.methods.fedprox import FedProx
 from harmofl.methods.fedsmoo import FedSMOO
 from harmofl.methods.fedspeed import FedSpeed
@@ -25,10 +24,10 @@ optimizers = pytest.mark.parametrize("optimizer", [sgd, adam])
     [
         (FedProx(mu=0), FedAvg()),
         (FedDyn(lambda_=0), FedAvg()),
-        (FedGAMMA(alpha=0), Scaffold()),
+        (make_method("fedgamma", {"rho": 0}), Scaffold()),
         (MoFedSAM(beta=1), FedSAM()),
-        (MoFedSAM(beta=1, alpha=0), FedAvg()),
-        (FedSpeed(mix=0), FedSpeed(alpha=0)),
+        (make_method("mofedsam", {"beta": 1, "rho": 0}), FedAvg()),
+        (FedSpeed(mix=0), FedSpeed(rho=0)),
     ],
     ids=lambda method: type(method).__name__,
 )
@@ -38,7 +37,7 @@ def test_neutral_values_give_the_simpler_method_to_the_bit(method: FedAvg, plain
     assert_same(one.weights, same.weights)
 
 
-@pytest.mark.parametrize(("method", "plain"), [(Scaffold(), FedAvg()), (FedGAMMA(), FedSAM())])
+@pytest.mark.parametrize(("method", "plain"), [(Scaffold(), FedAvg()), (make_method("fedgamma", {}), FedSAM())])
 def test_the_first_round_has_no_control_variates(method: FedAvg, plain: FedAvg) -> None:
     one, *_ = train(plain, toy_training(plain), rounds=1)
     same, *_ = train(method, toy_training(method), rounds=1)
@@ -50,9 +49,9 @@ def test_fedprox_by_hand() -> None:
     assert after(FedProx(mu=0.5), 1, [site("a", 0)]) == pytest.approx(0.815)
 
 
-def test_fedprox_does_not_climb_along_its_pull() -> None:
-    """alpha .5, mu .5: g' = 1.5, w = .85; g' = 1.35 + .5 * -.15 = 1.275, w = .7225."""
-    assert after(FedProx(mu=0.5, alpha=0.5), 1, [site("a", 0)]) == pytest.approx(0.7225)
+def test_fedprox_is_not_perturbed_along_its_pull() -> None:
+    """rho .5, mu .5: g' = 1.5, w = .85; g' = 1.35 + .5 * -.15 = 1.275, w = .7225."""
+    assert after(make_method("fedprox+sam", {"mu": 0.5, "rho": 0.5}), 1, [site("a", 0)]) == pytest.approx(0.7225)
 
 
 def test_scaffold_by_hand() -> None:
@@ -85,7 +84,9 @@ def test_scaffold_counts_sites_that_are_not_there_this_round() -> None:
     assert float(moved) == pytest.approx(float(update.extras["control"]["network.w"]) / 2)
 
 
-@pytest.mark.parametrize("method", [Scaffold(), FedGAMMA(alpha=0), FedDyn(lambda_=0.5), FedSMOO(alpha=0, lambda_=0.5)])
+@pytest.mark.parametrize(
+    "method", [Scaffold(), make_method("fedgamma", {"rho": 0}), FedDyn(lambda_=0.5), FedSMOO(rho=0, lambda_=0.5)]
+)
 def test_a_site_that_joins_late_does_not_bias_the_optimum(method: FedAvg) -> None:
     """Sites at 0 and 4, the second from round 2 on: the optimum is 2."""
     sites, training = [site("a", 0), site("b", 4)], quadratic(method)
@@ -96,10 +97,10 @@ def test_a_site_that_joins_late_does_not_bias_the_optimum(method: FedAvg) -> Non
 
 
 def test_fedgamma_by_hand() -> None:
-    """alpha .5. a: g' = 1.5, .85; 1.35, .715; c_a = 1.425. b (t = 4): climbs down, g' = -3.5, 1.35; -3.15, 1.665;
+    """rho .5. a: g' = 1.5, .85; 1.35, .715; c_a = 1.425. b (t = 4): goes down, g' = -3.5, 1.35; -3.15, 1.665;
     c_b = -3.325; w = 1.19, c = -.95. Round 2, a: 1.69 - 1.425 - .95 = -.685, 1.2585; 1.7585 - 2.375 = -.6165, 1.32015;
     b: -3.31 + 3.325 - .95 = -.935, 1.2835; -3.2165 + 2.375 = -.8415, 1.36765; w = 1.3439."""
-    assert after(FedGAMMA(alpha=0.5), 2, [site("a", 0), site("b", 4)]) == pytest.approx(1.3439)
+    assert after(make_method("fedgamma", {"rho": 0.5}), 2, [site("a", 0), site("b", 4)]) == pytest.approx(1.3439)
 
 
 def test_feddyn_by_hand() -> None:
@@ -120,27 +121,27 @@ def test_feddyn_ends_where_the_sites_together_want_to_be() -> None:
     assert after(Scaffold(), 300, sites) == pytest.approx(2, abs=1e-3)
 
 
-def test_fedspeed_without_climb_is_feddyn_where_all_take_part() -> None:
+def test_fedspeed_without_perturbation_is_feddyn_where_all_take_part() -> None:
     sites = [site("a", 0), site("b", 4)]
     for rounds in (1, 2, 5):
-        speed = after(FedSpeed(alpha=0, lambda_=2), rounds, sites)
+        speed = after(FedSpeed(rho=0, lambda_=2), rounds, sites)
         assert speed == pytest.approx(after(FedDyn(lambda_=0.5), rounds, sites), rel=1e-5)
 
 
 def test_fedspeed_by_hand() -> None:
-    """mix .5, alpha .5, lambda 2, t = 0: g = (1 + 1.5) / 2 = 1.25, .875; (.875 + 1.375) / 2 - .0625 = 1.0625, .76875.
+    """mix .5, rho .5, lambda 2, t = 0: g = (1 + 1.5) / 2 = 1.25, .875; (.875 + 1.375) / 2 - .0625 = 1.0625, .76875.
 
     lambda c_i = .23125; sends .76875 - .23125 = .5375.
     """
-    assert after(FedSpeed(mix=0.5, alpha=0.5, lambda_=2), 1, [site("a", 0)]) == pytest.approx(0.5375)
+    assert after(FedSpeed(mix=0.5, rho=0.5, lambda_=2), 1, [site("a", 0)]) == pytest.approx(0.5375)
 
 
 def test_mofedsam_by_hand() -> None:
-    """beta .5, no climb, t = 0: v = .5, .95; .475, .9025; D = .4875, as -(w_i - w) / (K eta) = .0975 / .2.
+    """beta .5, plain steps, t = 0: v = .5, .95; .475, .9025; D = .4875, as -(w_i - w) / (K eta) = .0975 / .2.
 
     Round 2: .45125 + .24375 = .695, .833; .4165 + .24375 = .66025, .766975.
     """
-    method = MoFedSAM(beta=0.5, alpha=0)
+    method = make_method("mofedsam", {"beta": 0.5, "rho": 0})
     assert after(method, 1, [site("a", 0)]) == pytest.approx(0.9025)
     server, _ = states_after(method, 1, [site("a", 0)])
     assert float(server.extras["direction"]["network.w"]) == pytest.approx((1 - 0.9025) / (2 * LR))
@@ -155,7 +156,7 @@ def test_mofedsam_by_hand() -> None:
         ("fedspeed", {"lambda_": 0}, "lambda_ must be a finite number above 0"),
         ("fedspeed", {"mix": 2}, "mix must be"),
         ("mofedsam", {"beta": -1}, "beta must be"),
-        ("scaffold", {"alpha": -1}, "alpha must be"),
+        ("scaffold+sam", {"rho": -1}, "rho must be"),
     ],
 )
 def test_out_of_range(name: str, options: dict, message: str) -> None:

@@ -51,7 +51,9 @@ def test_it_trains_like_its_twin_in_processes_too_and_is_found_again(federation:
 
 
 def test_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_methods, "entry_points", lambda: {"prox": NAME})
+    monkeypatch.setattr(
+        own_methods, "entry_points", lambda group: {"prox": NAME} if group == own_methods.METHODS else {}
+    )
     assert make_method("prox", {"mu": 1}) == Prox(mu=1)
 
 
@@ -65,9 +67,9 @@ def test_in_a_comparison() -> None:
     [
         ("nowhere.Prox", {}, "method: 'nowhere.Prox' must be importable, got ModuleNotFoundError: No module named"),
         ("test_own_methods.NAME", {}, "method: 'test_own_methods.NAME' must be a subclass of harmofl.FedAvg, got"),
-        (NAME, {"nu": 1}, "test_own_methods.Prox has no hyperparameter 'nu'; it has weighting, "),
+        (NAME, {"nu": 1}, "test_own_methods.Prox has no hyperparameter 'nu'; it has mu, weighting"),
         (NAME, {"mu": -1}, "mu must be a finite number of at least 0, got -1"),
-        (NAME, {"alpha": -1}, "alpha must be a finite number of at least 0, got -1"),
+        (f"{NAME}+sam", {"rho": -1}, "rho must be a finite number of at least 0, got -1"),
     ],
 )
 def test_what_does_not_hold_is_one_line(name: str, options: dict[str, float], message: str) -> None:

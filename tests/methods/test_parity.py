@@ -18,7 +18,7 @@ from harmofl.methods import METHODS
 
 def share(name: str, index: int, broadcast: Broadcast, state: ClientState) -> tuple[ClientUpdate, ClientState]:
     torch.set_num_threads(1)
-    method = METHODS[name]()
+    method = METHODS[name]
     training = toy_training(method, toy_network(dropout=0.2), optimizer=adam)
     return run_client(method, toy_sites()[index], broadcast, state, training)
 
@@ -31,7 +31,7 @@ def pool():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_processes_give_the_same_bits_as_the_loop(name: str, pool: ProcessPoolExecutor) -> None:
-    method = METHODS[name]()
+    method = METHODS[name]
     training = toy_training(method, toy_network(dropout=0.2), optimizer=adam)
     start = method.start(training.model)
     loop, apart = start, start

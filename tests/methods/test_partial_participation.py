@@ -15,24 +15,20 @@ from harmofl.data.site import Site
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import ClientState, ServerState
 from harmofl.federated.tensors import Arrays
-from harmofl.methods import FedAvg, HarmoFL, make_method
+from harmofl.methods import METHODS, FedAvg, RadialProfile, make_method
 from harmofl.methods.fedbn import FedBN
 from harmofl.methods.feddyn import FedDyn
-from harmofl.methods.fedgamma import FedGAMMA
 from harmofl.methods.fedrep import FedRep
-from harmofl.methods.fedsam import FedSAM
-from harmofl.methods.fedsmoo import FedSMOO
-from harmofl.methods.harmofl_profile import HarmoFLProfile
 from harmofl.methods.local_only import Local
-from harmofl.methods.mofedsam import MoFedSAM
+from harmofl.methods.parts.averages import Mean
 from harmofl.methods.scaffold import Scaffold
 
 AMPLITUDE = "amplitude_norm.amplitude"
 CORRECTED = [
-    Scaffold(weighting="samples"),
-    FedGAMMA(alpha=0, weighting="samples"),
-    FedDyn(lambda_=0.5, weighting="samples"),
-    FedSMOO(alpha=0, lambda_=0.5, weighting="samples"),
+    make_method("scaffold", {"weighting": "samples"}),
+    make_method("fedgamma", {"rho": 0, "weighting": "samples"}),
+    make_method("feddyn", {"lambda_": 0.5, "weighting": "samples"}),
+    make_method("fedsmoo", {"rho": 0, "lambda_": 0.5, "weighting": "samples"}),
 ]
 
 
@@ -41,7 +37,7 @@ def test_weighting_by_images_decides_where_it_ends(method: FedAvg) -> None:
     """Sites at 0 and 4 with 4 and 16 images: (4 x 0 + 16 x 4) / 20 = 3.2; weighed alike 2."""
     sites = [site("a", 0, steps=2), site("b", 4, steps=8)]
     assert after(method, 400, sites) == pytest.approx(3.2, abs=1e-3)
-    assert after(replace(method, weighting="uniform"), 400, sites) == pytest.approx(2, abs=1e-3)
+    assert after(replace(method, average=Mean()), 400, sites) == pytest.approx(2, abs=1e-3)
 
 
 @pytest.mark.parametrize("method", CORRECTED, ids=lambda method: type(method).__name__)
@@ -80,13 +76,14 @@ def test_control_is_the_mean_of_all_sites_controls_in_every_round() -> None:
         assert float(server.extras["control"]["network.w"]) == pytest.approx(mean, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", [Scaffold, FedSAM, MoFedSAM, FedGAMMA])
-def test_the_servers_learning_rate(method: type[FedAvg]) -> None:
+@pytest.mark.parametrize("name", ["scaffold", "fedsam", "mofedsam", "fedgamma"])
+def test_the_servers_learning_rate(name: str) -> None:
     """Half of the way of the params; running statistics in full, and 1 changes no bit."""
-    training = toy_training(method())
-    start = method().start(training.model)
-    one, _, updates = run_round(method(), start, toy_sites(), {}, training)
-    half, *_ = run_round(method(server_lr=0.5), start, toy_sites(), {}, training)  # type: ignore[call-arg]
+    method = METHODS[name]
+    training = toy_training(method)
+    start = method.start(training.model)
+    one, _, updates = run_round(method, start, toy_sites(), {}, training)
+    half, *_ = run_round(make_method(name, {"server_lr": 0.5}), start, toy_sites(), {}, training)
     assert len(updates) == 3
     for name, value in start.weights.items():
         if name in start.params:
@@ -123,12 +120,12 @@ def common(server: ServerState) -> torch.Tensor:
 @pytest.mark.parametrize(
     "method",
     [
-        HarmoFL(),
-        HarmoFL(weighting="samples"),
-        HarmoFL(average="median"),
-        HarmoFL(band=0.2, decay=1.0),
-        HarmoFLProfile(),
-        HarmoFLProfile(reference="site"),
+        make_method("harmofl", {}),
+        make_method("harmofl", {"weighting": "samples"}),
+        make_method("harmofl", {"average": "median"}),
+        make_method("harmofl", {"band": 0.2, "decay": 1.0}),
+        make_method("harmofl-profile", {}),
+        make_method("harmofl-profile", {"per": "site"}),
         make_method("harmofl-released", {}),
         make_method("scaffold", {"band": 1.0}),
     ],
@@ -148,14 +145,14 @@ def test_the_amplitude_is_collected_until_every_site_has_sent_its_own(method: Fe
     assert not torch.equal(alone["a"], alone["c"])
     for server, open_ in zip([*servers, whole], (True, True, True, False, False, False), strict=True):
         assert ("amplitudes" in server.extras) == open_
-    if isinstance(method, HarmoFLProfile) and method.reference == "site":
+    if isinstance(method.normalize, RadialProfile) and method.normalize.per == "site":
         _, states = through(method, ["a", "c"])
         torch.testing.assert_close(states["c"]["weights"]["amplitude_norm.own"], common(through(method, ["c"])[0][0]))
         assert at_once["c"]["weights"].keys() == states["c"]["weights"].keys()
 
 
 def test_a_late_site_uses_the_common_amplitude_and_sends_its_own_once() -> None:
-    method = HarmoFL()
+    method = make_method("harmofl", {})
     (first, second), states = through(method, ["a", "b"])
     training = toy_training(method)
     update, kept = run_client(method, FLAT[1], method.broadcast(first), {}, training)
@@ -169,8 +166,8 @@ def test_a_late_site_uses_the_common_amplitude_and_sends_its_own_once() -> None:
 
 
 def test_without_a_number_of_sites_the_amplitude_stays_open() -> None:
-    servers, _ = through(HarmoFL(), ["ab", "c"], sites=0)
-    (whole,), _ = through(HarmoFL(), ["abc"])
+    servers, _ = through(make_method("harmofl", {}), ["ab", "c"], sites=0)
+    (whole,), _ = through(make_method("harmofl", {}), ["abc"])
     torch.testing.assert_close(common(servers[1]), common(whole), rtol=1e-5, atol=1e-6)
 
 
@@ -216,7 +213,7 @@ def equip(number: int) -> Equipment:
     return Equipment(FedBN(), toy_training(FedBN()), {site.name: site for site in toy_sites()})
 
 
-@pytest.mark.parametrize("method", [Local(), FedAvg(), HarmoFLProfile(reference="site")], ids=str)
+@pytest.mark.parametrize("method", [Local(), FedAvg(), make_method("harmofl-profile", {"per": "site"})], ids=str)
 def test_others_start_as_ever(method: FedAvg) -> None:
     """Where sites keep nothing that a mean would be of use for, a late one starts from what is sent alone."""
     sites, training = toy_sites(), toy_training(method, toy_network(dropout=0.2))

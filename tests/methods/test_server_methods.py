@@ -54,7 +54,7 @@ def test_fedadam_and_fedyogi_by_hand() -> None:
     Adam: v = .75 * .01 + .25 * .04 = .0175, w = 1 - .1 * .1 / (.1322876 + .1) = .9569499.
     Yogi: v = .01 + .25 * .04 = .02, w = 1 - .1 * .1 / (.1414214 + .1) = .9585786.
     """
-    options = {"eta": 0.1, "beta1": 0.5, "beta2": 0.75, "tau": 0.1}
+    options = {"server_lr": 0.1, "beta1": 0.5, "beta2": 0.75, "tau": 0.1}
     assert after(FedAdam(**options), 1, [site("a", 0, 1)], lr=0.2) == pytest.approx(0.9569499)
     assert after(FedYogi(**options), 1, [site("a", 0, 1)], lr=0.2) == pytest.approx(0.9585786)
 
@@ -62,13 +62,13 @@ def test_fedadam_and_fedyogi_by_hand() -> None:
 def test_fedadam_second_round_by_hand() -> None:
     """Round 2 at w = .9569499, v = .0175, m = -.1: D = -.19138998, m = -.05 - .09569499 = -.14569499,
     v = .013125 + .25 * .03663 = .0222825; w = .9569499 - .1 * .14569499 / (.1492733 + .1) = .8985020."""
-    method = FedAdam(eta=0.1, beta1=0.5, beta2=0.75, tau=0.1)
+    method = FedAdam(server_lr=0.1, beta1=0.5, beta2=0.75, tau=0.1)
     assert after(method, 2, [site("a", 0, 1)], lr=0.2) == pytest.approx(0.8985020, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     "method",
-    [FedAvgM(beta=0), FedAdam(eta=1e15, beta1=0, beta2=0, tau=1e15), FedYogi(eta=2e15, beta1=0, tau=1e15)],
+    [FedAvgM(beta=0), FedAdam(server_lr=1e15, beta1=0, beta2=0, tau=1e15), FedYogi(server_lr=2e15, beta1=0, tau=1e15)],
     ids=lambda method: type(method).__name__,
 )
 def test_server_optimizers_at_their_neutral_value_are_fedavg_to_the_bit(method: FedAvg) -> None:
@@ -78,7 +78,7 @@ def test_server_optimizers_at_their_neutral_value_are_fedavg_to_the_bit(method: 
 
 
 @pytest.mark.parametrize(
-    "method", [FedNova(), FedYogi(eta=0.5), FedAdam(eta=0.5)], ids=lambda method: type(method).__name__
+    "method", [FedNova(), FedYogi(server_lr=0.5), FedAdam(server_lr=0.5)], ids=lambda method: type(method).__name__
 )
 def test_running_statistics_are_averaged_whatever_is_done_to_the_params(method: FedAvg) -> None:
     """One round: what each site sends is FedAvg's, so the average of running_var is too (and stays positive)."""
@@ -106,7 +106,7 @@ def test_a_param_that_no_site_sends_stays() -> None:
     ("name", "options", "message"),
     [
         ("fedavgm", {"beta": 1.5}, "beta must be a number from 0 to below 1"),
-        ("fedadam", {"eta": 0}, "eta must be a finite number above 0"),
+        ("fedadam", {"server_lr": 0}, "server_lr must be a finite number above 0"),
         ("fedadam", {"beta1": 1}, "beta1 must be a number from 0 to below 1"),
         ("fedadam", {"tau": -1}, "tau must be"),
         ("fedyogi", {"beta2": -0.1}, "beta2 must be"),

@@ -18,7 +18,7 @@ from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.trainer import Callback
 from harmofl.federated.client import run_client
 from harmofl.ingest.synthetic.federation import write_federation
-from harmofl.methods import FedAvg, FedSAM, HarmoFL, make_method
+from harmofl.methods import FedAvg, FedSAM, make_method
 from harmofl.optim.mixed_precision import LossScale, computing
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def test_products_are_narrow_and_weights_and_gradients_are_not() -> None:
 
 
 def test_a_perturbation_is_seen_within() -> None:
-    """Autocast may keep narrowed weights for as long as it is on; a climb in place would then be missed."""
+    """Autocast may keep narrowed weights for as long as it is on; a perturbation in place would then be missed."""
     layer, x = nn.Linear(8, 8), torch.rand(4, 8)
     with computing("bfloat16", CPU):
         before = layer(x)
@@ -74,7 +74,7 @@ def test_evaluation_computes_in_it() -> None:
 
 
 def test_the_amplitude_stays_wide() -> None:
-    method = HarmoFL()
+    method = make_method("harmofl", {})
     wide, *_ = train(method, toy_training(method), rounds=1)
     narrow, *_ = train(method, toy_training(method, precision="bfloat16"), rounds=1)
     assert torch.equal(narrow.weights["amplitude_norm.amplitude"], wide.weights["amplitude_norm.amplitude"])
@@ -192,7 +192,7 @@ compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, wh
 @compiler
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_network_trains_alike() -> None:
-    method, network = HarmoFL(), toy_network()
+    method, network = make_method("harmofl", {}), toy_network()
     plain, *_ = train(method, toy_training(method), rounds=1)
     network.compile()
     compiled, *_ = train(method, toy_training(method, network), rounds=1)

@@ -49,7 +49,7 @@ def backward(model: nn.Module, x: torch.Tensor) -> None:
     nn.functional.cross_entropy(model(x), torch.tensor([0, 1, 1])).backward()
 
 
-def test_climbs_alpha_along_the_gradient_by_one_norm_over_all() -> None:
+def test_moves_by_alpha_along_the_gradient_by_one_norm_over_all() -> None:
     """By hand: weights 1 and 2 with gradients 3 and 4, ||g|| = 5, alpha = 0.5: 1 + 0.3 and 2 + 0.4."""
     a, b = nn.Parameter(torch.tensor([1.0])), nn.Parameter(torch.tensor([2.0]))
     a.grad, b.grad = torch.tensor([3.0]), torch.tensor([4.0])
@@ -124,7 +124,7 @@ def test_float16_norm_does_not_overflow() -> None:
         assert p.tolist() == pytest.approx([0.5] * 4, rel=1e-3)
 
 
-def test_a_climb_that_would_overflow_moves_nothing() -> None:
+def test_a_perturbation_that_would_overflow_moves_nothing() -> None:
     p = nn.Parameter(torch.ones(1))
     p.grad = torch.tensor([1e-40])
     with perturbed([p], 1.0):

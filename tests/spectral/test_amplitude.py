@@ -297,7 +297,7 @@ def test_many_images_are_normalized_as_each_by_itself(band: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [AmplitudeNorm(band=0, decay=0), ProfileNorm(rings=2, decay=0)], ids=["band", "rings"]
+    "layer", [AmplitudeNorm(band=0, decay=0), ProfileNorm(radial_bins=2, decay=0)], ids=["band", "rings"]
 )
 def test_with_decay_0_only_the_first_batch_is_learnt_from(
     layer: AmplitudeNorm, monkeypatch: pytest.MonkeyPatch

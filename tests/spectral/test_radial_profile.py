@@ -65,7 +65,7 @@ def test_half_strength_twice_is_full_strength() -> None:
 
 def test_layer_learns_as_amplitude_normalization_does() -> None:
     """decay .5, levels 1, 2, 4: 1, 5/3, 3 as in Eq 3 with the bias corrected."""
-    layer = ProfileNorm(rings=2, decay=0.5)
+    layer = ProfileNorm(radial_bins=2, decay=0.5)
     for level, expected in ((1.0, 1.0), (2.0, 5 / 3), (4.0, 3.0)):
         out = layer(torch.full((3, 1, 4, 4), level))
         assert float(layer.amplitude[0, 0]) == pytest.approx(expected)
@@ -73,7 +73,7 @@ def test_layer_learns_as_amplitude_normalization_does() -> None:
 
 
 def test_constant_images_stay_constant() -> None:
-    layer = ProfileNorm(rings=4)
+    layer = ProfileNorm(radial_bins=4)
     layer(torch.rand(4, 3, 16, 16))
     out = layer.eval()(torch.full((1, 3, 16, 16), 0.3))
     assert out.isfinite().all()
@@ -81,7 +81,7 @@ def test_constant_images_stay_constant() -> None:
 
 
 def test_any_size_after_learning_and_the_same_profile_of_a_finer_image() -> None:
-    layer = ProfileNorm(rings=8)
+    layer = ProfileNorm(radial_bins=8)
     layer(torch.rand(4, 3, 16, 16))
     assert layer.eval()(torch.rand(2, 3, 31, 20)).shape == (2, 3, 31, 20)
     noise = torch.randn(64, 1, 64, 64)
@@ -91,7 +91,7 @@ def test_any_size_after_learning_and_the_same_profile_of_a_finer_image() -> None
 
 
 def test_joint_keeps_the_ratio_of_the_channels() -> None:
-    layer = ProfileNorm(rings=4, joint=True)
+    layer = ProfileNorm(radial_bins=4, shared_gain=True)
     layer(torch.rand(4, 3, 16, 16))
     x = torch.rand(1, 3, 16, 16) * torch.tensor([1.0, 0.5, 0.2]).view(1, 3, 1, 1)
     y = layer.eval()(x)
@@ -101,7 +101,7 @@ def test_joint_keeps_the_ratio_of_the_channels() -> None:
 
 
 def test_site_reference_changes_nothing_until_there_is_a_common_profile() -> None:
-    layer = ProfileNorm(rings=4, reference="site")
+    layer = ProfileNorm(radial_bins=4, per="site")
     x = torch.rand(4, 3, 16, 16)
     torch.testing.assert_close(layer(x), x, atol=1e-5, rtol=0)
     assert torch.equal(layer.own, layer.amplitude)
@@ -112,7 +112,7 @@ def test_site_reference_changes_nothing_until_there_is_a_common_profile() -> Non
 
 
 def test_a_new_site_takes_the_profile_of_its_batch() -> None:
-    layer, new = ProfileNorm(rings=4, reference="site"), torch.rand(8, 3, 16, 16) ** 2
+    layer, new = ProfileNorm(radial_bins=4, per="site"), torch.rand(8, 3, 16, 16) ** 2
     layer(torch.rand(4, 3, 16, 16))
     layer.freeze()
     layer.own = torch.zeros(0)
@@ -122,7 +122,7 @@ def test_a_new_site_takes_the_profile_of_its_batch() -> None:
 
 
 def test_state_dict_holds_everything() -> None:
-    layer, other = ProfileNorm(rings=4, reference="site"), ProfileNorm(rings=4, reference="site")
+    layer, other = ProfileNorm(radial_bins=4, per="site"), ProfileNorm(radial_bins=4, per="site")
     layer(torch.rand(4, 3, 16, 16))
     layer.freeze()
     other.load_state_dict(layer.state_dict())
@@ -147,9 +147,9 @@ def test_half_precision_is_transformed_in_float32() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rings": 0}, "rings must be"),
-        ({"rings": 2.5}, "rings must be"),
-        ({"reference": "x"}, "reference must be"),
+        ({"radial_bins": 0}, "radial_bins must be"),
+        ({"radial_bins": 2.5}, "radial_bins must be"),
+        ({"per": "x"}, "per must be"),
         ({"strength": 2}, "strength must be"),
         ({"decay": -1}, "decay must be"),
     ],
@@ -160,7 +160,7 @@ def test_out_of_range(options: dict, message: str) -> None:
 
 
 def test_another_number_of_channels_is_refused() -> None:
-    layer = ProfileNorm(rings=4)
+    layer = ProfileNorm(radial_bins=4)
     layer(torch.rand(4, 3, 16, 16))
     with pytest.raises(ShapeError, match="3 channels"):
         layer(torch.rand(4, 1, 16, 16))

@@ -34,7 +34,7 @@ SettingsOfAll = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Change one value for all, e.g. training.lr=0.01 or method.alpha=0.1 (for the methods that use it).",
+        help="Change one value for all, e.g. training.lr=0.01 or method.rho=0.1 (for the methods that use it).",
         metavar="KEY=VALUE",
     ),
 ]
@@ -103,8 +103,10 @@ def ablate(
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import ABLATION, parse_variants, with_common
+    from harmofl.methods.composition import describe
 
-    parts = {key: value for key, value in base.method_table.items() if key in ("alpha", "band", "decay", "strength")}
+    of_harmofl = describe("harmofl").hyperparameters
+    parts = {key: value for key, value in base.method_table.items() if key in of_harmofl}
     variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
     folder = out or _default_folder(base, "ablate")
     _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers)))  # type: ignore[arg-type]
@@ -114,7 +116,7 @@ def sweep(
     config: Config = None,
     over: Annotated[
         str, typer.Option(help="key=value,value,...: a setting, or `sites` for how many.", metavar="KEY=VALUES")
-    ] = "method.alpha=1,0.5,0.05,0.005,0.0005",
+    ] = "method.rho=1,0.5,0.05,0.005,0.0005",
     data: Data = None,
     methods: Methods = "harmofl",
     seeds: Seeds = 3,
@@ -127,7 +129,7 @@ def sweep(
     """Run methods at several values of one setting; writes sweep.csv and a picture besides the tables.
 
     Examples:
-        harmofl sweep configs/nuclei.toml --over method.alpha=1,0.5,0.05,0.005,0.0005 --methods fedsam,harmofl
+        harmofl sweep configs/nuclei.toml --over method.rho=1,0.5,0.05,0.005,0.0005 --methods fedsam,harmofl
 
         harmofl sweep configs/nuclei.toml --over training.epochs=1,2,4 --methods fedavg,harmofl
 

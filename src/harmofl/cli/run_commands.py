@@ -55,7 +55,7 @@ def run(
     Examples:
         harmofl run --data hospitals/ --method harmofl --rounds 50
 
-        harmofl run configs/nuclei.toml --data nuclei --set method.alpha=0.1 --seed 1
+        harmofl run configs/nuclei.toml --data nuclei --set method.rho=0.1 --seed 1
 
         harmofl run --data hospitals/ --method harmofl --unseen oslo
 

@@ -10,27 +10,41 @@ from rich.table import Table
 
 
 def methods() -> None:
-    """List the methods with their hyperparameters and defaults.
+    """List the methods and the parts that every method takes, with their hyperparameters and defaults.
 
     Example:
         harmofl methods
     """
-    from harmofl.methods.catalogue import HOMES, described
+    from harmofl.methods import own_methods
+    from harmofl.methods.catalogue import NAMES, PARTS, PRESETS
+    from harmofl.methods.composition import describe, part_description
 
-    common = described("fedavg").hyperparameters
-    table = Table(show_lines=False)
-    for column in ("method", "what it does", "hyperparameters"):
-        table.add_column(column)
-    for name in HOMES:
-        known = described(name)
-        own = [
-            f"{key}={field.default}"
-            for key, field in known.hyperparameters.items()
-            if name == "fedavg" or key not in common or field.default != common[key].default
-        ]
-        table.add_row(name, escape(known.about), escape(", ".join(own)))
+    table = _table("method", "what it does", "hyperparameters")
+    for name in (*NAMES, *own_methods.entry_points(own_methods.METHODS)):
+        known = describe(name)
+        equal = f" {name} = {PRESETS[name].sum}." if name in PRESETS else ""
+        parts = " + ".join(part for part in known.parts.values() if part not in NEUTRAL)
+        own = ", ".join(f"{key}={field.default}" for key, field in known.own.items())
+        table.add_row(name, escape(known.about + equal), escape(" + ".join(filter(None, (own, parts)))))
+    parts_table = _table("part", "what it does", "hyperparameters")
+    for name in (*PARTS, *own_methods.entry_points(own_methods.PARTS)):
+        known = part_description(name)
+        own = ", ".join(f"{key}={field.default}" for key, field in known.own.items())
+        parts_table.add_row(name, escape(known.about), escape(own))
     Console().print(table)
-    Console().print("Every method has fedavg's hyperparameters too; shown are those with another default, and its own.")
+    Console().print("Every method takes parts, as in fedprox:mu=1+amplitude:band=0.1+sam:rho=0.05:")
+    Console().print(parts_table)
+
+
+NEUTRAL = ("identity", "plain", "mean")
+"""The parts of FedAvg."""
+
+
+def _table(*columns: str) -> Table:
+    table = Table(show_lines=False)
+    for column in columns:
+        table.add_column(column)
+    return table
 
 
 def config(

@@ -13,7 +13,7 @@ from harmofl.errors import RunError
 from harmofl.evaluation.confidence_intervals import Cases, Floats
 from harmofl.evaluation.metrics import numbered
 from harmofl.experiment.run_dir import RunDir
-from harmofl.methods import METHODS
+from harmofl.methods.catalogue import arrangement
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Outcome:
     @property
     def is_yardstick(self) -> bool:
         """True for a method that is not federated: `local` or `pooled`."""
-        return not METHODS[self.variant.method].sends
+        return arrangement(self.variant.method) != "federated"
 
     @property
     def average(self) -> Floats:

@@ -16,7 +16,7 @@ from harmofl.comparison.workers import Told, carry_out, try_first
 from harmofl.errors import ConfigError, TrainingError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RunDir
-from harmofl.methods import METHODS
+from harmofl.methods import METHODS, search_space
 from harmofl.types import Tell
 from harmofl.utils.atomic_files import write_atomic
 
@@ -44,7 +44,7 @@ class SearchTrial:
 def spans(base: Experiment, variant: Variant) -> Spans:
     """Return the search space of a method: its hyperparameters, and the learning rate from lr / 10 to 10 lr."""
     lr = base.training.lr or 1e-3
-    own = {f"method.{key}": span for key, span in METHODS[variant.method].search_space.items()}
+    own = {f"method.{key}": span for key, span in search_space(METHODS[variant.method]).items()}
     return {"training.lr": (lr / 10, lr * 10), **own}
 
 

@@ -16,17 +16,18 @@ from harmofl.comparison.score_table import Comparison
 from harmofl.comparison.study import site_names
 from harmofl.comparison.variants import Variant, check_may_differ, split_outside_brackets
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import Experiment, parse_value
+from harmofl.experiment.config import Experiment
 from harmofl.report.scores import metric_name
 from harmofl.report.vega import Chart, picture
 from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.toml_values import parse_value
 
 SITES = "sites"
 """The sweep key for the number of participating sites; it is no key of an experiment."""
 
 
 def parse_sweep(text: str) -> tuple[str, dict[str, Any]]:
-    """Parse `method.alpha=1,0.5,0.05` into the key and the values by their text.
+    """Parse `method.rho=1,0.5,0.05` into the key and the values by their text.
 
     Raises:
         ConfigError: if `text` has another form or fewer than two values.
@@ -37,7 +38,7 @@ def parse_sweep(text: str) -> tuple[str, dict[str, Any]]:
         if (one := parse_value(value)) not in parsed.values():
             parsed[value] = one
     if not equals or not key.strip() or len(parsed) < 2:
-        raise ConfigError(f"--over takes key=value,value,..., such as method.alpha=1,0.5,0.05, got {text!r}")
+        raise ConfigError(f"--over takes key=value,value,..., such as method.rho=1,0.5,0.05, got {text!r}")
     return key.strip(), parsed
 
 

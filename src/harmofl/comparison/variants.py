@@ -3,20 +3,21 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import parse_value
-from harmofl.methods import METHODS
+from harmofl.methods.catalogue import NAMES, arrangement
+from harmofl.methods.composition import canonical, describe, split_sum
+from harmofl.methods.older_names import RENAMED
 from harmofl.utils.seeding import derived_seed
 
 ABLATION = (
     "FedAvg=fedavg",
-    "+ amplitude=harmofl:alpha=0",
-    "+ perturbation=fedsam",
-    "+ both (HarmoFL)=harmofl",
+    "+ amplitude=fedavg+amplitude",
+    "+ perturbation=fedavg+sam",
+    "+ both (HarmoFL)=fedavg+amplitude+sam",
 )
 """Method specifications of the ablation in the paper's Figure 5."""
 
@@ -38,7 +39,7 @@ class Variant:
     @property
     def common(self) -> bool:
         """True if the method trains a model that an unseen site can use."""
-        return METHODS[self.method].common
+        return arrangement(self.method) != "local"
 
     @property
     def folder(self) -> str:
@@ -48,14 +49,13 @@ class Variant:
 
     def settings(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Return dotted changes to an experiment; the hyperparameters in `base` are kept for the method of `base`."""
-        kept = {f"method.{key}": value for key, value in base.items() if base.get("name") == self.method}
+        known = describe(self.method).hyperparameters if _head(base.get("name", "")) == _head(self.method) else {}
+        kept = {f"method.{key}": value for key, value in base.items() if key in known}
         own = {key if "." in key else f"method.{key}": value for key, value in self.changes.items()}
         return {**kept, "method.name": self.method, **own}
 
 
 RESERVED = ("cache", "table.md", "table.tex", "table.json", "scores.csv", "tuned.toml")
-SWITCHES: Mapping[str, Any] = {"alpha": 0.0, "band": "off", "rings": 0}
-"""Hyperparameters that every method has, and the value that switches each of them off."""
 
 
 def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:
@@ -80,10 +80,11 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
-    """Parse method specifications, as in `fedavg,fedprox:mu=0.1,Harmonized=harmofl:band=0.1:alpha=0`.
+    """Parse method specifications, as in `fedavg,fedprox:mu=0.1,Harmonized=fedprox+amplitude:band=0.1`.
 
     Args:
-        text: for each method an optional label and "=", the method's name, and `:key=value` for each change.
+        text: for each method an optional label and "=", the method as a sum, see `harmofl.methods.composition`, and
+            `:key=value` for each change.
         tuned: further changes, by label or method name; changes in `text` take precedence.
 
     Raises:
@@ -109,7 +110,7 @@ def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = No
 
 
 def _check_tables(variants: Sequence[Variant], tuned: Mapping[str, Any] | None) -> None:
-    names = {*METHODS, *(variant.label for variant in variants)}
+    names = {*NAMES, *(variant.method for variant in variants), *(variant.label for variant in variants)}
     for table in tuned or {}:
         if table not in names:
             raise ConfigError(f"--tuned: [{table}] is neither a method nor a label of --methods; remove it")
@@ -119,22 +120,21 @@ def _check_tables(variants: Sequence[Variant], tuned: Mapping[str, Any] | None) 
 
 def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
     """Parse one method specification, see `parse_variants`."""
-    head, *settings = text.split(":")
-    label, equals, name = head.rpartition("=")
-    if name not in METHODS:
-        raise ConfigError(f"--methods: method must be one of {', '.join(METHODS)}, got {name!r} in {text!r}")
-    label = label.strip() if equals else text
+    given_label, equals, _ = text.partition(":")[0].rpartition("=")
+    label = given_label.strip() if equals else text
     if not label or not label.isprintable():
         raise ConfigError(f"--methods: a label must be text in one line, got {label!r} in {text!r}")
-    changes = dict(tuned.get(label, tuned.get(name, {})))
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--methods takes name:key=value, such as fedprox:mu=0.1, got {text!r}")
-        changes[key.strip()] = parse_value(value.strip())
+    try:
+        name, given = split_sum(text[len(given_label) + 1 :] if equals else text)
+        changes = {**tuned.get(label, tuned.get(name, {})), **given}
+        changes = {key.removeprefix("method."): value for key, value in changes.items()}
+        table = canonical({"name": name, **{key: value for key, value in changes.items() if "." not in key}})
+    except ConfigError as error:
+        raise ConfigError(f"--methods: {error} in {text!r}") from None
     for key in changes:
         check_may_differ(key, f"method {label}")
-    variant = Variant(label, name, changes)
+    name = table.pop("name")
+    variant = Variant(label, name, {**table, **{key: value for key, value in changes.items() if "." in key}})
     if variant.folder.lower() in RESERVED:
         raise ConfigError(f"--methods: the comparison has a file called {variant.folder}; choose another label")
     return variant
@@ -143,8 +143,6 @@ def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
 def with_common(variants: Sequence[Variant], common: Mapping[str, Any]) -> list[Variant]:
     """Apply shared hyperparameters to the methods that define them; a variant's own values win.
 
-    The switches of HarmoFL's parts (`SWITCHES`) apply only to methods that have them on by default.
-
     Raises:
         ConfigError: if no method uses a hyperparameter.
     """
@@ -152,7 +150,7 @@ def with_common(variants: Sequence[Variant], common: Mapping[str, Any]) -> list[
         check_may_differ(key, "--set")
         if not any(_uses(variant, key) for variant in variants):
             methods = ", ".join(dict.fromkeys(variant.method for variant in variants))
-            raise ConfigError(f"--set {key}: none of {methods} uses it; give it to one, as in fedavg:alpha=0.05")
+            raise ConfigError(f"--set {key}: none of {methods} uses it; give its part to one, as in fedavg+sam")
     return [
         replace(variant, changes={**{k: v for k, v in common.items() if _uses(variant, k)}, **variant.changes})
         for variant in variants
@@ -161,8 +159,12 @@ def with_common(variants: Sequence[Variant], common: Mapping[str, Any]) -> list[
 
 def _uses(variant: Variant, key: str) -> bool:
     name = key.removeprefix("method.")
-    defaults = {field.name: field.default for field in fields(METHODS[variant.method])}
-    return name in defaults and (name not in SWITCHES or defaults[name] != SWITCHES[name])
+    known = describe(variant.method).hyperparameters
+    return name in known or RENAMED.get(name, name) in known
+
+
+def _head(name: str) -> str:
+    return name.partition("+")[0]
 
 
 def read_tuned(path: Path) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from harmofl.deployment.certificates import certificates, site_keys, write_public, write_secret
-from harmofl.deployment.folders import refuse_method, split_address
+from harmofl.deployment.folders import refuse_arrangement, split_address
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
@@ -110,7 +110,7 @@ def _check_experiment(experiment: Experiment, sites: Sequence[str], count: int) 
             "run.diagnostics: measures on images of all sites in one place, which a deployment has not; set it to false"
         )
     method = experiment.method
-    refuse_method(method, experiment.method_name)
+    refuse_arrangement(experiment)
     check_method(experiment, method)
     drawn = len(draw_sites(experiment, len(sites), 1))
     if experiment.privacy.masks and min(count, drawn) < experiment.privacy.sites:

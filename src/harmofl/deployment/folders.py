@@ -25,7 +25,7 @@ except ImportError as error:
 
 
 if TYPE_CHECKING:
-    from harmofl.methods import FedAvg
+    pass
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,12 @@ def experiment_of(folder: Path, changes: Mapping[str, Any]) -> tuple[Experiment,
     return load_experiment(path, changes), digest
 
 
-def refuse_method(method: "FedAvg", name: str) -> None:
+def refuse_arrangement(experiment: Experiment) -> None:
     """Raise ConfigError for the yardsticks, which send nothing (`local`) or pool all images (`pooled`)."""
-    if method.pooled or not method.sends:
+    if experiment.arrangement != "federated":
         raise ConfigError(
-            f"method.name: {name} sends nothing between sites and server; choose another for a deployment"
+            f"method.name: {experiment.method_name} sends nothing between sites and server; choose another for a "
+            "deployment"
         )
 
 

@@ -19,7 +19,7 @@ from harmofl.backends.flower.hub import Hub
 from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
 from harmofl.deployment.descriptions import STATISTICS, form, misfit
-from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_method, split_address
+from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_arrangement, split_address
 from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.backend import TrainedRound
@@ -224,7 +224,7 @@ class Server:
         """Make the method and the model, and return the checkpoint to continue from."""
         experiment, card = self.experiment, self.card
         self.method = experiment.method
-        refuse_method(self.method, experiment.method_name)
+        refuse_arrangement(experiment)
         self.model = build_model(experiment, self.method, card["channels"], len(card["classes"]))
         check_method(experiment, self.method)
         check_model_privacy(experiment.privacy, self.method, self.model)

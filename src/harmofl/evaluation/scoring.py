@@ -52,7 +52,7 @@ def case_scores(metric: str, outputs: np.ndarray, site: Site, split: str) -> Cas
 
 def used(method: FedAvg, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
     """Return the weights by site: its own entries over the global ones, or the weights for a new site."""
-    newcomer = cache(lambda: method.weights_for_new_site(weights, list(own.values())) if method.common else weights)
+    newcomer = cache(lambda: method.weights_for_new_site(weights, list(own.values())))
     return lambda site: {**weights, **own[site]} if site in own else newcomer()
 
 

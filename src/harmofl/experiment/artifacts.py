@@ -62,7 +62,7 @@ def sample(
         "ranks": np.array([""] * len(spread) + list(ranked)),
         "scores": per_image[index].astype(np.float32),
     }
-    if normalize is not None and normalize.band != "off":
+    if normalize is not None:
         with torch.inference_mode():
             found["normalized"] = normalize(batch.images.to(normalize.amplitude.device)).cpu().numpy()
     return {f"{site.name}/{name}": value for name, value in found.items()}

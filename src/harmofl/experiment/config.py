@@ -24,9 +24,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from harmofl.data.layout.reader import check_folder
 from harmofl.errors import ConfigError, DataError
 from harmofl.evaluation.metrics import MAIN_METRIC
-from harmofl.methods import check_names, make_method
+from harmofl.methods import hyperparameters_of, make_method
+from harmofl.methods.catalogue import Arrangement, arrangement
+from harmofl.methods.composition import canonical, check_names
 from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
 from harmofl.utils.hardware import default_threads
+from harmofl.utils.toml_values import parse_value
 
 if TYPE_CHECKING:
     from harmofl.methods import FedAvg
@@ -170,12 +173,17 @@ class Experiment(_Table):
     @field_validator("method_table")
     @classmethod
     def _named(cls, value: Section) -> Section:
-        return {"name": "harmofl", **value}
+        return canonical({"name": "harmofl", **value})
 
     @property
     def method_name(self) -> str:
         """The name of the method."""
         return str(self.method_table["name"])
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """The place of training: federated sites, one place with all images pooled, or each site alone."""
+        return arrangement(self.method_name)
 
     @cached_property
     def method(self) -> "FedAvg":
@@ -266,12 +274,12 @@ def validated(tables: Mapping[str, Any], where: str) -> Experiment:
 
 def _parsed(tables: Mapping[str, Any], where: str) -> Experiment:
     """Return the experiment with every value checked, except the ranges of hyperparameters."""
-    try:
-        experiment = Experiment.model_validate(tables)
-    except ValidationError as error:
-        raise ConfigError(_one_line(error, where)) from None
-    options = {key: value for key, value in experiment.method_table.items() if key != "name"}
     with _naming(where):
+        try:
+            experiment = Experiment.model_validate(tables)
+        except ValidationError as error:
+            raise ConfigError(_one_line(error)) from None
+        options = {key: value for key, value in experiment.method_table.items() if key != "name"}
         check_names(experiment.method_name, options)
     return experiment
 
@@ -302,7 +310,7 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
     tables["run"]["threads"] = tables["run"]["threads"] or default_threads(tables["run"]["workers"])[0]
     for key in ("folder", "cache"):
         tables["data"][key] = tables["data"][key] and Path(tables["data"][key]).resolve()
-    tables["method"] = {"name": experiment.method_name, **vars(experiment.method)}
+    tables["method"] = {"name": experiment.method_name, **hyperparameters_of(experiment.method)}
     return Experiment.model_validate(tables)
 
 
@@ -328,14 +336,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def parse_value(text: str) -> Any:
-    """Parse a value of the command line as TOML, or else as text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 def _read(path: Path) -> Section:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -354,15 +354,17 @@ def _put(table: Section, dotted: str, value: Any) -> None:
     table[last] = deepcopy(value)
 
 
-def _one_line(error: ValidationError, where: str) -> str:
+def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
+    if isinstance(reason := first.get("ctx", {}).get("error"), ConfigError):
+        return str(reason)
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         model: Any = Experiment
         for part in first["loc"][:-1]:
             model = model.model_fields[part].annotation
-        return f"{where}: unknown key {key!r}; known here are {', '.join(model.model_fields)}"
+        return f"unknown key {key!r}; known here are {', '.join(model.model_fields)}"
     if first["type"] == "missing":
-        return f"{where}: {key} is missing; give it there or with --set {key}=..."
+        return f"{key} is missing; give it there or with --set {key}=..."
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

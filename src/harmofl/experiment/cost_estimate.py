@@ -124,6 +124,7 @@ def estimate_cost(
     once, validation, test, validated = _validation(setup, server, meter, steps.line(steps.batch) / steps.batch)
     costs = [steps.line(len(site.train) * setup.training.epochs) for site in setup.training_sites]
     training = _side_by_side(costs, drawn, setup)
+    sends = setup.experiment.arrangement == "federated"
     rounds, table = setup.experiment.training.rounds, setup.experiment
     validations = -(-rounds // table.evaluation.every)
     tests = test * table.evaluation.test_every_round
@@ -147,9 +148,9 @@ def estimate_cost(
         seconds=float(seconds[0]),
         idle=float(seconds.min()),
         idle_round=float((training + validation + rest).min()),
-        bytes_up=setup.method.sends * drawn * up,
-        bytes_down=setup.method.sends * drawn * down,
-        wire=setup.method.sends * (drawn * (first + (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
+        bytes_up=sends * drawn * up,
+        bytes_down=sends * drawn * down,
+        wire=sends * (drawn * (first + (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
         memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
         disk=disk,
     )

@@ -14,7 +14,7 @@ from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
 from harmofl.experiment.run_dir import config_of
 from harmofl.experiment.run_samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
-from harmofl.methods import METHODS
+from harmofl.methods.catalogue import arrangement
 
 T = TypeVar("T")
 TableName = Literal["rounds", "scores", "cases"]
@@ -117,7 +117,7 @@ class Run:
     @property
     def yardstick(self) -> bool:
         """True for a method that is not federated: each site alone, or all images in one place."""
-        return self.method in METHODS and not METHODS[self.method].sends
+        return arrangement(self.method) != "federated"
 
     @property
     def sites_ever(self) -> tuple[str, ...]:

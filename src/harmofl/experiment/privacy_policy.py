@@ -12,6 +12,7 @@ from harmofl.federated.client import Protect
 from harmofl.federated.compression import rounded
 from harmofl.federated.messages import Broadcast, ClientUpdate
 from harmofl.methods import FedAvg
+from harmofl.methods.parts.averages import Mean
 from harmofl.models.bn_calibration import mixes
 from harmofl.privacy.accounting import epsilon
 from harmofl.privacy.noise import Noise, noise_share, simulated
@@ -44,20 +45,21 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
     table, name = experiment.privacy, experiment.method_name
     asked = "privacy.masks" if table.masks else "privacy.clip"
     if table.masks or table.clip is not None:
-        if method.pooled or not method.sends:
+        if experiment.arrangement != "federated":
             raise ConfigError(f"{asked}: {name} sends no updates; leave it out")
         if method.uplink_extras:
             extras = ", ".join(extra.name for extra in method.uplink_extras)
             raise ConfigError(f"{asked}: {name} sends {extras} beside the weights; choose another method")
-        if method.weighting != "uniform":
-            raise ConfigError(f'{asked}: method.weighting must be "uniform", got {method.weighting!r}')
-    if table.masks and method.average != "mean":
+        if method.average.weighting != "uniform":
+            raise ConfigError(f'{asked}: method.weighting must be "uniform", got {method.average.weighting!r}')
+    if table.masks and not isinstance(method.average, Mean):
         raise ConfigError(
-            f'privacy.masks: method.average must be "mean", as only sums are seen, got {method.average!r}'
+            f"privacy.masks: the average must be the mean, as only sums are seen, got {method.average}; leave that "
+            "part out"
         )
     if table.masks and experiment.training.updates != "float32":
         raise ConfigError("privacy.masks: masked numbers are whole and cannot be smaller; set training.updates=float32")
-    if table.clip is not None and method.layer() and table.amplitude_clip is None:
+    if table.clip is not None and method.normalize.layer() and table.amplitude_clip is None:
         raise ConfigError(
             "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "
             "more than height x width x sqrt(channels) of an image"
@@ -80,11 +82,12 @@ def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -
 
 def check_images(table: PrivacyTable, method: FedAvg, sites: Sequence[Site]) -> None:
     """Raise ConfigError if a site would send an amplitude of fewer than privacy.min_images images."""
-    for site in sites if method.layer() else ():
+    for site in sites if method.normalize.layer() else ():
         if len(site.train) < table.min_images:
             raise ConfigError(
                 f"{site.name}: an amplitude that is sent must be of at least {table.min_images} images "
-                f"(privacy.min_images), got {len(site.train)}; leave the site out, or set method.band=off"
+                f"(privacy.min_images), got {len(site.train)}; leave the site out, or put +identity "
+                "behind the method's name"
             )
 
 
@@ -97,7 +100,7 @@ def statement(experiment: Experiment, method: FedAvg, deployed: bool) -> list[st
     """Return lines that say what is protected and what is not, in plain words."""
     table, rounds, said = experiment.privacy, experiment.training.rounds, list[str]()
     if table.noise:
-        spent = epsilon(table.noise, rounds + bool(method.layer()), table.delta)
+        spent = epsilon(table.noise, rounds + bool(method.normalize.layer()), table.delta)
         where = "each update" if table.noise_of == "update" else f"each sum over at least {table.sites} sites"
         said.append(
             f"privacy: {where} is noised; after {rounds} rounds, whether a site took part shows by at most epsilon "

@@ -26,6 +26,7 @@ from harmofl.errors import RunError
 from harmofl.experiment.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
 from harmofl.experiment.client_states import ClientStateStore
 from harmofl.federated.tensors import Arrays
+from harmofl.methods.composition import canonical
 from harmofl.utils.atomic_files import check_writable, locked, storing, strict_json, write_atomic
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ class RunDir:
 
     def is_of(self, card: Mapping[str, Any]) -> bool:
         """Return True if a card has every entry of this run's card; it may have more, as in later versions."""
-        return _says(card, self.card())
+        own = self.card()
+        return _says(card, {**own, "method": canonical(own["method"])} if "method" in own else own)
 
     def scores_of(self, round_number: int) -> dict[str, dict[str, float | None]] | None:
         """Return the validation scores of a round by site; None for round 0."""

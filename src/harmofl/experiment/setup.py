@@ -90,14 +90,14 @@ class Setup:
         check_metric(experiment, federation.info.task)
         check_method(experiment, method)
         check_images(experiment.privacy, method, federation.sites)
-        unseen = unseen if method.common else ()
+        unseen = () if experiment.arrangement == "local" else unseen
         training = build(experiment, federation, method, device, unseen)
         return cls(experiment, federation, method, training, unseen)
 
     @cached_property
     def training_sites(self) -> tuple[Site, ...]:
-        """The sites that train: every site, or one with all images merged for a pooled method."""
-        return (merged(self.federation.sites),) if self.method.pooled else self.federation.sites
+        """The sites that train: every site, or one with all images merged in the pooled arrangement."""
+        return (merged(self.federation.sites),) if self.experiment.arrangement == "pooled" else self.federation.sites
 
     def drawn(self, round_number: int) -> tuple[Site, ...]:
         """Return the sites that train in a round: all, or the share that takes part, drawn by seed and round."""
@@ -125,7 +125,7 @@ class Setup:
             *self.method.remarks(self.training.model),
             *caution(self.training.model),
         ]
-        if self.experiment.data.unseen and not self.method.common:
+        if self.experiment.data.unseen and self.experiment.arrangement == "local":
             name, sites = self.experiment.method_name, ", ".join(self.experiment.data.unseen)
             said.append(f"{name} trains no common model: it has no score at {sites}, which did not train")
         if self.federation.info.split == "images":

@@ -223,7 +223,7 @@ def tested(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def flat_settings(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return the settings as text by dotted key, such as `method.alpha`."""
+    """Return the settings as text by dotted key, such as `method.rho`."""
     found: dict[str, str] = {}
     for key, value in tables.items():
         found |= (

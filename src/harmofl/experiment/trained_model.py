@@ -23,6 +23,7 @@ from harmofl.experiment.run_dir import model_folder, read_model, read_moments
 from harmofl.federated.model import OWN_PROFILE, normalizer_of, of_network
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
+from harmofl.methods.catalogue import arrangement
 from harmofl.models.bn_calibration import Moments, average_moments, estimate_moments, fix, fixed, mixes, profile_of
 from harmofl.spectral.radial_profile import ProfileNorm
 from harmofl.types import Progress, Statistics, Task, Tell
@@ -138,7 +139,7 @@ class TrainedModel:
     def of_site_profile(self) -> bool:
         """True if the normalizer maps images from their site's own profile to the common one."""
         layer = normalizer_of(self.model)
-        return isinstance(layer, ProfileNorm) and layer.reference == "site"
+        return isinstance(layer, ProfileNorm) and layer.per == "site"
 
     def check(self, site: Site) -> None:
         """Raise ConfigError unless the site has the model's task, classes and channels."""
@@ -157,7 +158,7 @@ class TrainedModel:
         Raises:
             ConfigError: if the site did not train and the method has no common model.
         """
-        if not self.method.common and site not in self.own:
+        if site not in self.own and arrangement(self.card["method"]["name"]) == "local":
             name, sites = self.card["method"]["name"], ", ".join(self.card["sites"])
             raise ConfigError(f"{name} trains a model for each site and none for others; choose a site of {sites}")
         self.model.load_state_dict(used(self.method, self.weights, self.own)(site))
@@ -212,7 +213,7 @@ class TrainedModel:
             return predict_split(model, site, split, batching=Batching(batch_size), device=place)
 
     def adopt_profile(self, model: nn.Module, images: Split | None = None) -> None:
-        """Set the profile of a site that did not train, if the model needs one (`reference=site`).
+        """Set the profile of a site that did not train, if the model needs one (`per=site`).
 
         Args:
             model: the model with the site's weights loaded.

@@ -1,7 +1,6 @@
-"""Robust averages of the sites' arrays, as alternatives to the mean."""
+"""Averages of the sites' arrays that a few sites cannot move far."""
 
 from collections.abc import Collection, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -9,41 +8,21 @@ from torch import Tensor
 
 from harmofl.federated.tensors import Arrays, difference, mean, moved_by, norm
 
-Average = Literal["mean", "median", "trimmed", "clipped"]
 
+def trimmed_mean(arrays: Sequence[Arrays], shares: Sequence[float], cut: int) -> dict[str, Tensor]:
+    """Return the mean of each number without its `cut` smallest and largest values.
 
-def average(
-    how: Average,
-    arrays: Sequence[Arrays],
-    shares: Sequence[float],
-    before: Arrays,
-    params: Collection[str],
-    trim: float,
-) -> dict[str, Tensor]:
-    """Return the average of the sites' arrays for every name.
+    Complex and boolean arrays have no order: their mean uses the shares.
 
     Args:
-        how: "mean" is sum_i p_i a_i; "median" is the median of each number, and "trimmed" the mean of each number
-            without the floor(trim N) smallest, at least one, and as many largest (Yin et al., "Byzantine-Robust
-            Distributed Learning", ICML 2018), both without p_i; "clipped" is the mean after each site's change of the
-            params is clipped to the median norm of the changes (Sun et al., "Can You Really Backdoor Federated
-            Learning?", 2019).
         arrays: the arrays of N sites, with the same names and shapes.
-        shares: p_i, used by "mean" and "clipped".
-        before: the arrays that were sent to the sites.
-        params: the names that "clipped" clips.
-        trim: share of the sites that is left out at either end, in [0, 0.5).
+        shares: p_i.
+        cut: from 0 to (N - 1) // 2, which gives the median.
 
     Raises:
         ShapeError: if the entries differ in names or shapes.
     """
-    if how == "clipped":
-        return mean(_clipped(arrays, before, params), shares)
     plain = mean(arrays, shares)  # also checks that names and shapes agree
-    if how == "mean":
-        return plain
-    most = (len(arrays) - 1) // 2
-    cut = min(most, max(1, int(trim * len(arrays)))) if how == "trimmed" and trim else most if how == "median" else 0
     return {name: _middle([entry[name] for entry in arrays], cut, value) for name, value in plain.items()}
 
 
@@ -56,7 +35,14 @@ def _middle(values: Sequence[Tensor], cut: int, plain: Tensor) -> Tensor:
     return middle.to(plain.dtype) if plain.is_floating_point() else middle.round().to(plain.dtype)
 
 
-def _clipped(arrays: Sequence[Arrays], before: Arrays, params: Collection[str]) -> list[Arrays]:
+def clipped_changes(arrays: Sequence[Arrays], before: Arrays, params: Collection[str]) -> list[Arrays]:
+    """Return the sites' arrays with each site's change of the params clipped to the median norm of the changes.
+
+    Args:
+        arrays: the arrays of N sites.
+        before: the arrays that were sent to the sites.
+        params: the names that count and are clipped.
+    """
     ways = [difference(entry, before, [name for name in params if name in entry]) for entry in arrays]
     lengths = [norm(list(way.values())) for way in ways]
     limit = float(np.median(lengths))

@@ -1,69 +1,98 @@
 """Methods by their name on the command line, imported at first access."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harmofl.errors import ConfigError
 from harmofl.methods import own_methods
-from harmofl.methods.catalogue import HOMES, Hyperparameter, described
+from harmofl.methods.catalogue import HOMES, NAMES, PARTS, PRESETS
+from harmofl.methods.composition import PLUS, canonical, check_names, describe
 from harmofl.utils.lazy_imports import lazily as _lazily
-from harmofl.utils.validators import check_within
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
     from harmofl.methods.fedsam import FedSAM
-    from harmofl.methods.harmofl import HarmoFL
+    from harmofl.methods.parts.normalizers import Amplitude, RadialProfile
+    from harmofl.methods.parts.steps import ASAM, SAM
 
-__all__ = ["METHODS", "FedAvg", "FedSAM", "HarmoFL", "make_method"]
+__all__ = ["ASAM", "METHODS", "SAM", "Amplitude", "FedAvg", "FedSAM", "RadialProfile", "make_method"]
 
-__getattr__ = _lazily(__name__, {cls: module for module, cls in HOMES.values()})
+_CLASSES = {cls: module.replace("/", ".") for module, cls in (*HOMES.values(), *(home for _, *home in PARTS.values()))}
+__getattr__ = _lazily(__name__, _CLASSES)
 
 
-class _Methods(Mapping[str, type["FedAvg"]]):
-    """Mapping from a method's name on the command line to its class.
+class _Methods(Mapping[str, "FedAvg"]):
+    """Mapping from a method's name to the method with its default hyperparameters.
 
-    It iterates over the methods of this package; a user's own, by dotted name or entry point, are found too.
+    It iterates over the methods of this package; sums such as `fedprox+sam` and a user's own, by dotted name or entry
+    point, are found too.
     """
 
-    def __getitem__(self, name: str) -> type["FedAvg"]:
-        found: type[FedAvg] = __getattr__(HOMES[name][1]) if name in HOMES else own_methods.own_method(name)
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        return name in HOMES or (isinstance(name, str) and ("." in name or name in own_methods.entry_points()))
+    def __getitem__(self, name: str) -> "FedAvg":
+        try:
+            return make_method(name, {})
+        except ValueError as error:
+            raise KeyError(name) from error
 
     def __iter__(self) -> Iterator[str]:
-        return iter(HOMES)
+        return iter(NAMES)
 
     def __len__(self) -> int:
-        return len(HOMES)
+        return len(NAMES)
 
 
-METHODS: Mapping[str, type["FedAvg"]] = _Methods()
+METHODS: Mapping[str, "FedAvg"] = _Methods()
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
-    """Return the method called `name` with these hyperparameters.
+    """Return a method.
+
+    Args:
+        name: a sum such as `harmofl` or `fedprox:mu=1+amplitude+sam`, see `harmofl.methods.composition`.
+        options: further hyperparameters of the method and its parts.
 
     Raises:
         ConfigError: if the name or a hyperparameter is unknown, or a value is out of range.
     """
-    check_names(name, options)
-    return METHODS[name](**options)
+    table = canonical({"name": name, **options})
+    name = table.pop("name")
+    check_names(name, table)
+    known = describe(name)
+    values = {key: field.default for key, field in known.hyperparameters.items()} | table
+    parts = {slot: _part(part)(**{k: values[k] for k in known.of_parts[slot]}) for slot, part in known.parts.items()}
+    return _class(PLUS.split(name)[0])(**{key: values[key] for key in known.own}, **parts)
 
 
-def check_names(name: str, options: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless the method has these hyperparameters and each value is allowed.
+def hyperparameters_of(method: "FedAvg") -> dict[str, Any]:
+    """Return the values of a method and of its parts by name."""
+    from harmofl.methods.parts.part import Part
 
-    No method of this package is imported for that.
-    """
-    if not isinstance(name, str) or name not in METHODS:
-        raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}; see `harmofl methods`")
-    known: Mapping[str, Hyperparameter] = (
-        described(name).hyperparameters if name in HOMES else own_methods.own_hyperparameters(METHODS[name])
-    )
-    for key, value in options.items():
-        if key not in known:
-            raise ConfigError(f"{name} has no hyperparameter {key!r}; it has {', '.join(known)}")
-        if known[key].allowed:
-            check_within(key, value, known[key].allowed)
+    found = dict[str, Any]()
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if not isinstance(value, Part):
+            found[field.name] = value
+        elif field.init:
+            found |= vars(value)
+    return found
+
+
+def search_space(method: "FedAvg") -> dict[str, tuple[float, float]]:
+    """Return the hyperparameters that `harmofl search` tries, of the method and of its parts."""
+    return {**method.search_space, **method.normalize.search_space, **method.step.search_space}
+
+
+def _class(name: str) -> type["FedAvg"]:
+    if name in PRESETS:
+        return _class(PLUS.split(PRESETS[name].sum)[0].partition(":")[0])
+    found: type[FedAvg] = _attribute(*HOMES[name]) if name in HOMES else own_methods.own_method(name)
+    return found
+
+
+def _part(name: str) -> Any:
+    return _attribute(*PARTS[name][1:]) if name in PARTS else own_methods.own_part(name)
+
+
+def _attribute(module: str, name: str) -> Any:
+    return getattr(import_module(f"{__name__}.{module.replace('/', '.')}"), name)

@@ -6,27 +6,21 @@ sites that have sent theirs, and final when all N have. The server does not wait
 has no share.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
-from harmofl.federated.aggregation import average
 from harmofl.federated.messages import LATE, ClientUpdate, ServerState
 from harmofl.federated.model import AMPLITUDE, FROZEN
 from harmofl.federated.tensors import Arrays
-
-if TYPE_CHECKING:
-    from harmofl.methods.fedavg import FedAvg
+from harmofl.methods.parts.averages import Average
 
 COLLECTING = COLLECTED, WEIGHTS = "amplitudes", "amplitude weights"
 """The server's extras: the amplitude that each site sent, and the value that its share is proportional to."""
 
 
 def collected(
-    method: FedAvg, server: ServerState, updates: Sequence[ClientUpdate]
+    average: Average, server: ServerState, updates: Sequence[ClientUpdate]
 ) -> tuple[Arrays, Mapping[str, Arrays]]:
     """Return the common amplitude's entries, if they change, and the extras with the sites' ones until it is final."""
     known, weights = (dict(server.extras.get(group, {})) for group in (COLLECTED, WEIGHTS))
@@ -35,13 +29,13 @@ def collected(
         own = {**update.weights, **update.extras.get(LATE.name, {})}
         if AMPLITUDE in own and update.site not in known:
             known[update.site] = own[AMPLITUDE]
-            weights[update.site] = torch.tensor(method.weight(update), dtype=torch.float64)
+            weights[update.site] = torch.tensor(average.weight(update), dtype=torch.float64)
     if len(known) == len(server.extras.get(COLLECTED, {})):
         return {}, {group: server.extras[group] for group in (COLLECTED, WEIGHTS) if known}
     total = sum(map(float, weights.values()))
     sites = sorted(known)
     shares = [float(weights[site]) / total for site in sites]
     entries = [{AMPLITUDE: known[site]} for site in sites]
-    common = average(method.average, entries, shares, server.weights, (), method.trim)
+    common = average(entries, shares, server.weights, ())
     complete = 0 < server.sites <= len(known)
     return {**common, FROZEN: torch.tensor(True)}, {} if complete else {COLLECTED: known, WEIGHTS: weights}

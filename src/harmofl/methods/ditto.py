@@ -6,7 +6,7 @@ https://arxiv.org/abs/2012.04221
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState
+from harmofl.federated.model import FederatedModel
 from harmofl.federated.tensors import Arrays, state_of
 from harmofl.methods.fedavg import FedAvg
 from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
-from harmofl.optim.sharpness import perturbed
 from harmofl.utils.seeding import torch_seed
 
 
@@ -33,7 +33,6 @@ class Ditto(FedAvg):
         lambda_: weight of the pull of v_i to w, at least 0; with 0 v_i is independent of w.
     """
 
-    climbs_as_said: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, str]] = {"lambda_": "[0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.01, 10)}
     lambda_: float = 1.0
@@ -50,7 +49,8 @@ class Ditto(FedAvg):
         optimizer = client.training.optimizer(v.parameters())
         load_optimizer_arrays(v, optimizer, client.state.get("personal_optimizer", {}))
         w = [param.detach().clone() for param in client.network.parameters() if param.requires_grad]
-        client.round_state.update(v=v, optimizer=optimizer, w=w)
+        own = replace(client, model=FederatedModel(v), optimizer=optimizer, round_state={})
+        client.round_state.update(v=v, optimizer=optimizer, w=w, own=own)
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """Take a step of w_i, then one of v_i."""
@@ -65,17 +65,15 @@ class Ditto(FedAvg):
         return loss
 
     def _own_step(self, client: ClientContext, batch: Batch) -> None:
-        v, optimizer = client.round_state["v"], client.round_state["optimizer"]
-        optimizer.zero_grad()
-        client.backward(client.training.loss(v(batch.images), batch.targets), v)
-        if self.alpha > 0:
-            with perturbed(v, self.alpha):
-                client.backward(client.training.loss(v(batch.images), batch.targets), v)
-        params = [param for param in v.parameters() if param.requires_grad]
+        own: ClientContext = client.round_state["own"]
+        own.num_steps = client.num_steps
+        self.gradient(own, batch)
         with torch.no_grad():
-            for param, away in zip(params, torch._foreach_sub(params, client.round_state["w"]), strict=True):
+            for param, away in zip(
+                own.params, torch._foreach_sub(list[Tensor](own.params), client.round_state["w"]), strict=True
+            ):
                 param.grad = self.lambda_ * away if param.grad is None else param.grad.add_(away, alpha=self.lambda_)
-        client.step(optimizer)
+        own.step()
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Return v_i and its optimizer's moments, to keep."""

@@ -17,21 +17,26 @@ from harmofl.methods.fedavg import FedAvg
 
 @dataclass(frozen=True, kw_only=True)
 class FedAdam(FedAvg):
-    """w <- w + eta m / (sqrt(v) + tau), for the mean update D = sum_i p_i w_i - w of the params.
+    """w <- w + server_lr m / (sqrt(v) + tau), for the mean update D = sum_i p_i w_i - w of the params.
 
     m <- beta1 m + (1 - beta1) D,  v <- beta2 v + (1 - beta2) D^2, from m = 0 and v = tau^2, without bias correction.
     Other entries (running statistics, counters) are averaged: Adam would make a variance negative.
 
     Args:
-        eta: the server's learning rate, above 0.
+        server_lr: eta, the server's learning rate, above 0.
         beta1: decay of m, in [0, 1).
         beta2: decay of v, in [0, 1].
-        tau: adaptivity, above 0; with eta = tau very large and beta1 = beta2 = 0 this is FedAvg.
+        tau: adaptivity, above 0; with server_lr = tau very large and beta1 = beta2 = 0 this is FedAvg.
     """
 
-    ranges: ClassVar[Mapping[str, str]] = {"eta": "(0, inf)", "tau": "(0, inf)", "beta1": "[0, 1)", "beta2": "[0, 1]"}
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"eta": (0.0001, 0.1), "tau": (0.0001, 0.1)}
-    eta: float = 0.01
+    ranges: ClassVar[Mapping[str, str]] = {
+        "server_lr": "(0, inf)",
+        "tau": "(0, inf)",
+        "beta1": "[0, 1)",
+        "beta2": "[0, 1]",
+    }
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"server_lr": (0.0001, 0.1), "tau": (0.0001, 0.1)}
+    server_lr: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99
     tau: float = 1e-3
@@ -56,4 +61,4 @@ class FedAdam(FedAvg):
         v = {n: self.second_moment(server.extras["v"][n], d**2) for n, d in D.items()}
         step = {n: m[n] / (v[n].sqrt() + self.tau) for n in D}
         extras = {"m": {**server.extras["m"], **m}, "v": {**server.extras["v"], **v}}
-        return {**averaged, **moved_by(server.weights, step, self.eta)}, extras
+        return {**averaged, **moved_by(server.weights, step, self.server_lr)}, extras

@@ -6,59 +6,41 @@ Algorithm 1. https://arxiv.org/abs/1602.05629
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from harmofl.errors import ConfigError, ShapeError
-from harmofl.federated.aggregation import Average, average
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
 from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
-from harmofl.methods import ascent
 from harmofl.methods.common_amplitude import COLLECTING, collected
-from harmofl.spectral.amplitude import AmplitudeNorm, Band
-from harmofl.spectral.radial_profile import ProfileNorm, Reference
+from harmofl.methods.parts.averages import Average, Mean
+from harmofl.methods.parts.normalizers import Identity, Normalizer
+from harmofl.methods.parts.part import Part
+from harmofl.methods.parts.steps import Plain, Step
 from harmofl.types import Role
-from harmofl.utils.validators import check_within
+from harmofl.utils.validators import check_ranges
+
+SLOTS: Mapping[str, type[Part]] = {"normalize": Normalizer, "step": Step, "average": Average}
+"""The base class of the parts in each slot of a method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvg:
     """Each site steps on its own loss, w_i <- w_i - eta grad f_i(w_i); the server sets w = sum_i p_i w_i.
 
-    HarmoFL's two parts, and the profile variant of the first, can be switched on here and so in every method; see
-    `HarmoFL` for their description. Switched off, they cost nothing and change nothing.
+    A method is composed of three parts, of which each can be replaced here and so in every method; HarmoFL is
+    `FedAvg(normalize=Amplitude(), step=SAM())`. A method that defines its own step does not take another.
 
     Args:
-        weighting: p_i; "uniform" gives every site 1/N (as the HarmoFL code does), "samples" n_i / n (as FedAvg's
-            paper does).
-        average: "mean", or an average that is robust to a few sites: "median", "trimmed", "clipped", see
-            `harmofl.federated.aggregation`; a method's extras use the mean.
-        trim: share of the sites that "trimmed" leaves out at either end, in [0, 0.5).
-        alpha: length of the climb of a perturbed step (HarmoFL Eq 6), at least 0; 0 takes plain steps.
-        climb: "fresh" climbs along the gradient of the current batch at w, which takes another pass; "previous" along
-            the gradient of the previous step, which costs nothing (the round's first step is plain).
-        climb_every: perturb every k-th step of a round, including the first; 1 perturbs all.
-        climb_part: perturb only params whose name contains a match of this regular expression; "" perturbs all.
-        band: frequencies whose amplitude is normalized (HarmoFL Eq 4): a number from 0 to 1, or "off".
-        rings: number of rings of the radial profile to normalize instead (`ProfileNorm`); 0 for none.
-        reference: "image" or "site", the owner of the profile that is matched to the common one.
-        joint: one gain for all channels of a profile, instead of one per channel.
-        strength: degree of the change to the common amplitude or profile, in [0, 1].
-        decay: v of HarmoFL Eq 3, in [0, 1].
+        normalize: the layer Psi before the network, see `harmofl.methods.parts.normalizers`.
+        step: the weights at which the gradient of a step is taken, see `harmofl.methods.parts.steps`.
+        average: the average of the sites' weights, and p_i, see `harmofl.methods.parts.averages`.
     """
 
-    pooled: ClassVar[bool] = False
-    """True if all images are trained on in one place, as in the baseline `pooled`."""
-    sends: ClassVar[bool] = True
-    """True if sites and server exchange messages."""
-    common: ClassVar[bool] = True
-    """True if the result is one model, which a site that never trained can use too."""
-    climbs_as_said: ClassVar[bool] = True
-    """True if the method uses `climb`, `climb_every` and `climb_part`; False if it defines its own climb."""
     compiles: ClassVar[bool] = True
     """True if the network may be compiled; False if hooks read or change its inner values."""
     uplink_extras: ClassVar[tuple[Extra, ...]] = ()
@@ -66,65 +48,34 @@ class FedAvg:
     downlink_extras: ClassVar[tuple[str, ...]] = ()
     """Names of the server's extras that are sent to the sites."""
 
-    ranges: ClassVar[Mapping[str, str]] = {
-        "weighting": "uniform or samples",
-        "average": "mean or median or trimmed or clipped",
-        "trim": "[0, 0.5)",
-        "alpha": "[0, inf)",
-        "climb": "fresh or previous",
-        "climb_every": "whole [1, inf)",
-        "band": "[0, 1] or off",
-        "rings": "whole [0, inf)",
-        "reference": "image or site",
-        "joint": "true or false",
-        "strength": "[0, 1]",
-        "decay": "[0, 1]",
-    }
-    """Allowed values of the hyperparameters that this class adds, in the notation of `validators.check_within`."""
+    ranges: ClassVar[Mapping[str, str]] = {}
+    """Allowed values of the hyperparameters that a class adds, in the notation of `validators.check_within`."""
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic scale."""
 
-    weighting: Literal["uniform", "samples"] = "uniform"
-    average: Average = "mean"
-    trim: float = 0.2
-    alpha: float = 0.0
-    climb: Literal["fresh", "previous"] = "fresh"
-    climb_every: int = 1
-    climb_part: str = ""
-    band: Band = "off"
-    rings: int = 0
-    reference: Reference = "image"
-    joint: bool = False
-    strength: float = 1.0
-    decay: float = 0.1
+    normalize: Normalizer = Identity()
+    step: Step = Plain()
+    average: Average = Mean()
 
     def __post_init__(self) -> None:
-        for cls in type(self).__mro__:
-            for name, allowed in vars(cls).get("ranges", {}).items():
-                check_within(name, getattr(self, name), allowed)
-        ascent.check_ascent(self)
-        if self.rings and self.band != "off":
-            raise ConfigError(f'rings and band exclude each other, got {self.rings} and {self.band}; set band="off"')
+        check_ranges(self)
+        for slot, kind in SLOTS.items():
+            if not isinstance(part := getattr(self, slot), kind):
+                raise ConfigError(f"{slot} must be a {kind.__name__} of harmofl.methods.parts, got {part!r}")
 
     @property
     def passes(self) -> float:
         """Mean number of gradients per step: the cost relative to FedAvg."""
-        return 1 + 1 / self.climb_every if self.alpha > 0 and self.climb == "fresh" else 1
-
-    def layer(self) -> AmplitudeNorm | None:
-        """Return Psi, the layer before the network, or None."""
-        if self.rings:
-            return ProfileNorm(self.rings, self.reference, self.decay, self.strength, self.joint)
-        return AmplitudeNorm(self.band, self.decay, self.strength) if self.band != "off" else None
+        return self.step.passes
 
     def model(self, network: nn.Module) -> nn.Module:
         """Return the model: Psi if there is one, then the network.
 
         Raises:
-            ConfigError: if `climb_part` is found in no param's name.
+            ConfigError: if the step does not fit the model.
         """
-        model = FederatedModel(network, self.layer())
-        ascent.check_part(self, model)
+        model = FederatedModel(network, self.normalize.layer())
+        self.step.check(model)
         return model
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
@@ -137,13 +88,9 @@ class FedAvg:
         extras = {name: server.extras[name] for name in self.downlink_extras if name in server.extras}
         return Broadcast(server.round + 1, server.weights, extras)
 
-    def weight(self, update: ClientUpdate) -> float:
-        """Return the value that p_i is proportional to: 1, or n_i."""
-        return float(update.num_samples) if self.weighting == "samples" else 1.0
-
     def shares(self, updates: Sequence[ClientUpdate]) -> list[float]:
         """Return p_i of the sites of a round."""
-        weights = [self.weight(update) for update in updates]
+        weights = [self.average.weight(update) for update in updates]
         return [weight / sum(weights) for weight in weights]
 
     def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
@@ -156,9 +103,9 @@ class FedAvg:
         """
         _check_widths(updates)
         entries, shares = [u.weights for u in updates], self.shares(updates)
-        averaged = average(self.average, entries, shares, server.weights, server.params, self.trim)
+        averaged = self.average(entries, shares, server.weights, server.params)
         weights, extras = self.server_step(server, averaged, updates)
-        amplitude, kept = collected(self, server, updates)
+        amplitude, kept = collected(self.average, server, updates)
         return replace(
             server,
             round=server.round + 1,
@@ -191,14 +138,11 @@ class FedAvg:
         return loss.detach()
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
-        """Compute the gradient at w, or at w + delta if alpha > 0 (HarmoFL Eq 6); return the objective at w.
-
-        With `climb="previous"` there is one pass, and the objective is at w + delta.
-        """
-        return ascent.gradient(self, client, batch)
+        """Compute the gradient of a step, at w or where the step part takes it; return the objective."""
+        return self.step.gradient(self, client, batch)
 
     def correct(self, client: ClientContext) -> None:
-        """Change the gradient before the optimizer's step, as by a regularizer; like weight decay it does not climb."""
+        """Change the gradient before the optimizer's step, as by a regularizer; no perturbation follows it."""
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """Take one step of the site's optimizer, on images that pass Psi once."""
@@ -226,7 +170,7 @@ class FedAvg:
 
     def remarks(self, model: nn.Module) -> list[str]:
         """Return remarks for the user on this method with this model."""
-        return ascent.remarks(self)
+        return []
 
 
 def paced(server: ServerState, averaged: Arrays, server_lr: float) -> Arrays:

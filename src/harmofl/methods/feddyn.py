@@ -60,6 +60,6 @@ class FedDyn(FedAvg):
             return averaged, server.extras
         names = [name for name in server.extras["h"] if name in averaged]
         changes = [scaled(difference(update.weights, server.weights, names), -self.lambda_) for update in updates]
-        kept = over_all(self, server, "h", updates, changes)
+        kept = over_all(self.average, server, "h", updates, changes)
         sent = {name: kept["h"][name] for name in names}
         return {**averaged, **moved_by(averaged, sent, -1 / self.lambda_)}, {**server.extras, **kept}

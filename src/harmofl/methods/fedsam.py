@@ -11,20 +11,20 @@ from typing import ClassVar
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg, paced
+from harmofl.methods.parts.steps import SAM, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedSAM(FedAvg):
-    """w <- w - eta grad f_i(w + alpha g / ||g||_2), g = grad f_i(w).
+    """w <- w - eta grad f_i(w + rho g / ||g||_2), g = grad f_i(w).
 
     Args:
-        alpha: length of the climb (rho in the paper), at least 0; 0 gives FedAvg with one pass per step.
+        step: `SAM`; with rho = 0 this is FedAvg.
         server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1)}
-    alpha: float = 0.05
+    step: Step = SAM()
     server_lr: float = 1.0
 
     def server_step(

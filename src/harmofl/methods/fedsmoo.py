@@ -1,11 +1,11 @@
-"""FedSMOO: FedDyn with climbs that also agree between the sites.
+"""FedSMOO: FedDyn with perturbations that also agree between the sites.
 
 Sun et al., "Dynamic Regularized Sharpness Aware Minimization in Federated Learning: Approaching Global Consistency and
 Smooth Landscape", ICML 2023, Algorithm 1. https://arxiv.org/abs/2305.11584
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -16,25 +16,32 @@ from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.feddyn import FedDyn
-from harmofl.optim.sharpness import climb, displaced
+from harmofl.methods.parts.steps import Plain, Step
+from harmofl.optim.sharpness import displaced, perturbation
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedSMOO(FedDyn):
-    """FedDyn with the gradient at w_i + e, e = alpha (g - m_i - s) / ||g - m_i - s||_2,  m_i <- m_i + e - s, each step.
+    """FedDyn with the gradient at w_i + e, e = rho (g - m_i - s) / ||g - m_i - s||_2,  m_i <- m_i + e - s, each step.
 
-    The site sends d_i = m_i - e of its last step; the server sets s = alpha d / ||d||_2, d = sum_i p_i d_i.
+    The site sends d_i = m_i - e of its last step; the server sets s = rho d / ||d||_2, d = sum_i p_i d_i.
 
     Args:
-        alpha: length of the climb (r in the paper), at least 0; 0 gives FedDyn.
+        rho: length of the perturbation (r in the paper), at least 0; 0 gives FedDyn.
         lambda_: weight of the regularizer (1 / beta in the paper), at least 0.
     """
 
-    climbs_as_said: ClassVar[bool] = False
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "alpha": (0.0005, 1)}
+    ranges: ClassVar[Mapping[str, str]] = {"rho": "[0, inf)"}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "rho": (0.0005, 1)}
     uplink_extras = (Extra("s"),)
     downlink_extras = ("s",)
-    alpha: float = 0.05
+    rho: float = 0.05
+    step: Step = field(default=Plain(), init=False)
+
+    @property
+    def passes(self) -> float:
+        """Number of gradients per step: 2, or 1 for rho = 0."""
+        return 2 if self.rho > 0 else 1
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """Start with s = 0."""
@@ -50,9 +57,9 @@ class FedSMOO(FedDyn):
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient at w_i + e."""
         loss = self.backward(client, batch)
-        if self.alpha > 0:
+        if self.rho > 0:
             m, s = client.round_state["m"], client.round_state["s"]
-            e = climb(list(torch._foreach_sub(torch._foreach_sub(client.grads, m), s)), self.alpha)
+            e = perturbation(list(torch._foreach_sub(torch._foreach_sub(client.grads, m), s)), self.rho)
             torch._foreach_add_(m, torch._foreach_sub(e, s))
             client.round_state["e"] = e
             with displaced(client.model, client.params, e):
@@ -71,4 +78,4 @@ class FedSMOO(FedDyn):
         """Take FedDyn's step, and set s."""
         weights, extras = super().server_step(server, averaged, updates)
         s = mean([update.extras["s"] for update in updates], self.shares(updates))
-        return weights, {**extras, "s": dict(zip(s, climb(list(s.values()), self.alpha), strict=True))}
+        return weights, {**extras, "s": dict(zip(s, perturbation(list(s.values()), self.rho), strict=True))}

@@ -5,7 +5,6 @@ The lower baseline of McMahan et al. 2017 and of most papers since. https://arxi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -19,9 +18,6 @@ from harmofl.types import Role
 @dataclass(frozen=True, kw_only=True)
 class Local(FedAvg):
     """w_i <- w_i - eta grad f_i(w_i), from the same initial weights; nothing is sent or averaged."""
-
-    sends: ClassVar[bool] = False
-    common: ClassVar[bool] = False
 
     def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
         """Send nothing; freeze the site's own amplitude after its first round."""

@@ -15,27 +15,28 @@ from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.fedavg import FedAvg, paced
+from harmofl.methods.parts.steps import SAM, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoFedSAM(FedAvg):
-    """w_i <- w_i - eta v,  v = beta grad f_i(w_i + alpha g / ||g||_2) + (1 - beta) D.
+    """w_i <- w_i - eta v,  v = beta grad f_i(w_i + rho g / ||g||_2) + (1 - beta) D.
 
     D is the mean of v over the steps and sites of the previous round, 0 at first. With plain SGD this is
     -(w_i - w) / (K eta), as in the paper; sites send the mean itself, so that it is a gradient under momentum and Adam
     too, which doubles the size of updates.
 
     Args:
-        alpha: length of the climb (rho in the paper), at least 0.
+        step: `SAM`.
         beta: weight of the site's own gradient, in [0, 1]; 1 gives FedSAM.
         server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]", "server_lr": "(0, inf)"}
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0005, 1), "beta": (0.05, 1)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.05, 1)}
     uplink_extras = (Extra("direction"),)
     downlink_extras = ("direction",)
-    alpha: float = 0.05
+    step: Step = SAM()
     beta: float = 0.1
     server_lr: float = 1.0
 

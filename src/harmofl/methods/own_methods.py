@@ -1,24 +1,32 @@
-"""Methods of users, by dotted name such as `my_package.MyMethod` or by an entry point of `harmofl.methods`."""
+"""Methods and parts of users, by dotted name such as `my_package.MyMethod` or by an entry point."""
 
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import ConfigError
-from harmofl.methods.catalogue import Hyperparameter
+from harmofl.methods.catalogue import PARTS as BUILT_IN
+from harmofl.methods.catalogue import Description, Hyperparameter
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
+    from harmofl.methods.parts.part import Part
 
-GROUP = "harmofl.methods"
+METHODS, PARTS = "harmofl.methods", "harmofl.parts"
+"""Groups of entry points."""
 
 
 @cache
-def entry_points() -> Mapping[str, str]:
-    """Return the dotted names of installed methods by their name."""
-    return {point.name: point.value.replace(":", ".") for point in metadata.entry_points(group=GROUP)}
+def entry_points(group: str) -> Mapping[str, str]:
+    """Return the dotted names of installed methods or parts by their name."""
+    return {point.name: point.value.replace(":", ".") for point in metadata.entry_points(group=group)}
+
+
+def is_own(name: str, group: str) -> bool:
+    """Return True for a dotted name or the name of an entry point of the group."""
+    return "." in name or name in entry_points(group)
 
 
 def own_method(name: str) -> type["FedAvg"]:
@@ -32,23 +40,54 @@ def own_method(name: str) -> type["FedAvg"]:
     """
     from harmofl.methods.fedavg import FedAvg
 
-    module, _, attribute = entry_points().get(name, name).rpartition(".")
+    found: type[FedAvg] = _imported(name, METHODS, FedAvg, "harmofl.FedAvg")
+    return found
+
+
+def own_part(name: str) -> type["Part"]:
+    """Import a part, as `own_method` does; it must be a `Normalizer`, a `Step` or an `Average`."""
+    from harmofl.methods.fedavg import SLOTS
+
+    found: type[Part] = _imported(name, PARTS, tuple(SLOTS.values()), "Normalizer, Step or Average")
+    return found
+
+
+def _imported(name: str, group: str, kind: Any, must: str) -> Any:
+    module, _, attribute = entry_points(group).get(name, name).rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"method: {name!r} must be importable, got {reason}; install it or set PYTHONPATH") from error
-    if not (isinstance(found, type) and issubclass(found, FedAvg)):
-        raise ConfigError(f"method: {name!r} must be a subclass of harmofl.FedAvg, got {found!r}")
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ConfigError(f"method: {name!r} must be a subclass of {must}, got {found!r}")
     return found
 
 
-def own_hyperparameters(method: type["FedAvg"]) -> dict[str, Hyperparameter]:
-    """Return the fields of a method by name, with the values that `ranges` of its classes allow."""
+def slot_of(part: type["Part"]) -> str:
+    """Return the slot that a part is for."""
+    from harmofl.methods.fedavg import SLOTS
+
+    return next(slot for slot, kind in SLOTS.items() if issubclass(part, kind))
+
+
+def own_description(owner: type) -> Description:
+    """Describe a method or a part from its class."""
+    from harmofl.methods.fedavg import SLOTS
+
     allowed: dict[str, str] = {}
-    for cls in reversed(method.__mro__):
+    for cls in reversed(owner.__mro__):
         allowed |= vars(cls).get("ranges", {})
-    return {
-        field.name: Hyperparameter(str(field.type), field.default, allowed.get(field.name, ""))
-        for field in fields(method)
-    }
+    own, parts, of_parts = dict[str, Hyperparameter](), dict[str, str](), dict[str, dict[str, Hyperparameter]]()
+    for field in fields(owner):
+        if field.name not in SLOTS:
+            own[field.name] = Hyperparameter(field.default, allowed.get(field.name, ""))
+        elif field.init:
+            described = own_description(type(field.default)).having(vars(field.default))
+            parts[field.name], of_parts[field.name] = _part_name(type(field.default)), dict(described.own)
+    return Description((owner.__doc__ or "").splitlines()[0], own, parts, of_parts)
+
+
+def _part_name(part: type) -> str:
+    names = {cls: name for name, (_, _, cls) in BUILT_IN.items()}
+    return names.get(part.__name__, f"{part.__module__}.{part.__qualname__}")

@@ -6,41 +6,36 @@ known, only the sites that ever took part count. A site that lost its client sta
 start; the server's mean then stays off by the lost state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, moved_by, scaled
-
-if TYPE_CHECKING:
-    from harmofl.methods.fedavg import FedAvg
+from harmofl.methods.parts.averages import Average
 
 ROLL = "roll"
 """Server extra with the value that the share of each site that ever took part is proportional to."""
 
 
 def over_all(
-    method: FedAvg, server: ServerState, group: str, updates: Sequence[ClientUpdate], changes: Sequence[Arrays]
+    average: Average, server: ServerState, group: str, updates: Sequence[ClientUpdate], changes: Sequence[Arrays]
 ) -> dict[str, Arrays]:
     """Return the server's extra `group`, m <- m + sum_i p_i d_i with p_i among all N sites, and the roll.
 
     Args:
-        method: method whose weighting defines p_i.
+        average: the average that defines p_i.
         server: server state with the previous extras.
         group: name of the extra that is the mean m.
         updates: updates of this round's sites.
         changes: d_i of each update; an entry that is missing has not changed.
     """
     before = server.extras.get(ROLL, {})
-    roll = {**before, **{u.site: torch.tensor(method.weight(u), dtype=torch.float64) for u in updates}}
+    roll = {**before, **{u.site: torch.tensor(average.weight(u), dtype=torch.float64) for u in updates}}
     whole = _whole(roll, server.sites)
     mean = scaled(server.extras[group], _whole(before, server.sites) / whole)
     for update, change in zip(updates, changes, strict=True):
-        mean = {**mean, **moved_by(mean, change, method.weight(update) / whole)}
+        mean = {**mean, **moved_by(mean, change, average.weight(update) / whole)}
     return {group: mean, ROLL: roll}
 
 

@@ -63,5 +63,5 @@ class Scaffold(FedAvg):
     ) -> tuple[Arrays, Mapping[str, Arrays]]:
         """Return the average of the weights, at the server's learning rate, and the new c."""
         changes = [update.extras["control"] for update in updates]
-        kept = over_all(self, server, "control", updates, changes)
+        kept = over_all(self.average, server, "control", updates, changes)
         return paced(server, averaged, self.server_lr), {**server.extras, **kept}

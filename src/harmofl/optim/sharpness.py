@@ -32,14 +32,14 @@ def perturbed(target: nn.Module | Iterable[nn.Parameter], alpha: float) -> Itera
     Args:
         target: the model, or its parameters if it has no running statistics to protect. Parameters without a
             gradient do not move; ||g|| is one norm over all the others.
-        alpha: length of the climb, at least 0; 0.05 in the paper.
+        alpha: length of the perturbation, at least 0; 0.05 in the paper.
 
     Raises:
         ConfigError: if alpha is negative or not finite, or `target` is neither a model nor parameters.
     """
     check_within("alpha", alpha, "[0, inf)")
     params = _with_gradient(target)
-    with displaced(target, params, climb([p.grad for p in params if p.grad is not None], alpha)):
+    with displaced(target, params, perturbation([p.grad for p in params if p.grad is not None], alpha)):
         yield
 
 
@@ -78,7 +78,7 @@ def displaced(
 
 
 @torch.no_grad()
-def climb(gradients: list[Tensor], alpha: float) -> list[Tensor]:
+def perturbation(gradients: list[Tensor], alpha: float) -> list[Tensor]:
     """Return delta = alpha g / ||g||_2 with one norm over all tensors, computed at least in float32 (Eq 6).
 
     The result is zero where alpha / ||g|| is not finite: for a zero gradient and for one that is not finite.

@@ -17,23 +17,23 @@ from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.types import Role
 from harmofl.utils.validators import check_within
 
-Reference = Literal["image", "site"]
+Per = Literal["image", "site"]
 RADIUS = 0.5**0.5  # the largest radius of a spectrum, in cycles per pixel
 
 
-def profile(x: Tensor, rings: int) -> Tensor:
+def profile(x: Tensor, radial_bins: int) -> Tensor:
     """Return R(x): the amplitude at zero frequency, and its average over each ring around it.
 
     Args:
         x: (N, C, H, W) real images.
-        rings: number of rings of equal width in cycles per pixel, at least 1.
+        radial_bins: number of rings of equal width in cycles per pixel, at least 1.
 
     Returns:
-        (N, C, 1 + rings): |mean level|, then mean |F| / sqrt(H W) per ring, a scale that does not depend on the image
-        size; 0 for a ring without a frequency (which leaves amplitudes there unchanged).
+        (N, C, 1 + radial_bins): |mean level|, then mean |F| / sqrt(H W) per ring, a scale that does not depend on the
+        image size; 0 for a ring without a frequency (which leaves amplitudes there unchanged).
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _profile_of(_transform(x), x.shape[-2], x.shape[-1], rings)
+        return _profile_of(_transform(x), x.shape[-2], x.shape[-1], radial_bins)
 
 
 def _transform(x: Tensor) -> Tensor:
@@ -41,14 +41,14 @@ def _transform(x: Tensor) -> Tensor:
     return F
 
 
-def _profile_of(F: Tensor, H: int, W: int, rings: int) -> Tensor:
-    R: Tensor = F.abs().flatten(-2) @ _averaging(H, W, rings, F.device, F.real.dtype) / (H * W) ** 0.5
+def _profile_of(F: Tensor, H: int, W: int, radial_bins: int) -> Tensor:
+    R: Tensor = F.abs().flatten(-2) @ _averaging(H, W, radial_bins, F.device, F.real.dtype) / (H * W) ** 0.5
     R[..., 0] /= (H * W) ** 0.5
     return R
 
 
 def with_profile(
-    x: Tensor, target: Tensor, own: Tensor | None = None, strength: float = 1.0, joint: bool = False
+    x: Tensor, target: Tensor, own: Tensor | None = None, strength: float = 1.0, shared_gain: bool = False
 ) -> Tensor:
     """Return Psi(x) = F^-1(gain F(x)), gain = (target / own)^strength at the radius of each frequency.
 
@@ -56,45 +56,46 @@ def with_profile(
 
     Args:
         x: (N, C, H, W) floating-point images; not modified.
-        target: (C, 1 + rings), the profile to match.
-        own: (C, 1 + rings), the mean profile of the images, which gives one gain for all; None uses each image's own.
+        target: (C, 1 + radial_bins), the profile to match.
+        own: (C, 1 + radial_bins), the mean profile of the images, which gives one gain for all; None uses each
+            image's own.
         strength: in [0, 1]; 0 leaves the images unchanged.
-        joint: use the mean of the channels' profiles where `own` is None.
+        shared_gain: use the mean of the channels' profiles where `own` is None.
 
     Returns:
         Images of the shape and dtype of x; values may leave [0, 1].
     """
     H, W = x.shape[-2:]
-    rings = target.shape[-1] - 1
+    radial_bins = target.shape[-1] - 1
     F = _transform(x)
     if own is None:
         with torch.autocast(x.device.type, enabled=False):
-            own = _profile_of(F.detach(), H, W, rings)
-        own = own.mean(dim=1, keepdim=True) if joint else own
+            own = _profile_of(F.detach(), H, W, radial_bins)
+        own = own.mean(dim=1, keepdim=True) if shared_gain else own
     noise = torch.finfo(own.dtype).eps * own.amax(dim=-1, keepdim=True)
     known = (own > noise) & (target > 0)
     gain = torch.where(known, target / own.clamp_min(torch.finfo(own.dtype).tiny), 1) ** strength
-    result: Tensor = torch.fft.irfft2(F * gain[..., _ring_of(H, W, rings, x.device)], s=(H, W))
+    result: Tensor = torch.fft.irfft2(F * gain[..., _ring_of(H, W, radial_bins, x.device)], s=(H, W))
     return result.to(x.dtype)
 
 
 @lru_cache(maxsize=8)
-def _ring_of(H: int, W: int, rings: int, device: torch.device) -> Tensor:
+def _ring_of(H: int, W: int, radial_bins: int, device: torch.device) -> Tensor:
     """Return the ring of each bin of the half spectrum, (H, W//2 + 1): 0 at zero frequency, else from 1."""
     f_y, f_x = torch.fft.fftfreq(H, device=device)[:, None], torch.fft.rfftfreq(W, device=device)
     radius = (f_y**2 + f_x**2).sqrt()
-    ring = 1 + (radius / RADIUS * rings).floor().long().clamp_max(rings - 1)
+    ring = 1 + (radius / RADIUS * radial_bins).floor().long().clamp_max(radial_bins - 1)
     return torch.where(radius > 0, ring, 0)
 
 
 @lru_cache(maxsize=8)
-def _averaging(H: int, W: int, rings: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the matrix (H (W//2 + 1), 1 + rings) from a half spectrum to the means over the rings of the whole one."""
+def _averaging(H: int, W: int, radial_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the matrix (H (W//2 + 1), 1 + radial_bins) from a half spectrum to the means over rings of the whole."""
     half = torch.full((W // 2 + 1,), 2.0, device=device)
     half[0] = 1
     if W % 2 == 0:
         half[-1] = 1  # the highest frequency is its own mirror image
-    member = torch.nn.functional.one_hot(_ring_of(H, W, rings, device).flatten(), rings + 1).double()
+    member = torch.nn.functional.one_hot(_ring_of(H, W, radial_bins, device).flatten(), radial_bins + 1).double()
     weight = member * half.double().repeat(H)[:, None]
     return (weight / weight.sum(dim=0).clamp_min(1)).to(dtype)
 
@@ -105,16 +106,17 @@ class ProfileNorm(AmplitudeNorm):
     R_k = (1 - v) R_{k-1} + v mean_m R(x_m), bias corrected                          (Eq 3 with R for A)
     Psi(x) = F^-1(gain F(x)), gain = (R_k / R(x))^strength
 
-    The state `amplitude` is R, (C, 1 + rings). With `reference="site"` the gain is (R / R_i)^strength instead, with R_i
+    The state `amplitude` is R, (C, 1 + radial_bins). With `per="site"` the gain is (R / R_i)^strength instead, with R_i
     the site's own profile from the time R was learnt: one filter for all its images. A site without R_i, such as a new
     one, uses the profile of the current batch. R_i is the state `own` and stays at the site.
 
     Args:
-        rings: number of rings, at least 1; 1 leaves two numbers per channel, the level and the contrast.
-        reference: "image" or "site".
+        radial_bins: number of bins of the radius, at least 1; 1 leaves two numbers per channel, the level and the
+            contrast.
+        per: "image" or "site".
         decay: v, see `AmplitudeNorm`.
         strength: in [0, 1]; 0 leaves images unchanged.
-        joint: one gain for all channels, from the mean of their profiles, which keeps the colours.
+        shared_gain: one gain for all channels, from the mean of their profiles, which keeps the colours.
 
     Raises:
         ConfigError: if an argument is out of range.
@@ -125,33 +127,33 @@ class ProfileNorm(AmplitudeNorm):
 
     def __init__(
         self,
-        rings: int = 32,
-        reference: Reference = "image",
+        radial_bins: int = 32,
+        per: Per = "image",
         decay: float = 0.1,
         strength: float = 1.0,
-        joint: bool = False,
+        shared_gain: bool = False,
     ) -> None:
         super().__init__(1.0, decay, strength)
-        check_within("rings", rings, "whole [1, inf)")
-        check_within("reference", reference, "image or site")
-        self.rings, self.reference, self.joint = rings, reference, joint
+        check_within("radial_bins", radial_bins, "whole [1, inf)")
+        check_within("per", per, "image or site")
+        self.radial_bins, self.per, self.shared_gain = radial_bins, per, shared_gain
         self.register_buffer("own", torch.zeros(0))
 
     @property
     def lacks_own(self) -> bool:
         """True if the layer needs a site's own profile and has none, so that an output depends on the batch."""
-        return self.reference == "site" and self.strength > 0 and not self.own.numel()
+        return self.per == "site" and self.strength > 0 and not self.own.numel()
 
     def of(self, x: Tensor) -> Tensor:
-        """Return the mean profile of images, (C, 1 + rings), which may serve as `own`."""
+        """Return the mean profile of images, (C, 1 + radial_bins), which may serve as `own`."""
         return self._statistic(x).mean(dim=0)
 
     def _statistic(self, x: Tensor) -> Tensor:
-        R = profile(x, self.rings)
-        return R.mean(dim=1, keepdim=True).expand_as(R) if self.joint else R
+        R = profile(x, self.radial_bins)
+        return R.mean(dim=1, keepdim=True).expand_as(R) if self.shared_gain else R
 
     def _learnt(self, layer: AmplitudeNorm) -> None:
-        if self.reference == "site":
+        if self.per == "site":
             self.own = layer.amplitude.clone()
 
     def _normalized(self, x: Tensor) -> Tensor:
@@ -160,6 +162,6 @@ class ProfileNorm(AmplitudeNorm):
         if self.strength == 0:
             return x
         own = None
-        if self.reference == "site":
+        if self.per == "site":
             own = self.own if self.own.numel() else self.of(x.detach())
-        return with_profile(x, self.amplitude, own, self.strength, self.joint)
+        return with_profile(x, self.amplitude, own, self.strength, self.shared_gain)

@@ -22,6 +22,13 @@ def check_within(name: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{name} must be {words}, got {value!r}")
 
 
+def check_ranges(owner: object) -> None:
+    """Check the attributes of an object against `ranges` of its classes, a mapping from name to allowed values."""
+    for cls in type(owner).__mro__:
+        for name, allowed in vars(cls).get("ranges", {}).items():
+            check_within(name, getattr(owner, name), allowed)
+
+
 def _is_within(value: object, choice: str) -> bool:
     if isinstance(value, str):
         return value == choice and value.isalpha() and value not in ("true", "false")

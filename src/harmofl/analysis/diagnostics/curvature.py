@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harmofl.optim.sharpness import climb, displaced
+from harmofl.optim.sharpness import displaced, perturbation
 
 ALPHA = 0.05
 """Radius of the ball, the paper's; the same for all methods, so that their values are comparable."""
@@ -37,7 +37,7 @@ def loss_rise(
         before: f(w).
         alpha: radius of the ball.
     """
-    with displaced(model, params, climb(list(gradients), alpha)):
+    with displaced(model, params, perturbation(list(gradients), alpha)):
         return loss() - before
 
 

@@ -128,7 +128,7 @@ class Diagnostics:
         start = flat_vector([before.weights[name] for name in names])
         moves = [flat_vector([update.weights[name] for name in names]) - start for update in updates]
         steps = sum(update.num_steps for update in updates) / len(updates)
-        rate = NAN if self._setup.method.pooled else plain_rate(self._setup.experiment.training)
+        rate = NAN if self._setup.experiment.arrangement == "pooled" else plain_rate(self._setup.experiment.training)
         limit = bound(
             steps=steps,
             lr=rate,
@@ -148,7 +148,7 @@ class Diagnostics:
 
     def _secant(self, before: ServerState, server: ServerState, earlier: Tensor) -> float:
         """Return the secant of grad F over a round; NaN in round 1 if the method's amplitude layer changes F."""
-        if self._before is None or not self._shared or (server.round == 1 and self._setup.method.layer()):
+        if self._before is None or not self._shared or (server.round == 1 and self._setup.method.normalize.layer()):
             return NAN
         way = norm([server.weights[name].double() - before.weights[name].double() for name in self._names])
         return norm([self._before[0] - earlier]) / way if way else NAN

@@ -55,12 +55,12 @@ def standard_treatments(sites: Mapping[str, ImageArrays], bands: Sequence[float]
         return _tensors(images, lambda x: with_profile(x, R, own[name], strength=0.5))
 
     return (
-        Treatment("none", "the images as they are", "--set method.band=off", lambda _, images: images),
+        Treatment("none", "the images as they are", "--method harmofl+identity", lambda _, images: images),
         *(Treatment(f"band {band:g}", _meaning(band), f"--set method.band={band:g}", in_band(band)) for band in bands),
         Treatment(
             f"profile, {RINGS} rings",
             "each image gets the common radial profile",
-            f"--method harmofl-profile --set method.rings={RINGS} --set method.reference=image --set method.strength=1",
+            f"--method harmofl+profile --set method.radial_bins={RINGS}",
             lambda _, images: _tensors(images, lambda x: with_profile(x, R)),
         ),
         Treatment(

@@ -49,16 +49,16 @@ class FixedAmplitude(nn.Module):
         self._matrices(H, W)
         self.profile = isinstance(layer, ProfileNorm)
         if isinstance(layer, ProfileNorm):
-            if layer.reference == "site" and not layer.own.numel():
-                raise ExportError("reference=site needs a site that trained; choose one with --site")
-            own = layer.own if layer.reference == "site" else torch.zeros(0)
-            self.joint = layer.joint
+            if layer.per == "site" and not layer.own.numel():
+                raise ExportError("per=site needs a site that trained; choose one with --site")
+            own = layer.own if layer.per == "site" else torch.zeros(0)
+            self.shared_gain = layer.shared_gain
             self.register_buffer("target", layer.amplitude.float().clone())
             self.register_buffer("own", own.float().clone())
-            self.register_buffer("average", _averaging(H, W, layer.rings, torch.device("cpu"), torch.float32))
-            ring = _ring_of(H, W, layer.rings, torch.device("cpu"))
+            self.register_buffer("average", _averaging(H, W, layer.radial_bins, torch.device("cpu"), torch.float32))
+            ring = _ring_of(H, W, layer.radial_bins, torch.device("cpu"))
             self.register_buffer(
-                "spread", nn.functional.one_hot(ring.flatten(), layer.rings + 1).float().T.contiguous()
+                "spread", nn.functional.one_hot(ring.flatten(), layer.radial_bins + 1).float().T.contiguous()
             )
         else:
             self.register_buffer("A", layer.amplitude.float().clone())
@@ -112,7 +112,7 @@ class FixedAmplitude(nn.Module):
         else:
             own = (real * real + imaginary * imaginary).sqrt().flatten(-2) @ self.average / (H * W) ** 0.5
             own = torch.cat((own[..., :1] / (H * W) ** 0.5, own[..., 1:]), dim=-1)
-            own = own.mean(dim=1, keepdim=True) if self.joint else own
+            own = own.mean(dim=1, keepdim=True) if self.shared_gain else own
         noise = torch.finfo(torch.float32).eps * own.amax(dim=-1, keepdim=True)
         known = (own > noise) & (self.target > 0)
         gain = torch.where(known, self.target / own.clamp_min(torch.finfo(torch.float32).tiny), 1.0) ** self.strength

@@ -1,4 +1,4 @@
-"""Other ways to climb: FedASAM, FedLESAM, FedSMOO."""
+"""Other perturbations: FedASAM, FedLESAM, FedSMOO."""
 
 import pytest
 import torch
@@ -6,8 +6,7 @@ from quadratic import after, quadratic, site, states_after
 from toys import adam, assert_same, sgd, toy_training, train
 
 from harmofl.errors import ConfigError
-from harmofl.methods import FedAvg, FedSAM, make_method
-from harmofl.methods.fedasam import FedASAM
+from harmofl.methods import SAM, FedAvg, FedSAM, make_method
 from harmofl.methods.feddyn import FedDyn
 from harmofl.methods.fedlesam import FedLESAM
 from harmofl.methods.fedsmoo import FedSMOO
@@ -17,14 +16,14 @@ from harmofl.methods.fedsmoo import FedSMOO
 @pytest.mark.parametrize(
     ("method", "plain"),
     [
-        (FedASAM(alpha=0), FedAvg()),
-        (FedLESAM(alpha=0), FedAvg()),
-        (FedSMOO(alpha=0), FedDyn()),
-        (FedSMOO(alpha=0, lambda_=0), FedAvg()),
+        (make_method("fedasam", {"rho": 0}), FedAvg()),
+        (FedLESAM(rho=0), FedAvg()),
+        (FedSMOO(rho=0), FedDyn()),
+        (FedSMOO(rho=0, lambda_=0), FedAvg()),
     ],
     ids=lambda method: type(method).__name__,
 )
-def test_without_climb(method: FedAvg, plain: FedAvg, optimizer) -> None:
+def test_without_perturbation(method: FedAvg, plain: FedAvg, optimizer) -> None:
     one, *_ = train(plain, toy_training(plain, optimizer=optimizer))
     same, *_ = train(method, toy_training(method, optimizer=optimizer))
     assert_same(one.weights, same.weights)
@@ -47,16 +46,16 @@ def test_fedasam_by_hand() -> None:
 
     There the gradient is 1.9013878: weight 1 - .19013878, bias -.19013878.
     """
-    method = FedASAM(alpha=0.5, eta=0.5)
+    method = make_method("fedasam", {"rho": 0.5, "eta": 0.5})
     server, *_ = train(method, quadratic(method, Sum()), 1, [site("a", 0, steps=1)])
     assert float(server.weights["network.weight"]) == pytest.approx(0.80986122)
     assert float(server.weights["network.bias"]) == pytest.approx(-0.19013878)
 
 
 def test_fedlesam_by_hand() -> None:
-    """One step a round, t = 0, alpha .5: 1 -> .9 without climb; then e = .5 towards the old weight, .9 - .14 = .76."""
-    assert after(FedLESAM(alpha=0.5), 1, [site("a", 0, 1)]) == pytest.approx(0.9)
-    assert after(FedLESAM(alpha=0.5), 2, [site("a", 0, 1)]) == pytest.approx(0.76)
+    """One step a round, t = 0, rho .5: 1 -> .9 in plain steps; then e = .5 towards the old weight, .9 - .14 = .76."""
+    assert after(FedLESAM(rho=0.5), 1, [site("a", 0, 1)]) == pytest.approx(0.9)
+    assert after(FedLESAM(rho=0.5), 2, [site("a", 0, 1)]) == pytest.approx(0.76)
 
 
 def test_fedlesam_takes_one_pass_and_lets_running_statistics_move() -> None:
@@ -70,12 +69,12 @@ def test_fedlesam_takes_one_pass_and_lets_running_statistics_move() -> None:
 
 
 def test_fedsmoo_by_hand() -> None:
-    """alpha .5, lambda 0, t = 0. g = 1, e = .5, m = .5, 1 - .15 = .85; .85 - .5 > 0, e = .5, m = 1, .85 - .135 = .715.
+    """rho .5, lambda 0, t = 0. g = 1, e = .5, m = .5, 1 - .15 = .85; .85 - .5 > 0, e = .5, m = 1, .85 - .135 = .715.
 
     Sends m - e = .5, so s = .5. Round 2: .715 - 1.5 < 0, e = -.5, m = 1 - .5 - .5 = 0, .715 - .0215 = .6935;
     .6935 - .5 > 0, e = .5, m = 0, .6935 - .11935 = .57415.
     """
-    method = FedSMOO(alpha=0.5, lambda_=0)
+    method = FedSMOO(rho=0.5, lambda_=0)
     assert after(method, 1, [site("a", 0)]) == pytest.approx(0.715)
     server, states = states_after(method, 1, [site("a", 0)])
     assert float(server.extras["s"]["network.w"]) == pytest.approx(0.5)
@@ -83,74 +82,74 @@ def test_fedsmoo_by_hand() -> None:
     assert after(method, 2, [site("a", 0)]) == pytest.approx(0.57415)
 
 
-def test_fedsmoo_first_step_climbs_as_fedsam_does() -> None:
+def test_fedsmoo_first_step_is_perturbed_as_fedsam_does() -> None:
     sites = [site("a", 0, steps=1)]
-    assert after(FedSMOO(alpha=0.5, lambda_=0), 1, sites) == after(FedSAM(alpha=0.5), 1, sites)
+    assert after(FedSMOO(rho=0.5, lambda_=0), 1, sites) == after(make_method("fedsam", {"rho": 0.5}), 1, sites)
 
 
 def test_gradients_a_step() -> None:
     names = {"fedavg": 1, "fedlesam": 1, "fedsam": 2, "fedasam": 2, "fedsmoo": 2, "fedspeed": 2, "ditto": 2, "moon": 1}
     assert {name: make_method(name, {}).passes for name in names} == names
     assert make_method("fedspeed", {"mix": 0}).passes == 1
-    assert make_method("harmofl", {"alpha": 0}).passes == 1
+    assert make_method("harmofl", {"rho": 0}).passes == 1
 
 
 def test_out_of_range() -> None:
     with pytest.raises(ConfigError, match="eta must be"):
-        FedASAM(eta=-1)
+        make_method("fedasam", {"eta": -1})
 
 
 @pytest.mark.parametrize(
     ("options", "weight", "passes"),
     [
         ({}, 0.715, 2),  # 1 - .1 1.5 = .85, .85 - .1 1.35
-        ({"climb": "previous"}, 0.76, 1),  # .9, then up along the first gradient: .9 - .1 1.4
-        ({"climb_every": 2}, 0.765, 1.5),  # .85, then plain: .85 - .085
-        ({"climb_part": "^network.w$"}, 0.715, 2),
+        ({"ascent": "previous"}, 0.76, 1),  # .9, then up along the first gradient: .9 - .1 1.4
+        ({"ascent_every": 2}, 0.765, 1.5),  # .85, then plain: .85 - .085
+        ({"params_regex": "^network.w$"}, 0.715, 2),
     ],
 )
-def test_cheaper_climbs_by_hand(options: dict, weight: float, passes: float) -> None:
-    """Two steps from 1 towards 0, alpha .5, rate .1."""
-    method = FedSAM(alpha=0.5, **options)
+def test_cheaper_perturbations_by_hand(options: dict, weight: float, passes: float) -> None:
+    """Two steps from 1 towards 0, rho .5, rate .1."""
+    method = FedSAM(step=SAM(rho=0.5, **options))
     assert after(method, 1, [site("a", 0)]) == pytest.approx(weight)
     assert method.passes == passes
 
 
-def test_a_climb_of_a_part_by_hand() -> None:
-    """The bias alone climbs, by alpha: the gradient of both is 1.5."""
-    method = FedSAM(alpha=0.5, climb_part="bias")
+def test_a_perturbation_of_some_params_by_hand() -> None:
+    """The bias alone is perturbed, by rho: the gradient of both is 1.5."""
+    method = make_method("fedsam", {"rho": 0.5, "params_regex": "bias"})
     server, *_ = train(method, quadratic(method, Sum()), 1, [site("a", 0, steps=1)])
     assert float(server.weights["network.weight"]) == pytest.approx(0.85)
     assert float(server.weights["network.bias"]) == pytest.approx(-0.15)
 
 
-def test_a_climb_of_all_parts_is_the_whole_climb() -> None:
-    whole, part = FedSAM(), FedSAM(climb_part=".")
+def test_a_perturbation_of_all_params_by_name_is_that_of_all() -> None:
+    whole, part = FedSAM(), make_method("fedsam", {"params_regex": "."})
     one, *_ = train(whole, toy_training(whole))
     same, *_ = train(part, toy_training(part))
     assert_same(one.weights, same.weights)
 
 
-def test_a_part_that_there_is_not() -> None:
-    with pytest.raises(ConfigError, match=r"climb_part must be in a param's name, such as network.weight"):
-        FedSAM(climb_part="nothing").model(Sum())
+def test_params_that_there_are_not() -> None:
+    with pytest.raises(ConfigError, match=r"params_regex must be in a param's name, such as network.weight"):
+        make_method("fedsam", {"params_regex": "nothing"}).model(Sum())
 
 
 def test_the_previous_gradient_is_of_this_site_and_round() -> None:
-    method = FedSAM(alpha=0.5, climb="previous")
+    method = make_method("fedsam", {"rho": 0.5, "ascent": "previous"})
     assert after(method, 2, [site("a", 0, 1), site("b", 0, 1)]) == pytest.approx(0.81)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"climb": "last"}, "climb must be fresh or previous"),
-        ({"climb_every": 0}, "climb_every must be a whole number of at least 1"),
-        ({"climb_part": "("}, "climb_part must be a regular expression"),
+        ({"ascent": "last"}, "ascent must be fresh or previous"),
+        ({"ascent_every": 0}, "ascent_every must be a whole number of at least 1"),
+        ({"params_regex": "("}, "params_regex must be a regular expression"),
     ],
 )
-def test_climbs_that_are_none(options: dict, message: str) -> None:
+def test_steps_that_are_none(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FedSAM(**options)
-    with pytest.raises(ConfigError, match="FedASAM's climb is its own; leave climb, climb_every and climb_part out"):
-        FedASAM(climb_every=2)
+        SAM(**options)
+    with pytest.raises(ConfigError, match="fedasam has no hyperparameter 'ascent_every'"):
+        make_method("fedasam", {"ascent_every": 2})

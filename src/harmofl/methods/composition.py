@@ -1,0 +1,171 @@
+"""A method as a sum: `fedprox:mu=1+amplitude:band=0.1+sam:rho=0.05`.
+
+The first term is a method, each further one a part that takes the place of the method's own: a normalizer, a step, or
+an average. A hyperparameter may stand behind any term that has it, or beside the name in a table; names are unique
+within a sum. Nothing here imports torch, unless a term is a user's own.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from harmofl.errors import ConfigError
+from harmofl.methods import own_methods
+from harmofl.methods.catalogue import HOMES, NAMES, PARTS, PRESETS, Description, arrangement, class_description
+from harmofl.methods.older_names import translated
+from harmofl.utils.toml_values import parse_value
+from harmofl.utils.validators import check_within
+
+PLUS = re.compile(r'\s*\+\s*(?=[A-Za-z_])(?=(?:[^"]*"[^"]*")*[^"]*$)')
+"""A plus before a name, outside of quotes."""
+
+
+def is_method(name: str) -> bool:
+    """Return True for the name of a method of this package, of an entry point, or a dotted name."""
+    return name in NAMES or own_methods.is_own(name, own_methods.METHODS)
+
+
+def split_sum(text: str) -> tuple[str, dict[str, Any]]:
+    """Split a sum into the names of its terms, `fedprox+sam`, and the values behind them.
+
+    Keys with a dot are settings of an experiment; who asks decides whether they may be there.
+
+    Raises:
+        ConfigError: for an unknown term, a part of a slot that is taken, a value for a term that has no such
+            hyperparameter, or other text.
+    """
+    names, values = [], dict[str, Any]()
+    for position, term in enumerate(PLUS.split(text)):
+        name, *settings = term.strip().split(":")
+        names.append(name.strip())
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            if not equals or not key.strip():
+                raise ConfigError(f"a method takes name:key=value, such as fedprox:mu=0.1, got {text!r}")
+            if position and "." not in key:
+                _check_key(names[-1], key.strip())
+            values[key.strip()] = parse_value(value.strip())
+    return _ordered(*names), values
+
+
+def _check_key(part: str, key: str) -> None:
+    known = part_description(part).own
+    if key not in known:
+        raise ConfigError(f"{part} has no hyperparameter {key!r}; it has {', '.join(known) or 'none'}")
+
+
+def _ordered(head: str, *parts: str) -> str:
+    """Return the sum without parts that the method has anyway, in the order of the slots."""
+    if not is_method(head):
+        own = "a dotted name of an own one" if "." not in head else "importable"
+        raise ConfigError(f"method must be one of {', '.join(NAMES)}, or {own}, got {head!r}; see `harmofl methods`")
+    known = _head_description(head)
+    chosen = dict[str, str]()
+    for part in parts:
+        slot = slot_of(part)
+        if slot in chosen:
+            raise ConfigError(f"a method takes one {slot} part, got {chosen[slot]} and {part}")
+        if slot not in known.parts:
+            raise ConfigError(f"{head} takes no {slot} part, as it defines its own; leave {part} out")
+        chosen[slot] = part
+    others = (chosen[slot] for slot, part in known.parts.items() if chosen.get(slot, part) != part)
+    return "+".join((head, *others))
+
+
+def slot_of(part: str) -> str:
+    """Return the slot that a part is for.
+
+    Raises:
+        ConfigError: for an unknown part.
+    """
+    if part in PARTS:
+        return PARTS[part][0]
+    if own_methods.is_own(part, own_methods.PARTS):
+        return own_methods.slot_of(own_methods.own_part(part))
+    raise ConfigError(f"a part must be one of {', '.join(PARTS)}, or a dotted name of an own one, got {part!r}")
+
+
+@cache
+def describe(name: str) -> Description:
+    """Describe a sum without values, such as `fedprox+sam`.
+
+    Raises:
+        ConfigError: see `split_sum`; also if a method and a part have a hyperparameter of the same name.
+    """
+    head, *parts = PLUS.split(name)
+    found = _head_description(head)
+    for part in parts:
+        slot = slot_of(part)
+        found = replace(
+            found,
+            parts={**found.parts, slot: part},
+            of_parts={**found.of_parts, slot: part_description(part).own},
+        )
+    _check_unique(name, found)
+    return found
+
+
+def _check_unique(name: str, found: Description) -> None:
+    seen = dict.fromkeys(found.own, name)
+    for slot, fields in found.of_parts.items():
+        for key in fields:
+            if key in seen:
+                raise ConfigError(f"{name}: {found.parts[slot]} and {seen[key]} both have {key!r}; rename one")
+        seen |= dict.fromkeys(fields, found.parts[slot])
+
+
+@cache
+def _head_description(head: str) -> Description:
+    if head in PRESETS:
+        name, values = split_sum(PRESETS[head].sum)
+        return replace(describe(name).having(values), about=PRESETS[head].about)
+    return class_description(head) if head in HOMES else own_methods.own_description(own_methods.own_method(head))
+
+
+@cache
+def part_description(part: str) -> Description:
+    """Describe a part; raise ConfigError if it is unknown."""
+    slot_of(part)
+    return class_description(part) if part in PARTS else own_methods.own_description(own_methods.own_part(part))
+
+
+def canonical(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's table with the names of its terms under `name` and each hyperparameter by its own name.
+
+    Args:
+        table: `name`, a sum with or without values, and hyperparameters, also by their names in older versions.
+
+    Raises:
+        ConfigError: if a name is unknown.
+    """
+    if not isinstance(table["name"], str):
+        raise ConfigError(f"method must be one of those that `harmofl methods` lists, got {table['name']!r}")
+    name, values = split_sum(table["name"])
+    given = {**values, **{key: value for key, value in table.items() if key != "name"}}
+    parts, values = translated(describe(name), name, given)
+    return {"name": _merged(name, parts), **values}
+
+
+def _merged(name: str, parts: Mapping[str, str]) -> str:
+    head, *old = PLUS.split(name)
+    return _ordered(head, *{**{slot_of(part): part for part in old}, **parts}.values())
+
+
+def check_names(name: str, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the method has these hyperparameters and each value is allowed."""
+    known = describe(name).hyperparameters
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{name} has no hyperparameter {key!r}; it has {', '.join(known)}{_home_of(key)}")
+        if known[key].allowed:
+            check_within(key, value, known[key].allowed)
+    if arrangement(name) == "pooled" and "per" in known and values.get("per", known["per"].default) == "site":
+        raise ConfigError(f'{name} trains at one place, which has one profile; set per="image"')
+
+
+def _home_of(key: str) -> str:
+    """Return a hint which part has the hyperparameter."""
+    homes = [part for part in PARTS if key in class_description(part).own]
+    return f"; {key} is of {' and '.join(homes)}, put in by +{homes[0]}" if homes else ""

@@ -1,0 +1,96 @@
+"""Parts of a user's own in every method, by dotted name and by entry point."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from experiments import small
+from toys import assert_same, toy_training, train
+
+from harmofl.comparison.variants import parse_variants
+from harmofl.errors import ConfigError
+from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.trained_model import TrainedModel
+from harmofl.experiment.trainer import run
+from harmofl.methods import FedAvg, make_method, own_methods
+from harmofl.methods.parts.averages import Mean
+from harmofl.methods.parts.normalizers import Normalizer
+from harmofl.methods.parts.steps import SAM, Step
+from harmofl.spectral.amplitude import AmplitudeNorm
+
+HERE = "test_own_parts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level(Normalizer):
+    """The twin of `amplitude:band=0`."""
+
+    ranges: ClassVar[dict[str, str]] = {"momentum": "[0, 1]"}
+    momentum: float = 0.1
+
+    def layer(self) -> AmplitudeNorm:
+        return AmplitudeNorm(0, self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uphill(SAM):
+    """The twin of `sam`, of another length."""
+
+    rho: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Mean):
+    """The first site alone."""
+
+    def __call__(self, arrays, shares, before, params):
+        return dict(arrays[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clash(Step):
+    """It has a hyperparameter of FedProx."""
+
+    mu: float = 1.0
+
+
+def test_they_train_like_their_twins() -> None:
+    for own, twin in (("Level:momentum=0.3", "amplitude:band=0:decay=0.3"), ("Uphill", "sam:rho=0.2")):
+        one, other = make_method(f"fedprox+{HERE}.{own}", {}), make_method(f"fedprox+{twin}", {})
+        assert_same(train(one, toy_training(one))[0].weights, train(other, toy_training(other))[0].weights)
+    method = make_method(f"harmofl+{HERE}.First", {})
+    server, _, updates = train(method, toy_training(method), rounds=1)
+    assert torch.equal(server.weights["network.3.bias"], updates[0].weights["network.3.bias"])
+
+
+def test_a_run_finds_them_again_also_in_processes(federation: Path, tmp_path: Path) -> None:
+    settings = {"method__name": f"fedavg+{HERE}.Level+{HERE}.Uphill", "method__momentum": 0.3}
+    for name, workers in (("one", 1), ("two", 2)):
+        run(small(federation, **settings, training__rounds=1, run__workers=workers), tmp_path / name)
+    one, two = (RunDir(tmp_path / name).load_model()[0] for name in ("one", "two"))
+    assert_same(one, two)
+    assert TrainedModel.open(tmp_path / "one").method == FedAvg(normalize=Level(momentum=0.3), step=Uphill())
+
+
+def test_by_entry_point_and_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_methods, "entry_points", {"harmofl.parts": {"level": f"{HERE}.Level"}}.get)
+    assert make_method("fedavg+level", {"momentum": 1}).normalize == Level(momentum=1)
+    (variant,) = parse_variants("mine=fedavg+level:momentum=0.5")
+    assert (variant.method, variant.changes) == ("fedavg+level", {"momentum": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"fedprox+{HERE}.Clash", "Clash and fedprox.* both have 'mu'; rename one"),
+        (f"fedavg+{HERE}.Level:momentum=2", "momentum must be"),
+        (f"fedavg+{HERE}.HERE", "must be a subclass of Normalizer, Step or Average"),
+        (f"fedavg+{HERE}.Nothing", "must be importable, got AttributeError"),
+    ],
+)
+def test_what_does_not_hold_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        make_method(text, {})
+    assert "\n" not in str(error.value)
