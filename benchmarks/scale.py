@@ -78,9 +78,9 @@ def measured(folder: Path, sites: int, participation: float, rounds: int, worker
 def long_run(folder: Path) -> None:
     """What the process has in memory after some rounds of 200."""
     from harmofl import run
+    from harmofl.experiment.callbacks import Callback
     from harmofl.experiment.config import load_experiment
     from harmofl.experiment.run_dir import RoundRecord
-    from harmofl.experiment.trainer import Callback
 
     class Weighing(Callback):
         def on_round_end(self, record: RoundRecord) -> None:
@@ -90,7 +90,7 @@ def long_run(folder: Path) -> None:
 
     changes = SETTINGS | {"data.folder": str(federation(folder, 4)), "training.rounds": 200, "evaluation.every": 1}
     print("| after round | resident MB |\n|---|---|")
-    run(load_experiment(None, changes), Path(tempfile.mkdtemp(dir=folder, prefix="long-")) / "run", Weighing())
+    run(load_experiment(None, changes), Path(tempfile.mkdtemp(dir=folder, prefix="long-")) / "run", [Weighing()])
 
 
 def picture(quarter: list[dict[str, float]], four: list[dict[str, float]], path: Path) -> None:

@@ -92,7 +92,7 @@ def test_the_command_is_installed() -> None:
     command = Path(sys.executable).parent / "harmofl"
     done = subprocess.run([command, "run", "--rounds", "1"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("harmofl: the command line: data.folder is missing")
+    assert done.stderr.startswith("harmofl: data.folder is missing")
     assert done.stderr.count("\n") == 1
 
 

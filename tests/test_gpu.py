@@ -11,8 +11,8 @@ from toys import assert_same, toy_network, toy_sites, toy_training, train
 from harmofl import resume, run
 from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.analysis.landscape.computing import Asked, compute
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.trainer import Callback
 from harmofl.federated.client import build_context
 from harmofl.methods import METHODS, make_method
 from harmofl.optim.mixed_precision import computing
@@ -72,7 +72,7 @@ def test_a_resumed_run_ends_as_one_that_nothing_stopped(federation: Path, tmp_pa
     asked = small(federation, run__device="cuda", training__optimizer=optimizer)
     run(asked, tmp_path / "whole")
     with pytest.raises(StoppedError):
-        run(asked, tmp_path / "part", StopAfterTwo())
+        run(asked, tmp_path / "part", [StopAfterTwo()])
     resume(tmp_path / "part")
     whole, parts = (RunDir.open(tmp_path / name).load().server.weights for name in ("whole", "part"))
     assert_same(whole, parts)

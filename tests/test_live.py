@@ -12,8 +12,9 @@ from rich.console import Console
 from harmofl.cli.main import main
 from harmofl.errors import ConfigError
 from harmofl.experiment import trainer
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.trackers import Callbacks, numbers, writers
+from harmofl.experiment.trackers import numbers, writers
 from harmofl.report.dashboard import Dashboard, sparkline
 
 
@@ -121,15 +122,15 @@ def test_both_writers_have_every_round_once_also_after_resuming(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "run"
 
-    class Stop(trainer.Callback):
+    class Stop(Callback):
         def on_round_end(self, record: RoundRecord) -> None:
             if record.round == 2:
                 raise KeyboardInterrupt
 
     chosen = small(federation, training__rounds=4)
     with pytest.raises(KeyboardInterrupt):
-        trainer.run(chosen, folder, Callbacks(*writers(["tensorboard", "mlflow"], folder), Stop()))
-    result = trainer.resume(folder, Callbacks(*writers(["tensorboard", "mlflow"], folder)))
+        trainer.run(chosen, folder, [*writers(["tensorboard", "mlflow"], folder), Stop()])
+    result = trainer.resume(folder, [*writers(["tensorboard", "mlflow"], folder)])
     records = RunDir(folder).earlier()
     expected = {r.round: numbers(r, "dice") for r in records}
 
@@ -150,7 +151,7 @@ def test_both_writers_have_every_round_once_also_after_resuming(
 
 def test_writers_do_not_change_a_run(federation: Path, finished_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    result = trainer.run(small(federation), folder, Callbacks(*writers(["tensorboard"], folder)))
+    result = trainer.run(small(federation), folder, [*writers(["tensorboard"], folder)])
     assert result["test"] == RunDir(finished_run).result()["test"]
 
 
@@ -159,7 +160,7 @@ def test_a_tracking_server_that_is_away_is_told_of_once_and_the_run_goes_on(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     folder = tmp_path / "run"
-    trainer.run(small(federation, training__rounds=2), folder, Callbacks(*writers(["mlflow"], folder)))
+    trainer.run(small(federation, training__rounds=2), folder, [*writers(["mlflow"], folder)])
     said = capsys.readouterr().err
     assert said.count("nothing more is written to MLflow, the run goes on") == 1
     assert (folder / "result.json").exists()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harmofl.utils.lazy_imports import lazily as _lazily
 
 if TYPE_CHECKING:
+    from harmofl.data.in_memory import federation_of
     from harmofl.data.site import open_federation
     from harmofl.errors import HarmoFLError
     from harmofl.experiment.config import Experiment, load_experiment
@@ -33,6 +34,7 @@ __all__ = [
     "ServerState",
     "Training",
     "amplitude",
+    "federation_of",
     "load_experiment",
     "load_run",
     "make_method",
@@ -54,6 +56,7 @@ _HOMES = {
     "HarmoFLError": "errors",
     "ProfileNorm": "spectral.radial_profile",
     "load_run": "experiment.finished_run",
+    "federation_of": "data.in_memory",
     "open_federation": "data.site",
     "perturbed": "optim.sharpness",
 }

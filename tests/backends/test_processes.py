@@ -22,6 +22,7 @@ from harmofl.errors import ConfigError, RunError, TrainingError
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import ClientState, ServerState
+from harmofl.federated.tensors import Arrays
 from harmofl.methods import make_method
 
 
@@ -29,7 +30,14 @@ def equip(name: str, number: int) -> Equipment:
     torch.set_num_threads(1)
     method = make_method(name, {})
     training = toy_training(method, toy_network(dropout=0.2))
-    return Equipment(method, training, {site.name: site for site in toy_sites()})
+    return Equipment(method, training, {site.name: site for site in toy_sites()}, score)
+
+
+def score(name: str, split: str, weights: Arrays) -> dict[str, float]:
+    """A number that depends on all that is given, and the process."""
+    if split == "none":
+        raise ConfigError(f"{name}: no such split")
+    return {"sum": sum(float(value.double().sum()) for value in weights.values()) + len(name), "process": os.getpid()}
 
 
 def unfit(number: int) -> Equipment:
@@ -72,6 +80,19 @@ def test_the_same_bits_as_the_loop(name: str) -> None:
     for site, groups in kept.items():
         for group, arrays in groups.items():
             assert_same(arrays, states[site][group])
+
+
+def test_sites_are_scored_side_by_side_with_their_own_entries() -> None:
+    weights = {"a": torch.ones(3), "b": torch.zeros(2)}
+    own = {"x": {}, "yy": {"b": torch.full((2,), 5.0)}, "z": {}}
+    with Workers(partial(equip, "fedavg"), 2) as workers:
+        found = workers.scores(weights, own, "val")
+        rounds("fedavg", workers.run_round, 1)  # what was sent for scores is no broadcast
+        with pytest.raises(ConfigError, match="no such split"):
+            workers.scores(weights, own, "none")
+    assert list(found) == list(own)
+    assert [scores["sum"] for scores in found.values()] == [4, 15, 4]
+    assert os.getpid() not in {scores["process"] for scores in found.values()}
 
 
 @pytest.mark.parametrize(
@@ -153,9 +174,9 @@ def test_the_faster_of_two_is_taken(loop: float, pool: float, chosen: str, monke
 
     monkeypatch.setattr(auto, "Workers", Pool)
     monkeypatch.setattr(auto, "time", Pool.clock)
-    monkeypatch.setattr(auto.sequential, "run_round", slow)
+    monkeypatch.setattr("harmofl.backends.sequential.run_round", slow)
     Pool.seconds, Pool.opened, Pool.closed = pool, 0, 0
-    with Auto(unfit, 2) as runtime:
+    with Auto(unfit, 2, score) as runtime:
         said = [runtime.run_round(None, None, toy_sites(), {}, None) for _ in range(5)]
         assert Pool.closed == (chosen == "loop")
     assert said == ["loop", "pool", chosen, chosen, chosen]

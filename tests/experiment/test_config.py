@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import load_experiment, parse_settings, resolved, to_toml
+from harmofl.experiment.config import check_data, load_experiment, parse_settings, resolved, to_toml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -99,8 +99,9 @@ def test_bad_values_are_one_line(changes: dict, message: str) -> None:
 
 
 def test_missing_data_says_how_to_give_it() -> None:
+    experiment = load_experiment(None, {})
     with pytest.raises(ConfigError, match=r"data\.folder is missing"):
-        load_experiment(None, {})
+        check_data(experiment.data)
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

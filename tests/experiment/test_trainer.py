@@ -22,11 +22,11 @@ from harmofl.backends.sequential import run_round
 from harmofl.data.manifest import read_manifest, write_manifest
 from harmofl.data.site import merged, open_federation
 from harmofl.errors import ConfigError, RunError, StorageError
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.experiment.trainer import Callback
 from harmofl.federated.messages import ServerState
 from harmofl.inference.evaluate import evaluate_site
 
@@ -138,7 +138,7 @@ MOMENTS = {
     "during training": "FedAvg.local_step = killing(FedAvg.local_step, 6)",
     "during aggregation": "FedAvg.aggregate = killing(FedAvg.aggregate, 2)",
     "during the checkpoint write": "run_dir.write_atomic = half_written",
-    "after the checkpoint": "trainer.Callback.on_round_end = killing(trainer.Callback.on_round_end, 2)",
+    "after the checkpoint": "trainer.Callbacks.on_round_end = killing(trainer.Callbacks.on_round_end, 2)",
     "before the result": "backend.save_arrays = killing(backend.save_arrays, 1)",
 }
 
@@ -324,14 +324,15 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from experiments import small
 from harmofl.experiment import trainer
+from harmofl.experiment.callbacks import Callback
 from harmofl.errors import StorageError
 
-class Fill(trainer.Callback):
+class Fill(Callback):
     def on_round_end(self, record):
         if record.round == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    trainer.run(small(Path({str(federation)!r})), Path({str(folder)!r}), Fill())
+    trainer.run(small(Path({str(federation)!r})), Path({str(folder)!r}), [Fill()])
 except StorageError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -360,7 +361,7 @@ def test_results_are_strict_json(finished_run: Path) -> None:
 def test_a_run_begun_by_a_version_whose_card_says_less_goes_on(federation: Path, tmp_path: Path) -> None:
     whole = run(small(federation, training__rounds=2), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(small(federation, training__rounds=2), tmp_path / "run", Stop())
+        run(small(federation, training__rounds=2), tmp_path / "run", [Stop()])
     path = tmp_path / "run" / "model" / "model.json"
     card = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("metric", "unseen")}
     path.write_text(json.dumps(card))
@@ -383,7 +384,7 @@ def test_what_methods_keep_survives_a_stop(name: str, federation: Path, tmp_path
     changes = {"method__name": name, "network__norm": "batch"}
     run(small(federation, **changes), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(small(federation, **changes), tmp_path / "stopped", Stop())
+        run(small(federation, **changes), tmp_path / "stopped", [Stop()])
     resume(tmp_path / "stopped")
     same_end(tmp_path / "whole", tmp_path / "stopped")
     one, two = (RunDir(tmp_path / which).load() for which in ("whole", "stopped"))

@@ -210,7 +210,7 @@ def test_it_does_so_in_other_processes_too() -> None:
 
 def equip(number: int) -> Equipment:
     torch.set_num_threads(1)
-    return Equipment(FedBN(), toy_training(FedBN()), {site.name: site for site in toy_sites()})
+    return Equipment(FedBN(), toy_training(FedBN()), {site.name: site for site in toy_sites()}, lambda *_: {})
 
 
 @pytest.mark.parametrize("method", [Local(), FedAvg(), make_method("harmofl-profile", {"per": "site"})], ids=str)

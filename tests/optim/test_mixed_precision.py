@@ -14,8 +14,8 @@ from harmofl import resume, run
 from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import Batching, predict_split
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.trainer import Callback
 from harmofl.federated.client import run_client
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.methods import FedAvg, FedSAM, make_method
@@ -216,7 +216,7 @@ def test_a_compiled_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
     torch.compiler.reset()
     run(asked, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(asked, tmp_path / "part", InterruptedInTwo())
+        run(asked, tmp_path / "part", [InterruptedInTwo()])
     torch.compiler.reset()
     resume(tmp_path / "part")
     states = [RunDir.open(tmp_path / name).load() for name in ("whole", "part")]

@@ -8,6 +8,7 @@ from harmofl.data.site import Site
 from harmofl.federated.client import Training
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
+from harmofl.federated.tensors import Arrays
 
 RoundResult = tuple[ServerState, dict[str, ClientState], list[ClientUpdate]]
 """The server state after a round, the client state of each of its sites, and the updates, sorted by site."""
@@ -50,4 +51,25 @@ class RunRound(Protocol):
             states: the client states after each site's last round, by site name; some may be missing.
             training: the training settings of every site.
             on_site: called with a site's name when it has finished.
+        """
+
+
+Score = Callable[[str, str, Arrays], dict[str, float]]
+"""Function that scores weights on a split of a site: (site, split, weights) -> score by metric."""
+
+
+class Runner(Protocol):
+    """Runs rounds and scores weights at sites on this machine."""
+
+    @property
+    def run_round(self) -> RunRound:
+        """The function that runs a round."""
+
+    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
+        """Return the scores of every site.
+
+        Args:
+            weights: the global weights.
+            own: by site, the entries that it uses in their place.
+            split: "train", "val" or "test".
         """

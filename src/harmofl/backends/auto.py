@@ -1,16 +1,18 @@
 """Automatic backend: sequential or in processes, whichever trains more images per second on this machine."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from harmofl.backends import RoundResult, sequential
+from harmofl.backends import RoundResult, Runner, Score
 from harmofl.backends.processes import Equipment, Workers
+from harmofl.backends.sequential import Sequential
 from harmofl.data.site import Site
 from harmofl.federated.messages import ServerState
 from harmofl.federated.method import Method
+from harmofl.federated.tensors import Arrays
 
 GAIN = 1.05
 """Speed-up over the sequential backend above which processes are worth their memory."""
@@ -24,10 +26,11 @@ class Auto:
     Args:
         equip: see `Workers`.
         count: number of processes.
+        score: scores weights at a site, in this process.
     """
 
-    def __init__(self, equip: Callable[[int], Equipment], count: int) -> None:
-        self._equip, self._count = equip, count
+    def __init__(self, equip: Callable[[int], Equipment], count: int, score: Score) -> None:
+        self._equip, self._count, self._sequential = equip, count, Sequential(score)
         self._open = ExitStack()
         self._workers: Workers | None = None
         self._rates: list[float] = []
@@ -42,9 +45,8 @@ class Auto:
         """Run a round, see `RunRound`."""
         if len(self._rates) == 1 and self._workers is None:
             self._workers = self._open.enter_context(Workers(self._equip, self._count))
-        carry: Callable[..., RoundResult] = self._workers.run_round if self._workers else sequential.run_round
         begin = time.perf_counter()
-        result = carry(method, server, sites, *others)
+        result = self._runner.run_round(method, server, sites, *others)
         if len(self._rates) < 2:
             images = sum(len(site.train) for site in sites)
             self._rates.append(images / (time.perf_counter() - begin))
@@ -52,3 +54,11 @@ class Auto:
                 self._open.close()
                 self._workers = None
         return result
+
+    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
+        """Score the sites, see `Runner`."""
+        return self._runner.scores(weights, own, split)
+
+    @property
+    def _runner(self) -> Runner:
+        return self._workers or self._sequential

@@ -10,7 +10,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -18,22 +18,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harmofl.backends import RoundResult, first_state
+from harmofl.backends import RoundResult, Score, first_state
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError
 from harmofl.federated.client import Training, run_client
-from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, ServerState
 from harmofl.federated.method import Method
+from harmofl.federated.tensors import Arrays
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
 
 @dataclass(frozen=True)
 class Equipment:
-    """Objects that a process needs to train any of the sites."""
+    """Objects that a process needs to train and to score any of the sites."""
 
     method: Method
     training: Training
     sites: Mapping[str, Site]
+    score: Score
+
+
+_COMMON, _TRAIN, _SCORE = "common", "train", "score"
+"""Kinds of messages to a process."""
 
 
 class Workers:
@@ -95,28 +101,55 @@ class Workers:
             RunError: if a process ends by itself.
         """
         broadcast = method.broadcast(server)
-        waiting = sorted(sites, key=lambda site: (len(site.train), site.name))
-        idle, busy = list(self._lines), dict[Connection, str]()
-        done: dict[str, tuple[ClientUpdate, ClientState]] = {}
-        told = set[Connection]()
         first = cache(lambda: first_state(method, broadcast, states))
+        order = sorted(sites, key=lambda site: (len(site.train), site.name))
+
+        def state(name: str) -> ClientState:
+            return states[name] if name in states else first()
+
+        done = self._share(_TRAIN, broadcast, {site.name: partial(state, site.name) for site in order}, on_site)
+        names = sorted(done)
+        updates = [done[name][0] for name in names]
+        return method.aggregate(server, updates), {name: done[name][1] for name in names}, updates
+
+    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
+        """Score the sites side by side, see `Runner`; errors as of `run_round`."""
+        jobs = {name: partial(_pair, split, entries) for name, entries in own.items()}
+        done = self._share(_SCORE, dict(weights), jobs)
+        return {name: done[name] for name in own}
+
+    def _share(
+        self,
+        kind: str,
+        common: object,
+        jobs: Mapping[str, Callable[[], object]],
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> dict[str, Any]:
+        """Give each free process the next site, from the last on, and `common` before its first; return the answers.
+
+        Args:
+            kind: `_TRAIN` or `_SCORE`.
+            common: sent to each process once.
+            jobs: makes what else a site needs, by site.
+            on_site: called with each site's name when it is done.
+        """
+        waiting, idle, busy = list(jobs), list(self._lines), dict[Connection, str]()
+        done, told = dict[str, Any](), set[Connection]()
         while waiting or busy:
             while waiting and idle:
-                line, site = idle.pop(), waiting.pop()
+                line, name = idle.pop(), waiting.pop()
                 if line not in told:
-                    self._send(line, broadcast)
+                    self._send(line, (_COMMON, "", common))
                     told.add(line)
-                self._send(line, (site.name, states[site.name] if site.name in states else first()))
-                busy[line] = site.name
+                self._send(line, (kind, name, jobs[name]()))
+                busy[line] = name
             ready = wait(list(busy))
             for line in [line for line in busy if line in ready]:
                 name = busy.pop(line)
                 done[name] = self._answer(line)
                 idle.append(line)
                 on_site(name)
-        names = sorted(done)
-        updates = [done[name][0] for name in names]
-        return method.aggregate(server, updates), {name: done[name][1] for name in names}, updates
+        return done
 
     def _send(self, line: Connection, message: object) -> None:
         try:
@@ -134,6 +167,10 @@ class Workers:
         return answer
 
 
+def _pair(split: str, own: Arrays) -> tuple[str, Arrays]:
+    return split, own
+
+
 def _ended() -> RunError:
     return RunError("a process that trains sites must go on, but has ended; it may lack memory: set run.workers lower")
 
@@ -144,16 +181,16 @@ def _serve(line: Connection, equip: Callable[[int], Equipment], number: int) -> 
     try:
         equipment = equip(number)
         send(line, None)
-        broadcast: Broadcast | None = None
+        common: Any = None
         while True:
-            message = receive(line)
-            if isinstance(message, Broadcast):
-                broadcast = message
-                continue
-            name, state = message
-            assert broadcast is not None
-            answer = run_client(equipment.method, equipment.sites[name], broadcast, state, equipment.training)
-            send(line, answer)
+            kind, name, given = receive(line)
+            if kind == _COMMON:
+                common = given
+            elif kind == _TRAIN:
+                send(line, run_client(equipment.method, equipment.sites[name], common, given, equipment.training))
+            else:
+                split, own = given
+                send(line, equipment.score(name, split, {**common, **own}))
     except HarmoFLError as error:
         send(line, error)
     except (EOFError, OSError):

@@ -1,13 +1,14 @@
-"""Sequential backend: all sites in one process, one after the other; the reference for the other backends."""
+"""Sequential backend: the sites in one process, one after the other; the reference for the other backends."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from harmofl.backends import RoundResult, first_state
+from harmofl.backends import RoundResult, Score, first_state
 from harmofl.data.site import Site
 from harmofl.federated.client import Training, run_client
 from harmofl.federated.messages import ClientState, ServerState
 from harmofl.federated.method import Method
+from harmofl.federated.tensors import Arrays
 
 
 def run_round(
@@ -28,3 +29,19 @@ def run_round(
         updates.append(update)
         on_site(site.name)
     return method.aggregate(server, updates), kept, updates
+
+
+class Sequential:
+    """Runs rounds and scores weights in this process, see `harmofl.backends.Runner`.
+
+    Args:
+        score: scores weights at a site.
+    """
+
+    def __init__(self, score: Score) -> None:
+        self._score = score
+        self.run_round = run_round
+
+    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
+        """Score one site after the other."""
+        return {name: self._score(name, split, {**weights, **entries}) for name, entries in own.items()}

@@ -78,7 +78,7 @@ def run(
         RunDir.refuse_used(folder)
 
     from harmofl.experiment import trainer
-    from harmofl.experiment.trackers import Callbacks, writers
+    from harmofl.experiment.trackers import writers
     from harmofl.report import write_report
     from harmofl.report.console import Terminal, print_cost, result_table
     from harmofl.report.dashboard import Dashboard
@@ -87,7 +87,7 @@ def run(
     others = writers(log or [], folder)
     shown = Dashboard(RunDir(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
     with interruptible(lambda: _how_to_go_on(folder)), shown:
-        result = start(Callbacks(shown, *others))
+        result = start([shown, *others])
     report = write_report([folder], folder / "report.html")
     console = Console()
     console.print(result_table([result]))

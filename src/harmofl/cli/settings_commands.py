@@ -62,6 +62,7 @@ def config(
     from harmofl.experiment import config as configuration
 
     chosen = configuration.load_experiment(file, configuration.parse_settings(setting or []))
+    configuration.check_folder_is_named(chosen.data)
 
     from harmofl.experiment.setup import check_metric
     from harmofl.models import build_network

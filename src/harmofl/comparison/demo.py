@@ -64,9 +64,9 @@ def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: b
         with Terminal() as terminal:
             if RunDir(folder).config_path.exists():
                 _check_same(experiment, folder)
-                results.append(resume(folder, terminal))
+                results.append(resume(folder, [terminal]))
             else:
-                results.append(run(experiment, folder, terminal))
+                results.append(run(experiment, folder, [terminal]))
     report = write_report([out / method for method in METHODS], out / "report.html")
     console.print(result_table(results))
     for method in METHODS:

@@ -12,10 +12,11 @@ from harmofl.comparison.plan import Job
 from harmofl.data.checks.quick_checks import tell_understood
 from harmofl.data.layout.reader import read_layout, settle
 from harmofl.errors import HarmoFLError
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trainer import Callback, resume, run
+from harmofl.experiment.trainer import resume, run
 from harmofl.types import Tell
 from harmofl.utils.atomic_files import storing
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
@@ -130,15 +131,15 @@ def _begin(devices: Any) -> None:
         torch.cuda.set_device(index % torch.cuda.device_count())
 
 
-def _one(tables: dict[str, Any], folder: Path, watch: Callback | None = None) -> str:
+def _one(tables: dict[str, Any], folder: Path, *callbacks: Callback) -> str:
     """Run or resume one experiment; return its error message, or ""."""
     try:
         if RunDir(folder).config_path.exists():
-            resume(folder, watch)
+            resume(folder, callbacks)
         else:
             with storing(folder.parent):
                 folder.parent.mkdir(parents=True, exist_ok=True)
-            run(Experiment.model_validate(tables), folder, watch)
+            run(Experiment.model_validate(tables), folder, callbacks)
     except HarmoFLError as error:
         return " ".join(str(error).split())
     return ""

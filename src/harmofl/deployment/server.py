@@ -24,12 +24,13 @@ from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.backend import TrainedRound
 from harmofl.experiment.build import build_model
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, resolved, to_toml
 from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
 from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
 from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card
-from harmofl.experiment.trainer import Callback, fit
+from harmofl.experiment.trainer import fit
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg

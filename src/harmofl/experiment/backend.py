@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from torch import nn
 
-from harmofl.backends import RunRound
+from harmofl.backends import Runner
+from harmofl.backends.sequential import Sequential
 from harmofl.data.manifest import SPLITS
 from harmofl.evaluation.scoring import case_scores, score
 from harmofl.experiment.artifacts import common_spectrum, sample, save_arrays, spectrum
@@ -79,13 +80,13 @@ class LocalBackend:
 
     Args:
         setup: the experiment with its images.
-        run_round: trains a round in this process or in several.
         run_dir: stores the client states.
+        runner: runs rounds and scores weights; in this process if not given.
     """
 
-    def __init__(self, setup: Setup, run_round: RunRound, run_dir: RunDir) -> None:
+    def __init__(self, setup: Setup, run_dir: RunDir, runner: Runner | None = None) -> None:
         self.setup, self.method, self.model = setup, setup.method, setup.training.model
-        self._run_round, self._run_dir = run_round, run_dir
+        self._runner, self._run_dir = runner or Sequential(setup.score_of), run_dir
         self._personal: dict[str, Arrays] = {}
         self._remember(run_dir.states)
 
@@ -101,7 +102,7 @@ class LocalBackend:
         """See `Backend`."""
         setup = self.setup
         sites = setup.drawn(server.round + 1)
-        after, kept, updates = self._run_round(
+        after, kept, updates = self._runner.run_round(
             setup.method, server, sites, self._run_dir.states, setup.training, on_client_end
         )
         self._run_dir.states.keep(after.round, kept)
@@ -115,7 +116,12 @@ class LocalBackend:
 
     def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
         """See `Backend`."""
-        return self.setup.scores(weights, self._personal, split)
+        used = self.setup.used(weights, self._personal)
+        own = {
+            site.name: {name: value for name, value in used(site.name).items() if value is not weights.get(name)}
+            for site in self.setup.federation.sites
+        }
+        return self._runner.scores(weights, own, split)
 
     def num_images(self) -> Mapping[str, Mapping[str, int]]:
         """See `Backend`."""

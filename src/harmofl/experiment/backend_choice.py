@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from harmofl.backends import RunRound, sequential
+from harmofl.backends import Runner
 from harmofl.backends.auto import Auto
 from harmofl.backends.processes import Equipment, Workers
+from harmofl.backends.sequential import Sequential
 from harmofl.experiment.config import Experiment, Section
 from harmofl.experiment.setup import Setup
 from harmofl.utils.hardware import available_cores
@@ -30,15 +31,15 @@ def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
 
 
 @contextmanager
-def runtime(setup: Setup, cache: Path | None) -> Iterator[RunRound]:
-    """Yield the function that trains a round, as the experiment sets."""
+def runtime(setup: Setup, cache: Path | None) -> Iterator[Runner]:
+    """Yield the runner of rounds, as the experiment sets."""
     count = processes(setup)
     if count < 2:
-        yield sequential.run_round
+        yield Sequential(setup.score_of)
         return
     equip = partial(_equipped, setup.experiment.model_dump(mode="json"), cache)
-    with Workers(equip, count) if setup.experiment.run.workers else Auto(equip, count) as workers:
-        yield workers.run_round
+    with Workers(equip, count) if setup.experiment.run.workers else Auto(equip, count, setup.score_of) as runner:
+        yield runner
 
 
 def processes(setup: Setup) -> int:
@@ -59,4 +60,4 @@ def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:
     if tables["run"]["device"] in ("auto", "cuda") and torch.cuda.is_available():
         tables["run"]["device"] = f"cuda:{number % torch.cuda.device_count()}"
     setup = Setup.prepare(Experiment.model_validate(tables), lambda site, done, total: None, cache)
-    return Equipment(setup.method, setup.training, {site.name: site for site in setup.training_sites})
+    return Equipment(setup.method, setup.training, {site.name: site for site in setup.training_sites}, setup.score_of)

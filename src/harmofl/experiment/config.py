@@ -62,6 +62,8 @@ def _images_per_site(value: object) -> object:
 
 
 Folder = Annotated[Path, BeforeValidator(_named)]
+IN_MEMORY = Path("(sites in memory)")
+"""The folder of an experiment that names none."""
 
 
 class RunTable(_Table):
@@ -79,7 +81,7 @@ class RunTable(_Table):
 class DataTable(_Table):
     """Settings of the images and their decoding."""
 
-    folder: Folder
+    folder: Folder = IN_MEMORY
     size: tuple[int, int] | None = None
     channels: int | None = Field(None, ge=1)
     slices: Literal["all", "foreground", "inner"] | None = Field(
@@ -247,10 +249,17 @@ def load_experiment(
 
 
 def check_data(data: DataTable) -> None:
-    """Raise DataError unless the folder exists."""
+    """Raise ConfigError unless a folder is named, and DataError unless it exists."""
+    check_folder_is_named(data)
     if data.source and not data.folder.exists():
         raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
     check_folder(data.folder)
+
+
+def check_folder_is_named(data: DataTable) -> None:
+    """Raise ConfigError for an experiment on sites in memory."""
+    if data.folder == IN_MEMORY:
+        raise ConfigError("data.folder is missing; give it in the configuration, with --data, or --set data.folder=...")
 
 
 def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
@@ -309,7 +318,8 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
                 tables[section][key] = value
     tables["run"]["threads"] = tables["run"]["threads"] or default_threads(tables["run"]["workers"])[0]
     for key in ("folder", "cache"):
-        tables["data"][key] = tables["data"][key] and Path(tables["data"][key]).resolve()
+        if (place := tables["data"][key]) not in (None, IN_MEMORY):
+            tables["data"][key] = Path(place).resolve()
     tables["method"] = {"name": experiment.method_name, **hyperparameters_of(experiment.method)}
     return Experiment.model_validate(tables)
 

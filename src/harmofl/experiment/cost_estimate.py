@@ -248,7 +248,7 @@ def _train(
 
 
 def _side_by_side(costs: Sequence[np.ndarray], drawn: int, setup: Setup) -> np.ndarray:
-    """Return the seconds of a round's training, with sites one after the other or in parallel processes."""
+    """Return the seconds that sites take, one after the other or in parallel processes."""
     total: np.ndarray = np.mean(costs, axis=0) * drawn
     if (at_once := min(processes(setup), that_fit(setup))) < 2:
         return total
@@ -271,7 +271,7 @@ def _validation(
     size = meter.fitting(min(setup.experiment.evaluation.batch_size, len(largest.val)), float(step[0]))
     if size >= min(2, len(largest.val)):
         once, line, count = _validating(setup, server, largest, size, meter, size * step)
-    val = np.sum([line(len(site.val)) for site in sites], axis=0)
+    val = _side_by_side([line(len(site.val)) for site in sites], len(sites), setup)
     return once, val, np.sum([line(len(site.test)) for site in every], axis=0), count
 
 

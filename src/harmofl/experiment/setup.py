@@ -59,6 +59,7 @@ class Setup:
         opening: Callable[[str, int, int], None],
         cache: Path | None = None,
         told: Tell | None = None,
+        sites: Federation | None = None,
     ) -> "Setup":
         """Read the images, fill in the task's defaults, build method and model.
 
@@ -67,12 +68,13 @@ class Setup:
             opening: called with the site, the number of images read and the total.
             cache: folder for decoded images if the experiment sets none.
             told: called with one line each about how the folder was read, and with warnings.
+            sites: images in memory, in the place of those in the folder.
 
         Raises:
             HarmoFLError: one line about the first error.
         """
         data, device = experiment.data, device_of(experiment.run.device)
-        federation = _opened(experiment, opening, cache, told)
+        federation = sites or _opened(experiment, opening, cache, told)
         unseen = tuple(map(undivided, _chosen(federation, data.unseen, "data.unseen")))
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
         taking_part = tuple(name for name in named if name not in data.unseen)
@@ -161,10 +163,9 @@ class Setup:
             fingerprint=replace(self.federation, sites=self.federation.sites + self.unseen).fingerprint(),
         )
 
-    def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
-        """Return every site's scores with its personal weights over the global ones."""
-        of_site = self.used(weights, own)
-        return {site.name: self.score(site, split, of_site(site.name)) for site in self.federation.sites}
+    def score_of(self, name: str, split: str, weights: Arrays) -> dict[str, float]:
+        """Return the scores of a site by its name, see `score`."""
+        return self.score(next(site for site in self.federation.sites if site.name == name), split, weights)
 
     def score(self, site: Site, split: str, weights: Arrays) -> dict[str, float]:
         """Return a site's scores; in validation the mean over batches if `evaluation.validation` is "batches"."""

@@ -11,46 +11,9 @@ from typing import Any
 
 from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import summarize
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trainer import Callback
-
-
-class Callbacks(Callback):
-    """Several callbacks, called in turn."""
-
-    def __init__(self, *watches: Callback) -> None:
-        self._all = watches
-
-    def on_load(self, site: str, done: int, total: int) -> None:
-        """Call `on_load` of every callback."""
-        for watch in self._all:
-            watch.on_load(site, done, total)
-
-    def on_message(self, line: str) -> None:
-        """Call `on_message` of every callback."""
-        for watch in self._all:
-            watch.on_message(line)
-
-    def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Call `on_train_begin` of every callback."""
-        for watch in self._all:
-            watch.on_train_begin(setup, first_round)
-
-    def on_client_end(self, site: str) -> None:
-        """Call `on_client_end` of every callback."""
-        for watch in self._all:
-            watch.on_client_end(site)
-
-    def on_round_end(self, record: RoundRecord) -> None:
-        """Call `on_round_end` of every callback."""
-        for watch in self._all:
-            watch.on_round_end(record)
-
-    def on_train_end(self, result: Mapping[str, Any]) -> None:
-        """Call `on_train_end` of every callback."""
-        for watch in self._all:
-            watch.on_train_end(result)
 
 
 class Writer(Callback):

@@ -2,7 +2,8 @@
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,47 +12,38 @@ from typing import Any
 import numpy as np
 
 from harmofl.analysis.diagnostics.measuring import Diagnostics
-from harmofl.backends import RunRound
-from harmofl.errors import RunError
+from harmofl.data.site import Federation
+from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.metrics import improves, summarize
 from harmofl.experiment.backend import Backend, LocalBackend
 from harmofl.experiment.backend_choice import runtime, shared_cache
+from harmofl.experiment.callbacks import Callback, Callbacks
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, load_experiment, to_toml
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup, main_metric
 from harmofl.federated.tensors import Arrays
 
-
-class Callback:
-    """Base class of callbacks of a run, with methods that do nothing."""
-
-    def on_load(self, site: str, done: int, total: int) -> None:
-        """Handle the progress of reading: `done` of `total` images of a site are read."""
-
-    def on_message(self, line: str) -> None:
-        """Handle a line about the images: how their folder was read, or a warning."""
-
-    def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Handle the start of training with round `first_round`."""
-
-    def on_client_end(self, site: str) -> None:
-        """Handle the end of a site's training in the round."""
-
-    def on_round_end(self, record: RoundRecord) -> None:
-        """Handle the end of a round that is trained, aggregated, validated and recorded."""
-
-    def on_train_end(self, result: Mapping[str, Any]) -> None:
-        """Handle the test result of the chosen model, as in result.json."""
+MakeBackend = Callable[[Setup, RunDir], Backend]
+"""Function or class that makes the backend of a run."""
 
 
-def run(experiment: Experiment, folder: Path, callback: Callback | None = None) -> dict[str, Any]:
+def run(
+    experiment: Experiment,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    *,
+    sites: Federation | None = None,
+    backend: MakeBackend | None = None,
+) -> dict[str, Any]:
     """Train, validate, test the chosen model once, and record rounds and result.
 
     Args:
         experiment: the experiment to run.
         folder: the run folder to create; new or empty.
-        callback: called with the progress.
+        callbacks: called with the progress.
+        sites: the images, from `harmofl.federation_of`; without it those in `data.folder`.
+        backend: makes the backend that trains and scores; without it this process, or `run.workers` processes.
 
     Returns:
         The result, as in `result.json`.
@@ -60,34 +52,44 @@ def run(experiment: Experiment, folder: Path, callback: Callback | None = None) 
         HarmoFLError: one line for a person, see `harmofl.errors`; a run that has begun can be resumed.
     """
     RunDir.refuse_used(folder)
-    callback = callback or Callback()
-    with shared_cache(experiment) as cache:
-        setup = Setup.prepare(experiment, callback.on_load, cache, callback.on_message)
+    with _prepared(experiment, callbacks, sites) as (setup, cache):
         run_dir = RunDir.create(folder, to_toml(setup.experiment, _versions()), setup.card())
-        with run_dir.locked(), runtime(setup, cache) as run_round:
-            return _train(setup, run_round, run_dir, Checkpoint(setup.start()), callback)
+        with run_dir.locked():
+            return _train(setup, cache, run_dir, Checkpoint(setup.start()), callbacks, backend)
 
 
-def resume(folder: Path, callback: Callback | None = None) -> dict[str, Any]:
+def resume(
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    *,
+    sites: Federation | None = None,
+    backend: MakeBackend | None = None,
+) -> dict[str, Any]:
     """Resume a run after its last checkpoint; the weights are equal to the bit to those of an uninterrupted run.
 
-    A finished run stays unchanged, and its result is returned.
+    A finished run stays unchanged, and its result is returned. Arguments and result are those of `run`.
 
     Raises:
         RunError: if there is no run in the folder, or its checkpoint is damaged.
     """
     run_dir = RunDir.open(folder)
     with run_dir.locked():
-        return run_dir.result() if run_dir.result_path.exists() else _go_on(run_dir, callback or Callback())
+        if run_dir.result_path.exists():
+            return run_dir.result()
+        with _prepared(load_experiment(run_dir.config_path, {}), callbacks, sites) as (setup, cache):
+            return _train(setup, cache, run_dir, _last(setup, run_dir), callbacks, backend)
 
 
-def _go_on(run_dir: RunDir, callback: Callback) -> dict[str, Any]:
-    experiment = load_experiment(run_dir.config_path, {})
+@contextmanager
+def _prepared(
+    experiment: Experiment, callbacks: Sequence[Callback], sites: Federation | None
+) -> Iterator[tuple[Setup, Path | None]]:
+    """Yield the setup, and the folder in which processes share images."""
+    callback = Callbacks(callbacks)
+    if sites is not None and experiment.run.workers != 1:
+        raise ConfigError(f"run.workers must be 1 for sites in memory, got {experiment.run.workers}; set it to 1")
     with shared_cache(experiment) as cache:
-        setup = Setup.prepare(experiment, callback.on_load, cache, callback.on_message)
-        checkpoint = _last(setup, run_dir)
-        with runtime(setup, cache) as run_round:
-            return _train(setup, run_round, run_dir, checkpoint, callback)
+        yield Setup.prepare(experiment, callback.on_load, cache, callback.on_message, sites), cache
 
 
 def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
@@ -113,7 +115,6 @@ def fit(
     run_dir: RunDir,
     checkpoint: Checkpoint,
     callback: Callback | None = None,
-    diagnostics: Diagnostics | None = None,
 ) -> dict[str, Any]:
     """Train the remaining rounds with any backend, and test the chosen model once.
 
@@ -123,7 +124,6 @@ def fit(
         run_dir: the run directory, locked against other writers.
         checkpoint: the checkpoint to start from.
         callback: called after every round and at the end.
-        diagnostics: measures each round, or None.
 
     Returns:
         The result, as in `result.json`.
@@ -131,11 +131,11 @@ def fit(
     total, every, callback = experiment.training.rounds, experiment.run.checkpoint_every, callback or Callback()
     saved, saved_best = checkpoint.server.round, checkpoint.best_round
     metric = main_metric(experiment, run_dir.card()["task"])
-    if diagnostics and checkpoint.server.round < total:
-        diagnostics.begin(checkpoint.server, backend.personal())
+    if checkpoint.server.round < total:
+        callback.on_fit_begin(checkpoint.server, backend.personal())
     while checkpoint.server.round < total:
         backend.keep((saved, saved_best, checkpoint.best_round))
-        checkpoint, record = _round(experiment, backend, run_dir, metric, checkpoint, callback, diagnostics)
+        checkpoint, record = _round(experiment, backend, run_dir, metric, checkpoint, callback)
         run_dir.append(record)
         if record.round % every == 0 or record.round == total:
             run_dir.save(checkpoint)
@@ -154,7 +154,6 @@ def _round(
     metric: str,
     before: Checkpoint,
     callback: Callback,
-    diagnostics: Diagnostics | None,
 ) -> tuple[Checkpoint, RoundRecord]:
     """Train, aggregate and validate one round; save the model if it is the best so far."""
     begin, method, table = time.perf_counter(), backend.method, experiment.evaluation
@@ -167,8 +166,7 @@ def _round(
     if best:
         run_dir.save_model(server.round, server.weights, backend.personal())
     seconds = time.perf_counter() - begin
-    if diagnostics:
-        diagnostics.after(before.server, server, updates, backend.personal(), seconds)
+    callback.on_aggregate(before.server, done, backend.personal(), seconds)
     record = RoundRecord(
         round=server.round,
         seconds=round(seconds, 4),
@@ -219,12 +217,20 @@ def _finish(
 
 
 def _train(
-    setup: Setup, run_round: RunRound, run_dir: RunDir, checkpoint: Checkpoint, callback: Callback
+    setup: Setup,
+    cache: Path | None,
+    run_dir: RunDir,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[Callback],
+    backend: MakeBackend | None,
 ) -> dict[str, Any]:
+    measuring = [Diagnostics(setup, run_dir.diagnostics_path)] if setup.experiment.run.diagnostics else []
+    callback = Callbacks([*measuring, *callbacks])
     callback.on_train_begin(setup, checkpoint.server.round + 1)
-    diagnostics = Diagnostics(setup, run_dir.diagnostics_path) if setup.experiment.run.diagnostics else None
-    backend = LocalBackend(setup, run_round, run_dir)
-    return fit(setup.experiment, backend, run_dir, checkpoint, callback, diagnostics)
+    if backend is not None:
+        return fit(setup.experiment, backend(setup, run_dir), run_dir, checkpoint, callback)
+    with runtime(setup, cache) as runner:
+        return fit(setup.experiment, LocalBackend(setup, run_dir, runner), run_dir, checkpoint, callback)
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:

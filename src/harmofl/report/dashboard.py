@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harmofl.evaluation.metrics import summarize
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.trainer import Callback
 from harmofl.report.scores import duration
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -23,8 +23,8 @@ from harmofl.analysis.diagnostics.records import (
 from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.errors import ConfigError, RunError
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord, RunDir
-from harmofl.experiment.trainer import Callback
 from harmofl.federated.tensors import state_of
 from harmofl.methods import make_method
 
@@ -234,7 +234,7 @@ def test_a_resumed_run_has_the_records_of_an_undisturbed_one(federation: Path, t
     experiment = small(federation, run__diagnostics=True, run__checkpoint_every=2, training__rounds=4)
     run(experiment, tmp_path / "whole")
     with pytest.raises(StopError):
-        run(experiment, tmp_path / "stopped", StopAfter(stopped))
+        run(experiment, tmp_path / "stopped", [StopAfter(stopped)])
     resume(tmp_path / "stopped")
     whole, again = (read_diagnostics(tmp_path / name / "diagnostics.jsonl") for name in ("whole", "stopped"))
     assert [numbers(record) for record in whole] == [numbers(record) for record in again]

@@ -13,13 +13,15 @@ from harmofl.analysis.diagnostics.loss_probe import Probe, batch_size, fixed_bat
 from harmofl.analysis.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
 from harmofl.analysis.diagnostics.records import NAN, DiagnosticsRecord, append, mean_over_sites
 from harmofl.analysis.diagnostics.sharing import shared_params, weights_of
+from harmofl.experiment.backend import TrainedRound
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.config import TrainingTable
 from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, norm
 
 
-class Diagnostics:
+class Diagnostics(Callback):
     """Measures after every round and appends one record to a file.
 
     Args:
@@ -39,7 +41,7 @@ class Diagnostics:
         self._names = self._shared or [name for name, p in training.model.named_parameters() if p.requires_grad]
         self._before: tuple[Tensor, Dissimilarity] | None = None
 
-    def begin(self, server: ServerState, own: Mapping[str, Arrays]) -> None:
+    def on_fit_begin(self, server: ServerState, personal: Mapping[str, Arrays]) -> None:
         """Measure at the weights before the first round of a run or of a resumed run.
 
         Raises:
@@ -48,7 +50,7 @@ class Diagnostics:
         """
         start = time.perf_counter()
         self._probe.check()
-        found = self._at(server, own)
+        found = self._at(server, personal)
         if server.round == 0 and not (self._path.exists() and self._path.stat().st_size):
             append(self._path, record(0, found, seconds=_since(start)))
 
@@ -63,32 +65,20 @@ class Diagnostics:
         found = self._at(server, own)
         return record(server.round, found, **(self._eigenvalue(server, own, steps) if steps else {}))
 
-    def after(
-        self,
-        before: ServerState,
-        server: ServerState,
-        updates: Sequence[ClientUpdate],
-        own: Mapping[str, Arrays],
-        seconds: float,
+    def on_aggregate(
+        self, before: ServerState, after: TrainedRound, personal: Mapping[str, Arrays], seconds: float
     ) -> None:
         """Measure after a round and append the record.
-
-        Args:
-            before: the server state at the start of the round.
-            server: the server state at its end.
-            updates: updates of the sites.
-            own: by site, its personal weights.
-            seconds: duration of the round in seconds.
 
         Raises:
             StorageError: if the record cannot be written.
         """
         assert self._before is not None
-        start, (earlier, constants) = time.perf_counter(), self._before
-        found = {**self._of_round(before, updates, constants), **self._at(server, own)}
+        start, server, (earlier, constants) = time.perf_counter(), after.server, self._before
+        found = {**self._of_round(before, after.updates, constants), **self._at(server, personal)}
         found["secant"] = self._secant(before, server, earlier)
         if server.round % self._every == 0 or server.round == self._setup.experiment.training.rounds:
-            found |= self._eigenvalue(server, own)
+            found |= self._eigenvalue(server, personal)
         append(self._path, record(server.round, found, of_round=round(seconds, 4), seconds=_since(start)))
 
     def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:

@@ -1,0 +1,96 @@
+"""Callbacks of a run: progress, dashboards, trackers and diagnostics are such."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harmofl.experiment.backend import TrainedRound
+from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.setup import Setup
+from harmofl.federated.messages import ServerState
+from harmofl.federated.tensors import Arrays
+
+
+class Callback:
+    """Base class of callbacks, with methods that do nothing."""
+
+    def on_load(self, site: str, done: int, total: int) -> None:
+        """Handle the progress of reading: `done` of `total` images of a site are read."""
+
+    def on_message(self, line: str) -> None:
+        """Handle a line about the images: how their folder was read, or a warning."""
+
+    def on_train_begin(self, setup: Setup, first_round: int) -> None:
+        """Handle the start of training on this machine with round `first_round`."""
+
+    def on_fit_begin(self, server: ServerState, personal: Mapping[str, Arrays]) -> None:
+        """Handle the weights before the first round of a run or of a resumed run, and the sites' personal ones."""
+
+    def on_client_end(self, site: str) -> None:
+        """Handle the end of a site's training in the round."""
+
+    def on_aggregate(
+        self, before: ServerState, after: TrainedRound, personal: Mapping[str, Arrays], seconds: float
+    ) -> None:
+        """Handle a round that is trained, aggregated and validated, before it is recorded.
+
+        Args:
+            before: the server state at the start of the round.
+            after: the server state at its end, and the sites' updates.
+            personal: by site, its personal weights.
+            seconds: duration of the round in seconds.
+        """
+
+    def on_round_end(self, record: RoundRecord) -> None:
+        """Handle the end of a round that is trained, aggregated, validated and recorded."""
+
+    def on_train_end(self, result: Mapping[str, Any]) -> None:
+        """Handle the test result of the chosen model, as in result.json."""
+
+
+class Callbacks(Callback):
+    """Several callbacks, called in turn."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._all = callbacks
+
+    def on_load(self, site: str, done: int, total: int) -> None:
+        """Call `on_load` of every callback."""
+        for callback in self._all:
+            callback.on_load(site, done, total)
+
+    def on_message(self, line: str) -> None:
+        """Call `on_message` of every callback."""
+        for callback in self._all:
+            callback.on_message(line)
+
+    def on_train_begin(self, setup: Setup, first_round: int) -> None:
+        """Call `on_train_begin` of every callback."""
+        for callback in self._all:
+            callback.on_train_begin(setup, first_round)
+
+    def on_fit_begin(self, server: ServerState, personal: Mapping[str, Arrays]) -> None:
+        """Call `on_fit_begin` of every callback."""
+        for callback in self._all:
+            callback.on_fit_begin(server, personal)
+
+    def on_client_end(self, site: str) -> None:
+        """Call `on_client_end` of every callback."""
+        for callback in self._all:
+            callback.on_client_end(site)
+
+    def on_aggregate(
+        self, before: ServerState, after: TrainedRound, personal: Mapping[str, Arrays], seconds: float
+    ) -> None:
+        """Call `on_aggregate` of every callback."""
+        for callback in self._all:
+            callback.on_aggregate(before, after, personal, seconds)
+
+    def on_round_end(self, record: RoundRecord) -> None:
+        """Call `on_round_end` of every callback."""
+        for callback in self._all:
+            callback.on_round_end(record)
+
+    def on_train_end(self, result: Mapping[str, Any]) -> None:
+        """Call `on_train_end` of every callback."""
+        for callback in self._all:
+            callback.on_train_end(result)

@@ -1,0 +1,130 @@
+"""Federations from torch datasets, without a folder: trained, resumed and checked like others."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from experiments import same_end, small
+from torch.utils.data import Dataset, TensorDataset
+
+from harmofl import federation_of, load_experiment, load_run, open_federation, resume, run
+from harmofl.data.manifest import SPLITS
+from harmofl.data.site import Federation
+from harmofl.errors import ConfigError, DataError, RunError
+from harmofl.experiment.backend import LocalBackend, TrainedRound
+
+CLASSES = ("no", "yes")
+
+
+class Items(Dataset):
+    def __init__(self, items: list[tuple[Any, ...]]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return self.items[index]
+
+
+def in_memory(folder: Path) -> Federation:
+    """The federation of a folder, by way of datasets."""
+    opened = open_federation(folder)
+    sites = {}
+    for site in opened.sites:
+        parts = {split: site.split(split) for split in SPLITS}
+        sites[site.name] = {
+            name: Items(list(zip(part.images, part.targets, part.cases, part.patients, strict=True)))
+            for name, part in parts.items()
+        }
+    return federation_of(sites, opened.info.classes, opened.info.name)
+
+
+def test_it_trains_to_the_bits_of_the_folder_and_goes_on(federation: Path, tmp_path: Path) -> None:
+    sites = in_memory(federation)
+    run(small(federation), tmp_path / "folder")
+    run(without_folder(small(federation)), tmp_path / "memory", sites=sites)
+    same_end(tmp_path / "folder", tmp_path / "memory")
+    (tmp_path / "memory" / "result.json").unlink()
+    with pytest.raises(ConfigError, match=r"data\.folder is missing"):
+        resume(tmp_path / "memory")
+    resume(tmp_path / "memory", sites=sites)
+    same_end(tmp_path / "folder", tmp_path / "memory")
+    assert load_run(tmp_path / "memory").table("scores")
+    other = replace(sites, sites=sites.sites[:1])
+    (tmp_path / "memory" / "result.json").unlink()
+    with pytest.raises(RunError, match="images must be those that the run began with"):
+        resume(tmp_path / "memory", sites=other)
+
+
+def without_folder(experiment: Any) -> Any:
+    """Return the experiment without a folder."""
+    bare = load_experiment(None, {})
+    data = experiment.data.model_copy(update={"folder": bare.data.folder})
+    return experiment.model_copy(update={"data": data})
+
+
+def test_torch_datasets_of_two_values() -> None:
+    images, targets = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 0, 1, 0, 1])
+    found = federation_of({"b": {"train": TensorDataset(images, targets)}, "a": {"test": Items([])}}, CLASSES)
+    assert [site.name for site in found.sites] == ["a", "b"]
+    split = found.sites[1].train
+    assert (split.images.dtype, split.targets.dtype, len(set(split.patients))) == (np.float32, np.int64, 6)
+    assert torch.equal(split.batch([1]).images[0], images[1])
+    assert (found.info.task, found.info.size, found.info.channels) == ("classification", (8, 8), 3)
+
+
+def test_processes_need_a_folder(tmp_path: Path) -> None:
+    sites = federation_of({"a": {"train": Items([(np.zeros((1, 8, 8), np.uint8), 0)])}}, CLASSES)
+    with pytest.raises(ConfigError, match=r"run\.workers must be 1 for sites in memory, got 2"):
+        run(load_experiment(None, {"run.workers": 2}), tmp_path / "run", sites=sites)
+
+
+IMAGE = np.zeros((1, 8, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([(IMAGE, 0), (IMAGE[:, :4], 0)], r"a: train image 1 must have the shape of the first, .* got \(1, 4, 8\)"),
+        ([(IMAGE, 2)], "a: train image 0 must have a target from 0 to 1, got 2 to 2"),
+        ([(IMAGE + 2, 0)], "values from 0 to 1, got 2 to 2; scale them"),
+        ([(IMAGE * np.nan, 0)], "values from 0 to 1"),
+        ([(IMAGE.astype(np.int16), 0)], "must be uint8 or floating-point, got int16"),
+        ([(IMAGE, 0.5)], "whole numbers as target, got float64"),
+        ([(IMAGE, np.zeros((4, 4), int))], r"a target of shape \(8, 8\), got \(4, 4\)"),
+        ([(IMAGE[0], 0)], "must have the shape"),
+        ([(IMAGE,)], "must come as .image, target., with case and patient if known, got 1 values"),
+        ([], "must have images, but every dataset is empty"),
+    ],
+)
+def test_what_cannot_be_used_is_named(items: list, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        federation_of({"a": {"train": Items(items)}}, CLASSES)
+
+
+def test_splits_and_patients_are_checked() -> None:
+    one = Items([(IMAGE, 0, "case", "anna")])
+    with pytest.raises(DataError, match="a: a split must be one of train, val, test, got 'valid'"):
+        federation_of({"a": {"valid": one}}, CLASSES)
+    with pytest.raises(DataError, match="a: patient anna must be in one split, is in train and test"):
+        federation_of({"a": {"train": one, "test": one}}, CLASSES)
+    with pytest.raises(DataError, match="at least 2 classes"):
+        federation_of({"a": {"train": one}}, ["one"])
+
+
+def test_a_backend_of_ones_own(federation: Path, tmp_path: Path) -> None:
+    trained = []
+
+    class Telling(LocalBackend):
+        def train(self, server: Any, on_client_end: Any) -> TrainedRound:
+            trained.append(server.round + 1)
+            return super().train(server, on_client_end)
+
+    run(small(federation), tmp_path / "own", backend=Telling)
+    run(small(federation), tmp_path / "plain")
+    assert trained == [1, 2, 3]
+    same_end(tmp_path / "own", tmp_path / "plain")
