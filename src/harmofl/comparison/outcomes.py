@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from harmofl.comparison.plan import Job
 from harmofl.comparison.variants import Variant
 from harmofl.errors import RunError
 from harmofl.evaluation.confidence_intervals import Cases, Floats
-from harmofl.evaluation.metrics import numbered
-from harmofl.experiment.run_dir import RunDir
+from harmofl.evaluation.metrics import CaseScores, numbered
+from harmofl.experiment.finished_run import Result, Round, ScoreTable, read_results
 from harmofl.methods.catalogue import arrangement
 
 
@@ -109,46 +108,54 @@ def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
     """
     found: dict[str, dict[int, list[_Finished]]] = {job.variant.label: {} for job in jobs}
     for job in jobs:
-        run_dir = RunDir(job.folder)
-        if run_dir.result_path.exists():
-            found[job.variant.label].setdefault(job.seed, []).append(_finished(job, run_dir))
+        if (job.folder / "result.json").exists():
+            found[job.variant.label].setdefault(job.seed, []).append(_finished(job))
     complete = {label: _complete(by_seed) for label, by_seed in found.items()}
     outcomes = [_outcome(by_seed) for by_seed in complete.values() if by_seed]
-    metrics = [run.result["main_metric"] for by_seed in complete.values() for runs in by_seed.values() for run in runs]
+    metrics = [run.metric for by_seed in complete.values() for runs in by_seed.values() for run in runs]
     return (metrics or ["score"])[0], outcomes
 
 
 @dataclass(frozen=True)
 class _Finished:
     job: Job
-    result: Mapping[str, Any]
-    cases: Mapping[str, Mapping[str, Any]]
-    records: Sequence[Mapping[str, Any]]
+    result: Result
+    cases: Mapping[str, CaseScores]
+    rounds: Sequence[Round]
+
+    @property
+    def metric(self) -> str:
+        return self.result.main_metric
 
     @property
     def tested(self) -> dict[str, float]:
         """The test score of this run by site: of the left-out site, if any, else of the sites that trained."""
-        return self._main(self.result["unseen"] if self.job.left_out else self.result["test"])
+        return self._main(self.result.unseen if self.job.left_out else self.result.test)
 
     @property
     def unseen(self) -> dict[str, float]:
         """The test scores of sites that train in no run, by site."""
-        return {} if self.job.left_out else self._main(self.result.get("unseen", {}))
+        return {} if self.job.left_out else self._main(self.result.unseen)
 
-    def _main(self, scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
-        return {site: _number(values[self.result["main_metric"]]) for site, values in scores.items()}
+    def _main(self, scores: ScoreTable) -> dict[str, float]:
+        return {site: values[self.metric] for site, values in scores.items()}
 
 
-def _finished(job: Job, run_dir: RunDir) -> _Finished:
-    found = _Finished(job, run_dir.result(), run_dir.cases(), run_dir.records())
+def _finished(job: Job) -> _Finished:
+    damaged = f"{job.folder}: its results are damaged; delete that folder and give the same command again"
     try:
+        rounds, result, cases = read_results(job.folder)
+        assert result is not None
+        found = _Finished(job, result, cases, rounds)
         sites = [*found.tested, *found.unseen]
-        whole = all(len(found.cases[s]["scores"]) == len(found.cases[s]["groups"]) > 0 for s in sites)
-        whole = whole and bool(found.tested) and _validation(found) is not None and bool(_cost([found]))
-    except (KeyError, TypeError, AttributeError, IndexError):
-        whole = False
+        whole = all(len(found.cases[s].scores) == len(found.cases[s].groups) > 0 for s in sites)
+        whole = whole and bool(found.tested and found.rounds and found.result.val)
+        cost = (found.result.seconds_per_round, found.result.passes, found.rounds[-1].bytes_held if whole else 0)
+        whole = whole and _validation(found) is not None and not any(map(math.isnan, cost))
+    except (RunError, KeyError) as error:
+        raise RunError(damaged) from error
     if not whole:
-        raise RunError(f"{job.folder}: its results are damaged; delete that folder and give the same command again")
+        raise RunError(damaged)
     return found
 
 
@@ -172,27 +179,27 @@ def _outcome(by_seed: Mapping[int, list[_Finished]]) -> Outcome:
         cases={site: _cases(site, by_seed) for site in (*sites, *unseen)},
         cost=_cost(runs),
         curves=_curves(list(by_seed.values())),
-        remarks=tuple(dict.fromkeys(line for run in runs for line in run.result.get("remarks", []))),
+        remarks=tuple(dict.fromkeys(line for run in runs for line in run.result.remarks)),
         unseen=unseen,
         test_unseen=np.array([[of_seed[0].unseen[site] for site in unseen] for of_seed in by_seed.values()]),
     )
 
 
 def _validation(run: _Finished) -> float:
-    return float(np.mean([_number(scores[run.result["main_metric"]]) for scores in run.result["val"].values()]))
+    return float(np.mean([scores[run.metric] for scores in run.result.val.values()]))
 
 
 def _curves(by_seed: Sequence[Sequence[_Finished]]) -> dict[str, Floats]:
     """Return the validation curves by site; with left-out sites, the mean over the runs in which the site trained."""
     runs = [run for runs in by_seed for run in runs]
-    metric, rounds = runs[0].result["main_metric"], max(len(run.records) for run in runs)
-    sites = sorted({site for run in runs for record in run.records for site in record.get("val") or {}})
+    metric, rounds = runs[0].metric, max(len(run.rounds) for run in runs)
+    sites = sorted({site for run in runs for line in run.rounds for site in line.val})
     curves = {site: np.full((len(by_seed), rounds), math.nan) for site in sites}
     for row, of_seed in enumerate(by_seed):
         for k in range(rounds):
-            there = [run.records[k].get("val") or {} for run in of_seed if k < len(run.records)]
+            there = [run.rounds[k].val for run in of_seed if k < len(run.rounds)]
             for site, curve in curves.items():
-                values = [_number(val[site][metric]) for val in there if site in val]
+                values = [val[site][metric] for val in there if site in val]
                 curve[row, k] = np.mean(values) if values else math.nan
     return curves
 
@@ -201,29 +208,24 @@ def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> Cases:
     tables = [
         next(run.cases[site] for run in runs if site in run.tested or site in run.unseen) for runs in by_seed.values()
     ]
-    if any(table["groups"] != tables[0]["groups"] for table in tables):
+    first = tables[0]
+    if any(table.groups != first.groups for table in tables):
         folder = next(iter(by_seed.values()))[0].job.folder
         raise RunError(
             f"{folder}: {site} has other test cases in another seed; delete these folders and run them again"
         )
-    first = tables[0]
-    patients = first.get("patients") or numbered(first["cases"])  # runs of older versions have no patients
-    scores = np.array([table["scores"] for table in tables], float)
-    return Cases(scores, np.array(first["groups"], str), np.array(patients, int))
+    patients = first.patients or numbered(first.cases)  # runs of older versions have no patients
+    scores = np.array([table.scores for table in tables], float)
+    return Cases(scores, np.array(first.groups, str), np.array(patients, int))
 
 
 def _cost(runs: Sequence[_Finished]) -> Cost:
-    last = [run.records[-1] for run in runs]
-    sent = [sum(row["bytes_up"] + row["bytes_down"] for row in run.records) for run in runs]
+    last = [run.rounds[-1] for run in runs]
     return Cost(
-        seconds=float(np.median([run.result["seconds_per_round"] for run in runs])),
-        megabytes=float(np.mean(sent)) / 1e6,
-        kept=max(row["bytes_kept"] for row in last) / 1e6,
-        held=max(row["bytes_held"] for row in last) / 1e6,
-        passes=runs[0].result["passes"],
-        rounds=runs[0].result["rounds"],
+        seconds=float(np.median([run.result.seconds_per_round for run in runs])),
+        megabytes=float(np.mean([sum(line.bytes_up + line.bytes_down for line in run.rounds) for run in runs])) / 1e6,
+        kept=max(line.bytes_kept for line in last) / 1e6,
+        held=max(line.bytes_held for line in last) / 1e6,
+        passes=runs[0].result.passes,
+        rounds=runs[0].result.rounds,
     )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -53,6 +53,8 @@ class Round:
     seconds: Number = math.nan
     bytes_up: Number = math.nan
     bytes_down: Number = math.nan
+    bytes_kept: Number = math.nan
+    bytes_held: Number = math.nan
     train_loss: dict[str, Number] = field(default_factory=dict)
     val: ScoreTable = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Result:
     num_images: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds_per_round: Number = math.nan
     num_params: int | None = None
+    passes: Number = math.nan
 
 
 @dataclass(frozen=True)
@@ -219,12 +222,7 @@ def load_run(folder: Path | str) -> Run:
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}; give a folder that training wrote")
     config = config_of(_read(folder / "config.toml"), folder / "config.toml")
-    rounds = tuple(_read_rounds(folder / "rounds.jsonl"))
-    path = folder / "result.json"
-    result = _parse(TypeAdapter(Result), _read(path), str(path)) if path.exists() else None
-    if result and len(rounds) < result.rounds:
-        got = f"must have the {result.rounds} rounds of the finished run, but has {len(rounds)}"
-        raise RunError(f"{folder / 'rounds.jsonl'}: {got}; restore it or train again")
+    rounds, result, cases = read_results(folder)
     method = result.method if result else _method_name(config)
     return Run(
         folder,
@@ -233,10 +231,27 @@ def load_run(folder: Path | str) -> Run:
         rounds,
         result,
         read_samples(folder / "samples.npz"),
-        _read_cases(folder / "cases.json") if result else {},
+        cases,
         read_probabilities(folder / "probabilities.npz"),
         read_amplitudes(folder / "amplitudes.npz"),
     )
+
+
+def read_results(folder: Path) -> tuple[tuple[Round, ...], Result | None, dict[str, CaseScores]]:
+    """Return the rounds of a run, and the result and the scores of the test cases if it is finished.
+
+    Raises:
+        RunError: if one of the files is damaged.
+    """
+    rounds = tuple(_read_rounds(folder / "rounds.jsonl"))
+    path = folder / "result.json"
+    if not path.exists():
+        return rounds, None, {}
+    result = _parse(TypeAdapter(Result), _read(path), str(path))
+    if len(rounds) < result.rounds:
+        got = f"must have the {result.rounds} rounds of the finished run, but has {len(rounds)}"
+        raise RunError(f"{folder / 'rounds.jsonl'}: {got}; restore it or train again")
+    return rounds, result, _read_cases(folder / "cases.json")
 
 
 def _read_cases(path: Path) -> dict[str, CaseScores]:
