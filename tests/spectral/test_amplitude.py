@@ -218,6 +218,17 @@ def test_state_dict_holds_everything() -> None:
     assert torch.equal(other(x), layer(x))
 
 
+@pytest.mark.parametrize("layer", [AmplitudeNorm(), ProfileNorm(radial_bins=2)], ids=["amplitude", "profile"])
+def test_channels_last_stays_so(layer: AmplitudeNorm) -> None:
+    x = torch.rand(2, 3, 9, 8)
+    layer(x)
+    layer.eval()
+    last = x.to(memory_format=torch.channels_last)
+    assert layer(last).is_contiguous(memory_format=torch.channels_last)
+    assert layer(x).is_contiguous()
+    assert torch.equal(layer(last), layer(x))
+
+
 def test_half_model_keeps_the_amplitude_in_float32() -> None:
     layer = AmplitudeNorm()
     layer(torch.ones(1, 1, 512, 512))

@@ -73,6 +73,13 @@ def _like(result: Tensor, x: Tensor) -> Tensor:
     return result.to(x.dtype) if x.is_floating_point() else result
 
 
+def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
+    """Return the result in channels-last memory if x is, as elementwise layers do."""
+    last = torch.channels_last
+    kept = x.is_contiguous(memory_format=last) and not x.is_contiguous()
+    return result.contiguous(memory_format=last) if kept else result
+
+
 def _half(A: Tensor, x: Tensor) -> Tensor:
     """Return the half spectrum of A; raise ShapeError if A does not fit x."""
     C, H, W = x.shape[-3:]
@@ -135,7 +142,7 @@ class AmplitudeNorm(nn.Module):
             for layer in self._beside if self.frozen else (self,):
                 layer._learn(plain)
                 self._learnt(layer)
-        return self._normalized(x) if self.count else x
+        return _in_layout_of(x, self._normalized(x)) if self.count else x
 
     def learn_beside(self, wanted: bool) -> None:
         """Set whether a frozen layer learns a second amplitude from further images, beside the one in use."""
