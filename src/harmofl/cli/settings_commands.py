@@ -1,12 +1,15 @@
 """The commands `harmofl methods | config`: what there is to choose from, and what was chosen."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from harmofl.methods.catalogue import Description
 
 
 def methods() -> None:
@@ -22,15 +25,13 @@ def methods() -> None:
     table = _table("method", "what it does", "hyperparameters")
     for name in (*NAMES, *own_methods.entry_points(own_methods.METHODS)):
         known = describe(name)
-        equal = f" {name} = {PRESETS[name].sum}." if name in PRESETS else ""
-        parts = " + ".join(part for part in known.parts.values() if part not in NEUTRAL)
-        own = ", ".join(f"{key}={field.default}" for key, field in known.own.items())
-        table.add_row(name, escape(known.about + equal), escape(" + ".join(filter(None, (own, parts)))))
+        parts = [f"+{part}" for part in known.parts.values() if part not in NEUTRAL]
+        made = f"= {PRESETS[name].sum}" if name in PRESETS else " ".join([_defaults(known), *parts])
+        table.add_row(name, escape(known.about), escape(made))
     parts_table = _table("part", "what it does", "hyperparameters")
     for name in (*PARTS, *own_methods.entry_points(own_methods.PARTS)):
         known = part_description(name)
-        own = ", ".join(f"{key}={field.default}" for key, field in known.own.items())
-        parts_table.add_row(name, escape(known.about), escape(own))
+        parts_table.add_row(name, escape(known.about), escape(_defaults(known)))
     Console().print(table)
     Console().print("Every method takes parts, as in fedprox:mu=1+amplitude:band=0.1+sam:rho=0.05:")
     Console().print(parts_table)
@@ -40,10 +41,14 @@ NEUTRAL = ("identity", "plain", "mean")
 """The parts of FedAvg."""
 
 
+def _defaults(known: "Description") -> str:
+    return ", ".join(f"{key}={field.default}" for key, field in known.own.items())
+
+
 def _table(*columns: str) -> Table:
     table = Table(show_lines=False)
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     return table
 
 
