@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harmofl.methods import own_methods
-from harmofl.methods.catalogue import HOMES, NAMES, PARTS, PRESETS
+from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, sum_of
 from harmofl.methods.composition import PLUS, canonical, check_names, describe
 from harmofl.utils.lazy_imports import lazily as _lazily
 
@@ -84,8 +84,8 @@ def search_space(method: "FedAvg") -> dict[str, tuple[float, float]]:
 
 
 def _class(name: str) -> type["FedAvg"]:
-    if name in PRESETS:
-        return _class(PLUS.split(PRESETS[name].sum)[0].partition(":")[0])
+    if name in SUMS:
+        return _class(PLUS.split(sum_of(name)[0])[0].partition(":")[0])
     found: type[FedAvg] = _attribute(*HOMES[name]) if name in HOMES else own_methods.own_method(name)
     return found
 

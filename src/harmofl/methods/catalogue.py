@@ -53,59 +53,15 @@ PARTS: Final[Mapping[str, tuple[Slot, str, str]]] = {
 """The slot, the module in this package and the class of each part, by its name."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A method that is a sum of others: a name for it, and its hyperparameters.
-
-    Args:
-        sum: a method and its parts, see `harmofl.methods.composition`.
-        about: one line.
-        source: paper or code.
-    """
-
-    sum: str
-    about: str
-    source: str
-
-
-PRESETS: Final[Mapping[str, Preset]] = {
-    "harmofl": Preset(
-        "fedavg+amplitude+sam",
-        "one amplitude for the images of all sites, and perturbed local steps.",
-        "Jiang, Wang, Dou, AAAI 2022, Algorithm 1, min_w sum_i p_i f_i(w + delta; Psi(x)). "
-        "https://arxiv.org/abs/2112.10775",
-    ),
-    "harmofl-released": Preset(
-        "fedavg+amplitude:band=0.0:decay=0.0+sam",
-        "HarmoFL as in its authors' code, which replaces only the mean level of each image.",
-        "github.com/med-air/HarmoFL: Psi(x) = x - mean(x) + the mean level of the first training batch, since the code "
-        "truncates v to 0 and replaces only the zero frequency. https://arxiv.org/abs/2112.10775",
-    ),
-    "harmofl-profile": Preset(
-        "fedavg+profile:per=site:strength=0.5",
-        "HarmoFL with the radial profile instead of the whole amplitude; a variant of this package.",
-        "After HarmoFL, Eq 3-4; the values have the best validation scores in docs/results/methods.md: half the "
-        "strength, one filter per site, plain steps. https://arxiv.org/abs/2112.10775",
-    ),
-    "fedasam": Preset(
-        "fedavg+asam",
-        "FedSAM with a perturbation in proportion to the size of each weight.",
-        "Caldarola, Caputo, Ciccone, ECCV 2022, Section 4.1. https://arxiv.org/abs/2203.11834",
-    ),
-    "fedgamma": Preset(
-        "scaffold+sam",
-        "SCAFFOLD with perturbed gradients.",
-        "Dai et al., IEEE TNNLS 2023, Algorithm 1, doi:10.1109/TNNLS.2023.3304453: the perturbation follows the "
-        "gradient without the correction. SCAFFOLD: https://arxiv.org/abs/1910.06378",
-    ),
-    "pooled": Preset(
-        "fedavg",
-        "train on the images of all sites in one place; a baseline without federated learning.",
-        "The upper baseline of McMahan et al. 2017 and of most papers since. A batch holds images of one site, and "
-        "the sites' batches come in random order. https://arxiv.org/abs/1602.05629",
-    ),
+SUMS: Final[Mapping[str, str]] = {
+    "harmofl": "harmofl",
+    "harmofl-released": "harmofl_released",
+    "harmofl-profile": "harmofl_profile",
+    "fedasam": "fedasam",
+    "fedgamma": "fedgamma",
+    "pooled": "pooled",
 }
-"""Methods without code of their own."""
+"""The module of each method that is a sum of others, see `harmofl.methods.composition`, by its name."""
 
 NAMES: Final[tuple[str, ...]] = (
     *("fedavg", "harmofl", "harmofl-released", "harmofl-profile", "fedprox", "fednova", "fedavgm", "fedadam"),
@@ -175,13 +131,23 @@ def class_description(name: str) -> Description:
     """Describe a method or a part with code of its own, a key of `HOMES` or `PARTS`."""
     slot, module, cls = PARTS[name] if name in PARTS else ("", *HOMES[name])
     fields, calls = _fields(module, cls)
-    doc = ast.get_docstring(_class(module, cls)) if slot else ast.get_docstring(_tree(module)).partition(": ")[2]  # type: ignore[union-attr]
+    about = (ast.get_docstring(_class(module, cls)) or "").splitlines()[0] if slot else _about(module)
     parts, of_parts = {}, {}
     for place, call in calls.items():
         part, defaults = _part(call)
         parts[place] = part
         of_parts[place] = class_description(part).having(defaults).own
-    return Description((doc or "").splitlines()[0], fields, parts, of_parts)
+    return Description(about, fields, parts, of_parts)
+
+
+def sum_of(name: str) -> tuple[str, str]:
+    """Return the sum that a method of `SUMS` is, and its summary."""
+    lines = (line for line in _tree(SUMS[name]).body if isinstance(line, ast.Assign))
+    return next(str(ast.literal_eval(line.value)) for line in lines), _about(SUMS[name])
+
+
+def _about(module: str) -> str:
+    return (ast.get_docstring(_tree(module)) or "").splitlines()[0].partition(": ")[2]
 
 
 def _part(call: ast.Call) -> tuple[str, dict[str, Any]]:

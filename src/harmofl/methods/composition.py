@@ -13,7 +13,7 @@ from typing import Any
 
 from harmofl.errors import ConfigError
 from harmofl.methods import own_methods
-from harmofl.methods.catalogue import HOMES, NAMES, PARTS, PRESETS, Description, arrangement, class_description
+from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, Description, arrangement, class_description, sum_of
 from harmofl.methods.older_names import translated
 from harmofl.utils.toml_values import parse_value
 from harmofl.utils.validators import check_within
@@ -118,9 +118,10 @@ def _check_unique(name: str, found: Description) -> None:
 
 @cache
 def _head_description(head: str) -> Description:
-    if head in PRESETS:
-        name, values = split_sum(PRESETS[head].sum)
-        return replace(describe(name).having(values), about=PRESETS[head].about)
+    if head in SUMS:
+        text, about = sum_of(head)
+        name, values = split_sum(text)
+        return replace(describe(name).having(values), about=about)
     return class_description(head) if head in HOMES else own_methods.own_description(own_methods.own_method(head))
 
 
