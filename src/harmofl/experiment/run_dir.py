@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from harmofl.experiment.checkpoint import Checkpoint, flatten, pack, read_arrays
 from harmofl.experiment.client_states import ClientStateStore
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.composition import canonical
-from harmofl.utils.atomic_files import check_writable, locked, storing, strict_json, write_atomic
+from harmofl.utils.atomic_files import check_writable, locked, replacing, storing, strict_json, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,15 +103,12 @@ class RunDir:
             StorageError: if the folder cannot be written.
         """
         cls.refuse_used(folder)
-        beside = cls(folder.resolve().with_name(f".{folder.resolve().name}.tmp"))
-        with storing(folder):
-            shutil.rmtree(beside.folder, ignore_errors=True)
-            for part in (beside._state.parent, beside._model):
+        with storing(folder), replacing(folder) as partial:
+            new = cls(partial)
+            for part in (new._state.parent, new._model):
                 part.mkdir(parents=True)
-        write_atomic(beside._model / "model.json", strict_json(model_card, indent=2).encode())
-        write_atomic(beside.config_path, config.encode())
-        with storing(folder):
-            beside.folder.replace(folder)
+            write_atomic(new._model / "model.json", strict_json(model_card, indent=2).encode())
+            write_atomic(new.config_path, config.encode())
         return cls(folder)
 
     @classmethod

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from harmofl.data.decoding.volumes import nibabel
+from harmofl.utils.atomic_files import replacing
 
 
 def link(source: Path, target: Path) -> None:
@@ -23,14 +24,12 @@ def link(source: Path, target: Path) -> None:
 def save_png(pixels: np.ndarray, target: Path) -> None:
     """Write (H, W) or (H, W, 3) uint8 atomically, with fast rather than strong compression."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    Image.fromarray(np.ascontiguousarray(pixels)).save(beside, format="PNG", compress_level=3)
-    beside.replace(target)
+    with replacing(target) as partial:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
 
 
 def save_volume(voxels: np.ndarray, affine: np.ndarray, target: Path) -> None:
     """Write (X, Y, Z) voxels as .nii.gz atomically, with reproducible bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    beside.write_bytes(gzip.compress(nibabel().Nifti1Image(voxels, affine).to_bytes(), 6, mtime=0))
-    beside.replace(target)
+    with replacing(target) as partial:
+        partial.write_bytes(gzip.compress(nibabel().Nifti1Image(voxels, affine).to_bytes(), 6, mtime=0))

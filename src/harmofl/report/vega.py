@@ -24,7 +24,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from harmofl.report.colours import SERIES
-from harmofl.utils.atomic_files import cache_folder
+from harmofl.utils.atomic_files import cache_folder, replacing
 
 Spec = Mapping[str, Any]
 ALL = "all sites"
@@ -140,9 +140,8 @@ def script() -> Markup:
     with suppress(OSError, RuntimeError, PackageNotFoundError):
         kept = _kept()
         kept.parent.mkdir(parents=True, exist_ok=True)
-        own = kept.with_suffix(f".{os.getpid()}")  # other processes may write it at the same time
-        own.write_bytes(text.encode())
-        own.replace(kept)
+        with replacing(kept, str(os.getpid())) as partial:  # other processes may write it at the same time
+            partial.write_bytes(text.encode())
     return Markup(text)
 
 

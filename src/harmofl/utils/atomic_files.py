@@ -1,9 +1,10 @@
-"""Atomic file writes: a kill or a full disk leaves the old content or the new one, never a part of it."""
+"""Atomic writes of files and folders: a kill or a full disk leaves the old content or the new, never a part of it."""
 
 import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,8 @@ def storing(path: Path) -> Iterator[None]:
     """Raise StorageError with a one-line message in place of an OSError within the context."""
     try:
         yield
+    except StorageError:  # an OSError too, but one that says so already
+        raise
     except OSError as error:
         raise not_written(path, error) from None
 
@@ -83,23 +86,43 @@ def cache_folder() -> Path:
     return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "harmofl"
 
 
+@contextmanager
+def replacing(path: Path, ending: str = "tmp") -> Iterator[Path]:
+    """Yield a path beside `path` for a new file or folder, which is renamed to `path` if the context ends in no error.
+
+    Args:
+        path: the file to create or replace, or the folder to create; a folder there must be empty.
+        ending: the end of the temporary name. What a kill leaves there is deleted by the next use of the same name, so
+            processes that may write `path` at the same time need different ones.
+    """
+    partial = path.absolute().with_name(f".{path.absolute().name}.{ending}")
+    _delete(partial)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        _delete(partial)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path`, flush it to the disk, and rename it.
+    """Write a file so that `path` has its old content or the new one, also after a power failure.
 
     Raises:
         StorageError: if the disk is full or not writable; the file then keeps its old content.
     """
-    beside = path.with_name(f".{path.name}.tmp")  # a fixed name: the next write replaces what a kill has left
     with storing(path):
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            _flush_folder(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.bundle import write_bundle
 from harmofl.inference.export.card import card, run_of
 from harmofl.inference.export.graph import exported, images_like, output_difference, write_onnx, write_pt2
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import replacing, storing, write_atomic
 
 FORMATS = {"onnx": "onnxruntime", "pt2": "torch", "monai": "monai", "card": "harmofl"}
 """The package that each format requires."""
@@ -81,8 +81,8 @@ def export_model(
                 with torch.no_grad():
                     apart = output_difference(trained, site, images, write(module, images, path))
                 if one in chosen:  # only after its output is checked
-                    shutil.copyfile(path, Path(beside) / "copy")
-                    (Path(beside) / "copy").replace(out / NAMES[one])
+                    with replacing(out / NAMES[one]) as copy:
+                        shutil.copyfile(path, copy)
                     found.append(_file(out / NAMES[one], apart))
         if "monai" in chosen:
             write_bundle(trained.card, Path(beside) / NAMES["pt2"], text, out / NAMES["monai"])
