@@ -184,7 +184,7 @@ def test_the_faster_of_two_is_taken(loop: float, pool: float, chosen: str, monke
 
 
 def test_measuring_changes_no_weight(federation: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("harmofl.experiment.backend_choice.available_cores", lambda: 2)
+    monkeypatch.setattr("harmofl.utils.hardware.available_cores", lambda: 2)
     for folder, workers in (("one", 1), ("measured", 0)):
         run(small(federation, run__workers=workers), tmp_path / folder)
     same_end(tmp_path / "one", tmp_path / "measured")

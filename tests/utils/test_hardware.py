@@ -12,7 +12,7 @@ from harmofl.errors import ConfigError
 from harmofl.ingest.inspection.check_folder import check_federation
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.utils import hardware
-from harmofl.utils.hardware import default_threads
+from harmofl.utils.hardware import default_threads, processes_that_fit
 
 
 def test_images_that_do_not_fit_are_refused_before_any_is_decoded(
@@ -80,3 +80,16 @@ def test_cores_that_a_process_may_not_use_do_not_count() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "expected"),
+    [("cpu", 0, 4), ("cpu", 2, 2), ("cpu", 8, 1), ("auto", 1, 3), ("cuda", 1, 3), ("cuda:1", 1, 1)],
+)
+def test_as_many_processes_fit_as_there_are_gpus_or_free_cores(
+    device: str, threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harmofl.utils.hardware.available_cores", lambda: 4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert processes_that_fit(device, threads) == expected

@@ -9,7 +9,6 @@ from harmofl.comparison.variants import Variant
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.config import Experiment, changed, load_experiment, resolved, validated
 from harmofl.experiment.run_dir import RunDir
-from harmofl.utils.hardware import available_cores
 
 Budget = Literal["rounds", "gradients"]
 
@@ -127,13 +126,3 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
             if before != now and key not in IGNORED.get(table, ()):
                 return f"{table}.{key} was {before!r}, is {now!r}"
     return ""
-
-
-def workers_for_runs(base: Experiment) -> int:
-    """Return the number of parallel runs: one a GPU, or the number of cores divided by the threads of a run."""
-    if base.run.device.startswith("cuda") or base.run.device == "auto":
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.device_count() if base.run.device in ("cuda", "auto") else 1
-    return max(1, available_cores() // (base.run.threads or 1))

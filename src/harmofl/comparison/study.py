@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harmofl.comparison.formats import write_tables
 from harmofl.comparison.outcomes import collect
-from harmofl.comparison.plan import Budget, Job, check_earlier, plan_jobs, workers_for_runs
+from harmofl.comparison.plan import Budget, Job, check_earlier, plan_jobs
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.score_table import Comparison, compare
 from harmofl.comparison.variants import Variant
@@ -15,6 +15,7 @@ from harmofl.data.layout.reader import read_layout
 from harmofl.errors import ConfigError, TrainingError
 from harmofl.experiment.config import Experiment
 from harmofl.types import Tell
+from harmofl.utils.hardware import processes_that_fit
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def carry_out_study(study: Study, say: Tell | None = None) -> Comparison:
     check_earlier(jobs, study.out)
     try_first(jobs, say)
     with Bar(sum(job.experiment.training.rounds for job in jobs)) as told:
-        failed = carry_out(jobs, study.workers or workers_for_runs(study.base), told)
+        device, threads = study.base.run.device, study.base.run.threads
+        failed = carry_out(jobs, study.workers or processes_that_fit(device, threads), told)
     metric, outcomes = collect(jobs)
     if not outcomes:
         raise TrainingError(f"{study.out}: no run came to its end; the first: {failed[0][1]}")

@@ -5,12 +5,13 @@ of data as processes do. On two cores, decoding 4000 PNG of 96 x 96 takes 1.7 to
 (benchmarks/loading.py).
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from harmofl.utils.hardware import available_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,8 +22,7 @@ QUICK = 32
 
 def workers_for_files() -> int:
     """Return the number of cores that this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores))
+    return min(16, available_cores())
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int | None = None, together: int = 1) -> Iterator[R]:

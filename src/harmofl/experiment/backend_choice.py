@@ -15,14 +15,14 @@ from harmofl.backends.processes import Equipment, Workers
 from harmofl.backends.sequential import Sequential
 from harmofl.experiment.config import Experiment, Section
 from harmofl.experiment.setup import Setup
-from harmofl.utils.hardware import available_cores
+from harmofl.utils.hardware import processes_that_fit
 
 
 @contextmanager
 def shared_cache(experiment: Experiment) -> Iterator[Path | None]:
     """Yield a temporary folder in which processes share decoded images, or None if none is needed."""
     table = experiment.run
-    too_few = table.device == "cpu" and available_cores() < 2 * (table.threads or available_cores())
+    too_few = table.device == "cpu" and (not table.threads or processes_that_fit("cpu", table.threads) < 2)
     if table.workers == 1 or (table.workers == 0 and too_few) or experiment.data.cache:
         yield None
         return
@@ -49,9 +49,7 @@ def processes(setup: Setup) -> int:
 
 def that_fit(setup: Setup) -> int:
     """Return the number of processes that fit: one per GPU, or one per `run.threads` CPU cores."""
-    if setup.training.device.type == "cuda":
-        return torch.cuda.device_count()
-    return available_cores() // setup.experiment.run.threads
+    return processes_that_fit(str(setup.training.device), setup.experiment.run.threads)
 
 
 def _equipped(tables: Section, cache: Path | None, number: int) -> Equipment:

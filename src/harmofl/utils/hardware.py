@@ -24,6 +24,16 @@ def default_threads(workers: int) -> tuple[int, str]:
     return share, of if workers < 2 else f"{of}, {workers} processes"
 
 
+def processes_that_fit(device: str, threads: int) -> int:
+    """Return the number of processes that fit side by side: one a GPU, or the cores divided by `threads` (0 as 1)."""
+    if device == "auto" or device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.device_count() if device in ("cuda", "auto") else 1
+    return max(1, available_cores() // (threads or 1))
+
+
 LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 """Files of a container's control group, versions 2 and 1: memory limit and memory in use."""
 
