@@ -29,6 +29,12 @@ class Role(Enum):
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of the current work, such as a site's name, the number of finished parts and the total."""
+"""Called with the name of the current work, such as a site's name, the number of finished parts and the total.
+
+The parameter of this type is called `progress` everywhere.
+"""
 Tell = Callable[[str], None]
-"""Called with one line of text for the user."""
+"""Called with one line of text for the user.
+
+The parameter of this type is called `told` everywhere; one for warnings alone, beside it, is called `warned`.
+"""

@@ -101,7 +101,7 @@ def test_a_patch_that_cannot_be_read_costs_no_other(tmp_path):
     for _ in range(2):
         with pytest.raises(DataError, match=r"every file must be readable, but patches/patient_004_node_4: .*1 more"):
             prepare(replace(download, problems=()), tmp_path / "fed")
-    prepare(download, tmp_path / "fed", partial=True, warned=told.append)
+    prepare(download, tmp_path / "fed", partial=True, told=told.append)
     assert [patches[k].name in line for k, line in enumerate(told)] == [True, True]
     assert len(read_manifest(tmp_path / "fed/hospital_0")) == 18
 
@@ -136,7 +136,7 @@ def test_a_prostate_volume_that_ends_too_early(tmp_path):
     volume = root / "Processed_data_nii/HK/Case39.nii.gz"
     volume.write_bytes(volume.read_bytes()[:-200])
     told = []
-    prepare(look_through("prostate", root), tmp_path / "fed", partial=True, warned=told.append)
+    prepare(look_through("prostate", root), tmp_path / "fed", partial=True, told=told.append)
     assert len(told) == 1 and "Case39.nii.gz: cannot be read" in told[0]
     assert len(read_manifest(tmp_path / "fed/HK")) == 3
 
@@ -365,7 +365,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"Slide_03/03_1.png: cannot be read .*--partial"):
         prepare(download, tmp_path / "fed")
     told = []
-    prepare(download, tmp_path / "fed", partial=True, warned=told.append)
+    prepare(download, tmp_path / "fed", partial=True, told=told.append)
     assert len(told) == 1 and "03_1.png" in told[0]
     assert len(read_manifest(tmp_path / "fed/tnbc")) == 49
 

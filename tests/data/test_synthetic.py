@@ -285,7 +285,7 @@ def test_layout_is_what_the_manifest_says(tmp_path: Path, kind: Anatomy, task: T
         sites=2,
         images=[6, 9],
         size=32,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda what, done, total: seen.append((done, total)),
     )
     assert seen == [(i, 15) for i in range(1, 16)]
     assert read_info(tmp_path / "fed") == info

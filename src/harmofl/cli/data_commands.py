@@ -48,7 +48,7 @@ def synth(
             size=size,
             shift=shift,
             seed=seed,
-            progress=lambda done, total: progress("", done, total),
+            progress=progress,
         )
     print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {to}`")
 
@@ -89,7 +89,7 @@ def prepare(
         raise ConfigError("--from DOWNLOAD and --to FOLDER belong together; give both")
     download = look_through(name, source, wishes)
     _tell(download.problems)
-    told = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with bar("preparing") as progress:
         info = convert(
             download,
@@ -98,7 +98,7 @@ def prepare(
             partial=partial,
             workers=workers,
             progress=progress,
-            warned=told.print,
+            told=console.print,
         )
     print(f"{to}: {info.task}, classes {', '.join(info.classes)}; licence: {info.licence}")
     print(f"look at it with `harmofl data show {to}`, train with `harmofl run --data {to}`")

@@ -100,11 +100,11 @@ def join(
 
     _log()
     given: dict[str, Any] = {"data.cache": cache and str(cache), "run.device": device, "run.threads": threads}
-    with interruptible(lambda: "; the same command joins again"), bar("reading") as opening:
+    with interruptible(lambda: "; the same command joins again"), bar("reading") as progress:
         run_site(
             folder,
             data,
-            opening,
+            progress,
             min_images,
             force,
             **{key: value for key, value in given.items() if value is not None},

@@ -1,7 +1,6 @@
 """The commands `harmofl data check | overview | shift | show`: what there is, what is wrong and what differs."""
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from harmofl.cli.options import LISTED, Channels, Seed, Size, bar, parse_size, say
 from harmofl.errors import ConfigError
+from harmofl.types import Progress
 from harmofl.utils.atomic_files import check_writable
 
 
@@ -46,7 +46,7 @@ def check(
     from harmofl.ingest import check_federation
 
     with ExitStack() as stack:
-        shown: list[Callable[[str, int, int], None]] = []
+        shown: list[Progress] = []
 
         def begin(understood: str) -> None:
             print(understood, flush=True)  # a bar that is shown already would take it to the standard error stream

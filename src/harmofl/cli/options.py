@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harmofl.errors import ConfigError
+from harmofl.types import Progress
 
 Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
 Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")]
@@ -100,18 +101,18 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 
 class bar:  # noqa: N801
-    """Context manager of a progress bar on standard error; yields a function (label, done, total) -> None."""
+    """Context manager of a progress bar on standard error; yields a `Progress`."""
 
     def __init__(self, title: str) -> None:
-        from rich.progress import Progress
+        from rich import progress
 
         console = Console(file=sys.stderr)
-        self._progress = Progress(console=console, disable=not console.is_terminal, transient=True)
+        self._progress = progress.Progress(console=console, disable=not console.is_terminal, transient=True)
         self._task = self._progress.add_task(title, total=None)
         self._title = title
         self._at_work = at_work()
 
-    def __enter__(self) -> Callable[[str, int, int], None]:
+    def __enter__(self) -> Progress:
         self._at_work.__enter__()
         self._progress.start()
         return self._tell

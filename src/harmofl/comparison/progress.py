@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """Context manager around a progress bar; call the bar with (rounds done, message) to update it.
+    """Context manager around a progress bar; the bar itself is the `progress` of `carry_out`.
 
     Args:
         total: number of rounds of all runs.
@@ -27,8 +27,8 @@ class Bar:
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()
 
-    def __call__(self, done: int, happened: str) -> None:
-        """Move the bar to `done` rounds and print `happened`, if not empty."""
-        self._progress.update(self._task, completed=done)
-        if happened:
-            self.console.print(happened, markup=False, highlight=False, soft_wrap=True)
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Move the bar to `done` of `total` rounds and print `what`, if not empty."""
+        self._progress.update(self._task, completed=done, total=total)
+        if what:
+            self.console.print(what, markup=False, highlight=False, soft_wrap=True)

@@ -12,12 +12,12 @@ import tomli_w
 from harmofl.comparison.plan import Job, check_earlier, plan_jobs
 from harmofl.comparison.progress import Bar
 from harmofl.comparison.variants import Variant
-from harmofl.comparison.workers import Told, carry_out, try_first
+from harmofl.comparison.workers import carry_out, try_first
 from harmofl.errors import ConfigError, TrainingError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RunDir
 from harmofl.methods import METHODS, search_space
-from harmofl.types import Tell
+from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import write_atomic
 
 Spans = Mapping[str, tuple[float, float]]
@@ -49,7 +49,7 @@ def spans(base: Experiment, variant: Variant) -> Spans:
 
 
 def search(
-    base: Experiment, variants: Sequence[Variant], trials: int, out: Path, say: Tell | None = None
+    base: Experiment, variants: Sequence[Variant], trials: int, out: Path, told: Tell | None = None
 ) -> dict[str, list[SearchTrial]]:
     """Run `trials` trials of every method and write the best hyperparameters of each to `tuned.toml`.
 
@@ -64,7 +64,8 @@ def search(
     if trials < 1:
         raise ConfigError(f"--trials must be at least 1, got {trials}")
     found: dict[str, list[SearchTrial]] = {}
-    with Bar(base.training.rounds * trials * len(variants)) as bar:
+    total = base.training.rounds * trials * len(variants)
+    with Bar(total) as bar:
         for index, variant in enumerate(variants):
             offset = base.training.rounds * trials * index
             study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))
@@ -72,8 +73,8 @@ def search(
                 done = offset + base.training.rounds * number
                 asked = study.ask(_distributions(spans(base, variant))) if number else None
                 changes = {key: float(f"{value:.3g}") for key, value in asked.params.items()} if asked else {}
-                trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done), say)
-                say = None  # once
+                trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done, total), told)
+                told = None  # once
                 found.setdefault(variant.label, []).append(trial)
                 if asked:
                     failed = np.isnan(trial.score)
@@ -107,8 +108,9 @@ def _optuna() -> Any:
     return optuna
 
 
-def _shifted(bar: Told, before: int, done: int, happened: str) -> None:
-    bar(before + done, happened)
+def _shifted(progress: Progress, before: int, total: int, what: str, done: int, _: int) -> None:
+    """Report the progress of one trial as a part of the search."""
+    progress(what, before + done, total)
 
 
 def _distributions(over: Spans) -> dict[str, Any]:
@@ -123,15 +125,15 @@ def _try(
     number: int,
     changes: Mapping[str, float],
     out: Path,
-    told: Told,
-    say: Tell | None,
+    progress: Progress,
+    told: Tell | None,
 ) -> SearchTrial:
     named = Variant(f"{variant.label}-try-{number}", variant.method, {**variant.changes, **changes})
     jobs: list[Job] = plan_jobs(base, [named], [base.run.seed], out)
     check_earlier(jobs, out)
     if number == 0:
-        try_first(jobs, say)
-    failed = carry_out(jobs, 1, told)
+        try_first(jobs, told)
+    failed = carry_out(jobs, 1, progress)
     if failed:
         return SearchTrial(variant, changes, float("nan"), failed[0][1])
     result = RunDir(jobs[0].folder).result()

@@ -80,12 +80,12 @@ def site_names(base: Experiment) -> list[str]:
     return [name for name in names if base.data.sites is None or name in base.data.sites]
 
 
-def carry_out_study(study: Study, say: Tell | None = None) -> Comparison:
+def carry_out_study(study: Study, told: Tell | None = None) -> Comparison:
     """Run all unfinished jobs and write the tables and the page into the study's folder.
 
     Args:
         study: settings of the comparison.
-        say: called with one line each for the detected data layout and for warnings.
+        told: called with one line each for the detected data layout and for warnings.
 
     Raises:
         HarmoFLError: before any run starts, if a setting is invalid.
@@ -93,10 +93,10 @@ def carry_out_study(study: Study, say: Tell | None = None) -> Comparison:
     """
     baseline, jobs = study.chosen_baseline(), study.jobs()
     check_earlier(jobs, study.out)
-    try_first(jobs, say)
-    with Bar(sum(job.experiment.training.rounds for job in jobs)) as told:
+    try_first(jobs, told)
+    with Bar(sum(job.experiment.training.rounds for job in jobs)) as progress:
         device, threads = study.base.run.device, study.base.run.threads
-        failed = carry_out(jobs, study.workers or processes_that_fit(device, threads), told)
+        failed = carry_out(jobs, study.workers or processes_that_fit(device, threads), progress)
     metric, outcomes = collect(jobs)
     if not outcomes:
         raise TrainingError(f"{study.out}: no run came to its end; the first: {failed[0][1]}")

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,74 +17,77 @@ from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import resume, run
-from harmofl.types import Tell
+from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import storing
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
-Told = Callable[[int, str], None]
-"""Progress callback: (number of finished rounds of all runs, message or "") -> None."""
 
-
-def try_first(jobs: Sequence[Job], say: Tell | None = None) -> None:
+def try_first(jobs: Sequence[Job], told: Tell | None = None) -> None:
     """Prepare the first new run and discard it, so that an error common to all runs is raised once, before training.
 
     Args:
         jobs: the runs.
-        say: called with one line each for the detected data layout and for warnings.
+        told: called with one line each for the detected data layout and for warnings.
 
     Raises:
         HarmoFLError: if the run cannot be prepared.
     """
     new = [job for job in jobs if not RunDir(job.folder).config_path.exists() and not _has_result(job)]
     if new:
-        Setup.prepare(new[0].experiment, lambda site, done, total: None, None, say)
-    elif say and (begun := [job for job in jobs if not _has_result(job)]):
+        Setup.prepare(new[0].experiment, lambda site, done, total: None, None, told)
+    elif told and (begun := [job for job in jobs if not _has_result(job)]):
         experiment = begun[0].experiment
         files = settle(
             read_layout(experiment.data.folder, seed=experiment.split_seed),
             experiment.data.size,
             experiment.data.channels,
         )
-        tell_understood(files, experiment.data.folder, say)
+        tell_understood(files, experiment.data.folder, told)
 
 
 def _has_result(job: Job) -> bool:
     return RunDir(job.folder).result_path.exists()
 
 
-def carry_out(jobs: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
+def carry_out(jobs: Sequence[Job], workers: int, progress: Progress) -> list[tuple[Job, str]]:
     """Run every job without a result; resume the ones that an earlier call began.
 
     Args:
         jobs: the runs.
         workers: number of parallel runs, each in its own process; 1 runs them in this process.
-        told: progress callback.
+        progress: called with a line on a run that has ended, or "", the number of finished rounds of all runs and the
+            number of all rounds.
 
     Returns:
         The failed jobs, each with its error in one line; a failed job does not stop the others.
     """
     todo = [job for job in jobs if not _has_result(job)]
-    told(_rounds_done(jobs), "")
+    total = sum(job.experiment.training.rounds for job in jobs)
+
+    def told(line: str) -> None:
+        progress(line, _rounds_done(jobs), total)
+
+    told("")
     if workers == 1 or len(todo) < 2:
-        return _in_turn(jobs, todo, told)
-    return _side_by_side(jobs, todo, min(workers, len(todo)), told)
+        return _in_turn(todo, told)
+    return _side_by_side(todo, min(workers, len(todo)), told)
 
 
-def _in_turn(jobs: Sequence[Job], todo: Sequence[Job], told: Told) -> list[tuple[Job, str]]:
+def _in_turn(todo: Sequence[Job], told: Tell) -> list[tuple[Job, str]]:
     class Counting(Callback):
         def on_round_end(self, record: RoundRecord) -> None:
-            told(_rounds_done(jobs), "")
+            told("")
 
     failed = []
     for job in todo:
         error = _one(job.experiment.model_dump(mode="json"), job.folder, Counting())
         if error:
             failed.append((job, error))
-        told(_rounds_done(jobs), _said(job, error))
+        told(_said(job, error))
     return failed
 
 
-def _side_by_side(jobs: Sequence[Job], todo: Sequence[Job], workers: int, told: Told) -> list[tuple[Job, str]]:
+def _side_by_side(todo: Sequence[Job], workers: int, told: Tell) -> list[tuple[Job, str]]:
     failed: list[tuple[Job, str]] = []
     with _pool(workers) as pool:
         with without_interrupts():  # the first jobs start the processes
@@ -93,13 +96,13 @@ def _side_by_side(jobs: Sequence[Job], todo: Sequence[Job], workers: int, told: 
             }
         while pending:
             done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
-            told(_rounds_done(jobs), "")
+            told("")
             for future in done:
                 job = pending.pop(future)
                 error = f"its process ended ({future.exception()})" if future.exception() else future.result()
                 if error:
                     failed.append((job, error))
-                told(_rounds_done(jobs), _said(job, error))
+                told(_said(job, error))
     return failed
 
 

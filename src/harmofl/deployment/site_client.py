@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,17 +24,17 @@ from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
 from harmofl.models.bn_calibration import as_lists, of_site
+from harmofl.types import Progress
 from harmofl.utils.atomic_files import locked
 
 log = logging.getLogger("harmofl")
 VERSION = version("harmofl")
-Opening = Callable[[str, int, int], None]
 
 
 def run_site(
     folder: Path,
     data: Path,
-    opening: Opening = lambda site, done, total: None,
+    progress: Progress = lambda site, done, total: None,
     min_images: int = 0,
     force: bool = False,
     **changes: Any,
@@ -45,7 +44,7 @@ def run_site(
     Args:
         folder: the site's folder, from `harmofl deploy init`.
         data: a folder of sites that holds this site's folder, or the folder with images/ and masks/ of this site.
-        opening: called with the site, the number of images read and the number of all images.
+        progress: called with the site, the number of images read and the number of all images.
         min_images: smallest number of images from which an amplitude may be sent, if above the agreed number.
         force: join even if the folder of the images has the name of another site of the federation.
         changes: changes to the site's own settings, such as {"data.cache": ..., "run.device": "cuda"}.
@@ -61,7 +60,7 @@ def run_site(
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
-        setup = Setup.prepare(experiment.model_copy(update={"privacy": stricter}), opening, None, log.info)
+        setup = Setup.prepare(experiment.model_copy(update={"privacy": stricter}), progress, None, log.info)
         cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
         desk = Desk(place, digest, setup, _site_of(setup, place, force), cover)
         for line in statement(setup.experiment, setup.method, deployed=True):

@@ -23,7 +23,7 @@ from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.model import AMPLITUDE
 from harmofl.federated.tensors import num_bytes
-from harmofl.types import Progress
+from harmofl.types import Progress, Tell
 from harmofl.utils.timing import Meter
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class Forecast:
 
 
 def estimate_cost(
-    experiment: Experiment, progress: Progress, budget: float = BUDGET, told: Callable[[str], None] | None = None
+    experiment: Experiment, progress: Progress, budget: float = BUDGET, told: Tell | None = None
 ) -> Forecast:
     """Return a run's cost, estimated from reading the images and a few training steps and validation batches.
 

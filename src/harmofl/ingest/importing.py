@@ -1,7 +1,7 @@
 """Import of a plain folder of sites, or of the images of a table, into a federation with a manifest per site."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def import_federation(
     origin: str = "",
     licence: str = "",
     progress: Progress | None = None,
-    warned: Callable[[str], None] | None = None,
+    warned: Tell = lambda line: None,
     told: Tell = lambda line: None,
 ) -> FederationInfo:
     """Check a folder or table of images and copy the files, unchanged, into a new federation.
@@ -75,18 +75,17 @@ def import_federation(
     """
     demand_free(target, "import to", source)
     _check_columns(source, columns or Columns(), fractions)
-    tell = warned or (lambda line: None)
     with _workshop(target) as workshop:
-        readable, names = _readable(source, workshop / "converted", target, columns, progress, tell)
+        readable, names = _readable(source, workshop / "converted", target, columns, progress, warned)
         files = settle(read_layout(readable, seed=seed, fractions=fractions, columns=names), size, channels)
         files = replace(files, info=_named(files.info, classes))
         if readable != source and not _tells_patients(source, columns or Columns()):
             files = _by_headers(files)
         told(understood(files))
         found = checked_files(files, progress).problems
-        refuse(found, told=tell)
+        refuse(found, told=warned)
         for problem in alike([*found, *(left_out(readable, files) if readable.is_dir() else ())]):
-            tell(f"warning: {problem}")
+            warned(f"warning: {problem}")
         name = escaped(name or target.resolve().name)
         origin, licence = escaped(origin), escaped(licence)
         info = replace(files.info, name=name, origin=origin or files.info.origin, licence=licence or files.info.licence)
@@ -141,7 +140,7 @@ def _readable(
     target: Path,
     columns: Columns | None,
     progress: Progress | None,
-    tell: Callable[[str], None],
+    warned: Tell,
 ) -> tuple[Path, Columns | None]:
     """Return the source, or a copy at `copy` without DICOM files, and the columns to read it with."""
     if source.suffix.lower() == ".json":
@@ -151,14 +150,14 @@ def _readable(
             converted = table_without_dicom(source, columns or Columns(), copy, progress)
         if converted:
             for line in unheeded(source, columns or Columns(), patients_told=bool(converted[1])):
-                tell(f"warning: {line}")
+                warned(f"warning: {line}")
         return (converted[0], None) if converted else (source, columns)
     found = dicom_files(source)
     if not found:
         return source, columns
     with storing(target):
         for line in without_dicom(source, copy / source.resolve().name, found, progress):
-            tell(f"warning: {line}")
+            warned(f"warning: {line}")
     return copy / source.resolve().name, columns
 
 

@@ -1,7 +1,7 @@
 """Conversion of a downloaded published data set into a federation, for `harmofl data prepare`."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harmofl.data.layout.file_names import written
@@ -13,12 +13,11 @@ from harmofl.ingest.datasets import PUBLISHED
 from harmofl.ingest.datasets.dataset import About, Item, Wishes
 from harmofl.ingest.datasets.download_files import hint
 from harmofl.ingest.workshop import Download, Workshop
-from harmofl.types import Progress
+from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import locked, storing
 
 FEWEST_PIXELS = 16
 _DRAWN = ("patients", "images")
-Warned = Callable[[str], None]
 
 
 def about_dataset(name: str) -> About:
@@ -101,7 +100,7 @@ def prepare(
     partial: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
-    warned: Warned | None = None,
+    told: Tell = print,
 ) -> FederationInfo:
     """Convert a download into a new federation.
 
@@ -112,7 +111,7 @@ def prepare(
         partial: whether to skip files that are missing or cannot be read.
         workers: the number of files processed in parallel, by default the number of cores.
         progress: called with the site, the number of converted items and the number of all items.
-        warned: called with one line for each file that is skipped because it cannot be read, if `partial`.
+        told: called with one line for each file that is skipped because it cannot be read, if `partial`.
 
     Returns:
         the content of federation.toml.
@@ -146,7 +145,7 @@ def prepare(
                     "repeat the command, which goes on where it was, or do without with --partial"
                 )
             for line in failed:
-                (warned or print)(line)
+                told(line)
             return workshop.finish(records, target, fractions)
 
 

@@ -1,12 +1,13 @@
 """Errors and warnings about a federation's data."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from harmofl.errors import DataError
+from harmofl.types import Tell
 
 _FEW = 3
 """Up to this many similar problems without a file are listed separately, since their details matter."""
@@ -61,7 +62,7 @@ def _together(group: Sequence[Problem]) -> Sequence[Problem]:
     return [replace(first, message=message, count=sum(problem.count for problem in group))]
 
 
-def refuse(problems: Sequence[Problem], folder: Path | None = None, told: Callable[[str], None] | None = None) -> None:
+def refuse(problems: Sequence[Problem], folder: Path | None = None, told: Tell | None = None) -> None:
     """Raise the first error among `problems`, with the number of the others.
 
     Args:

@@ -52,22 +52,22 @@ def _turned(site: SiteFiles) -> Iterator[Problem]:
         yield Problem("warning", site.name, turned[0], message, "turned by EXIF", len(turned))
 
 
-def tell_warnings(lines: Sequence[str], folder: Path, tell: Tell) -> None:
+def tell_warnings(lines: Sequence[str], folder: Path, told: Tell) -> None:
     """Report up to ten distinct warnings, and the command that lists all."""
     lines = list(dict.fromkeys(lines))
     for line in lines[:MOST_LINES]:
-        tell(f"warning: {line}")
+        told(f"warning: {line}")
     if len(lines) > MOST_LINES:
-        tell(f"and {len(lines) - MOST_LINES} more warnings; `harmofl data check {folder}` lists all")
+        told(f"and {len(lines) - MOST_LINES} more warnings; `harmofl data check {folder}` lists all")
 
 
-def tell_understood(files: FederationFiles, folder: Path, tell: Tell, *, training: bool = True) -> None:
+def tell_understood(files: FederationFiles, folder: Path, told: Tell, *, training: bool = True) -> None:
     """Report the summary of a folder and the warnings of `quick_problems`."""
-    tell(understood(files))
+    told(understood(files))
     found = alike(list(quick_problems(files, folder, training=training)))
-    tell_warnings(list(map(str, found)), folder, tell)
+    tell_warnings(list(map(str, found)), folder, told)
     if training:
-        tell(f"the pixels, copies and spacing are not looked at here; `harmofl data check {folder}` does")
+        told(f"the pixels, copies and spacing are not looked at here; `harmofl data check {folder}` does")
 
 
 def understood(files: FederationFiles) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from harmofl.inference.prediction.image_reader import Picture, read_prepared
 from harmofl.inference.prediction.inputs import Input, find, keeps_suffix, passed_over
 from harmofl.inference.prediction.predictor import Options, Predictor
 from harmofl.inference.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
-from harmofl.types import Progress
+from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import check_writable, storing
 
 
@@ -52,7 +52,7 @@ def predict_files(
     overlays: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
-    told: Callable[[str], None] = lambda line: None,
+    told: Tell = lambda line: None,
 ) -> Done:
     """Write the model's predictions for images.
 

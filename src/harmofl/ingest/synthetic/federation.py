@@ -23,7 +23,7 @@ from harmofl.ingest.synthetic import cells, mri
 from harmofl.ingest.synthetic.cells import CellsStyle
 from harmofl.ingest.synthetic.common import Bytes
 from harmofl.ingest.synthetic.mri import MriStyle
-from harmofl.types import Task
+from harmofl.types import Progress, Task
 from harmofl.utils.atomic_files import storing
 from harmofl.utils.hardware import check_memory
 from harmofl.utils.seeding import derived_seed, rng
@@ -93,7 +93,7 @@ def write_federation(
     size: int = 64,
     shift: float = 1.0,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FederationInfo:
     """Write a synthetic federation of sites that differ only in their acquisition of images.
 
@@ -106,7 +106,7 @@ def write_federation(
         size: side of the images in pixels; at least 32.
         shift: strength of the heterogeneity: 0 for none, 1 as between real hospitals, more for larger differences.
         seed: seed of all random choices.
-        progress: called after each image with the number of written images and the number of all images.
+        progress: called after each image with "", the number of written images and the number of all images.
 
     Returns:
         the content of `federation.toml`.
@@ -130,7 +130,7 @@ def write_federation(
     with storing(folder):
         for done, _ in enumerate(_write_sites(folder, kind, info, counts, size, shift, seed), start=1):
             if progress:
-                progress(done, sum(counts))
+                progress("", done, sum(counts))
         write_info(folder, info)
     return info
 
