@@ -13,7 +13,6 @@ Statistics = Literal["images", "sites", "batch"]
 """The statistics that a trained model normalizes with: of the given images, its training sites, or each batch."""
 
 NORMALIZATIONS: Final = get_args(Normalization)
-PRECISIONS: Final = get_args(Precision)
 STATISTICS: Final = get_args(Statistics)
 
 

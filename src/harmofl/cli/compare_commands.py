@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli.options import Config, Data, Size, Unseen, interruptible, parse_size, say
+from harmofl.cli.options import Config, Data, Size, Unseen, default_folder, given_changes, interruptible, say
 
 if TYPE_CHECKING:
     from harmofl.comparison.score_table import Comparison
@@ -78,7 +78,7 @@ def compare(
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
     variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
-    folder = out or _default_folder(base, kind)
+    folder = out or default_folder(base, kind)
     chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
     _end(_carry_out(chosen))
 
@@ -108,7 +108,7 @@ def ablate(
     of_harmofl = describe("harmofl").hyperparameters
     parts = {key: value for key, value in base.method_table.items() if key in of_harmofl}
     variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
-    folder = out or _default_folder(base, "ablate")
+    folder = out or default_folder(base, "ablate")
     _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers)))  # type: ignore[arg-type]
 
 
@@ -143,7 +143,7 @@ def sweep(
 
     (key, values), variants = parse_sweep(over), with_common(parse_variants(methods), common)
     lines = swept(base, variants, key, values)
-    folder = out or _default_folder(base, f"sweep-{key}")
+    folder = out or default_folder(base, f"sweep-{key}")
     comparison = _carry_out(Study(base, [v for line in lines for v in line], seeds, folder, workers=workers))
     found = {outcome.variant.label: outcome for outcome in comparison.outcomes}
     by_method = {
@@ -177,7 +177,7 @@ def search(
     from harmofl.comparison.variants import parse_variants, with_common
 
     variants = with_common(parse_variants(methods), common)
-    folder = out or _default_folder(base, "search")
+    folder = out or default_folder(base, "search")
     with interruptible(_again):
         found = searching.search(base, variants, trials, folder, say)
     table = Table(title="best mean validation score of each method")
@@ -202,29 +202,18 @@ def _experiment(
     unseen: Sequence[str] | None = None,
 ) -> tuple["Experiment", dict[str, Any]]:
     """Return the experiment, and the hyperparameters that --set gives to every method."""
-    from harmofl.experiment.config import check_data, load_experiment, parse_settings
+    from harmofl.experiment.config import check_data, load_experiment
 
     def check(base: "Experiment") -> None:
-        if not (out or _default_folder(base, kind)).exists():  # what was run needs no images to be shown again
+        if not (out or default_folder(base, kind)).exists():  # what was run needs no images to be shown again
             check_data(base.data)
 
-    given: dict[str, Any] = {
-        "data.folder": None if data is None else str(data),
-        "training.rounds": rounds,
-        "data.size": None if size is None else parse_size(size),
-        "data.unseen": unseen or None,
-    }
-    changes = {key: value for key, value in given.items() if value is not None} | parse_settings(setting or [])
+    changes = given_changes(data, rounds, size, unseen, setting)
     common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
     return load_experiment(config, {k: v for k, v in changes.items() if k not in common}, check), common
 
 
 _TABLES = {"run", "data", "method", "network", "training", "evaluation"}
-
-
-def _default_folder(base: "Experiment", kind: str) -> Path:
-    name = base.run.name if base.run.name != "run" else base.data.folder.resolve().name
-    return Path("runs") / f"{name}-{kind}"
 
 
 def _carry_out(chosen: "Study") -> "Comparison":

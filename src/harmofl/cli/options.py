@@ -3,10 +3,10 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.markup import escape
 
 from harmofl.errors import ConfigError
 from harmofl.types import Progress
+
+if TYPE_CHECKING:
+    from harmofl.experiment.config import Experiment
 
 Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
 Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")]
@@ -57,6 +60,33 @@ def parse_size(text: str) -> tuple[int, int]:
     if not all(numbers):
         raise ConfigError(f"--size takes HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
     return int(height), int(width or height)
+
+
+def given_changes(
+    data: Path | None,
+    rounds: int | None,
+    size: str | None,
+    unseen: Sequence[str] | None,
+    setting: Sequence[str] | None,
+    others: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the values that the options of a command set in an experiment, by key."""
+    from harmofl.experiment.config import parse_settings
+
+    given = {
+        "data.folder": None if data is None else str(data),
+        "training.rounds": rounds,
+        "data.size": None if size is None else parse_size(size),
+        "data.unseen": unseen or None,
+        **(others or {}),
+    }
+    return {key: value for key, value in given.items() if value is not None} | parse_settings(setting or [])
+
+
+def default_folder(chosen: "Experiment", kind: str) -> Path:
+    """Return the folder that a command writes to if none is given."""
+    name = chosen.run.name if chosen.run.name != "run" else chosen.data.folder.resolve().name
+    return Path("runs") / f"{name}-{kind}"
 
 
 def check_model(model: Path, data: Path | None = None) -> None:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,8 +18,9 @@ from harmofl.cli.options import (
     Size,
     Unseen,
     bar,
+    default_folder,
+    given_changes,
     interruptible,
-    parse_size,
     say,
 )
 from harmofl.errors import ConfigError
@@ -74,7 +75,7 @@ def run(
         chosen, folder = None, RunDir.open(resume).folder
     else:
         chosen = _experiment(config, data, method, rounds, seed, size, unseen, setting, diagnostics)
-        folder = out or _default_folder(chosen)
+        folder = out or default_folder(chosen, f"{chosen.method_name}-seed{chosen.run.seed}")
         RunDir.refuse_used(folder)
 
     from harmofl.experiment import trainer
@@ -107,19 +108,11 @@ def _experiment(
     diagnostics: bool = False,
 ) -> "Experiment":
     """Return the experiment that the options set."""
-    from harmofl.experiment.config import check_data, load_experiment, parse_settings
+    from harmofl.experiment.config import check_data, load_experiment
 
-    given: dict[str, Any] = {
-        "data.folder": None if data is None else str(data),
-        "method.name": method,
-        "training.rounds": rounds,
-        "run.seed": seed,
-        "data.size": None if size is None else parse_size(size),
-        "data.unseen": unseen or None,
-        "run.diagnostics": diagnostics or None,
-    }
-    changes = {key: value for key, value in given.items() if value is not None}
-    return load_experiment(config, changes | parse_settings(setting or []), lambda chosen: check_data(chosen.data))
+    others = {"method.name": method, "run.seed": seed, "run.diagnostics": diagnostics or None}
+    changes = given_changes(data, rounds, size, unseen, setting, others)
+    return load_experiment(config, changes, lambda chosen: check_data(chosen.data))
 
 
 def plan(
@@ -251,8 +244,3 @@ def demo(
 
     with interruptible(lambda: "; the same command goes on where it was"):
         run_demo(out, rounds, seed, Console(), diagnostics, unseen)
-
-
-def _default_folder(chosen: Any) -> Path:
-    name = chosen.run.name if chosen.run.name != "run" else chosen.data.folder.resolve().name
-    return Path("runs") / f"{name}-{chosen.method_name}-seed{chosen.run.seed}"

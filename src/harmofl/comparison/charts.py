@@ -1,7 +1,7 @@
 """Charts of a comparison: test scores by seed, and validation curves over the rounds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 MOST_CURVES = 8000
 """Largest number of points with which the curves of single sites are drawn beside the mean over the sites."""
-Row = Mapping[str, Any]
 
 
 def shorten(label: str, most: int = 45) -> str:

@@ -95,7 +95,10 @@ def comparison_headline(comparison: Comparison) -> str:
         f"its worst site has {worst}."
     )
     said = [first, *_against(comparison, comparison.differences, best), *_elsewhere(comparison, known)]
-    return " ".join([*said, *_yardsticks(comparison), *_luck(known)])
+    said += _yardsticks(comparison)
+    if len(known) > 2:
+        said.append("The best of several is partly luck; choose by validation scores.")
+    return " ".join(said)
 
 
 def _elsewhere(comparison: Comparison, known: Sequence[Outcome]) -> list[str]:
@@ -126,7 +129,3 @@ def _yardsticks(comparison: Comparison) -> list[str]:
     found = [o for o in comparison.outcomes if o.is_yardstick and math.isfinite(o.average.mean())]
     told = [f"{o.variant.label} {mean_and_spread(o.average)}" for o in found]
     return [f"For comparison, without federated training: {', '.join(told)}."] if told else []
-
-
-def _luck(known: Sequence[Outcome]) -> list[str]:
-    return ["The best of several is partly luck; choose by validation scores."] if len(known) > 2 else []

@@ -76,27 +76,17 @@ def search(
                 trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done, total), told)
                 told = None  # once
                 found.setdefault(variant.label, []).append(trial)
-                if asked:
-                    failed = np.isnan(trial.score)
-                    study.tell(asked, None if failed else trial.score, state=_state(optuna, failed))
-    best = {label: dict(max(tried, key=_score).changes) for label, tried in found.items() if _any_came_through(tried)}
+                if asked and np.isnan(trial.score):
+                    study.tell(asked, state=optuna.trial.TrialState.FAIL)
+                elif asked:
+                    study.tell(asked, trial.score)
+    ended = {label: [trial for trial in tried if not np.isnan(trial.score)] for label, tried in found.items()}
+    best = {label: dict(max(tried, key=lambda one: one.score).changes) for label, tried in ended.items() if tried}
     if not best:
         first = next(iter(found.values()))[0]
         raise TrainingError(f"{out}: no try came to its end; the first: {first.error}")
     write_atomic(out / "tuned.toml", tomli_w.dumps(best).encode())
     return found
-
-
-def _any_came_through(tried: Sequence[SearchTrial]) -> bool:
-    return any(not np.isnan(trial.score) for trial in tried)
-
-
-def _state(optuna: Any, failed: bool) -> Any:
-    return optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
-
-
-def _score(trial: SearchTrial) -> float:
-    return -np.inf if np.isnan(trial.score) else trial.score
 
 
 def _optuna() -> Any:

@@ -101,6 +101,11 @@ def carry_out_study(study: Study, told: Tell | None = None) -> Comparison:
     if not outcomes:
         raise TrainingError(f"{study.out}: no run came to its end; the first: {failed[0][1]}")
     lines = [f"{job.variant.label}, {job.folder.name} failed: {error}" for job, error in failed]
+    aside = [
+        f"{variant.label}: not in this table, it trains no model for a site that is not there"
+        for variant in study.variants
+        if study.leave_one_site_out and not variant.common
+    ]
     comparison = compare(
         metric,
         outcomes,
@@ -108,7 +113,7 @@ def carry_out_study(study: Study, told: Tell | None = None) -> Comparison:
         left_out=study.leave_one_site_out,
         equal=study.equal,
         failed=lines,
-        said=_left_aside(study),
+        said=aside,
     )
     write_tables(comparison, study.out)
     _write_page(comparison, study.out)
@@ -119,11 +124,3 @@ def _write_page(comparison: Comparison, out: Path) -> None:
     from harmofl.comparison.comparison_page import write_comparison  # slow to import
 
     write_comparison(comparison, out)
-
-
-def _left_aside(study: Study) -> list[str]:
-    return [
-        f"{variant.label}: not in this table, it trains no model for a site that is not there"
-        for variant in study.variants
-        if study.leave_one_site_out and not variant.common
-    ]

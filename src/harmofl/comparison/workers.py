@@ -65,7 +65,7 @@ def carry_out(jobs: Sequence[Job], workers: int, progress: Progress) -> list[tup
     total = sum(job.experiment.training.rounds for job in jobs)
 
     def told(line: str) -> None:
-        progress(line, _rounds_done(jobs), total)
+        progress(line, sum(_lines(job.folder / "rounds.jsonl") for job in jobs), total)
 
     told("")
     if workers == 1 or len(todo) < 2:
@@ -151,10 +151,6 @@ def _one(tables: dict[str, Any], folder: Path, *callbacks: Callback) -> str:
 def _said(job: Job, error: str) -> str:
     where = f" without {job.left_out}" if job.left_out else ""
     return f"{job.variant.label}, seed {job.seed}{where}: {f'failed: {error}' if error else 'done'}"
-
-
-def _rounds_done(jobs: Sequence[Job]) -> int:
-    return sum(_lines(job.folder / "rounds.jsonl") for job in jobs)
 
 
 def _lines(path: Path) -> int:

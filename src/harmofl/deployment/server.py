@@ -37,8 +37,8 @@ from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution, from_lists
 
 log = logging.getLogger("harmofl")
-GREETING_S, SCORING_S = 60.0, 3600.0
-"""Time limits in seconds for the description of a site and for the scoring of a model."""
+GREETING_S = 60.0
+"""Time limit in seconds for the description of a site."""
 TRIES, PAUSE = 5, 5.0
 """Number of tries for a round that too few sites complete, and the pause between tries in seconds."""
 LOOK = 0.2
@@ -249,7 +249,8 @@ class Server:
         names, number = sorted(self.place.keys), server.round + 1
         drawn = [names[k] for k in draw_sites(self.experiment, len(names), number)]
         there, line, after, updates = self.ask(server, drawn, on_client_end)
-        out = {name: self._absence(name) for name in drawn if name not in there} | line.left_out
+        absent = [name for name in drawn if name not in there]
+        out = {name: self.refused.get(name, f"{name}: is not connected") for name in absent} | line.left_out
         for reason in out.values():
             log.warning("round %d without %s", number, reason)
         self.counted.update({update.site: number for update in updates})
@@ -307,9 +308,6 @@ class Server:
         if line != self.told:
             log.info(line)
             self.told = line
-
-    def _absence(self, name: str) -> str:
-        return self.refused.get(name, f"{name}: is not connected")
 
     def personal(self) -> Mapping[str, Arrays]:
         """See `Backend`; what sites keep for themselves is not known here."""

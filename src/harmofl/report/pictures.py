@@ -73,7 +73,8 @@ def galleries(groups: Sequence[Group], room: int) -> list[list[Gallery]]:
     """Return the galleries of every group, as many and as large images as fit into `room` characters, or none."""
     for cases, side in LIMITS:
         made = [[_gallery(group, site, cases, side) for site in _sampled_sites(group)] for group in groups]
-        if sum(_weight(gallery) for group in made for gallery in group) <= min(BUDGET, room):
+        tiles = (tile for group in made for gallery in group for case in gallery.cases for tile in case.tiles)
+        if sum(len(tile.source) for tile in tiles) <= min(BUDGET, room):
             return made
     return [[] for _ in groups]
 
@@ -99,10 +100,6 @@ def _sampled_sites(group: Group) -> list[str]:
     sampled = dict.fromkeys(site for run in group.runs for site in run.samples)
     known = [site for site in (*group.unseen, *group.sites) if site in sampled]
     return list(dict.fromkeys([*known, *sampled]))
-
-
-def _weight(gallery: Gallery) -> int:
-    return sum(len(tile.source) for case in gallery.cases for tile in case.tiles)
 
 
 def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:

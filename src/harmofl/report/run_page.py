@@ -1,7 +1,6 @@
 """Contents of the report page and their rendering by the template."""
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +19,9 @@ from harmofl.report.scores import (
     TextTable,
     further_metrics,
     group_runs,
+    mean_score,
     metric_name,
+    number,
     score_table,
     site_table,
     validation_table,
@@ -259,10 +260,10 @@ def _cost(run: Run) -> RunCost:
     return RunCost(
         label=run.label,
         rounds=str(run.result.rounds) if run.result else run.progress.removesuffix(" rounds"),
-        seconds=_decimal(per_round if math.isfinite(per_round) else _mean(seconds)),
-        minutes=_decimal(sum(seconds) / 60 if seconds else math.nan),
-        up=_megabytes(_mean(up)),
-        down=_megabytes(_mean(down)),
+        seconds=number(per_round if math.isfinite(per_round) else mean_score(seconds), ",.1f"),
+        minutes=number(sum(seconds) / 60 if seconds else math.nan, ",.1f"),
+        up=_megabytes(mean_score(up)),
+        down=_megabytes(mean_score(down)),
         total=_megabytes(sum(up) + sum(down) if up or down else math.nan),
         parameters=f"{parameters:,}" if parameters is not None else DASH,
     )
@@ -272,13 +273,5 @@ def _known(values: Sequence[float]) -> list[float]:
     return [value for value in values if math.isfinite(value)]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else math.nan
-
-
-def _decimal(value: float) -> str:
-    return f"{value:,.1f}" if math.isfinite(value) else DASH
-
-
 def _megabytes(value: float) -> str:
-    return f"{_decimal(value / 1e6)} MB" if math.isfinite(value) else DASH
+    return number(value / 1e6, ",.1f") + " MB" * math.isfinite(value)

@@ -101,9 +101,9 @@ def mean_score(values: Sequence[float]) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
-def number(value: float) -> str:
-    """Format with three decimals; an en dash for a value that is not finite."""
-    return f"{value:.3f}" if math.isfinite(value) else DASH
+def number(value: float, form: str = ".3f") -> str:
+    """Format with three decimals or as `form` says; an en dash for a value that is not finite."""
+    return format(value, form) if math.isfinite(value) else DASH
 
 
 def duration(seconds: float) -> str:

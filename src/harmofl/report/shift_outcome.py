@@ -7,7 +7,7 @@ import numpy as np
 
 from harmofl.analysis.site_shift import Shift
 from harmofl.analysis.site_shift.measure import Verdict, known_mean
-from harmofl.report.scores import DASH
+from harmofl.report.scores import number
 from harmofl.report.shift_picture import radial
 
 CLEAR = 0.02
@@ -34,8 +34,8 @@ def shift_sentences(shift: Shift) -> list[str]:
     best = max(kept or others, key=lambda verdict: known_mean(_gains(verdict, none)))
     gained = _gains(best, none)
     told = (
-        f"{_signed(known_mean(gained))} at sites it never saw, "
-        f"{_signed(mean_of(best.within) - mean_of(none.within))} at its own"
+        f"{number(known_mean(gained), '+.2f')} at sites it never saw, "
+        f"{number(mean_of(best.within) - mean_of(none.within), '+.2f')} at its own"
     )
     if kept and known_mean(gained) > CLEAR and min(gained) > 0:
         said.append(f"Worth trying: {best.treatment.name} ({told}), `harmofl run {best.treatment.setting}`.")
@@ -70,10 +70,6 @@ def _apart(shift: Shift) -> str:
 def _gains(verdict: Verdict, none: Verdict) -> list[float]:
     """Return the gain in class accuracy at new sites over no normalization, for each repeat."""
     return [mean_of(a.elsewhere) - mean_of(b.elsewhere) for a, b in zip(verdict.repeats, none.repeats, strict=True)]
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}" if math.isfinite(value) else DASH
 
 
 def shift_numbers(shift: Shift) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """Page, picture and JSON numbers of `harmofl data shift`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from harmofl.analysis.site_shift import Shift
 from harmofl.report.curves import CHART, paint_amplitude, paint_brightness
 from harmofl.report.data_page import Grid
 from harmofl.report.png_images import data_uri, to_bytes
-from harmofl.report.scores import DASH
+from harmofl.report.scores import number
 from harmofl.report.shift_outcome import mean_of, shift_numbers, shift_sentences
 from harmofl.report.shift_picture import amplitude_lines, brightness_lines, shift_picture
 from harmofl.report.svg import draw_svg
@@ -62,15 +61,12 @@ def render_shift_page(shift: Shift) -> str:
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else DASH
-
-
 def _probe(shift: Shift) -> Grid:
     rows = []
     for verdict in shift.verdicts:
-        per_site = [f"{_number(verdict.within[site])} / {_number(verdict.elsewhere[site])}" for site in shift.sites]
-        means = (_number(verdict.site), _number(mean_of(verdict.within)), _number(mean_of(verdict.elsewhere)))
+        pairs = ((verdict.within[site], verdict.elsewhere[site]) for site in shift.sites)
+        per_site = [f"{number(within, '.2f')} / {number(elsewhere, '.2f')}" for within, elsewhere in pairs]
+        means = [number(v, ".2f") for v in (verdict.site, mean_of(verdict.within), mean_of(verdict.elsewhere))]
         rows.append((f"{verdict.treatment.name}: {verdict.treatment.meaning}", *means, *per_site))
     columns = ("normalization", "tells the site", "the class, own site", "the class, new site", *shift.sites)
     unit = "a pixel" if shift.task == "segmentation" else "an image"
@@ -81,7 +77,7 @@ def _probe(shift: Shift) -> Grid:
 
 def _distances(shift: Shift) -> Grid:
     rows = [
-        (site, *(f"{value:.1f}" for value in row), _number(shift.halves[site]), str(shift.images[site]))
+        (site, *(f"{value:.1f}" for value in row), number(shift.halves[site], ".2f"), str(shift.images[site]))
         for site, row in zip(shift.sites, shift.distances, strict=True)
     ]
     columns = ("", *shift.sites, "two halves of it", "images")

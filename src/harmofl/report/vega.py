@@ -101,12 +101,8 @@ class Chart:
         keys = list(self.rows[0]) if self.rows else []
         values = [[_short(row[key]) for key in keys] for row in self.rows]
         spec = {key: value for key, value in _whole(self).items() if key != "data"}
-        return Markup(_quoted({"spec": spec, "keys": keys, "values": values}))
-
-
-def parameter_site() -> dict[str, Any]:
-    """Return the parameter that the page's choice of a site sets."""
-    return {"name": "site", "value": ALL}
+        text = json.dumps({"spec": spec, "keys": keys, "values": values}, separators=(",", ":"))
+        return Markup(text.replace("<", "\\u003c"))
 
 
 def picture(chart: Chart, kind: Literal["svg", "png"]) -> bytes:
@@ -162,7 +158,8 @@ def allowed(*scripts: str) -> str:
 
 
 def _whole(chart: Chart) -> dict[str, Any]:
-    params = [*([parameter_site()] if chart.by_site else []), *chart.spec.get("params", [])]
+    chosen = [{"name": "site", "value": ALL}] if chart.by_site else []  # what the page's choice of a site sets
+    params = [*chosen, *chart.spec.get("params", [])]
     size = {} if {"facet", "concat"} & chart.spec.keys() else {"width": WIDTH}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
@@ -192,7 +189,3 @@ def _short(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value
-
-
-def _quoted(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

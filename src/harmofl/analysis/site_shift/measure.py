@@ -1,7 +1,7 @@
 """Measurement of all differences between the sites of a federation."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -148,9 +148,9 @@ def measure_shift(
     for repeat in range(repeats):
         again = derived_seed(seed, repeat)
         others = {site.name: _sample(site, images, again) for site in sites}
-        for name, scores in _ask_all(federation.info.task, others, bands, again):
-            asked[name].append(scores)
-            tell(name)
+        for treatment in standard_treatments({name: sample.images for name, sample in others.items()}, bands):
+            asked[treatment.name].append(_ask(treatment, others, federation.info.task, again))
+            tell(treatment.name)
     height, width = sites[0].train.images.shape[2:]
     return Shift(
         name=federation.info.name,
@@ -179,14 +179,6 @@ def _with_training_images(federation: Federation) -> list[Site]:
     if min(height, width) < 2 * probe_model.PATCH:
         raise ConfigError(f"images must be at least {2 * probe_model.PATCH} pixels high and wide, got {height}x{width}")
     return sites
-
-
-def _ask_all(
-    task: Task, samples: dict[str, _Sample], bands: Sequence[float], seed: int
-) -> Iterator[tuple[str, ProbeScores]]:
-    """Yield the name and the scores of each treatment fitted to these samples."""
-    for treatment in standard_treatments({name: sample.images for name, sample in samples.items()}, bands):
-        yield treatment.name, _ask(treatment, samples, task, seed)
 
 
 def _counting(progress: Progress | None, total: int) -> Callable[[str], None]:

@@ -6,6 +6,7 @@ splits all images again by patient.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def find(download: Path, wishes: Wishes) -> Discovered:
     if wishes.splits == "published":
         found = _with_validation(list(items.values()), wishes.seed)
     else:
-        found = [_without_split(item) for item in items.values()]
+        found = [replace(item, split="") for item in items.values()]
     return Discovered(tuple(found), tuple(missing), tuple(extra))
 
 
@@ -69,10 +70,6 @@ def _patient(stem: str) -> str:
     return match[1] if match else stem
 
 
-def _without_split(item: Item) -> Item:
-    return Item(item.site, item.name, item.image, item.target, item.patient)
-
-
 def _with_validation(items: list[Item], seed: int) -> list[Item]:
     moved = set()
     for site in SITES.values():
@@ -80,9 +77,7 @@ def _with_validation(items: list[Item], seed: int) -> list[Item]:
         order = rng(seed, "fundus validation", site).permutation(len(patients))
         moved |= {(site, patients[k]) for k in order[: max(1, len(patients) // 10)]}
     return [
-        Item(item.site, item.name, item.image, item.target, item.patient, "val")
-        if item.split == "train" and (item.site, item.patient) in moved
-        else item
+        replace(item, split="val") if item.split == "train" and (item.site, item.patient) in moved else item
         for item in items
     ]
 

@@ -61,15 +61,12 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
     else:
         _tell_patients(target, made)
     folders = {path.parent for path in found}
-    other = [path for path in files_below(source) if path.parent in folders and not _is_known(path, converted)]
+    other = [path for path in files_below(source) if path.parent in folders and path not in converted]
+    other = [path for path in other if not suffix_of(path.name)]  # no image that is linked as it is
     if not other:
         return []
     first = other[0].relative_to(source).as_posix()
     return [f"{first}: {len(other)} files among DICOM files are no DICOM that can be told as such, and are left out"]
-
-
-def _is_known(path: Path, converted: set[Path]) -> bool:
-    return path in converted or bool(suffix_of(path.name))
 
 
 def _cases(source: Path, found: Sequence[Path]) -> list[DicomCase]:
