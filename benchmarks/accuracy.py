@@ -16,7 +16,7 @@ from packed import arguments, pack
 from harmofl.comparison.formats import markdown
 from harmofl.comparison.outcomes import collect
 from harmofl.comparison.plan import Job, check_earlier
-from harmofl.comparison.progress import Bar
+from harmofl.comparison.progress import rounds_bar
 from harmofl.comparison.score_table import compare
 from harmofl.comparison.study import Study
 from harmofl.comparison.variants import ABLATION, parse_variants
@@ -103,7 +103,7 @@ def run(data: Path, out: Path, workers: int) -> None:
     check_earlier(jobs, out)
     first = [v.label for v in parse_variants(f"{PAPER},{HARMOFL}")]
     jobs.sort(key=lambda job: (job.seed, job.folder.parent.parent.name != "main", job.variant.label not in first))
-    with Bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
+    with rounds_bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
         for job, error in carry_out(jobs, workers, bar):
             print(f"{job.folder}: {error}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from packed import arguments, is_done, pack
 
 from harmofl.comparison.plan import Job, check_earlier
-from harmofl.comparison.progress import Bar
+from harmofl.comparison.progress import rounds_bar
 from harmofl.comparison.study import Study
 from harmofl.comparison.variants import parse_variants
 from harmofl.comparison.workers import carry_out
@@ -116,7 +116,7 @@ def all_jobs(data: Path, out: Path) -> list[Job]:
 def run(data: Path, out: Path, workers: int) -> None:
     jobs = all_jobs(data, out)
     check_earlier([job for job in jobs if not is_done(job.folder)], out)
-    with Bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
+    with rounds_bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
         for job, error in carry_out(jobs, workers, bar):
             print(f"{job.folder}: {error}")
 

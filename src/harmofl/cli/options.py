@@ -130,26 +130,16 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
             raise typer.Exit(130) from None
 
 
-class bar:  # noqa: N801
-    """Context manager of a progress bar on standard error; yields a `Progress`."""
+@contextmanager
+def bar(title: str) -> Iterator[Progress]:
+    """Show a progress bar on standard error within the context; yield the function that moves it."""
+    from rich import progress
 
-    def __init__(self, title: str) -> None:
-        from rich import progress
+    console = Console(file=sys.stderr)
+    with at_work(), progress.Progress(console=console, disable=not console.is_terminal, transient=True) as shown:
+        task = shown.add_task(title, total=None)
 
-        console = Console(file=sys.stderr)
-        self._progress = progress.Progress(console=console, disable=not console.is_terminal, transient=True)
-        self._task = self._progress.add_task(title, total=None)
-        self._title = title
-        self._at_work = at_work()
+        def move(what: str, done: int, total: int) -> None:
+            shown.update(task, description=f"{title} {escape(what)}", completed=done, total=total)
 
-    def __enter__(self) -> Progress:
-        self._at_work.__enter__()
-        self._progress.start()
-        return self._tell
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-        self._at_work.__exit__(None, None, None)
-
-    def _tell(self, label: str, done: int, total: int) -> None:
-        self._progress.update(self._task, description=f"{self._title} {escape(label)}", completed=done, total=total)
+        yield move

@@ -10,7 +10,7 @@ import numpy as np
 import tomli_w
 
 from harmofl.comparison.plan import Job, check_earlier, plan_jobs
-from harmofl.comparison.progress import Bar
+from harmofl.comparison.progress import rounds_bar
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
 from harmofl.errors import ConfigError, TrainingError
@@ -65,7 +65,7 @@ def search(
         raise ConfigError(f"--trials must be at least 1, got {trials}")
     found: dict[str, list[SearchTrial]] = {}
     total = base.training.rounds * trials * len(variants)
-    with Bar(total) as bar:
+    with rounds_bar(total) as bar:
         for index, variant in enumerate(variants):
             offset = base.training.rounds * trials * index
             study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))

@@ -7,7 +7,7 @@ from pathlib import Path
 from harmofl.comparison.formats import write_tables
 from harmofl.comparison.outcomes import collect
 from harmofl.comparison.plan import Budget, Job, check_earlier, plan_jobs
-from harmofl.comparison.progress import Bar
+from harmofl.comparison.progress import rounds_bar
 from harmofl.comparison.score_table import Comparison, compare
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
@@ -94,7 +94,7 @@ def carry_out_study(study: Study, told: Tell | None = None) -> Comparison:
     baseline, jobs = study.chosen_baseline(), study.jobs()
     check_earlier(jobs, study.out)
     try_first(jobs, told)
-    with Bar(sum(job.experiment.training.rounds for job in jobs)) as progress:
+    with rounds_bar(sum(job.experiment.training.rounds for job in jobs)) as progress:
         device, threads = study.base.run.device, study.base.run.threads
         failed = carry_out(jobs, study.workers or processes_that_fit(device, threads), progress)
     metric, outcomes = collect(jobs)

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harmofl.deployment.certificates import read_certificate
 from harmofl.errors import ConfigError
@@ -22,10 +22,6 @@ try:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 except ImportError as error:
     raise ConfigError(f"what deployments need must be installed, but {error}; pip install 'harmofl[flower]'") from None
-
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

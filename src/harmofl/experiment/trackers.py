@@ -14,6 +14,7 @@ from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
+from harmofl.utils.toml_values import flat_settings
 
 
 class Writer(Callback):
@@ -33,7 +34,8 @@ class Writer(Callback):
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Open the log and write the configuration."""
         self._metric = setup.metric
-        self._safely(lambda: self.open(flat_settings(setup.experiment.model_dump(mode="json")), first_round))
+        settings = {key: str(value) for key, value in flat_settings(setup.experiment.model_dump(mode="json"))}
+        self._safely(lambda: self.open(settings, first_round))
 
     def on_round_end(self, record: RoundRecord) -> None:
         """Write the numbers of a round."""
@@ -59,8 +61,7 @@ class Writer(Callback):
         if self._broken:
             return
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 work()
         except Exception as error:
             self._broken = True
@@ -183,16 +184,6 @@ def tested(result: Mapping[str, Any]) -> dict[str, float]:
     found = {f"test/{site}": scores[metric] for site, scores in {**result["test"], **result["unseen"]}.items()}
     found |= {"test/mean": result["summary"]["mean"], "test/worst": result["summary"]["worst"]}
     return {name: value for name, value in found.items() if value is not None and value == value}
-
-
-def flat_settings(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return the settings as text by dotted key, such as `method.rho`."""
-    found: dict[str, str] = {}
-    for key, value in tables.items():
-        found |= (
-            flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
-        )
-    return found
 
 
 def _plain(name: str) -> str:

@@ -1,5 +1,7 @@
 """Amplitude spectra as images: the spectrum of every site, and the common spectrum that all images get."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from harmofl.experiment.finished_run import Run
@@ -16,17 +18,23 @@ def maps(run: Run) -> list[tuple[str, str]]:
     if not whole:
         return []
     whole[COMMON] = whole.pop(COMMON)
-    low, high = np.quantile(np.concatenate([values.reshape(-1) for values in whole.values()]), (0.01, 0.999))
-    shown = {name: np.clip((values - low) / max(high - low, 1e-9), 0, 1) for name, values in whole.items()}
-    return [(name, data_uri(to_bytes(values[None], _SIDE))) for name, values in shown.items()]
+    return list(zip(whole, on_one_scale(list(whole.values()), _SIDE), strict=True))
 
 
-def whole_spectrum(half: Array) -> Array:
+def on_one_scale(spectra: Sequence[Array], side: int) -> list[str]:
+    """Return an image of each spectrum, all on one scale, whose longer side is about `side` pixels."""
+    low, high = np.quantile(np.concatenate([values.reshape(-1) for values in spectra]), (0.01, 0.999))
+    shown = (np.clip((values - low) / max(high - low, 1e-9), 0, 1) for values in spectra)
+    return [data_uri(to_bytes(values[None], side)) for values in shown]
+
+
+def whole_spectrum(half: Array, width: int | None = None) -> Array:
     """Return the log of a half spectrum (H, W//2 + 1), mirrored to (H, W), with the zero frequency in the middle.
 
-    The number of columns does not tell an odd width from an even one; an even width is assumed, so for an odd width
-    one column is missing.
+    The number of columns does not tell an odd `width` from an even one; without it an even one is assumed, so that of
+    an odd width one column is missing.
     """
-    mirrored = np.roll(half[::-1, 1:-1][:, ::-1], 1, axis=0)
+    width = width or 2 * (half.shape[1] - 1)
+    mirrored = np.roll(half[::-1, 1 : (width + 1) // 2][:, ::-1], 1, axis=0)
     found: Array = np.fft.fftshift(np.log10(np.maximum(np.concatenate([half, mirrored], axis=1), 1e-6)))
     return found

@@ -1,11 +1,12 @@
 """Tables of the configuration of runs, and of the settings that differ between runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harmofl.experiment.finished_run import Run
 from harmofl.report.scores import DASH
+from harmofl.utils.toml_values import flat_settings
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -23,23 +24,19 @@ def sections(config: Mapping[str, Any]) -> list[SettingsTable]:
     loose = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
     named = ([("general", loose)] if loose else []) + list(tables.items())
-    return [SettingsTable(name, tuple(_flatten(table))) for name, table in named]
+    return [SettingsTable(name, _texts(table)) for name, table in named]
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Return the settings that differ between runs, with each run's value."""
-    flat = [dict(_flatten(run.config)) for run in runs]
+    flat = [dict(_texts(run.config)) for run in runs]
     keys = dict.fromkeys(key for pairs in flat for key in pairs)
     rows = [(key, [pairs.get(key, DASH) for pairs in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _text(value)
+def _texts(table: Mapping[str, Any]) -> Pairs:
+    return tuple((key, _text(value)) for key, value in flat_settings(table))
 
 
 def _text(value: object) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from markupsafe import Markup
 
 from harmofl.analysis.site_shift import Shift
+from harmofl.report.amplitudes import on_one_scale, whole_spectrum
 from harmofl.report.curves import CHART, paint_amplitude, paint_brightness
 from harmofl.report.data_page import Grid
 from harmofl.report.png_images import data_uri, to_bytes
@@ -99,19 +99,10 @@ def _charts(shift: Shift) -> list[Markup]:
 
 def _spectra(shift: Shift) -> ShiftGallery:
     """Return the mean spectra as images on one scale, zero frequency in the middle."""
-    whole = {name: _whole(A.mean(axis=0), shift.size[1]) for name, A in shift.spectra.items()}
-    levels = np.concatenate([values.reshape(-1) for values in whole.values()])
-    low, high = np.quantile(levels, (0.01, 0.999))
-    shown = [(np.clip((values - low) / max(high - low, 1e-9), 0, 1))[None] for values in whole.values()]
-    row = tuple(data_uri(to_bytes(values, _SIDE)) for values in shown)
+    whole = {name: whole_spectrum(A.mean(axis=0), shift.size[1]) for name, A in shift.spectra.items()}
+    row = tuple(on_one_scale(list(whole.values()), _SIDE))
     note = "Lighter is more; the middle is the lowest frequency. All on one scale."
     return ShiftGallery("Mean amplitude spectra", note, tuple(whole), (("", row),))
-
-
-def _whole(half: np.ndarray, width: int) -> np.ndarray:
-    """Return the log of a half spectrum, mirrored to the whole one, zero frequency in the middle."""
-    mirrored = np.roll(half[::-1, 1 : (width + 1) // 2][:, ::-1], 1, axis=0)
-    return np.fft.fftshift(np.log10(np.maximum(np.concatenate([half, mirrored], axis=1), 1e-6)))
 
 
 def _examples(shift: Shift) -> ShiftGallery:

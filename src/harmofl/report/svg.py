@@ -61,8 +61,7 @@ def draw_svg(
         margins: left, bottom, right and top margin in inches; None measures the labels, which is slower.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # glyphs that only the browser has, labels longer than the chart
+    with style(ident):
         figure = Figure(figsize=size, layout=None if margins else "constrained")
         FigureCanvasSVG(figure)
         paint(figure.add_axes(_within(size, margins)) if margins else figure.add_subplot())
@@ -73,8 +72,10 @@ def draw_svg(
 @contextmanager
 def style(ident: str) -> Iterator[None]:
     """Use the pages' style in matplotlib within the context."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with (
+        matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}),
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # glyphs that only the browser has, long labels
+    ):
         yield
 
 

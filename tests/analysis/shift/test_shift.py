@@ -21,9 +21,10 @@ from harmofl.analysis.site_shift.spectra import brightness_distances, distance, 
 from harmofl.data.manifest import FederationInfo
 from harmofl.data.site import Federation, Site, Split
 from harmofl.errors import ConfigError
+from harmofl.report.amplitudes import whole_spectrum
 from harmofl.report.scores import DASH
 from harmofl.report.shift_outcome import shift_sentences
-from harmofl.report.shift_page import _whole, render_shift_page, write_shift
+from harmofl.report.shift_page import render_shift_page, write_shift
 from harmofl.spectral.amplitude import amplitude
 
 SIDE = 24
@@ -197,4 +198,4 @@ def test_the_whole_spectrum_of_a_half():
     for width in (8, 9):
         image = np.random.default_rng(0).random((6, width))
         whole = np.fft.fftshift(np.log10(np.abs(np.fft.fft2(image))))
-        assert np.allclose(_whole(np.abs(np.fft.rfft2(image)), width), whole)
+        assert np.allclose(whole_spectrum(np.abs(np.fft.rfft2(image)), width), whole)

@@ -151,8 +151,7 @@ def _crossvalidated(site: Probed, seed: int) -> float:
         return float("nan")
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     scores = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a fold without a class is scored on its other classes
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a fold may lack a class
         for train, test in folds.split(site.features, site.labels, site.groups):
             scores.append(
                 _score(_fitted(site.features[train], site.labels[train]), site.features[test], site.labels[test])
@@ -162,12 +161,10 @@ def _crossvalidated(site: Probed, seed: int) -> float:
 
 def _fitted(features: np.ndarray, labels: np.ndarray) -> Pipeline:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=100, tol=1e-3, class_weight="balanced"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         return model.fit(features, labels)
 
 
 def _score(model: Pipeline, features: np.ndarray, labels: np.ndarray) -> float:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         return float(balanced_accuracy_score(labels, model.predict(features)))

@@ -78,7 +78,7 @@ def reading(path: Path, also: tuple[str, ...] = ()) -> Iterator[None]:
     if not suffix_of(path.name) and path.suffix.lower() not in also:
         raise DataError("must be PNG, JPEG, TIFF or NIfTI; convert it or leave it out")
     try:
-        with _QUIET:
+        with QUIET:
             yield
     except DataError:
         raise
@@ -102,8 +102,7 @@ class _Quiet:
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._off.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
+                self._off.enter_context(warnings.catch_warnings(action="ignore"))
                 for logger in map(logging.getLogger, ("nibabel.global", "tifffile")):
                     self._off.callback(setattr, logger, "disabled", logger.disabled)
                     logger.disabled = True
@@ -116,12 +115,8 @@ class _Quiet:
                 self._off.close()
 
 
-_QUIET = _Quiet()
-
-
-def quiet() -> _Quiet:
-    """Return a context manager in which decoders neither log nor warn."""
-    return _QUIET
+QUIET = _Quiet()
+"""The context in which decoders neither log nor warn."""
 
 
 def read_photograph(source: Path | BinaryIO) -> np.ndarray:

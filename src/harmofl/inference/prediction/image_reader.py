@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.data.decoding.images import quiet, read_image, resize, with_channels
+from harmofl.data.decoding.images import QUIET, read_image, resize, with_channels
 from harmofl.data.decoding.volumes import neighbourhoods, nibabel
 from harmofl.errors import DataError
 from harmofl.inference.prediction.inputs import Input
@@ -63,7 +63,7 @@ def read_prepared(one: Input, levels: Levels = "rounded") -> Picture:
     path = one.files[0]
     if one.kind == "volume":
         planes = read_image(path, levels)
-        with quiet():
+        with QUIET:
             return Picture(planes, volume=True, stored=nibabel().load(path))
     return Picture(_dicom_photograph(path) if path.suffix.lower() not in _FLAT else read_image(path))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harmofl.data.decoding.images import quiet
+from harmofl.data.decoding.images import QUIET
 from harmofl.data.decoding.volumes import nibabel
 from harmofl.inference.prediction.image_reader import Picture, to_stored
 from harmofl.inference.prediction.inputs import Input
@@ -61,7 +61,7 @@ def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     voxels = to_stored(labels, picture.stored).reshape(picture.stored.shape)
-    with quiet():  # a header of NIfTI-2 is checked as one of NIfTI-1
+    with QUIET:  # a header of NIfTI-2 is checked as one of NIfTI-1
         image = nibabel().Nifti1Image(voxels.astype(np.uint8), picture.stored.affine, header)
     image.header["cal_min"], image.header["cal_max"] = 0, 0
     return gzip.compress(image.to_bytes(), 6, mtime=0)

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from harmofl.data.decoding.images import quiet, read_photograph
+from harmofl.data.decoding.images import QUIET, read_photograph
 from harmofl.errors import DataError
 from harmofl.inference.prediction.image_reader import Picture
 
@@ -28,7 +28,7 @@ def decode(data: bytes, kind: str, pixels: int) -> Picture:
         DataError: if the image is of another type, or damaged.
     """
     try:
-        with quiet(), Image.open(io.BytesIO(data), formats=[FORMATS[kind]]) as image:
+        with QUIET, Image.open(io.BytesIO(data), formats=[FORMATS[kind]]) as image:
             size = image.width * image.height
     except Image.DecompressionBombError:
         raise TooLargeError(f"the image must have at most {pixels:,} pixels; make it smaller") from None
@@ -37,7 +37,7 @@ def decode(data: bytes, kind: str, pixels: int) -> Picture:
     if size > pixels:
         raise TooLargeError(f"the image must have at most {pixels:,} pixels, got {size:,}; make it smaller")
     try:
-        with quiet():
+        with QUIET:
             return Picture(read_photograph(io.BytesIO(data)))
     except DataError:
         raise
