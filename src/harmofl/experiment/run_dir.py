@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,15 +160,13 @@ class RunDir:
         """Return the recorded rounds as RoundRecords; empty if there is no run yet."""
         return [RoundRecord(**{"val": None, **row}) for row in self.records()] if self._rounds.exists() else []
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the folder, so that no other process trains into it.
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder within a context, so that no other process trains into it.
 
         Raises:
             RunError: if another process holds the lock.
         """
-        with locked(self.folder, "training into"):
-            yield
+        return locked(self.folder, "training into")
 
     def rewind(self, last: int) -> None:
         """Drop records after round `last`, which are run again, and a line that a kill cut short."""
