@@ -1,7 +1,5 @@
 """A comparison as Markdown, CSV, LaTeX and JSON."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison, header, rows
 from harmofl.comparison.statistics import Difference
+from harmofl.data.csv_tables import csv_text
 from harmofl.evaluation.confidence_intervals import Floats
 from harmofl.utils.atomic_files import strict_json, write_atomic
 
@@ -44,9 +43,7 @@ def _tex(text: str) -> str:
 
 def comma_separated(comparison: Comparison) -> str:
     """Return the scores as CSV: one row for each method, seed and site, with a column that says if the site trained."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "seed", "site", comparison.metric, "trained"])
+    lines: list[list[Any]] = [["method", "seed", "site", comparison.metric, "trained"]]
     for outcome in comparison.outcomes:
         label, unseen = outcome.variant.label, "no" if comparison.left_out else "yes"
         for sites, test, trained in (
@@ -54,8 +51,8 @@ def comma_separated(comparison: Comparison) -> str:
             (outcome.unseen, outcome.test_unseen, "no"),
         ):
             for seed, found in _by_seed(outcome, sites, test).items():
-                writer.writerows([label, seed, site, score, trained] for site, score in found.items())
-    return file.getvalue()
+                lines += ([label, seed, site, score, trained] for site, score in found.items())
+    return csv_text(lines)
 
 
 def _by_seed(outcome: Outcome, sites: Sequence[str], scores: Floats) -> dict[str, dict[str, float]]:

@@ -1,7 +1,5 @@
 """Sweep of one setting over several values, as in the paper's Figure 5, as data and as a chart."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison
 from harmofl.comparison.study import site_names
 from harmofl.comparison.variants import Variant, check_may_differ, split_outside_brackets
+from harmofl.data.csv_tables import csv_text
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.report.scores import metric_name
@@ -90,15 +89,13 @@ def write_sweep(lines: Lines, key: str, values: Mapping[str, Any], comparison: C
 
 
 def _table(lines: Lines, key: str, values: Mapping[str, Any], metric: str) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", key, "seed", f"validation {metric}", f"test {metric}", f"worst site {metric}"])
+    rows: list[list[Any]] = [["method", key, "seed", f"validation {metric}", f"test {metric}", f"worst site {metric}"]]
     for label, outcomes in lines.items():
         for text, outcome in zip(values, outcomes, strict=True):
             if outcome is not None:
                 columns = (outcome.seeds, outcome.val, outcome.average, outcome.worst)
-                writer.writerows([label, text, *row] for row in zip(*columns, strict=True))
-    return file.getvalue()
+                rows += ([label, text, *row] for row in zip(*columns, strict=True))
+    return csv_text(rows)
 
 
 def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) -> Chart:

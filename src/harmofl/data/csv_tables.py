@@ -1,12 +1,13 @@
-"""Reading of CSV tables with a header, such as metadata.csv and manifest.csv."""
+"""Reading of CSV tables with a header, such as metadata.csv and manifest.csv, and writing of tables of results."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from harmofl.errors import DataError
 
@@ -15,6 +16,13 @@ _EMPTY = frozenset(("", "nan", "<na>", "na", "n/a", "#n/a", "null", "none", "nat
 _ZIP, _LOOKED_AT = b"PK\x03\x04", 4096
 """The first bytes of a spreadsheet file; older spreadsheets, and UTF-16, hold zero bytes."""
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows, of which the first is the header, as CSV."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)

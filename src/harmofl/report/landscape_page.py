@@ -1,6 +1,5 @@
 """Figure, numbers and page of `harmofl landscape`: one row a site, one column a run, one scale for all."""
 
-import csv
 import io
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from harmofl.analysis.landscape.computing import Asked, Landscape
+from harmofl.data.csv_tables import csv_text
 from harmofl.report.colours import SERIES
 from harmofl.report.data_page import Grid
 from harmofl.report.scores import DASH
@@ -57,20 +57,18 @@ def rise_table(landscape: Landscape) -> np.ndarray:
 
 def landscape_numbers(landscapes: Sequence[Landscape]) -> str:
     """Return all points of all surfaces and all solutions as CSV."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("run", "site", "what", "a", "b", "loss", "distance", "captured"))
+    rows: list[tuple[Any, ...]] = [("run", "site", "what", "a", "b", "loss", "distance", "captured")]
     for one in landscapes:
         marks, surfaces = one.marks, one.surfaces
         for s, site in enumerate(surfaces.sites):
-            writer.writerow((one.label, site, "global solution", 0, 0, surfaces.center[s], 0, 1))
+            rows.append((one.label, site, "global solution", 0, 0, surfaces.center[s], 0, 1))
             if site in marks.names:
                 k = marks.names.index(site)
                 at = (*marks.places[k], surfaces.own[s], marks.distances[k], marks.captured[k])
-                writer.writerow((one.label, site, "its own solution", *at))
+                rows.append((one.label, site, "its own solution", *at))
             for (i, j), loss in np.ndenumerate(surfaces.losses[s]):
-                writer.writerow((one.label, site, "surface", one.axis[j], one.axis[i], loss, "", ""))
-    return file.getvalue()
+                rows.append((one.label, site, "surface", one.axis[j], one.axis[i], loss, "", ""))
+    return csv_text(rows)
 
 
 def _sites(landscapes: Sequence[Landscape]) -> list[str]:

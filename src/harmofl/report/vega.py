@@ -3,8 +3,6 @@
 Charts in a page use the colours of the page by CSS variables; files use the colours of the light theme.
 """
 
-import csv
-import io
 import json
 import math
 import os
@@ -23,6 +21,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
+from harmofl.data.csv_tables import csv_text
 from harmofl.report.colours import SERIES
 from harmofl.utils.atomic_files import cache_folder, replacing
 
@@ -118,11 +117,8 @@ def picture(chart: Chart, kind: Literal["svg", "png"]) -> bytes:
 
 def table(chart: Chart) -> str:
     """Return the chart's numbers as CSV."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(chart.rows[0]) if chart.rows else ["empty"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(chart.rows)
-    return file.getvalue()
+    keys = list(chart.rows[0]) if chart.rows else ["empty"]
+    return csv_text([keys, *([row[key] for key in keys] for row in chart.rows)])
 
 
 @cache

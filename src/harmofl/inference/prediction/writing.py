@@ -1,6 +1,5 @@
 """Predictions as files: masks as PNG, NIfTI or DICOM SEG on the image's own pixels, classes as CSV, and overlays."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harmofl.data.csv_tables import csv_text
 from harmofl.data.decoding.images import QUIET
 from harmofl.data.decoding.volumes import nibabel
 from harmofl.inference.prediction.image_reader import Picture, to_stored
@@ -115,13 +115,11 @@ def write_table(answers: Mapping[str, np.ndarray], classes: Sequence[str], out: 
     Raises:
         StorageError: if the file cannot be written.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["image", "slice", "predicted", *classes])
+    rows = [["image", "slice", "predicted", *classes]]
     for name, probabilities in answers.items():
         for k, row in enumerate(probabilities):
             number = str(k) if len(probabilities) > 1 else ""
-            writer.writerow([name, number, classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
+            rows.append([name, number, classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / TABLE, file.getvalue().encode())
+    write_atomic(out / TABLE, csv_text(rows).encode())
