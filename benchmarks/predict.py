@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from harmofl.data.layout.site_files import files_below
-from harmofl.experiment.build import device_of
+from harmofl.experiment.model_build import device_of
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options

@@ -19,7 +19,7 @@ from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.data.transforms import augment_as_released
 from harmofl.evaluation.losses import LOSSES
-from harmofl.experiment.build import _as_bytes
+from harmofl.experiment.model_build import _as_bytes
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import Training
 from harmofl.methods import make_method

@@ -20,7 +20,7 @@ from harmofl.errors import ConfigError
 from harmofl.methods import METHODS, SAM, Amplitude, RadialProfile, hyperparameters_of, make_method
 from harmofl.methods.catalogue import HOMES
 from harmofl.methods.composition import describe
-from harmofl.methods.own_methods import own_description
+from harmofl.methods.plugins import own_description
 
 QUICK = (
     "--help",

@@ -6,7 +6,7 @@ import pytest
 from folders_on_disk import mask, photograph, save, write_classes, write_tree
 
 from harmofl.data import SPLITS, open_federation
-from harmofl.data.decoding.store import FileRows
+from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.errors import DataError, StorageError
 
 

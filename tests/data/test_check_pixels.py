@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from harmofl.errors import DataError
 from harmofl.ingest import check_federation, find_problems
 from harmofl.ingest.inspection.between_sites import between_sites, spectral_distance
-from harmofl.ingest.inspection.facts import SiteFacts, read_facts
+from harmofl.ingest.inspection.site_statistics import SiteFacts, read_facts
 from harmofl.report.data_page import render_overview, render_site, write_pages
 
 SIDE = 48

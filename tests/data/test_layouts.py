@@ -19,7 +19,7 @@ from folders_on_disk import (
 
 from harmofl.data import open_federation
 from harmofl.data.checks.quick_checks import understood
-from harmofl.data.layout.names import meaning
+from harmofl.data.layout.name_meanings import meaning
 from harmofl.data.layout.reader import read_layout
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError

@@ -9,8 +9,8 @@ from PIL import Image
 from harmofl.data import SPLITS, open_federation
 from harmofl.data.decoding.masks import read_numbers
 from harmofl.data.manifest import FederationInfo, read_info, write_info
+from harmofl.data.mask_numbers import COLOUR
 from harmofl.data.summary import said_of_masks
-from harmofl.data.values import COLOUR
 from harmofl.errors import DataError
 from harmofl.ingest import find_problems, import_federation
 

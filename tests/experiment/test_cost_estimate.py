@@ -214,7 +214,7 @@ def test_any_budget_holds(step: float, budget: int, larger: Path, monkeypatch: p
 
 
 def test_compiling_is_not_of_the_budget(larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harmofl.experiment.build._check_compiler", lambda: None)
+    monkeypatch.setattr("harmofl.experiment.model_build._check_compiler", lambda: None)
     monkeypatch.setattr("torch.nn.Module.compile", lambda *words, **options: None)
     put(Clock(1.0, 0.1, compiling=100.0), monkeypatch)
     found = estimate_cost(asked(larger, training__compile=True), quiet)

@@ -8,10 +8,10 @@ pytest.importorskip("cryptography", reason="needs cryptography: pip install 'har
 from cryptography.hazmat.primitives.asymmetric import ec
 from experiments import small
 
-from harmofl.deployment.cover import Cover
-from harmofl.deployment.descriptions import STATISTICS
 from harmofl.deployment.folders import SiteKit
 from harmofl.deployment.site_client import Desk
+from harmofl.deployment.site_descriptions import STATISTICS
+from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError
 from harmofl.experiment.privacy_policy import tells_statistics
 from harmofl.experiment.setup import Setup

@@ -15,7 +15,7 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.client import ClientContext
-from harmofl.methods import make_method, own_methods
+from harmofl.methods import make_method, plugins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,7 @@ def test_it_trains_like_its_twin_in_processes_too_and_is_found_again(federation:
 
 
 def test_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        own_methods, "entry_points", lambda group: {"prox": NAME} if group == own_methods.METHODS else {}
-    )
+    monkeypatch.setattr(plugins, "entry_points", lambda group: {"prox": NAME} if group == plugins.METHODS else {})
     assert make_method("prox", {"mu": 1}) == Prox(mu=1)
 
 

@@ -14,7 +14,7 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.experiment.trainer import run
-from harmofl.methods import FedAvg, make_method, own_methods
+from harmofl.methods import FedAvg, make_method, plugins
 from harmofl.methods.parts.averages import Mean
 from harmofl.methods.parts.normalizers import Normalizer
 from harmofl.methods.parts.steps import SAM, Step
@@ -75,7 +75,7 @@ def test_a_run_finds_them_again_also_in_processes(federation: Path, tmp_path: Pa
 
 
 def test_by_entry_point_and_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_methods, "entry_points", {"harmofl.parts": {"level": f"{HERE}.Level"}}.get)
+    monkeypatch.setattr(plugins, "entry_points", {"harmofl.parts": {"level": f"{HERE}.Level"}}.get)
     assert make_method("fedavg+level", {"momentum": 1}).normalize == Level(momentum=1)
     (variant,) = parse_variants("mine=fedavg+level:momentum=0.5")
     assert (variant.method, variant.changes) == ("fedavg+level", {"momentum": 0.5})

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from scipy.stats import chisquare, kstest
 
-from harmofl.deployment.cover import Cover, SecretNormals
 from harmofl.deployment.folders import SiteKit
+from harmofl.deployment.update_protection import Cover, SecretNormals
 from harmofl.errors import TrainingError
 from harmofl.experiment.config import load_experiment
 from harmofl.federated.messages import Broadcast, ClientUpdate

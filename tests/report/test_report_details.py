@@ -16,7 +16,7 @@ from harmofl.evaluation.metrics import CaseScores
 from harmofl.experiment import trainer
 from harmofl.experiment.finished_run import load_runs
 from harmofl.report import write_report
-from harmofl.report.classes import Answers, calibration_error, reliability
+from harmofl.report.class_details import Answers, calibration_error, reliability
 from harmofl.report.figures import participation
 from harmofl.report.page_files import files_of
 from harmofl.report.png_images import INVENTED, MISSED, compared

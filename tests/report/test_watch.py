@@ -12,7 +12,7 @@ from browser import needs_browser, opened
 from run_folders import PAIR, round_line, write_result, write_run
 
 from harmofl.errors import ConfigError
-from harmofl.report.served import Watched, server
+from harmofl.report.watch_server import Watched, server
 from harmofl.utils.atomic_files import locked
 
 

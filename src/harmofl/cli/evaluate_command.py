@@ -48,7 +48,7 @@ def evaluate(
     for path in filter(None, (cases, json)):
         check_writable(path)
 
-    from harmofl.experiment.build import device_of
+    from harmofl.experiment.model_build import device_of
     from harmofl.experiment.trained_model import TrainedModel
     from harmofl.inference.evaluate import evaluate_site
 

@@ -96,7 +96,7 @@ def overview(
     Example:
         harmofl data overview north.json south.json --to overview.html
     """
-    from harmofl.ingest.inspection.facts import read_facts
+    from harmofl.ingest.inspection.site_statistics import read_facts
     from harmofl.report.data_page import write_overview
 
     _check_suffix(to, ".html", "--to")
@@ -136,7 +136,7 @@ def shift(
     check_writable(out)
 
     from harmofl.analysis.site_shift import measure_shift
-    from harmofl.analysis.site_shift.treatments import BANDS
+    from harmofl.analysis.site_shift.normalizations import BANDS
     from harmofl.data import open_federation
     from harmofl.report.shift_outcome import shift_sentences
     from harmofl.report.shift_page import write_shift
@@ -181,7 +181,7 @@ def show(
         table.add_row(*(escape(str(value)) for value in row.values()))
     Console().print(table)
     if picture is not None:
-        from harmofl.report.sheet import write_sheet
+        from harmofl.report.contact_sheet import write_sheet
 
         write_sheet(federation, picture)
         print(f"picture {picture}")

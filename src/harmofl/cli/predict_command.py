@@ -42,7 +42,7 @@ def predict(
     check_paths(images)
 
     from harmofl.data.checks.problem import Problem, alike
-    from harmofl.experiment.build import device_of
+    from harmofl.experiment.model_build import device_of
     from harmofl.experiment.trained_model import TrainedModel
     from harmofl.inference.prediction.predict import predict_files as carry_out
     from harmofl.inference.prediction.predictor import Options

@@ -213,7 +213,7 @@ def watch(
     Example:
         harmofl watch runs/hospitals-harmofl-seed0 --port 8010
     """
-    from harmofl.report.served import server
+    from harmofl.report.watch_server import server
 
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run}: must be a run folder, or become one, but is a file; give the folder of a run")

@@ -30,7 +30,7 @@ def serve_model(
 
     import torch
 
-    from harmofl.experiment.build import device_of
+    from harmofl.experiment.model_build import device_of
     from harmofl.experiment.trained_model import TrainedModel
     from harmofl.inference.prediction.predictor import Options, Predictor
     from harmofl.inference.serving.http_server import serve_app

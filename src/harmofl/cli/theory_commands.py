@@ -133,7 +133,7 @@ def landscape(
 
     from harmofl.analysis.landscape.computing import Asked, compute
     from harmofl.analysis.landscape.plane import PlaneKind
-    from harmofl.experiment.build import device_of
+    from harmofl.experiment.model_build import device_of
     from harmofl.report.landscape_page import landscape_sentences, write_landscape
     from harmofl.utils.hardware import available_cores
 

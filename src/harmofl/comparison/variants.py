@@ -10,7 +10,7 @@ from typing import Any
 from harmofl.errors import ConfigError
 from harmofl.methods.catalogue import NAMES, arrangement
 from harmofl.methods.composition import canonical, describe, split_sum
-from harmofl.methods.older_names import RENAMED
+from harmofl.methods.deprecated_names import RENAMED
 from harmofl.utils.seeding import derived_seed
 
 ABLATION = (

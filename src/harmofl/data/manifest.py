@@ -16,7 +16,7 @@ from typing import Any
 import tomli_w
 
 from harmofl.data.csv_tables import is_empty, read_table
-from harmofl.data.values import COLOUR, named, number_of
+from harmofl.data.mask_numbers import COLOUR, named, number_of
 from harmofl.errors import DataError
 from harmofl.types import Levels, Task
 

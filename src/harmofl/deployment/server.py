@@ -18,15 +18,15 @@ from harmofl.backends.flower.door import Certificate
 from harmofl.backends.flower.hub import Hub
 from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
-from harmofl.deployment.descriptions import STATISTICS, form, misfit
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_arrangement, split_address
+from harmofl.deployment.site_descriptions import STATISTICS, form, misfit
 from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.backend import TrainedRound
-from harmofl.experiment.build import build_model
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, resolved, to_toml
+from harmofl.experiment.model_build import build_model
 from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
 from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
 from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card

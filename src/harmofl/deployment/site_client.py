@@ -14,9 +14,9 @@ from harmofl.backends.flower.node import attend, private_key
 from harmofl.backends.flower.rounds import Scalars
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates
-from harmofl.deployment.cover import Cover
-from harmofl.deployment.descriptions import STATISTICS
 from harmofl.deployment.folders import SiteKit, experiment_of
+from harmofl.deployment.site_descriptions import STATISTICS
+from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
 from harmofl.experiment.client_states import read_state, write_state
 from harmofl.experiment.privacy_policy import statement, tells_statistics

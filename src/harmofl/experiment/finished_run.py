@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
+from harmofl.experiment.artifact_readers import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
 from harmofl.experiment.run_dir import config_of
-from harmofl.experiment.run_samples import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
 from harmofl.methods.catalogue import arrangement
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score, used
-from harmofl.experiment.build import build, device_of
 from harmofl.experiment.config import Experiment, check_data, resolved
+from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
 from harmofl.federated.client import Training
 from harmofl.federated.messages import ServerState
@@ -25,8 +25,8 @@ from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution
 from harmofl.types import Task, Tell
-from harmofl.utils.allocator import keep_freed_memory
 from harmofl.utils.hardware import available_cores
+from harmofl.utils.memory_allocator import keep_freed_memory
 from harmofl.utils.seeding import rng
 
 LARGE = 2.0

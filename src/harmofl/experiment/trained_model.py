@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from harmofl.data.image_differences import seen_in, unlike
 from harmofl.data.layout.site_files import SiteFiles
-from harmofl.data.likeness import seen_in, unlike
 from harmofl.data.site import Site, Split, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, predict_split, used
-from harmofl.experiment.build import IN_USE, build_model
 from harmofl.experiment.config import resolved, validated
+from harmofl.experiment.model_build import IN_USE, build_model
 from harmofl.experiment.run_dir import model_folder, read_model, read_moments
 from harmofl.federated.model import OWN_PROFILE, normalizer_of, of_network
 from harmofl.federated.tensors import Arrays

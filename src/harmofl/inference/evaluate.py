@@ -7,7 +7,7 @@ from harmofl.data.site import Site, undivided
 from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
 from harmofl.evaluation.scoring import case_scores, score
-from harmofl.experiment.build import IN_USE
+from harmofl.experiment.model_build import IN_USE
 from harmofl.experiment.trained_model import DEFAULT, TrainedModel
 from harmofl.types import Statistics
 

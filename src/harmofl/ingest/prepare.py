@@ -12,7 +12,7 @@ from harmofl.errors import ConfigError, DataError
 from harmofl.ingest.datasets import PUBLISHED
 from harmofl.ingest.datasets.dataset import About, Item, Wishes
 from harmofl.ingest.datasets.download_files import hint
-from harmofl.ingest.workshop import Download, Workshop
+from harmofl.ingest.staging_folder import Download, Workshop
 from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import locked, storing
 

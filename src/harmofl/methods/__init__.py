@@ -5,7 +5,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harmofl.methods import own_methods
+from harmofl.methods import plugins
 from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, sum_of
 from harmofl.methods.composition import PLUS, canonical, check_names, describe
 from harmofl.utils.lazy_imports import lazily as _lazily
@@ -86,12 +86,12 @@ def search_space(method: "FedAvg") -> dict[str, tuple[float, float]]:
 def _class(name: str) -> type["FedAvg"]:
     if name in SUMS:
         return _class(PLUS.split(sum_of(name)[0])[0].partition(":")[0])
-    found: type[FedAvg] = _attribute(*HOMES[name]) if name in HOMES else own_methods.own_method(name)
+    found: type[FedAvg] = _attribute(*HOMES[name]) if name in HOMES else plugins.own_method(name)
     return found
 
 
 def _part(name: str) -> Any:
-    return _attribute(*PARTS[name][1:]) if name in PARTS else own_methods.own_part(name)
+    return _attribute(*PARTS[name][1:]) if name in PARTS else plugins.own_part(name)
 
 
 def _attribute(module: str, name: str) -> Any:

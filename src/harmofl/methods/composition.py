@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 from harmofl.errors import ConfigError
-from harmofl.methods import own_methods
+from harmofl.methods import plugins
 from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, Description, arrangement, class_description, sum_of
-from harmofl.methods.older_names import translated
+from harmofl.methods.deprecated_names import translated
 from harmofl.utils.toml_values import parse_value
 from harmofl.utils.validators import check_within
 
@@ -24,7 +24,7 @@ PLUS = re.compile(r'\s*\+\s*(?=[A-Za-z_])(?=(?:[^"]*"[^"]*")*[^"]*$)')
 
 def is_method(name: str) -> bool:
     """Return True for the name of a method of this package, of an entry point, or a dotted name."""
-    return name in NAMES or own_methods.is_own(name, own_methods.METHODS)
+    return name in NAMES or plugins.is_own(name, plugins.METHODS)
 
 
 def split_sum(text: str) -> tuple[str, dict[str, Any]]:
@@ -82,8 +82,8 @@ def slot_of(part: str) -> str:
     """
     if part in PARTS:
         return PARTS[part][0]
-    if own_methods.is_own(part, own_methods.PARTS):
-        return own_methods.slot_of(own_methods.own_part(part))
+    if plugins.is_own(part, plugins.PARTS):
+        return plugins.slot_of(plugins.own_part(part))
     raise ConfigError(f"a part must be one of {', '.join(PARTS)}, or a dotted name of an own one, got {part!r}")
 
 
@@ -122,14 +122,14 @@ def _head_description(head: str) -> Description:
         text, about = sum_of(head)
         name, values = split_sum(text)
         return replace(describe(name).having(values), about=about)
-    return class_description(head) if head in HOMES else own_methods.own_description(own_methods.own_method(head))
+    return class_description(head) if head in HOMES else plugins.own_description(plugins.own_method(head))
 
 
 @cache
 def part_description(part: str) -> Description:
     """Describe a part; raise ConfigError if it is unknown."""
     slot_of(part)
-    return class_description(part) if part in PARTS else own_methods.own_description(own_methods.own_part(part))
+    return class_description(part) if part in PARTS else plugins.own_description(plugins.own_part(part))
 
 
 def canonical(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from torch import nn
 from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, difference, moved_by, scaled, zeros
+from harmofl.methods.all_sites_mean import ROLL, over_all
 from harmofl.methods.fedavg import FedAvg
-from harmofl.methods.roll import ROLL, over_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class FedDyn(FedAvg):
     """w_i <- w_i - eta (g - h_i + lambda (w_i - w));  h_i <- h_i - lambda (w_i - w) after the round's last step.
 
     h <- h - lambda (1/N) sum_i (w_i - w);  w <- sum_i p_i w_i - h / lambda. This holds for params; other entries are
-    averaged. `weighting` replaces 1/N by p_i; N counts all sites of the federation, see `harmofl.methods.roll`.
+    averaged. `weighting` replaces 1/N by p_i; N counts all sites, see `harmofl.methods.all_sites_mean`.
 
     Args:
         lambda_: weight of the regularizer (alpha in the paper), at least 0; 0 gives FedAvg.

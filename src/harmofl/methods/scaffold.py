@@ -14,8 +14,8 @@ from torch import nn
 from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, zeros
+from harmofl.methods.all_sites_mean import ROLL, over_all
 from harmofl.methods.fedavg import FedAvg, paced
-from harmofl.methods.roll import ROLL, over_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Scaffold(FedAvg):
 
     The mean of the round's K gradients equals option II, c_i - c + (w - w_i) / (K eta), for plain SGD; here the mean
     itself is used, since under momentum or Adam the change of the weights is no gradient. `weighting` replaces 1/N by
-    p_i; N counts all sites of the federation, see `harmofl.methods.roll`.
+    p_i; N counts all sites of the federation, see `harmofl.methods.all_sites_mean`.
 
     Args:
         server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from harmofl.data.checks.problem import Problem
 from harmofl.ingest.inspection.between_sites import between_sites, decibels, spectral_distance
-from harmofl.ingest.inspection.facts import SiteFacts
+from harmofl.ingest.inspection.site_statistics import SiteFacts
 from harmofl.report.curves import CHART, Line, levels, paint_amplitude, paint_brightness
 from harmofl.report.scores import DASH
 from harmofl.report.svg import draw_svg

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from markupsafe import Markup
 
 from harmofl.experiment.finished_run import Run
-from harmofl.report import classes, diagnostics_charts, figures, vega
+from harmofl.report import class_details, diagnostics_charts, figures, vega
 from harmofl.report.amplitudes import maps
 from harmofl.report.colours import SERIES
 from harmofl.report.headline import run_headline
@@ -198,8 +198,8 @@ def _block(ident: str, group: Group) -> Block:
     validation = [validation_table(group)] if group.finished else []
     alone = group.runs[0] if len(group.runs) == 1 and group.finished else None
     by_site = [site_table(alone, group.metric)] if alone else []
-    closely = [classes.calibration(group, ident), figures.cases(group, ident)]
-    closely += [classes.confusion(run, f"{ident}-{k}") for k, run in enumerate(group.runs)]
+    closely = [class_details.calibration(group, ident), figures.cases(group, ident)]
+    closely += [class_details.confusion(run, f"{ident}-{k}") for k, run in enumerate(group.runs)]
     return Block(
         ident=ident,
         group=group,
@@ -211,7 +211,7 @@ def _block(ident: str, group: Group) -> Block:
         overview=figures.over_rounds(group, ident),
         per_site=figures.per_site(group, ident),
         closely=[chart for chart in closely if chart],
-        calibration=classes.calibration_table(group),
+        calibration=class_details.calibration_table(group),
         images=_images(group),
         classes=class_key(group),
         normalized=has_normalized(group),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from harmofl.analysis.diagnostics.loss_probe import measuring
-from harmofl.analysis.diagnostics.sharing import shared_params, weights_of
+from harmofl.analysis.diagnostics.shared_params import shared_params, weights_of
 from harmofl.analysis.landscape.plane import Plane, PlaneKind, plane
 from harmofl.analysis.landscape.surface import losses_at
 from harmofl.data.site import Site

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from harmofl.analysis.site_shift import probe_model, spectra
+from harmofl.analysis.site_shift.normalizations import BANDS, ImageArrays, Treatment, standard_treatments
 from harmofl.analysis.site_shift.probe_model import Probed
-from harmofl.analysis.site_shift.treatments import BANDS, ImageArrays, Treatment, standard_treatments
 from harmofl.data.site import Federation, Site
 from harmofl.errors import ConfigError
 from harmofl.types import Progress, Task

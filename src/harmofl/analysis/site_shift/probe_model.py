@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
-from harmofl.analysis.site_shift.treatments import ImageArrays
+from harmofl.analysis.site_shift.normalizations import ImageArrays
 from harmofl.utils.seeding import rng
 
 FILTERS, PATCH = 96, 6

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from harmofl.analysis.site_shift.treatments import ImageArrays
+from harmofl.analysis.site_shift.normalizations import ImageArrays
 from harmofl.spectral.amplitude import amplitude
 from harmofl.utils.seeding import rng
 

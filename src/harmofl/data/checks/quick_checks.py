@@ -10,7 +10,7 @@ from harmofl.data.checks.record_checks import few_patients, names_alike, record_
 from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.checks.unused_files import left_out
 from harmofl.data.decoding.images import read_header
-from harmofl.data.decoding.stored import Header
+from harmofl.data.decoding.stored_pixels import Header
 from harmofl.data.layout.file_names import is_volume, owner_of
 from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles
 from harmofl.data.manifest import FederationInfo

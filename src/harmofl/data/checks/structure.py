@@ -9,7 +9,7 @@ from harmofl.data.checks.record_checks import sound
 from harmofl.data.layout.file_names import folded, stem_of, suffix_of
 from harmofl.data.layout.site_files import SiteFiles, image_files, is_file
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
-from harmofl.data.values import named
+from harmofl.data.mask_numbers import named
 
 
 def reading_problems(info: FederationInfo) -> Iterator[Problem]:

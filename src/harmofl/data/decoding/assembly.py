@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harmofl.data.checks.problem import Problem
+from harmofl.data.decoding.growing_arrays import Rows
 from harmofl.data.decoding.record import decode_record
-from harmofl.data.decoding.store import Rows
 from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo, Record

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.decoding.assembly import Arrays, Built
-from harmofl.data.decoding.store import FileRows
+from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import StorageError

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harmofl.data.decoding import photographs, volumes
 from harmofl.data.decoding.photographs import read_stored
-from harmofl.data.decoding.stored import Header, Stored
+from harmofl.data.decoding.stored_pixels import Header, Stored
 from harmofl.data.layout.file_names import is_volume, suffix_of
 from harmofl.data.layout.site_files import is_file
 from harmofl.errors import DataError

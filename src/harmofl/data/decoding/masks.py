@@ -11,9 +11,9 @@ import numpy as np
 from harmofl.data.decoding import volumes
 from harmofl.data.decoding.images import palette_colours, reading
 from harmofl.data.decoding.photographs import read_stored
-from harmofl.data.decoding.stored import Stored
+from harmofl.data.decoding.stored_pixels import Stored
 from harmofl.data.layout.file_names import is_volume
-from harmofl.data.values import COLOUR, named
+from harmofl.data.mask_numbers import COLOUR, named
 from harmofl.errors import DataError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from harmofl.data.decoding import tiffs
-from harmofl.data.decoding.stored import Header, Stored
+from harmofl.data.decoding.stored_pixels import Header, Stored
 from harmofl.errors import DataError
 
 _ORIENTATION = 0x0112  # EXIF

@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from harmofl.data.decoding.stored import Header, Stored
+from harmofl.data.decoding.stored_pixels import Header, Stored
 from harmofl.errors import DataError
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.csv_tables import Table, column_name, read_table
+from harmofl.data.layout.class_inference import infer_info
 from harmofl.data.layout.file_names import composed, is_hidden, is_volume, normal, owner_of, suffix_of
-from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS
 from harmofl.data.layout.plain_folders import check_classes
 from harmofl.data.layout.site_files import AT_RANDOM, FederationFiles, Listing, SiteFiles

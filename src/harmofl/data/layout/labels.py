@@ -11,7 +11,7 @@ from scipy import ndimage
 from harmofl.data.decoding.masks import read_numbers
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import MOST_CLASSES
-from harmofl.data.values import COLOUR, named, number_of
+from harmofl.data.mask_numbers import COLOUR, named, number_of
 from harmofl.errors import DataError
 
 BINARY = ("background", "foreground")

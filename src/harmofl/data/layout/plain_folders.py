@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harmofl.data.layout.class_inference import infer_info
 from harmofl.data.layout.declared import FILE, read_declared
 from harmofl.data.layout.file_names import composed, folded, grouped, owner_of
-from harmofl.data.layout.inference import infer_info
 from harmofl.data.layout.listing import SiteFolder, list_site
 from harmofl.data.layout.metadata import FILE as METADATA
 from harmofl.data.layout.metadata import MetadataRow, read_metadata
-from harmofl.data.layout.names import meaning
+from harmofl.data.layout.name_meanings import meaning
 from harmofl.data.layout.site_files import (
     ALL_FOR_TESTING,
     AT_RANDOM,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from harmofl.data.layout.declared import FILE, Declared, read_declared
 from harmofl.data.layout.file_names import OTHER_IMAGES, composed, is_dicom
+from harmofl.data.layout.image_folders import Place, find_pairs, find_places, moved_into, refuse_masks, split_folders
 from harmofl.data.layout.listing import SiteFolder
 from harmofl.data.layout.metadata import MetadataRow
-from harmofl.data.layout.names import Meaning, meaning
-from harmofl.data.layout.places import Place, find_pairs, find_places, moved_into, refuse_masks, split_folders
+from harmofl.data.layout.name_meanings import Meaning, meaning
 from harmofl.data.layout.site_files import (
     files_below,
     has_images,

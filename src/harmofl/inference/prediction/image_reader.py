@@ -14,7 +14,7 @@ from harmofl.inference.prediction.inputs import Input
 from harmofl.ingest.dicom.dicom_cases import compact
 from harmofl.ingest.dicom.dicom_photographs import read_dicom_photograph
 from harmofl.ingest.dicom.dicom_volumes import Volume, read_dicom_volume
-from harmofl.ingest.placing import save_volume
+from harmofl.ingest.image_writing import save_volume
 from harmofl.types import Levels
 
 

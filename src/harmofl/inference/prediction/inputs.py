@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harmofl.data.layout.file_names import DICOM_SUFFIXES, folded, is_dicom, is_volume, stem_of, suffix_of
-from harmofl.data.layout.names import mask_key, meaning
+from harmofl.data.layout.name_meanings import mask_key, meaning
 from harmofl.data.layout.site_files import files_below
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_files import Series, has_place, series_in

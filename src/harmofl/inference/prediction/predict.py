@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from harmofl.data.likeness import HeaderFacts, unlike
+from harmofl.data.image_differences import HeaderFacts, unlike
 from harmofl.data.parallel import in_order, workers_for_files
 from harmofl.errors import ConfigError, DataError
 from harmofl.experiment.trained_model import TrainedModel

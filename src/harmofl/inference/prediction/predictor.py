@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harmofl.data.decoding.store import FileRows
+from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.data.joined import Joined
 from harmofl.data.site import Split
 from harmofl.errors import ConfigError

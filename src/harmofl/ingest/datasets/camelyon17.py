@@ -15,7 +15,7 @@ from harmofl.data.manifest import Record
 from harmofl.errors import DataError
 from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.download_files import find_one, png_size, sides
-from harmofl.ingest.placing import link
+from harmofl.ingest.image_writing import link
 
 ABOUT = About(
     name="camelyon17",

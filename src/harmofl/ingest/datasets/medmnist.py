@@ -16,7 +16,7 @@ from harmofl.data.layout.site_files import files_below
 from harmofl.data.manifest import SPLITS, Record
 from harmofl.errors import DataError
 from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
-from harmofl.ingest.placing import save_png
+from harmofl.ingest.image_writing import save_png
 
 ABOUT = About(
     name="medmnist",

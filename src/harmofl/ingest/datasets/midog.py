@@ -18,7 +18,7 @@ from harmofl.errors import DataError
 from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.download_files import find_one
 from harmofl.ingest.datasets.tiles import read_colour
-from harmofl.ingest.placing import save_png
+from harmofl.ingest.image_writing import save_png
 
 SCANNERS = {"hamamatsu_xr": (1, 50), "hamamatsu_s360": (51, 100), "aperio_cs2": (101, 150)}
 """The numbers of the first and last image of each scanner."""

@@ -17,7 +17,7 @@ from harmofl.data.manifest import Record
 from harmofl.errors import DataError
 from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.ingest.datasets.download_files import relative
-from harmofl.ingest.placing import link, save_volume
+from harmofl.ingest.image_writing import link, save_volume
 
 ABOUT = About(
     name="prostate",

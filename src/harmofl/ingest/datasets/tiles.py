@@ -11,7 +11,7 @@ from harmofl.data.decoding.images import read_image, read_mask, reading
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
 from harmofl.ingest.datasets.dataset import Item
-from harmofl.ingest.placing import save_png
+from harmofl.ingest.image_writing import save_png
 
 Outline = tuple[str, Sequence[tuple[float, float]]]
 """A class name ("" if none is given) and the (x, y) corners in pixels."""

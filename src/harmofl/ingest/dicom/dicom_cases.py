@@ -12,7 +12,7 @@ from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_files import Series, frames, has_place, modality, series_in
 from harmofl.ingest.dicom.dicom_photographs import read_dicom_photograph, read_label_map
 from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume, read_segmentation
-from harmofl.ingest.placing import save_png, save_volume
+from harmofl.ingest.image_writing import save_png, save_volume
 from harmofl.types import Progress
 
 

@@ -17,7 +17,7 @@ from harmofl.data.layout.metadata import FILE, PATIENT_COLUMNS, metadata_path
 from harmofl.data.layout.site_files import files_below
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_cases import DicomCase, Made, convert_series
-from harmofl.ingest.placing import link
+from harmofl.ingest.image_writing import link
 from harmofl.types import Progress
 
 _PLACES = ("images", *MASK_FOLDERS)

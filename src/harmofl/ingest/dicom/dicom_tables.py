@@ -10,7 +10,7 @@ from harmofl.data.layout.image_table import Columns, TableRow, inside, read_rows
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_cases import DicomCase, Made, convert_series
 from harmofl.ingest.dicom.dicom_folders import dicom_files
-from harmofl.ingest.placing import link
+from harmofl.ingest.image_writing import link
 from harmofl.types import Progress
 
 

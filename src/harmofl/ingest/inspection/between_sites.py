@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harmofl.data.checks.problem import Problem, Severity
-from harmofl.ingest.inspection.facts import SiteFacts
+from harmofl.ingest.inspection.site_statistics import SiteFacts
 
 _INVERTED, _DARK, _SPACING = 0.3, 0.25, 1.25
 """Thresholds for an inverted histogram, a dark site (share of the median brightness) and the ratio of spacings."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from harmofl.data.checks.problem import Problem
 from harmofl.data.manifest import SPLITS
-from harmofl.ingest.inspection.seen import THUMB, Inspected
+from harmofl.ingest.inspection.record_pixels import THUMB, Inspected
 from harmofl.types import Task
 
 ALIKE = 0.985

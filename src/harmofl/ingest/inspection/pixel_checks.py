@@ -7,7 +7,7 @@ import numpy as np
 
 from harmofl.data.checks.problem import Problem
 from harmofl.data.checks.quick_checks import TURNED
-from harmofl.ingest.inspection.seen import CONTRAST, Inspected
+from harmofl.ingest.inspection.record_pixels import CONTRAST, Inspected
 
 _BITS_12, _FULL_16 = 4095, 65535
 _INVERTED = 0.5  # minimum difference between the distances to the usual and to the mirrored histogram, of at most 2

@@ -6,7 +6,7 @@ from harmofl.data.checks.problem import Problem
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.ingest.inspection.pixel_checks import pixel_oddities
-from harmofl.ingest.inspection.seen import Inspected
+from harmofl.ingest.inspection.record_pixels import Inspected
 
 
 def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from harmofl.data.checks.problem import Problem, Severity
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import DataError
-from harmofl.ingest.inspection.seen import CONTRAST, Inspected, Sums
+from harmofl.ingest.inspection.record_pixels import CONTRAST, Inspected, Sums
 from harmofl.types import Task
 
 

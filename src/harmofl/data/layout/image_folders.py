@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+from harmofl.data.layout.class_inference import looks_like_mask
 from harmofl.data.layout.file_names import folded, stem_of
-from harmofl.data.layout.inference import looks_like_mask
-from harmofl.data.layout.names import Role, is_number, mask_key, meaning
+from harmofl.data.layout.name_meanings import Role, is_number, mask_key, meaning
 from harmofl.data.layout.site_files import has_images, image_files, subfolders
 from harmofl.errors import DataError
 
