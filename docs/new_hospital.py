@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from harmofl.experiment.artifact_readers import SiteSamples
 from harmofl.experiment.finished_run import load_runs
+from harmofl.experiment.report_array_readers import SiteSamples
 from harmofl.report.png_images import outlined, to_bytes
 
 SIDE = 256

@@ -20,7 +20,7 @@ def test_words_folder_environment_output_and_status(tmp_path: Path) -> None:
 def test_a_module_is_main() -> None:
     done = forked.run("-m", "harmofl", "run", "--rounds", "1")
     assert done.returncode == 2
-    assert done.stderr.startswith("harmofl: the command line: data.folder is missing")
+    assert done.stderr.startswith("harmofl: data.folder is missing")
 
 
 def test_an_error_is_told_as_python_does() -> None:

@@ -11,8 +11,8 @@ from harmofl.backends import Runner
 from harmofl.backends.sequential import Sequential
 from harmofl.data.manifest import SPLITS
 from harmofl.evaluation.scoring import case_scores, score
-from harmofl.experiment.artifacts import common_spectrum, sample, save_arrays, spectrum
 from harmofl.experiment.privacy_policy import tells_statistics
+from harmofl.experiment.report_arrays import common_spectrum, sample, save_arrays, spectrum
 from harmofl.experiment.run_dir import RunDir, Scores
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel

@@ -12,7 +12,13 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
-from harmofl.experiment.artifact_readers import Array, SiteSamples, read_amplitudes, read_probabilities, read_samples
+from harmofl.experiment.report_array_readers import (
+    Array,
+    SiteSamples,
+    read_amplitudes,
+    read_probabilities,
+    read_samples,
+)
 from harmofl.experiment.run_dir import config_of
 from harmofl.methods.catalogue import arrangement
 

@@ -7,7 +7,7 @@ checkpoint/        state.safetensors: the server's state after a round; sites/: 
 model/             the best global model by mean validation score: model.safetensors + model.json
 result.json        the chosen model's scores, after the run has finished
 cases.json         the chosen model's score of every test case
-samples.npz, probabilities.npz, amplitudes.npz: for the report, see `harmofl.experiment.artifacts`
+samples.npz, probabilities.npz, amplitudes.npz: for the report, see `harmofl.experiment.report_arrays`
 """
 
 from __future__ import annotations

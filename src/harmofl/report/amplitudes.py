@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harmofl.experiment.artifact_readers import Array
 from harmofl.experiment.finished_run import Run
+from harmofl.experiment.report_array_readers import Array
 from harmofl.report.png_images import data_uri, to_bytes
 
 _SIDE = 160  # pixels

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harmofl.experiment.artifact_readers import Array, SiteSamples
 from harmofl.experiment.finished_run import Run
+from harmofl.experiment.report_array_readers import Array, SiteSamples
 from harmofl.report.png_images import class_colour, compared, data_uri, outlined, to_bytes
 from harmofl.report.scores import Group, metric_name, number
 

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from harmofl.experiment.artifact_readers import Array
+from harmofl.experiment.report_array_readers import Array
 
 CLASS_COLOURS = ("#f0e442", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#0072b2", "#e69f00")  # Okabe-Ito
 _OUTLINE = 2  # pixels

@@ -1,4 +1,4 @@
-"""Readers of the samples, probabilities and amplitudes of a run, see `harmofl.experiment.artifacts`."""
+"""Readers of the samples, probabilities and amplitudes of a run, see `harmofl.experiment.report_arrays`."""
 
 import zipfile
 from collections.abc import Callable, Mapping
