@@ -54,7 +54,7 @@ def test_outcome_names_the_best_and_whether_chance_would_do_it():
     assert "partly luck" in comparison_headline(same) and "partly luck" not in clear
 
 
-def test_yardsticks_are_told_aside_and_never_win():
+def test_references_are_told_aside_and_never_win():
     said = comparison_headline(comparison_of(made("plain", 0.7), made("pooled", 0.95, method="pooled")))
     assert said.startswith("plain has the best mean") and "without federated training: pooled 0.92" in said
 

@@ -82,7 +82,7 @@ def test_a_single_case_has_no_interval() -> None:
 
 
 def example() -> tuple[Outcome, Outcome, Outcome]:
-    """Seeds .2 .4 and .6 .6 at the two sites; the yardstick is best."""
+    """Seeds .2 .4 and .6 .6 at the two sites; the reference is best."""
     a = outcome("fedavg", {"x": [[0.2], [0.4]], "y_1": [[0.6], [0.6]]})
     b = outcome("fedsam", {"x": [[0.3], [0.5]], "y_1": [[0.5], [0.5]]})
     return a, b, outcome("pooled", {"x": [[0.9], [0.9]], "y_1": [[0.9], [0.9]]})

@@ -282,7 +282,7 @@ def test_what_differs_leaves_no_file(classes: Path, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("method", ["pooled", "local"])
-def test_the_card_of_a_yardstick_says_that_it_is_not_federated(tmp_path: Path, method: str) -> None:
+def test_the_card_of_a_reference_says_that_it_is_not_federated(tmp_path: Path, method: str) -> None:
     write_federation(tmp_path / "data", sites=2, images=10, size=32, seed=0, task="classification")
     run(small(tmp_path / "data", **TINY, **{"method.name": method}), tmp_path / "run")
     export_model(tmp_path / "run", tmp_path / "out", ["card"], site="site-1" if method == "local" else "")

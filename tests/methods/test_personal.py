@@ -1,4 +1,4 @@
-"""What stays at home: FedBN, SiloBN, Ditto, FedRep, and the yardsticks local and pooled."""
+"""What stays at home: FedBN, SiloBN, Ditto, FedRep, and the references local and pooled."""
 
 import numpy as np
 import pytest

@@ -124,7 +124,7 @@ def test_sites_that_never_trained_stand_beside_the_others_and_their_images_first
     assert "<strong>0.432</strong>" in (tmp_path / "report.html").read_text()
 
 
-def test_local_and_pooled_are_yardsticks_and_do_not_win(tmp_path):
+def test_local_and_pooled_are_references_and_do_not_win(tmp_path):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "fedavg", base=0.7)]
     runs.append(write_run(tmp_path / "c", "pooled", base=0.95))
     text = page_of(tmp_path, *runs).text

@@ -78,7 +78,7 @@ def down(field: str, **more: Any) -> dict[str, Any]:
 
 def labelled(outcome: Outcome) -> str:
     """Return the label of a method in the charts."""
-    return outcome.variant.label + (" (yardstick)" if outcome.is_yardstick else "")
+    return outcome.variant.label + (" (reference)" if outcome.is_reference else "")
 
 
 def coloured(labels: Sequence[str]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def comparison_headline(comparison: Comparison) -> str:
     known = [
         o
         for o in comparison.outcomes
-        if not o.is_yardstick and len(o.sites) == whole and math.isfinite(o.average.mean())
+        if not o.is_reference and len(o.sites) == whole and math.isfinite(o.average.mean())
     ]
     if not known:
         return "No method has a score at every site."
@@ -95,7 +95,7 @@ def comparison_headline(comparison: Comparison) -> str:
         f"its worst site has {worst}."
     )
     said = [first, *_against(comparison, comparison.differences, best), *_elsewhere(comparison, known)]
-    said += _yardsticks(comparison)
+    said += _references(comparison)
     if len(known) > 2:
         said.append("The best of several is partly luck; choose by validation scores.")
     return " ".join(said)
@@ -124,8 +124,8 @@ def _against(comparison: Comparison, differences: Sequence[Difference | None], b
     return [f"{said}, 95 % interval {between}: {chance} than seeds and test patients vary."]
 
 
-def _yardsticks(comparison: Comparison) -> list[str]:
-    """Return a sentence with the scores of the yardsticks (`local` and `pooled` training)."""
-    found = [o for o in comparison.outcomes if o.is_yardstick and math.isfinite(o.average.mean())]
+def _references(comparison: Comparison) -> list[str]:
+    """Return a sentence with the scores of the references (`local` and `pooled` training)."""
+    found = [o for o in comparison.outcomes if o.is_reference and math.isfinite(o.average.mean())]
     told = [f"{o.variant.label} {mean_and_spread(o.average)}" for o in found]
     return [f"For comparison, without federated training: {', '.join(told)}."] if told else []

@@ -67,7 +67,7 @@ class Outcome:
     test_unseen: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
-    def is_yardstick(self) -> bool:
+    def is_reference(self) -> bool:
         """True for a method that is not federated: `local` or `pooled`."""
         return arrangement(self.variant.method) != "federated"
 

@@ -130,7 +130,7 @@ def header(comparison: Comparison) -> list[str]:
 
 
 def rows(comparison: Comparison) -> list[list[Cell]]:
-    """Return one row a method; the best score of each column is marked, yardsticks excluded.
+    """Return one row a method; the best score of each column is marked, references excluded.
 
     A site at which a method was not tested is "-". Averages are not marked if the methods have different sites; if
     sites were left out in turn, an average that lacks some of them is "-" as well.
@@ -163,7 +163,7 @@ def _at(outcome: Outcome, site: str) -> Floats | None:
 
 
 def _column(outcomes: Sequence[Outcome], values: Sequence[Floats | None], mark: bool = True) -> list[Cell]:
-    means = [None if v is None or o.is_yardstick else v.mean() for v, o in zip(values, outcomes, strict=True)]
+    means = [None if v is None or o.is_reference else v.mean() for v, o in zip(values, outcomes, strict=True)]
     known = [mean for mean in means if mean is not None and math.isfinite(mean)]
     best = f"{max(known):.3f}" if known and mark and len(outcomes) > 1 else ""
     return [

@@ -103,7 +103,7 @@ def experiment_of(folder: Path, changes: Mapping[str, Any]) -> tuple[Experiment,
 
 
 def refuse_arrangement(experiment: Experiment) -> None:
-    """Raise ConfigError for the yardsticks, which send nothing (`local`) or pool all images (`pooled`)."""
+    """Raise ConfigError for the references, which send nothing (`local`) or pool all images (`pooled`)."""
     if experiment.arrangement != "federated":
         raise ConfigError(
             f"method.name: {experiment.method_name} sends nothing between sites and server; choose another for a "

@@ -124,7 +124,7 @@ class Run:
         return self.result.method if self.result else _method_name(self.config)
 
     @property
-    def yardstick(self) -> bool:
+    def reference(self) -> bool:
         """True for a method that is not federated: each site alone, or all images in one place."""
         return arrangement(self.method) != "federated"
 

@@ -7,17 +7,17 @@ from harmofl.report.scores import Group, mean_score, metric_words, number, site_
 
 
 def run_headline(group: Group) -> str:
-    """Return the headline: the best federated run, its lead, worst site and chosen round; and the yardsticks."""
+    """Return the headline: the best federated run, its lead, worst site and chosen round; and the references."""
     scored = [(mean_score(_test(group, result)), run, result) for run, result in _done(group)]
     known = sorted((entry for entry in scored if math.isfinite(entry[0])), key=lambda entry: -entry[0])
-    ranked = [entry for entry in known if not entry[1].yardstick] or known
+    ranked = [entry for entry in known if not entry[1].reference] or known
     if not ranked:
         return _nothing_yet(group)
     best, run, result = ranked[0]
     rival = (ranked[1][0], ranked[1][1].label) if len(ranked) > 1 else None
     told = f"{_lead(group, run.label, best, rival)}{_worst(group, result)}, and {_chosen(result)}.{_elsewhere(group)}"
     aside = [
-        f" {other.label} reaches {number(value)}, {value - best:+.3f}." for value, other, _ in known if other.yardstick
+        f" {other.label} reaches {number(value)}, {value - best:+.3f}." for value, other, _ in known if other.reference
     ]
     return told + "".join(aside if ranked != known else [])
 
@@ -60,7 +60,7 @@ def _elsewhere(group: Group) -> str:
     """Return a sentence on the best run at the unseen sites; "" if there is none."""
     scored = [(mean_score(site_values(result.unseen, group.unseen, group.metric)), run) for run, result in _done(group)]
     ranked = sorted(
-        ((value, run) for value, run in scored if math.isfinite(value) and not run.yardstick), key=lambda e: -e[0]
+        ((value, run) for value, run in scored if math.isfinite(value) and not run.reference), key=lambda e: -e[0]
     )
     if not ranked:
         return ""
