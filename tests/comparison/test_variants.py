@@ -125,7 +125,7 @@ def test_a_bad_hyperparameter_is_said_with_its_method(federation: Path, tmp_path
     ],
 )
 def test_what_must_be_the_same_for_all_cannot_be_said_of_one(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"must be the same for all|is no setting of a method"):
+    with pytest.raises(ConfigError, match=r"must be the same for all|is no setting of a method|must be given once"):
         parse_variants(text)
 
 
@@ -136,7 +136,7 @@ def test_privacy_and_training_may_differ() -> None:
 
 @pytest.mark.parametrize("over", ["method.name=fedavg,harmofl", "run.seed=1,2", "evaluation.metric=dice,iou"])
 def test_a_sweep_is_over_settings_that_can_be_compared(over: str, federation: Path) -> None:
-    with pytest.raises(ConfigError, match=r"must be the same for all|is no setting of a method"):
+    with pytest.raises(ConfigError, match=r"must be the same for all|is no setting of a method|must be given once"):
         swept(small(federation), parse_variants("fedavg"), *parse_sweep(over))
 
 

@@ -106,6 +106,21 @@ def test_what_cannot_be_used_is_named(items: list, message: str) -> None:
         federation_of({"a": {"train": Items(items)}}, CLASSES)
 
 
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    class Broken(Items):
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
+            raise OSError("disk gone")
+
+    for dataset in (Broken([(IMAGE, 0)]), iter([(IMAGE, 0)])):
+        with pytest.raises(DataError, match="a: train image 0 must be readable"):
+            federation_of({"a": {"train": dataset}}, CLASSES)  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="must map names of sites to their splits, got 1"):
+        federation_of({1: {"train": Items([(IMAGE, 0)])}}, CLASSES)  # type: ignore[dict-item]
+    alone = federation_of({"a": {"train": Items([(torch.zeros(1, 8, 8, dtype=torch.bfloat16), 0)])}}, CLASSES)
+    with pytest.raises(ConfigError, match="a: a site that trains must have images for validation and test too"):
+        run(load_experiment(None, {}), tmp_path / "run", sites=alone)
+
+
 def test_splits_and_patients_are_checked() -> None:
     one = Items([(IMAGE, 0, "case", "anna")])
     with pytest.raises(DataError, match="a: a split must be one of train, val, test, got 'valid'"):

@@ -78,7 +78,8 @@ def test_of_equal_sites_all_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"average": "mode"}, "a part must be one of .*, got 'mode'"),
+        ({"average": "mode"}, "average must be one of mean, median, trimmed, clipped, got 'mode'"),
+        ({"average": 0.5}, "average must be one of"),
         ({"average": "trimmed", "trim": 0.5}, "trim must be"),
         ({"average": "trimmed", "trim": True}, "trim must be"),
         ({"trim": 0.3}, "trim is of trimmed, put in by .trimmed"),

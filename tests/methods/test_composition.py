@@ -5,9 +5,10 @@ from itertools import product
 import pytest
 
 from harmofl.errors import ConfigError
+from harmofl.experiment.config import changed
 from harmofl.methods import SAM, Amplitude, FedAvg, RadialProfile, hyperparameters_of, make_method
 from harmofl.methods.catalogue import NAMES, PARTS
-from harmofl.methods.composition import canonical, describe
+from harmofl.methods.composition import canonical, carried, describe
 from harmofl.methods.fedprox import FedProx
 from harmofl.methods.parts.averages import Median
 from harmofl.methods.parts.steps import ASAM
@@ -60,7 +61,13 @@ def test_the_table_has_one_form() -> None:
         ("fedavg:mu", "name:key=value"),
         ("harmofl:band=2", "band must be"),
         ("", "method must be one of"),
-        ("fedavg+", "method must be one of"),
+        ("fedavg+", "a part must be one of"),
+        ("fedprox:mu=1:mu=2", "mu must be given once"),
+        ("fedprox+sam:rho=1:rho=1", "rho must be given once"),
+        ("fednova+median", "fednova averages normalized updates by their mean; leave the average part out"),
+        ("harmofl+plain:alpha=1", "plain has no hyperparameter 'alpha'"),
+        ("fedavg:band=1", r"band is of amplitude, put in by \+amplitude"),
+        ("fedavg+median:average=mean", "median has no hyperparameter 'average'"),
     ],
 )
 def test_mistakes_say_what_to_do(text: str, message: str) -> None:
@@ -68,11 +75,30 @@ def test_mistakes_say_what_to_do(text: str, message: str) -> None:
         make_method(text, {})
 
 
+def test_what_stands_in_quotes_or_brackets_is_a_value() -> None:
+    for text in ("(?:up|head)", "up+head", "[ab]:x"):
+        assert make_method(f'fedavg+sam:params_regex="{text}"', {}).step == SAM(params_regex=text)
+
+
+def test_hyperparameters_stay_with_what_they_are_of() -> None:
+    table = canonical({"name": "harmofl", "band": 0.1, "rho": 0.3, "weighting": "samples"})
+    assert carried(table, "harmofl+plain") == {"band": 0.1, "weighting": "samples"}
+    assert carried(table, "harmofl+asam") == {"band": 0.1, "weighting": "samples"}
+    assert carried(table, "fedavg") == {}
+    base = {"method": {"name": "fedprox", "mu": 5}, "data": {"folder": "x"}}
+    assert changed(base, {"method.name": "fedprox:mu=1"})["method"] == {"name": "fedprox", "mu": 1}
+    assert changed(base, {"method.name": "fedprox+sam"})["method"] == {"name": "fedprox+sam", "mu": 5}
+    assert changed(base, {"method.name": "fedavg"})["method"] == {"name": "fedavg"}
+    assert changed(base, {"method.name": "fedavg+sam", "rho": 1})["method"] == {"name": "fedavg+sam", "rho": 1}
+
+
 def test_no_two_terms_share_a_name() -> None:
     """So that every hyperparameter can be set by its own name in every sum."""
     for name, part in product(NAMES, PARTS):
-        if PARTS[part][0] in describe(name).parts:
-            describe(f"{name}+{part}")
+        if PARTS[part][0] in describe(name).parts and (name, PARTS[part][0]) != ("fednova", "average"):
+            method = make_method(f"{name}+{part}", {})
+            table = {"name": f"{name}+{part}", **hyperparameters_of(method)}
+            assert make_method(table.pop("name"), table) == method
 
 
 OLD_DEFAULTS = {
@@ -117,6 +143,7 @@ def test_tables_of_older_versions_mean_what_they_meant(name: str, options: dict,
         ("harmofl-profile:rings=0", "harmofl-profile+identity"),
         ("harmofl-released:rings=3", "harmofl-released+profile:radial_bins=3:decay=0.0"),
         ("fedavg:band=1:alpha=0.05", "harmofl"),
+        ("fedadam:eta=0.5", "fedadam:server_lr=0.5"),
         ("fedavg:average=median", "fedavg+median"),
     ],
 )

@@ -14,7 +14,7 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.experiment.trainer import run
-from harmofl.methods import FedAvg, make_method, plugins
+from harmofl.methods import FedAvg, hyperparameters_of, make_method, plugins
 from harmofl.methods.parts.averages import Mean
 from harmofl.methods.parts.normalizers import Normalizer
 from harmofl.methods.parts.steps import SAM, Step
@@ -56,6 +56,53 @@ class Clash(Step):
     mu: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Banded(Normalizer):
+    """Its hyperparameters have names that older versions used otherwise."""
+
+    band: float = 0.3
+    reference: float = 1.0
+    alpha: float = 1.0
+
+    def layer(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Step):
+    """Its class has the name of a part of the package."""
+
+    def gradient(self, method, client, batch):
+        return method.backward(client, batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithOwnPlain(FedAvg):
+    """A method whose default part is its own."""
+
+    step: Step = Plain()
+
+
+class Bare(Step):
+    """It lacks the decorator."""
+
+    length: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needy(Step):
+    """A field has no default."""
+
+    length: float
+
+
+def test_names_of_older_versions_are_free_for_own_parts() -> None:
+    method = make_method(f"fedavg+{HERE}.Banded", {"alpha": 0.5, "band": 0.7})
+    assert method.normalize == Banded(band=0.7, alpha=0.5)
+    assert make_method(f"fedavg+{HERE}.Banded", hyperparameters_of(method)) == method
+    assert type(make_method(f"{HERE}.WithOwnPlain", {}).step) is Plain
+
+
 def test_they_train_like_their_twins() -> None:
     for own, twin in (("Level:momentum=0.3", "amplitude:band=0:decay=0.3"), ("Uphill", "sam:rho=0.2")):
         one, other = make_method(f"fedprox+{HERE}.{own}", {}), make_method(f"fedprox+{twin}", {})
@@ -88,6 +135,8 @@ def test_by_entry_point_and_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> 
         (f"fedavg+{HERE}.Level:momentum=2", "momentum must be"),
         (f"fedavg+{HERE}.HERE", "must be a subclass of Normalizer, Step or Average"),
         (f"fedavg+{HERE}.Nothing", "must be importable, got AttributeError"),
+        (f"fedavg+{HERE}.Bare", "must be a @dataclass"),
+        (f"fedavg+{HERE}.Needy", "length must have a default value"),
     ],
 )
 def test_what_does_not_hold_is_one_line(text: str, message: str) -> None:

@@ -127,7 +127,7 @@ def common(server: ServerState) -> torch.Tensor:
         make_method("harmofl-profile", {}),
         make_method("harmofl-profile", {"per": "site"}),
         make_method("harmofl-released", {}),
-        make_method("scaffold", {"band": 1.0}),
+        make_method("scaffold+amplitude", {}),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from harmofl.errors import ConfigError
 from harmofl.methods.catalogue import NAMES, arrangement
-from harmofl.methods.composition import canonical, describe, split_sum
+from harmofl.methods.composition import canonical, carried, describe, split_sum
 from harmofl.methods.deprecated_names import RENAMED
 from harmofl.utils.seeding import derived_seed
 
@@ -49,10 +49,9 @@ class Variant:
 
     def settings(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Return dotted changes to an experiment; the hyperparameters in `base` are kept for the method of `base`."""
-        known = describe(self.method).hyperparameters if _head(base.get("name", "")) == _head(self.method) else {}
-        kept = {f"method.{key}": value for key, value in base.items() if key in known}
+        kept = {f"method.{key}": value for key, value in carried(base, self.method).items()} if base else {}
         own = {key if "." in key else f"method.{key}": value for key, value in self.changes.items()}
-        return {**kept, "method.name": self.method, **own}
+        return {"method.name": self.method, **kept, **own}
 
 
 RESERVED = ("cache", "table.md", "table.tex", "table.json", "scores.csv", "tuned.toml")
@@ -161,10 +160,6 @@ def _uses(variant: Variant, key: str) -> bool:
     name = key.removeprefix("method.")
     known = describe(variant.method).hyperparameters
     return name in known or RENAMED.get(name, name) in known
-
-
-def _head(name: str) -> str:
-    return name.partition("+")[0]
 
 
 def read_tuned(path: Path) -> dict[str, dict[str, Any]]:

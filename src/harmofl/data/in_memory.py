@@ -41,6 +41,8 @@ def federation_of(
     Raises:
         DataError: for the first image, target or split that cannot be used, naming site, split and index.
     """
+    if wrong := [site for site, parts in sites.items() if not (isinstance(site, str) and isinstance(parts, Mapping))]:
+        raise DataError(f"a federation must map names of sites to their splits, got {wrong[0]!r}")
     if not sites or len(classes) < 2:
         raise DataError(f"a federation must have sites and at least 2 classes, got {len(sites)} and {len(classes)}")
     read = {site: {split: _items(site, split, part) for split, part in parts.items()} for site, parts in sites.items()}
@@ -62,7 +64,29 @@ def federation_of(
 def _items(site: str, split: str, dataset: ImageDataset) -> list[tuple[Any, ...]]:
     if split not in SPLITS:
         raise DataError(f"{site}: a split must be one of {', '.join(SPLITS)}, got {split!r}")
-    return [tuple(dataset[index]) for index in range(len(dataset))]
+    items = list[tuple[Any, ...]]()
+    try:
+        for index in range(len(dataset)):
+            items.append(_plain(dataset[index]))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DataError(
+            f"{site}: {split} image {len(items)} must be readable, with a length of the dataset, got {reason}"
+        ) from error
+    return items
+
+
+def _plain(item: Any) -> tuple[Any, ...]:
+    """Return the item with its tensors detached, on the CPU, and bfloat16 as float32."""
+    import torch
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        value = value.detach().cpu()
+        return value.float() if value.dtype == torch.bfloat16 else value
+
+    return tuple(map(plain, item))
 
 
 def _split(

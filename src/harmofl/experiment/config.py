@@ -26,7 +26,7 @@ from harmofl.errors import ConfigError, DataError
 from harmofl.evaluation.metrics import MAIN_METRIC
 from harmofl.methods import hyperparameters_of, make_method
 from harmofl.methods.catalogue import Arrangement, arrangement
-from harmofl.methods.composition import canonical, check_names
+from harmofl.methods.composition import canonical, carried, check_names, split_sum
 from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
 from harmofl.utils.hardware import default_threads
 from harmofl.utils.toml_values import parse_value
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from harmofl.methods import FedAvg
 
 Section = dict[str, Any]
+DEFAULT = "harmofl"
+"""The method of an experiment that names none."""
 
 
 class _Table(BaseModel):
@@ -175,7 +177,7 @@ class Experiment(_Table):
     @field_validator("method_table")
     @classmethod
     def _named(cls, value: Section) -> Section:
-        return canonical({"name": "harmofl", **value})
+        return canonical({"name": DEFAULT, **value})
 
     @property
     def method_name(self) -> str:
@@ -272,8 +274,17 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
     for key, value in changes.items():
         if key in TABLES:
             raise ConfigError(f"{key} is a table; set one of its values, such as {_EXAMPLES[key]}")
+        if key in ("method.name", "name") and isinstance(value, str):
+            result["method"] = _renamed(result.get("method", {}), value)
+            continue
         _put(result, key if "." in key else f"method.{key}", value)
     return result
+
+
+def _renamed(table: Mapping[str, Any], method: str) -> Section:
+    """Return the table of another method, with what it keeps of this one; values in its name win."""
+    name, values = split_sum(method)
+    return {**carried(canonical({"name": DEFAULT, **table}), name), **values, "name": name}
 
 
 def validated(tables: Mapping[str, Any], where: str) -> Experiment:

@@ -280,6 +280,8 @@ def cut(federation: Federation, images: int | str) -> Federation:
 def _check_training(federation: Federation) -> None:
     """Raise ConfigError if a site has no training images."""
     for site in federation.sites:
+        if len(site.train) and not (len(site.val) and len(site.test)):
+            raise ConfigError(f"{site.name}: a site that trains must have images for validation and test too; add some")
         if not len(site.train):
             few = " (a split needs at least 3 patients)" if len(set(site.test.patients)) < len(SPLITS) else ""
             raise ConfigError(

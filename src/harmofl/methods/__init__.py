@@ -5,9 +5,10 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from harmofl.errors import ConfigError
 from harmofl.methods import plugins
 from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, sum_of
-from harmofl.methods.composition import PLUS, canonical, check_names, describe
+from harmofl.methods.composition import canonical, check_names, describe, terms
 from harmofl.utils.lazy_imports import lazily as _lazily
 
 if TYPE_CHECKING:
@@ -60,8 +61,15 @@ def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
     check_names(name, table)
     known = describe(name)
     values = {key: field.default for key, field in known.hyperparameters.items()} | table
-    parts = {slot: _part(part)(**{k: values[k] for k in known.of_parts[slot]}) for slot, part in known.parts.items()}
-    return _class(PLUS.split(name)[0])(**{key: values[key] for key in known.own}, **parts)
+    try:
+        parts = {
+            slot: _part(part)(**{k: values[k] for k in known.of_parts[slot]}) for slot, part in known.parts.items()
+        }
+        return _class(terms(name)[0])(**{key: values[key] for key in known.own}, **parts)
+    except ConfigError:
+        raise
+    except Exception as error:  # of a user's own class
+        raise ConfigError(f"{name} must be made of its hyperparameters, got {type(error).__name__}: {error}") from error
 
 
 def hyperparameters_of(method: "FedAvg") -> dict[str, Any]:
@@ -85,7 +93,7 @@ def search_space(method: "FedAvg") -> dict[str, tuple[float, float]]:
 
 def _class(name: str) -> type["FedAvg"]:
     if name in SUMS:
-        return _class(PLUS.split(sum_of(name)[0])[0].partition(":")[0])
+        return _class(terms(sum_of(name)[0])[0].partition(":")[0])
     found: type[FedAvg] = _attribute(*HOMES[name]) if name in HOMES else plugins.own_method(name)
     return found
 

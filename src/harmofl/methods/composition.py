@@ -5,7 +5,6 @@ an average. A hyperparameter may stand behind any term that has it, or beside th
 within a sum. Nothing here imports torch, unless a term is a user's own.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -17,9 +16,6 @@ from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, Description, ar
 from harmofl.methods.deprecated_names import translated
 from harmofl.utils.toml_values import parse_value
 from harmofl.utils.validators import check_within
-
-PLUS = re.compile(r'\s*\+\s*(?=[A-Za-z_])(?=(?:[^"]*"[^"]*")*[^"]*$)')
-"""A plus before a name, outside of quotes."""
 
 
 def is_method(name: str) -> bool:
@@ -36,18 +32,63 @@ def split_sum(text: str) -> tuple[str, dict[str, Any]]:
         ConfigError: for an unknown term, a part of a slot that is taken, a value for a term that has no such
             hyperparameter, or other text.
     """
-    names, values = [], dict[str, Any]()
-    for position, term in enumerate(PLUS.split(text)):
-        name, *settings = term.strip().split(":")
-        names.append(name.strip())
+    names, values = list[str](), dict[str, Any]()
+    for position, term in enumerate(terms(text)):
+        name, *settings = _split(term, ":")
+        names.append(name)
         for setting in settings:
             key, equals, value = setting.partition("=")
-            if not equals or not key.strip():
-                raise ConfigError(f"a method takes name:key=value, such as fedprox:mu=0.1, got {text!r}")
+            key = key.strip()
+            if not equals or not key:
+                raise ConfigError(f"a method takes name:key=value, such as fedprox:mu=0.1, got {_short(text)}")
+            if key == "name" or key in values:
+                raise ConfigError(f"{key} must be given once, got {_short(text)}")
             if position and "." not in key:
-                _check_key(names[-1], key.strip())
-            values[key.strip()] = parse_value(value.strip())
+                _check_key(names[-1], key)
+            values[key] = parse_value(value.strip())
     return _ordered(*names), values
+
+
+def terms(text: str) -> list[str]:
+    """Split a sum at each plus before a name, outside of double quotes and brackets."""
+    found: list[str] = []
+    for piece in _split(text, "+"):
+        if found and not (piece[:1].isalpha() or piece[:1] in ("_", "")):
+            found[-1] += f"+{piece}"  # as in 1e+3
+        else:
+            found.append(piece)
+    return found
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split at a character outside of double quotes and brackets; strip the pieces."""
+    pieces, depth, quoted = [""], 0, False
+    for character in text:
+        quoted ^= character == '"'
+        depth += 0 if quoted else (character in "[{(") - (character in "]})")
+        if character == separator and depth <= 0 and not quoted:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return [piece.strip() for piece in pieces]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 200 else f"{text[:200]}...")
+
+
+def carried(before: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the hyperparameters of a canonical table that a method keeps: its own, and those of the same parts.
+
+    Args:
+        before: the table of a method.
+        name: another sum; one of another first term keeps nothing.
+    """
+    was, now = describe(before["name"]), describe(name)
+    if terms(before["name"])[0] != terms(name)[0]:
+        return {}
+    same = [fields for slot, fields in now.of_parts.items() if now.parts[slot] == was.parts[slot]]
+    return {key: value for key, value in before.items() if any(key in fields for fields in (now.own, *same))}
 
 
 def _check_key(part: str, key: str) -> None:
@@ -60,7 +101,9 @@ def _ordered(head: str, *parts: str) -> str:
     """Return the sum without parts that the method has anyway, in the order of the slots."""
     if not is_method(head):
         own = "a dotted name of an own one" if "." not in head else "importable"
-        raise ConfigError(f"method must be one of {', '.join(NAMES)}, or {own}, got {head!r}; see `harmofl methods`")
+        raise ConfigError(
+            f"method must be one of {', '.join(NAMES)}, or {own}, got {_short(head)}; see `harmofl methods`"
+        )
     known = _head_description(head)
     chosen = dict[str, str]()
     for part in parts:
@@ -84,7 +127,7 @@ def slot_of(part: str) -> str:
         return PARTS[part][0]
     if plugins.is_own(part, plugins.PARTS):
         return plugins.slot_of(plugins.own_part(part))
-    raise ConfigError(f"a part must be one of {', '.join(PARTS)}, or a dotted name of an own one, got {part!r}")
+    raise ConfigError(f"a part must be one of {', '.join(PARTS)}, or a dotted name of an own one, got {_short(part)}")
 
 
 @cache
@@ -94,7 +137,7 @@ def describe(name: str) -> Description:
     Raises:
         ConfigError: see `split_sum`; also if a method and a part have a hyperparameter of the same name.
     """
-    head, *parts = PLUS.split(name)
+    head, *parts = terms(name)
     found = _head_description(head)
     for part in parts:
         slot = slot_of(part)
@@ -150,7 +193,7 @@ def canonical(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merged(name: str, parts: Mapping[str, str]) -> str:
-    head, *old = PLUS.split(name)
+    head, *old = terms(name)
     return _ordered(head, *{**{slot_of(part): part for part in old}, **parts}.values())
 
 

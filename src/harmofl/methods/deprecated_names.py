@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harmofl.errors import ConfigError
-from harmofl.methods.catalogue import Description, class_description
+from harmofl.methods.catalogue import NAMES, PARTS, Description, class_description
 
 RENAMED = {
     "alpha": "rho",
@@ -27,6 +27,8 @@ IDLE: Mapping[str, Any] = {
 def translated(known: Description, name: str, given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the parts that older names stand for, by slot, and the hyperparameters by their names of today.
 
+    Older names of a sum, which no older version had, are renamed and stand for no parts.
+
     Args:
         known: the method.
         name: its name.
@@ -35,23 +37,30 @@ def translated(known: Description, name: str, given: Mapping[str, Any]) -> tuple
     Raises:
         ConfigError: if two names of one hyperparameter are given, or a band beside radial bins.
     """
+    old = {key for key in given if _is_old(known, key, given[key])}
     values = dict[str, Any]()
     for key, value in given.items():
         new = _new_name(known, key)
         if new in values or (new != key and new in given):
             raise ConfigError(f"{name}: {key} is {new} today; set only the latter")
         values[new] = value
+    if not old or name not in NAMES:
+        return {}, values
     parts = {**_average(values), **_normalizer(known, values)}
-    if values.get("rho") and "step" in known.parts and "rho" not in known.hyperparameters and "alpha" in given:
+    if values.get("rho") and "step" in known.parts and "rho" not in known.hyperparameters:
         parts["step"] = "sam"
-    if "normalize" in parts and "normalize" in known.parts:  # a normalizer in the place of another took over its values
+    if "normalize" in parts:  # a normalizer in the place of another took over its values
         former = known.of_parts["normalize"]
         values = {key: former[key].default for key in ("decay", "strength") if key in former} | values
-    if not RENAMED.keys() & given.keys() and "normalize" not in parts:
-        return parts, values
     kept = _keys_after(known, parts)
     off = known.of_parts.get("normalize", {}) if parts.get("normalize") == "identity" else {}
     return parts, {key: value for key, value in values.items() if key in kept or not (key in off or _idle(key, value))}
+
+
+def _is_old(known: Description, key: str, value: object) -> bool:
+    if key in known.hyperparameters:
+        return key == "band" and value == "off"
+    return key in RENAMED or key == "average" or (key == "band" and value == "off")
 
 
 def _idle(key: str, value: object) -> bool:
@@ -59,14 +68,22 @@ def _idle(key: str, value: object) -> bool:
 
 
 def _new_name(known: Description, key: str) -> str:
+    if key in known.hyperparameters:
+        return key
     if key == "eta" and "server_lr" in known.own and "tau" in known.own:
         return "server_lr"
-    return key if key in known.own else RENAMED.get(key, key)
+    return RENAMED.get(key, key)
 
 
 def _average(values: dict[str, Any]) -> dict[str, str]:
     """Take `average = "median"` out of the values; return the part."""
-    return {"average": values.pop("average")} if "average" in values else {}
+    if "average" not in values:
+        return {}
+    asked = values.pop("average")
+    averages = [part for part, (slot, _, _) in PARTS.items() if slot == "average"]
+    if asked not in averages:
+        raise ConfigError(f"average must be one of {', '.join(averages)}, got {asked!r}")
+    return {"average": asked}
 
 
 def _normalizer(known: Description, values: dict[str, Any]) -> dict[str, str]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
+from harmofl.errors import ConfigError
 from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.tensors import Arrays, difference, moved_by
 from harmofl.methods.fedavg import FedAvg
+from harmofl.methods.parts.averages import Mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,11 @@ class FedNova(FedAvg):
     """
 
     uplink_extras = (Extra("nova", ("a",)),)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.average, Mean):
+            raise ConfigError("fednova averages normalized updates by their mean; leave the average part out")
 
     def prepare(self, client: ClientContext) -> None:
         """Reset the momentum."""

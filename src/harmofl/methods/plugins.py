@@ -1,7 +1,7 @@
 """Methods and parts of users, by dotted name such as `my_package.MyMethod` or by an entry point."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ def _imported(name: str, group: str, kind: Any, must: str) -> Any:
     module, _, attribute = entry_points(group).get(name, name).rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"method: {name!r} must be importable, got {reason}; install it or set PYTHONPATH") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
@@ -78,6 +78,7 @@ def own_description(owner: type) -> Description:
     allowed: dict[str, str] = {}
     for cls in reversed(owner.__mro__):
         allowed |= vars(cls).get("ranges", {})
+    _check_fields(owner)
     own, parts, of_parts = dict[str, Hyperparameter](), dict[str, str](), dict[str, dict[str, Hyperparameter]]()
     for field in fields(owner):
         if field.name not in SLOTS:
@@ -85,9 +86,20 @@ def own_description(owner: type) -> Description:
         elif field.init:
             described = own_description(type(field.default)).having(vars(field.default))
             parts[field.name], of_parts[field.name] = _part_name(type(field.default)), dict(described.own)
-    return Description((owner.__doc__ or "").splitlines()[0], own, parts, of_parts)
+    return Description((owner.__doc__ or " ").splitlines()[0], own, parts, of_parts)
+
+
+def _check_fields(owner: type) -> None:
+    """Raise ConfigError for a class that is no dataclass, or has a field without a default."""
+    known, named = [field.name for field in fields(owner)], f"method: {owner.__module__}.{owner.__qualname__}"
+    annotated = vars(owner).get("__annotations__", {}).items()
+    if bare := [key for key, kind in annotated if "ClassVar" not in str(kind) and key not in known]:
+        raise ConfigError(f"{named} must be a @dataclass(frozen=True, kw_only=True), but {bare[0]} is no field of it")
+    if bare := [field.name for field in fields(owner) if field.default is MISSING]:
+        raise ConfigError(f"{named}: {bare[0]} must have a default value")
 
 
 def _part_name(part: type) -> str:
-    names = {cls: name for name, (_, _, cls) in BUILT_IN.items()}
-    return names.get(part.__name__, f"{part.__module__}.{part.__qualname__}")
+    own = f"{part.__module__}.{part.__qualname__}"
+    built_in = {f"{__package__}.{module.replace('/', '.')}.{cls}": name for name, (_, module, cls) in BUILT_IN.items()}
+    return built_in.get(own, own)

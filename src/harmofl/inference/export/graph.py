@@ -14,6 +14,8 @@ from harmofl.errors import ConfigError, ExportError
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.model import NORMALIZER, normalizer_of
 from harmofl.inference.export.real_amplitude import FixedAmplitude
+from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.radial_profile import ProfileNorm
 
 TOLERANCE = 1e-4
 """Largest allowed difference between the probabilities of a file and those of torch."""
@@ -25,7 +27,8 @@ class Exported(nn.Module):
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
         layer = normalizer_of(model)
-        if layer is not None:
+        if type(layer) in (AmplitudeNorm, ProfileNorm):  # a normalizer of one's own is exported as it is
+            assert layer is not None
             idle = layer.band == "off" or not layer.count or layer.strength == 0
             setattr(model, NORMALIZER, nn.Identity() if idle else FixedAmplitude(layer, size))
         self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
