@@ -81,6 +81,9 @@ def test_processes_need_a_folder(tmp_path: Path) -> None:
     sites = federation_of({"a": {"train": Items([(np.zeros((1, 8, 8), np.uint8), 0)])}}, CLASSES)
     with pytest.raises(ConfigError, match=r"run\.workers must be 1 for sites in memory, got 2"):
         run(load_experiment(None, {"run.workers": 2}), tmp_path / "run", sites=sites)
+    for key, value in {"data.folder": "x", "data.size": [8, 8], "data.split": "images"}.items():
+        with pytest.raises(ConfigError, match=f"{key} has no effect on sites in memory"):
+            run(load_experiment(None, {key: value}), tmp_path / "run", sites=sites)
 
 
 IMAGE = np.zeros((1, 8, 8), np.float32)
@@ -97,6 +100,7 @@ IMAGE = np.zeros((1, 8, 8), np.float32)
         ([(IMAGE, 0.5)], "whole numbers as target, got float64"),
         ([(IMAGE, np.zeros((4, 4), int))], r"a target of shape \(8, 8\), got \(4, 4\)"),
         ([(IMAGE[0], 0)], "must have the shape"),
+        ([(np.zeros((8, 9, 3), np.uint8), 0)], r"must be .C, H, W., got \(8, 9, 3\), which looks like"),
         ([(IMAGE,)], "must come as .image, target., with case and patient if known, got 1 values"),
         ([], "must have images, but every dataset is empty"),
     ],

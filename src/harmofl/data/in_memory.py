@@ -119,6 +119,8 @@ def _problem(item: tuple[Any, ...], shape: tuple[int, ...], task: Task, classes:
     image, target = np.asarray(item[0]), np.asarray(item[1])
     if image.ndim != 3 or image.shape != shape:
         return f"must have the shape of the first, (C, H, W) = {shape}, got {image.shape}; resize the images"
+    if shape[0] > 3 and shape[2] in (1, 3):
+        return f"must be (C, H, W), got {shape}, which looks like (H, W, C); permute it"
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         return f"must be uint8 or floating-point, got {image.dtype}"
     if image.dtype != np.uint8 and not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):

@@ -384,7 +384,8 @@ def _one_line(error: ValidationError) -> str:
         model: Any = Experiment
         for part in first["loc"][:-1]:
             model = model.model_fields[part].annotation
-        return f"unknown key {key!r}; known here are {', '.join(model.model_fields)}"
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        return f"unknown key {key!r}; known here are {', '.join(known)}"
     if first["type"] == "missing":
         return f"{key} is missing; give it there or with --set {key}=..."
     message = first["msg"].removeprefix("Value error, ")

@@ -19,7 +19,7 @@ from harmofl.experiment.backend import Backend, LocalBackend
 from harmofl.experiment.backend_choice import runtime, shared_cache
 from harmofl.experiment.callbacks import Callback, Callbacks
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.config import Experiment, load_experiment, to_toml
+from harmofl.experiment.config import DataTable, Experiment, load_experiment, to_toml
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup, main_metric
 from harmofl.federated.tensors import Arrays
@@ -86,10 +86,20 @@ def _prepared(
 ) -> Iterator[tuple[Setup, Path | None]]:
     """Yield the setup, and the folder in which processes share images."""
     callback = Callbacks(callbacks)
-    if sites is not None and experiment.run.workers != 1:
-        raise ConfigError(f"run.workers must be 1 for sites in memory, got {experiment.run.workers}; set it to 1")
+    if sites is not None:
+        _check_in_memory(experiment)
     with shared_cache(experiment) as cache:
         yield Setup.prepare(experiment, callback.on_load, cache, callback.on_message, sites), cache
+
+
+def _check_in_memory(experiment: Experiment) -> None:
+    """Raise ConfigError for settings that sites in memory do not follow."""
+    if experiment.run.workers != 1:
+        raise ConfigError(f"run.workers must be 1 for sites in memory, got {experiment.run.workers}; set it to 1")
+    data, default = experiment.data, DataTable()  # type: ignore[call-arg]
+    for key in ("folder", "size", "channels", "slices", "levels", "split", "cache"):
+        if (value := getattr(data, key)) != getattr(default, key):
+            raise ConfigError(f"data.{key} has no effect on sites in memory, got {value}; leave it out")
 
 
 def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
