@@ -18,7 +18,7 @@ import pytest
 import harmofl
 import harmofl.data
 from harmofl.methods import METHODS
-from harmofl.methods.catalogue import SUMS
+from harmofl.methods.catalogue import PRESETS
 
 SOURCE = Path(harmofl.__file__).parent
 FOLDERS = [
@@ -143,7 +143,7 @@ def test_method_docstrings_name_their_paper_and_every_hyperparameter() -> None:
             cls = type(owner)
             own = [field.name for field in fields(cls) if field.name in cls.__annotations__ and field.init]
             missing[f"{name} {cls.__name__}"] = [field for field in own if f"{field}:" not in (cls.__doc__ or "")]
-        module = import_module(f"harmofl.methods.{SUMS[name]}") if name in SUMS else inspect.getmodule(method)
+        module = import_module(f"harmofl.methods.{PRESETS[name]}") if name in PRESETS else inspect.getmodule(method)
         source = module.__doc__
         if "https://arxiv.org" not in (source or ""):
             missing[name] = ["https://arxiv.org"]

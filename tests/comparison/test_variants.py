@@ -161,6 +161,10 @@ def test_tables_of_no_method_are_refused() -> None:
 def test_commas_in_brackets_and_values_written_twice() -> None:
     (variant,) = parse_variants("x=feddg:window=0.1:training.loss=dice")
     assert variant.changes == {"window": 0.1, "training.loss": "dice"}
+    assert [v.changes for v in parse_variants('a=fedavg+sam:params_regex="up,head",fedavg')] == [
+        {"params_regex": "up,head"},
+        {},
+    ]
     assert parse_sweep("network.options={blocks=[2,2]},{blocks=[2,3]}")[1] == {
         "{blocks=[2,2]}": {"blocks": [2, 2]},
         "{blocks=[2,3]}": {"blocks": [2, 3]},

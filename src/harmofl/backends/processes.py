@@ -10,7 +10,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -107,22 +107,22 @@ class Workers:
         def state(name: str) -> ClientState:
             return states[name] if name in states else first()
 
-        done = self._share(_TRAIN, broadcast, {site.name: partial(state, site.name) for site in order}, on_site)
+        done = self._share(_TRAIN, broadcast, [site.name for site in order], state, on_site)
         names = sorted(done)
         updates = [done[name][0] for name in names]
         return method.aggregate(server, updates), {name: done[name][1] for name in names}, updates
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
         """Score the sites side by side, see `Runner`; errors as of `run_round`."""
-        jobs = {name: partial(_pair, split, entries) for name, entries in own.items()}
-        done = self._share(_SCORE, dict(weights), jobs)
+        done = self._share(_SCORE, dict(weights), list(own), lambda name: (split, own[name]))
         return {name: done[name] for name in own}
 
     def _share(
         self,
         kind: str,
         common: object,
-        jobs: Mapping[str, Callable[[], object]],
+        names: Sequence[str],
+        needs: Callable[[str], object],
         on_site: Callable[[str], None] = lambda site: None,
     ) -> dict[str, Any]:
         """Give each free process the next site, from the last on, and `common` before its first; return the answers.
@@ -130,10 +130,11 @@ class Workers:
         Args:
             kind: `_TRAIN` or `_SCORE`.
             common: sent to each process once.
-            jobs: makes what else a site needs, by site.
+            names: the sites.
+            needs: returns what else a site needs.
             on_site: called with each site's name when it is done.
         """
-        waiting, idle, busy = list(jobs), list(self._lines), dict[Connection, str]()
+        waiting, idle, busy = list(names), list(self._lines), dict[Connection, str]()
         done, told = dict[str, Any](), set[Connection]()
         while waiting or busy:
             while waiting and idle:
@@ -141,7 +142,7 @@ class Workers:
                 if line not in told:
                     self._send(line, (_COMMON, "", common))
                     told.add(line)
-                self._send(line, (kind, name, jobs[name]()))
+                self._send(line, (kind, name, needs(name)))
                 busy[line] = name
             ready = wait(list(busy))
             for line in [line for line in busy if line in ready]:
@@ -165,10 +166,6 @@ class Workers:
         if isinstance(answer, HarmoFLError):
             raise answer
         return answer
-
-
-def _pair(split: str, own: Arrays) -> tuple[str, Arrays]:
-    return split, own
 
 
 def _ended() -> RunError:

@@ -19,14 +19,14 @@ def methods() -> None:
         harmofl methods
     """
     from harmofl.methods import plugins
-    from harmofl.methods.catalogue import NAMES, PARTS, SUMS, sum_of
+    from harmofl.methods.catalogue import NAMES, PARTS, PRESETS, composition_of
     from harmofl.methods.composition import describe, part_description
 
     table = _table("method", "what it does", "hyperparameters")
     for name in (*NAMES, *plugins.entry_points(plugins.METHODS)):
         known = describe(name)
         parts = [f"+{part}" for part in known.parts.values() if part not in NEUTRAL]
-        made = f"= {sum_of(name)[0]}" if name in SUMS else " ".join([_defaults(known), *parts])
+        made = f"= {composition_of(name)[0]}" if name in PRESETS else " ".join([_defaults(known), *parts])
         table.add_row(name, escape(known.about), escape(made))
     parts_table = _table("part", "what it does", "hyperparameters")
     for name in (*PARTS, *plugins.entry_points(plugins.PARTS)):

@@ -12,14 +12,14 @@ from harmofl.comparison.comparison_page import write_comparison
 from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison
 from harmofl.comparison.study import site_names
-from harmofl.comparison.variants import Variant, check_may_differ, split_outside_brackets
+from harmofl.comparison.variants import Variant, check_may_differ
 from harmofl.data.csv_tables import csv_text
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.report.scores import metric_name
 from harmofl.report.vega import Chart, picture
 from harmofl.utils.atomic_files import write_atomic
-from harmofl.utils.toml_values import parse_value
+from harmofl.utils.toml_values import parse_value, split_outside
 
 SITES = "sites"
 """The sweep key for the number of participating sites; it is no key of an experiment."""
@@ -33,7 +33,7 @@ def parse_sweep(text: str) -> tuple[str, dict[str, Any]]:
     """
     key, equals, values = text.partition("=")
     parsed: dict[str, Any] = {}
-    for value in split_outside_brackets(values):
+    for value in filter(None, split_outside(values, ",")):
         if (one := parse_value(value)) not in parsed.values():
             parsed[value] = one
     if not equals or not key.strip() or len(parsed) < 2:

@@ -9,9 +9,10 @@ from typing import Any
 
 from harmofl.errors import ConfigError
 from harmofl.methods.catalogue import NAMES, arrangement
-from harmofl.methods.composition import canonical, carried, describe, split_sum
+from harmofl.methods.composition import canonical, carried, describe, parse_composition
 from harmofl.methods.deprecated_names import RENAMED
 from harmofl.utils.seeding import derived_seed
+from harmofl.utils.toml_values import split_outside
 
 ABLATION = (
     "FedAvg=fedavg",
@@ -66,30 +67,18 @@ def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:
         raise ConfigError(f"{where}: {key} must be the same for all that is compared; only {allowed} may differ")
 
 
-def split_outside_brackets(text: str) -> list[str]:
-    """Split at commas outside of brackets; strip the parts and drop empty ones."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "[{(") - (character in "]})")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
-
-
 def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
     """Parse method specifications, as in `fedavg,fedprox:mu=0.1,Harmonized=fedprox+amplitude:band=0.1`.
 
     Args:
-        text: for each method an optional label and "=", the method as a sum, see `harmofl.methods.composition`, and
-            `:key=value` for each change.
+        text: for each method an optional label and "=", the method as a composition, see
+            `harmofl.methods.composition`, and `:key=value` for each change.
         tuned: further changes, by label or method name; changes in `text` take precedence.
 
     Raises:
         ConfigError: for an unknown method, a repeated label, a setting that must be the same for all, or other text.
     """
-    variants = [parse_variant(part, tuned or {}) for part in split_outside_brackets(text)]
+    variants = [parse_variant(part, tuned or {}) for part in split_outside(text, ",") if part]
     if not variants:
         raise ConfigError("--methods needs at least one method, such as fedavg,harmofl; see `harmofl methods`")
     by_folder: dict[str, Variant] = {}
@@ -124,7 +113,7 @@ def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
     if not label or not label.isprintable():
         raise ConfigError(f"--methods: a label must be text in one line, got {label!r} in {text!r}")
     try:
-        name, given = split_sum(text[len(given_label) + 1 :] if equals else text)
+        name, given = parse_composition(text[len(given_label) + 1 :] if equals else text)
         changes = {**tuned.get(label, tuned.get(name, {})), **given}
         changes = {key.removeprefix("method."): value for key, value in changes.items()}
         table = canonical({"name": name, **{key: value for key, value in changes.items() if "." not in key}})

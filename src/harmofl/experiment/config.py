@@ -26,7 +26,7 @@ from harmofl.errors import ConfigError, DataError
 from harmofl.evaluation.metrics import MAIN_METRIC
 from harmofl.methods import hyperparameters_of, make_method
 from harmofl.methods.catalogue import Arrangement, arrangement
-from harmofl.methods.composition import canonical, carried, check_names, split_sum
+from harmofl.methods.composition import canonical, carried, check_names, parse_composition
 from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
 from harmofl.utils.hardware import default_threads
 from harmofl.utils.toml_values import parse_value
@@ -283,7 +283,7 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
 
 def _renamed(table: Mapping[str, Any], method: str) -> Section:
     """Return the table of another method, with what it keeps of this one; values in its name win."""
-    name, values = split_sum(method)
+    name, values = parse_composition(method)
     return {**carried(canonical({"name": DEFAULT, **table}), name), **values, "name": name}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import ConfigError
 from harmofl.methods import plugins
-from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, sum_of
+from harmofl.methods.catalogue import HOMES, NAMES, PARTS, PRESETS, composition_of
 from harmofl.methods.composition import canonical, check_names, describe, terms
 from harmofl.utils.lazy_imports import lazily as _lazily
 
@@ -26,8 +26,8 @@ __getattr__ = _lazily(__name__, _CLASSES)
 class _Methods(Mapping[str, "FedAvg"]):
     """Mapping from a method's name to the method with its default hyperparameters.
 
-    It iterates over the methods of this package; sums such as `fedprox+sam` and a user's own, by dotted name or entry
-    point, are found too.
+    It iterates over the methods of this package; compositions such as `fedprox+sam` and a user's own, by dotted
+    name or entry point, are found too.
     """
 
     def __getitem__(self, name: str) -> "FedAvg":
@@ -50,7 +50,7 @@ def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
     """Return a method.
 
     Args:
-        name: a sum such as `harmofl` or `fedprox:mu=1+amplitude+sam`, see `harmofl.methods.composition`.
+        name: a composition such as `harmofl` or `fedprox:mu=1+amplitude+sam`, see `harmofl.methods.composition`.
         options: further hyperparameters of the method and its parts.
 
     Raises:
@@ -92,8 +92,8 @@ def search_space(method: "FedAvg") -> dict[str, tuple[float, float]]:
 
 
 def _class(name: str) -> type["FedAvg"]:
-    if name in SUMS:
-        return _class(terms(sum_of(name)[0])[0].partition(":")[0])
+    if name in PRESETS:
+        return _class(terms(composition_of(name)[0])[0].partition(":")[0])
     found: type[FedAvg] = _attribute(*HOMES[name]) if name in HOMES else plugins.own_method(name)
     return found
 

@@ -53,7 +53,7 @@ PARTS: Final[Mapping[str, tuple[Slot, str, str]]] = {
 """The slot, the module in this package and the class of each part, by its name."""
 
 
-SUMS: Final[Mapping[str, str]] = {
+PRESETS: Final[Mapping[str, str]] = {
     "harmofl": "harmofl",
     "harmofl-released": "harmofl_released",
     "harmofl-profile": "harmofl_profile",
@@ -61,7 +61,7 @@ SUMS: Final[Mapping[str, str]] = {
     "fedgamma": "fedgamma",
     "pooled": "pooled",
 }
-"""The module of each method that is a sum of others, see `harmofl.methods.composition`, by its name."""
+"""The module of each method that is a composition of others, see `harmofl.methods.composition`, by its name."""
 
 NAMES: Final[tuple[str, ...]] = (
     *("fedavg", "harmofl", "harmofl-released", "harmofl-profile", "fedprox", "fednova", "fedavgm", "fedadam"),
@@ -140,10 +140,10 @@ def class_description(name: str) -> Description:
     return Description(about, fields, parts, of_parts)
 
 
-def sum_of(name: str) -> tuple[str, str]:
-    """Return the sum that a method of `SUMS` is, and its summary."""
-    lines = (line for line in _tree(SUMS[name]).body if isinstance(line, ast.Assign))
-    return next(str(ast.literal_eval(line.value)) for line in lines), _about(SUMS[name])
+def composition_of(name: str) -> tuple[str, str]:
+    """Return the composition that a method of `PRESETS` is, and its summary."""
+    lines = (line for line in _tree(PRESETS[name]).body if isinstance(line, ast.Assign))
+    return next(str(ast.literal_eval(line.value)) for line in lines), _about(PRESETS[name])
 
 
 def _about(module: str) -> str:
@@ -191,6 +191,7 @@ def _fields(module: str, cls: str) -> tuple[dict[str, Hyperparameter], dict[str,
 
 
 def _home(base: str, module: str) -> str:
-    """Return the module of a base class, or "" for one without hyperparameters."""
+    """Return the module of a base class, or "" for one outside of the methods and parts."""
     homes = {cls: home for home, cls in HOMES.values()}
-    return homes.get(base) or (module if base == "Average" else "")
+    here = any(isinstance(node, ast.ClassDef) and node.name == base for node in _tree(module).body)
+    return module if here else homes.get(base, "")

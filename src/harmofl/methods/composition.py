@@ -1,8 +1,8 @@
-"""A method as a sum: `fedprox:mu=1+amplitude:band=0.1+sam:rho=0.05`.
+"""A method as a composition: `fedprox:mu=1+amplitude:band=0.1+sam:rho=0.05`.
 
 The first term is a method, each further one a part that takes the place of the method's own: a normalizer, a step, or
 an average. A hyperparameter may stand behind any term that has it, or beside the name in a table; names are unique
-within a sum. Nothing here imports torch, unless a term is a user's own.
+within a composition. Nothing here imports torch, unless a term is a user's own.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,18 @@ from typing import Any
 
 from harmofl.errors import ConfigError
 from harmofl.methods import plugins
-from harmofl.methods.catalogue import HOMES, NAMES, PARTS, SUMS, Description, arrangement, class_description, sum_of
+from harmofl.methods.catalogue import (
+    HOMES,
+    NAMES,
+    PARTS,
+    PRESETS,
+    Description,
+    arrangement,
+    class_description,
+    composition_of,
+)
 from harmofl.methods.deprecated_names import translated
-from harmofl.utils.toml_values import parse_value
+from harmofl.utils.toml_values import parse_value, split_outside
 from harmofl.utils.validators import check_within
 
 
@@ -23,8 +32,8 @@ def is_method(name: str) -> bool:
     return name in NAMES or plugins.is_own(name, plugins.METHODS)
 
 
-def split_sum(text: str) -> tuple[str, dict[str, Any]]:
-    """Split a sum into the names of its terms, `fedprox+sam`, and the values behind them.
+def parse_composition(text: str) -> tuple[str, dict[str, Any]]:
+    """Split a composition into the names of its terms, `fedprox+sam`, and the values behind them.
 
     Keys with a dot are settings of an experiment; who asks decides whether they may be there.
 
@@ -34,7 +43,7 @@ def split_sum(text: str) -> tuple[str, dict[str, Any]]:
     """
     names, values = list[str](), dict[str, Any]()
     for position, term in enumerate(terms(text)):
-        name, *settings = _split(term, ":")
+        name, *settings = split_outside(term, ":")
         names.append(name)
         for setting in settings:
             key, equals, value = setting.partition("=")
@@ -50,27 +59,14 @@ def split_sum(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def terms(text: str) -> list[str]:
-    """Split a sum at each plus before a name, outside of double quotes and brackets."""
+    """Split a composition at each plus before a name, outside of double quotes and brackets."""
     found: list[str] = []
-    for piece in _split(text, "+"):
+    for piece in split_outside(text, "+"):
         if found and not (piece[:1].isalpha() or piece[:1] in ("_", "")):
             found[-1] += f"+{piece}"  # as in 1e+3
         else:
             found.append(piece)
     return found
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Split at a character outside of double quotes and brackets; strip the pieces."""
-    pieces, depth, quoted = [""], 0, False
-    for character in text:
-        quoted ^= character == '"'
-        depth += 0 if quoted else (character in "[{(") - (character in "]})")
-        if character == separator and depth <= 0 and not quoted:
-            pieces.append("")
-        else:
-            pieces[-1] += character
-    return [piece.strip() for piece in pieces]
 
 
 def _short(text: str) -> str:
@@ -82,7 +78,7 @@ def carried(before: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     Args:
         before: the table of a method.
-        name: another sum; one of another first term keeps nothing.
+        name: another composition; one of another first term keeps nothing.
     """
     was, now = describe(before["name"]), describe(name)
     if terms(before["name"])[0] != terms(name)[0]:
@@ -98,7 +94,7 @@ def _check_key(part: str, key: str) -> None:
 
 
 def _ordered(head: str, *parts: str) -> str:
-    """Return the sum without parts that the method has anyway, in the order of the slots."""
+    """Return the composition without parts that the method has anyway, in the order of the slots."""
     if not is_method(head):
         own = "a dotted name of an own one" if "." not in head else "importable"
         raise ConfigError(
@@ -132,10 +128,10 @@ def slot_of(part: str) -> str:
 
 @cache
 def describe(name: str) -> Description:
-    """Describe a sum without values, such as `fedprox+sam`.
+    """Describe a composition without values, such as `fedprox+sam`.
 
     Raises:
-        ConfigError: see `split_sum`; also if a method and a part have a hyperparameter of the same name.
+        ConfigError: see `parse_composition`; also if a method and a part have a hyperparameter of the same name.
     """
     head, *parts = terms(name)
     found = _head_description(head)
@@ -161,9 +157,9 @@ def _check_unique(name: str, found: Description) -> None:
 
 @cache
 def _head_description(head: str) -> Description:
-    if head in SUMS:
-        text, about = sum_of(head)
-        name, values = split_sum(text)
+    if head in PRESETS:
+        text, about = composition_of(head)
+        name, values = parse_composition(text)
         return replace(describe(name).having(values), about=about)
     return class_description(head) if head in HOMES else plugins.own_description(plugins.own_method(head))
 
@@ -179,14 +175,14 @@ def canonical(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a method's table with the names of its terms under `name` and each hyperparameter by its own name.
 
     Args:
-        table: `name`, a sum with or without values, and hyperparameters, also by their names in older versions.
+        table: `name`, a composition with or without values, and hyperparameters, also by their names in older versions.
 
     Raises:
         ConfigError: if a name is unknown.
     """
     if not isinstance(table["name"], str):
         raise ConfigError(f"method must be one of those that `harmofl methods` lists, got {table['name']!r}")
-    name, values = split_sum(table["name"])
+    name, values = parse_composition(table["name"])
     given = {**values, **{key: value for key, value in table.items() if key != "name"}}
     parts, values = translated(describe(name), name, given)
     return {"name": _merged(name, parts), **values}

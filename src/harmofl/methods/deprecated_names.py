@@ -27,7 +27,7 @@ IDLE: Mapping[str, Any] = {
 def translated(known: Description, name: str, given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the parts that older names stand for, by slot, and the hyperparameters by their names of today.
 
-    Older names of a sum, which no older version had, are renamed and stand for no parts.
+    Older names in a composition, which no older version had, are renamed and stand for no parts.
 
     Args:
         known: the method.

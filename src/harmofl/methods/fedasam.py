@@ -4,4 +4,4 @@ Caldarola, Caputo, Ciccone, "Improving Generalization in Federated Learning by S
 Section 4.1. https://arxiv.org/abs/2203.11834
 """
 
-SUM = "fedavg+asam"
+COMPOSITION = "fedavg+asam"

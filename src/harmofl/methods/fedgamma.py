@@ -6,4 +6,4 @@ Dai et al., "FedGAMMA: Federated Learning With Global Sharpness-Aware Minimizati
 doi:10.1109/TNNLS.2023.3304453; SCAFFOLD: https://arxiv.org/abs/1910.06378
 """
 
-SUM = "scaffold+sam"
+COMPOSITION = "scaffold+sam"

@@ -9,4 +9,4 @@ Psi gives every image the common amplitude (Eq 2-4, `parts.normalizers.Amplitude
 round 1 (`common_amplitude`); delta perturbs the weights of each step (Eq 6-7, `parts.steps.SAM`).
 """
 
-SUM = "fedavg+amplitude+sam"
+COMPOSITION = "fedavg+amplitude+sam"

@@ -4,4 +4,4 @@ After Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 3-4, https://arxiv.org/abs/2112
 validation scores of three seeds in docs/results/methods.md: half the strength, one filter per site, plain steps.
 """
 
-SUM = "fedavg+profile:per=site:strength=0.5"
+COMPOSITION = "fedavg+profile:per=site:strength=0.5"

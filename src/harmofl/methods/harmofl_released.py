@@ -4,4 +4,4 @@ Psi(x) = x - mean(x) + the mean level of the first training batch: the code trun
 of the first batch, and replaces only the zero frequency. github.com/med-air/HarmoFL; https://arxiv.org/abs/2112.10775
 """
 
-SUM = "fedavg+amplitude:band=0.0:decay=0.0+sam"
+COMPOSITION = "fedavg+amplitude:band=0.0:decay=0.0+sam"

@@ -7,4 +7,4 @@ on the same kind of batch as in every other method. Otherwise a network with bat
 statistics of a mixture and tested on those of a site.
 """
 
-SUM = "fedavg"
+COMPOSITION = "fedavg"

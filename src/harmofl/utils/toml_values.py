@@ -20,3 +20,16 @@ def flat_settings(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield from flat_settings(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def split_outside(text: str, separator: str) -> list[str]:
+    """Split at a character outside of double quotes and brackets; strip the pieces."""
+    pieces, depth, quoted = [""], 0, False
+    for character in text:
+        quoted ^= character == '"'
+        depth += 0 if quoted else (character in "[{(") - (character in "]})")
+        if character == separator and depth <= 0 and not quoted:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return [piece.strip() for piece in pieces]
