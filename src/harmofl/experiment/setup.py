@@ -24,7 +24,7 @@ from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution
-from harmofl.types import Task, Tell
+from harmofl.types import Progress, Task, Tell
 from harmofl.utils.hardware import available_cores
 from harmofl.utils.memory_allocator import keep_freed_memory
 from harmofl.utils.seeding import rng
@@ -56,7 +56,7 @@ class Setup:
     def prepare(
         cls,
         experiment: Experiment,
-        opening: Callable[[str, int, int], None],
+        progress: Progress,
         cache: Path | None = None,
         told: Tell | None = None,
         sites: Federation | None = None,
@@ -65,7 +65,7 @@ class Setup:
 
         Args:
             experiment: the experiment as configured.
-            opening: called with the site, the number of images read and the total.
+            progress: called with the site, the number of images read and the total.
             cache: folder for decoded images if the experiment sets none.
             told: called with one line each about how the folder was read, and with warnings.
             sites: images in memory, in the place of those in the folder.
@@ -74,7 +74,7 @@ class Setup:
             HarmoFLError: one line about the first error.
         """
         data, device = experiment.data, device_of(experiment.run.device)
-        federation = sites or _opened(experiment, opening, cache, told)
+        federation = sites or _opened(experiment, progress, cache, told)
         unseen = tuple(map(undivided, _chosen(federation, data.unseen, "data.unseen")))
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
         taking_part = tuple(name for name in named if name not in data.unseen)
@@ -241,9 +241,7 @@ def draw_sites(experiment: Experiment, sites: int, round_number: int) -> list[in
     return sorted(order[:count].tolist())
 
 
-def _opened(
-    experiment: Experiment, opening: Callable[[str, int, int], None], cache: Path | None, told: Tell | None
-) -> Federation:
+def _opened(experiment: Experiment, progress: Progress, cache: Path | None, told: Tell | None) -> Federation:
     data = experiment.data
     check_data(data)
     seed = experiment.split_seed
@@ -255,7 +253,7 @@ def _opened(
         levels=data.levels,
         seed=seed,
         cache=data.cache or cache,
-        progress=opening,
+        progress=progress,
         told=told,
     )
     if data.split == "given":
