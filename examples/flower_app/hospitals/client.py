@@ -4,8 +4,9 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from harmofl import run_client
-from harmofl.backends.flower import pack_update, unpack_broadcast
+from harmofl.backends.flower import from_record, to_record
 from harmofl.federated.messages import ClientState
+from harmofl.federated.wire import pack_update, unpack_broadcast
 from hospitals.task import METHOD, site, training
 
 app = ClientApp()
@@ -16,7 +17,8 @@ def train(message: Message, context: Context) -> Message:
     """Answer with the update; momentum and the like are kept for the next round."""
     number = int(context.node_config["partition-id"])
     kept: ClientState = {group: arrays.to_torch_state_dict() for group, arrays in context.state.array_records.items()}
-    update, state = run_client(METHOD, site(number), unpack_broadcast(message.content), kept, training())
+    _, broadcast = unpack_broadcast(from_record(message.content))
+    update, state = run_client(METHOD, site(number), broadcast, kept, training())
     for group, arrays in state.items():
         context.state[group] = ArrayRecord(dict(arrays))
-    return Message(pack_update(update), reply_to=message)
+    return Message(to_record(pack_update(update)), reply_to=message)

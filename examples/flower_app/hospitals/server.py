@@ -6,7 +6,8 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from harmofl import ServerState
-from harmofl.backends.flower import pack_broadcast, unpack_update
+from harmofl.backends.flower import from_record, to_record
+from harmofl.federated.wire import pack_broadcast, unpack_update
 from hospitals.task import METHOD, training
 
 app = ServerApp()
@@ -19,9 +20,9 @@ def federate(grid: Grid, rounds: int) -> ServerState:
     while len(nodes := list(grid.get_node_ids())) < SITES:
         time.sleep(1)
     for _ in range(rounds):
-        content = pack_broadcast(METHOD.broadcast(server))
+        content = to_record(pack_broadcast(METHOD.broadcast(server), {}))
         messages = [Message(content, dst_node_id=node, message_type="train") for node in nodes]
-        updates = [unpack_update(reply.content) for reply in grid.send_and_receive(messages)]
+        updates = [unpack_update(from_record(reply.content)) for reply in grid.send_and_receive(messages)]
         server = METHOD.aggregate(server, sorted(updates, key=lambda update: update.site))
         print(f"round {server.round}: loss {sum(update.loss for update in updates) / len(updates):.3f}")
     return server

@@ -13,9 +13,9 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
-from harmofl.backends.flower import FlowerRounds
 from harmofl.backends.flower.door import Certificate
-from harmofl.backends.flower.hub import Hub
+from harmofl.backends.flower.hub import Hub, HubTransport
+from harmofl.backends.remote import RemoteRounds, Transport
 from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_arrangement, split_address
@@ -72,7 +72,7 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
         log.warning(line)
     with Hub(host, port, place.keys, certificate) as hub:
         log.info("listening at %s:%d for %s", host, hub.port, ", ".join(sorted(place.keys)))
-        server = Server(place, experiment, digest, hub)
+        server = Server(place, experiment, digest, HubTransport(hub))
         run_dir = server.open_run_dir(server.first_description())
         with run_dir.locked():
             result = fit(server.experiment, server, run_dir, server.begin(run_dir), _Log(server))
@@ -103,12 +103,12 @@ class Server:
         place: the server's folder.
         experiment: what is trained, as agreed on; resolved once the task is known.
         digest: of what was agreed on.
-        hub: the line to the sites.
+        transport: the connection to the sites.
         run: names this run, so that sites know what they kept for it.
         card: the model card of the run.
         described: what sites said of themselves, by name.
         refused: why sites may not take part, likewise.
-        greeted: how often a site had connected when it was asked, and when to ask it again.
+        greeted: the connection of a site when it was asked, and when to ask it again.
         kept: rounds whose states sites must still have.
         counted: the last round of which each site's update was averaged.
         begun: whether this process has begun a round; its first one waits for all sites.
@@ -118,12 +118,12 @@ class Server:
     place: ServerFolder
     experiment: Experiment
     digest: str
-    hub: Hub
+    transport: Transport
     run: str = ""
     card: Mapping[str, Any] = field(default_factory=dict)
     described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    greeted: dict[str, tuple[int, float]] = field(default_factory=dict)
+    greeted: dict[str, tuple[object, float]] = field(default_factory=dict)
     kept: tuple[int, ...] = ()
     counted: dict[str, int] = field(default_factory=dict)
     begun: bool = False
@@ -137,7 +137,7 @@ class Server:
         """The metric by which the round is chosen."""
         return main_metric(self.experiment, self.card["task"])
 
-    def line(self, timeout: float, **more: Any) -> FlowerRounds:
+    def line(self, timeout: float, **more: Any) -> RemoteRounds:
         """Return the connection to the sites; every message names its run, version and experiment."""
         head = {
             "run": self.run,
@@ -148,7 +148,7 @@ class Server:
             "counted": list(self.counted.values()),
             **more,
         }
-        return FlowerRounds(self.hub, self.hub.nodes, timeout, 0, head, masked=self.experiment.privacy.masks)
+        return RemoteRounds(self.transport, timeout, 0, head, masked=self.experiment.privacy.masks)
 
     def first_description(self) -> Mapping[str, Any]:
         """Wait for enough equal site descriptions and return one; in a resumed run return the card of the run."""
@@ -180,8 +180,8 @@ class Server:
 
     def greet(self) -> None:
         """Request the descriptions of newly connected sites; refuse unsuitable sites with a reason in one line."""
-        since, now = {name: self.hub.since(name) for name in self.hub.connected()}, time.monotonic()
-        new = [name for name, when in since.items() if self.greeted.get(name, (0, 0.0))[0] != when]
+        since, now = self.transport.connected(), time.monotonic()
+        new = [name for name, when in since.items() if self.greeted.get(name, (None, 0.0))[0] != when]
         silent = [name for name in since if now > self.greeted.get(name, (0, now))[1] and name in self.refused]
         if not (asked := sorted({*new, *silent})):
             return
@@ -206,7 +206,9 @@ class Server:
     def present(self) -> list[str]:
         """Return the names of the connected sites that are not refused."""
         self.greet()
-        return sorted(name for name in self.hub.connected() if name in self.described and name not in self.refused)
+        return sorted(
+            name for name in self.transport.connected() if name in self.described and name not in self.refused
+        )
 
     def open_run_dir(self, first: Mapping[str, Any]) -> RunDir:
         """Return the run folder; create it if there is none."""
@@ -258,7 +260,7 @@ class Server:
 
     def ask(
         self, server: ServerState, drawn: Sequence[str], on_client_end: Callable[[str], None]
-    ) -> tuple[list[str], FlowerRounds, ServerState, Sequence[ClientUpdate]]:
+    ) -> tuple[list[str], RemoteRounds, ServerState, Sequence[ClientUpdate]]:
         """Run a round until enough sites answer; return asked sites, connection, new server state and updates.
 
         Under masks no site answers a round twice, so a round without all answers is lost: the weights stay unchanged.

@@ -11,7 +11,7 @@ import numpy as np
 
 from harmofl.backends.flower import client_app
 from harmofl.backends.flower.node import attend, private_key
-from harmofl.backends.flower.rounds import Scalars
+from harmofl.backends.remote import answering
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates
 from harmofl.deployment.folders import SiteKit, experiment_of
@@ -23,6 +23,7 @@ from harmofl.experiment.privacy_policy import statement, tells_statistics
 from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
+from harmofl.federated.wire import Scalars
 from harmofl.models.bn_calibration import as_lists, of_site
 from harmofl.types import Progress
 from harmofl.utils.atomic_files import locked
@@ -65,7 +66,7 @@ def run_site(
         desk = Desk(place, digest, setup, _site_of(setup, place, force), cover)
         for line in statement(setup.experiment, setup.method, deployed=True):
             log.info(line)
-        app = client_app(desk.train, desk.describe, desk.evaluate, desk.check)
+        app = client_app(answering(desk.train, desk.describe, desk.evaluate, desk.check))
         attend(place.server, place.key, place.authority, app, lambda: desk.over)
         log.info("the federation is over")
 

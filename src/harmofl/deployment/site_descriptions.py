@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harmofl.backends.flower.rounds import clean
+from harmofl.backends.remote import clean
 from harmofl.evaluation.metrics import MAIN_METRIC
 
 STATISTICS = "statistics"

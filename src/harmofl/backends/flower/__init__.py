@@ -1,20 +1,10 @@
-"""Flower backend, for sites in other buildings. The only package that imports `flwr`.
-
-It packs and unpacks messages and decides nothing. Arrays are sent in NumPy's own format without pickle.
-"""
+"""Flower backend, for sites in other buildings; the only package that imports `flwr`. It only carries bytes."""
 
 import os
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before Flower is imported: no telemetry by default
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from harmofl.backends.flower.rounds import (
-    FlowerRounds,
-    client_app,
-    pack_broadcast,
-    pack_update,
-    unpack_broadcast,
-    unpack_update,
-)
+from harmofl.backends.flower.transport import GridTransport, client_app, from_record, to_record
 
-__all__ = ["FlowerRounds", "client_app", "pack_broadcast", "pack_update", "unpack_broadcast", "unpack_update"]
+__all__ = ["GridTransport", "client_app", "from_record", "to_record"]

@@ -43,6 +43,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
 from harmofl.backends.flower.door import Certificate, Door, telling
+from harmofl.backends.flower.transport import GridTransport
 from harmofl.errors import RunError
 
 log = logging.getLogger("harmofl")
@@ -342,6 +343,18 @@ class Hub(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Raise NotImplementedError; use `send_and_receive`."""
         raise NotImplementedError
+
+
+class HubTransport(GridTransport):
+    """Transport over a hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub, hub.nodes)
+        self._hub = hub
+
+    def connected(self) -> Mapping[str, object]:
+        """Return the connected sites, each with the number of times that it has connected."""
+        return {name: self._hub.since(name) for name in self._hub.connected()}
 
 
 def _whole_trees(store: Any) -> None:

@@ -1,0 +1,115 @@
+"""The two ends of an engine that carries requests through relays: the server's transport, and a site that answers."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from harmofl.backends.remote import Reply
+from harmofl.utils.relay import RelayListener, receive, send
+
+log = logging.getLogger("harmofl")
+_LOOK_S, _QUICK_S = 0.05, 30.0
+
+
+class RelayTransport:
+    """Transport by whichever relay is connected to a listener, see `harmofl.backends.remote.Transport`.
+
+    If the relay ends, as when the engine or its job is killed, sites that have not answered are asked by the next.
+
+    Args:
+        listener: where relays connect.
+    """
+
+    def __init__(self, listener: RelayListener) -> None:
+        self._listener = listener
+        self._line: Connection | None = None
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                line = self._listener.accept()
+            except OSError:  # closed
+                return
+            self._line = line
+
+    def connected(self) -> Mapping[str, object]:
+        """Return the connected sites; none while no relay is connected."""
+        line = self._line
+        try:
+            if line is not None:
+                send(line, {"do": "connected"})
+                if line.poll(_QUICK_S):
+                    return dict(receive(line)[0]["sites"])
+                self._drop(line)
+        except (EOFError, OSError):
+            self._drop(line)
+        return {}
+
+    def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
+        """Send a request to sites and yield their replies."""
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        waiting, line = set(sites), None
+        try:
+            while waiting and (left := end - time.monotonic()) > 0:
+                line = self._line
+                if line is None:
+                    time.sleep(_LOOK_S)
+                    continue
+                try:
+                    request = {"do": "ask", "kind": kind, "sites": sorted(waiting)}
+                    send(line, {**request, "timeout": None if timeout is None else left}, content)
+                    for reply in _replies(line, end):
+                        waiting.discard(reply.site)
+                        yield reply
+                    line = None
+                    return
+                except (EOFError, OSError):
+                    self._drop(line)
+                    line = None
+        finally:
+            self._drop(line)  # whoever stopped listening: what still comes belongs to no request
+
+    def _drop(self, line: Connection | None) -> None:
+        """Close the connection to a relay."""
+        if line is not None:
+            line.close()
+            self._line = None if self._line is line else self._line
+
+    def end(self) -> None:
+        """Tell the relay that the run is over."""
+        if line := self._line:
+            with suppress(OSError):
+                send(line, {"do": "end"})
+
+
+def _replies(line: Connection, end: float) -> Iterator[Reply]:
+    """Yield the replies to a request until the relay says that there are no more; raise EOFError if it is silent."""
+    while True:
+        while not line.poll(1.0):
+            if time.monotonic() > end + _QUICK_S:
+                raise EOFError
+        head, content = receive(line)
+        if head.get("done"):
+            return
+        yield Reply(str(head["site"]), content, str(head["error"]))
+
+
+def answer_relays(listener: RelayListener, answer: Callable[[str, bytes], bytes], over: Callable[[], bool]) -> None:
+    """Answer the requests that relays bring to a site until `over` returns True.
+
+    Args:
+        listener: where relays connect.
+        answer: answers requests, see `harmofl.backends.remote.answering`.
+        over: called after each answer.
+    """
+    while not over():
+        with listener.accept() as line:
+            try:
+                head, content = receive(line)
+                send(line, {}, answer(str(head["kind"]), content))
+            except (EOFError, OSError):  # the engine has ended its relay; it asks again
+                log.info("the engine ended its relay before the answer was sent")

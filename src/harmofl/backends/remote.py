@@ -1,0 +1,278 @@
+"""Rounds, descriptions and scores at sites on other machines, whatever carries the messages."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from torch import nn
+
+from harmofl.backends import RoundResult
+from harmofl.data.site import Site
+from harmofl.errors import HarmoFLError, RunError, TrainingError
+from harmofl.federated.client import Training
+from harmofl.federated.compression import expanded
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.federated.method import Method
+from harmofl.federated.model import is_sent
+from harmofl.federated.tensors import Arrays
+from harmofl.federated.update_checks import check_masked, check_update
+from harmofl.federated.wire import Scalars, pack, pack_broadcast, pack_update, unpack, unpack_broadcast, unpack_update
+from harmofl.privacy.secure_aggregation import unmasked
+
+log = logging.getLogger("harmofl")
+Answer = TypeVar("Answer")
+TRAIN, DESCRIBE, EVALUATE = "train", "query", "evaluate"
+"""Kinds of requests; also Flower's names of its message types."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Answer of a site.
+
+    Args:
+        site: the site's name.
+        content: bytes that the site sent; empty if it sent none.
+        error: why there is no content, as the engine says; "" if there is.
+    """
+
+    site: str
+    content: bytes = b""
+    error: str = ""
+
+
+class Transport(Protocol):
+    """Connection between a server and its sites, carried by an engine."""
+
+    def connected(self) -> Mapping[str, object]:
+        """Return the connected sites, each with a value that changes when the site connects anew."""
+
+    def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
+        """Send a request to sites and yield replies as they arrive, until all have arrived or the timeout is over.
+
+        Args:
+            kind: `TRAIN`, `DESCRIBE` or `EVALUATE`.
+            content: the message.
+            sites: names of the sites.
+            timeout: in seconds; None waits without limit.
+        """
+
+
+class RemoteRounds:
+    """Runs rounds at the sites that a transport reaches. Client states stay at the sites, so a round returns none.
+
+    Args:
+        transport: connection to the sites.
+        timeout: seconds that a site has for its round; None sets no limit.
+        quorum: least number of updates of a round; sites without a valid one are left out. None requires all sites.
+        head: further entries of the head of every message.
+        masked: True if updates are masked, see `harmofl.privacy.secure_aggregation`; then all sites must answer.
+
+    Attributes:
+        left_out: one line by site name with why a site is left out of the last round, description or score.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        timeout: float | None = None,
+        quorum: int | None = None,
+        head: Scalars | None = None,
+        masked: bool = False,
+    ) -> None:
+        self._transport, self._timeout, self._head, self._masked = transport, timeout, dict(head or {}), masked
+        self.quorum = quorum
+        self.left_out: dict[str, str] = {}
+
+    def run_round(
+        self,
+        method: Method,
+        server: ServerState,
+        sites: Sequence[Site],
+        states: Mapping[str, ClientState],
+        training: Training,
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> RoundResult:
+        """Run a round as `RunRound` says; the states stay at the sites."""
+        after, updates = self.train(method, server, training.model, [site.name for site in sites], on_site)
+        return after, {}, updates
+
+    def train(
+        self,
+        method: Method,
+        server: ServerState,
+        model: nn.Module,
+        names: Sequence[str],
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> tuple[ServerState, list[ClientUpdate]]:
+        """Ask sites to train for a round, check their updates, and aggregate them.
+
+        Args:
+            method: the federated learning method.
+            server: the state before the round.
+            model: tells the roles of the entries.
+            names: the sites.
+            on_site: called with a site's name when its update has arrived.
+
+        Raises:
+            TrainingError: for an error at a site, or a fault of its update, see `check_update`.
+            RunError: if a site does not answer in time, or not with an update; with a quorum, if it is not reached.
+        """
+        broadcast = method.broadcast(server)
+        shared = [name for name in server.weights if is_sent(method, model, name, broadcast.round)]
+
+        def read(content: bytes, name: str) -> ClientUpdate:
+            update = unpack_update(content)
+            if update.site != name:
+                raise RunError(f"{name}: must answer for itself, but answers for {update.site[:60]!r}")
+            if self._masked:
+                check_masked(update, broadcast, shared)
+                return update
+            weights = expanded(update.weights, broadcast.weights)
+            update = replace(update, weights=weights, bytes_sent=update.num_bytes())
+            check_update(update, broadcast, shared, server.params, method.uplink_extras)
+            return update
+
+        self.quorum = len(names) if self._masked else self.quorum
+        content = pack_broadcast(broadcast, self._head)
+        updates = self._asked(TRAIN, names, content, read, f"answer round {broadcast.round}", on_site)
+        if len(updates) < (self.quorum or 0):
+            reasons = "; ".join(self.left_out.values())
+            raise RunError(
+                f"round {broadcast.round}: at least {self.quorum} sites must take part, got {len(updates)}: {reasons}"
+            )
+        arrived = [updates[name] for name in sorted(updates)]
+        try:
+            if self._masked:
+                arrived = _summed(arrived, broadcast)
+                check_update(
+                    replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.uplink_extras
+                )
+            return method.aggregate(server, arrived), arrived
+        except HarmoFLError:
+            raise
+        except Exception as error:  # extras that do not fit each other
+            raise RunError(f"round {broadcast.round}: updates must go together, but: {clean(repr(error))}") from None
+
+    def describe(self, sites: Sequence[str]) -> dict[str, Scalars]:
+        """Return the descriptions of sites, by name."""
+        return self._asked(DESCRIBE, sites, pack(self._head), _head_of, "describe itself")
+
+    def evaluate(self, sites: Sequence[str], round_number: int, weights: Arrays, split: str) -> dict[str, Scalars]:
+        """Return the scores of a round's weights at sites, by name."""
+        content = pack_broadcast(Broadcast(round_number, weights), {**self._head, "split": split})
+        return self._asked(EVALUATE, sites, content, _head_of, f"score round {round_number}")
+
+    def _asked(
+        self,
+        kind: str,
+        sites: Sequence[str],
+        content: bytes,
+        read: Callable[[bytes, str], Answer],
+        duty: str,
+        on_site: Callable[[str], None] = lambda site: None,
+    ) -> dict[str, Answer]:
+        """Send one message to each site; return the answers. A site without one is left out or raises its error."""
+        answers: dict[str, Answer] = {}
+        self.left_out = {}
+        for reply in self._transport.ask(kind, content, sites, self._timeout):
+            try:
+                answers[reply.site] = _read(reply, read)
+                on_site(reply.site)
+            except HarmoFLError as error:
+                self._leave_out(reply.site, error)
+        for name in sorted(set(sites) - answers.keys() - self.left_out.keys()):
+            self._leave_out(name, RunError(f"{name}: must {duty} in {self._timeout} s, but did not"))
+        return answers
+
+    def _leave_out(self, name: str, error: HarmoFLError) -> None:
+        if self.quorum is None:
+            raise error
+        self.left_out[name] = str(error)
+
+
+def answering(
+    train: Callable[[Broadcast], ClientUpdate],
+    describe: Callable[[], Scalars] = dict,
+    evaluate: Callable[[Broadcast, str], Scalars] | None = None,
+    check: Callable[[Scalars], None] = lambda head: None,
+) -> Callable[[str, bytes], bytes]:
+    """Return the function of a site that answers requests: (kind, message) -> message.
+
+    Errors go to the server as one line: the text of a HarmoFLError; of any other, whose text may name files, its type.
+
+    Args:
+        train: the site's part of a round, such as `run_client` with the site's images and client state.
+        describe: returns the site's description of itself.
+        evaluate: returns scores for weights and the name of a split.
+        check: raises a HarmoFLError if a message with this head must not be answered; called before every answer.
+    """
+
+    def answered(kind: str, content: bytes) -> bytes:
+        if kind == DESCRIBE:
+            check(unpack(content)[0])
+            return pack(describe())
+        head, broadcast = unpack_broadcast(content)
+        check(head)
+        if kind == TRAIN:
+            return pack_update(train(broadcast))
+        if kind != EVALUATE or evaluate is None:
+            raise RunError(f"a request must be to train or to describe, got {kind[:60]!r}")
+        return pack(evaluate(broadcast, str(head.get("split"))))
+
+    def answer(kind: str, content: bytes) -> bytes:
+        try:
+            return answered(kind, content)
+        except HarmoFLError as error:
+            line = str(error)
+            log.warning("%s", line)
+        except Exception as error:  # any error of a message, a network or a GPU
+            log.warning("%s: %s", type(error).__name__, clean(str(error)))
+            line = f"it failed with {type(error).__name__}; its own log says more"
+        return pack({"error": line})
+
+    return answer
+
+
+def clean(text: str) -> str:
+    """Return a text from elsewhere as one printable line of at most 500 characters."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]
+
+
+def _summed(updates: Sequence[ClientUpdate], broadcast: Broadcast) -> list[ClientUpdate]:
+    """Replace the weights of each update by the mean of all, the only value that the masks reveal."""
+    mean = unmasked([update.weights for update in updates], broadcast.weights)
+    return [replace(update, weights=mean, bytes_sent=update.num_bytes()) for update in updates]
+
+
+def _read(reply: Reply, read: Callable[[bytes, str], Answer]) -> Answer:
+    """Return the answer in a reply.
+
+    Raises:
+        TrainingError: for the site's own error, or the engine's.
+        RunError: if the reply cannot be read.
+    """
+    name = reply.site
+    if reply.error:
+        raise TrainingError(f"{name}: must answer, but the engine says: {clean(reply.error)}")
+    try:
+        if "error" in (head := unpack(reply.content)[0]):
+            raise TrainingError(_of(name, str(head["error"])))
+        return read(reply.content, name)
+    except RunError as error:
+        line = str(error)
+        raise RunError(line if line.startswith(f"{name}: ") else f"{name}: must answer, but {clean(line)}") from None
+    except HarmoFLError:
+        raise
+    except Exception as error:  # any tensors that a site may send
+        raise RunError(f"{name}: must answer with an update, but it cannot be read ({clean(repr(error))})") from None
+
+
+def _of(name: str, line: str) -> str:
+    """Return a site's text as one line that starts with the site's name."""
+    line = clean(line)
+    return line if line.startswith(f"{name}: ") else f"{name}: {line}"
+
+
+def _head_of(content: bytes, name: str) -> Scalars:
+    return unpack(content)[0]

@@ -1,0 +1,137 @@
+"""Connection on one machine between a HarmoFL process, which listens, and an engine's process, which relays.
+
+An engine starts and ends its own processes as it likes; what is slow to start or must not be lost stays in the
+listening process. This file needs the standard library alone, so that relays start fast. Messages are JSON and bytes,
+never pickle; socket and key are readable by their owner only.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+_PAUSE_S = 0.2
+
+
+class RelayListener:
+    """Listens for relays at a new Unix socket, whose address and key it writes to a file; a context manager.
+
+    Args:
+        file: the file, which is replaced, and deleted at the end.
+
+    Raises:
+        OSError: if the file or the socket cannot be made.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._folder = file, Path(tempfile.mkdtemp(prefix="harmofl-"))  # a socket's path must be short
+        address, key = str(self._folder / "relay"), secrets.token_bytes(32)
+        self._listener = Listener(address, "AF_UNIX", backlog=16, authkey=key)
+        file.unlink(missing_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            json.dump({"address": address, "key": key.hex()}, opened)
+
+    def __enter__(self) -> "RelayListener":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.unlink(missing_ok=True)
+        self._listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def accept(self) -> Connection:
+        """Wait for the next relay."""
+        while True:
+            try:
+                return self._listener.accept()
+            except (
+                EOFError,
+                ConnectionError,
+                AuthenticationError,
+            ):  # a stranger, or it was killed
+                continue
+
+
+def connect(file: Path, patience_s: float) -> Connection:
+    """Connect to the process that listens at the `RelayListener` of a file.
+
+    Raises:
+        ConnectionError: if it does not listen within `patience_s` seconds.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            place = json.loads(file.read_text())
+            return Client(place["address"], "AF_UNIX", authkey=bytes.fromhex(place["key"]))
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            if time.monotonic() > end:
+                raise ConnectionError(f"no HarmoFL process listens at {file.name} ({error})") from None
+        time.sleep(_PAUSE_S)
+
+
+def send(line: Connection, head: Mapping[str, Any], content: bytes = b"") -> None:
+    """Send a message; raise OSError if the other end is gone."""
+    line.send_bytes(json.dumps(dict(head)).encode())
+    line.send_bytes(content)
+
+
+def receive(line: Connection) -> tuple[dict[str, Any], bytes]:
+    """Receive a message; raise EOFError or OSError if the other end is gone."""
+    return json.loads(line.recv_bytes()), line.recv_bytes()
+
+
+def relayed(file: Path, kind: str, content: bytes, patience_s: float = 60.0) -> bytes:
+    """Return the answer of the site's process that listens at the `RelayListener` of a file.
+
+    Raises:
+        ConnectionError: if the process does not listen within `patience_s` seconds, or ends before it has answered.
+    """
+    with connect(file, patience_s) as line:
+        try:
+            send(line, {"kind": kind}, content)
+            return receive(line)[1]
+        except (EOFError, OSError):
+            raise ConnectionError("this site's HarmoFL process ended before it had answered") from None
+
+
+class Sites(Protocol):
+    """The sites as an engine reaches them, with Python's and JSON's own types alone."""
+
+    def connected(self) -> Mapping[str, Any]:
+        """Return the connected sites, each with a value that changes when the site connects anew."""
+
+    def ask(
+        self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None
+    ) -> Iterator[tuple[str, bytes, str]]:
+        """Send a request to sites; yield (site, answer, error) until all have arrived or the timeout is over."""
+
+
+def relay(file: Path, sites: Sites, patience_s: float = 60.0) -> None:
+    """Carry requests of the server's process, which listens at the `RelayListener` of a file, to sites until the end.
+
+    Raises:
+        ConnectionError: if the process does not listen within `patience_s` seconds, at first or after a break.
+    """
+    while True:
+        with connect(file, patience_s) as line:
+            try:
+                while True:
+                    head, content = receive(line)
+                    if head["do"] == "end":
+                        return
+                    if head["do"] == "connected":
+                        send(line, {"sites": dict(sites.connected())})
+                        continue
+                    for site, answer, error in sites.ask(head["kind"], content, head["sites"], head["timeout"]):
+                        send(line, {"site": site, "error": error}, answer)
+                    send(line, {"done": True})
+            except (EOFError, OSError):
+                continue

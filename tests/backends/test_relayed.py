@@ -1,0 +1,178 @@
+"""Requests through relays: the bits of the plain loop, and no request is lost with the relay that carried it."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import patience
+import pytest
+import torch
+from toys import assert_same, toy_network, toy_sites, toy_training
+
+from harmofl.backends import sequential
+from harmofl.backends.relayed import RelayTransport, answer_relays
+from harmofl.backends.remote import DESCRIBE, RemoteRounds, answering
+from harmofl.federated.client import run_client
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
+from harmofl.federated.wire import pack, unpack
+from harmofl.methods import make_method
+from harmofl.utils.relay import RelayListener, connect, receive, relay, relayed, send
+
+NAMES = [site.name for site in toy_sites()]
+
+
+class Here:
+    """The sites of a relay, in this process: answers by site, in the reverse of the order in which they are asked."""
+
+    def __init__(self, answers: dict[str, Callable[[str, bytes], bytes]]) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, ...]] = []
+
+    def connected(self) -> dict[str, int]:
+        return dict.fromkeys(self.answers, 1)
+
+    def ask(
+        self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None
+    ) -> Iterator[tuple[str, bytes, str]]:
+        self.asked.append(tuple(sites))
+        for site in reversed(sites):
+            if site in self.answers:
+                yield site, self.answers[site](kind, content), ""
+
+
+def in_background(work: Callable[..., Any], *words: Any) -> threading.Thread:
+    def quiet() -> None:
+        with suppress(ConnectionError):
+            work(*words)
+
+    thread = threading.Thread(target=quiet, daemon=True)
+    thread.start()
+    return thread
+
+
+class SiteHere:
+    def __init__(self, name: str, method: str) -> None:
+        self.site = next(site for site in toy_sites() if site.name == name)
+        self.method = make_method(method, {})
+        self.training = toy_training(self.method, toy_network(dropout=0.2))
+        self.state: ClientState = {}
+
+    def train(self, broadcast: Broadcast) -> ClientUpdate:
+        update, self.state = run_client(self.method, self.site, broadcast, self.state, self.training)
+        return update
+
+
+@pytest.mark.parametrize("name", ["harmofl", "scaffold", "fedbn"])
+def test_the_same_bits_through_two_relays(name: str, tmp_path: Path) -> None:
+    """Server and sites behind doors of their own, as with an engine between them."""
+    torch.set_num_threads(1)
+    method = make_method(name, {})
+    training = toy_training(method, toy_network(dropout=0.2))
+    plain, states = method.start(training.model, 3), dict[str, ClientState]()
+    for _ in range(3):
+        plain, kept, _ = sequential.run_round(method, plain, toy_sites(), states, training)
+        states.update(kept)
+    at_sites = {}
+    for site in NAMES:
+        door = RelayListener(tmp_path / site)
+        in_background(answer_relays, door, answering(SiteHere(site, name).train), lambda: False)
+        at_sites[site] = lambda kind, content, file=tmp_path / site: relayed(file, kind, content)
+    with RelayListener(tmp_path / "server") as door:
+        transport = RelayTransport(door)
+        ended = in_background(relay, tmp_path / "server", Here(at_sites))
+        patience.until(transport.connected, lambda: "")
+        training = toy_training(method, toy_network(dropout=0.2))
+        rounds, server = RemoteRounds(transport, timeout=600), method.start(training.model, 3)
+        for _ in range(3):
+            server, _, _ = rounds.run_round(method, server, toy_sites(), {}, training)
+        transport.end()
+        ended.join(60)
+        assert not ended.is_alive()
+    assert_same(plain.weights, server.weights)
+
+
+def test_a_relay_that_dies_costs_no_request(tmp_path: Path) -> None:
+    """The next one is asked for those alone that have not answered."""
+    with RelayListener(tmp_path / "door") as door:
+        transport = RelayTransport(door)
+
+        def dies() -> None:
+            with connect(tmp_path / "door", 60) as line:
+                _, content = receive(line)
+                send(line, {"site": "b", "error": ""}, content)
+
+        in_background(dies)
+        replies = transport.ask(DESCRIBE, b"x", ["a", "b", "c"], 60)
+        assert next(replies).site == "b"
+        here = Here({"a": lambda kind, content: content + b"a", "c": lambda kind, content: content + b"c"})
+        in_background(relay, tmp_path / "door", here)
+        assert {reply.site: reply.content for reply in replies} == {"a": b"xa", "c": b"xc"}
+        assert here.asked == [("a", "c")]
+
+
+def test_what_comes_too_late_answers_no_other_request(tmp_path: Path) -> None:
+    with RelayListener(tmp_path / "door") as door:
+        transport = RelayTransport(door)
+        in_background(relay, tmp_path / "door", Here({"a": lambda kind, content: content}))
+        first = transport.ask(DESCRIBE, b"one", ["a"], 60)
+        next(first)
+        first.close()
+        (second,) = transport.ask(DESCRIBE, b"two", ["a"], 60)
+        assert second.content == b"two"
+
+
+def test_without_a_relay_the_timeout_holds_and_nobody_is_connected(tmp_path: Path) -> None:
+    with RelayListener(tmp_path / "door") as door:
+        transport = RelayTransport(door)
+        assert transport.connected() == {}
+        begin = time.monotonic()
+        assert list(transport.ask(DESCRIBE, b"x", ["a"], 0.3)) == []
+        assert time.monotonic() - begin >= 0.3
+
+
+def test_a_site_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="no HarmoFL process listens at door"):
+        relayed(tmp_path / "door", DESCRIBE, b"", patience_s=0)
+
+
+def test_a_site_goes_on_after_a_relay_was_killed(tmp_path: Path) -> None:
+    """As by kill -9 of an engine's process while the site computes."""
+    busy, over = threading.Event(), threading.Event()
+
+    def answer(kind: str, content: bytes) -> bytes:
+        busy.set()
+        over.wait(60)
+        return pack({"seen": kind})
+
+    door = RelayListener(tmp_path / "door")
+    in_background(answer_relays, door, answer, lambda: False)
+    code = "from pathlib import Path; from harmofl.utils.relay import relayed; relayed(Path('door'), 'train', b'')"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    patience.until(busy.is_set)
+    process.kill()
+    process.wait()
+    over.set()
+    assert unpack(relayed(tmp_path / "door", "query", b""))[0] == {"seen": "query"}
+
+
+def test_only_the_owner_reads_door_and_socket(tmp_path: Path) -> None:
+    (tmp_path / "door").write_text("left by a killed process")
+    with RelayListener(tmp_path / "door") as door:
+        assert (tmp_path / "door").stat().st_mode & 0o77 == 0
+        assert Path(door._folder).stat().st_mode & 0o77 == 0
+        (tmp_path / "wrong").write_text((tmp_path / "door").read_text().replace('"key": "', '"key": "00'))
+        in_background(door.accept)
+        with pytest.raises(Exception, match="digest"):
+            connect(tmp_path / "wrong", 0)
+    assert not (tmp_path / "door").exists() and not door._folder.exists()
+
+
+def test_a_relay_needs_the_standard_library_alone() -> None:
+    code = "import sys, harmofl.utils.relay; print({'torch', 'numpy', 'pydantic', 'flwr'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
