@@ -32,8 +32,9 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from harmofl.backends.flower import GridTransport, hub, node, to_record
-from harmofl.backends.flower import client_app as app_of
+from harmofl.backends.flower import hub, node
+from harmofl.backends.flower.grid_transport import GridTransport, to_record
+from harmofl.backends.flower.grid_transport import client_app as app_of
 from harmofl.backends.remote import RemoteRounds, answering
 from harmofl.federated.wire import pack
 
@@ -54,23 +55,35 @@ class LocalGrid(Grid):
 
     def __init__(self, apps: dict[int, ClientApp]) -> None:
         self.apps = apps
+        self.replies: dict[str, Message] = {}
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        return [reply for message in reversed(list(messages)) if (reply := self.answer(message)) is not None]
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As Flower's own: the sent message is told its id."""
+        names = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = name = str(uuid4())
+            names.append(name)
+            if (reply := self.answer(message)) is not None:
+                self.replies[name] = reply
+        return names
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self.replies.pop(name) for name in reversed(list(message_ids)) if name in self.replies]
 
     def answer(self, message: Message) -> Message | None:
         node = message.metadata.dst_node_id
-        message.metadata.__dict__["_message_id"] = str(uuid4())
         context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
-        reply = self.apps[node](over_the_wire(message), context)
+        arrived = over_the_wire(message)
+        arrived.metadata.__dict__["_message_id"] = message.metadata.message_id
+        reply = self.apps[node](arrived, context)
         return over_the_wire(reply) if reply else None
 
     def set_run(self, run: Any) -> None:
         raise NotImplementedError
 
     run = property(lambda self: None)
-    create_message = get_node_ids = get_nodes = push_messages = pull_messages = set_run
+    create_message = get_node_ids = get_nodes = send_and_receive = set_run
 
 
 def client_app(train: Any) -> ClientApp:

@@ -16,12 +16,13 @@ from toys import assert_same, toy_network, toy_sites, toy_training
 
 from harmofl.backends import sequential
 from harmofl.backends.relayed import RelayTransport, answer_relays
-from harmofl.backends.remote import DESCRIBE, RemoteRounds, answering
+from harmofl.backends.remote import RemoteRounds, answering
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
+from harmofl.federated.relay import RelayListener, connect, receive, relay, relayed, send
+from harmofl.federated.transport import DESCRIBE, Reply
 from harmofl.federated.wire import pack, unpack
 from harmofl.methods import make_method
-from harmofl.utils.relay import RelayListener, connect, receive, relay, relayed, send
 
 NAMES = [site.name for site in toy_sites()]
 
@@ -36,13 +37,11 @@ class Here:
     def connected(self) -> dict[str, int]:
         return dict.fromkeys(self.answers, 1)
 
-    def ask(
-        self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None
-    ) -> Iterator[tuple[str, bytes, str]]:
+    def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
         self.asked.append(tuple(sites))
         for site in reversed(sites):
             if site in self.answers:
-                yield site, self.answers[site](kind, content), ""
+                yield Reply(site, self.answers[site](kind, content))
 
 
 def in_background(work: Callable[..., Any], *words: Any) -> threading.Thread:
@@ -151,7 +150,7 @@ def test_a_site_goes_on_after_a_relay_was_killed(tmp_path: Path) -> None:
 
     door = RelayListener(tmp_path / "door")
     in_background(answer_relays, door, answer, lambda: False)
-    code = "from pathlib import Path; from harmofl.utils.relay import relayed; relayed(Path('door'), 'train', b'')"
+    code = "from pathlib import Path; from harmofl.federated.relay import relayed; relayed(Path('door'), 'train', b'')"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     patience.until(busy.is_set)
     process.kill()
@@ -173,6 +172,6 @@ def test_only_the_owner_reads_door_and_socket(tmp_path: Path) -> None:
 
 
 def test_a_relay_needs_the_standard_library_alone() -> None:
-    code = "import sys, harmofl.utils.relay; print({'torch', 'numpy', 'pydantic', 'flwr'} & sys.modules.keys())"
+    code = "import sys, harmofl.federated.relay; print({"torch", "numpy", "pydantic", "flwr"} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from deployments import free_port
 
-from harmofl.backends.flower import client_app, node
+from harmofl.backends.flower import node
+from harmofl.backends.flower.grid_transport import client_app
 from harmofl.cli.main import app
 from harmofl.deployment import certificates as made
 from harmofl.deployment.certificates import certificates, read_certificate, renew_certificate

@@ -4,7 +4,7 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from harmofl import run_client
-from harmofl.backends.flower import from_record, to_record
+from harmofl.backends.flower.grid_transport import from_record, to_record
 from harmofl.federated.messages import ClientState
 from harmofl.federated.wire import pack_update, unpack_broadcast
 from hospitals.task import METHOD, site, training

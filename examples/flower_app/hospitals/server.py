@@ -6,7 +6,7 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from harmofl import ServerState
-from harmofl.backends.flower import from_record, to_record
+from harmofl.backends.flower.grid_transport import from_record, to_record
 from harmofl.federated.wire import pack_broadcast, unpack_update
 from hospitals.task import METHOD, training
 

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from harmofl.backends import RoundResult, Runner, Score
 from harmofl.backends.processes import Equipment, Workers
+from harmofl.backends.runner import RoundResult, Runner, Score
 from harmofl.backends.sequential import Sequential
 from harmofl.data.site import Site
 from harmofl.federated.messages import ServerState

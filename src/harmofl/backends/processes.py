@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harmofl.backends import RoundResult, Score, first_state
+from harmofl.backends.runner import RoundResult, Score, first_state
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError
 from harmofl.federated.client import Training, run_client

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from harmofl.backends.remote import Reply
-from harmofl.utils.relay import RelayListener, receive, send
+from harmofl.federated.relay import RelayListener, receive, send
+from harmofl.federated.transport import Reply
 
 log = logging.getLogger("harmofl")
 _LOOK_S, _QUICK_S = 0.05, 30.0
 
 
 class RelayTransport:
-    """Transport by whichever relay is connected to a listener, see `harmofl.backends.remote.Transport`.
+    """Transport by whichever relay is connected to a listener, see `harmofl.federated.transport.Transport`.
 
     If the relay ends, as when the engine or its job is killed, sites that have not answered are asked by the next.
 

@@ -1,13 +1,13 @@
 """Rounds, descriptions and scores at sites on other machines, whatever carries the messages."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from torch import nn
 
-from harmofl.backends import RoundResult
+from harmofl.backends.runner import RoundResult
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError, TrainingError
 from harmofl.federated.client import Training
@@ -16,46 +16,13 @@ from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Ser
 from harmofl.federated.method import Method
 from harmofl.federated.model import is_sent
 from harmofl.federated.tensors import Arrays
+from harmofl.federated.transport import DESCRIBE, EVALUATE, TRAIN, Reply, Transport
 from harmofl.federated.update_checks import check_masked, check_update
 from harmofl.federated.wire import Scalars, pack, pack_broadcast, pack_update, unpack, unpack_broadcast, unpack_update
 from harmofl.privacy.secure_aggregation import unmasked
 
 log = logging.getLogger("harmofl")
 Answer = TypeVar("Answer")
-TRAIN, DESCRIBE, EVALUATE = "train", "query", "evaluate"
-"""Kinds of requests; also Flower's names of its message types."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Answer of a site.
-
-    Args:
-        site: the site's name.
-        content: bytes that the site sent; empty if it sent none.
-        error: why there is no content, as the engine says; "" if there is.
-    """
-
-    site: str
-    content: bytes = b""
-    error: str = ""
-
-
-class Transport(Protocol):
-    """Connection between a server and its sites, carried by an engine."""
-
-    def connected(self) -> Mapping[str, object]:
-        """Return the connected sites, each with a value that changes when the site connects anew."""
-
-    def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
-        """Send a request to sites and yield replies as they arrive, until all have arrived or the timeout is over.
-
-        Args:
-            kind: `TRAIN`, `DESCRIBE` or `EVALUATE`.
-            content: the message.
-            sites: names of the sites.
-            timeout: in seconds; None waits without limit.
-        """
 
 
 class RemoteRounds:

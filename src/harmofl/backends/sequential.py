@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from harmofl.backends import RoundResult, Score, first_state
+from harmofl.backends.runner import RoundResult, Score, first_state
 from harmofl.data.site import Site
 from harmofl.federated.client import Training, run_client
 from harmofl.federated.messages import ClientState, ServerState
@@ -32,7 +32,7 @@ def run_round(
 
 
 class Sequential:
-    """Runs rounds and scores weights in this process, see `harmofl.backends.Runner`.
+    """Runs rounds and scores weights in this process, see `harmofl.backends.runner.Runner`.
 
     Args:
         score: scores weights at a site.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harmofl.backends.flower.door import Certificate
 from harmofl.backends.flower.hub import Hub, HubTransport
-from harmofl.backends.remote import RemoteRounds, Transport
+from harmofl.backends.remote import RemoteRounds
 from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
 from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_arrangement, split_address
@@ -33,6 +33,7 @@ from harmofl.experiment.setup import check_metric, draw_sites, main_metric, mode
 from harmofl.experiment.trainer import fit
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
+from harmofl.federated.transport import Transport
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution, from_lists
 

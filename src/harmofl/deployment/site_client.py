@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.backends.flower import client_app
+from harmofl.backends.flower.grid_transport import client_app
 from harmofl.backends.flower.node import attend, private_key
 from harmofl.backends.remote import answering
 from harmofl.data.site import Site

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import nn
 
-from harmofl.backends import Runner
+from harmofl.backends.runner import Runner
 from harmofl.backends.sequential import Sequential
 from harmofl.data.manifest import SPLITS
 from harmofl.evaluation.scoring import case_scores, score

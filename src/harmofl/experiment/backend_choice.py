@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from harmofl.backends import Runner
 from harmofl.backends.auto import Auto
 from harmofl.backends.processes import Equipment, Workers
+from harmofl.backends.runner import Runner
 from harmofl.backends.sequential import Sequential
 from harmofl.experiment.config import Experiment, Section
 from harmofl.experiment.setup import Setup

@@ -4,7 +4,3 @@ import os
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before Flower is imported: no telemetry by default
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
-from harmofl.backends.flower.transport import GridTransport, client_app, from_record, to_record
-
-__all__ = ["GridTransport", "client_app", "from_record", "to_record"]

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +43,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
 from harmofl.backends.flower.door import Certificate, Door, telling
-from harmofl.backends.flower.transport import GridTransport
+from harmofl.backends.flower.grid_transport import GRACE_S, GridTransport, reply_of, to_record
 from harmofl.errors import RunError
+from harmofl.federated.transport import Reply
 
 log = logging.getLogger("harmofl")
 LARGEST, MOST = 64 << 20, 100_000
@@ -351,6 +352,14 @@ class HubTransport(GridTransport):
     def __init__(self, hub: Hub) -> None:
         super().__init__(hub, hub.nodes)
         self._hub = hub
+
+    def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
+        """Send a request to sites and yield their replies."""
+        names = {self._nodes[site]: site for site in sites}
+        record, ttl = to_record(content), timeout and timeout + GRACE_S
+        messages = [Message(record, node, kind, ttl=ttl) for node in names]
+        for reply in self._hub.send_and_receive(messages, timeout=timeout):
+            yield reply_of(names[reply.metadata.src_node_id], reply)
 
     def connected(self) -> Mapping[str, object]:
         """Return the connected sites, each with the number of times that it has connected."""

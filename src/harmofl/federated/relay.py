@@ -11,12 +11,14 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
+
+from harmofl.federated.transport import Transport
 
 _PAUSE_S = 0.2
 
@@ -102,19 +104,7 @@ def relayed(file: Path, kind: str, content: bytes, patience_s: float = 60.0) -> 
             raise ConnectionError("this site's HarmoFL process ended before it had answered") from None
 
 
-class Sites(Protocol):
-    """The sites as an engine reaches them, with Python's and JSON's own types alone."""
-
-    def connected(self) -> Mapping[str, Any]:
-        """Return the connected sites, each with a value that changes when the site connects anew."""
-
-    def ask(
-        self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None
-    ) -> Iterator[tuple[str, bytes, str]]:
-        """Send a request to sites; yield (site, answer, error) until all have arrived or the timeout is over."""
-
-
-def relay(file: Path, sites: Sites, patience_s: float = 60.0) -> None:
+def relay(file: Path, transport: Transport, patience_s: float = 60.0) -> None:
     """Carry requests of the server's process, which listens at the `RelayListener` of a file, to sites until the end.
 
     Raises:
@@ -128,10 +118,10 @@ def relay(file: Path, sites: Sites, patience_s: float = 60.0) -> None:
                     if head["do"] == "end":
                         return
                     if head["do"] == "connected":
-                        send(line, {"sites": dict(sites.connected())})
+                        send(line, {"sites": dict(transport.connected())})
                         continue
-                    for site, answer, error in sites.ask(head["kind"], content, head["sites"], head["timeout"]):
-                        send(line, {"site": site, "error": error}, answer)
+                    for reply in transport.ask(head["kind"], content, head["sites"], head["timeout"]):
+                        send(line, {"site": reply.site, "error": reply.error}, reply.content)
                     send(line, {"done": True})
             except (EOFError, OSError):
                 continue

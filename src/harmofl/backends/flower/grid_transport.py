@@ -1,0 +1,127 @@
+"""Requests to sites through a Flower grid, and the Flower app of a site that answers them; imports no torch."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from harmofl.errors import ConfigError
+from harmofl.federated.transport import Reply
+
+try:
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid
+except ImportError as error:
+    raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
+
+_NAME = "harmofl"
+_LOOK_S, _RENEW_S, GRACE_S = 0.2, 1.0, 60.0
+"""Seconds between checks for replies, between checks of who is connected, and that Flower keeps a late message."""
+
+
+class GridTransport:
+    """Transport over a Flower grid, see `harmofl.federated.transport.Transport`.
+
+    Args:
+        grid: grid of the running ServerApp.
+        nodes: Flower node of each site, by site name.
+    """
+
+    def __init__(self, grid: Grid, nodes: Mapping[str, int]) -> None:
+        self._grid, self._nodes = grid, dict(nodes)
+
+    def connected(self) -> Mapping[str, object]:
+        """Return all sites: nodes alone do not tell when one connects anew."""
+        return dict.fromkeys(self._nodes)
+
+    def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
+        """Send a request to sites and yield their replies; a site that connects anew is asked again."""
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        record, ttl = to_record(content), timeout and timeout + GRACE_S
+        since, waiting = self.connected(), dict[str, str]()
+        asking = list(sites)
+        while (asking or waiting) and time.monotonic() < end:
+            for site in asking:
+                message = Message(record, self._nodes[site], kind, ttl=ttl)
+                (name,) = self._grid.push_messages([message])
+                waiting[name] = site
+            asking = []
+            for reply in self._grid.pull_messages(list(waiting)):
+                site = waiting.pop(reply.metadata.reply_to_message_id)
+                yield reply_of(site, reply)
+            now = self.connected()
+            for name, site in list(waiting.items()):
+                if site in now and now[site] != since.get(site):
+                    asking.append(site)
+                    del waiting[name]
+            since = {**since, **now}
+            if waiting:
+                time.sleep(_LOOK_S)
+
+
+class KeyedGridTransport(GridTransport):
+    """Transport over a Flower grid whose nodes are recognized by their public keys.
+
+    Args:
+        grid: grid of the running ServerApp.
+        keys: public key of each site as Flower writes it (PEM), by site name.
+    """
+
+    def __init__(self, grid: Grid, keys: Mapping[str, str]) -> None:
+        super().__init__(grid, {})
+        self._names = {key: name for name, key in keys.items()}
+        self._seen, self._at = dict[str, object](), float("-inf")
+
+    def connected(self) -> Mapping[str, object]:
+        """Return the online nodes with a site's key, each with the time at which it connected."""
+        if time.monotonic() - self._at > _RENEW_S:
+            online = [node for node in self._grid.get_nodes() if node.status == "online"]
+            named = {self._names.get(node.public_key.decode()): node for node in online}
+            known = {name: node for name, node in named.items() if name}
+            self._nodes |= {name: node.node_id for name, node in known.items()}
+            self._seen = {name: node.last_activated_at for name, node in known.items()}
+            self._at = time.monotonic()
+        return self._seen
+
+
+def reply_of(site: str, message: Message) -> Reply:
+    """Return the reply of a site in a Flower message."""
+    if message.has_error():
+        return Reply(site, error=str(message.error.reason))
+    if _NAME in message.content.config_records:
+        return Reply(site, error=str(message.content.config_records[_NAME].get("error")))
+    return Reply(site, from_record(message.content))
+
+
+def client_app(answer: Callable[[str, bytes], bytes]) -> ClientApp:
+    """Return the Flower app of a site.
+
+    Args:
+        answer: answers requests, see `harmofl.backends.remote.answering`.
+    """
+    app = ClientApp()
+    for register in (app.train, app.query, app.evaluate):
+        register()(lambda message, context: answered(message, answer))
+    return app
+
+
+def answered(message: Message, answer: Callable[[str, bytes], bytes]) -> Message:
+    """Return the reply to a message, with the answer or the ConnectionError that `answer` raised."""
+    kind = message.metadata.message_type.partition(".")[0]
+    try:
+        content = to_record(answer(kind, from_record(message.content)))
+    except ConnectionError as error:
+        content = RecordDict({_NAME: ConfigRecord({"error": str(error)})})
+    return Message(content, reply_to=message)
+
+
+def to_record(content: bytes) -> RecordDict:
+    """Return bytes as the content of a Flower message."""
+    return RecordDict({_NAME: ArrayRecord({_NAME: Array("uint8", (len(content),), _NAME, content)})})
+
+
+def from_record(content: RecordDict) -> bytes:
+    """Undo `to_record`; return nothing for any other content."""
+    try:
+        return bytes(content.array_records[_NAME][_NAME].data)
+    except KeyError:
+        return b""
