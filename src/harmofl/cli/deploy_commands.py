@@ -26,6 +26,7 @@ def init(
     min_sites: Annotated[int | None, typer.Option(help="So many make a round; all if not given.")] = None,
     deadline: Annotated[float, typer.Option(help="Seconds a site has for its share of a round.")] = 3600.0,
     setting: Settings = None,
+    engine: Annotated[str, typer.Option(help="What carries the messages: direct or nvflare.")] = "direct",
     insecure: Insecure = False,
 ) -> None:
     """Make keys, certificates and a ready folder for the server and for each site.
@@ -40,7 +41,15 @@ def init(
 
     experiment = load_experiment(config, {"data.folder": "at-the-sites", **parse_settings(setting or [])})
     made = create(
-        out, experiment, site, address, listen=listen, min_sites=min_sites, deadline_s=deadline, insecure=insecure
+        out,
+        experiment,
+        site,
+        address,
+        listen=listen,
+        min_sites=min_sites,
+        deadline_s=deadline,
+        insecure=insecure,
+        engine=engine,
     )
     plain = " --insecure" if insecure else ""
     print(f"server  harmofl deploy serve {made[0]}{plain}")

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from harmofl.deployment.certificates import certificates, site_keys, write_public, write_secret
-from harmofl.deployment.folders import refuse_arrangement, split_address
+from harmofl.deployment.folders import DIRECT, ENGINES, NVFLARE, refuse_arrangement, split_address
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
@@ -32,6 +32,7 @@ def create(
     min_sites: int | None = None,
     deadline_s: float = 3600.0,
     insecure: bool = False,
+    engine: str = DIRECT,
 ) -> list[Path]:
     """Make the folders of a deployment, its keys and its certificates.
 
@@ -44,6 +45,7 @@ def create(
         min_sites: smallest number of sites in a round; all if None.
         deadline_s: seconds that a site has for its share of a round.
         insecure: use no TLS.
+        engine: what carries the messages, one of `ENGINES`.
 
     Returns:
         The folders made.
@@ -55,6 +57,7 @@ def create(
     host, port = split_address(address, "--address")
     count = len(sites) if min_sites is None else min_sites
     _check_options(out, sites, count, deadline_s, address, host, listen)
+    _check_engine(engine, sites, insecure, listen)
     _check_experiment(experiment, sites, count)
     agreed = _agreed(experiment)
     server = {
@@ -62,23 +65,42 @@ def create(
         "min_sites": count,
         "deadline_s": float(deadline_s),
         "insecure": insecure,
+        "engine": engine,
     }
     with storing(out):
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = _folder(out / "server", agreed)
         _toml(folder / "server.toml", server)
-        authority = b"" if insecure else certificates(out / "authority", folder, host)
+        tls = engine == DIRECT and not insecure
+        authority = certificates(out / "authority", folder, host) if tls else b""
         keys = site_keys(sites)
         write_public(folder / "sites", keys)
         made = [folder]
         for name, key in keys.items():
             made.append(_folder(out / name, agreed))
             write_public(made[-1] / "sites", keys)
-            _toml(made[-1] / "site.toml", {"name": name, "server": address, "insecure": insecure})
+            _toml(made[-1] / "site.toml", {"name": name, "server": address, "insecure": insecure, "engine": engine})
             write_secret(made[-1] / "key.pem", key)
             if authority:
                 (made[-1] / "ca.pem").write_bytes(authority)
+    if engine == NVFLARE:
+        from harmofl.backends.nvflare.kits import provision
+
+        provision(out / "authority", {name: out / name for name in sites}, folder, host, port)
     return made
+
+
+def _check_engine(engine: str, sites: Sequence[str], insecure: bool, listen: str) -> None:
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine != NVFLARE:
+        return
+    for name in sites:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ConfigError(f"--site must be letters, digits, - and _ under --engine nvflare, got {name!r}")
+    if insecure or listen:
+        option = "--insecure" if insecure else "--listen"
+        raise ConfigError(f"{option}: is not for --engine nvflare, which listens everywhere, with TLS; leave it out")
 
 
 def _folder(path: Path, agreed: str) -> Path:

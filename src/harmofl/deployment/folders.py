@@ -23,6 +23,12 @@ try:
 except ImportError as error:
     raise ConfigError(f"what deployments need must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
+DIRECT, NVFLARE = "direct", "nvflare"
+ENGINES = (DIRECT, NVFLARE)
+"""What carries the messages between server and sites."""
+RELAY = "relay.json"
+"""File in the folders of the server and the sites by which an engine's relays find the process that listens."""
+
 
 @dataclass(frozen=True)
 class ServerFolder:
@@ -35,6 +41,7 @@ class ServerFolder:
         deadline_s: seconds that a site has for its share of a round.
         insecure: whether the server listens without TLS.
         keys: the sites' public keys, PEM, by name.
+        engine: what carries the messages, one of `ENGINES`.
     """
 
     folder: Path
@@ -43,6 +50,7 @@ class ServerFolder:
     deadline_s: float
     insecure: bool
     keys: Mapping[str, bytes]
+    engine: str = DIRECT
 
     @classmethod
     def open(cls, folder: Path) -> "ServerFolder":
@@ -72,6 +80,7 @@ class SiteKit:
         key: the site's private key, PEM.
         authority: the authority's certificate, PEM; None without TLS.
         keys: the public keys of all sites, PEM, by name; used for masks.
+        engine: what carries the messages, one of `ENGINES`.
     """
 
     folder: Path
@@ -81,6 +90,7 @@ class SiteKit:
     key: bytes
     authority: bytes | None
     keys: Mapping[str, bytes]
+    engine: str = DIRECT
 
     @classmethod
     def open(cls, folder: Path) -> "SiteKit":
@@ -88,7 +98,8 @@ class SiteKit:
         path = folder / "site.toml"
         table = _table(path, {"name": str, "server": str, "insecure": bool})
         split_address(table["server"], f"{path}: server")
-        authority = None if table["insecure"] else _read(folder / "ca.pem")
+        tls = not table["insecure"] and table.get("engine", DIRECT) == DIRECT
+        authority = _read(folder / "ca.pem") if tls else None
         if authority is not None:
             read_certificate(folder / "ca.pem")
         keys = _public_keys(folder / "sites")
@@ -156,6 +167,9 @@ def _table(path: Path, types: Mapping[str, type]) -> dict[str, Any]:
         table = tomllib.loads(_read(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: must be a TOML file, but {error}") from None
+    if table.setdefault("engine", DIRECT) not in ENGINES:
+        raise ConfigError(f"{path}: engine must be one of {', '.join(ENGINES)}, got {table['engine']!r}")
+    types = {**types, "engine": str}
     if odd := table.keys() ^ types.keys():
         raise ConfigError(f"{path}: must have {', '.join(types)}, but {min(odd)!r} is missing or unknown")
     for key, kind in types.items():

@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from harmofl.backends.flower.door import Certificate
 from harmofl.backends.flower.hub import Hub, HubTransport
+from harmofl.backends.relayed import RelayTransport
 from harmofl.backends.remote import RemoteRounds
 from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
-from harmofl.deployment.folders import ServerFolder, experiment_of, refuse_arrangement, split_address
+from harmofl.deployment.folders import NVFLARE, RELAY, ServerFolder, experiment_of, refuse_arrangement, split_address
 from harmofl.deployment.site_descriptions import STATISTICS, form, misfit
 from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.evaluation.metrics import summarize
@@ -32,6 +34,7 @@ from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
 from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card
 from harmofl.experiment.trainer import fit
 from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.relay import RelayListener
 from harmofl.federated.tensors import Arrays
 from harmofl.federated.transport import Transport
 from harmofl.methods import FedAvg
@@ -64,21 +67,41 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
     if place.insecure != insecure:
         raise ConfigError(f"{folder}: {_WITHOUT_TLS if place.insecure else 'is with TLS; leave --insecure out'}")
     experiment, digest = experiment_of(folder, {"data.folder": "at-the-sites"})
-    host, port = split_address(place.listen, "listen")
-    certificate = None if insecure else Certificate(folder / "cert.pem", folder / "key.pem")
     run = folder / "run"
     if (run / "result.json").exists():
         return RunDir.open(run).result()
-    for line in check_dates(certificate.certificate, RENEW) if certificate else ():
-        log.warning(line)
-    with Hub(host, port, place.keys, certificate) as hub:
-        log.info("listening at %s:%d for %s", host, hub.port, ", ".join(sorted(place.keys)))
-        server = Server(place, experiment, digest, HubTransport(hub))
+    with _transport(place) as transport:
+        server = Server(place, experiment, digest, transport)
         run_dir = server.open_run_dir(server.first_description())
         with run_dir.locked():
             result = fit(server.experiment, server, run_dir, server.begin(run_dir), _Log(server))
             server.line(GREETING_S, over=True).describe(server.present())
             return result
+
+
+@contextmanager
+def _transport(place: ServerFolder) -> Iterator[Transport]:
+    """Start what carries the messages and keep it alive within the context."""
+    folder, sites = place.folder, ", ".join(sorted(place.keys))
+    if place.engine == NVFLARE:
+        from harmofl.backends.nvflare.processes import ServerProcesses
+
+        with RelayListener(folder / RELAY) as listener:
+            relayed = RelayTransport(listener)
+            with ServerProcesses(folder, folder / RELAY, relayed, frozenset(place.keys)):
+                log.info(
+                    "NVFlare's server starts at %s for %s; its log is %s", place.listen, sites, folder / "nvflare.log"
+                )
+                yield relayed
+                relayed.end()
+        return
+    host, port = split_address(place.listen, "listen")
+    certificate = None if place.insecure else Certificate(folder / "cert.pem", folder / "key.pem")
+    for line in check_dates(certificate.certificate, RENEW) if certificate else ():
+        log.warning(line)
+    with Hub(host, port, place.keys, certificate) as hub:
+        log.info("listening at %s:%d for %s", host, hub.port, sites)
+        yield HubTransport(hub)
 
 
 class _Log(Callback):

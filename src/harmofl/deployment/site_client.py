@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 
 from harmofl.backends.flower.grid_transport import client_app
 from harmofl.backends.flower.node import attend, private_key
+from harmofl.backends.relayed import answer_relays
 from harmofl.backends.remote import answering
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates
-from harmofl.deployment.folders import SiteKit, experiment_of
+from harmofl.deployment.folders import NVFLARE, RELAY, SiteKit, experiment_of
 from harmofl.deployment.site_descriptions import STATISTICS
 from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
@@ -23,6 +25,7 @@ from harmofl.experiment.privacy_policy import statement, tells_statistics
 from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
+from harmofl.federated.relay import RelayListener
 from harmofl.federated.wire import Scalars
 from harmofl.models.bn_calibration import as_lists, of_site
 from harmofl.types import Progress
@@ -66,9 +69,26 @@ def run_site(
         desk = Desk(place, digest, setup, _site_of(setup, place, force), cover)
         for line in statement(setup.experiment, setup.method, deployed=True):
             log.info(line)
-        app = client_app(answering(desk.train, desk.describe, desk.evaluate, desk.check))
-        attend(place.server, place.key, place.authority, app, lambda: desk.over)
+        _answer_requests(place, answering(desk.train, desk.describe, desk.evaluate, desk.check), lambda: desk.over)
         log.info("the federation is over")
+
+
+def _answer_requests(place: SiteKit, answer: Callable[[str, bytes], bytes], over: Callable[[], bool]) -> None:
+    """Answer the server's requests until `over` returns True."""
+    if place.engine == NVFLARE:
+        from harmofl.backends.nvflare.processes import SiteProcess
+
+        relay = place.folder / RELAY
+        with RelayListener(relay) as listener, SiteProcess(place.folder, relay, place.server) as process:
+
+            def ended() -> bool:
+                if process.fault:
+                    raise ConfigError(process.fault)
+                return over()
+
+            answer_relays(listener, answer, ended)
+        return
+    attend(place.server, place.key, place.authority, client_app(answer), over)
 
 
 def _site_of(setup: Setup, place: SiteKit, force: bool) -> Site:

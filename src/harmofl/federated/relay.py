@@ -39,7 +39,7 @@ class RelayListener:
         self._listener = Listener(address, "AF_UNIX", backlog=16, authkey=key)
         file.unlink(missing_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            json.dump({"address": address, "key": key.hex()}, opened)
+            json.dump({"address": address, "key": key.hex(), "pid": os.getpid()}, opened)
 
     def __enter__(self) -> "RelayListener":
         return self
@@ -121,7 +121,18 @@ def relay(file: Path, transport: Transport, patience_s: float = 60.0) -> None:
                         send(line, {"sites": dict(transport.connected())})
                         continue
                     for reply in transport.ask(head["kind"], content, head["sites"], head["timeout"]):
-                        send(line, {"site": reply.site, "error": reply.error}, reply.content)
+                        about = {"site": reply.site, "error": reply.error, "sites": dict(transport.connected())}
+                        send(line, about, reply.content)
                     send(line, {"done": True})
             except (EOFError, OSError):
                 continue
+
+
+def listening(file: Path) -> str:
+    """Return a value that names the process that listens at the `RelayListener` of a file; "" if there is none."""
+    try:
+        place = json.loads(file.read_text())
+        os.kill(place["pid"], 0)
+        return str(place["address"])
+    except (OSError, ValueError, KeyError):
+        return ""

@@ -32,6 +32,8 @@ class Transport(Protocol):
     def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
         """Send a request to sites and yield replies as they arrive, until all have arrived or the timeout is over.
 
+        A transport of an engine may also yield a reply of no site ("") when `connected` has changed.
+
         Args:
             kind: `TRAIN`, `DESCRIBE` or `EVALUATE`.
             content: the message.
