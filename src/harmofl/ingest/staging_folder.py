@@ -6,8 +6,7 @@ A journal in this hidden folder lists the converted items, so that the same comm
 import hashlib
 import json
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from harmofl.errors import DataError
 from harmofl.ingest.datasets import PUBLISHED
 from harmofl.ingest.datasets.dataset import About, Discovered, Item, Wishes
 from harmofl.types import Progress
+from harmofl.utils.grouping import grouped
 
 _VERSION = 1  # increase it when conversion changes
 _JOURNAL, _WISHES = "journal.jsonl", "wishes.json"
@@ -110,9 +110,9 @@ class Workshop:
     ) -> FederationInfo:
         """Split the patients, write the tables, remove files without a record, and rename the folder."""
         info = _info(self._download, target)
-        for site, rows in sorted(_by_site(records).items()):
-            split = with_splits(rows, info.task, fractions, self._download.wishes.seed)
-            write_manifest(self.folder / site, split)
+        for site, rows in grouped(records, lambda row: row[0]).items():
+            drawn = with_splits([record for _, record in rows], info.task, fractions, self._download.wishes.seed)
+            write_manifest(self.folder / site, drawn)
         write_info(self.folder, info)
         named = {f"{site}/{file}" for site, record in records for file in (record.image, record.target)}
         for path in sorted(self.folder.rglob("*")):
@@ -152,10 +152,3 @@ def _info(download: Download, target: Path) -> FederationInfo:
         licence=about.licence,
     )
     return replace(info, **download.found.info)
-
-
-def _by_site(records: Iterable[tuple[str, Record]]) -> dict[str, list[Record]]:
-    sites: dict[str, list[Record]] = defaultdict(list)
-    for site, record in records:
-        sites[site].append(record)
-    return sites

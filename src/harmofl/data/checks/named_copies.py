@@ -3,7 +3,6 @@
 import filecmp
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
@@ -18,12 +17,7 @@ _LOOKED_AT = 30
 
 
 def copies_by_name(files: FederationFiles, *, training: bool) -> Iterator[Problem]:
-    """Yield warnings about identical files of one name in two classes, at two sites, or in two splits.
-
-    Args:
-        files: the federation.
-        training: whether to compare the splits.
-    """
+    """Yield warnings about identical files of one name in two classes or sites, and if `training` in two splits."""
     for site in files.sites:
         if training:
             yield from _within(site, lambda record: record.split, "on another side", " of the split")
@@ -46,13 +40,10 @@ def _within(site: SiteFiles, part: Callable[[Record], str], where: str, of: str 
 
 def _between(sites: Sequence[SiteFiles]) -> Iterator[Problem]:
     images = [{Path(record.image).name: record.image for record in site.records} for site in sites]
-    size = cache(_size)
     for (one, at), (other, there) in combinations(zip(sites, images, strict=True), 2):
         looked = _some([name for name in at if name in there])
-        pairs = ((at[name], there[name], one.folder / at[name], other.folder / there[name]) for name in looked)
-        same = [(image, copy) for image, copy, a, b in pairs if size(a) == size(b) and _equal(a, b)]
-        if same:
-            (image, copy), count = same[0], f"{len(same)} of {len(looked)} names looked at"
+        if same := [name for name in looked if _equal(one.folder / at[name], other.folder / there[name])]:
+            image, copy, count = at[same[0]], there[same[0]], f"{len(same)} of {len(looked)} names looked at"
             message = f"is the same file as {other.name}/{copy}, at another site ({count}); keep one of them"
             yield Problem("warning", one.name, image, message, "a copy at another site", len(same))
 
@@ -60,13 +51,6 @@ def _between(sites: Sequence[SiteFiles]) -> Iterator[Problem]:
 def _some(found: Sequence[_Named]) -> Sequence[_Named]:
     """Return an evenly spaced sample."""
     return found[:: max(1, -(-len(found) // _LOOKED_AT))]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1  # reported when it is decoded
 
 
 def _equal(one: Path, other: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from harmofl.errors import DataError
 from harmofl.types import Tell
+from harmofl.utils.grouping import grouped
 
 _FEW = 3
 """Up to this many similar problems without a file are listed separately, since their details matter."""
@@ -42,10 +43,8 @@ class Problem:
 
 def alike(problems: Sequence[Problem]) -> list[Problem]:
     """Merge problems of a site that differ only in files and numbers into the first, with a count of the others."""
-    found: dict[tuple[str, ...], list[Problem]] = {}
-    for problem in problems:
-        found.setdefault((problem.severity, problem.site, problem.kind, _form(problem)), []).append(problem)
-    return [one for group in found.values() for one in _together(group)]
+    groups = grouped(problems, lambda problem: (problem.severity, problem.site, problem.kind, _form(problem)))
+    return [one for group in groups.values() for one in _together(group)]
 
 
 def _form(problem: Problem) -> str:

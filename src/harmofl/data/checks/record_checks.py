@@ -8,6 +8,7 @@ from harmofl.data.checks.problem import Problem
 from harmofl.data.layout.file_names import folded, owner_of, stem_of
 from harmofl.data.layout.site_files import ALL_FOR_TESTING, FederationFiles, SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.utils.grouping import grouped
 
 _NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 FEW_CASES = 5
@@ -73,10 +74,7 @@ def names_alike(files: FederationFiles) -> Iterator[Problem]:
 
 
 def _alike(site: str, what: str, names: set[str]) -> Iterator[Problem]:
-    by_sound: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(names):
-        by_sound[sound(name)].append(name)
-    if twice := [alike for alike in by_sound.values() if len(alike) > 1]:
+    if twice := [alike for alike in grouped(sorted(names), sound).values() if len(alike) > 1]:
         first = " and ".join(map(repr, twice[0][:3]))
         message = f"{what} {first} are told apart; if they are one, write them alike"
         yield Problem("warning", site, "", message, f"{what} of names that are alike", len(twice))

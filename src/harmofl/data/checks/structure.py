@@ -10,6 +10,7 @@ from harmofl.data.layout.file_names import folded, stem_of, suffix_of
 from harmofl.data.layout.site_files import SiteFiles, image_files, is_file
 from harmofl.data.manifest import SPLITS, FederationInfo, Record
 from harmofl.data.mask_numbers import named
+from harmofl.utils.grouping import grouped
 
 
 def reading_problems(info: FederationInfo) -> Iterator[Problem]:
@@ -59,12 +60,11 @@ def _duplicates(site: SiteFiles) -> Iterator[Problem]:
 
 
 def _shared_masks(site: SiteFiles) -> Iterator[Problem]:
-    images: dict[str, list[str]] = defaultdict(list)
-    for record in site.records:
-        images[record.target].append(record.image)
-    shared = [mask for mask, of in images.items() if len(of) > 1]
+    records = grouped(site.records, lambda record: record.target)
+    shared = [mask for mask, of in records.items() if len(of) > 1]
     if shared and site.table in ("", "metadata.csv"):
-        message = f"a mask must be of one image, but {' and '.join(images[shared[0]][:2])} have it; rename one of them"
+        images = [record.image for record in records[shared[0]][:2]]
+        message = f"a mask must be of one image, but {' and '.join(images)} have it; rename one of them"
         yield Problem("error", site.name, shared[0], message, "mask of several images", len(shared))
     elif shared:
         message = f"{len(shared)} masks are of several images each; check that they are of the same tissue"

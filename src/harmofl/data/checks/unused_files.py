@@ -16,6 +16,7 @@ from harmofl.data.layout.file_names import (
     suffix_of,
 )
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles
+from harmofl.utils.grouping import grouped
 
 _CLOSED = "the folder may not be read; mend its permissions"
 _KIND = "this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
@@ -54,14 +55,11 @@ def left_out(folder: Path, files: FederationFiles) -> Iterator[Problem]:
 
 
 def _warnings(site: str, reasons: Iterable[tuple[str, str]]) -> Iterator[Problem]:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for path, reason in reasons:
-        if reason:
-            by_reason[reason].append(path)
-    for reason, paths in sorted(by_reason.items(), key=lambda item: min(item[1])):
-        count = "is" if len(paths) == 1 else f"and {len(paths) - 1} more are"
+    by_reason = grouped(filter(all, sorted(reasons)), lambda item: item[1])
+    for reason, ((first, _), *others) in by_reason.items():
+        count = f"and {len(others)} more are" if others else "is"
         message = f"{count} not used: {reason}"
-        yield Problem("warning", site, escaped(min(paths)), message, "files not used", len(paths))
+        yield Problem("warning", site, escaped(first), message, "files not used", 1 + len(others))
 
 
 def _unused(site: SiteFiles, used: set[str], entered: set[str], root: Path) -> Reasons:

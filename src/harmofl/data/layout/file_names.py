@@ -3,7 +3,6 @@
 import os
 import posixpath
 import unicodedata
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harmofl.errors import DataError
@@ -74,14 +73,6 @@ def normal(path: str) -> str:
 def folded(name: str) -> str:
     """Return a name without case and Unicode composition, which some systems do not distinguish."""
     return composed(composed(name).casefold())
-
-
-def grouped(names: Iterable[str], form: Callable[[str], str]) -> dict[str, list[str]]:
-    """Return the sorted names, grouped by the result of `form`."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(names):
-        found.setdefault(form(name), []).append(name)
-    return found
 
 
 def written(path: Path) -> Path:

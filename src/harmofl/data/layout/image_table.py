@@ -1,6 +1,5 @@
 """Reading of a CSV table of images: one row per image, with its file, target, patient, site and split."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from harmofl.data.manifest import SPLITS, Record
 from harmofl.data.splits import with_splits
 from harmofl.errors import DataError
 from harmofl.types import Task
+from harmofl.utils.grouping import grouped
 
 _NAMES = {
     "image": ("image", "file", "path", "filename", "filepath", "image_path", "image_file"),
@@ -133,15 +133,14 @@ def read_table_layout(
     """
     rows = read_rows(path, columns)
     task = _task(path, rows)
-    listing, by_site = Listing(path.parent), defaultdict(list)
-    for row in rows:
-        by_site[row.site or path.stem].append(_record(path, row, task, listing))
+    listing = Listing(path.parent)
+    by_site = grouped(rows, lambda row: row.site or path.stem)
     by_patient = f"split at random by patient from {path.name}" if any(row.patient for row in rows) else AT_RANDOM
     split = "" if any(row.split for row in rows) else by_patient
-    sites = [
-        SiteFiles(name, path.parent, tuple(with_splits(records, task, fractions, seed)), table=path.name, split=split)
-        for name, records in sorted(by_site.items())
-    ]
+    sites = []
+    for name in sorted(by_site):
+        records = with_splits([_record(path, row, task, listing) for row in by_site[name]], task, fractions, seed)
+        sites.append(SiteFiles(name, path.parent, tuple(records), table=path.name, split=split))
     info = infer_info(path.stem, task, sites)
     if task == "classification":
         check_classes(path, info.classes, "add rows of the others")

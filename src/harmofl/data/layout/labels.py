@@ -13,6 +13,7 @@ from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import MOST_CLASSES
 from harmofl.data.mask_numbers import COLOUR, named, number_of
 from harmofl.errors import DataError
+from harmofl.utils.grouping import grouped
 
 BINARY = ("background", "foreground")
 WHITE = 255
@@ -120,10 +121,7 @@ def _one_thing(found: Sequence[MaskContents]) -> str:
 
 
 def _by_site(found: Sequence[MaskContents]) -> dict[str, list[MaskContents]]:
-    sites: dict[str, list[MaskContents]] = {}
-    for mask in found:
-        sites.setdefault(mask.name.split("/")[0], []).append(mask)
-    return sites
+    return grouped(found, lambda mask: mask.name.split("/")[0])
 
 
 def read_as(classes: Sequence[str], reading: Reading) -> Reading:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.layout.declared import Declared
-from harmofl.data.layout.file_names import composed, folded, grouped, is_volume, normal, owner_of, stem_of, suffix_of
+from harmofl.data.layout.file_names import composed, folded, is_volume, normal, owner_of, stem_of, suffix_of
 from harmofl.data.layout.image_folders import Place
 from harmofl.data.layout.metadata import MetadataRow
 from harmofl.data.layout.name_meanings import image_key, mask_key, meaning, without_number
@@ -14,6 +14,7 @@ from harmofl.data.layout.site_files import Listing, SiteFiles, has_images, image
 from harmofl.data.manifest import Record
 from harmofl.errors import DataError
 from harmofl.types import Task
+from harmofl.utils.grouping import grouped
 
 MASK_FOLDERS = ("masks", "labels")
 

@@ -6,22 +6,18 @@ from pathlib import Path
 
 from harmofl.data.layout.class_inference import infer_info
 from harmofl.data.layout.declared import FILE, read_declared
-from harmofl.data.layout.file_names import composed, folded, grouped, owner_of
+from harmofl.data.layout.file_names import composed, folded, owner_of
 from harmofl.data.layout.listing import SiteFolder, list_site
 from harmofl.data.layout.metadata import FILE as METADATA
 from harmofl.data.layout.metadata import MetadataRow, read_metadata
 from harmofl.data.layout.name_meanings import meaning
-from harmofl.data.layout.site_files import (
-    ALL_FOR_TESTING,
-    AT_RANDOM,
-    FederationFiles,
-    SiteFiles,
-)
+from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles
 from harmofl.data.layout.site_search import find_sites
 from harmofl.data.manifest import MOST_CLASSES
 from harmofl.data.splits import with_missing, with_splits
 from harmofl.errors import DataError
 from harmofl.types import Task
+from harmofl.utils.grouping import grouped
 
 
 def read_folders(

@@ -4,9 +4,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harmofl.data.layout.file_names import composed, escaped, folded, grouped, is_hidden, normal, suffix_of, written
+from harmofl.data.layout.file_names import composed, escaped, folded, is_hidden, normal, suffix_of, written
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.errors import DataError
+from harmofl.utils.grouping import grouped
 
 ALL_FOR_TESTING = "all for testing"
 AT_RANDOM = "split at random, each image a patient of its own"

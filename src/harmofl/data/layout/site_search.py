@@ -11,13 +11,7 @@ from harmofl.data.layout.image_folders import Place, find_pairs, find_places, mo
 from harmofl.data.layout.listing import SiteFolder
 from harmofl.data.layout.metadata import MetadataRow
 from harmofl.data.layout.name_meanings import Meaning, meaning
-from harmofl.data.layout.site_files import (
-    files_below,
-    has_images,
-    is_file,
-    site_name,
-    subfolders,
-)
+from harmofl.data.layout.site_files import files_below, has_images, is_file, site_name, subfolders
 from harmofl.errors import DataError
 from harmofl.types import Task
 

@@ -1,6 +1,5 @@
 """Search for the same image in two splits, which invalidates test scores, at two sites or in two classes."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from harmofl.data.checks.problem import Problem
 from harmofl.data.manifest import SPLITS
 from harmofl.ingest.inspection.record_pixels import THUMB, Inspected
 from harmofl.types import Task
+from harmofl.utils.grouping import grouped
 
 ALIKE = 0.985
 """The minimum correlation of the 16 x 16 thumbnails of two images that count as nearly the same."""
@@ -19,10 +19,7 @@ _CHUNK = 2048
 
 def copies(seen: Sequence[Inspected], task: Task) -> Iterator[Problem]:
     """Yield a warning for every copy of an image file in another split, at another site or in another class."""
-    by_digest: dict[str, list[Inspected]] = defaultdict(list)
-    for one in seen:
-        by_digest[one.digest].append(one)
-    for group in by_digest.values():
+    for group in grouped(seen, lambda one: one.digest).values():
         first = min(group, key=lambda one: SPLITS.index(one.record.split))
         for one in group:
             if one.record.split != first.record.split:
