@@ -3,7 +3,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,6 @@ from harmofl.ingest.synthetic.federation import (
     Sample,
     draw_sample,
     draw_style,
-    read_style,
     write_federation,
 )
 from harmofl.types import Task
@@ -339,8 +338,8 @@ def test_style_is_stored(tmp_path: Path, kind: Anatomy) -> None:
     write_federation(tmp_path, kind=kind, sites=2, images=6, size=32, shift=0.7, seed=11)
     for site in range(2):
         path = tmp_path / f"site-{site + 1}"
-        assert read_style(path) == draw_style(kind, seed=11, site=site, shift=0.7)
-        assert json.loads((path / "style.json").read_text())["shift"] == 0.7
+        style = json.loads(json.dumps(asdict(draw_style(kind, seed=11, site=site, shift=0.7))))
+        assert json.loads((path / "style.json").read_text()) == {"kind": kind, "shift": 0.7, "style": style}
 
 
 def test_names_of_many_sites_sort_as_numbers(tmp_path: Path) -> None:
@@ -393,13 +392,3 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not be written"):
         write_federation(tmp_path / "file" / "fed", sites=1, images=6, size=32)
-
-
-@pytest.mark.parametrize(
-    "text", [None, "{", "[]", "{}", '{"kind": "bones", "style": {}}', '{"kind": "mri", "style": {}}']
-)
-def test_style_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
-    if text is not None:
-        (tmp_path / "style.json").write_text(text)
-    with pytest.raises(DataError, match="must be the style of a synthetic site"):
-        read_style(tmp_path)

@@ -3,11 +3,10 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from harmofl.errors import DataError
 
@@ -79,13 +78,21 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: if it is not such a table, has no header, a column twice, or a row with more values than columns.
     """
-    with _reading(path) as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        columns = tuple(map(column_name, header))
-        _check_header(path, header, columns)
-        rows = tuple((reader.line_num, _row(path, reader.line_num, columns, values)) for values in reader if values)
-        return Table(path, columns, rows)
+    try:
+        _demand_text(path)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            columns = tuple(map(column_name, header))
+            _check_header(path, header, columns)
+            rows = [(reader.line_num, _row(path, reader.line_num, columns, values)) for values in reader if values]
+            return Table(path, columns, tuple(rows))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; import the data or check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: must be a UTF-8 table with commas, but {error}; save it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: must be a table that can be read, but {error.strerror}; mend or remove it") from None
 
 
 def _demand_text(path: Path) -> None:
@@ -93,20 +100,6 @@ def _demand_text(path: Path) -> None:
         start = file.read(_LOOKED_AT)
     if start.startswith(_ZIP) or b"\0" in start:
         raise DataError(f"{path}: must be a UTF-8 table with commas, but is no such text; save it as CSV with commas")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[TextIO]:
-    try:
-        _demand_text(path)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield file
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; import the data or check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: must be a UTF-8 table with commas, but {error}; save it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: must be a table that can be read, but {error.strerror}; mend or remove it") from None
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:

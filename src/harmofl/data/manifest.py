@@ -133,10 +133,6 @@ def _check_keys(path: Path, table: Mapping[str, Any]) -> None:
             raise DataError(f"{path}: the key {key!r} is missing; add it or import the data again")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -160,7 +156,7 @@ def _is_value(value: object) -> bool:
 
 
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "name": ("a text", _is_text),
+    "name": ("a text", lambda v: isinstance(v, str)),
     "task": ("classification or segmentation", lambda v: v in ("classification", "segmentation")),
     "classes": (f"a list of 2 to {MOST_CLASSES} different names", _are_classes),
     "channels": ("1 or 3 (odd for volumes)", lambda v: _is_positive(v) and v % 2 == 1),
@@ -171,8 +167,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "slices": ("all, foreground or inner", lambda v: v in ("all", "foreground", "inner")),
     "split": ("patients or images", lambda v: v in ("patients", "images")),
     "values": ('a list of different numbers or colours ("#rrggbb")', _are_values),
-    "origin": ("a text", _is_text),
-    "licence": ("a text", _is_text),
+    "origin": ("a text", lambda v: isinstance(v, str)),
+    "licence": ("a text", lambda v: isinstance(v, str)),
 }
 
 

@@ -12,7 +12,7 @@ from harmofl.data.checks.quick_checks import tell_understood
 from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.decoding.assembly import Arrays, Built, assemble, check_fits
 from harmofl.data.decoding.cache import cached
-from harmofl.data.decoding.growing_arrays import MemoryRows
+from harmofl.data.decoding.growing_arrays import Rows
 from harmofl.data.joined import Joined
 from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.reader import common_size, read_layout, settle
@@ -227,7 +227,7 @@ def _kind(files: FederationFiles) -> str:
 
 def _decode(site: SiteFiles, info: FederationInfo, cache: Path | None, progress: Progress | None) -> Built:
     if cache is None:
-        return assemble(site, info, lambda _: MemoryRows(), progress)
+        return assemble(site, info, lambda _: Rows(), progress)
     return cached(cache, site, info, lambda rows: assemble(site, info, rows, progress))
 
 

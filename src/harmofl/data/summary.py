@@ -4,30 +4,29 @@ import numpy as np
 
 from harmofl.data.checks.structure import reading_problems
 from harmofl.data.manifest import SPLITS
-from harmofl.data.site import Federation, Site
+from harmofl.data.site import Federation, Split
 
 
 def describe(federation: Federation) -> list[dict[str, str]]:
     """Return one row per site and split: numbers of images and cases, size, and number of images with each class."""
-    return [_row(site, name) for site in federation.sites for name in SPLITS]
+    return [
+        {
+            "site": site.name,
+            "split": name,
+            "images": str(len(split)),
+            "cases": str(len(set(split.cases))),
+            "size": "x".join(map(str, split.images.shape[1:])),
+            **{label: str(_occurrences(split, k)) for k, label in enumerate(site.classes)},
+        }
+        for site in federation.sites
+        for name in SPLITS
+        for split in [site.split(name)]
+    ]
 
 
-def _row(site: Site, name: str) -> dict[str, str]:
-    split = site.split(name)
-    channels, height, width = split.images.shape[1:]
-    row = {
-        "site": site.name,
-        "split": name,
-        "images": str(len(split)),
-        "cases": str(len(set(split.cases))),
-        "size": f"{channels}x{height}x{width}",
-    }
-    targets = np.asarray(split.targets)
-    return row | {label: str(_occurrences(targets, k)) for k, label in enumerate(site.classes)}
-
-
-def _occurrences(targets: np.ndarray, k: int) -> int:
-    hits = targets == k
+def _occurrences(split: Split, k: int) -> int:
+    """Return the number of images with class `k`."""
+    hits = np.asarray(split.targets) == k
     return int(np.count_nonzero(hits.any(axis=tuple(range(1, hits.ndim)))))
 
 
@@ -38,7 +37,7 @@ def absent_classes(federation: Federation) -> list[str]:
         "see `harmofl data show`, and leave the site out with data.sites if that is not meant"
         for site in federation.sites
         for k, label in enumerate(site.classes)
-        if not _occurrences(np.asarray(site.train.targets), k)
+        if not _occurrences(site.train, k)
     ]
 
 

@@ -1,7 +1,6 @@
 """Conversion of a downloaded published data set into a federation, for `harmofl data prepare`."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harmofl.data.layout.file_names import written
@@ -83,13 +82,11 @@ def look_through(name: str, folder: Path, wishes: Wishes | None = None) -> Downl
     return Download(about, folder, wishes, found, (*problems, *_miscounted(about, found.items)))
 
 
-def _miscounted(about: About, items: Iterable[Item]) -> list[str]:
+def _miscounted(about: About, items: Sequence[Item]) -> list[str]:
     """Return a line for every site whose count differs from a complete download."""
-    got: dict[str, int] = defaultdict(int)
-    for item in items:
-        got[item.site] += item.count
-    wrong = [(site, got[site], count) for site, count in about.counts.items() if got[site] != count]
-    return [f"count: {site} has {is_} {about.unit}, a complete download has {must}" for site, is_, must in wrong]
+    got = {site: sum(item.count for item in items if item.site == site) for site in about.counts}
+    wrong = [(site, count) for site, count in about.counts.items() if got[site] != count]
+    return [f"count: {site} has {got[site]} {about.unit}, a complete download has {count}" for site, count in wrong]
 
 
 def prepare(

@@ -9,12 +9,12 @@ from harmofl.data.checks.problem import Problem, alike
 from harmofl.data.checks.record_checks import few_patients, names_alike, record_oddities, shared_patients
 from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.checks.unused_files import left_out
-from harmofl.data.decoding.images import read_header
+from harmofl.data.decoding.images import header_if_readable
 from harmofl.data.decoding.stored_pixels import Header
 from harmofl.data.layout.file_names import is_volume, owner_of
+from harmofl.data.layout.reader import size_text
 from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles
 from harmofl.data.manifest import FederationInfo
-from harmofl.errors import DataError
 from harmofl.types import Tell
 
 MOST_LINES = 10
@@ -94,29 +94,21 @@ def _images(files: FederationFiles) -> str:
     kinds = [kind for kind, _ in Counter(header.kind for header in headers).most_common()]
     counts = [_counted(len(names) - volumes, "image")] if volumes < len(names) or not names else []
     counts += [_counted(volumes, "volume")] if volumes else []
-    size, wanted = _range(sizes), _text(files.info.size) if files.info.size else ""
+    size, wanted = _range(sizes), size_text(files.info.size) if files.info.size else ""
     kind = " and ".join(kind.removesuffix(", 8 bit").replace("volume, ", "").replace(",", "") for kind in kinds)
     resized = f"resized to {wanted}" if wanted not in ("", size) else ""
     return " ".join(filter(None, (" and ".join(counts), size, kind, resized)))
 
 
 def _range(sizes: Sequence[tuple[int, int]]) -> str:
-    return " to ".join(dict.fromkeys(map(_text, (*sizes[:1], *sizes[-1:]))))
+    return " to ".join(dict.fromkeys(map(size_text, (*sizes[:1], *sizes[-1:]))))
 
 
 def _headers(site: SiteFiles) -> list[tuple[str, Header]]:
     """Return a sample of a site's images with their headers."""
-    found, step = [], max(1, len(site.records) // _LOOKED_AT)
-    for record in site.records[::step]:
-        try:
-            found.append((record.image, read_header(site.folder / record.image, turned=False)))
-        except DataError:
-            continue  # reported when it is decoded
-    return found
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+    step = max(1, len(site.records) // _LOOKED_AT)
+    looked = ((record.image, header_if_readable(site.folder / record.image)) for record in site.records[::step])
+    return [(image, header) for image, header in looked if header]
 
 
 def _split(site: SiteFiles, info: FederationInfo) -> str:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,16 +63,15 @@ def _publish(partial: Path, entry: Path, arrays: dict[str, Arrays]) -> None:
 
 def _load(entry: Path) -> dict[str, Arrays] | None:
     """Map an entry into memory, or return None if it is missing or damaged."""
+
+    def mapped(name: str) -> Any:
+        return np.load(entry / f"{name}.npy", mmap_mode="r")
+
     try:
         cases = json.loads((entry / "cases.json").read_text(encoding="utf-8"))
-        return {split: (*_arrays(entry, split), tuple(cases[split])) for split in SPLITS}
+        return {name: (mapped(f"{name}-images"), mapped(f"{name}-targets"), tuple(cases[name])) for name in SPLITS}
     except (OSError, EOFError, ValueError, KeyError):  # EOFError: an empty .npy
         return None
-
-
-def _arrays(entry: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    images = np.load(entry / f"{split}-images.npy", mmap_mode="r")
-    return images, np.load(entry / f"{split}-targets.npy", mmap_mode="r")
 
 
 def _key(site: SiteFiles, info: FederationInfo) -> str:

@@ -1,66 +1,48 @@
 """Arrays that grow along their first axis, in memory or in a .npy file that is memory-mapped at the end."""
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.lib import format as npy
 
 
-class Rows(Protocol):
-    """An array that grows along its first axis."""
+class Rows:
+    """An array in memory that grows along its first axis."""
+
+    def __init__(self) -> None:
+        self._pending: list[np.ndarray] = []
 
     def append(self, rows: np.ndarray) -> None:
         """Add rows at the end; all must have one shape and type."""
+        self._pending.append(rows)
 
     def none(self) -> np.ndarray:
         """Return an array without rows, with the shape and type of the appended rows."""
+        return self._pending[0][:0].copy()
 
     def finish(self) -> np.ndarray:
         """Return all rows as one array; at least one array, possibly without rows, must have been appended."""
-
-
-class MemoryRows:
-    """Rows kept in memory."""
-
-    def __init__(self) -> None:
-        self._chunks: list[np.ndarray] = []
-
-    def append(self, rows: np.ndarray) -> None:
-        """Add rows at the end."""
-        self._chunks.append(rows)
-
-    def none(self) -> np.ndarray:
-        """Return an array without rows, with the shape and type of the appended rows."""
-        return self._chunks[0][:0].copy()
-
-    def finish(self) -> np.ndarray:
-        """Return all rows as one array."""
-        array = np.concatenate(self._chunks)
-        self._chunks.clear()
+        array = np.concatenate(self._pending)
+        self._pending.clear()
         return array
 
 
-class FileRows:
+class FileRows(Rows):
     """Rows appended to a .npy file, so that only a buffer of them is in memory."""
 
     def __init__(self, path: Path, buffer: int = 1 << 25) -> None:
+        super().__init__()
         self._path = path
         self._buffer = buffer
-        self._pending: list[np.ndarray] = []
         self._pending_bytes = 0
         self._count = 0
 
     def append(self, rows: np.ndarray) -> None:
         """Add rows at the end; they are written once `buffer` bytes are pending."""
-        self._pending.append(rows)
+        super().append(rows)
         self._pending_bytes += rows.nbytes
         if self._pending_bytes >= self._buffer:
             self._flush()
-
-    def none(self) -> np.ndarray:
-        """Return an array without rows, with the shape and type of the appended rows."""
-        return self._pending[0][:0].copy()
 
     def finish(self) -> np.ndarray:
         """Write the pending rows and the number of rows, and return the file memory-mapped."""

@@ -40,6 +40,14 @@ def read_header(path: Path, *, turned: bool = True) -> Header:
         return photographs.read_photograph_header(path, turned=turned)
 
 
+def header_if_readable(path: Path) -> Header | None:
+    """Read a file's header without its orientation, or return None for an error, which decoding reports."""
+    try:
+        return read_header(path, turned=False)
+    except DataError:
+        return None
+
+
 def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
     """Read a photograph as (1, H, W) or (3, H, W), or a volume as (S, H, W), one plane per slice.
 

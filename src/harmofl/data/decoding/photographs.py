@@ -32,18 +32,14 @@ def read_photograph_header(path: Path, *, turned: bool = True) -> Header:
             mode = image.mode
             if _deep(image, start) and start[_PNG_COLOURS:] == bytes([_GREY_WITH_ALPHA]):
                 mode = "LA"  # Pillow converts them to colours
+            after_pixels = image.format == "PNG" and "exif" not in image.info  # an orientation, if there is one
             return Header(
                 (image.height, image.width),
                 colour=mode not in ("1", "L", "LA", "La", "I;16", "I"),
                 kind=f"{_MODES.get(mode, mode)}, {16 if _deep(image, start) else 8} bit",
                 alpha=mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
-                orientation=image.getexif().get(_ORIENTATION, 1) if turned or not _decodes(image) else 1,
+                orientation=image.getexif().get(_ORIENTATION, 1) if turned or not after_pixels else 1,
             )
-
-
-def _decodes(image: Image.Image) -> bool:
-    """Return True if finding the orientation requires decoding: in a PNG it may be stored after the pixels."""
-    return image.format == "PNG" and "exif" not in image.info
 
 
 def read_stored(source: Path | BinaryIO) -> Stored:

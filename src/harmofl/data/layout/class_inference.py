@@ -1,12 +1,11 @@
 """Inference of a federation's classes and channels from the files of a plain folder."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from harmofl.data.decoding.images import read_header, read_image
+from harmofl.data.decoding.images import header_if_readable, read_image
 from harmofl.data.layout.labels import Reading, infer_labels, read_as
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo
@@ -32,10 +31,11 @@ def infer_info(
         found = infer_labels(sites)
     if expected and expected[0] == task:
         found = read_as(expected[1], found)
-    colour = any(_is_colour(site.folder / record.image) for site in sites for record in site.records)
-    channels = 3 if colour else 1
-    info = FederationInfo(name, task, found.classes, channels, values=found.values)
-    return replace(info, remark=found.remark, doubt=found.doubt)
+    headers = (header_if_readable(site.folder / record.image) for site in sites for record in site.records)
+    channels = 3 if any(header.colour for header in headers if header) else 1
+    return FederationInfo(
+        name, task, found.classes, channels, values=found.values, remark=found.remark, doubt=found.doubt
+    )
 
 
 def looks_like_mask(image: Path) -> bool:
@@ -47,10 +47,3 @@ def looks_like_mask(image: Path) -> bool:
     coarse = (planes * 7.99).astype(np.int64) if planes.dtype != np.uint8 else planes.astype(np.int64) >> 5
     counts = np.bincount((coarse[:3] * np.array([1, 8, 64])[: len(coarse[:3]), None, None]).sum(axis=0).reshape(-1))
     return bool(np.sort(counts)[-_FEW:].sum() >= _NEARLY_ALL * counts.sum())
-
-
-def _is_colour(image: Path) -> bool:
-    try:
-        return read_header(image, turned=False).colour
-    except DataError:
-        return False

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harmofl.data.csv_tables import Table, column_name, read_table
+from harmofl.data.csv_tables import column_name, read_table
 from harmofl.data.layout.file_names import composed
 from harmofl.data.layout.site_files import Listing
 from harmofl.data.manifest import SPLITS
@@ -14,6 +14,7 @@ FILE = "metadata.csv"
 SITE_COLUMNS = ("site", "hospital", "center", "centre", "institution")
 PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id", "group")
 """Default names of the column of patients."""
+_NAMES = {"site": ("site",), "file": ("file",), "label": ("label",), "patient": PATIENT_COLUMNS, "split": ("split",)}
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,6 @@ class MetadataRow:
     label: str
     patient: str
     split: str
-
-
-@dataclass(frozen=True)
-class _Columns:
-    site: str | None
-    label: str | None
-    patient: str | None
-    split: str | None
 
 
 @dataclass(frozen=True)
@@ -71,34 +64,24 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
             raise DataError(f"{root}: column {wanted!r} was asked for but there is no metadata.csv; add one")
         return None
     table = read_table(path)
-    columns = _columns(
-        table, split_column and column_name(split_column), patient_column and column_name(patient_column)
-    )
+    asked = {"file": "file", "patient": patient_column, "split": split_column}
+    given = {what: column_name(name) for what, name in asked.items() if name is not None}
+    table.require(list(given.values()))
+    columns = {
+        what: given.get(what) or next((name for name in known if name in table.columns), "")
+        for what, known in _NAMES.items()
+    }
     if not table.rows:
         raise DataError(f"{path}: must have a row for each image, but has none; add them or delete the file")
-    used = (columns.site, "file", columns.label, columns.patient, columns.split)
-    table.require_values(filter(None, used))
-    unused = tuple(name for name in table.columns if name and name not in used)
+    table.require_values(filter(None, columns.values()))
+    unused = tuple(name for name in table.columns if name and name not in columns.values())
     return Metadata(tuple(_row(path, line, values, columns) for line, values in table.rows), unused)
 
 
-def _columns(table: Table, split: str | None, patient: str | None) -> _Columns:
-    """Return the names of the columns for site, label, patient and split."""
-    table.require([wanted for wanted in ("file", split, patient) if wanted is not None])
-
-    def first(*candidates: str) -> str | None:
-        return next((name for name in candidates if name in table.columns), None)
-
-    return _Columns(first("site"), first("label"), patient or first(*PATIENT_COLUMNS), split or first("split"))
-
-
-def _row(path: Path, line: int, values: Mapping[str, str], columns: _Columns) -> MetadataRow:
-    def value(column: str | None) -> str:
-        return "" if column is None else composed(values[column])
-
-    split = value(columns.split)
-    if columns.split and split.lower() not in SPLITS:
-        raise DataError(f"{path}:{line}: {columns.split} must be train, val or test, got {split!r}; mend the row")
-    return MetadataRow(
-        line, value(columns.site), values["file"], value(columns.label), value(columns.patient), split.lower()
-    )
+def _row(path: Path, line: int, values: Mapping[str, str], columns: Mapping[str, str]) -> MetadataRow:
+    found = {what: composed(values[column]) if column else "" for what, column in columns.items()}
+    split = found["split"].lower()
+    if columns["split"] and split not in SPLITS:
+        got = found["split"]
+        raise DataError(f"{path}:{line}: {columns['split']} must be train, val or test, got {got!r}; mend the row")
+    return MetadataRow(line, **{**found, "file": values["file"], "split": split})

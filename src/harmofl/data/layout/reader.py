@@ -1,9 +1,10 @@
 """Reading of a federation's records from a folder in either layout, or from a table or list of images."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.data.decoding.images import read_header
+from harmofl.data.decoding.images import header_if_readable
 from harmofl.data.layout.file_names import composed, is_table, normal, written
 from harmofl.data.layout.image_table import Columns, read_table_layout
 from harmofl.data.layout.plain_folders import read_folders, read_list
@@ -67,12 +68,9 @@ def check_folder(folder: Path) -> None:
 
 def _check_names(folder: Path, files: FederationFiles) -> None:
     """Raise DataError if two sites have the same name, also if only their Unicode composition differs."""
-    seen: set[str] = set()
-    for site in files.sites:
-        name = composed(site.name)
-        if name in seen:
+    for name, count in Counter(composed(site.name) for site in files.sites).items():
+        if count > 1:
             raise DataError(f"{folder}: sites must have different names, got {name!r} twice; rename one of them")
-        seen.add(name)
 
 
 def _read_manifests(folder: Path) -> FederationFiles:
@@ -128,19 +126,18 @@ def common_size(files: FederationFiles) -> tuple[int, int] | None:
     first: tuple[str, tuple[int, int]] | None = None
     for site in files.sites:
         for record in site.records:
-            try:
-                size = read_header(site.folder / record.image, turned=False).size
-            except DataError:
-                continue  # reported when it is decoded
-            name = f"{site.name}/{record.image}"
+            if not (header := header_if_readable(site.folder / record.image)):
+                continue
+            name, size = f"{site.name}/{record.image}", header.size
             first = first or (name, size)
             if size != first[1]:
                 raise DataError(
-                    f"{first[0]} is {_text(first[1])} (height x width) but {name} is {_text(size)}; "
+                    f"{first[0]} is {size_text(first[1])} (height x width) but {name} is {size_text(size)}; "
                     "images must have one size: pass a size to resize them to"
                 )
     return first[1] if first else None
 
 
-def _text(size: tuple[int, int]) -> str:
+def size_text(size: tuple[int, int]) -> str:
+    """Return a size as text, such as 8x9."""
     return f"{size[0]}x{size[1]}"

@@ -11,7 +11,7 @@ from harmofl.data.layout.file_names import DICOM_SUFFIXES, folded, is_dicom, is_
 from harmofl.data.layout.name_meanings import mask_key, meaning
 from harmofl.data.layout.site_files import files_below
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_files import Series, has_place, series_in
+from harmofl.ingest.dicom.dicom_files import Series, series_in
 
 InputKind = Literal["photograph", "volume", "series"]
 
@@ -161,7 +161,7 @@ def _series(files: Sequence[Path], root: Path) -> list[Input]:
         for number, one in enumerate(all_series, start=1):
             own = root.absolute().name if len(one.files) > 1 else _stem(one.files[0])
             stem = place.rstrip("/") or own
-            if has_place(one):
+            if one.has_place:
                 name = stem if len(all_series) == 1 else f"{stem}_{number}"
                 found.append(Input(name, "series", one.files, one))
             else:

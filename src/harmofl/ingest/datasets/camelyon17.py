@@ -22,7 +22,6 @@ ABOUT = About(
     title="Camelyon17-WILDS v1.0",
     task="classification",
     classes=("normal", "tumor"),
-    channels=3,
     source="https://wilds.stanford.edu/datasets/#camelyon17",
     licence="CC0 1.0",
     citation="Bandi et al., From detection of individual metastases to classification of lymph node status at the "

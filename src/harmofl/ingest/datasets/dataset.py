@@ -22,12 +22,12 @@ class About:
         title: the common name of the data set.
         task: "classification" or "segmentation".
         classes: class names in the order of their index.
-        channels: image channels.
         source: the address of the download.
         licence: the licence or terms of use.
         citation: the publication to cite.
         layout: a description of the download's files for the user.
         counts: number of `unit` at each site of a complete download; empty if unknown.
+        channels: image channels.
         unit: the counted unit, such as images or volumes.
         size: (H, W) to write into federation.toml, or None.
         slices: "all" or "foreground", as in federation.toml.
@@ -39,12 +39,12 @@ class About:
     title: str
     task: Task
     classes: tuple[str, ...]
-    channels: int
     source: str
     licence: str
     citation: str
     layout: str
     counts: Mapping[str, int] = field(default_factory=dict)
+    channels: int = 3
     unit: str = "images"
     size: tuple[int, int] | None = None
     slices: str = "all"

@@ -26,7 +26,6 @@ ABOUT = About(
     title="Data Science Bowl 2018 (BBBC038v1), stage 1 training images",
     task="segmentation",
     classes=("background", "nucleus"),
-    channels=3,
     source="https://bbbc.broadinstitute.org/BBBC038",
     licence="CC0 1.0",
     citation="Caicedo et al., Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl, Nature "
@@ -52,7 +51,7 @@ def find(download: Path, wishes: Wishes) -> Discovered:
         for path, batch in zip(with_masks, in_order(_batch, with_masks), strict=True)
     ]
     sizes = Counter(item.detail[0] for item in items)
-    items = [replace(item, site=_site(item.detail[0], sizes)) for item in items]
+    items = [replace(item, site="other" if sizes[item.detail[0]] < FEWEST else item.detail[0]) for item in items]
     missing = [f"{path.stem}/masks" for path in images if path not in with_masks and "stage1_train" in path.parts]
     if 0 < len(items) < IMAGES:
         missing.append(f"{IMAGES - len(items)} of {IMAGES} images")
@@ -62,10 +61,6 @@ def find(download: Path, wishes: Wishes) -> Discovered:
 
 def _masks(folder: Path) -> list[Path]:
     return [path for path in entries(folder) if path.suffix.lower() == ".png"] if folder.is_dir() else []
-
-
-def _site(batch: str, sizes: Counter[str]) -> str:
-    return batch if sizes[batch] >= FEWEST else "other"
 
 
 def _batch(path: Path) -> str:

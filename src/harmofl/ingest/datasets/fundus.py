@@ -25,7 +25,6 @@ ABOUT = About(
     title="the four-site fundus images of DoFE and FedDG",
     task="segmentation",
     classes=("background", "rim", "cup"),
-    channels=3,
     source="https://github.com/emma-sjwang/Dofe",
     licence="terms of the sources: Drishti-GS, RIM-ONE-r3, REFUGE",
     citation="Wang et al., DoFE: Domain-oriented Feature Embedding for Generalizable Fundus Image Segmentation on "
@@ -35,7 +34,8 @@ ABOUT = About(
     size=(384, 384),
     splits=("patients", "published"),
 )
-_EYE = re.compile(r"([GNS]-\d+)-[LR]")
+_EYE = re.compile(r"^([GNS]-\d+)-[LR]\Z")
+"""The two eyes of a patient in RIM-ONE, G-1-L and G-1-R."""
 _GROUND, _RIM = 200, 50
 """Thresholds, since masks were resampled: background is above the first, rim above the second, the rest is cup."""
 
@@ -54,7 +54,7 @@ def find(download: Path, wishes: Wishes) -> Discovered:
         if (site, name) in items:
             extra.append(path.relative_to(download).as_posix())
         elif site and split in ("train", "test") and mask.is_file():
-            items[site, name] = Item(site, name, path, mask, _patient(path.stem), split)
+            items[site, name] = Item(site, name, path, mask, _EYE.sub(r"\1", path.stem), split)
         elif site:
             missing.append(mask.relative_to(download).as_posix())
     if wishes.splits == "published":
@@ -62,12 +62,6 @@ def find(download: Path, wishes: Wishes) -> Discovered:
     else:
         found = [replace(item, split="") for item in items.values()]
     return Discovered(tuple(found), tuple(missing), tuple(extra))
-
-
-def _patient(stem: str) -> str:
-    """Return the patient of a file; RIM-ONE names the two eyes of a patient G-1-L and G-1-R."""
-    match = _EYE.fullmatch(stem)
-    return match[1] if match else stem
 
 
 def _with_validation(items: list[Item], seed: int) -> list[Item]:

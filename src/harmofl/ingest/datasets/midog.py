@@ -28,7 +28,6 @@ ABOUT = About(
     title="MIDOG 2021",
     task="classification",
     classes=("look-alike", "mitotic figure"),
-    channels=3,
     source="https://doi.org/10.5281/zenodo.4643381",
     licence="as its Zenodo page says (CC BY 4.0 or CC BY-NC-ND, by file)",
     citation="Aubreville et al., Mitosis domain generalization in histopathology images - the MIDOG challenge, Medical "

@@ -22,7 +22,6 @@ ABOUT = About(
     title="MoNuSAC 2020",
     task="segmentation",
     classes=("background", "nucleus"),
-    channels=3,
     source="https://monusac-2020.grand-challenge.org/Data",
     licence="CC BY-NC-SA 4.0",
     citation="Verma et al., MoNuSAC2020: A Multi-Organ Nuclei Segmentation and Classification Challenge, IEEE TMI 40, "
@@ -69,12 +68,14 @@ def site_of_code() -> dict[str, str]:
 def find(download: Path, wishes: Wishes) -> Discovered:
     """Find pairs of an image and an annotation with one stem; TIFF takes precedence over SVS."""
     by_stem: dict[Path, dict[str, Path]] = defaultdict(dict)
+    named: dict[str, re.Match[str]] = {}
     extra = []
     for path in files_below(download):
         match = _NAME.fullmatch(path.stem)
         if match and match[2] not in site_of_code():
             extra.append(path)
         elif match:
+            named[path.stem] = match
             by_stem[path.with_suffix("")][path.suffix.lower()] = path
     items: list[Item] = []
     missing: list[str] = []
@@ -84,12 +85,9 @@ def find(download: Path, wishes: Wishes) -> Discovered:
             wanted = ".xml" if image else ".tif or .svs"
             missing.append(f"{stem.relative_to(download).as_posix()}{wanted}")
             continue
-        match = _NAME.fullmatch(stem.name)
-        assert match
-        taken = sum(
-            item.name.removesuffix("_again") == stem.name for item in items
-        )  # two patients are in both downloads
-        items.append(Item(site_of_code()[match[2]], stem.name + "_again" * taken, image, files[".xml"], match[1]))
+        patient, code = named[stem.name].group(1, 2)
+        taken = sum(item.name.removesuffix("_again") == stem.name for item in items)  # two patients are in both parts
+        items.append(Item(site_of_code()[code], stem.name + "_again" * taken, image, files[".xml"], patient))
     there = {item.patient.removeprefix("TCGA-") for item in items}
     absent = [f"patient TCGA-{patient}" for patient in _PATIENTS.split() if patient not in there]
     return Discovered(tuple(items), (*missing, *(absent if items else ())), relative(extra, download))

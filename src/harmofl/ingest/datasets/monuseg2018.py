@@ -15,7 +15,6 @@ ABOUT = About(
     title="MoNuSeg 2018",
     task="segmentation",
     classes=("background", "nucleus"),
-    channels=3,
     source="https://monuseg.grand-challenge.org/Data",
     licence="CC BY-NC-SA 4.0",
     citation="Kumar et al., A Dataset and a Technique for Generalized Nuclear Segmentation for Computational "

@@ -18,7 +18,6 @@ ABOUT = About(
     title="the paper's nuclei federation (MoNuSAC 2020, MoNuSeg 2018, TNBC)",
     task="segmentation",
     classes=("background", "nucleus"),
-    channels=3,
     source=", ".join(part.ABOUT.source for part in _PARTS),
     licence="CC BY-NC-SA 4.0 (MoNuSAC, MoNuSeg), CC BY 4.0 (TNBC)",
     citation="; ".join(part.ABOUT.citation for part in _PARTS),

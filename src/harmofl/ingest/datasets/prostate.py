@@ -24,7 +24,6 @@ ABOUT = About(
     title="the six-site prostate MRI of SAML",
     task="segmentation",
     classes=("background", "prostate"),
-    channels=3,
     source="https://liuquande.github.io/SAML",
     licence="terms of the sources: NCI-ISBI 2013, I2CVB, PROMISE12",
     citation="Liu, Dou, Heng, Shape-aware Meta-learning for Generalizing Prostate MRI Segmentation to Unseen Domains, "

@@ -1,6 +1,7 @@
 """TNBC (Naylor et al.): nuclei of triple-negative breast cancer, 50 regions of 512 x 512 pixels from 11 patients."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from harmofl.data.layout.site_files import files_below
@@ -16,7 +17,6 @@ ABOUT = About(
     title="TNBC (Naylor et al.)",
     task="segmentation",
     classes=("background", "nucleus"),
-    channels=3,
     source="https://doi.org/10.5281/zenodo.1175282",
     licence="CC BY 4.0",
     citation="Naylor et al., Segmentation of Nuclei in Histopathology Images by Deep Regression of the Distance Map, "
@@ -42,7 +42,7 @@ def find(download: Path, wishes: Wishes) -> Discovered:
             found[match[1]][f"{match[2]}/{path.name}"] = path
     slides, truths = found["Slide"], found["GT"]
     items = [
-        Item(SITE, f"{Path(key).stem}", slides[key], truths[key], f"patient_{key[:2]}")
+        Item(SITE, Path(key).stem, slides[key], truths[key], f"patient_{key[:2]}")
         for key in sorted(slides.keys() & truths.keys())
     ]
     missing = [f"GT_{key}" for key in slides.keys() - truths.keys()]
@@ -51,11 +51,9 @@ def find(download: Path, wishes: Wishes) -> Discovered:
 
 
 def _short(items: list[Item]) -> list[str]:
-    counts = {number: 0 for number in range(1, len(REGIONS) + 1)}
-    for item in items:
-        counts[int(item.patient[-2:])] += 1
-    wrong = [(number, got) for number, got in counts.items() if got < REGIONS[number - 1]]
-    return [f"{REGIONS[number - 1] - got} of {REGIONS[number - 1]} in Slide_{number:02d}" for number, got in wrong]
+    got = Counter(int(item.patient[-2:]) for item in items)
+    wrong = [(number, count) for number, count in enumerate(REGIONS, start=1) if got[number] < count]
+    return [f"{count - got[number]} of {count} in Slide_{number:02d}" for number, count in wrong]
 
 
 def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from harmofl.data.parallel import in_order
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_files import Series, frames, has_place, modality, series_in
+from harmofl.ingest.dicom.dicom_files import Series, modality, series_in
 from harmofl.ingest.dicom.dicom_photographs import read_dicom_photograph, read_label_map
 from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume, read_segmentation
 from harmofl.ingest.image_writing import save_png, save_volume
@@ -91,7 +91,7 @@ def _converted(case: DicomCase, target: Path) -> Made:
         path = case.path if len(series) == 1 else f"{case.path}_{number}"
         if one.modality == "SEG":
             made.paths.append(_segmentation(one, case, path, target))
-        elif has_place(one) and (not case.alone or frames(one.files[0]) > 1):
+        elif one.has_place and (not case.alone or one.frames > 1):
             volume = read_dicom_volume(one)
             made.paths.append(f"{path}.nii.gz")
             save_volume(compact(volume.voxels), volume.affine, target / made.paths[-1])

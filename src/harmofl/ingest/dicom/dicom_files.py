@@ -20,6 +20,8 @@ class Series:
         patient: the patient's identifier.
         modality: the modality, such as MR, or SEG for a segmentation.
         files: the files.
+        has_place: whether the files give positions in space, so that they form a volume; photographs do not.
+        frames: the number of images in the first file.
     """
 
     uid: str
@@ -27,6 +29,8 @@ class Series:
     patient: str
     modality: str
     files: tuple[Path, ...]
+    has_place: bool
+    frames: int
 
 
 def series_in(files: Sequence[Path]) -> list[Series]:
@@ -51,30 +55,20 @@ def _series(uid: str, members: Sequence[tuple[Path, Any]]) -> Series:
     if len(patients) > 1:
         raise DataError(f"a series must be of one patient, got {len(patients)}; keep each in a folder of its own")
     name = _text(first, "SeriesDescription") or _text(first, "SeriesNumber") or "without a name"
-    return Series(uid, name, patients.pop(), _text(first, "Modality"), tuple(path for path, _ in members))
+    has_place = "ImagePositionPatient" in first or "PerFrameFunctionalGroupsSequence" in first
+    frames = int(first.get("NumberOfFrames", 1) or 1)
+    files = tuple(path for path, _ in members)
+    return Series(uid, name, patients.pop(), _text(first, "Modality"), files, has_place, frames)
 
 
 def _text(header: Any, name: str) -> str:
     return str(header.get(name, "") or "").strip()
 
 
-def frames(path: Path) -> int:
-    """Return the number of images in a file."""
-    with reading_dicom(path):
-        return int(pydicom().dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
-
-
 def modality(path: Path) -> str:
     """Return the modality of a file, such as MR or RTSTRUCT."""
     with reading_dicom(path):
         return _text(pydicom().dcmread(path, stop_before_pixels=True), "Modality")
-
-
-def has_place(series: Series) -> bool:
-    """Return True if the files give positions in space, so that they form a volume; photographs do not."""
-    with reading_dicom(series.files[0]):
-        header = pydicom().dcmread(series.files[0], stop_before_pixels=True)
-        return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
 
 
 @contextmanager
@@ -93,20 +87,13 @@ def reading_dicom(path: Path) -> Iterator[None]:
 
 
 def pydicom() -> Any:
-    """Return the optional package pydicom.
+    """Return the optional package pydicom with its pixel functions.
 
     Raises:
         ConfigError: if pydicom is not installed.
     """
     try:
-        import pydicom
+        import pydicom.pixels
     except ImportError:
         raise ConfigError("DICOM files need pydicom; install it with: pip install 'harmofl[dicom]'") from None
     return pydicom
-
-
-def processing() -> Any:
-    """Return pydicom's module of pixel functions."""
-    from pydicom.pixels import processing
-
-    return processing

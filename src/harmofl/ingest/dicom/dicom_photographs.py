@@ -7,7 +7,7 @@ import numpy as np
 
 from harmofl.data.decoding.volumes import contrast
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_files import processing, pydicom, reading_dicom
+from harmofl.ingest.dicom.dicom_files import pydicom, reading_dicom
 
 
 def read_dicom_photograph(path: Path) -> np.ndarray:
@@ -26,10 +26,10 @@ def read_dicom_photograph(path: Path) -> np.ndarray:
         if pixels.ndim != 2 + colour:
             raise DataError("must be one image, got several frames without places in space; split it into files")
         if data.PhotometricInterpretation == "PALETTE COLOR":
-            return _eight_bit(np.asarray(processing().apply_color_lut(pixels, data)), 16)
+            return _eight_bit(np.asarray(pydicom().pixels.apply_color_lut(pixels, data)), 16)
         if colour:
             return _eight_bit(pixels, int(data.BitsStored))
-        shown = _displayed(processing().apply_rescale(pixels, data).astype(np.float64), data)
+        shown = _displayed(pydicom().pixels.apply_rescale(pixels, data).astype(np.float64), data)
         shown = 1 - shown if data.PhotometricInterpretation == "MONOCHROME1" else shown
         grey_bytes: np.ndarray = np.rint(shown * 255).astype(np.uint8)
         return grey_bytes

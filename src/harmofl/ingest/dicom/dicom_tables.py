@@ -89,7 +89,9 @@ def _write_rows(
 def _placed(source: Path, kind: str, name: str, made: Mapping[str, Made], target: Path, place: str) -> str:
     """Return the path of an old table's file in the new table, and link the file if it was not converted."""
     if name in made:
-        return _only(made[name], place)
+        if len(paths := made[name].paths) != 1:
+            raise DataError(f"{place}: {name} must be one series, got {len(paths)}; give a row to each")
+        return paths[0]
     file, new = source.parent / name, f"{kind}/{name}"
     if not file.is_file():
         return name  # reported as missing later
@@ -97,9 +99,3 @@ def _placed(source: Path, kind: str, name: str, made: Mapping[str, Made], target
         raise DataError(f"{place}: a DICOM beside {name} becomes a file of that name too; rename one")
     link(file, target.parent / new)
     return new
-
-
-def _only(made: Made, place: str) -> str:
-    if len(made.paths) != 1:
-        raise DataError(f"{place}: {made.case.old} must be one series, got {len(made.paths)}; give a row to each")
-    return made.paths[0]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harmofl.errors import DataError
-from harmofl.ingest.dicom.dicom_files import Series, processing, pydicom, reading_dicom
+from harmofl.ingest.dicom.dicom_files import Series, pydicom, reading_dicom
 
 _SAME_PLACE, _SAME_WAY, _GAP = 1e-2, 1e-3, 1.5
 """Tolerances: position in millimetres, direction cosines, and maximum gap as a multiple of the smallest."""
@@ -138,7 +138,7 @@ def _planes(path: Path) -> Iterator[Slice]:
         if "PerFrameFunctionalGroupsSequence" not in data:
             if pixels.ndim != 2 or "ImagePositionPatient" not in data:
                 raise DataError("a slice must be one image with its position; leave the file out")
-            grey = _upright(processing().apply_rescale(pixels, data), data)
+            grey = _upright(pydicom().pixels.apply_rescale(pixels, data), data)
             yield _plane(grey, data.ImagePositionPatient, data.ImageOrientationPatient, data.PixelSpacing)
             return
         if data.get("SegmentationType") == "FRACTIONAL":

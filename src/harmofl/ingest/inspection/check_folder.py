@@ -18,8 +18,8 @@ from harmofl.data.parallel import in_order
 from harmofl.errors import DataError
 from harmofl.ingest.inspection.between_sites import between_sites
 from harmofl.ingest.inspection.duplicates import copies, near_copies
+from harmofl.ingest.inspection.pixel_checks import site_oddities
 from harmofl.ingest.inspection.record_pixels import Inspected, Sums, look
-from harmofl.ingest.inspection.site_checks import site_oddities
 from harmofl.ingest.inspection.site_statistics import SiteFacts, facts_of
 from harmofl.types import Progress, Tell
 

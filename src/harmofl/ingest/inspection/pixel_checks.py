@@ -1,4 +1,4 @@
-"""Checks of how the images of one site are stored: channels, bits, inversion, spacing, direction."""
+"""Checks of a site's pixels: classes and masks, and how images are stored: channels, bits, inversion, spacing."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,8 @@ import numpy as np
 
 from harmofl.data.checks.problem import Problem
 from harmofl.data.checks.quick_checks import TURNED
+from harmofl.data.layout.site_files import SiteFiles
+from harmofl.data.manifest import FederationInfo
 from harmofl.ingest.inspection.record_pixels import CONTRAST, Inspected
 
 _BITS_12, _FULL_16 = 4095, 65535
@@ -16,13 +18,31 @@ _SPACING = 1.1
 _THICK = 1.5
 
 
-def pixel_oddities(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
-    """Yield warnings about how a site's images are stored."""
-    yield from _channels(site, seen)
-    yield from _range(site, seen)
-    yield from _inverted(site, seen)
-    yield from _contrast(site, seen)
-    yield from _space(site, [one for one in seen if one.geometry])
+def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
+    """Yield warnings about the inspected records of one site."""
+    yield from _absent_classes(site, info, seen)
+    if info.task == "segmentation" and (empty := sum(not one.classes - {0} for one in seen)):
+        message = f"{empty} of {len(seen)} masks are empty; check that nothing is to be seen there"
+        yield Problem("warning", site.name, "", message, "empty masks", empty)
+    for one in seen:
+        if one.constant:
+            message = "all pixels are equal; check the file"
+            yield Problem("warning", site.name, one.record.image, message, "all pixels equal")
+    for check in (_channels, _range, _inverted, _contrast, _space):
+        yield from check(site.name, seen)
+
+
+def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
+    if not seen or len(seen) < len(site.records):
+        return  # unreadable images may show the class
+    anywhere = {k for one in seen for k in one.classes}
+    train = {k for one in seen if one.record.split == "train" for k in one.classes}
+    for k, name in enumerate(info.classes):
+        if k not in anywhere:
+            yield Problem("warning", site.name, "", f"class {name!r} is absent at this site", "class absent")
+        elif k not in train and any(record.split == "train" for record in site.records):
+            message = f"class {name!r} is absent in train; the site cannot learn it by itself"
+            yield Problem("warning", site.name, "", message, "class absent in train")
 
 
 def _warn(site: str, found: Sequence[Inspected], of: int, message: str, kind: str) -> Iterator[Problem]:

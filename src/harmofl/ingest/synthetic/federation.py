@@ -7,7 +7,7 @@ arguments: the same call writes the same bytes.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -36,7 +36,6 @@ IMAGES_PER_PATIENT = 2.5
 FEWEST_IMAGES, FEWEST_PIXELS = 6, 32
 MAPS = 10
 """The minimum number of maps, with 8 bytes per pixel, in memory while an image is drawn."""
-STYLES: dict[Anatomy, Callable[..., Style]] = {"cells": CellsStyle, "mri": MriStyle}
 CHANNELS: dict[Anatomy, int] = {"cells": 3, "mri": 1}
 CLASSES: dict[tuple[Anatomy, Task], tuple[str, str]] = {
     ("cells", "segmentation"): ("background", "nucleus"),
@@ -139,23 +138,6 @@ def origin(kind: Anatomy, counts: Sequence[int], size: int, shift: float, seed: 
     """Return the origin for `federation.toml`: the arguments of the images, with `counts` images at each site."""
     images = ",".join(map(str, counts))
     return f"harmofl synthetic {kind}: sites={len(counts)}, images={images}, size={size}, shift={shift:g}, seed={seed}"
-
-
-def read_style(site_folder: Path) -> Style:
-    """Read the acquisition parameters of a site's synthetic images.
-
-    Raises:
-        DataError: if `style.json` is missing or malformed.
-    """
-    path = site_folder / "style.json"
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in table["style"].items()}
-        return STYLES[table["kind"]](**values)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: must be the style of a synthetic site, but {error!r}; generate the data again"
-        ) from None
 
 
 def _write_sites(
