@@ -408,8 +408,8 @@ def test_commands_say_what_they_understood_and_warn_once(federation: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert first_line(done.stderr).startswith("segmentation, 2 classes (background, nucleus), 2 sites, ")
     assert done.stderr.count("segmentation, 2 classes") == 1
-    assert done.stderr.count("warning: site-1/images/x.bmp: is not used: this suffix is not read") == 1
-    assert f"`harmofl data check {folder}` does" in done.stderr
+    assert done.stderr.count("warning: site-1/images/x.bmp: is not used: this file type is not supported") == 1
+    assert f"run `harmofl data check {folder}`" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["check", "show", "shift", "import"])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harmofl.data import open_federation
-from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
+from harmofl.data import SPLITS, Federation, open_federation
+from harmofl.data.manifest import FederationInfo, Record, read_manifest, write_info, write_manifest
 from harmofl.errors import DataError
-from harmofl.ingest import find_problems
+from harmofl.ingest import find_problems, import_federation
+from harmofl.utils.grouping import grouped
 
 SPLIT_OF = ("train", "train", "train", "val", "test", "test")
 
@@ -70,12 +71,34 @@ def write_tree(root: Path, records: Sequence[Record] | None = None, **info: obje
     return root
 
 
+def same_arrays(one: Federation, other: Federation) -> None:
+    """Assert that two federations have the same sites, images and targets, to the bit."""
+    for a, b in zip(one.sites, other.sites, strict=True):
+        assert (a.name, a.task, a.classes) == (b.name, b.task, b.classes)
+        for x, y in ((a.split(name), b.split(name)) for name in SPLITS):
+            np.testing.assert_array_equal(x.images, y.images)
+            np.testing.assert_array_equal(x.targets, y.targets)
+            assert (x.images.dtype, x.targets.dtype, x.cases) == (y.images.dtype, y.targets.dtype, y.cases)
+
+
+def patients_by_split(folder: Path) -> dict[str, set[str]]:
+    """Return the patients of each split in a site's manifest."""
+    found = grouped(read_manifest(folder), lambda record: record.split)
+    return {split: {record.patient for record in records} for split, records in found.items()}
+
+
 def refused(folder: Path, **options: object) -> str:
     """Open a federation that must be refused, and return the one line that says why."""
     with pytest.raises(DataError) as error:
         open_federation(folder, **options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def import_refused(source: Path, target: Path, message: str, **options: object) -> None:
+    """Import data that must be refused, for a reason that matches a regular expression."""
+    with pytest.raises(DataError, match=message):
+        import_federation(source, target, **options)  # type: ignore[arg-type]
 
 
 def texts(folder: Path, severity: str, **options: object) -> list[str]:

@@ -135,24 +135,16 @@ def tnbc(root: Path) -> Path:
 
 def dsb2018(root: Path) -> Path:
     """RGBA images of several sizes and stains, a mask a nucleus, and a test image without masks."""
-    looks = {
-        "fluo": (lambda k: np.repeat(noise(k, 16, 16, 1) // 8, 3, axis=2), 12),
-        "wide": (lambda k: np.repeat(noise(k, 16, 24, 1) // 8, 3, axis=2), 11),
-        "bright": (lambda k: np.repeat(noise(k, 30, 30, 1) // 4 + 180, 3, axis=2), 4),
-        "purple": (
-            lambda k: np.stack([noise(k, 16, 16) // 4 + 100, noise(k, 16, 16) // 4, noise(k, 16, 16) // 4 + 90], 2),
-            10,
-        ),
-        "white": (
-            lambda k: np.stack(
-                [noise(k, 16, 16) // 8 + 220, noise(k, 16, 16) // 8 + 180, noise(k, 16, 16) // 8 + 220], 2
-            ),
-            10,
-        ),
+    looks = {  # size, contrast, brightness of red, green and blue, and number of images
+        "fluo": ((16, 16), 8, (0, 0, 0), 12),
+        "wide": ((16, 24), 8, (0, 0, 0), 11),
+        "bright": ((30, 30), 4, (180, 180, 180), 4),
+        "purple": ((16, 16), 4, (100, 0, 90), 10),
+        "white": ((16, 16), 8, (220, 180, 220), 10),
     }
-    for look, (draw, count) in looks.items():
+    for look, (size, contrast, colour, count) in looks.items():
         for k in range(count):
-            pixels = draw(k)
+            pixels = noise(k, *size, 1) // contrast + np.array(colour, np.uint8)
             alpha = np.full((*pixels.shape[:2], 1), 255, dtype=np.uint8)
             folder = root / "stage1_train" / f"{look}{k:02d}"
             save(folder / "images" / f"{look}{k:02d}.png", np.concatenate([pixels, alpha], axis=2).astype(np.uint8))

@@ -3,41 +3,22 @@ import os
 
 import numpy as np
 import pytest
-from folders_on_disk import mask, photograph, save, write_classes, write_tree
+from folders_on_disk import mask, photograph, same_arrays, save, write_classes, write_tree
 
-from harmofl.data import SPLITS, open_federation
+from harmofl.data import open_federation
 from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.errors import DataError, StorageError
 
 
-def same(one, other):
-    for a, b in zip(one.sites, other.sites, strict=True):
-        for name in SPLITS:
-            x, y = a.split(name), b.split(name)
-            np.testing.assert_array_equal(x.images, y.images)
-            np.testing.assert_array_equal(x.targets, y.targets)
-            assert x.images.dtype == y.images.dtype
-            assert x.targets.dtype == y.targets.dtype
-            assert x.cases == y.cases
-
-
-@pytest.fixture
-def no_decoding(monkeypatch):
-    def start():
-        monkeypatch.setattr("harmofl.data.decoding.assembly.decode_record", lambda *_: pytest.fail("decoded again"))
-
-    return start
-
-
 @pytest.mark.parametrize("write", [write_tree, write_classes])
-def test_second_opening_maps_and_is_equal(tmp_path, write, no_decoding):
+def test_second_opening_maps_and_is_equal(tmp_path, write, monkeypatch):
     folder, cache = write(tmp_path / "f"), tmp_path / "cache"
     plain = open_federation(folder)
     first = open_federation(folder, cache=cache)
-    no_decoding()
+    monkeypatch.setattr("harmofl.data.decoding.assembly.decode_record", lambda *_: pytest.fail("decoded again"))
     second = open_federation(folder, cache=cache)
-    same(plain, first)
-    same(plain, second)
+    same_arrays(plain, first)
+    same_arrays(plain, second)
     assert isinstance(second.sites[0].train.images, np.memmap)
     assert not second.sites[0].train.images.flags.writeable
     assert second.sites[0].train.batch([0]).images.dtype.is_floating_point
@@ -62,7 +43,7 @@ def test_damaged_entry_is_made_again(tmp_path, damage, content):
     open_federation(folder, cache=cache)
     (entry,) = cache.iterdir()
     (entry / damage).write_bytes(content)
-    same(open_federation(folder, cache=cache), open_federation(folder))
+    same_arrays(open_federation(folder, cache=cache), open_federation(folder))
 
 
 def test_errors_leave_nothing_in_the_cache(tmp_path):

@@ -11,7 +11,7 @@ from harmofl.ingest import find_problems
 
 def test_sound_data_has_only_the_few_cases(tmp_path):
     assert texts(write_tree(tmp_path), "error") == []
-    assert texts(tmp_path, "warning") == ["a: test has only 2 cases; a score over fewer than 5 says little"]
+    assert texts(tmp_path, "warning") == ["a: test has only 2 cases; a score over fewer than 5 is unreliable"]
 
 
 def test_all_errors_are_listed_before_warnings(tmp_path):
@@ -52,7 +52,7 @@ def test_empty_masks_are_counted(tmp_path):
     write_tree(tmp_path)
     for i in (0, 3):
         save(tmp_path / f"a/masks/p{i}.png", np.zeros((8, 8), np.uint8))
-    expected = "a: 2 of 6 masks are empty; check that nothing is to be seen there"
+    expected = "a: 2 of 6 masks are empty; check that these images show no object"
     assert expected in texts(tmp_path, "warning")
 
 
@@ -126,7 +126,7 @@ def test_a_mask_of_several_images(tmp_path):
         rows.append(f"{k}.png,m.png")
     save(tmp_path / "m.png", np.eye(8, dtype=np.uint8) * 255)
     (tmp_path / "t.csv").write_text("\n".join(rows))
-    assert any("1 masks are of several images each" in text for text in texts(tmp_path / "t.csv", "warning"))
+    assert any("1 masks belong to several images each" in text for text in texts(tmp_path / "t.csv", "warning"))
 
 
 def test_files_of_one_name_in_several_classes_are_of_several_patients(tmp_path):
@@ -145,8 +145,8 @@ def test_names_that_people_may_mean_as_one(tmp_path):
             save(tmp_path / site / f"masks/{k}.png", disk.photograph(k)[..., 0] // 255 * 255)
             rows.append(f"{site},{k}.png,{patient}")
     (tmp_path / "metadata.csv").write_text("\n".join(rows))
-    found = [text for text in texts(tmp_path, "warning") if "told apart" in text]
-    fix = "are told apart; if they are one, write them alike"
+    found = [text for text in texts(tmp_path, "warning") if "count as different" in text]
+    fix = "count as different; if they mean the same, spell them alike"
     assert found == [
         f"sites 'North' and 'north' {fix}",
         f"North: patients '04711' and '4711' and '4711.0' {fix}",
@@ -166,20 +166,20 @@ def test_files_that_are_not_used(tmp_path):
     (tmp_path / "a/notes.txt").write_text("x")
     found = [text for text in texts(tmp_path, "warning") if "not used" in text]
     assert [text.split("; ")[0] for text in found] == [
-        "a/images/deep/x.png: is not used: no images are looked for in that folder",
-        "a/images/p7.bmp: is not used: this suffix is not read",
-        "a/images/p7.png: is not used: a link to nothing",
-        "a/images/p8.DCM: is not used: `data import` alone reads DICOM",
-        "a/masks/p9.png: is not used: a mask without an image of its name, or a second one of that name",
-        "b/more/cat/x.png: is not used: no images are looked for in that folder",
-        "c: is not used: a link to nothing",
+        "a/images/deep/x.png: is not used: this folder is not searched for images",
+        "a/images/p7.bmp: is not used: this file type is not supported",
+        "a/images/p7.png: is not used: a broken link",
+        "a/images/p8.DCM: is not used: only `data import` reads DICOM",
+        "a/masks/p9.png: is not used: a mask without an image of the same name, or a second mask of that name",
+        "b/more/cat/x.png: is not used: this folder is not searched for images",
+        "c: is not used: a broken link",
     ]
 
 
 def test_a_file_that_the_manifest_does_not_name(tmp_path):
     write_tree(tmp_path, disk.records_of(6))
     save(tmp_path / "a/images/x.png", disk.photograph(9))
-    assert "a/images/x.png: is not used: no row of manifest.csv names it; add one or delete it" in texts(
+    assert "a/images/x.png: is not used: manifest.csv has no row for it; add one or delete the file" in texts(
         tmp_path, "warning"
     )
 

@@ -1,15 +1,13 @@
 """Surprises in pixels, near-copies, and what a site tells of itself."""
 
-import json
-
 import folders_on_disk as disk
 import numpy as np
 import pytest
-from folders_on_disk import save, save_volume
+from folders_on_disk import save, save_volume, texts
 from PIL import Image, ImageEnhance
 
 from harmofl.errors import DataError
-from harmofl.ingest import check_federation, find_problems
+from harmofl.ingest import check_federation
 from harmofl.ingest.inspection.between_sites import between_sites, spectral_distance
 from harmofl.ingest.inspection.site_statistics import SiteFacts, read_facts
 from harmofl.report.data_page import render_overview, render_site, write_pages
@@ -40,12 +38,8 @@ def write_sites(root, sites=("a",), images=10, picture=blobs):
     return root
 
 
-def warnings_of(root, **options) -> list[str]:
-    return [str(problem) for problem in find_problems(root, **options) if problem.severity == "warning"]
-
-
 def test_a_clean_site_has_no_warnings(tmp_path):
-    assert [w for w in warnings_of(write_sites(tmp_path)) if "few" not in w and "only 3 cases" not in w] == []
+    assert [w for w in texts(write_sites(tmp_path), "warning") if "few" not in w and "only 3 cases" not in w] == []
 
 
 @pytest.mark.parametrize("how", ["resized", "jpeg", "darker"])
@@ -64,19 +58,19 @@ def test_an_image_stored_anew_on_another_side(tmp_path, how):
         Image.open(root / "a/masks/p2.png").resize((96, 96), Image.Resampling.NEAREST).save(root / "a/masks/p8.png")
     suffix = "jpg" if how == "jpeg" else "png"
     expected = f"a/images/p8.{suffix}: is in test and nearly the same as a/images/p2.png in train; remove one of them"
-    assert expected in warnings_of(root, size=(48, 48))
+    assert expected in texts(root, "warning", size=(48, 48))
 
 
 def test_near_copies_are_found_across_sites_and_told_once(tmp_path):
     root = write_sites(tmp_path, ("a", "b"))
     ImageEnhance.Brightness(Image.open(root / "a/images/p1.png")).enhance(0.8).save(root / "b/images/p9.png")
-    near = [w for w in warnings_of(root) if "nearly" in w]
+    near = [w for w in texts(root, "warning") if "nearly" in w]
     assert near == ["b/images/p9.png: is in test and nearly the same as a/images/p1.png in train; remove one of them"]
 
 
 def test_flat_images_are_not_near_copies(tmp_path):
     root = write_sites(tmp_path, picture=lambda seed: np.full((SIDE, SIDE), 90, np.uint8) + np.uint8(seed % 2))
-    assert not [w for w in warnings_of(root) if "nearly" in w]
+    assert not [w for w in texts(root, "warning") if "nearly" in w]
 
 
 def test_alpha_exif_and_kinds(tmp_path):
@@ -86,29 +80,32 @@ def test_alpha_exif_and_kinds(tmp_path):
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(root / "a/images/p1.png", exif=exif)
-    found = warnings_of(root)
+    found = texts(root, "warning")
     assert "a/images/p0.png: 1 of 10 images have an alpha channel, which is dropped" in found
-    assert any(w.startswith("a/images/p1.png: 1 of 10 images ask to be shown turned (EXIF)") for w in found)
+    assert any(w.startswith("a/images/p1.png: 1 of 10 images have an EXIF orientation") for w in found)
     assert any("1 of 10 images are RGB with alpha, 8 bit, most are RGB, 8 bit" in w for w in found)
 
 
 def test_zero_to_one_in_eight_bits_and_twelve_bits_in_sixteen(tmp_path):
     root = write_sites(tmp_path / "low", picture=lambda seed: (blobs(seed) > 130).astype(np.uint8))
-    assert any("10 of 10 images hold 0 and 1 only" in w for w in warnings_of(root))
+    assert any("10 of 10 images hold 0 and 1 only" in w for w in texts(root, "warning"))
     root = write_sites(tmp_path / "deep")
     for k in range(10):
         Image.fromarray(blobs(k).astype(np.uint16) * 16).save(root / f"a/images/p{k}.png")
-    assert any("use 12 of their 16 bits" in w for w in warnings_of(root))
+    assert any("use 12 of their 16 bits" in w for w in texts(root, "warning"))
     for k in range(10):
         Image.fromarray(blobs(k).astype(np.uint16) * 257).save(root / f"a/images/p{k}.png")
-    assert not any("16 bits" in w for w in warnings_of(root))
+    assert not any("16 bits" in w for w in texts(root, "warning"))
 
 
 def test_an_inverted_image(tmp_path):
     root = write_sites(tmp_path)
     save(root / "a/images/p3.png", 255 - np.asarray(Image.open(root / "a/images/p3.png")))
-    found = warnings_of(root)
-    assert "a/images/p3.png: 1 of 10 images look inverted beside the others of the site; check dark and light" in found
+    found = texts(root, "warning")
+    assert (
+        "a/images/p3.png: 1 of 10 images look inverted compared with the others of the site; check whether they are"
+        in found
+    )
     assert any(
         "1 of 10 images have a foreground lighter than its surroundings, the others a darker one" in w for w in found
     )
@@ -125,14 +122,14 @@ def write_volumes(root, affines, mask_affines=None):
 
 def test_spacing(tmp_path):
     plain, fine = np.diag([0.6, 0.6, 3.0, 1]), np.diag([0.3, 0.3, 3.0, 1])
-    assert not [w for w in warnings_of(write_volumes(tmp_path / "x", [plain] * 6)) if "mm" in w or "space" in w]
-    found = warnings_of(write_volumes(tmp_path / "y", [plain] * 5 + [fine]))
+    assert not [w for w in texts(write_volumes(tmp_path / "x", [plain] * 6), "warning") if "mm" in w or "space" in w]
+    found = texts(write_volumes(tmp_path / "y", [plain] * 5 + [fine]), "warning")
     assert any("voxels are 0.30 to 0.60 mm apart along x" in w for w in found)
 
 
 def test_slices_across_the_planes(tmp_path):
     sagittal = np.array([[0, 0, 3.0, 0], [0.5, 0, 0, 0], [0, 0.5, 0, 0], [0, 0, 0, 1]])
-    found = warnings_of(write_volumes(tmp_path / "x", [sagittal] * 6))
+    found = texts(write_volumes(tmp_path / "x", [sagittal] * 6), "warning")
     assert any("6 of 6 images are thickest along x or y" in w for w in found)
 
 
@@ -167,14 +164,15 @@ def test_pages_hold_no_name_of_a_file_or_patient(tmp_path):
 
 def test_facts_that_are_none(tmp_path):
     path = tmp_path / "x.json"
-    with pytest.raises(DataError, match=r"x.json: cannot be read"):
-        read_facts(path)
-    path.write_text(json.dumps({"site": "a"}))
-    with pytest.raises(DataError, match=r"x.json: must tell of a site's data, but task: Field required"):
-        read_facts(path)
-    path.write_text("{")
-    with pytest.raises(DataError, match="Invalid JSON"):
-        read_facts(path)
+    for text, message in (
+        (None, "x.json: cannot be read"),
+        ('{"site": "a"}', "x.json: must hold the statistics of a site, but task: Field required"),
+        ("{", "Invalid JSON"),
+    ):
+        if text:
+            path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_facts(path)
 
 
 def changed(facts: SiteFacts, **values) -> SiteFacts:
@@ -196,7 +194,7 @@ def test_sites_compared(tmp_path):
     ]
     a, c = changed(a, spacing=((0.5, 0.5, 0.5),) * 3), changed(c, spacing=((0.5, 0.5, 0.5),) * 3)
     for odd, expected in zip(
-        others, ("tumour", "mirror", "far darker", "lighter than", "grey, 8 bit", "x (mm: a 0.50, "), strict=True
+        others, ("tumour", "inverted one", "far darker", "lighter than", "grey, 8 bit", "x (mm: a 0.50, "), strict=True
     ):
         told = [str(problem) for problem in between_sites([a, odd, c])]
         assert any(expected in line for line in told), (odd.site, told)

@@ -5,7 +5,17 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
-from folders_on_disk import photograph, refused, save, save_volume, texts, write_masks, write_metadata, write_tree
+from folders_on_disk import (
+    import_refused,
+    photograph,
+    refused,
+    save,
+    save_volume,
+    texts,
+    write_masks,
+    write_metadata,
+    write_tree,
+)
 from PIL import Image
 
 from harmofl.data import open_federation
@@ -72,8 +82,7 @@ def test_names_that_are_not_utf8(tmp_path, old, name):
         assert message.encode()
         assert "\\xe9" in message
         assert "must be UTF-8; rename it" in message
-    with pytest.raises(DataError, match="must be UTF-8"):
-        import_federation(tmp_path / "d", tmp_path / "new")
+    import_refused(tmp_path / "d", tmp_path / "new", "must be UTF-8")
 
 
 def test_the_folder_itself_is_not_utf8(tmp_path):
@@ -114,9 +123,9 @@ COLOURS = np.zeros((4, 4, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
 @pytest.mark.parametrize(
     ("voxels", "at", "values", "message"),
     [
-        (np.ones((4, 4, 3)), 252, b"\0\0\2\0" + bytes(76 - 4), "affine must turn voxels into space"),
-        (COLOURS, 0, b"", "one real number a voxel, got colours"),
-        (np.zeros((4, 4, 3), np.complex64), 0, b"", "one real number a voxel, got complex numbers"),
+        (np.ones((4, 4, 3)), 252, b"\0\0\2\0" + bytes(76 - 4), "affine must be finite and invertible"),
+        (COLOURS, 0, b"", "one real number per voxel, got colours"),
+        (np.zeros((4, 4, 3), np.complex64), 0, b"", "one real number per voxel, got complex numbers"),
         (np.ones((4, 4, 3)), 70, b"\xff\x7f", "cannot be read"),
         (np.ones((4, 4, 3)), 40, b"\xff\xff\xff\x7f", "cannot be read"),
         (np.full((4, 4, 3), 1e300), 0, b"", "voxels must be finite"),
@@ -134,8 +143,7 @@ def test_damaged_volumes_are_one_line(tmp_path, capfd, voxels, at, values, messa
 
 def test_import_into_its_source(tmp_path):
     source = write_masks(tmp_path / "source")
-    with pytest.raises(DataError, match=r"must not be inside .*source; choose another folder to import to"):
-        import_federation(source, source / "new")
+    import_refused(source, source / "new", r"must not be inside .*source; choose another folder to import to")
     assert not (source / "new").exists()
 
 
@@ -145,11 +153,11 @@ def test_import_into_its_source(tmp_path):
         ("site;file;split\na;p0.png;train\n", "must be separated by commas, got semicolons"),
         ("site\tfile\tpatient ID\na\tp0.png\tz\n", "must be separated by commas, got tabs; save it again with commas"),
         ('"site"|"file"\n"a"|"p0.png"\n', "must be separated by commas, got bars"),
-        ("", "metadata.csv: must begin with the names of its columns, but is empty"),
+        ("", "metadata.csv: must begin with the names of the columns, but is empty"),
         ("site,file\n", "metadata.csv: must have a row for each image, but has none"),
-        ("site,file,File\na,p0.png,p\n", "column 'file' must be there once, got 2"),
-        ("site,file,split\na,p0.png,Dev\n", "got 'Dev'; mend the row"),
-        ("site,file,split\na,p0.png,train,x\n", "metadata.csv:2: must have a value a column, got 4 for 3"),
+        ("site,file,File\na,p0.png,p\n", "column 'file' must occur once, got 2"),
+        ("site,file,split\na,p0.png,Dev\n", "got 'Dev'; correct the row"),
+        ("site,file,split\na,p0.png,train,x\n", "metadata.csv:2: must have one value per column, got 4 for 3"),
         (f"site,file\na,p0.png\na,p1.png\na,{'x' * 300}.png\n", "file is missing"),
     ],
 )
@@ -164,23 +172,20 @@ def test_a_spreadsheet_is_no_table(tmp_path, start):
     write_masks(tmp_path, ("a",))
     for name in ("metadata.csv", "x.xlsx"):
         (tmp_path / name).write_bytes(start)
-    said = "must be a UTF-8 table with commas, but is no such text; save it as CSV with commas"
+    said = "must be a comma-separated UTF-8 table, but is another kind of file; save it as CSV UTF-8"
     assert refused(tmp_path) == f"{tmp_path / 'metadata.csv'}: {said}"
     with pytest.raises(DataError) as error:
         import_federation(tmp_path / "x.xlsx", tmp_path / "new")
     assert str(error.value) == f"{tmp_path / 'x.xlsx'}: {said}"
-    assert refused(tmp_path / "x.xlsx").endswith("is a table of another kind; save it as CSV with commas, called .csv")
+    assert refused(tmp_path / "x.xlsx").endswith("is another kind of table; save it as comma-separated .csv")
 
 
 def test_any_case_and_spaces_in_a_header(tmp_path):
     write_masks(tmp_path, ("a",), images=3)
     (tmp_path / "metadata.csv").write_text("Site, FILE ,Fold\na,p0.png,train\na,p1.png,val\na,p2.png,test\n")
     import_federation(tmp_path, tmp_path.parent / f"{tmp_path.name}-new", columns=Columns(split=" fold"))
-    assert [record.split for record in read_manifest(tmp_path.parent / f"{tmp_path.name}-new/a")] == [
-        "train",
-        "val",
-        "test",
-    ]
+    records = read_manifest(tmp_path.parent / f"{tmp_path.name}-new/a")
+    assert [record.split for record in records] == ["train", "val", "test"]
 
 
 def test_a_folder_in_place_of_a_table_and_a_file_in_place_of_a_folder(tmp_path):

@@ -3,22 +3,23 @@ import os
 
 import numpy as np
 import pytest
-from folders_on_disk import mask, photograph, save, save_volume, write_classes, write_masks, write_metadata
+from folders_on_disk import (
+    import_refused,
+    mask,
+    photograph,
+    same_arrays,
+    save,
+    save_volume,
+    write_classes,
+    write_masks,
+    write_metadata,
+)
 
 from harmofl.data import SPLITS, open_federation
 from harmofl.data.layout.image_table import Columns
 from harmofl.data.manifest import read_info
 from harmofl.errors import ConfigError, DataError, StorageError
 from harmofl.ingest import import_federation
-
-
-def same_arrays(one, other):
-    for a, b in zip(one.sites, other.sites, strict=True):
-        assert (a.name, a.task, a.classes) == (b.name, b.task, b.classes)
-        for name in SPLITS:
-            np.testing.assert_array_equal(a.split(name).images, b.split(name).images)
-            np.testing.assert_array_equal(a.split(name).targets, b.split(name).targets)
-            assert a.split(name).cases == b.split(name).cases
 
 
 def write_volumes(root):
@@ -67,7 +68,7 @@ def test_named_columns(tmp_path):
 
 def test_named_column_that_is_missing(tmp_path):
     source = write_masks(tmp_path / "source", ("a",))
-    with pytest.raises(DataError, match=r"column 'fold' was asked for but there is no metadata\.csv"):
+    with pytest.raises(DataError, match=r"column 'fold' needs a metadata\.csv, but there is none"):
         import_federation(source, tmp_path / "t", columns=Columns(split="fold"))
     write_metadata(source, [{"file": "p0.png", "split": "train"}])
     with pytest.raises(DataError, match="column 'fold' is missing; the columns are file, split"):
@@ -76,25 +77,23 @@ def test_named_column_that_is_missing(tmp_path):
 
 def test_columns_that_would_not_be_heeded(tmp_path):
     source = write_masks(tmp_path / "source")
-    with pytest.raises(ConfigError, match="a folder needs no columns of sites"):
+    with pytest.raises(ConfigError, match="columns of sites, images and targets are only for a table"):
         import_federation(source, tmp_path / "fed", columns=Columns(image="x"))
     import_federation(source, tmp_path / "fed")
-    with pytest.raises(ConfigError, match="has manifests that tell patients and splits"):
+    with pytest.raises(ConfigError, match="has manifests with patients and splits"):
         import_federation(tmp_path / "fed", tmp_path / "again", fractions=(0.5, 0.2, 0.3))
 
 
 def test_existing_target_is_refused(tmp_path):
     source = write_masks(tmp_path / "source")
     (tmp_path / "target").mkdir()
-    with pytest.raises(DataError, match="exists already; choose another folder"):
-        import_federation(source, tmp_path / "target")
+    import_refused(source, tmp_path / "target", "exists already; choose another folder")
 
 
 def test_bad_data_leaves_nothing(tmp_path):
     source = write_masks(tmp_path / "source")
     save(source / "b/masks/p5.png", mask(5, (9, 9)))
-    with pytest.raises(DataError, match=r"b/images/p5\.png: mask p5\.png is 9x9"):
-        import_federation(source, tmp_path / "target")
+    import_refused(source, tmp_path / "target", r"b/images/p5\.png: mask p5\.png is 9x9")
     with pytest.raises(ConfigError, match="fractions"):
         import_federation(source, tmp_path / "target", fractions=(1, 1, 1))
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -118,8 +117,7 @@ def test_two_images_for_one_place_are_refused(tmp_path):
         save(source / "a" / name, photograph(i))
     rows = [{"file": name, "label": "uv"[i % 2], "patient": str(i), "split": SPLITS[i]} for i, name in enumerate(names)]
     write_metadata(source, rows)
-    with pytest.raises(DataError, match="would be copied to the same"):
-        import_federation(source, tmp_path / "target")
+    import_refused(source, tmp_path / "target", "would be copied to the same")
     assert not (tmp_path / "target").exists()
 
 
@@ -154,5 +152,5 @@ def test_real_cells_keep_their_splits_and_may_be_reordered(tmp_path, shared_path
         assert (one.test.images == other.test.images).all()
         names = [[site.classes[k] for k in site.test.targets] for site in (one, other)]
         assert names[0] == names[1]
-    with pytest.raises(ConfigError, match="must be eosinophil, lymphocyte, monocyte, neutrophil in the order wanted"):
+    with pytest.raises(ConfigError, match="must be eosinophil, lymphocyte, monocyte, neutrophil in any order"):
         import_federation(shared_path / "data" / "bloodcells", tmp_path / "x", classes=("a", "b", "c", "d"))

@@ -101,7 +101,7 @@ IMAGE = np.zeros((1, 8, 8), np.float32)
         ([(IMAGE, np.zeros((4, 4), int))], r"a target of shape \(8, 8\), got \(4, 4\)"),
         ([(IMAGE[0], 0)], "must have the shape"),
         ([(np.zeros((8, 9, 3), np.uint8), 0)], r"must be .C, H, W., got \(8, 9, 3\), which looks like"),
-        ([(IMAGE,)], "must come as .image, target., with case and patient if known, got 1 values"),
+        ([(IMAGE,)], "must be .image, target., with case and patient if known, got 1 values"),
         ([], "must have images, but every dataset is empty"),
     ],
 )

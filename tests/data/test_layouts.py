@@ -210,9 +210,9 @@ def test_cases_in_folders_are_no_classes(tmp_path):
 
 def test_several_folders_may_hold_the_masks(tmp_path):
     write(tmp_path, "a/img/{k}.png", "a/gt/{k}.png", "a/seg/{k}.png")
-    assert "one folder must hold the masks, but gt and seg might" in refused(tmp_path)
+    assert "one folder must hold the masks, but gt and seg could" in refused(tmp_path)
     write(tmp_path, "drive/images/{k}_training.png", "drive/1st_manual/{k}_manual1.png", "drive/mask/{k}_mask.png")
-    assert "but 1st_manual and mask might" in refused(tmp_path / "drive")  # a mask of the field of view
+    assert "but 1st_manual and mask could" in refused(tmp_path / "drive")  # a mask of the field of view
     (tmp_path / "a/seg").rename(tmp_path / "a/masks")
     assert read_layout(tmp_path / "a").sites[0].records[0].target == "masks/0.png"
 
@@ -226,7 +226,7 @@ def test_images_without_masks_are_no_class(tmp_path, name):
 def test_class_folders_without_a_site(tmp_path):
     write_classes(tmp_path, ("a",))
     assert "classes (cat, dog) go into their site's folder" in refused(tmp_path / "a")
-    assert "images directly in the folder are of no site" in refused(tmp_path / "a/cat")
+    assert "images directly in the folder belong to no site" in refused(tmp_path / "a/cat")
 
 
 @pytest.mark.parametrize("above", ["in", "in/in", "x/y/z"])
@@ -269,7 +269,7 @@ def test_tables_of_other_names_are_told_of(tmp_path):
     write_masks(tmp_path)
     for name in ("patients.csv", "a/metadata.csv", "Metadata.xlsx"):
         (tmp_path / name).write_text("file,patient\n")
-    found = [text.split(":")[0] for text in texts(tmp_path, "warning") if "a table is metadata.csv" in text]
+    found = [text.split(":")[0] for text in texts(tmp_path, "warning") if "a table must be metadata.csv" in text]
     assert found == ["a/metadata.csv", "Metadata.xlsx"]
     (tmp_path / "MetaData.CSV").write_text("\n".join(["site,file,patient", *(f"A,p{k}.png,z{k}" for k in range(6))]))
     assert [record.patient for record in read_layout(tmp_path).sites[0].records] == [f"z{k}" for k in range(6)]
@@ -293,7 +293,7 @@ def test_folders_that_systems_make_are_passed_over(tmp_path, name):
 def test_tables_whose_names_are_nearly_right_are_told_of(tmp_path, name, place):
     write_masks(tmp_path)
     (tmp_path / place / name).write_text("file,patient\n")
-    (found,) = [text for text in texts(tmp_path, "warning") if "a table is metadata.csv" in text]
+    (found,) = [text for text in texts(tmp_path, "warning") if "a table must be metadata.csv" in text]
     assert found.startswith(f"{place}{name}: is not used")
 
 
@@ -302,7 +302,7 @@ def test_copies_of_the_table_that_is_read_are_told_of(tmp_path):
     write_metadata(tmp_path, [{"site": s, "file": f"p{k}.png", "patient": f"z{k}"} for s in "ab" for k in range(6)])
     for name in ("metadata(1).csv", "a/metadata.csv", "notes.csv"):
         (tmp_path / name).write_text("file\n")
-    found = [text.split(":")[0] for text in texts(tmp_path, "warning") if "a table is metadata.csv" in text]
+    found = [text.split(":")[0] for text in texts(tmp_path, "warning") if "a table must be metadata.csv" in text]
     assert found == ["a/metadata.csv", "metadata(1).csv"]
 
 
@@ -319,7 +319,7 @@ def test_bids(tmp_path, place):
         for kind in ("anat", "func"):
             save_volume(tmp_path / f"{place}sub-0{k}/{kind}/sub-0{k}_{kind}.nii.gz", np.ones((3, 3, 3)))
     message = refused(tmp_path)
-    assert "is a BIDS tree (sub-00/...), which is not read; write a table" in message
+    assert "is a BIDS tree (sub-00/...), which is not supported; write a .csv table" in message
 
 
 DECATHLON = {"0": "background", "1": "anterior", "2": "posterior"}
@@ -362,10 +362,10 @@ def test_channels_in_files_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"background": 0, "whole": [1, 2]}, "whole is [1, 2]; regions of several labels are not read"),
-        ({"background": 0, "tumour": 2}, "labels must be numbered from 0 on without a gap, got 0, 2"),
-        ({"background": 0, "tumour": 1, "ignore": 2}, "pixels to ignore are not read"),
-        ("{", "must be JSON that can be read"),
+        ({"background": 0, "whole": [1, 2]}, "whole is [1, 2]; regions of several labels are not supported"),
+        ({"background": 0, "tumour": 2}, "labels must be numbered from 0 without gaps, got 0, 2"),
+        ({"background": 0, "tumour": 1, "ignore": 2}, "a label ignore is not supported"),
+        ("{", "must be valid JSON"),
     ],
 )
 def test_what_a_dataset_json_cannot_say(tmp_path, labels, message):
@@ -460,7 +460,7 @@ def test_patients_in_a_table_tell_files_of_one_name_apart(tmp_path):
 
 def test_images_and_classes_at_one_site(tmp_path):
     write(tmp_path, "a/train/images/{k}.png", "a/train/masks/{k}.png", "a/test/cat/{k}.png")
-    with pytest.raises(DataError, match="must hold images beside masks or class folders, got both"):
+    with pytest.raises(DataError, match="must hold either images with masks or class folders, got both"):
         read_layout(tmp_path)
 
 
@@ -486,7 +486,7 @@ def test_a_test_folder_of_two_images_is_not_said_to_lack_patients(tmp_path):
     write(tmp_path, "oslo/test/images/{k}.png", "oslo/test/masks/{k}.png", images=2)
     write(tmp_path, "rome/images/r{k}.png", "rome/masks/r{k}.png", images=9)
     said = texts(tmp_path, "warning")
-    assert "oslo: test has only 2 cases; a score over fewer than 5 says little" in said
+    assert "oslo: test has only 2 cases; a score over fewer than 5 is unreliable" in said
     assert not [line for line in said if "cannot be split" in line]
 
 
@@ -506,8 +506,8 @@ def test_several_masks_of_an_image_are_refused(tmp_path):
     write(tmp_path, "a/images/x{k}.png", "a/masks/x{k}_mask.png")
     write(tmp_path, "a/masks/x{k}_mask_1.png", images=1)
     assert refused(tmp_path) == (
-        "masks: an image must have one mask, but there are x0_mask.png and x0_mask_1.png; make one mask of them, or "
-        "take the others out of the folder"
+        "masks: an image must have one mask, but there are x0_mask.png and x0_mask_1.png; merge them into one mask, or "
+        "remove the others from the folder"
     )
 
 
@@ -515,7 +515,7 @@ def test_metadata_lists_images_and_no_masks(tmp_path):
     write(tmp_path, "a/images/{k}.png", "a/masks/{k}.png")
     rows = [f"a,{folder}/{k}.png" for folder in ("images", "masks") for k in range(6)]
     (tmp_path / "metadata.csv").write_text("\n".join(["site,file", *rows]))
-    assert "metadata.csv:8: a row must be of an image, but masks/0.png is in the folder of masks" in refused(tmp_path)
+    assert "metadata.csv:8: a row must name an image, but masks/0.png is in the folder of masks" in refused(tmp_path)
 
 
 def test_folders_of_patients_are_no_classes(tmp_path):
@@ -524,7 +524,7 @@ def test_folders_of_patients_are_no_classes(tmp_path):
     )
     rows = [f"a,{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(tmp_path.rglob("*.png"))]
     (tmp_path / "metadata.csv").write_text("\n".join(["site,file,patient", *rows]))
-    assert "(patient0, patient1, patient2) are called as the patients of metadata.csv, so" in refused(tmp_path)
+    assert "(patient0, patient1, patient2) have the names of patients of metadata.csv, so" in refused(tmp_path)
 
 
 def test_images_and_masks_of_sites_below_them(tmp_path):
@@ -548,7 +548,7 @@ def test_a_list_tells_patients_and_splits_by_any_usual_name(tmp_path):
     assert [record.patient for record in files.sites[0].records] == [f"s{k // 2}" for k in range(8)]
     assert [record.split for record in files.sites[0].records] == sides
     assert files.said == (f"{path}: keys that are not used: fold",)
-    with pytest.raises(DataError, match=r"split must be train, val or test, got 'later' of images/0\.png; mend"):
+    with pytest.raises(DataError, match=r"split must be train, val or test, got 'later' of images/0\.png; correct"):
         read_layout(listed(tmp_path / "odd", split=lambda k: "later"))
 
 
@@ -557,14 +557,14 @@ def test_a_list_of_several_sites_and_one_without_a_background_at_0(tmp_path):
         read_layout(listed(tmp_path / "two", hospital=lambda k: f"h{k % 2}"))
     path = listed(tmp_path / "names")
     path.write_text(json.dumps({"labels": {"tumour": 0, "background": 1}, "training": json.loads(path.read_text())}))
-    with pytest.raises(DataError, match="the label background must be 0, got 1; number the labels anew"):
+    with pytest.raises(DataError, match="the label background must be 0, got 1; renumber the labels"):
         read_layout(path)
 
 
 def test_a_site_of_a_val_folder_alone_is_refused(tmp_path):
     write(tmp_path, *(f"{part}/{c}/{c}{{k}}.png" for part in ("train/rome", "test/rome", "val/oslo") for c in "xy"))
     assert refused(tmp_path).startswith(
-        "oslo: a site must have images to train on or to test, but its folders tell val"
+        "oslo: a site must have images for training or testing, but its folders give only val"
     )
 
 
@@ -580,5 +580,5 @@ def test_a_folder_of_test_alone_is_one_site_for_testing(tmp_path, patterns):
 def test_two_images_of_one_mask_are_refused(tmp_path):
     write(tmp_path, "a/images/c{k}.png", "a/images/c{k}_0000.png", "a/masks/c{k}.png")
     assert refused(tmp_path).startswith(
-        "a/masks/c0.png: a mask must be of one image, but images/c0.png and images/c0_0000.png have it; rename one of"
+        "a/masks/c0.png: a mask must belong to one image, but images/c0.png and images/c0_0000.png share it; rename one"
     )

@@ -1,6 +1,7 @@
 """Names and links as file systems and programs leave them: umlauts, case, line breaks, loops, and "nan"."""
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_link_to_another_site_is_no_site(tmp_path):
     files = read_layout(tmp_path)
     assert [site.name for site in files.sites] == ["a", "b"]
     assert files.info.classes == ("cat", "dog")
-    twice = "is not used: a link to a folder that is read where it is"
+    twice = "is not used: a link to a folder that is already read"
     assert [text for text in texts(tmp_path, "warning") if "link" in text] == [
         f"a/kitten: {twice}",
         f"latest: {twice}",
@@ -76,7 +77,7 @@ def test_classes_sites_and_manifests_in_two_forms(tmp_path):
     tree = write_tree(tmp_path / "t")
     (tree / "a/images/p0.png").rename(tree / f"a/images/{NFD}.png")
     records = records_of()
-    write_manifest(tree / "a", [type(records[0])(f"images/{NFC}.png", *records[0].row()[1:]), *records[1:]])
+    write_manifest(tree / "a", [replace(records[0], image=f"images/{NFC}.png"), *records[1:]])
     assert read_layout(tree).sites[0].records[0].image == f"images/{NFD}.png"
     (tmp_path / "c").mkdir()
     write_masks(tmp_path / "c", (NFD, "b"))
@@ -135,7 +136,7 @@ def test_empty_values_of_other_tables(tmp_path):
     (tmp_path / "metadata.csv").write_text("\n".join(["file,patient", *(f"p{k}.png,nan" for k in range(6))]))
     message = "metadata.csv:2: patient is empty ('nan' stands for no value); so are all 6 rows"
     assert message in refused(tmp_path)
-    records = [type(r)(r.image, r.target, "nan", "nan", r.split) for r in records_of()]
+    records = [replace(record, patient="nan", case="nan") for record in records_of()]
     assert "manifest.csv:2: patient is empty ('nan' stands for no value)" in refused(
         write_tree(tmp_path / "t", records)
     )
@@ -164,7 +165,9 @@ def test_names_that_a_file_system_takes_for_one(tmp_path, monkeypatch):
         return exists(path) or any(other.name.lower() == path.name.lower() for other in beside)
 
     monkeypatch.setattr(Path, "exists", folding)
-    with pytest.raises(DataError, match=r"a/images/x.png: has a name that this file system takes for another's, x.png"):
+    with pytest.raises(
+        DataError, match=r"a/images/x.png: has a name that this file system does not distinguish from another, x.png"
+    ):
         import_federation(tmp_path / "d", tmp_path / "new")
     assert not exists(tmp_path / "new")
 
@@ -177,6 +180,6 @@ def test_folders_that_may_not_be_read(tmp_path, monkeypatch):
 
     iterdir = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: (closed if path.name == "masks" else iterdir)(path))
-    assert "masks: must be a folder that can be read (Permission denied); mend its permissions" in refused(tmp_path)
-    with pytest.raises(DataError, match="must be a folder that can be read"):
+    assert "masks: must be a readable folder (Permission denied); change its permissions" in refused(tmp_path)
+    with pytest.raises(DataError, match="must be a readable folder"):
         files_below(tmp_path)

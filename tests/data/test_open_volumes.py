@@ -4,7 +4,7 @@ import re
 import nibabel
 import numpy as np
 import pytest
-from folders_on_disk import save_volume, write_tree
+from folders_on_disk import refused, save_volume, write_tree
 
 from harmofl.data import open_federation
 from harmofl.data.decoding.images import read_header, read_image, read_mask
@@ -96,28 +96,30 @@ def test_swapped_axes_give_the_same_slices(tmp_path):
     assert read_header(tmp_path / "turned/a/images/v0.nii.gz").size == (6, 5)
 
 
-def test_mask_with_fewer_slices(tmp_path):
-    write_volumes(tmp_path)
-    save_volume(tmp_path / "a/masks/v1.nii.gz", labels(1)[..., :3])
-    with pytest.raises(DataError, match=r"a/images/v1\.nii\.gz: mask v1\.nii\.gz has 3 slices, image has 4"):
-        open_federation(tmp_path)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_voxels_must_be_finite(tmp_path, bad):
-    write_volumes(tmp_path)
+def with_one_voxel(value):
     values = voxels(0)
-    values[1, 2, 3] = bad
-    save_volume(tmp_path / "a/images/v0.nii.gz", values)
-    with pytest.raises(DataError, match=r"a/images/v0\.nii\.gz: voxels must be finite, got 1"):
-        open_federation(tmp_path)
+    values[1, 2, 3] = value
+    return values
 
 
-def test_volume_without_voxels(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("masks/v1", labels(1)[..., :3], "v1.nii.gz: mask v1.nii.gz has 3 slices, image has 4"),
+        ("images/v0", with_one_voxel(np.nan), "v0.nii.gz: voxels must be finite, got 1"),
+        ("images/v0", with_one_voxel(np.inf), "v0.nii.gz: voxels must be finite, got 1"),
+        ("images/v0", np.zeros((6, 0, 4), np.float32), "v0.nii.gz: a volume must have voxels, got shape (6, 0, 4)"),
+        (
+            "masks/v0",
+            np.full(SHAPE, 0.5, np.float32),
+            "v0.nii.gz: mask masks/v0.nii.gz: a mask must hold whole numbers, got 0.5",
+        ),
+    ],
+)
+def test_volumes_that_cannot_be_used(tmp_path, file, values, message):
     write_volumes(tmp_path)
-    save_volume(tmp_path / "a/images/v0.nii.gz", np.zeros((6, 0, 4), np.float32))
-    with pytest.raises(DataError, match=r"v0\.nii\.gz: a volume must have voxels, got shape \(6, 0, 4\)"):
-        open_federation(tmp_path)
+    save_volume(tmp_path / f"a/{file}.nii.gz", values)
+    assert f"a/images/{message}" in refused(tmp_path)
 
 
 def test_volume_with_time(tmp_path):
@@ -129,19 +131,11 @@ def test_volume_with_time(tmp_path):
     assert read_volume(path).shape == (3, 2, 2)
 
 
-def test_fractional_labels(tmp_path):
-    write_volumes(tmp_path)
-    save_volume(tmp_path / "a/masks/v0.nii.gz", np.full(SHAPE, 0.5, np.float32))
-    with pytest.raises(DataError, match=r"mask masks/v0\.nii\.gz: a mask must hold whole numbers, got 0\.5"):
-        open_federation(tmp_path)
-
-
 def test_truncated_volume(tmp_path):
     write_volumes(tmp_path)
     path = tmp_path / "a/images/v0.nii.gz"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"^a/images/v0\.nii\.gz: cannot be read \("):
-        open_federation(tmp_path, size=(6, 5))
+    assert refused(tmp_path, size=(6, 5)).startswith("a/images/v0.nii.gz: cannot be read (")
 
 
 def test_photograph_as_mask_of_a_volume(tmp_path):
@@ -151,15 +145,13 @@ def test_photograph_as_mask_of_a_volume(tmp_path):
         *(Record(f"images/p{i}.png", f"masks/p{i}.png", f"p{i}", f"p{i}", s) for i, s in ((1, "val"), (2, "test"))),
     ]
     write_manifest(tmp_path / "a", records)
-    with pytest.raises(DataError, match=r"p0\.png and its image must both be volumes or both photographs"):
-        open_federation(tmp_path, size=(8, 8))
+    assert "p0.png and its image must both be volumes or both photographs" in refused(tmp_path, size=(8, 8))
 
 
 def test_no_foreground_in_a_split(tmp_path):
     write_volumes(tmp_path, slices="foreground")
     save_volume(tmp_path / "a/masks/v2.nii.gz", np.zeros(SHAPE, np.uint8))
-    with pytest.raises(DataError, match="a: test must have a slice with a mask that is not empty"):
-        open_federation(tmp_path)
+    assert "a: test must have a slice with a mask that is not empty" in refused(tmp_path)
 
 
 def test_constant_volume_is_black(tmp_path):
@@ -240,11 +232,10 @@ def test_single_slices_with_two_axes(tmp_path):
     assert train.images.shape == (1, 1, 6, 5)
     np.testing.assert_array_equal(train.targets[0], labels(0)[::-1, ::-1, 0])
     save_volume(tmp_path / "a/images/v0.nii.gz", voxels(0)[..., 0], np.eye(4)[[0, 2, 1, 3]])
-    with pytest.raises(DataError, match=r"axial slices must be areas, got 6x1 voxels, \(6, 5, 1\) along RSA; save"):
-        open_federation(tmp_path)
+    message = "axial slices must be at least 2x2 voxels, got"
+    assert f"{message} 6x1 voxels, (6, 5, 1) along RSA; save" in refused(tmp_path)
     save_volume(tmp_path / "a/images/v0.nii.gz", voxels(0)[:1])
-    with pytest.raises(DataError, match="axial slices must be areas, got 1x5 voxels"):
-        open_federation(tmp_path)
+    assert f"{message} 1x5 voxels" in refused(tmp_path)
 
 
 def test_volumes_of_four_axes(tmp_path):
@@ -252,7 +243,7 @@ def test_volumes_of_four_axes(tmp_path):
     save_volume(tmp_path / "a/images/v0.nii.gz", voxels(0)[..., None])
     np.testing.assert_array_equal(open_federation(tmp_path).sites[0].train.images[:, 0], expected(0))
     save_volume(tmp_path / "a/masks/v0.nii.gz", np.stack([labels(0)] * 2, axis=3))
-    with pytest.raises(DataError, match=r"3 axes, got shape \(6, 5, 4, 2\); .*of a one-hot mask the number"):
+    with pytest.raises(DataError, match=r"3 axes, got shape \(6, 5, 4, 2\); .*convert a one-hot mask"):
         open_federation(tmp_path)
 
 

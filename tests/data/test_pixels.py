@@ -162,7 +162,7 @@ def test_cmyk_tiff(tmp_path):
         (
             np.full((*SHAPE, 4), 9, np.uint8),
             {"photometric": "rgb", "extrasamples": ["assocalpha"]},
-            "half-transparent pixels must not be multiplied by their alpha",
+            "half-transparent pixels must not be premultiplied by alpha",
         ),
         (np.zeros((3, *SHAPE), np.uint8), {"imagej": True}, "must be one image, got a TIFF of 3 pages"),
     ],

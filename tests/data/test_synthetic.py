@@ -1,7 +1,7 @@
 import itertools
 import json
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from folders_on_disk import patients_by_split
 from PIL import Image
 
 from harmofl.data.manifest import read_info, read_manifest
@@ -307,11 +308,9 @@ def test_patients_are_on_one_side_and_classes_balanced(tmp_path: Path, images: i
     write_federation(tmp_path, task="classification", sites=3, images=images, size=32)
     for site in ("site-1", "site-2", "site-3"):
         records = read_manifest(tmp_path / site)
-        sides = defaultdict(set)
-        for record in records:
-            sides[record.patient].add(record.split)
-        assert all(len(splits) == 1 for splits in sides.values())
-        assert {s for splits in sides.values() for s in splits} == {"train", "val", "test"}
+        sides = patients_by_split(tmp_path / site)
+        assert set(sides) == {"train", "val", "test"}
+        assert sum(map(len, sides.values())) == len(set.union(*sides.values()))
         assert all(2 <= n <= 3 for n in Counter(record.patient for record in records).values())
         classes = Counter(record.target for record in records)
         assert abs(classes["normal"] - classes["tumor"]) <= 1

@@ -80,10 +80,10 @@ def test_warnings_are_told_once_and_at_most_ten(tmp_path):
     (tmp_path / "s00/images/x.bmp").write_bytes(b"x")
     told = []
     open_federation(tmp_path, told=told.append)
-    assert told[1] == "warning: s00: test has only 1 case; a score over fewer than 5 says little"
+    assert told[1] == "warning: s00: test has only 1 case; a score over fewer than 5 is unreliable"
     assert sum(line.startswith("warning: ") for line in told) == 10
     assert told[-2] == f"and 5 more warnings; `harmofl data check {tmp_path}` lists all"
-    assert told[-1].endswith(f"`harmofl data check {tmp_path}` does")
+    assert told[-1].endswith(f"`harmofl data check {tmp_path}`")
     told.clear()
     open_federation(tmp_path, told=told.append, training=False)
     assert [line.split(": ")[1] for line in told[1:]] == ["s00/images/x.bmp"]
@@ -99,8 +99,8 @@ def test_copies_on_both_sides_of_a_split_by_folders(tmp_path):
     open_federation(tmp_path, told=told.append)
     (found,) = [line for line in told if "the same file" in line]
     assert found == (
-        f"warning: {tmp_path.name}/test/cat/cat0.png: is the same file as train/cat/cat0.png, on another side of the "
-        "split (6 of 8 names looked at); keep one of them"
+        f"warning: {tmp_path.name}/test/cat/cat0.png: is the same file as train/cat/cat0.png, in another split "
+        "(6 of 8 compared names); keep one of them"
     )
 
 
@@ -115,7 +115,7 @@ def test_one_hospital_that_is_two_sites(tmp_path, training):
     open_federation(tmp_path, told=told.append, training=training)
     assert [line for line in told if "same file" in line] == [
         "warning: rome/images/p10.png: is the same file as rome (copy)/images/p10.png, at another site "
-        f"({kept} of 20 names looked at); keep one of them"
+        f"({kept} of 20 compared names); keep one of them"
     ]
 
 
@@ -126,7 +126,7 @@ def test_one_image_in_two_classes(tmp_path, training):
     told = []
     open_federation(tmp_path, told=told.append, training=training)
     assert [line for line in told if "class (" in line] == [
-        "warning: a/cat/cat1.png: is the same file as dog/cat1.png, in another class (1 of 1 names looked at); "
+        "warning: a/cat/cat1.png: is the same file as dog/cat1.png, in another class (1 of 1 compared names); "
         "keep one of them"
     ]
 
@@ -147,8 +147,8 @@ def test_square_images_that_a_viewer_turns_are_told_of_where_there_are_masks(tmp
     open_federation(tmp_path / "m", told=told.append, training=training)
     open_federation(tmp_path / "c", told=told.append, training=training)
     assert [line for line in told if "EXIF" in line] == [
-        f"warning: a/images/p2{suffix}: 4 of 6 images looked at ask to be shown turned (EXIF), but are used as stored, "
-        "as masks are; turn the pixels if masks do not fit"
+        f"warning: a/images/p2{suffix}: 4 of 6 checked images have an EXIF orientation but are used as stored, as "
+        "masks are; rotate the pixels if masks do not fit"
     ]
 
 
@@ -183,7 +183,7 @@ def test_few_faults_of_no_file_are_told_each_by_itself():
 
 @pytest.mark.parametrize("column", ["patient_id", "Patient ID", "subject", "subject-id", "group"])
 def test_patients_of_metadata_stay_on_one_side_however_their_column_is_called(tmp_path, column):
-    folder = few_images(tmp_path)
+    folder = write_masks(tmp_path / "f", images=10)
     rows = [f"{site},{image.name},p{k // 2},a" for site in ("a", "b") for k, image in enumerate(images(folder, site))]
     (folder / "metadata.csv").write_text("\n".join([f"site,file,{column},fold", *rows]))
     files = read_layout(folder, seed=0)
@@ -197,21 +197,10 @@ def test_patients_of_metadata_stay_on_one_side_however_their_column_is_called(tm
 
 
 def test_a_table_without_a_split_is_not_said_to_tell_it(tmp_path):
-    folder = few_images(tmp_path)
+    folder = write_masks(tmp_path / "f", images=10)
     rows = [f"{site},{image.name}" for site in ("a", "b") for image in images(folder, site)]
     (folder / "metadata.csv").write_text("\n".join(["site,file", *rows]))
     assert understood(read_layout(folder, seed=0)).endswith("split at random, each image a patient of its own")
-
-
-def few_images(tmp_path):
-    for site in ("a", "b"):
-        for part in ("images", "masks"):
-            (tmp_path / "f" / site / part).mkdir(parents=True)
-            for k in range(10):
-                pixels = np.zeros((8, 8), np.uint8)
-                pixels[2:5, 2:5] = 255
-                Image.fromarray(pixels).save(tmp_path / "f" / site / part / f"{k}.png")
-    return tmp_path / "f"
 
 
 def images(folder, site):
@@ -220,7 +209,7 @@ def images(folder, site):
 
 @pytest.mark.parametrize("place", ["result", "runs/mine", "compared"])
 def test_what_runs_wrote_beside_the_sites_is_no_site(tmp_path, place):
-    folder = few_images(tmp_path)
+    folder = write_masks(tmp_path / "f", images=10)
     written = folder / place
     (written / "report-files").mkdir(parents=True)
     (written / ("table.json" if place == "compared" else "rounds.jsonl")).write_text("")
@@ -237,4 +226,4 @@ def test_labels_that_contradict_their_folders_are_said(tmp_path):
     rows = [f"{s.name},{r.image},{swap[r.target]}" for s in files.sites for r in s.records]
     (tmp_path / "c" / "metadata.csv").write_text("\n".join(["site,file,label", *rows]))
     said = [str(problem) for problem in quick_problems(read_layout(tmp_path / "c", seed=0), tmp_path / "c")]
-    assert sum("labels of metadata.csv are not those of the folders" in line for line in said) == len(files.sites)
+    assert sum("labels of metadata.csv differ from the folders" in line for line in said) == len(files.sites)

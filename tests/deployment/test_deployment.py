@@ -262,6 +262,6 @@ def test_join_says_what_it_understood_and_warns(
     first, *others = caplog.messages
     assert first.startswith("segmentation, 2 classes (background, nucleus), 1 site, ")
     assert (
-        "warning: site-1/images/x.bmp: is not used: this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
-        in (others)
+        "warning: site-1/images/x.bmp: is not used: this file type is not supported; convert it to PNG, JPEG, TIFF or "
+        "NIfTI" in (others)
     )

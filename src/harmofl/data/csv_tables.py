@@ -33,22 +33,14 @@ class Table:
     rows: tuple[tuple[int, dict[str, str]], ...]
 
     def require(self, columns: Sequence[str]) -> None:
-        """Check that the table has `columns`.
-
-        Raises:
-            DataError: naming the first missing column.
-        """
+        """Raise DataError for the first of `columns` that the table does not have."""
         for column in columns:
             if column not in self.columns:
                 names = ", ".join(filter(None, self.columns))
                 raise DataError(f"{self.path}: column {column!r} is missing; the columns are {names}; add or rename it")
 
     def require_values(self, columns: Iterable[str]) -> None:
-        """Check that every row has a value in each of `columns`.
-
-        Raises:
-            DataError: naming the first row without one, with the number of others.
-        """
+        """Raise DataError for the first row without a value in one of `columns`, with the number of others."""
         for column in columns:
             lines = [(line, row[column]) for line, row in self.rows if is_empty(row[column])]
             if not lines:
@@ -90,33 +82,37 @@ def read_table(path: Path) -> Table:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; import the data or check the path") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: must be a UTF-8 table with commas, but {error}; save it again") from None
+        raise DataError(f"{path}: must be a comma-separated UTF-8 table, but {error}; save it again") from None
     except OSError as error:
-        raise DataError(f"{path}: must be a table that can be read, but {error.strerror}; mend or remove it") from None
+        raise DataError(f"{path}: must be a readable table, but {error.strerror}; repair or remove it") from None
 
 
 def _demand_text(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(_LOOKED_AT)
     if start.startswith(_ZIP) or b"\0" in start:
-        raise DataError(f"{path}: must be a UTF-8 table with commas, but is no such text; save it as CSV with commas")
+        raise DataError(
+            f"{path}: must be a comma-separated UTF-8 table, but is another kind of file; save it as CSV UTF-8"
+        )
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     if not any(columns):
-        raise DataError(f"{path}: must begin with the names of its columns, but is empty; fill it in or delete it")
+        raise DataError(f"{path}: must begin with the names of the columns, but is empty; fill it in or delete it")
     if len(columns) == 1:
         for separator, name in _OTHER_SEPARATORS.items():
             if separator in header[0]:
                 raise DataError(f"{path}: columns must be separated by commas, got {name}; save it again with commas")
     for column, count in Counter(columns).items():
         if column and count > 1:
-            raise DataError(f"{path}: column {column!r} must be there once, got {count}; rename or delete the others")
+            raise DataError(f"{path}: column {column!r} must occur once, got {count}; rename or delete the others")
 
 
 def _row(path: Path, line: int, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
     if any(values[len(columns) :]):
         got = f"{len(values)} for {len(columns)} columns, the last {values[-1]!r}"
-        raise DataError(f"{path}:{line}: must have a value a column, got {got}; put quotes around values with commas")
+        raise DataError(
+            f"{path}:{line}: must have one value per column, got {got}; put quotes around values with commas"
+        )
     padded = [*values, *[""] * len(columns)]
     return {column: value.strip() for column, value in zip(columns, padded, strict=False)}

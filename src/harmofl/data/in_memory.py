@@ -71,7 +71,7 @@ def _items(site: str, split: str, dataset: ImageDataset) -> list[tuple[Any, ...]
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DataError(
-            f"{site}: {split} image {len(items)} must be readable, with a length of the dataset, got {reason}"
+            f"{site}: {split} image {len(items)} must be readable from a dataset with a length, got {reason}"
         ) from error
     return items
 
@@ -115,7 +115,7 @@ def _scaled(image: np.ndarray, kind: Any) -> np.ndarray:
 def _problem(item: tuple[Any, ...], shape: tuple[int, ...], task: Task, classes: int) -> str:
     """Return what is wrong with an item, or ""."""
     if len(item) not in (2, 3, 4):
-        return f"must come as (image, target), with case and patient if known, got {len(item)} values"
+        return f"must be (image, target), with case and patient if known, got {len(item)} values"
     image, target = np.asarray(item[0]), np.asarray(item[1])
     if image.ndim != 3 or image.shape != shape:
         return f"must have the shape of the first, (C, H, W) = {shape}, got {image.shape}; resize the images"

@@ -68,7 +68,7 @@ class FederationInfo:
         levels: the conversion of voxels to 8 bit, see `harmofl.data.decoding.volumes.read_volume`; not in the file.
         images: "volumes", "photographs", "both", or "" before they are read; not in the file.
         values: the mask value of each class, in the order of the classes, if it is not the index (or 255 for the second
-            of two classes), numbered as in `data.values`; the file has numbers and "#rrggbb".
+            of two classes), numbered as in `mask_numbers`; the file has numbers and "#rrggbb".
         remark: a remark about the masks of a plain folder; not in the file.
         doubt: the reason why the meaning of a plain folder's masks is uncertain, an error; not in the file.
     """
@@ -110,17 +110,17 @@ def read_info(folder: Path) -> FederationInfo:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; import the data or check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: must be TOML, but {error}; mend it or import the data again") from None
+        raise DataError(f"{path}: must be TOML, but {error}; correct it or import the data again") from None
     _check_keys(path, table)
     for key, value in table.items():
         wanted, holds = _RULES[key]
         if not holds(value):
-            raise DataError(f"{path}: {key} must be {wanted}, got {value!r}; mend it")
+            raise DataError(f"{path}: {key} must be {wanted}, got {value!r}; correct it")
     table["classes"] = tuple(table["classes"])
     table["size"] = tuple(table["size"]) if "size" in table else None
     table["values"] = tuple(number_of(str(value)) for value in table.get("values", ()))
     if len(table["values"]) not in (0, len(table["classes"])):
-        raise DataError(f"{path}: values must have one for each class, got {len(table['values'])}; mend it")
+        raise DataError(f"{path}: values must hold one value per class, got {len(table['values'])}; correct it")
     return FederationInfo(**{"name": folder.resolve().name, **table})
 
 
@@ -156,7 +156,7 @@ def _is_value(value: object) -> bool:
 
 
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "name": ("a text", lambda v: isinstance(v, str)),
+    "name": ("a string", lambda v: isinstance(v, str)),
     "task": ("classification or segmentation", lambda v: v in ("classification", "segmentation")),
     "classes": (f"a list of 2 to {MOST_CLASSES} different names", _are_classes),
     "channels": ("1 or 3 (odd for volumes)", lambda v: _is_positive(v) and v % 2 == 1),
@@ -167,8 +167,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "slices": ("all, foreground or inner", lambda v: v in ("all", "foreground", "inner")),
     "split": ("patients or images", lambda v: v in ("patients", "images")),
     "values": ('a list of different numbers or colours ("#rrggbb")', _are_values),
-    "origin": ("a text", lambda v: isinstance(v, str)),
-    "licence": ("a text", lambda v: isinstance(v, str)),
+    "origin": ("a string", lambda v: isinstance(v, str)),
+    "licence": ("a string", lambda v: isinstance(v, str)),
 }
 
 
@@ -202,5 +202,5 @@ def _record(place: str, row: Mapping[str, str]) -> Record:
     if is_empty(values["patient"]) and values["patient"] != Path(values["image"]).name.split(".")[0]:
         raise DataError(f"{place}: patient is empty ({values['patient']!r} stands for no value); fill it in")
     if values["split"] not in SPLITS:
-        raise DataError(f"{place}: split must be train, val or test, got {values['split']!r}; mend the row")
+        raise DataError(f"{place}: split must be train, val or test, got {values['split']!r}; correct the row")
     return Record(**values)

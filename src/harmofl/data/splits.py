@@ -42,7 +42,7 @@ def split_patients(
     check_fractions(fractions)
     order = _ordered(_majority(patients, labels), np.random.default_rng(seed))
     if len(order) < len(SPLITS):
-        raise DataError(f"a split needs at least 3 patients, got {len(order)}; add some, or tell the split of each")
+        raise DataError(f"a split needs at least 3 patients, got {len(order)}; add some, or give the split of each")
     return _spread(order, _quotas(len(order), fractions))
 
 

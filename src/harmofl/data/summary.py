@@ -33,8 +33,8 @@ def _occurrences(split: Split, k: int) -> int:
 def absent_classes(federation: Federation) -> list[str]:
     """Return a message for every class without training images at a site; this is allowed."""
     return [
-        f"{site.name}: no training image shows class {label!r}, so the site cannot teach it; "
-        "see `harmofl data show`, and leave the site out with data.sites if that is not meant"
+        f"{site.name}: no training image shows class {label!r}, so the site cannot learn it; "
+        "see `harmofl data show`, or exclude the site with data.sites"
         for site in federation.sites
         for k, label in enumerate(site.classes)
         if not _occurrences(site.train, k)

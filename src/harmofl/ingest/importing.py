@@ -98,11 +98,11 @@ def _check_columns(source: Path, columns: Columns, fractions: tuple[float, float
     """Raise ConfigError for columns or fractions that do not apply to the source."""
     if source.is_dir() and (columns.image or columns.target or columns.site):
         raise ConfigError(
-            f"{source}: a folder needs no columns of sites, images or targets; leave them out, or import a table"
+            f"{source}: columns of sites, images and targets are only for a table; omit them, or import a table"
         )
     settled = (source / "federation.toml").is_file()
     if settled and (columns.patient or columns.split or fractions != FRACTIONS):
-        raise ConfigError(f"{source}: has manifests that tell patients and splits; leave columns and fractions out")
+        raise ConfigError(f"{source}: has manifests with patients and splits; omit columns and fractions")
 
 
 def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
@@ -111,7 +111,7 @@ def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
         return info
     found = ", ".join(info.classes)
     if info.task == "classification" and set(classes) != set(info.classes):
-        raise ConfigError(f"classes must be {found} in the order wanted, got {', '.join(classes)}; mend --classes")
+        raise ConfigError(f"classes must be {found} in any order, got {', '.join(classes)}; correct --classes")
     if not len(info.classes) == len(set(classes)) == len(classes):
         raise ConfigError(f"classes must be {len(info.classes)} different names, for {found}, got {', '.join(classes)}")
     return replace(info, classes=tuple(classes), doubt="")
@@ -120,8 +120,7 @@ def _named(info: FederationInfo, classes: Sequence[str]) -> FederationInfo:
 @contextmanager
 def _workshop(target: Path) -> Iterator[Path]:
     """Yield an empty hidden folder near the target, removed at the end; leftovers of a killed import are deleted."""
-    near = next(folder for folder in target.resolve().parents if folder.is_dir())
-    folder = near / f".{target.name}.importing"
+    folder = next(path for path in target.resolve().parents if path.is_dir()) / f".{target.name}.importing"
     with storing(target):
         folder.mkdir(exist_ok=True)
     with locked(folder, "importing to"):
@@ -208,7 +207,9 @@ def _copy_site(site: SiteFiles, folder: Path, *, masks: bool) -> None:
 def _refuse_taken(place: Path, name: str) -> None:
     """Raise DataError if a file system that ignores case would overwrite a file just written."""
     if place.exists():
-        raise DataError(f"{name}: has a name that this file system takes for another's, {place.name}; rename one")
+        raise DataError(
+            f"{name}: has a name that this file system does not distinguish from another, {place.name}; rename one"
+        )
 
 
 def _placed(record: Record, *, masks: bool) -> Record:

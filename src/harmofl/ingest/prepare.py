@@ -31,13 +31,7 @@ def about_dataset(name: str) -> About:
 
 
 def wishes_for(name: str, *, splits: str | None = None, tile: int | None = None, seed: int = 0) -> Wishes:
-    """Return the user's options, with the data set's defaults for the others.
-
-    Args:
-        name: the name of the data set.
-        splits: one of the data set's `splits`.
-        tile: side of the tiles in pixels; 0 keeps images whole.
-        seed: seed of all random choices.
+    """Return the user's options, see `Wishes`, with the data set's defaults for the others; tile 0 keeps images whole.
 
     Raises:
         ConfigError: if there is no such data set, or the split or tile is not allowed for it.
@@ -47,23 +41,18 @@ def wishes_for(name: str, *, splits: str | None = None, tile: int | None = None,
     if splits not in about.splits:
         raise ConfigError(f"--splits must be {' or '.join(about.splits)} for {name}, got {splits!r}")
     if tile is not None and about.tile is None:
-        raise ConfigError(f"--tile is for large images, and {name} has none; leave it out")
+        raise ConfigError(f"--tile is for large images, and {name} has none; omit it")
     if tile is not None and 0 < tile < FEWEST_PIXELS:
         raise ConfigError(f"--tile must be at least {FEWEST_PIXELS} pixels, or 0 for whole images, got {tile}")
     if tile == 0 and about.task == "classification":
         raise ConfigError(
-            f"--tile must be at least {FEWEST_PIXELS} pixels for {name}, which are cut out around cells, got 0"
+            f"--tile must be at least {FEWEST_PIXELS} pixels for {name}, whose images are cut out around cells, got 0"
         )
     return Wishes(splits, about.tile if tile is None else tile or None, seed)
 
 
 def look_through(name: str, folder: Path, wishes: Wishes | None = None) -> Download:
-    """Find a data set's files in a download and compare them with a complete download.
-
-    Args:
-        name: the name of the data set, one of `PUBLISHED`.
-        folder: a folder that holds the unpacked download, directly or in a folder below.
-        wishes: the options for splits and tiles, by default those of the data set.
+    """Find a data set's files in the folder of its unpacked download, or below, and compare them with a complete one.
 
     Raises:
         ConfigError: if there is no such data set.
@@ -73,11 +62,11 @@ def look_through(name: str, folder: Path, wishes: Wishes | None = None) -> Downl
     dataset, wishes = PUBLISHED[name], wishes or wishes_for(name)
     written(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: must be the folder of the download, but there is none; check the path")
+        raise DataError(f"{folder}: must be the folder of the download, but does not exist; check the path")
     found = dataset.find(folder, wishes)
     if not found.items:
-        layout = f"looked for {about.layout}"
-        raise DataError(f"{folder}: nothing of {about.title} is there; {layout}; {hint(folder)}")
+        layout = f"expected {about.layout}"
+        raise DataError(f"{folder}: no files of {about.title} found; {layout}; {hint(folder)}")
     problems = [f"missing: {line}" for line in found.missing] + [f"extra: {line}" for line in found.extra]
     return Download(about, folder, wishes, found, (*problems, *_miscounted(about, found.items)))
 
@@ -123,12 +112,12 @@ def prepare(
     demand_free(target, "prepare to", download.folder)
     check_fractions(fractions)
     if fractions != FRACTIONS and download.wishes.splits not in _DRAWN:
-        raise ConfigError(f"--fractions are of splits that are drawn; leave them out with {download.wishes.splits}")
+        raise ConfigError(f"--fractions are for random splits; omit them with --splits {download.wishes.splits}")
     if download.problems and not partial:
         only_extra = all(line.startswith("extra: ") for line in download.problems)
         raise DataError(
             f"{download.folder}: must be a complete download of {download.about.title}, but "
-            f"{_first(download.problems)}; {'take that out' if only_extra else 'download the rest'}, or take what is "
+            f"{_first(download.problems)}; {'remove that' if only_extra else 'download the rest'}, or use what is "
             f"there with --partial"
         )
     with storing(target):
@@ -139,7 +128,7 @@ def prepare(
             if failed and not partial:
                 raise DataError(
                     f"{download.folder}: every file must be readable, but {_first(failed)}; download it again and "
-                    "repeat the command, which goes on where it was, or do without with --partial"
+                    "repeat the command, which resumes, or skip such files with --partial"
                 )
             for line in failed:
                 told(line)

@@ -20,7 +20,7 @@ def copies_by_name(files: FederationFiles, *, training: bool) -> Iterator[Proble
     """Yield warnings about identical files of one name in two classes or sites, and if `training` in two splits."""
     for site in files.sites:
         if training:
-            yield from _within(site, lambda record: record.split, "on another side", " of the split")
+            yield from _within(site, lambda record: record.split, "in another split")
         if files.info.task == "classification":
             yield from _within(site, lambda record: record.target, "in another class")
     yield from _between(files.sites)
@@ -33,7 +33,7 @@ def _within(site: SiteFiles, part: Callable[[Record], str], where: str, of: str 
     looked = _some([list(places.values())[:2] for places in names.values() if len(places) > 1])
     if same := [pair for pair in looked if _equal(*(site.folder / image for image in pair))]:
         one, other = same[0]
-        count = f"{len(same)} of {len(looked)} names looked at"
+        count = f"{len(same)} of {len(looked)} compared names"
         message = f"is the same file as {other}, {where}{of} ({count}); keep one of them"
         yield Problem("warning", site.name, one, message, f"a copy {where}", len(same))
 
@@ -43,7 +43,7 @@ def _between(sites: Sequence[SiteFiles]) -> Iterator[Problem]:
     for (one, at), (other, there) in combinations(zip(sites, images, strict=True), 2):
         looked = _some([name for name in at if name in there])
         if same := [name for name in looked if _equal(one.folder / at[name], other.folder / there[name])]:
-            image, copy, count = at[same[0]], there[same[0]], f"{len(same)} of {len(looked)} names looked at"
+            image, copy, count = at[same[0]], there[same[0]], f"{len(same)} of {len(looked)} compared names"
             message = f"is the same file as {other.name}/{copy}, at another site ({count}); keep one of them"
             yield Problem("warning", one.name, image, message, "a copy at another site", len(same))
 

@@ -20,7 +20,7 @@ from harmofl.types import Tell
 MOST_LINES = 10
 """The maximum number of warnings printed when a command starts."""
 _NAMED, _LOOKED_AT = 8, 30
-TURNED = "ask to be shown turned (EXIF), but are used as stored, as masks are; turn the pixels if masks do not fit"
+TURNED = "have an EXIF orientation but are used as stored, as masks are; rotate the pixels if masks do not fit"
 
 
 def quick_problems(files: FederationFiles, folder: Path, *, training: bool = True) -> Iterator[Problem]:
@@ -48,7 +48,7 @@ def _turned(site: SiteFiles) -> Iterator[Problem]:
     headers = _headers(site)
     turned = [image for image, header in headers if header.orientation != 1]
     if turned:
-        message = f"{len(turned)} of {len(headers)} images looked at {TURNED}"
+        message = f"{len(turned)} of {len(headers)} checked images {TURNED}"
         yield Problem("warning", site.name, turned[0], message, "turned by EXIF", len(turned))
 
 
@@ -67,7 +67,7 @@ def tell_understood(files: FederationFiles, folder: Path, told: Tell, *, trainin
     found = alike(list(quick_problems(files, folder, training=training)))
     tell_warnings(list(map(str, found)), folder, told)
     if training:
-        told(f"the pixels, copies and spacing are not looked at here; `harmofl data check {folder}` does")
+        told(f"pixels, copies and spacing are not checked here; run `harmofl data check {folder}`")
 
 
 def understood(files: FederationFiles) -> str:

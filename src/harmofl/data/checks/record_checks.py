@@ -23,9 +23,8 @@ def few_patients(site: SiteFiles) -> Iterator[Problem]:
         message = f"fewer than {len(SPLITS)} patients cannot be split, so all are for testing; add some to train there"
         yield Problem("warning", site.name, "", message, "too few patients to split")
     elif cases and len(cases) < FEW_CASES:
-        message = (
-            f"test has only {len(cases)} case{'s' * (len(cases) > 1)}; a score over fewer than {FEW_CASES} says little"
-        )
+        count = f"{len(cases)} case{'s' * (len(cases) > 1)}"
+        message = f"test has only {count}; a score over fewer than {FEW_CASES} is unreliable"
         yield Problem("warning", site.name, "", message, "few test cases")
 
 
@@ -45,8 +44,8 @@ def _other_folders(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
     if other:
         record, folder = other[0]
         message = (
-            f"{len(other)} of {len(folders)} labels of {site.table} are not those of the folders, here {record.target} "
-            f"in {folder}; the table is believed"
+            f"{len(other)} of {len(folders)} labels of {site.table} differ from the folders, for example "
+            f"{record.target} in {folder}; the table is used"
         )
         yield Problem("warning", site.name, record.image, message, "labels unlike their folders", len(other))
 
@@ -76,7 +75,7 @@ def names_alike(files: FederationFiles) -> Iterator[Problem]:
 def _alike(site: str, what: str, names: set[str]) -> Iterator[Problem]:
     if twice := [alike for alike in grouped(sorted(names), sound).values() if len(alike) > 1]:
         first = " and ".join(map(repr, twice[0][:3]))
-        message = f"{what} {first} are told apart; if they are one, write them alike"
+        message = f"{what} {first} count as different; if they mean the same, spell them alike"
         yield Problem("warning", site, "", message, f"{what} of names that are alike", len(twice))
 
 
@@ -101,6 +100,6 @@ def shared_patients(files: FederationFiles) -> Iterator[Problem]:
         name, train, test = shared[0]
         message = (
             f"patients in train at one site and in test at another: {len(shared)}, such as {name!r} at "
-            f"{min(train)} and {min(test - train)}; fine if patients are numbered at each site, else mend the splits"
+            f"{min(train)} and {min(test - train)}; fine if patients are numbered at each site, else correct the splits"
         )
         yield Problem("warning", "", "", message, "patients of one name at several sites")

@@ -64,10 +64,10 @@ def _shared_masks(site: SiteFiles) -> Iterator[Problem]:
     shared = [mask for mask, of in records.items() if len(of) > 1]
     if shared and site.table in ("", "metadata.csv"):
         images = [record.image for record in records[shared[0]][:2]]
-        message = f"a mask must be of one image, but {' and '.join(images)} have it; rename one of them"
+        message = f"a mask must belong to one image, but {' and '.join(images)} share it; rename one of them"
         yield Problem("error", site.name, shared[0], message, "mask of several images", len(shared))
     elif shared:
-        message = f"{len(shared)} masks are of several images each; check that they are of the same tissue"
+        message = f"{len(shared)} masks belong to several images each; check that these show the same tissue"
         yield Problem("warning", site.name, shared[0], message, "mask of several images", len(shared))
 
 
@@ -77,13 +77,13 @@ def _parted_patients(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]
         splits[record.patient].add(record.split)
     parted = {patient: found for patient, found in splits.items() if len(found) > 1}
     if parted and info.split == "images":
-        message = f"patients on several sides, as the data were published: {len(parted)}; scores are too high"
-        yield Problem("warning", site.name, "", message, "patients on several sides")
+        message = f"{len(parted)} patients are in several splits, as the data were published; scores are too high"
+        yield Problem("warning", site.name, "", message, "patients in several splits")
         return
     for patient, found in parted.items():
         where = " and ".join(split for split in SPLITS if split in found)
-        message = f"patient {patient!r} must be in one split, got {where}; mend the column split"
-        yield Problem("error", site.name, "", message, "patient on two sides")
+        message = f"patient {patient!r} must be in one split, got {where}; correct the column split"
+        yield Problem("error", site.name, "", message, "patient in two splits")
 
 
 def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
@@ -91,7 +91,7 @@ def _paths(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
     for record in site.records:
         for file in (record.image, record.target) if info.task == "segmentation" else (record.image,):
             if file.startswith("/") or ".." in file.split("/"):
-                message = "a file must be inside its site's folder; move it there and mend its row"
+                message = "a file must be inside its site's folder; move it there and correct its row"
                 yield Problem("error", site.name, file, message, "file outside of the site")
             elif not is_file(f"{folder}/{file}"):  # creating a Path per file takes three times as long
                 message = "file is missing; restore it or delete its row"
@@ -108,7 +108,7 @@ def _missing_mask(site: SiteFiles, record: Record) -> str:
     ]
     if others:
         got = others[0] if len(others) == 1 else f"{others[0]} and {len(others) - 1} more"
-        return f"mask is missing, but there is {got}; make one mask of the image's name of them"
+        return f"mask is missing, but there is {got}; merge them into one mask with the image's name"
     return f"mask is missing; add it or move {record.image} elsewhere"
 
 
@@ -117,7 +117,9 @@ def _unknown_labels(site: SiteFiles, info: FederationInfo) -> Iterator[Problem]:
     first = {record.target: record.image for record in reversed(site.records)}
     meant = {sound(name): name for name in info.classes} | {folded(name): name for name in info.classes}
     for label, count in counts.items():
-        fix, other = ("mend its row", "delete it") if site.table else ("rename its folder", "take it out of the folder")
+        fix, other = (
+            ("correct its row", "delete it") if site.table else ("rename its folder", "remove it from the folder")
+        )
         name = meant.get(folded(label)) or meant.get(sound(label))
         fix += f" to {name}" if name else f" or the classes, or {other}"
         message = f"label must be one of {', '.join(info.classes)}, got {label!r} ({count} images); {fix}"

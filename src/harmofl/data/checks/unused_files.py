@@ -18,27 +18,22 @@ from harmofl.data.layout.file_names import (
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles
 from harmofl.utils.grouping import grouped
 
-_CLOSED = "the folder may not be read; mend its permissions"
-_KIND = "this suffix is not read; convert to PNG, JPEG, TIFF or NIfTI"
-_DICOM = "`data import` alone reads DICOM; import the folder, which checks it too"
-_LINK = "a link to nothing; restore what it points to, or delete it"
-_TWICE = "a link to a folder that is read where it is"
-_MASK = "a mask without an image of its name, or a second one of that name; rename or delete it"
-_PLACE = "no images are looked for in that folder; see docs/data.md for where they go"
-_TABLE = "a table is metadata.csv in the folder of all sites, or given in place of it; rename, import or delete it"
-_ROW = "no row of {table} names it; add one or delete it"
+_CLOSED = "the folder cannot be read; change its permissions"
+_KIND = "this file type is not supported; convert it to PNG, JPEG, TIFF or NIfTI"
+_DICOM = "only `data import` reads DICOM; import the folder, which also checks it"
+_LINK = "a broken link; restore its target or delete it"
+_TWICE = "a link to a folder that is already read"
+_MASK = "a mask without an image of the same name, or a second mask of that name; rename or delete it"
+_PLACE = "this folder is not searched for images; docs/data.md describes the layouts"
+_TABLE = "a table must be metadata.csv in the folder of all sites, or given instead of it; rename, import or delete it"
+_ROW = "{table} has no row for it; add one or delete the file"
 
 Reasons = Iterator[tuple[str, str]]
 """Paths relative to a folder, each with the reason why the file is not used, or ""."""
 
 
 def left_out(folder: Path, files: FederationFiles) -> Iterator[Problem]:
-    """Yield a warning for every reason why files are not used, with their number and the first of them.
-
-    Args:
-        folder: the federation's folder.
-        files: the sites and records read from it.
-    """
+    """Yield a warning for every reason why files of a federation are not used, with their number and the first."""
     entered: set[str] = set()
     tables = {site.table for site in files.sites}
     used: dict[Path, set[str]] = defaultdict(set)  # several sites may be in one folder

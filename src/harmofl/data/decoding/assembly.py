@@ -44,16 +44,7 @@ AT_ONCE = 8
 
 
 def check_fits(files: FederationFiles, info: FederationInfo, held: bool) -> None:
-    """Check that the images fit into memory, before any is decoded.
-
-    Args:
-        files: the federation's files.
-        info: a description with the size to which all images are resized.
-        held: whether all images are in memory together, with one byte per pixel for each label map.
-
-    Raises:
-        ConfigError: if there is not enough free memory.
-    """
+    """Raise ConfigError unless the resized images fit into free memory, all together with their masks if `held`."""
     H, W = info.size or (0, 0)
     count = sum(len(site.records) for site in files.sites) if held else 0
     needed = H * W * (count * (info.channels + (info.task == "segmentation")) + 4 * AT_ONCE * info.channels)
@@ -63,17 +54,7 @@ def check_fits(files: FederationFiles, info: FederationInfo, held: bool) -> None
 
 
 def assemble(site: SiteFiles, info: FederationInfo, rows: Callable[[str], Rows], progress: Progress | None) -> Built:
-    """Decode a site.
-
-    Args:
-        site: the site to decode; its structure has been checked.
-        info: a description with the size to which all images are resized.
-        rows: creates an empty growing array for a name such as "train-images".
-        progress: called with the site, the number of decoded records and the number of all records.
-
-    Returns:
-        the arrays of each split and no problems, or no arrays and the problems.
-    """
+    """Decode a site whose structure has been checked; `rows` creates the array of a name such as "train-images"."""
     try:
         return _assembled(site, info, rows, progress, deep=False)
     except _DeepImageError:
@@ -127,5 +108,5 @@ def as_float(images: np.ndarray) -> np.ndarray:
 
 
 def _no_slices(site: SiteFiles, split: str) -> Problem:
-    message = f'{split} must have a slice with a mask that is not empty; mend the masks or use slices = "all"'
+    message = f'{split} must have a slice with a mask that is not empty; correct the masks or use slices = "all"'
     return Problem("error", site.name, "", message)

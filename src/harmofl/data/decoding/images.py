@@ -24,11 +24,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def read_header(path: Path, *, turned: bool = True) -> Header:
-    """Read a file's header.
-
-    Args:
-        path: the file.
-        turned: whether the orientation must be found; a PNG without one before its pixels is decoded for that.
+    """Read a file's header; `turned` finds the orientation of a PNG even if that requires decoding its pixels.
 
     Raises:
         DataError: if the file is missing or not an image.
@@ -49,11 +45,7 @@ def header_if_readable(path: Path) -> Header | None:
 
 
 def read_image(path: Path, levels: Levels = "rounded") -> np.ndarray:
-    """Read a photograph as (1, H, W) or (3, H, W), or a volume as (S, H, W), one plane per slice.
-
-    Args:
-        path: the file.
-        levels: for volumes, see `volumes.read_volume`.
+    """Read a photograph as (1, H, W) or (3, H, W), or a volume as (S, H, W), see `volumes.read_volume`.
 
     Returns:
         uint8, where v stands for v/255, or float32 in [0, 1] for photographs of more than 8 bit.
@@ -147,8 +139,7 @@ def palette_colours(image: Stored) -> np.ndarray:
     indices = image.samples[..., 0]
     if indices.max() >= len(image.palette):
         raise DataError(f"its palette must have a colour for each pixel, got index {indices.max()}; convert the file")
-    colours: np.ndarray = image.palette[indices]
-    return colours
+    return np.asarray(image.palette[indices])
 
 
 def _read_flat_mask(path: Path) -> np.ndarray:
@@ -158,7 +149,7 @@ def _read_flat_mask(path: Path) -> np.ndarray:
         mask = _grey_palette(image.palette)[mask]
     if mask.shape[2] == 3:
         if (mask[..., :1] != mask).any():
-            raise DataError("a mask must be grey with one number a pixel, got colours; convert it")
+            raise DataError("a mask must be grey with one number per pixel, got colours; convert it")
         mask = mask[..., :1]
     return np.moveaxis(mask, 2, 0)
 
@@ -181,7 +172,7 @@ def with_channels(planes: np.ndarray, channels: int) -> np.ndarray:
         DataError: if `channels` is neither 1 nor 3.
     """
     if channels not in (1, 3):
-        raise DataError(f"a photograph has 1 or 3 channels, {channels} were asked for; choose 1 or 3")
+        raise DataError(f"a photograph has 1 or 3 channels, got {channels}; choose 1 or 3")
     if len(planes) == channels:
         return planes
     if channels == 3:

@@ -1,6 +1,6 @@
 """Reading of masks with greys, palettes, colours or alpha channels as one whole number per pixel.
 
-Colours are numbered as in `data.values`. Palettes are read by their colours, since their order depends on the program.
+Colours are numbered as in `mask_numbers`. Palettes are read by their colours, since their order depends on the program.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def _by_colours(image: Stored) -> tuple[np.ndarray, tuple[int, ...]]:
     """Return the numbers of an image with a palette, and the numbers of the palette's colours in their order."""
     numbers = _numbers(palette_colours(image))
     if len(np.unique(numbers)) < len(np.unique(image.samples)):
-        raise DataError("its palette must have another colour for each class; save it as grey")
+        raise DataError("its palette must have a different colour for each class; save it as grey")
     assert image.palette is not None
     return numbers, tuple(dict.fromkeys(_numbers(image.palette).tolist()))
 
@@ -72,11 +72,9 @@ def _numbers(colours: np.ndarray) -> np.ndarray:
     """Return the numbers of (..., 3) uint8 colours."""
     grey = (colours == colours[..., :1]).all(axis=-1)
     if grey.all():
-        greys: np.ndarray = colours[..., 0]
-        return greys
+        return np.asarray(colours[..., 0])
     red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
-    numbers: np.ndarray = np.where(grey, red, COLOUR + (red << 16) + (green << 8) + blue)
-    return numbers
+    return np.asarray(np.where(grey, red, COLOUR + (red << 16) + (green << 8) + blue))
 
 
 def _eight_bit(image: Stored) -> np.ndarray:
@@ -84,7 +82,7 @@ def _eight_bit(image: Stored) -> np.ndarray:
         return image.samples.astype(np.uint8)
     if (image.samples == image.samples[..., :1]).all() or not (image.samples % 257).any():
         return image.samples if (image.samples % 257).any() else (image.samples // 257).astype(np.uint8)
-    raise DataError("colours of a mask must have 8 bit; convert it")
+    raise DataError("colours of a mask must have 8 bits; convert it")
 
 
 def _greys(image: Stored) -> np.ndarray:
@@ -117,7 +115,7 @@ def _opaque(numbers: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     if shown == hidden == {0}:
         return np.where(opaque, 255, 0).astype(np.uint8)
     if shown == {0} or len(hidden) > 1 or (len(shown) > 1 and hidden & shown - {0}):
-        raise DataError("its alpha channel and its colours are two masks; save the one that is meant as grey")
+        raise DataError("its alpha channel and its colours are different masks; save the right one as grey")
     return np.where(opaque, numbers, 0)
 
 
@@ -136,12 +134,12 @@ def to_labels(mask: np.ndarray, count: int, values: tuple[int, ...] = ()) -> np.
     if not values and found[-1] >= COLOUR:
         got = f"got colours ({named(int(found[-1]))})"
         fix = "convert it, or give the colours of the classes as values in federation.toml"
-        raise DataError(f"a mask must be grey with one number a pixel, {got}; {fix}")
+        raise DataError(f"a mask must be grey with one number per pixel, {got}; {fix}")
     known = values or ((0, 255) if count == 2 and found[-1] == 255 else tuple(range(count)))
     if odd := [value for value in found.tolist() if value not in known]:
         names = "0 and 1 (or 0 and 255)" if count == 2 else f"0..{count - 1}"
         wanted = ", ".join(map(named, values)) if values else names
-        raise DataError(f"labels must be {wanted}, got {named(odd[0])}; mend the mask or the list of classes")
+        raise DataError(f"labels must be {wanted}, got {named(odd[0])}; correct the mask or the list of classes")
     if known == tuple(range(count)):
         return mask.astype(np.uint8)
     labels = np.zeros(mask.shape, dtype=np.uint8)

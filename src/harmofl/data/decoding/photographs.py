@@ -73,7 +73,9 @@ def _opened(source: Path | BinaryIO) -> Iterator[tuple[BinaryIO, bytes]]:
         try:
             yield file, start
         except UnidentifiedImageError:
-            raise DataError("cannot be read (it is no image of a known format); restore it or leave it out") from None
+            raise DataError(
+                "cannot be read (it is not an image of a known format); restore it or leave it out"
+            ) from None
 
 
 def _deep(image: Image.Image, start: bytes) -> bool:

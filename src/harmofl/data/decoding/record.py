@@ -57,7 +57,9 @@ def _read_target(folder: Path, record: Record, info: FederationInfo) -> np.ndarr
     try:
         mask = read_numbers(folder / record.target)
         if mask.orientation != 1 and mask.orientation != (image := read_header(folder / record.image).orientation):
-            raise DataError(f"has orientation tag {mask.orientation}, its image {image}; store both alike")
+            raise DataError(
+                f"has orientation tag {mask.orientation}, its image {image}; store both with the same orientation"
+            )
         return to_labels(mask.numbers, len(info.classes), info.values)
     except DataError as error:
         raise DataError(f"mask {record.target}: {error}") from None
@@ -71,8 +73,7 @@ def _same_shape(folder: Path, planes: np.ndarray, mask: np.ndarray, record: Reco
         raise DataError(f"mask {name} has {len(mask)} slices, image has {len(planes)}; {fix}")
     if mask.shape[1:] != planes.shape[1:]:
         got, want = ("x".join(map(str, array.shape[1:])) for array in (mask, planes))
-        if (turned := read_header(folder / record.image).orientation) >= _LYING and mask.shape[:0:-1] == planes.shape[
-            1:
-        ]:
-            fix = f"the mask is of the image as its orientation tag ({turned}) turns it, so turn the image's pixels"
+        turned = read_header(folder / record.image).orientation
+        if turned >= _LYING and mask.shape[:0:-1] == planes.shape[1:]:
+            fix = f"the mask fits the image as its orientation tag ({turned}) rotates it; rotate the image's pixels"
         raise DataError(f"mask {name} is {got} (height x width), image is {want}; {fix}")

@@ -85,7 +85,7 @@ def read_stored_tiff(file: BinaryIO) -> Stored:
         planes, bits = _planes(page, meaning), page.bitspersample
         alpha = samples[..., planes] if samples.shape[2] > planes else None
         if alpha is not None and _ASSOCIATED in page.extrasamples and ((alpha > 0) & (alpha < 2**bits - 1)).any():
-            raise DataError("half-transparent pixels must not be multiplied by their alpha; save without alpha")
+            raise DataError("half-transparent pixels must not be premultiplied by alpha; save without alpha")
         samples = samples[..., :planes]
         return Stored(
             _rgb(samples) if page.photometric == _CMYK else _unsigned(samples, bits),
@@ -101,13 +101,15 @@ def read_stored_tiff(file: BinaryIO) -> Stored:
 def _demand_exact(page: Any, size: int) -> None:
     """Raise DataError unless the numbers can be read exactly and completely, within Pillow's limit of pixels."""
     if np.ndim(page.bitspersample):
-        raise DataError(f"all planes must have as many bits, got {page.bitspersample}; convert the file")
+        raise DataError(f"all planes must have the same number of bits, got {page.bitspersample}; convert the file")
     if page.sampleformat not in _FORMATS:
-        raise DataError(f"pixels must be numbers, got {page.dtype or 'a kind that is not known'}; convert the file")
+        raise DataError(f"pixels must be numbers, got {page.dtype or 'an unknown type'}; convert the file")
     if page.photometric == _WHITE_IS_ZERO and page.bitspersample > _MOST_BITS:
         raise DataError(f"pixels whose 0 is white must be 8 or 16 bit, got {page.bitspersample}; convert the file")
     if (most := Image.MAX_IMAGE_PIXELS) and page.imagelength * page.imagewidth > 2 * most:
-        raise DataError(f"must have at most {2 * most:,} pixels, got {page.imagelength * page.imagewidth:,}; cut it up")
+        raise DataError(
+            f"must have at most {2 * most:,} pixels, got {page.imagelength * page.imagewidth:,}; cut it into tiles"
+        )
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if not parts or any(count == 0 or start + count > size for start, count in parts):
         raise DataError("cannot be read (the file ends before its pixels); restore it or leave it out")
@@ -133,5 +135,5 @@ def _palette(colours: np.ndarray) -> np.ndarray:
 
 def _rgb(inks: np.ndarray) -> np.ndarray:
     if inks.dtype != np.uint8:
-        raise DataError(f"CMYK must have 8 bit, got {inks.dtype}; convert the file to RGB")
+        raise DataError(f"CMYK must have 8 bits, got {inks.dtype}; convert the file to RGB")
     return np.asarray(Image.fromarray(np.ascontiguousarray(inks), "CMYK").convert("RGB"))

@@ -75,8 +75,7 @@ def read_volume(path: Path, levels: Levels = "rounded") -> np.ndarray:
         low = float(voxels.min())
     scale = 255 / (high - low) if high > low else 0.0
     exact = (np.clip(voxels, low, high) - low) * scale
-    grey: np.ndarray = (exact if levels == "truncated" else np.rint(exact)).astype(np.uint8)
-    return grey
+    return np.asarray((exact if levels == "truncated" else np.rint(exact)).astype(np.uint8))
 
 
 def contrast(values: np.ndarray) -> tuple[float, float]:
@@ -136,8 +135,7 @@ def neighbourhoods(slices: np.ndarray, channels: int) -> np.ndarray:
         raise DataError(f"a volume needs an odd number of channels, got {channels}; choose 1, 3, 5, ...")
     steps = np.arange(channels) - channels // 2
     at = np.arange(len(slices))[:, None] + steps
-    neighbours: np.ndarray = slices[np.clip(at, 0, len(slices) - 1)]
-    return neighbours
+    return np.asarray(slices[np.clip(at, 0, len(slices) - 1)])
 
 
 def nibabel() -> Any:
@@ -157,18 +155,22 @@ def _load(path: Path, *, whole: bool = False) -> Any:
     if len(image.shape) == 2:
         image = type(image)(image.dataobj.reshape((*image.shape, 1)), image.affine, image.header)
     if len(image.shape) != 3:
-        fix = "keep one of the times or channels, and of a one-hot mask the number of the channel"
+        fix = "keep one time or channel; convert a one-hot mask to class numbers"
         raise DataError(f"a volume must have 3 axes, got shape {image.shape}; {fix}")
     if 0 in image.shape:
         raise DataError(f"a volume must have voxels, got shape {image.shape}; leave it out")
     if (voxel := image.get_data_dtype()).kind not in "iufb":
-        raise DataError(f"a volume must have one real number a voxel, got {_NAMED.get(voxel.kind, voxel)}; convert it")
+        raise DataError(
+            f"a volume must have one real number per voxel, got {_NAMED.get(voxel.kind, voxel)}; convert it"
+        )
     if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine[:3, :3]):
-        raise DataError("the affine must turn voxels into space, got one that is zero or singular; mend the header")
+        raise DataError("the affine must be finite and invertible, got one that is not; correct the header")
     height, width, _ = (image.shape[axis] for axis in _stored_axes(image))
     if 1 in (height, width):
         got = f"{height}x{width} voxels, {image.shape} along {''.join(nib.aff2axcodes(image.affine))}"
-        raise DataError(f"axial slices must be areas, got {got}; save a single slice with an axial affine, or as PNG")
+        raise DataError(
+            f"axial slices must be at least 2x2 voxels, got {got}; save a single slice with an axial affine, or as PNG"
+        )
     return image
 
 
@@ -209,5 +211,5 @@ def _voxels(path: Path) -> np.ndarray:
     image = _load(path, whole=True)
     voxels: np.ndarray = nibabel().as_closest_canonical(image).get_fdata(dtype=np.float32)
     if bad := int(np.count_nonzero(~np.isfinite(voxels))):
-        raise DataError(f"voxels must be finite, got {bad} that are NaN or infinite; mend the volume")
+        raise DataError(f"voxels must be finite, got {bad} that are NaN or infinite; correct the volume")
     return np.moveaxis(voxels, 2, 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harmofl.data.layout.file_names import is_volume, normal, owner_of, suffix_of
+from harmofl.data.layout.file_names import is_volume, owner_of, suffix_of
 from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS
 from harmofl.data.layout.site_files import Listing, SiteFiles
 from harmofl.data.manifest import SPLITS, Record
@@ -66,7 +66,7 @@ def read_declared(path: Path) -> Declared | None:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{path}: must be JSON that can be read, but {reason}; mend or remove it") from None
+        raise DataError(f"{path}: must be valid JSON, but {reason}; correct or remove it") from None
     if isinstance(table, list):
         table = {"training": table}
     if not isinstance(table, dict):
@@ -84,7 +84,7 @@ def read_declared(path: Path) -> Declared | None:
         _record(path, one, split if several else "", listing) for split, found in items.items() for one in found
     )
     if odd := next((r for r in records if bool(suffix_of(r.target)) != bool(suffix_of(records[0].target))), None):
-        raise DataError(f"{path}: labels must all be masks or all be classes, got {odd.target!r}; mend the list")
+        raise DataError(f"{path}: labels must all be masks or all be classes, got {odd.target!r}; correct the list")
     unlabelled = sum(map(len, lists.values())) - len(records)
     unused = sorted({str(key) for one in every for key in one} - _KEYS)
     return Declared(path, _classes(path, table.get("labels")), records, unlabelled, tuple(unused))
@@ -97,7 +97,7 @@ def _refuse_sites(path: Path, listed: Sequence[Mapping[str, Any]]) -> None:
         if len(names) > 1:
             raise DataError(
                 f"{path}: must list the images of one site, but has {len(names)} under {key} ({', '.join(names[:3])}); "
-                "write a CSV table with a column site and give it in place of the list"
+                "write a CSV table with a column site and give it instead of the list"
             )
 
 
@@ -116,16 +116,16 @@ def _classes(path: Path, labels: Any) -> tuple[str, ...]:
     if len(names) < len(labels):
         odd = next(name for name, number in labels.items() if not isinstance(number, int))
         raise DataError(
-            f"{path}: each label must be a number of its own, but {odd} is {labels[odd]}; regions of several labels "
-            "are not read, write masks with one number a class"
+            f"{path}: each label must have a number of its own, but {odd} is {labels[odd]}; regions of several labels "
+            "are not supported, write masks with one number per class"
         )
     if "ignore" in labels:
-        raise DataError(f"{path}: pixels to ignore are not read, but there is a label ignore; give them a class")
+        raise DataError(f"{path}: a label ignore is not supported; give its pixels a class")
     if labels.get("background", 0) != 0:
-        raise DataError(f"{path}: the label background must be 0, got {labels['background']}; number the labels anew")
+        raise DataError(f"{path}: the label background must be 0, got {labels['background']}; renumber the labels")
     if sorted(names) != list(range(len(names))):
         got = ", ".join(map(str, sorted(names)))
-        raise DataError(f"{path}: labels must be numbered from 0 on without a gap, got {got}; number them anew")
+        raise DataError(f"{path}: labels must be numbered from 0 without gaps, got {got}; renumber them")
     return tuple(names[number] for number in sorted(names))
 
 
@@ -141,7 +141,7 @@ def _record(path: Path, one: Mapping[str, Any], split: str, listing: Listing) ->
     case = owner_of(image) if is_volume(image) else patient
     split = str(one.get("split", split)).lower()
     if split and split not in SPLITS:
-        raise DataError(f"{path}: split must be train, val or test, got {split!r} of {image}; mend the list")
+        raise DataError(f"{path}: split must be train, val or test, got {split!r} of {image}; correct the list")
     return Record(image, target, patient, case, split)
 
 
@@ -150,4 +150,4 @@ def _inside(path: Path, file: str, listing: Listing) -> str:
     root = path.parent.resolve()
     if Path(file).is_absolute() and Path(file).is_relative_to(root):
         file = Path(file).relative_to(root).as_posix()
-    return listing.find(normal(file)) or normal(file)
+    return listing.on_disk(file)

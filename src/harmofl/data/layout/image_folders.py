@@ -35,9 +35,7 @@ class Place:
 def find_places(folder: Path, *, patients_told: bool = False) -> list[Place]:
     """Return the folders of images in a site's folder, or in its folders train, val and test; may be empty.
 
-    Args:
-        folder: the site's folder.
-        patients_told: whether a table gives the patients, so that equal file names in two folders are allowed.
+    If a table gives the patients (`patients_told`), two folders may hold files of the same names.
 
     Raises:
         DataError: if several folders may hold the images or masks, or masks would be read as a class.
@@ -104,8 +102,8 @@ def _by_split(folder: Path, inner: Sequence[Path], role: Role) -> dict[str, str]
         usual = [name for name in _USUAL[role] if name in names]
         if len(names) > 1 and not usual:
             raise DataError(
-                f"{folder}: one folder must hold the {role}, but {' and '.join(names)} might; "
-                f"call the one that is meant {role}"
+                f"{folder}: one folder must hold the {role}, but {' and '.join(names)} could; "
+                f"rename the right one to {role}"
             )
         names[:] = usual or names
     return {split: names[0] for split, names in found.items()}
@@ -151,14 +149,14 @@ def refuse_masks(folder: Path, classes: Sequence[Path], *, patients_told: bool =
         if masks := [stem for stem in files[one] if stem in files[other] and meaning(stem).role == "masks"]:
             raise DataError(
                 f"{folder}: {one.name} and {other.name} each hold a file {masks[0]}, so they are cases and not classes;"
-                " put images into a folder images and masks into a folder masks, both named as their cases"
+                " put images into a folder images and masks into a folder masks, with the names of their cases"
             )
         if patients_told:
             continue
         raise DataError(
             f"{folder}: {one.name} and {other.name} hold files of the same names, such as {shared}, so they are not "
-            "two classes; if they are images and their masks, call them images and masks, else rename the files "
-            "or tell the patients in metadata.csv"
+            "two classes; if they are images and their masks, name them images and masks, else rename the files "
+            "or give the patients in metadata.csv"
         )
 
 

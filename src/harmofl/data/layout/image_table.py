@@ -74,15 +74,15 @@ def _column(table: Table, what: str, wanted: str | None) -> str | None:
     known = [name for name in _NAMES[what] if name in table.columns]
     if len(known) > 1:
         raise DataError(
-            f"{table.path}: one column must tell the {what}, but {' and '.join(known)} might; "
-            f"say which with --{what}-column"
+            f"{table.path}: one column must give the {what}, but {' and '.join(known)} could; "
+            f"choose one with --{what}-column"
         )
     name = known[0] if known else ""
     if not name and what in ("image", "target"):
         got = ", ".join(filter(None, table.columns))
         raise DataError(
-            f"{table.path}: a column must tell the {what}, called {', '.join(_NAMES[what])}; the columns are {got}; "
-            f"name it with --{what}-column"
+            f"{table.path}: a column must give the {what}, named one of {', '.join(_NAMES[what])}; the columns are "
+            f"{got}; name it with --{what}-column"
         )
     return name or None
 
@@ -92,10 +92,10 @@ def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, s
     found |= {what: composed(found[what]) for what in ("site", "patient")}
     if found["split"] and found["split"].lower() not in SPLITS:
         raise DataError(
-            f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; mend the row"
+            f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; correct the row"
         )
     if not _can_be_folder(found["site"]):
-        raise DataError(f"{path}:{line}: a site becomes a folder, which {found['site']!r} cannot be called; rename it")
+        raise DataError(f"{path}:{line}: a site must have a valid folder name, got {found['site']!r}; rename it")
     return TableRow(line, **{**found, "split": found["split"].lower()})
 
 
@@ -152,25 +152,19 @@ def _task(path: Path, rows: Sequence[TableRow]) -> Task:
     if files and len(files) < len(rows):
         odd = next(row for row in rows if not suffix_of(row.target))
         raise DataError(
-            f"{path}:{odd.line}: targets must all be masks or all be classes, got {odd.target!r} beside "
-            f"{files[0].target!r}; mend the column, or keep each in a table of its own"
+            f"{path}:{odd.line}: targets must all be masks or all be classes, got {odd.target!r} and "
+            f"{files[0].target!r}; correct the column, or write a table for each"
         )
     return "segmentation" if files else "classification"
 
 
 def unheeded(path: Path, columns: Columns, *, patients_told: bool = False) -> list[str]:
-    """Return a message for a missing column of sites, one for patients, and one for unused columns.
-
-    Args:
-        path: the table.
-        columns: as in `read_rows`.
-        patients_told: whether the patients are known from another source.
-    """
+    """Return a message each for missing columns of sites and patients (unless known otherwise), and unused columns."""
     table = read_table(path)
     names = {what: _column(table, what, getattr(columns, what)) for what in _NAMES}
     said = {
-        "site": f"no column tells the site, so all images are of one, {path.stem!r}; name it with --site-column",
-        "patient": "no column tells the patient, so each image is split as a patient of its own; name it with "
+        "site": f"no column gives the site, so all images belong to one, {path.stem!r}; name it with --site-column",
+        "patient": "no column gives the patient, so each image counts as a separate patient; name it with "
         "--patient-column",
     }
     lines = [line for what, line in said.items() if names[what] is None and not (what == "patient" and patients_told)]
@@ -179,12 +173,9 @@ def unheeded(path: Path, columns: Columns, *, patients_told: bool = False) -> li
 
 
 def _record(path: Path, row: TableRow, task: Task, listing: Listing) -> Record:
-    def on_disk(file: str) -> str:
-        file = inside(path, row.line, file)
-        return listing.find(file) or file
-
-    image = on_disk(row.image)
-    target = on_disk(row.target) if task == "segmentation" else composed(row.target)
+    image = listing.on_disk(inside(path, row.line, row.image))
+    masks = task == "segmentation"
+    target = listing.on_disk(inside(path, row.line, row.target)) if masks else composed(row.target)
     patient = row.patient or owner_of(image)
     case = image.removesuffix(suffix_of(image)) if is_volume(image) else patient
     return Record(image, target, patient, case, row.split)

@@ -91,7 +91,7 @@ def _reading(found: Sequence[MaskContents], values: Sequence[int], paths: dict[s
 
 def _remarks(found: Sequence[MaskContents], reading: Reading) -> Iterator[str]:
     if transparent := sum(mask.alpha for mask in found):
-        yield f"{transparent} masks have an alpha channel: what is transparent is background"
+        yield f"{transparent} masks have an alpha channel: transparent pixels are background"
     background = reading.values[0] if reading.values else 0
     for site, masks in () if reading.doubt else _by_site(found).items():
         odd = [mask.edge for mask in masks if mask.edge not in (-1, background)]
@@ -110,12 +110,12 @@ def _one_thing(found: Sequence[MaskContents]) -> str:
     apart = [site for site in sites if sites[site].isdisjoint(set().union(*(sites[s] for s in sites if s != site)))]
     if len(sites) > 1 and apart:
         told = "; ".join(f"{', '.join(map(named, sorted(own)[:3]))} at {site}" for site, own in list(sites.items())[:3])
-        return f"sites have other numbers for their objects ({told}); if they are the same classes, make them alike"
+        return f"sites use different numbers for their objects ({told}); if they are the same classes, use the same"
     numbers = {min(mask.values - {0}): mask.name for mask in found if mask.values - {0}}
     if len(numbers) > 1 and all(len(mask.values - {0}) < 2 for mask in found):
         told = ", ".join(f"{named(number)} in {name}" for number, name in list(numbers.items())[:3])
         return (
-            f"each mask has one number for its objects, but not the same ({told}); if it is one class, make them alike"
+            f"each mask has one number for its objects, but not the same ({told}); if it is one class, use one number"
         )
     return ""
 
@@ -192,48 +192,50 @@ def _doubt(found: Sequence[MaskContents], values: Sequence[int]) -> str:
         return next(mask.name for mask in found if has(mask))
 
     if values[0] < 0:
-        return f"{first(lambda mask: min(mask.values) < 0)}: labels must be at least 0, got {values[0]}; mend the mask"
+        return (
+            f"{first(lambda mask: min(mask.values) < 0)}: labels must be at least 0, got {values[0]}; correct the mask"
+        )
     if len(values) == 1:
-        return f"masks must hold a background and something on it, got {named(values[0])} in all of their pixels"
+        return f"masks must hold a background and a foreground, got {named(values[0])} in all pixels; check the masks"
     for mask in found:
         if mask.lossy and len(mask.values) > 2:
             return (
-                f"{mask.name}: a mask must not be a JPEG, which blurs its values (got {len(mask.values)}); take the "
-                "original, or set what is above 127 to 255 and the rest to 0, and save as PNG"
+                f"{mask.name}: a mask must not be a JPEG, which blurs its values (got {len(mask.values)}); use the "
+                "original, or set values above 127 to 255 and the others to 0, and save as PNG"
             )
     if values[-1] == WHITE and len(values) > 2 and list(values[:-1]) == list(range(len(values) - 1)):
         name = first(lambda mask: WHITE in mask.values)
-        return f"{name}: labels must be numbered without a gap, got 255 beside 0..{values[-2]}; make it one of these"
+        return f"{name}: labels must be numbered without gaps, got 255 and 0..{values[-2]}; change 255 to one of these"
     plain, coloured = list(values) == list(range(len(values))), values[-1] >= COLOUR
     lonely = {min(mask.values - {0}): mask.name for mask in reversed(found) if len(mask.values - {0}) == 1}
     if not (plain or coloured) and len(lonely) > 1 and all(len(mask.values - {0}) < 2 for mask in found):
         (one, name), (other, another), *_ = lonely.items()
         return (
-            f"masks must have the same number for one thing, got {named(one)} in {name} and {named(other)} in "
-            f"{another}; make them alike"
+            f"masks must have the same number for the same class, got {named(one)} in {name} and {named(other)} in "
+            f"{another}; use one number"
         )
     if blurred := _blurred(found, values):
         name = first(lambda mask: blurred in mask.values)
         return (
-            f"{name}: a mask must have one number a class, got {named(blurred)} between others, as smoothing, resizing "
-            "or JPEG leaves it; resize by nearest neighbour, set what is above 127 to 255 and the rest to 0, or number "
-            "the classes 0, 1, 2"
+            f"{name}: a mask must have one number per class, got {named(blurred)} between others, as left by "
+            "smoothing, resizing or JPEG; resize by nearest neighbour, set values above 127 to 255 and the others to "
+            "0, or number the classes 0, 1, 2"
         )
     if len(values) > (MOST_CLASSES if plain else _PICTURE):
-        return f"masks must have one number a class, got {len(values)} values up to {named(values[-1])}; convert them"
+        return f"masks must have one number per class, got {len(values)} values up to {named(values[-1])}; convert them"
     return _doubt_of_colours(found, values) if coloured else ""
 
 
 def _doubt_of_colours(found: Sequence[MaskContents], values: Sequence[int]) -> str:
     if values[0] != 0 and (not found[0].palette or len({mask.palette for mask in found}) > 1):
         got = ", ".join(f"#{_rgb(value):06x}" for value in values[:4])
-        return (
-            f"masks in colours must be black where there is nothing, got {got}; save them so, or as numbers from 0 on"
-        )
+        return f"masks in colours must have a black background, got {got}; change it, or save numbers from 0 on"
     for mask in found:
         odd = [value for value in mask.values if 0 < value < WHITE]
         if odd and max(mask.values) < COLOUR:
-            return f"{mask.name}: masks must all be colours, or all numbers, got {odd[0]} beside colours in others"
+            return (
+                f"{mask.name}: masks must all hold colours or all hold numbers, got {odd[0]} here and colours in others"
+            )
     return ""
 
 

@@ -85,7 +85,7 @@ def _refuse_folders(site: SiteFolder) -> None:
             as_sites = f"if these are sites, make them {inner[0]}/images and {inner[0]}/masks; else " if sites else ""
             raise DataError(
                 f"{site.folder / place.images}: must hold images, but holds folders of them ({', '.join(inner[:3])}); "
-                f"{as_sites}move the images up, or list them in a table, .csv, and give it in place of the folder"
+                f"{as_sites}move the images up, or list them in a .csv table and give it instead of the folder"
             )
 
 
@@ -132,7 +132,7 @@ def _refuse_listed_masks(site: SiteFolder, rows: Sequence[MetadataRow]) -> None:
     for row in rows:
         if posixpath.dirname(row.file) in masks:
             raise DataError(
-                f"metadata.csv:{row.line}: a row must be of an image, but {row.file} is in the folder of masks; delete "
+                f"metadata.csv:{row.line}: a row must name an image, but {row.file} is in the folder of masks; delete "
                 "the row"
             )
 
@@ -157,7 +157,7 @@ def _class_of(image: str, row: MetadataRow, place: Place) -> str:
     parent = Path(image).parent.name
     if not parent or (place.split and meaning(parent).split):
         raise DataError(
-            f"{row.site}/{image}: its class is unknown; put it in a folder named as its class, or add a "
+            f"{row.site}/{image}: its class is unknown; put it in a folder named after its class, or add a "
             "column label to metadata.csv"
         )
     return composed(parent)
@@ -191,8 +191,8 @@ def _refuse_parts(place: Place, masks: Mapping[str, str]) -> None:
         whole = without_number(stem)
         if whole != stem and whole in masks and mask_key(whole) != folded(whole):
             raise DataError(
-                f"{place.masks}: an image must have one mask, but there are {masks[whole]} and {masks[stem]}; make one "
-                "mask of them, or take the others out of the folder"
+                f"{place.masks}: an image must have one mask, but there are {masks[whole]} and {masks[stem]}; merge "
+                "them into one mask, or remove the others from the folder"
             )
 
 

@@ -61,7 +61,7 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
         raise DataError(f"{path}: must be a table, but is a folder; rename it")
     if not path.is_file():
         if wanted := split_column or patient_column:
-            raise DataError(f"{root}: column {wanted!r} was asked for but there is no metadata.csv; add one")
+            raise DataError(f"{root}: column {wanted!r} needs a metadata.csv, but there is none; add one")
         return None
     table = read_table(path)
     asked = {"file": "file", "patient": patient_column, "split": split_column}
@@ -83,5 +83,5 @@ def _row(path: Path, line: int, values: Mapping[str, str], columns: Mapping[str,
     split = found["split"].lower()
     if columns["split"] and split not in SPLITS:
         got = found["split"]
-        raise DataError(f"{path}:{line}: {columns['split']} must be train, val or test, got {got!r}; mend the row")
+        raise DataError(f"{path}:{line}: {columns['split']} must be train, val or test, got {got!r}; correct the row")
     return MetadataRow(line, **{**found, "file": values["file"], "split": split})

@@ -86,8 +86,8 @@ def _split(site: SiteFiles, task: Task, fractions: tuple[float, float, float], s
     given = sorted({record.split for record in site.records} - {""})
     if given == ["val"]:
         raise DataError(
-            f"{site.name}: a site must have images to train on or to test, but its folders tell val alone; call the "
-            "folder test, or add train"
+            f"{site.name}: a site must have images for training or testing, but its folders give only val; rename the "
+            "folder to test, or add train"
         )
     if given == ["test"]:
         return replace(site, split=ALL_FOR_TESTING)
@@ -113,7 +113,7 @@ def _declared(sites: Sequence[SiteFolder], root: Path) -> tuple[tuple[str, ...],
     for one in named:
         if one.classes != named[0].classes:
             got, first = (", ".join(other.classes) for other in (one, named[0]))
-            raise DataError(f"{one.path}: labels must be those of {named[0].path} ({first}), got {got}; make them one")
+            raise DataError(f"{one.path}: labels must be those of {named[0].path} ({first}), got {got}; use the same")
     return (named[0].classes if named and len(named[0].classes) >= 2 else ()), said
 
 
@@ -121,15 +121,15 @@ def _check_order(root: Path, declared: Sequence[str], expected: Sequence[str]) -
     """Raise DataError if the masks number the model's classes in another order."""
     if set(declared) == set(expected) and tuple(declared) != tuple(expected):
         want, got = ", ".join(expected), ", ".join(declared)
-        raise DataError(f"{root}: {FILE} must have the model's classes in their order, {want}, got {got}")
+        raise DataError(f"{root}: {FILE} must have the model's classes in their order, {want}, got {got}; reorder them")
 
 
 def _refuse_patients(root: Path, classes: Sequence[str], rows: Sequence[MetadataRow]) -> None:
     """Raise DataError if the class folders have the names of the patients in metadata.csv."""
     if classes and {row.patient for row in rows if not row.label} >= set(classes):
         raise DataError(
-            f"{root}: the folders ({', '.join(classes[:3])}) are called as the patients of {METADATA}, so they are no "
-            f"classes; tell the classes in a column label, or put images and masks into folders images and masks"
+            f"{root}: the folders ({', '.join(classes[:3])}) have the names of patients of {METADATA}, so they are not "
+            f"classes; give the classes in a column label, or put images and masks into folders images and masks"
         )
 
 
@@ -150,7 +150,7 @@ def _one_task(root: Path, sites: Sequence[SiteFolder]) -> Task:
         if other != task:
             raise DataError(
                 f"{root}: all sites must have one task, but {first} is {task} and {name} is "
-                f"{other}; keep the sites of each task in a folder of their own"
+                f"{other}; keep the sites of each task in a separate folder"
             )
     return task
 

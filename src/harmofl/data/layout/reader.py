@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.decoding.images import header_if_readable
-from harmofl.data.layout.file_names import composed, is_table, normal, written
+from harmofl.data.layout.file_names import composed, is_table, written
 from harmofl.data.layout.image_table import Columns, read_table_layout
 from harmofl.data.layout.plain_folders import read_folders, read_list
 from harmofl.data.layout.site_files import FederationFiles, Listing, SiteFiles, site_name, subfolders
@@ -62,7 +62,7 @@ def check_folder(folder: Path) -> None:
         if folder.exists():
             what, fix = "it is a file, not a folder", "give the folder that holds the sites"
             if is_table(folder.name):
-                what, fix = "it is a table of another kind", "save it as CSV with commas, called .csv"
+                what, fix = "it is another kind of table", "save it as comma-separated .csv"
         raise DataError(f"{folder}: must be a folder of sites, or a table .csv, but {what}; {fix}")
 
 
@@ -93,11 +93,7 @@ def _read_one_manifest(folder: Path) -> FederationFiles:
 
 def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
     """Return the site's rows with paths in normal form and as they are on disk."""
-    listing = Listing(site)
-
-    def on_disk(file: str) -> str:
-        return listing.find(normal(file)) or normal(file)
-
+    on_disk = Listing(site).on_disk
     target = on_disk if info.task == "segmentation" else composed
     return tuple(replace(r, image=on_disk(r.image), target=target(r.target)) for r in read_manifest(site))
 

@@ -120,9 +120,7 @@ def entries(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(
-            f"{escaped(folder)}: must be a folder that can be read ({reason}); mend its permissions"
-        ) from None
+        raise DataError(f"{escaped(folder)}: must be a readable folder ({reason}); change its permissions") from None
 
 
 def is_file(path: Path | str) -> bool:
@@ -150,6 +148,10 @@ class Listing:
     def find(self, file: str) -> str:
         """Return the path of the matching file, relative to the folder, or "" if there is none."""
         return self._find(file) or ("\\" in file and self._find(normal(file.replace("\\", "/")))) or ""
+
+    def on_disk(self, file: str) -> str:
+        """Return the path of the matching file, or the given path in normal form if there is none."""
+        return self.find(normal(file)) or normal(file)
 
     def _find(self, file: str) -> str:
         place = ""
@@ -180,16 +182,7 @@ class Listing:
 
 
 def demand_free(target: Path, purpose: str, source: Path) -> None:
-    """Check that a new folder does not exist and is not inside its source folder.
-
-    Args:
-        target: the folder to create.
-        purpose: the purpose of the folder, for the message.
-        source: the folder from which it is made.
-
-    Raises:
-        DataError: if the folder exists, is inside its source, or has an invalid name.
-    """
+    """Raise DataError if a new folder exists, is inside its source or has an invalid name; `purpose` ends the line."""
     for path in (source, target, target.resolve()):
         written(path)
     if target.resolve().is_relative_to(source.resolve()) and source.is_dir():

@@ -68,14 +68,14 @@ def _hint(root: Path, inner: Sequence[Path]) -> str:
         names = ", ".join(folder.name for folder in flat[:3])
         return f"; classes ({names}) go into their site's folder, masks into a folder masks beside images"
     if has_images(root):
-        return "; images directly in the folder are of no site and no class"
+        return "; images directly in the folder belong to no site and no class"
     if below := _readable_below(inner, _DEEP):
         if len(below) == 1:
             return f"; {below[0]} could be one: give that folder"
         names = ", ".join(folder.name for folder in below)
         return (
             f"; {names} could each be one: give one of them; if these are sites, their images are a folder too deep: "
-            "move them up, or list them in a table, .csv, and give it in place of the folder"
+            "move them up, or list them in a .csv table and give it instead of the folder"
         )
     for suffixes, what in ((OTHER_IMAGES, "is not read, convert such files to PNG, JPEG, TIFF or NIfTI"), _PACKED):
         if odd := [path for path in files if path.name.lower().endswith(suffixes)]:
@@ -139,8 +139,8 @@ def _refuse_bids(folder: Path, inner: Sequence[Path]) -> None:
     told = any(is_file(folder / name) for name in ("dataset_description.json", "participants.tsv"))
     if told or any(part.name in _BIDS or part.name.startswith("ses-") for part in parts):
         raise DataError(
-            f"{folder}: is a BIDS tree ({subjects[0].name}/...), which is not read; write a table, .csv, with the "
-            "columns image, mask (or label), site and patient and a row an image, and give it in place of the folder"
+            f"{folder}: is a BIDS tree ({subjects[0].name}/...), which is not supported; write a .csv table with the "
+            "columns image, mask (or label), site and patient and one row per image, and give it instead of the folder"
         )
 
 
@@ -153,5 +153,7 @@ def _task(folder: Path, places: Sequence[Place]) -> Task | None:
     tasks: set[Task] = {"segmentation" if place.masks else "classification" for place in places}
     if len(tasks) > 1:
         names = " and ".join(sorted({place.images for place in places})[:2])
-        raise DataError(f"{folder}: must hold images beside masks or class folders, got both in {names}; part them")
+        raise DataError(
+            f"{folder}: must hold either images with masks or class folders, got both in {names}; separate them"
+        )
     return tasks.pop() if tasks else None

@@ -19,9 +19,9 @@ def find_one(download: Path, name: str) -> Path:
     """
     found = [path for pattern in ("", "*/", "*/*/") for path in sorted(download.glob(pattern + name))]
     if not found:
-        raise DataError(f"{download}: {name} must be there, but is not; {hint(download)}")
+        raise DataError(f"{download}: must hold {name}, but does not; {hint(download)}")
     if len(found) > 1:
-        raise DataError(f"{download}: {name} must be there once, got {found[0]} and {found[1]}; give the folder of one")
+        raise DataError(f"{download}: must hold {name} once, got {found[0]} and {found[1]}; give the folder of one")
     return found[0]
 
 

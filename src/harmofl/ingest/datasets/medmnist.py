@@ -115,9 +115,7 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(stream)
     if fortran or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
-        raise DataError(
-            f"images must be flat and row by row, (N, H, W) or (N, H, W, 3), got {shape}; take another file"
-        )
+        raise DataError(f"images must be (N, H, W) or (N, H, W, 3) in row-major order, got {shape}; use another file")
     return shape, dtype
 
 
@@ -131,7 +129,7 @@ def _labels(path: Path, member: str) -> list[int] | None:
         raise DataError(f"{path}: {member} cannot be read ({error}); download it again") from None
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise DataError(
-            f"{path}: an image must have one class, got {labels.shape[1]} labels an image; take another file"
+            f"{path}: an image must have one class, got {labels.shape[1]} labels per image; use another file"
         )
     most = len(_known(path.stem)) or 255
     if labels.dtype.kind not in "ui" or (labels.size and not 0 <= labels.min() <= labels.max() < most):

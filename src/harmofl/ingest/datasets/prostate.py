@@ -73,7 +73,7 @@ def convert(item: Item, folder: Path, wishes: Wishes) -> list[Record]:
         volume, labels = nibabel().load(item.image), nibabel().load(item.target)
         if volume.shape != labels.shape:
             got, want = ("x".join(map(str, part.shape)) for part in (labels, volume))
-            raise DataError(f"its segmentation is {got} voxels, the volume {want}; download it again")
+            raise DataError(f"its segmentation is {got} voxels, but the volume is {want}; download it again")
         np.asarray(volume.dataobj)  # reads to the last byte, since the file is linked unchanged
         prostate = (np.asarray(labels.dataobj) > 0).astype(np.uint8)
     link(item.image, folder / image)

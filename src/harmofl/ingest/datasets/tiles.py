@@ -85,7 +85,7 @@ def write_tiles(item: Item, folder: Path, image: np.ndarray, mask: np.ndarray, t
     """
     if image.shape[:2] != mask.shape:
         got, want = ("x".join(map(str, shape)) for shape in (mask.shape, image.shape[:2]))
-        raise DataError(f"its mask is {got} (height x width), the image {want}; download it again")
+        raise DataError(f"its mask is {got} (height x width), but the image is {want}; download it again")
     records = []
     for suffix, part, labels in _pieces(image, mask, tile):
         names = [f"{place}/{item.name}{suffix}.png" for place in ("images", "masks")]

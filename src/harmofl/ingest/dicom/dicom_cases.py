@@ -76,14 +76,16 @@ def _converted(case: DicomCase, target: Path) -> Made:
     made = Made(case)
     if not series:
         if any(modality(path) == "RTSTRUCT" for path in case.files):
-            raise DataError("contours (RTSTRUCT) are not read; export them as a DICOM segmentation, or as NIfTI masks")
+            raise DataError(
+                "contours (RTSTRUCT) are not supported; export them as a DICOM segmentation, or as NIfTI masks"
+            )
         raise DataError("holds no image; leave it out")
     if case.mask and len(series) > 1:
         raise DataError(f"a mask must be one series, got {len(series)}; keep one")
     if case.mask and len({one.patient.upper() for one in (*series, *series_in(case.drawn_on))} - {""}) > 1:
         raise DataError("a mask must be of its image's patient, got another's; give each image its own mask")
     if len(patients := {one.patient for one in series}) > 1:
-        raise DataError(f"a case must be of one patient, got {len(patients)}; keep each in a folder of its own")
+        raise DataError(f"a case must be of one patient, got {len(patients)}; keep each in a separate folder")
     if case.single and len(series) > 1:
         raise DataError(f"must be one series, got {', '.join(repr(one.name) for one in series)}; keep the one drawn on")
     for number, one in enumerate(series, start=1):

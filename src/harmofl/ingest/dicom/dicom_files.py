@@ -53,7 +53,7 @@ def _series(uid: str, members: Sequence[tuple[Path, Any]]) -> Series:
     first = members[0][1]
     patients = {_text(header, "PatientID") for _, header in members}
     if len(patients) > 1:
-        raise DataError(f"a series must be of one patient, got {len(patients)}; keep each in a folder of its own")
+        raise DataError(f"a series must be of one patient, got {len(patients)}; keep each in a separate folder")
     name = _text(first, "SeriesDescription") or _text(first, "SeriesNumber") or "without a name"
     has_place = "ImagePositionPatient" in first or "PerFrameFunctionalGroupsSequence" in first
     frames = int(first.get("NumberOfFrames", 1) or 1)

@@ -33,13 +33,7 @@ def dicom_files(source: Path) -> list[Path]:
 
 
 def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: Progress | None = None) -> list[str]:
-    """Write a copy of `source` to `target`, with DICOM files converted and other files linked.
-
-    Args:
-        source: a plain folder of sites.
-        target: the folder to create.
-        found: the DICOM files in `source`.
-        progress: called with the case, the number of converted cases and the number of all cases.
+    """Write a copy of a plain folder to `target`, with the `found` DICOM files converted and other files linked.
 
     Returns:
         a message if other files are in folders of DICOM files, which are not converted.
@@ -54,7 +48,9 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
         if path not in converted and path != table:
             name = path.relative_to(source)
             if (target / name).exists():
-                raise DataError(f"{name.as_posix()}: a DICOM beside it becomes a file of that name too; rename one")
+                raise DataError(
+                    f"{name.as_posix()}: a DICOM file beside it is converted to a file of the same name; rename one"
+                )
             link(path, target / name)
     if table.is_file():
         _rename(table, target / FILE, made)
@@ -66,7 +62,7 @@ def without_dicom(source: Path, target: Path, found: Sequence[Path], progress: P
     if not other:
         return []
     first = other[0].relative_to(source).as_posix()
-    return [f"{first}: {len(other)} files among DICOM files are no DICOM that can be told as such, and are left out"]
+    return [f"{first}: {len(other)} files among DICOM files are not recognised as DICOM and are left out"]
 
 
 def _cases(source: Path, found: Sequence[Path]) -> list[DicomCase]:
@@ -78,7 +74,7 @@ def _cases(source: Path, found: Sequence[Path]) -> list[DicomCase]:
         depth = next((k + 1 for k, part in enumerate(parts[:-1]) if part in _PLACES), min(2, len(parts) - 1))
         if not depth:
             raise DataError(
-                f"{path.name}: a DICOM file must be of a site; move it into a site's folder, or leave it out"
+                f"{path.name}: a DICOM file must belong to a site; move it into a site's folder, or leave it out"
             )
         alone = len(parts) == depth + 1
         grouped[PurePosixPath(*parts[:depth]), parts[depth], alone].append(path)
@@ -88,7 +84,7 @@ def _cases(source: Path, found: Sequence[Path]) -> list[DicomCase]:
         stem = _stem(name, alone)
         if (other := stems[place, stem]) is not files:
             first = other[0].relative_to(source).as_posix()
-            raise DataError(f"{place / name}: {first} becomes a file of that name too; rename one")
+            raise DataError(f"{place / name}: {first} is converted to a file of the same name; rename one")
         mask = place.name in MASK_FOLDERS
         drawn_on = stems.get((place.parent / "images", stem), ()) if mask else ()
         single = place.name == "images"
@@ -141,8 +137,8 @@ def _rename(source: Path, target: Path, made: Sequence[Made]) -> None:
             if whole := next((parts[name] for name, _ in _names(row) if name in parts), None):
                 becomes = Path(whole.paths[0]).name if len(whole.paths) == 1 else f"{len(whole.paths)} images"
                 raise DataError(
-                    f"{source}:{line}: a row must name what becomes one image, got {row['file']}, but all of "
-                    f"{whole.case.old} becomes {becomes}; keep each series in a folder of its own, and name that "
+                    f"{source}:{line}: a row must name one image, got {row['file']}, but all of "
+                    f"{whole.case.old} becomes {becomes}; keep each series in a separate folder, and name that "
                     "folder in a single row"
                 )
             name, patient = _renamed(row, new)

@@ -24,15 +24,14 @@ def read_dicom_photograph(path: Path) -> np.ndarray:
         pixels: np.ndarray = data.pixel_array
         colour = data.get("SamplesPerPixel", 1) == 3
         if pixels.ndim != 2 + colour:
-            raise DataError("must be one image, got several frames without places in space; split it into files")
+            raise DataError("must be one image, got several frames without positions; split it into files")
         if data.PhotometricInterpretation == "PALETTE COLOR":
             return _eight_bit(np.asarray(pydicom().pixels.apply_color_lut(pixels, data)), 16)
         if colour:
             return _eight_bit(pixels, int(data.BitsStored))
         shown = _displayed(pydicom().pixels.apply_rescale(pixels, data).astype(np.float64), data)
         shown = 1 - shown if data.PhotometricInterpretation == "MONOCHROME1" else shown
-        grey_bytes: np.ndarray = np.rint(shown * 255).astype(np.uint8)
-        return grey_bytes
+        return np.asarray(np.rint(shown * 255).astype(np.uint8))
 
 
 def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
@@ -44,10 +43,9 @@ def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
     centre, width = (float(np.atleast_1d(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
     function = str(data.get("VOILUTFunction") or "LINEAR").upper()
     if width < (function == "LINEAR") or width <= 0:
-        raise DataError(f"a window must be at least 1 wide, got {width:g}; mend WindowWidth")
+        raise DataError(f"a window must have a width of at least 1, got {width:g}; correct WindowWidth")
     if function == "SIGMOID":
-        sigmoid: np.ndarray = 1 / (1 + np.exp(-4 * (grey - centre) / width))
-        return sigmoid
+        return np.asarray(1 / (1 + np.exp(-4 * (grey - centre) / width)))
     if function == "LINEAR":
         return _linear(grey, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
     if function == "LINEAR_EXACT":
@@ -56,8 +54,7 @@ def _displayed(grey: np.ndarray, data: Any) -> np.ndarray:
 
 
 def _linear(grey: np.ndarray, low: float, high: float) -> np.ndarray:
-    shown: np.ndarray = np.clip((grey - low) / max(high - low, 1e-12), 0, 1)
-    return shown
+    return np.asarray(np.clip((grey - low) / max(high - low, 1e-12), 0, 1))
 
 
 def _looked_up(grey: np.ndarray, table: Any) -> np.ndarray:
@@ -67,8 +64,7 @@ def _looked_up(grey: np.ndarray, table: Any) -> np.ndarray:
     if isinstance(values, bytes):
         values = np.frombuffer(values, dtype=np.uint8 if len(values) < 2 * (entries or 2**16) else "<u2")
     shown = np.asarray(values, dtype=np.float64) / (2**bits - 1)
-    looked_up: np.ndarray = shown[np.clip(np.rint(grey).astype(np.int64) - first, 0, len(shown) - 1)]
-    return looked_up
+    return np.asarray(shown[np.clip(np.rint(grey).astype(np.int64) - first, 0, len(shown) - 1)])
 
 
 def read_label_map(path: Path) -> np.ndarray:
@@ -80,7 +76,7 @@ def read_label_map(path: Path) -> np.ndarray:
     with reading_dicom(path):
         pixels: np.ndarray = pydicom().dcmread(path).pixel_array
         if pixels.ndim != 2:
-            raise DataError("a mask must be one image with one number a pixel; convert it")
+            raise DataError("a mask must be one image with one number per pixel; convert it")
         return pixels
 
 

@@ -48,7 +48,7 @@ def _refuse_one_name(source: Path, cases: Iterable[DicomCase]) -> None:
     by_path: dict[str, str] = {}
     for case in cases:
         if (other := by_path.setdefault(case.path, case.old)) != case.old:
-            raise DataError(f"{source}: {other} and {case.old} become files of one name; rename one")
+            raise DataError(f"{source}: {other} and {case.old} are converted to files of the same name; rename one")
 
 
 def _masks(source: Path, rows: Sequence[TableRow]) -> list[str]:
@@ -96,6 +96,6 @@ def _placed(source: Path, kind: str, name: str, made: Mapping[str, Made], target
     if not file.is_file():
         return name  # reported as missing later
     if (target.parent / new).exists() and not (target.parent / new).samefile(file):
-        raise DataError(f"{place}: a DICOM beside {name} becomes a file of that name too; rename one")
+        raise DataError(f"{place}: a DICOM file beside {name} is converted to a file of the same name; rename one")
     link(file, target.parent / new)
     return new

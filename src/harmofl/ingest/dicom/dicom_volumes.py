@@ -42,8 +42,7 @@ class Slice:
     @property
     def normal(self) -> np.ndarray:
         """The unit vector perpendicular to the plane."""
-        across: np.ndarray = np.cross(self.along_rows, self.along_columns)
-        return across
+        return np.asarray(np.cross(self.along_rows, self.along_columns))
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def read_dicom_volume(series: Series) -> Volume:
     places = np.array([plane.origin @ first.normal for plane in planes])
     steps = np.diff(places)
     if len(steps) and steps.min() < _SAME_PLACE:
-        where = f"at one place ({places[int(steps.argmin())]:.1f} mm)"
-        fix = "keep echoes, phases and repetitions in folders of their own"
+        where = f"at the same position ({places[int(steps.argmin())]:.1f} mm)"
+        fix = "keep echoes, phases and repetitions in separate folders"
         raise DataError(f"two slices of series {series.name!r} are {where}; {fix}")
     if len(steps) and steps.max() > _GAP * steps.min():
         at = int(steps.argmax())
@@ -124,7 +123,7 @@ def read_segmentation(series: Series, image: Volume) -> np.ndarray:
             raise DataError(f"a segmentation must have its image's rows and columns ({want}), got {got}")
         inside = frame.pixels.T > 0
         if (labels[..., at][inside] > 0).any():
-            raise DataError("segments must not overlap, since a pixel has one label; export them apart")
+            raise DataError("segments must not overlap, since a pixel has one label; export them separately")
         labels[..., at][inside] = frame.label or frame.pixels.T[inside]
     return labels
 

@@ -13,8 +13,7 @@ _INVERTED, _DARK, _SPACING = 0.3, 0.25, 1.25
 
 def decibels(profile: Sequence[Sequence[float]]) -> np.ndarray:
     """Convert (C, R) amplitudes to decibels, 20 log10, with a floor at an amplitude of 1e-6."""
-    levels: np.ndarray = 20 * np.log10(np.maximum(np.asarray(profile, dtype=np.float64), 1e-6))
-    return levels
+    return np.asarray(20 * np.log10(np.maximum(np.asarray(profile, dtype=np.float64), 1e-6)))
 
 
 def spectral_distance(one: SiteFacts, other: SiteFacts) -> float | None:
@@ -69,7 +68,9 @@ def _intensity(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
         others = np.mean([histogram for j, histogram in enumerate(grey) if j != k], axis=0)
         nearer = np.abs(grey[k] - others).sum() - np.abs(grey[k] - others[::-1]).sum()
         if nearer > _INVERTED:
-            message = "its histogram is nearer to the mirror of the other sites' than to theirs; check dark and light"
+            message = (
+                "its histogram is closer to the inverted one of the other sites; check whether its images are inverted"
+            )
             yield Problem("warning", site.site, "", message, "inverted beside other sites")
         elif means[k] < _DARK * float(np.median(means)):
             message = f"its images are far darker (mean {means[k]:.2f}) than the sites' median ({np.median(means):.2f})"

@@ -23,7 +23,7 @@ def copies(seen: Sequence[Inspected], task: Task) -> Iterator[Problem]:
         first = min(group, key=lambda one: SPLITS.index(one.record.split))
         for one in group:
             if one.record.split != first.record.split:
-                yield _problem(one, first, "a copy of", "a copy on another side")
+                yield _problem(one, first, "a copy of", "a copy in another split")
             elif one.site != first.site:
                 yield _problem(one, first, "a copy of", "a copy at another site")
             elif task == "classification" and one.record.target != first.record.target:
@@ -47,7 +47,7 @@ def near_copies(seen: Sequence[Inspected]) -> Iterator[Problem]:
         for one, first in _alike(seen, pictures, group):
             if one not in told:
                 told.add(one)
-                yield _problem(seen[one], seen[first], "nearly the same as", "nearly the same on another side")
+                yield _problem(seen[one], seen[first], "nearly the same as", "nearly the same in another split")
 
 
 def _candidates(seen: Sequence[Inspected], spread: np.ndarray) -> Iterator[np.ndarray]:

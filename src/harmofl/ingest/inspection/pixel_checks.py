@@ -22,7 +22,7 @@ def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspecte
     """Yield warnings about the inspected records of one site."""
     yield from _absent_classes(site, info, seen)
     if info.task == "segmentation" and (empty := sum(not one.classes - {0} for one in seen)):
-        message = f"{empty} of {len(seen)} masks are empty; check that nothing is to be seen there"
+        message = f"{empty} of {len(seen)} masks are empty; check that these images show no object"
         yield Problem("warning", site.name, "", message, "empty masks", empty)
     for one in seen:
         if one.constant:
@@ -85,7 +85,7 @@ def _inverted(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     usual /= max(usual.sum(), 1e-9)
     plain, mirrored = (np.abs(grey - histogram).sum(axis=1) for histogram in (usual, usual[::-1]))
     odd = [one for one, nearer in zip(seen, plain - mirrored > _INVERTED, strict=True) if nearer]
-    message = "look inverted beside the others of the site; check dark and light"
+    message = "look inverted compared with the others of the site; check whether they are"
     yield from _warn(site, odd, len(seen), message, "inverted")
 
 
@@ -95,7 +95,8 @@ def _contrast(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
     down = [one for one in clear if (one.lighter or 0) < 0]
     odd, way, usual = (up, "lighter", "darker") if len(up) < len(down) else (down, "darker", "lighter")
     if len(odd) <= _MINORITY * len(clear):
-        message = f"have a foreground {way} than its surroundings, the others a {usual} one; check dark and light"
+        fix = "check whether images are inverted"
+        message = f"have a foreground {way} than its surroundings, the others a {usual} one; {fix}"
         yield from _warn(site, odd, len(clear), message, "foreground light at some, dark at others")
 
 
@@ -109,5 +110,5 @@ def _space(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
         )
         yield Problem("warning", site, "", message, "spacing differs")
     odd = [one for one in seen if one.geometry and max(one.geometry.spacing[:2]) > _THICK * one.geometry.spacing[2]]
-    message = "are thickest along x or y: slices are cut along z, across the planes they were taken in"
+    message = "are thickest along x or y: slices are cut along z, across the acquired planes"
     yield from _warn(site, odd, len(seen), message, "slices across the planes")

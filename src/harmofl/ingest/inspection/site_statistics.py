@@ -149,4 +149,4 @@ def read_facts(path: Path) -> SiteFacts:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         fix = "give the JSON files that `harmofl data check --pages` writes"
-        raise DataError(f"{path}: must tell of a site's data, but {where}: {first['msg']}; {fix}") from None
+        raise DataError(f"{path}: must hold the statistics of a site, but {where}: {first['msg']}; {fix}") from None

@@ -289,8 +289,7 @@ def _cell_borders(centre: FloatImage, size: int) -> FloatImage:
         return np.zeros((size, size))
     pixels = np.indices((size, size)).reshape(2, -1).T
     near = cKDTree(centre).query(pixels, k=2)[0].reshape(size, size, 2)
-    border: FloatImage = np.exp(-(((near[..., 1] - near[..., 0]) / 1.5) ** 2))
-    return border
+    return np.asarray(np.exp(-(((near[..., 1] - near[..., 0]) / 1.5) ** 2)))
 
 
 def _fibres(size: int, direction: float, rng: np.random.Generator) -> FloatImage:
@@ -301,5 +300,4 @@ def _fibres(size: int, direction: float, rng: np.random.Generator) -> FloatImage
     across = np.cos(direction) * rows - np.sin(direction) * columns + wave
     fine, coarse = smooth_noise(size, (0.8, 5.0), rng), smooth_noise(size, (2.0, 9.0), rng)
     strands = map_coordinates(fine + 1.2 * coarse, [across, along], order=1, mode="grid-wrap") / 1.5
-    fibres: FloatImage = (0.62 + 0.16 * strands) * (1.0 - 0.85 * soft_step(-strands - 1.35, 0.4))
-    return fibres
+    return np.asarray((0.62 + 0.16 * strands) * (1.0 - 0.85 * soft_step(-strands - 1.35, 0.4)))

@@ -27,8 +27,7 @@ def spread(seed: int, site: int, count: int) -> FloatImage:
     quarters = np.tile(np.arange(STRATA), (count, 1))
     strata = rng(seed, "style", "strata", block).permuted(quarters, axis=1)[:, place]
     jitter = rng(seed, "style", "jitter", site).random(count)
-    position: FloatImage = 2.0 * (strata + jitter) / STRATA - 1.0
-    return position
+    return np.asarray(2.0 * (strata + jitter) / STRATA - 1.0)
 
 
 def smooth_noise(size: int, sigma: float | tuple[float, float], generator: np.random.Generator) -> FloatImage:
@@ -51,8 +50,7 @@ def smooth_noise(size: int, sigma: float | tuple[float, float], generator: np.ra
 
 def soft_step(distance: FloatImage, width: float) -> FloatImage:
     """Return 0 outside, 1 inside and a linear ramp of `width` pixels around signed distance 0."""
-    step: FloatImage = np.clip(distance / width + 0.5, 0.0, 1.0)
-    return step
+    return np.asarray(np.clip(distance / width + 0.5, 0.0, 1.0))
 
 
 def as_uint8(image: FloatImage) -> Bytes:

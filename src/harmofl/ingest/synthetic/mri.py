@@ -105,16 +105,14 @@ def tissue_signals(style: MriStyle) -> FloatImage:
     PD, T1, T2 = np.array(list(TISSUES.values())).T
     s = PD * (1.0 - np.exp(-style.repetition_time / T1)) * np.exp(-style.echo_time / T2)
     s[[INDEX[name] for name in FATTY]] *= style.fat
-    relative: FloatImage = s / s[INDEX["fluid"]]
-    return relative
+    return np.asarray(s / s[INDEX["fluid"]])
 
 
 def bias_field(size: int, style: MriStyle) -> FloatImage:
     """Return the coil's sensitivity exp(sum_ij k_ij x^i y^j - mean), a smooth (size, size) factor about 1."""
     y, x = _grid(size)
     exponent = sum((k * x**i * y**j for k, (i, j) in zip(style.bias, BIAS_TERMS, strict=True)), np.zeros_like(x))
-    field: FloatImage = np.exp(exponent - exponent.mean())
-    return field
+    return np.asarray(np.exp(exponent - exponent.mean()))
 
 
 def rician(signal: FloatImage, noise: float, rng: np.random.Generator) -> FloatImage:
