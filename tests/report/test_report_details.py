@@ -16,7 +16,7 @@ from harmofl.evaluation.metrics import CaseScores
 from harmofl.experiment import trainer
 from harmofl.experiment.finished_run import load_runs
 from harmofl.report import write_report
-from harmofl.report.class_details import Answers, calibration_error, reliability
+from harmofl.report.class_details import calibration_error, reliability
 from harmofl.report.figures import participation
 from harmofl.report.page_files import files_of
 from harmofl.report.png_images import INVENTED, MISSED, compared
@@ -147,10 +147,10 @@ def test_confusion_and_calibration_are_those_of_the_probabilities(tmp_path):
 
 
 def test_calibration_error_is_nought_for_honest_answers_and_large_for_boasts():
-    honest = Answers(np.tile([0.75, 0.25], (4, 1)), np.array([0, 0, 0, 1]))
+    honest = (np.tile([0.75, 0.25], (4, 1)), np.array([0, 0, 0, 1]))
     assert calibration_error(honest) == pytest.approx(0)
     assert reliability(honest) == [(0.75, 0.75, 4)]
-    assert calibration_error(Answers(np.tile([1.0, 0.0], (4, 1)), np.ones(4, int))) == pytest.approx(1)
+    assert calibration_error((np.tile([1.0, 0.0], (4, 1)), np.ones(4, int))) == pytest.approx(1)
 
 
 def test_one_run_shows_its_best_median_and_worst_case_and_two_the_same_cases(tmp_path):

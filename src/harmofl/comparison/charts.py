@@ -9,11 +9,9 @@ import numpy as np
 from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison, sites_of
 from harmofl.evaluation.confidence_intervals import Floats
-from harmofl.report.figures import round_axis
 from harmofl.report.scores import metric_words, number
-from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
+from harmofl.report.vega import ALL, COLOURS, DASHES, POINT, Chart, Spec, round_axis, told_apart, tooltip
 
-SHAPES = ("circle", "square", "triangle-up", "diamond")
 MOST_CURVES = 8000
 """Largest number of points with which the curves of single sites are drawn beside the mean over the sites."""
 
@@ -41,11 +39,10 @@ def overview_chart(comparison: Comparison) -> Chart:
     kinds = list(dict.fromkeys(str(row["of"]) for row in rows))
     encoding = {"x": {**x, "scale": {"zero": False}}, "y": down("method"), **_kinds(kinds)}
     mean = {"aggregate": [{"op": "mean", "field": "score", "as": "score"}], "groupby": ["method", "of"]}
-    tooltip = [{"field": key} for key in ("method", "of", "seed")] + [{"field": "score", "format": ".3f"}]
-    point = {"type": "point", "filled": True}
+    shown = tooltip("method", "of", "seed", score=".3f")
     layers: list[dict[str, Any]] = [
-        {"mark": {**point, "size": 25, "opacity": 0.45}, "encoding": {**encoding, "tooltip": tooltip}},
-        {"transform": [mean], "mark": {**point, "size": 110, "opacity": 1}, "encoding": encoding},
+        {"mark": {**POINT, "size": 25, "opacity": 0.45}, "encoding": {**encoding, "tooltip": shown}},
+        {"transform": [mean], "mark": {**POINT, "size": 110, "opacity": 1}, "encoding": encoding},
     ]
     if base is not None:
         layers.insert(0, rule_at(float(base.average.mean())))
@@ -81,25 +78,6 @@ def labelled(outcome: Outcome) -> str:
     return outcome.variant.label + (" (reference)" if outcome.is_reference else "")
 
 
-def coloured(labels: Sequence[str]) -> dict[str, Any]:
-    """Return the colour encoding of the methods, which is the same in every chart of the page."""
-    return _told_apart(labels, [COLOURS[k % len(COLOURS)] for k in range(len(labels))])
-
-
-def shaped(labels: Sequence[str]) -> dict[str, Any]:
-    """Return the shape encoding of the methods; the shape changes after all colours have been used."""
-    return _told_apart(labels, [SHAPES[k // len(COLOURS) % len(SHAPES)] for k in range(len(labels))])
-
-
-def _dash(labels: Sequence[str]) -> dict[str, Any]:
-    return _told_apart(labels, [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(labels))])
-
-
-def _told_apart(labels: Sequence[str], looks: Sequence[Any]) -> dict[str, Any]:
-    """Return the encoding that maps each method to one value of `looks`."""
-    return {"field": "method", "type": "nominal", "title": None, "scale": {"domain": labels, "range": looks}}
-
-
 def all_labels(comparison: Comparison) -> list[str]:
     """Return the chart labels of all methods."""
     return [labelled(outcome) for outcome in comparison.outcomes]
@@ -115,50 +93,46 @@ def curves(comparison: Comparison) -> Chart | None:
         rows += [row for site, curve in shown.items() for row in _curve(labelled(outcome), site, curve)]
     if not rows:
         return None
-    chosen = [{"filter": "datum.site == site"}]
-    tooltip = [{"field": key} for key in ("method", "site", "round")]
-    tooltip += [{"field": key, "format": ".3f"} for key in ("score", "low", "high")]
+    told = tooltip("method", "site", "round", score=".3f", low=".3f", high=".3f")
     y = {"type": "quantitative", "title": f"validation {metric_words(comparison.metric)}", "scale": {"zero": False}}
-    colour = coloured(all_labels(comparison))
+    labels = all_labels(comparison)
     spec = {
         "height": 320,
         "layer": [
-            {
-                "mark": {"type": "area", "opacity": 0.16},
-                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
+            band(y, 0.16),
             {
                 "mark": {"type": "line", "strokeWidth": 2.2},
-                "encoding": {"y": {**y, "field": "score"}, "strokeDash": _dash(all_labels(comparison))},
+                "encoding": {"y": {**y, "field": "score"}, "strokeDash": told_apart("method", labels, DASHES)},
             },
             {
-                "mark": {"type": "point", "filled": True, "opacity": 0, "size": 60},
-                "encoding": {"y": {**y, "field": "score"}, "tooltip": tooltip},
+                "mark": {**POINT, "opacity": 0, "size": 60},
+                "encoding": {"y": {**y, "field": "score"}, "tooltip": told},
             },
         ],
-        "transform": chosen,
-        "encoding": {
-            "x": round_axis(),
-            "color": colour,
-        },
+        "transform": [{"filter": "datum.site == site"}],
+        "encoding": {"x": round_axis(), "color": told_apart("method", labels)},
     }
     title = f"Validation {metric_words(comparison.metric)} over the rounds: mean and range over the seeds"
     ends = {row["method"]: row["score"] for row in rows if row["site"] == ALL}
-    told = f"{title}; at the end: " + "; ".join(f"{method} {number(score)}" for method, score in ends.items())
-    return Chart("curves", title, told, spec, rows, by_site=True)
+    said = f"{title}; at the end: " + "; ".join(f"{method} {number(score)}" for method, score in ends.items())
+    return Chart("curves", title, said, spec, rows, by_site=True)
+
+
+def band(y: Spec, opacity: float) -> dict[str, Any]:
+    """Return a layer that fills the range from `low` to `high` of each line."""
+    mark = {"type": "area", "opacity": opacity}
+    return {"mark": mark, "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}}}
+
+
+def mean_and_range(scores: Floats) -> dict[str, float]:
+    """Return mean, lowest and highest of the scores over the seeds, as a row of a chart."""
+    return {"score": float(scores.mean()), "low": float(scores.min()), "high": float(scores.max())}
 
 
 def _curve(label: str, site: str, curve: Floats) -> list[dict[str, Any]]:
     """Convert a (seeds, rounds) array to one row for each validated round."""
     return [
-        {
-            "method": label,
-            "site": site,
-            "round": k + 1,
-            "score": float(scores.mean()),
-            "low": float(scores.min()),
-            "high": float(scores.max()),
-        }
+        {"method": label, "site": site, "round": k + 1, **mean_and_range(scores)}
         for k, scores in enumerate(curve.T)
         if np.isfinite(scores).all()
     ]

@@ -13,8 +13,7 @@ from harmofl.comparison.score_table import COSTS, Comparison, header, mean_and_s
 from harmofl.comparison.statistics import FEWEST_SEEDS, Difference
 from harmofl.report import vega
 from harmofl.report.page_files import write_page
-from harmofl.report.run_page import live
-from harmofl.report.scores import MANY, Cell, metric_words
+from harmofl.report.scores import MANY, Cell, TextRow, TextTable, metric_words
 from harmofl.report.templates import template_of
 from harmofl.report.vega import Chart
 from harmofl.utils.atomic_files import write_atomic
@@ -46,34 +45,38 @@ def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = No
 
 
 def _render(comparison: Comparison, charts: Sequence[Chart], costs: Sequence[Chart]) -> str:
-    scripts = [vega.script(), vega.starter()]
     curve = next((chart for chart in charts if chart.name == "curves"), None)
     sites = list(dict.fromkeys(row["site"] for row in curve.rows)) if curve else []
-    return template_of("comparison.html", chart=live).render(
+    return template_of("comparison.html").render(
         title=f"Comparison of {len(comparison.outcomes)} methods at {len(sites_of(comparison))} sites",
         outcome=comparison_headline(comparison),
         tables=_tables(comparison),
         notes=[note for note in comparison.notes if note not in comparison.failed],
         failed=comparison.failed,
         sites=[site for site in sites if site != vega.ALL],
-        all_sites=vega.ALL,
         charts=charts,
         differences=any(chart.name == "differences" for chart in charts),
         costs=costs,
         runs=[(o.variant.label, o.variant.folder, ", ".join(map(str, o.seeds))) for o in comparison.outcomes],
-        scripts=scripts,
-        allowed=vega.allowed(*scripts),
+        scripts=[vega.script(), vega.starter()],
     )
 
 
-def _tables(comparison: Comparison) -> list[tuple[str, list[list[Cell]]]]:
-    """Return the score table (sites as rows if there are many) and the cost table; the first row is the header."""
+def _tables(comparison: Comparison) -> list[TextTable]:
+    """Return the score table (sites as rows if there are many) and the cost table."""
     whole = [[Cell(name) for name in header(comparison)], *rows(comparison)]
     scores = [row[: -len(COSTS)] for row in whole]
     costs = [[row[0], *row[-len(COSTS) :]] for row in whole]
     if len(sites_of(comparison)) > MANY:
         scores = [list(column) for column in zip(*scores, strict=True)]
-    return [(comparison.title[:1].upper() + comparison.title[1:], scores), ("What each method takes", costs)]
+    title = comparison.title[:1].upper() + comparison.title[1:]
+    return [_text_table(title, scores), _text_table("What each method takes", costs)]
+
+
+def _text_table(title: str, cells: Sequence[Sequence[Cell]]) -> TextTable:
+    (corner, *columns), *body = cells
+    found = tuple(TextRow(label.text, tuple(row)) for label, *row in body)
+    return TextTable(title, tuple(cell.text for cell in columns), found, corner.text, 0)
 
 
 def comparison_headline(comparison: Comparison) -> str:

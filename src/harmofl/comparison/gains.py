@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harmofl.comparison.charts import all_labels, coloured, down, labelled, rule_at, shaped, shorten
+from harmofl.comparison.charts import all_labels, down, labelled, rule_at, shorten
 from harmofl.comparison.score_table import Comparison, sites_of
 from harmofl.comparison.statistics import Difference, at, corrected, method_difference
 from harmofl.report.scores import metric_words
-from harmofl.report.vega import Chart
+from harmofl.report.vega import POINT, SHAPES, Chart, interval_layer, told_apart, tooltip
 
 MOST_DIFFERENCES = 300
 """Largest number of pairs of method and site for which the chart of site differences is drawn."""
@@ -33,21 +33,16 @@ def site_differences(comparison: Comparison) -> Chart | None:
     rows = [_difference_row(*place, found) for place, found in zip(places, fair, strict=True) if found]
     sites = list(dict.fromkeys(row["site"] for row in rows))
     x = {"type": "quantitative", "title": f"difference to {shorten(comparison.baseline)}", "axis": {"tickCount": 8}}
-    tooltip = [{"field": key} for key in ("method", "site")]
-    tooltip += [{"field": key, "format": "+.3f"} for key in ("difference", "low", "high")]
-    tooltip += [{"field": "better", "title": "seeds it is better in"}, {"field": "clear"}]
+    shown = tooltip("method", "site", difference="+.3f", low="+.3f", high="+.3f")
+    shown += [{"field": "better", "title": "seeds it is better in"}, {"field": "clear"}]
     spec = {
         "height": len(sites) * (11 * len(others) + 8),
         "layer": [
             rule_at(0),
+            interval_layer(_by_method(comparison, {"x": {**x, "field": "low"}, "x2": {"field": "high"}})),
             {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6},
-                "encoding": _by_method(comparison, {"x": {**x, "field": "low"}, "x2": {"field": "high"}}),
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-                "encoding": _by_method(comparison, {"x": {**x, "field": "difference"}, "tooltip": tooltip}),
+                "mark": {**POINT, "size": 60, "opacity": 1},
+                "encoding": _by_method(comparison, {"x": {**x, "field": "difference"}, "tooltip": shown}),
             },
         ],
     }
@@ -60,7 +55,12 @@ def site_differences(comparison: Comparison) -> Chart | None:
 def _by_method(comparison: Comparison, encoding: dict[str, Any]) -> dict[str, Any]:
     offset = {"field": "method", "sort": None, "scale": {"paddingInner": 0.2}}
     axis = {"axis": {"grid": True, "tickBand": "extent"}}
-    return {"y": down("site", **axis), "yOffset": offset, "color": coloured(all_labels(comparison)), **encoding}
+    return {
+        "y": down("site", **axis),
+        "yOffset": offset,
+        "color": told_apart("method", all_labels(comparison)),
+        **encoding,
+    }
 
 
 def _differences(comparison: Comparison) -> list[tuple[str, Difference]]:
@@ -95,9 +95,7 @@ def cost_against_gain(comparison: Comparison) -> list[Chart]:
 def _cost_chart(comparison: Comparison, rows: Sequence[GainRow], field: str, title: str, word: str) -> Chart:
     x = {"field": field, "type": "quantitative", "title": title}
     y = {"type": "quantitative", "title": f"gain over {shorten(comparison.baseline, 24)}"}
-    tooltip: list[dict[str, Any]] = [{"field": "method"}]
-    tooltip += [{"field": key, "format": ".1f"} for key in ("minutes", "megabytes")]
-    tooltip += [{"field": key, "format": "+.3f"} for key in ("gain", "low", "high")]
+    shown = tooltip("method", minutes=".1f", megabytes=".1f", gain="+.3f", low="+.3f", high="+.3f")
     spec = {
         "height": 260,
         "layer": [
@@ -106,13 +104,13 @@ def _cost_chart(comparison: Comparison, rows: Sequence[GainRow], field: str, tit
                 "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.5},
                 "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
             },
-            {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {"tooltip": tooltip}},
+            {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {"tooltip": shown}},
         ],
         "encoding": {
             "x": x,
             "y": {**y, "field": "gain"},
-            "color": coloured(all_labels(comparison)),
-            "shape": shaped(all_labels(comparison)),
+            "color": told_apart("method", all_labels(comparison)),
+            "shape": told_apart("method", all_labels(comparison), SHAPES),
         },
     }
     told = "; ".join(f"{row['method']} {row['gain']:+.3f} for {row[field]:.1f} {field}" for row in rows)

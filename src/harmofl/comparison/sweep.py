@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.comparison.charts import coloured
+from harmofl.comparison.charts import band, mean_and_range
 from harmofl.comparison.comparison_page import write_comparison
 from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison
@@ -17,7 +17,7 @@ from harmofl.data.csv_tables import csv_text
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.report.scores import metric_name
-from harmofl.report.vega import Chart, picture
+from harmofl.report.vega import Chart, picture, told_apart, tooltip
 from harmofl.utils.atomic_files import write_atomic
 from harmofl.utils.toml_values import parse_value, split_outside
 
@@ -102,15 +102,7 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
     """Return the sweep chart (the paper's Figure 5): one line a method, its range over the seeds as a band."""
     places, logarithmic = _places(values)
     rows = [
-        {
-            "method": label,
-            "value": text,
-            "place": place,
-            "of": of,
-            "score": float(scores.mean()),
-            "low": float(scores.min()),
-            "high": float(scores.max()),
-        }
+        {"method": label, "value": text, "place": place, "of": of, **mean_and_range(scores)}
         for label, outcomes in lines.items()
         for text, place, outcome in sorted(zip(values, places, outcomes, strict=True), key=lambda one: one[1])
         if outcome is not None
@@ -122,28 +114,23 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
     x = {"field": "place", "type": "quantitative", "title": key, "axis": axis}
     x["scale"] = {"type": "log"} if logarithmic else {"zero": False}
     y = {"type": "quantitative", "title": f"{metric_name(metric)}, mean over sites", "scale": {"zero": False}}
-    tooltip = [{"field": name} for name in ("method", "value", "of")]
-    tooltip += [{"field": name, "format": ".3f"} for name in ("score", "low", "high")]
+    shown = tooltip("method", "value", "of", score=".3f", low=".3f", high=".3f")
     kinds = {"domain": ["test", "validation"], "range": [[1, 0], [4, 3]]}
     dashed = {"field": "of", "type": "nominal", "title": None, "legend": {"symbolType": "stroke"}}
     spec = {
         "height": 280,
         "layer": [
-            {
-                "transform": [{"filter": "datum.of == 'test'"}],
-                "mark": {"type": "area", "opacity": 0.18},
-                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
+            {"transform": [{"filter": "datum.of == 'test'"}], **band(y, 0.18)},
             {
                 "mark": {"type": "line", "point": {"filled": True, "size": 55}},
                 "encoding": {
                     "y": {**y, "field": "score"},
                     "strokeDash": {**dashed, "scale": kinds},
-                    "tooltip": tooltip,
+                    "tooltip": shown,
                 },
             },
         ],
-        "encoding": {"x": x, "color": coloured(list(lines))},
+        "encoding": {"x": x, "color": told_apart("method", list(lines))},
     }
     told = "; ".join(f"{r['method']} at {r['value']} {r['score']:.3f}" for r in rows if r["of"] == "test")
     title = f"{metric_name(metric)} against {key}: mean and range over the seeds"

@@ -16,7 +16,7 @@ from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
-from harmofl.report.scores import duration
+from harmofl.report.scores import estimated_end
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 _FRAME = 9  # lines beside those of the sites
@@ -113,9 +113,7 @@ class Dashboard(Callback):
             return f"{said}; the end can be estimated after it"
         pace = (self._latest - self._began) / (self._done - self._first + 1)
         remaining = max(0.0, pace * left - (self._clock() - self._latest))
-        end = time.localtime(self._clock() + remaining)
-        day = "" if end[:3] == time.localtime(self._clock())[:3] else time.strftime("%a %d %b ", end)
-        return f"{said}; ends about {day}{time.strftime('%H:%M', end)}, in {duration(remaining)}"
+        return f"{said}; ends {estimated_end(self._clock(), remaining)}"
 
     def _table(self) -> RenderableType:
         wide = self.console.width >= 70

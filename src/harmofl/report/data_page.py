@@ -1,8 +1,8 @@
 """Pages on the results of `harmofl data check`: one page a site, and a page that compares sites."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -25,13 +25,12 @@ _NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """A table of the page: a title, the columns, and rows of a name and cells."""
 
     title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def write_pages(sites: Sequence[SiteFacts], folder: Path) -> list[Path]:
@@ -64,42 +63,39 @@ def write_overview(sites: Sequence[SiteFacts], path: Path) -> list[Problem]:
 
 def render_site(site: SiteFacts) -> str:
     """Return the HTML of a site's page."""
-    errors = sum(finding.severity == "error" for finding in site.findings)
-    warnings = len(site.findings) - errors
-    return template_of("data.html").render(
+    return _render(
         title=f"Data of {site.site}",
         kind="Data check",
-        outcome=_verdict(errors, warnings),
+        outcome=_verdict([finding.severity for finding in site.findings]),
         grids=[_findings(site), _splits(site), _files(site)],
-        charts=[_histogram([site]), _spectrum([site])],
-        galleries=[],
-        note=_NOTE.format(site.harmofl),
+        sites=[site],
     )
 
 
 def render_overview(sites: Sequence[SiteFacts], problems: Sequence[Problem]) -> str:
     """Return the HTML of the page that compares sites."""
-    between = sum(problem.severity == "error" for problem in problems)
-    errors = between + sum(finding.severity == "error" for site in sites for finding in site.findings)
-    warnings = len(problems) - between + sum(len(site.findings) for site in sites) - (errors - between)
-    rows = tuple((problem.severity, problem.site or "all", problem.message) for problem in problems)
-    return template_of("data.html").render(
+    found = [problem.severity for problem in problems]
+    found += [finding.severity for site in sites for finding in site.findings]
+    rows = [(problem.severity, problem.site or "all", problem.message) for problem in problems]
+    between = [Grid("What differs between the sites", ("", "site", "what"), rows)] if rows else []
+    return _render(
         title=f"Data of {len(sites)} sites",
         kind="Data checks compared",
-        outcome=_verdict(errors, warnings, "at the sites and between them"),
-        grids=[
-            *([Grid("What differs between the sites", ("", "site", "what"), rows)] if rows else []),
-            _side_by_side(sites),
-            _all_findings(sites),
-            _distances(sites),
-        ],
-        charts=[_histogram(sites), _spectrum(sites)],
-        galleries=[],
-        note=_NOTE.format(", ".join(sorted({site.harmofl for site in sites}))),
+        outcome=_verdict(found, "at the sites and between them"),
+        grids=[*between, _side_by_side(sites), _all_findings(sites), _distances(sites)],
+        sites=sites,
     )
 
 
-def _verdict(errors: int, warnings: int, where: str = "") -> str:
+def _render(sites: Sequence[SiteFacts], **contents: object) -> str:
+    versions = ", ".join(sorted({site.harmofl for site in sites}))
+    charts = [_histogram(sites), _spectrum(sites)]
+    return template_of("data.html").render(charts=charts, galleries=[], note=_NOTE.format(versions), **contents)
+
+
+def _verdict(severities: Sequence[str], where: str = "") -> str:
+    errors = severities.count("error")
+    warnings = len(severities) - errors
     counts = f"{errors} {'error' if errors == 1 else 'errors'}, {warnings} {'warning' if warnings == 1 else 'warnings'}"
     advice = "Training must not start before the errors are mended." if errors else "Training can start."
     if not errors and warnings:
@@ -108,27 +104,18 @@ def _verdict(errors: int, warnings: int, where: str = "") -> str:
 
 
 def _findings(site: SiteFacts) -> Grid:
-    rows = tuple((finding.severity, finding.kind, str(finding.count)) for finding in site.findings)
-    return Grid("What was found", ("", "kind", "how often"), rows or (("none", DASH, "0"),))
+    rows = [(finding.severity, finding.kind, str(finding.count)) for finding in site.findings]
+    return Grid("What was found", ("", "kind", "how often"), rows or [("none", DASH, "0")])
 
 
 def _splits(site: SiteFacts) -> Grid:
-    rows = tuple(
-        (
-            name,
-            str(part.images),
-            str(part.cases),
-            str(part.patients),
-            *(str(part.classes[label]) for label in site.classes),
-        )
+    rows = [
+        (name, *map(str, (part.images, part.cases, part.patients, *(part.classes[label] for label in site.classes))))
         for name, part in site.splits.items()
-    )
-    shares = (("share", "", "", "", *(_percent(site.shares[label]) for label in site.classes)),)
-    return Grid(
-        "Images, and in how many files each class occurs",
-        ("split", "images", "cases", "patients", *site.classes),
-        (*rows, *shares),
-    )
+    ]
+    rows.append(("share", "", "", "", *(_percent(site.shares[label]) for label in site.classes)))
+    columns = ("split", "images", "cases", "patients", *site.classes)
+    return Grid("Images, and in how many files each class occurs", columns, rows)
 
 
 def _files(site: SiteFacts) -> Grid:
@@ -147,7 +134,7 @@ def _files(site: SiteFacts) -> Grid:
         rows.append(
             ("foreground lighter than the rest", f"at {_percent(site.lighter)} of the images with a clear contrast")
         )
-    return Grid("The files", ("", "what there is"), tuple(rows))
+    return Grid("The files", ("", "what there is"), rows)
 
 
 def _spacing(site: SiteFacts) -> str:
@@ -170,7 +157,7 @@ def _percent(share: float) -> str:
 
 
 def _side_by_side(sites: Sequence[SiteFacts]) -> Grid:
-    rows = tuple(
+    rows = [
         (
             site.site,
             " / ".join(str(part.images) for part in site.splits.values()),
@@ -182,7 +169,7 @@ def _side_by_side(sites: Sequence[SiteFacts]) -> Grid:
             ", ".join(f"{name} {_percent(share)}" for name, share in site.shares.items()),
         )
         for site in sites
-    )
+    ]
     columns = ("site", "images", "patients", "files", "height x width", "spacing, mm", "brightness", "classes")
     return Grid("The sites (training / validation / test)", columns, rows)
 
@@ -192,18 +179,20 @@ def _all_findings(sites: Sequence[SiteFacts]) -> Grid:
     rows = []
     for severity, kind in kinds:
         counts = [sum(f.count for f in site.findings if (f.severity, f.kind) == (severity, kind)) for site in sites]
-        rows.append((f"{severity}: {kind}", *(str(count) if count else DASH for count in counts)))
-    return Grid(
-        "Found at each site", ("", *(site.site for site in sites)), tuple(rows) or (("nothing", *[DASH] * len(sites)),)
-    )
+        rows.append([f"{severity}: {kind}", *(str(count or DASH) for count in counts)])
+    return Grid("Found at each site", _corner(sites), rows or [["nothing", *[DASH] * len(sites)]])
 
 
 def _distances(sites: Sequence[SiteFacts]) -> Grid:
     rows = []
     for one in sites:
         distances = [spectral_distance(one, other) for other in sites]
-        rows.append((one.site, *(DASH if distance is None else f"{distance:.1f}" for distance in distances)))
-    return Grid("Distance of the mean amplitude profiles, dB", ("", *(site.site for site in sites)), tuple(rows))
+        rows.append([one.site, *(DASH if distance is None else f"{distance:.1f}" for distance in distances)])
+    return Grid("Distance of the mean amplitude profiles, dB", _corner(sites), rows)
+
+
+def _corner(sites: Sequence[SiteFacts]) -> list[str]:
+    return ["", *(site.site for site in sites)]
 
 
 def _histogram(sites: Sequence[SiteFacts]) -> Markup:

@@ -2,33 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harmofl.analysis.diagnostics.records import DiagnosticsRecord, read_diagnostics
-from harmofl.report.vega import COLOURS, Chart
+from harmofl.report.figures import ends
+from harmofl.report.vega import Chart, Numbers, round_axis, told_apart, tooltip
 
 FILE = "diagnostics.jsonl"
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """One charted quantity: its column in the numbers, its title, and whether its axis is logarithmic."""
-
-    name: str
-    title: str
-    log: bool = False
-
-
-QUANTITIES = (
-    Quantity("drift", "Drift Γ; dashed, for SGD: bound of Theorem 3.1", log=True),
-    Quantity("relative", "Dissimilarity, share of the gradients"),
-    Quantity("epsilon", "ε, largest distance of two gradients"),
-    Quantity("cosine", "Cosine of two updates, mean"),
-    Quantity("sharpness", "Sharpness: rise of the loss at 0.05"),
-    Quantity("eigenvalue", "Top eigenvalue of the Hessian"),
-)
+QUANTITIES = {
+    "drift": "Drift Γ; dashed, for SGD: bound of Theorem 3.1",
+    "relative": "Dissimilarity, share of the gradients",
+    "epsilon": "ε, largest distance of two gradients",
+    "cosine": "Cosine of two updates, mean",
+    "sharpness": "Sharpness: rise of the loss at 0.05",
+    "eigenvalue": "Top eigenvalue of the Hessian",
+}
+"""Title of each charted quantity by its column in the numbers."""
 SCALARS = (
     *("seconds", "of_round", "images", "norm", "gradient", "square", "spread", "spread_unbiased", "relative"),
     *("epsilon", "variance", "sharpness", "eigenvalue", "residual", "drift", "drift_end", "bound", "step", "secant"),
@@ -47,7 +39,10 @@ def chart_rows(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[dict[
     for label, own in records.items():
         for record in own:
             scalars = {name: getattr(record, name) for name in SCALARS}
-            terms = {f"bound, {name}": record.terms.get(name, math.nan) for name in _TERMS}
+            terms = {
+                f"bound, {name}": record.terms.get(name, math.nan)
+                for name in ("gradients", "dissimilarity", "variance")
+            }
             sites = {
                 f"{name}, {site}": value
                 for name, values in (("loss", record.loss), ("rise", record.rise), ("gradient", record.gradients))
@@ -58,21 +53,18 @@ def chart_rows(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[dict[
     return [{key: row.get(key, math.nan) for key in keys} for row in found]
 
 
-_TERMS = ("gradients", "dissimilarity", "variance")
-
-
 def charts(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> list[Chart]:
     """Return one chart over the rounds for each measured quantity, with one colour a run."""
     numbers = chart_rows(records)
     return [
         Chart(
-            f"theory-{quantity.name}",
-            quantity.title,
-            _told(quantity, numbers),
-            {"height": 170, **_drawn(quantity, list(records))},
-            [{key: row[key] for key in ("run", "round", *_lines(quantity))} for row in numbers],
+            f"theory-{name}",
+            QUANTITIES[name],
+            _said(name, numbers),
+            {"height": 170, **_drawn(name, list(records))},
+            [{key: row[key] for key in ("run", "round", *_lines(name))} for row in numbers],
         )
-        for quantity in _known(numbers)
+        for name in _known(numbers)
     ]
 
 
@@ -81,63 +73,44 @@ def chart(records: Mapping[str, Sequence[DiagnosticsRecord]]) -> Chart | None:
     numbers = chart_rows(records)
     if not numbers:
         return None
-    shown = _known(numbers)
-    title = {"fontSize": 11, "fontWeight": "normal"}
+    look = {"fontSize": 11, "fontWeight": "normal"}
     parts = [
-        {"title": {"text": q.title, **title}, "width": 290, "height": 120, **_drawn(q, list(records))} for q in shown
+        {"title": {"text": QUANTITIES[name], **look}, "width": 290, "height": 120, **_drawn(name, list(records))}
+        for name in _known(numbers)
     ]
     spec = {"concat": parts, "columns": 2, "resolve": {"scale": {"color": "shared"}}}
-    said = "; ".join(_told(quantity, numbers) for quantity in shown)
+    said = "; ".join(_said(name, numbers) for name in _known(numbers))
     return Chart("theory", "The theory measured, over the rounds", said, spec, numbers)
 
 
-def _known(numbers: Sequence[Mapping[str, Any]]) -> list[Quantity]:
-    return [quantity for quantity in QUANTITIES if any(math.isfinite(row[quantity.name]) for row in numbers)]
+def _said(name: str, numbers: Numbers) -> str:
+    return f"{QUANTITIES[name]}: {ends([row for row in numbers if math.isfinite(row[name])], name, '.3g')}"
 
 
-def _lines(quantity: Quantity) -> tuple[str, ...]:
-    return ("drift", "bound") if quantity.name == "drift" else (quantity.name,)
+def _known(numbers: Numbers) -> list[str]:
+    return [name for name in QUANTITIES if any(math.isfinite(row[name]) for row in numbers)]
 
 
-def _drawn(quantity: Quantity, labels: Sequence[str]) -> dict[str, Any]:
-    """Return layers with one line a run, and a dashed line for the bound in the chart of drift."""
-    scale = {"type": "log"} if quantity.log else {"zero": False, "nice": True}
-    colours = {"domain": list(labels), "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
-    legend = {} if len(labels) > 1 else {"legend": None}
-    lines = _lines(quantity)
-    marks: list[dict[str, Any]] = [{"type": "line", "point": {"size": 18}}]
-    marks.append({"type": "line", "strokeDash": [5, 3], "opacity": 0.7})
-    tooltip = [{"field": "run"}, {"field": "round"}, *({"field": line, "format": ".4g"} for line in lines)]
+def _lines(name: str) -> tuple[str, ...]:
+    return ("drift", "bound") if name == "drift" else (name,)
+
+
+def _drawn(name: str, labels: Sequence[str]) -> dict[str, Any]:
+    """Return layers with one line a run; drift has a logarithmic axis, and a dashed line for the bound."""
+    scale = {"type": "log"} if name == "drift" else {"zero": False, "nice": True}
+    looks: dict[str, Any] = {"bound": {"strokeDash": [5, 3], "opacity": 0.7}}
+    layers = []
+    for line in _lines(name):
+        known = f"isValid(datum['{line}']) && isFinite(datum['{line}'])"
+        known += f" && datum['{line}'] > 0" if name == "drift" else ""
+        mark = {"type": "line", **looks.get(line, {"point": {"size": 18}})}
+        y = {"field": line, "type": "quantitative", "title": None, "scale": scale, "axis": {"tickCount": 4}}
+        layers.append({"transform": [{"filter": known}], "mark": mark, "encoding": {"y": y}})
     return {
-        "layer": [_layer(line, scale, quantity.log, mark) for line, mark in zip(lines, marks, strict=False)],
+        "layer": layers,
         "encoding": {
-            "x": {
-                "field": "round",
-                "type": "quantitative",
-                "title": "Round",
-                "axis": {"tickMinStep": 1, "grid": False},
-            },
-            "color": {"field": "run", "type": "nominal", "title": None, "scale": colours, **legend},
-            "tooltip": tooltip,
+            "x": round_axis(),
+            "color": told_apart("run", labels, legend=len(labels) > 1),
+            "tooltip": tooltip("run", "round", **dict.fromkeys(_lines(name), ".4g")),
         },
     }
-
-
-def _layer(field: str, scale: Mapping[str, Any], positive: bool, mark: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line over the rounds with a finite value (`positive`: above 0, for a logarithmic axis)."""
-    known = f"isValid(datum['{field}']) && isFinite(datum['{field}'])" + (f" && datum['{field}'] > 0" * positive)
-    y = {"field": field, "type": "quantitative", "title": None, "scale": dict(scale), "axis": {"tickCount": 4}}
-    return {"transform": [{"filter": known}], "mark": dict(mark), "encoding": {"y": y}}
-
-
-def _told(quantity: Quantity, numbers: Sequence[Mapping[str, Any]]) -> str:
-    parts = []
-    for label in dict.fromkeys(row["run"] for row in numbers):
-        own = [row for row in numbers if row["run"] == label and math.isfinite(row[quantity.name])]
-        if own:
-            first, last = own[0], own[-1]
-            parts.append(
-                f"{label} {first[quantity.name]:.3g} in round {first['round']}, "
-                f"{last[quantity.name]:.3g} in round {last['round']}"
-            )
-    return f"{quantity.title}: {', '.join(parts)}"

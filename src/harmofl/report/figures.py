@@ -1,10 +1,11 @@
 """Charts of runs, each with its numbers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
-from harmofl.experiment.finished_run import Round, Run
+from harmofl.experiment.finished_run import Run
 from harmofl.report.scores import (
     UNSEEN,
     Group,
@@ -15,21 +16,19 @@ from harmofl.report.scores import (
     number,
     scores_of_run,
 )
-from harmofl.report.vega import ALL, COLOURS, DASHES, Chart
+from harmofl.report.vega import ALL, DASHES, POINT, Chart, Numbers, interval_layer, round_axis, told_apart, tooltip
 
-ChartRow = Mapping[str, Any]
 FEW = 24
 """Largest number of sites for which each site has a small chart."""
-_POINT: dict[str, Any] = {"type": "point", "filled": True}
 
 
 def over_rounds(group: Group, ident: str) -> list[Chart]:
     """Return the charts of validation score and training loss of every run, mean over the sites or at one site."""
-    score = f"validation {metric_words(group.metric)}"
     title = f"{metric_name(group.metric)} on validation images"
+    score = f"validation {metric_words(group.metric)}"
     return [
-        _curves(group, f"{ident}-validation", title, _val(group), score, True),
-        _curves(group, f"{ident}-loss", "Training loss", _loss, "loss"),
+        _curves(group, f"{ident}-validation", title, score),
+        _curves(group, f"{ident}-loss", "Training loss", "loss"),
     ]
 
 
@@ -38,7 +37,7 @@ def per_site(group: Group, ident: str) -> list[Chart]:
     if not 1 < len(group.sites) <= FEW:
         return []
     charts = []
-    rows = _rounds(group, _val(group), "score")
+    rows = _rounds(group, "score")
     values = [row["score"] for row in rows]
     span = [min(values), max(values)] if values else [0, 1]
     for index, site in enumerate(group.sites):
@@ -47,36 +46,29 @@ def per_site(group: Group, ident: str) -> list[Chart]:
             "width": 190,
             "height": 110,
             "layer": [
-                {"mark": {"type": "line"}, "encoding": _dash(group)},
-                {"transform": [{"filter": "datum.chosen"}], "mark": {**_POINT, "shape": "diamond", "size": 60}},
+                {"mark": {"type": "line"}, "encoding": _dash(group.runs)},
+                {"transform": [{"filter": "datum.chosen"}], "mark": {**POINT, "shape": "diamond", "size": 60}},
             ],
             "encoding": {
                 "x": round_axis(),
                 "y": _axis("score", None, scale={"domain": span, "nice": True, "zero": False}),
-                "color": _run_colour(group, legend=False),
+                "color": _colour(group.runs, legend=False),
             },
         }
-        charts.append(
-            Chart(f"{ident}-site{index}", f"Site {site}", _told(f"Site {site}", group, own, "score"), spec, own)
-        )
+        said = f"Site {site}, over the rounds: {ends(own, 'score')}"
+        charts.append(Chart(f"{ident}-site{index}", f"Site {site}", said, spec, own))
     return charts
 
 
-def _loss(line: Round, site: str) -> float:
-    return line.train_loss.get(site, math.nan)
-
-
-def _val(group: Group) -> Callable[[Round, str], float]:
-    return lambda line, site: line.val.get(site, {}).get(group.metric, math.nan)
-
-
-def _rounds(group: Group, value: Callable[[Round, str], float], name: str) -> list[dict[str, Any]]:
+def _rounds(group: Group, name: str) -> list[dict[str, Any]]:
     """Return one row a run, site and round, and rows for the mean over the sites (scores: only if all have a value)."""
     rows = []
     for run in group.runs:
         chosen = run.result.chosen_round if run.result else None
         for line in run.rounds:
-            values = {site: value(line, site) for site in group.sites}
+            scores = {site: of_site.get(group.metric, math.nan) for site, of_site in line.val.items()}
+            found = line.train_loss if name == "loss" else scores
+            values = {site: found.get(site, math.nan) for site in group.sites}
             there = [one for one in values.values() if math.isfinite(one)]
             values = {ALL: mean_score(there if name == "loss" else list(values.values())), **values}
             rows += [
@@ -87,83 +79,63 @@ def _rounds(group: Group, value: Callable[[Round, str], float], name: str) -> li
     return rows
 
 
-def _curves(
-    group: Group, ident: str, title: str, value: Callable[[Round, str], float], name: str, mark: bool = False
-) -> Chart:
-    rows = _rounds(group, value, name)
-    tooltip = [{"field": key} for key in ("run", "site", "round")] + [{"field": name, "format": ".4f"}]
+def _curves(group: Group, ident: str, title: str, name: str) -> Chart:
+    rows = _rounds(group, name)
     shown = [{"filter": "datum.site == site"}]
-    layers: list[dict[str, Any]] = []
-    if len(group.runs) == 1 and len(group.sites) > 1:
-        layers.append(
-            {
-                "transform": [{"filter": f"datum.site != site && datum.site != '{ALL}'"}],
-                "mark": {"type": "line", "opacity": 0.4, "strokeWidth": 1},
-                "encoding": {"detail": {"field": "site"}, "color": {"value": "var(--soft)"}},
-            }
-        )
-    layers.append({"transform": shown, "mark": {"type": "line", "strokeWidth": 2.5}, "encoding": _dash(group)})
-    if mark:
-        layers.append(
-            {
-                "transform": [*shown, {"filter": "datum.chosen"}],
-                "mark": {**_POINT, "shape": "diamond", "size": 110, "opacity": 1},
-            }
-        )
-    layers.append(
-        {
-            "transform": shown if len(group.runs) > 1 else [],
-            "mark": {**_POINT, "size": 120, "opacity": 0},
-            "encoding": {"tooltip": tooltip},
-        }
-    )
+    alone = len(group.runs) == 1
+    others = {
+        "transform": [{"filter": f"datum.site != site && datum.site != '{ALL}'"}],
+        "mark": {"type": "line", "opacity": 0.4, "strokeWidth": 1},
+        "encoding": {"detail": {"field": "site"}, "color": {"value": "var(--soft)"}},
+    }
+    line = {"transform": shown, "mark": {"type": "line", "strokeWidth": 2.5}, "encoding": _dash(group.runs)}
+    chosen = {
+        "transform": [*shown, {"filter": "datum.chosen"}],
+        "mark": {**POINT, "shape": "diamond", "size": 110, "opacity": 1},
+    }
+    pointed_at = {
+        "transform": [] if alone else shown,
+        "mark": {**POINT, "size": 120, "opacity": 0},
+        "encoding": {"tooltip": tooltip("run", "site", "round", **{name: ".4f"})},
+    }
+    drawn = [(others, alone and len(group.sites) > 1), (line, True), (chosen, name != "loss"), (pointed_at, True)]
     spec = {
         "height": 220,
-        "layer": layers,
+        "layer": [layer for layer, wanted in drawn if wanted],
         "encoding": {
             "x": round_axis(),
             "y": _axis(name, name, scale={"zero": False}),
-            "color": _run_colour(group, legend=len(group.runs) > 1),
+            "color": _colour(group.runs, legend=not alone),
         },
     }
     overall = [row for row in rows if row["site"] == ALL]
-    return Chart(ident, title, _told(f"{title}, mean over the sites", group, overall, name), spec, rows, by_site=True)
+    said = f"{title}, mean over the sites, over the rounds: {ends(overall, name)}"
+    return Chart(ident, title, said, spec, rows, by_site=True)
 
 
-def _told(title: str, group: Group, rows: Sequence[ChartRow], name: str) -> str:
+def ends(rows: Numbers, name: str, form: str = ".3f") -> str:
+    """Describe the first and the last value of each run."""
     said = []
-    for run in group.runs:
-        own = [row for row in rows if row["run"] == run.label]
-        if own:
-            first, last = own[0], own[-1]
-            said.append(
-                f"{run.label} goes from {number(first[name])} at round {first['round']} "
-                f"to {number(last[name])} at round {last['round']}"
-            )
-    return f"{title}, over the rounds: {'; '.join(said) or 'no values'}"
-
-
-def round_axis() -> dict[str, Any]:
-    """Return the encoding of the x axis of rounds, with ticks at whole numbers only."""
-    axis = {"tickMinStep": 1, "format": "d", "grid": False}
-    return {"field": "round", "type": "quantitative", "title": "Round", "axis": axis, "scale": {"nice": False}}
+    for label, of_run in groupby(rows, lambda row: row["run"]):
+        own = list(of_run)
+        first, last = own[0], own[-1]
+        said.append(
+            f"{label} goes from {number(first[name], form)} at round {first['round']} "
+            f"to {number(last[name], form)} at round {last['round']}"
+        )
+    return "; ".join(said) or "no values"
 
 
 def _axis(field: str, title: str | None, **more: Any) -> dict[str, Any]:
     return {"field": field.replace(".", "\\."), "type": "quantitative", "title": title, **more}
 
 
-def _run_colour(group: Group, *, legend: bool) -> dict[str, Any]:
-    labels = [run.label for run in group.runs]
-    scale = {"domain": labels, "range": [COLOURS[k % len(COLOURS)] for k in range(len(labels))]}
-    return {"field": "run", "type": "nominal", "title": None, "scale": scale, **({} if legend else {"legend": None})}
+def _colour(runs: Sequence[Run], *, legend: bool) -> dict[str, Any]:
+    return told_apart("run", [run.label for run in runs], legend=legend)
 
 
-def _dash(group: Group) -> dict[str, Any]:
-    """Return the dash encoding of the runs; the dashes change after all colours have been used."""
-    labels = [run.label for run in group.runs]
-    scale = {"domain": labels, "range": [DASHES[k // len(COLOURS) % len(DASHES)] for k in range(len(labels))]}
-    return {"strokeDash": {"field": "run", "type": "nominal", "legend": None, "scale": scale}}
+def _dash(runs: Sequence[Run]) -> dict[str, Any]:
+    return {"strokeDash": told_apart("run", [run.label for run in runs], DASHES, legend=False)}
 
 
 def scores(group: Group, ident: str) -> Chart:
@@ -171,50 +143,30 @@ def scores(group: Group, ident: str) -> Chart:
     rows: list[dict[str, Any]] = []
     for run in group.finished:
         for site, value in scores_of_run(run, group.metric).items():
+            name = site if site in group.sites else UNSEEN.format(site)
             low, high = interval_at(run, site)
             if math.isfinite(value):
-                trained = site in group.sites
-                rows.append(
-                    {
-                        "run": run.label,
-                        "site": site if trained else UNSEEN.format(site),
-                        "score": value,
-                        "low": low,
-                        "high": high,
-                    }
-                )
+                rows.append({"run": run.label, "site": name, "score": value, "low": low, "high": high})
     order = list(dict.fromkeys(row["site"] for row in rows))
     many = len(group.finished) > 1
-    tooltip = [{"field": key} for key in ("site", "run")]
-    tooltip += [{"field": key, "format": ".3f"} for key in ("score", "low", "high")]
     offset = {"yOffset": {"field": "run", "sort": None, "scale": {"paddingInner": 0.2}}} if many else {}
-    scale = {"zero": False, "nice": True}
-    interval = {
-        "x": _axis("low", metric_name(group.metric), scale=scale, axis={"tickCount": 8}),
-        "x2": {"field": "high"},
+    x: dict[str, Any] = {
+        "title": metric_name(group.metric),
+        "scale": {"zero": False, "nice": True},
+        "axis": {"tickCount": 8},
     }
-    point = {"x": _axis("score", metric_name(group.metric), scale=scale, axis={"tickCount": 8})}
+    across = {"grid": many, "tickBand": "extent", "labelLimit": 140}
     spec = {
         "height": len(order) * (13 * len(group.finished) + 4 if many else 22),
         "layer": [
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6},
-                "encoding": interval,
-            },
-            {"mark": {**_POINT, "size": 70, "opacity": 1}, "encoding": point},
+            interval_layer({"x": _axis("low", **x), "x2": {"field": "high"}}),
+            {"mark": {**POINT, "size": 70, "opacity": 1}, "encoding": {"x": _axis("score", **x)}},
         ],
         "encoding": {
-            "y": {
-                "field": "site",
-                "type": "nominal",
-                "sort": order,
-                "title": None,
-                "axis": {"grid": many, "tickBand": "extent", "labelLimit": 140},
-            },
+            "y": {"field": "site", "type": "nominal", "sort": order, "title": None, "axis": across},
             **offset,
-            "color": _run_colour(group, legend=many),
-            "tooltip": tooltip,
+            "color": _colour(group.runs, legend=many),
+            "tooltip": tooltip("site", "run", score=".3f", low=".3f", high=".3f"),
         },
     }
     told = "; ".join(f"{row['run']} at {row['site']} {number(row['score'])}" for row in rows)
@@ -240,8 +192,8 @@ def cases(group: Group, ident: str) -> Chart | None:
         "encoding": {
             "x": _axis("score", metric_name(group.metric), scale={"domain": [0, 1]}),
             "y": {"field": "site", "type": "nominal", "sort": None, "title": None, "axis": {"grid": True}},
-            "color": _run_colour(group, legend=len(group.finished) > 1),
-            "tooltip": [{"field": key} for key in ("run", "site", "case")] + [{"field": "score", "format": ".3f"}],
+            "color": _colour(group.runs, legend=len(group.finished) > 1),
+            "tooltip": tooltip("run", "site", "case", score=".3f"),
         },
     }
     lowest = min(rows, key=lambda row: row["score"])
@@ -251,7 +203,6 @@ def cases(group: Group, ident: str) -> Chart | None:
 
 def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
     """Return the chart of seconds a round, with megabytes in its numbers; None without times."""
-    group = Group("", (), tuple(runs))
     rows = [
         {
             "run": run.label,
@@ -271,10 +222,9 @@ def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
         "encoding": {
             "x": round_axis(),
             "y": _axis("seconds", "seconds", scale={"zero": True}),
-            "color": _run_colour(group, legend=len(runs) > 1),
-            **_dash(group),
-            "tooltip": [{"field": "run"}, {"field": "round"}]
-            + [{"field": key, "format": ".2f"} for key in ("seconds", "megabytes")],
+            "color": _colour(runs, legend=len(runs) > 1),
+            **_dash(runs),
+            "tooltip": tooltip("run", "round", seconds=".2f", megabytes=".2f"),
         },
     }
     said = "Seconds of every round: " + "; ".join(
@@ -295,25 +245,16 @@ def participation(run: Run, ident: str) -> Chart | None:
     ]
     if all(row["state"] == "trained" for row in rows):
         return None
-    states = ["trained", "not drawn", "left out"]
+    states = {"trained": "var(--s2)", "not drawn": "var(--line)", "left out": "var(--s4)"}
+    axis = {"labelOverlap": True, "labelAngle": 0}
     spec = {
         "height": 16 * len(run.sites_ever),
         "mark": {"type": "rect", "stroke": "var(--card)", "strokeWidth": 1},
         "encoding": {
-            "x": {
-                "field": "round",
-                "type": "ordinal",
-                "title": "Round",
-                "axis": {"labelOverlap": True, "labelAngle": 0},
-            },
+            "x": {"field": "round", "type": "ordinal", "title": "Round", "axis": axis},
             "y": {"field": "site", "type": "nominal", "sort": None, "title": None},
-            "color": {
-                "field": "state",
-                "type": "nominal",
-                "title": None,
-                "scale": {"domain": states, "range": ["var(--s2)", "var(--line)", "var(--s4)"]},
-            },
-            "tooltip": [{"field": key} for key in ("site", "round", "state", "reason")],
+            "color": told_apart("state", list(states), list(states.values())),
+            "tooltip": tooltip("site", "round", "state", "reason"),
         },
     }
     counts = {state: sum(row["state"] == state for row in rows) for state in states}

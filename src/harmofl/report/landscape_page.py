@@ -185,14 +185,10 @@ def _table(landscapes: Sequence[Landscape]) -> Grid:
     columns = [""]
     for one in landscapes:
         columns += [f"{one.label}: global solution", "own solution", "rise around", "distance"]
-    rows = []
-    for site in _sites(landscapes):
-        row = [site]
-        for one in landscapes:
-            row += _cells(one, site)
-        rows.append(tuple(row))
-    title = "Loss at the solutions; its mean rise within half of the span; distance of own from global"
-    return Grid(title, tuple(columns), tuple(rows))
+    rows = [[site, *(cell for one in landscapes for cell in _cells(one, site))] for site in _sites(landscapes)]
+    return Grid(
+        "Loss at the solutions; its mean rise within half of the span; distance of own from global", columns, rows
+    )
 
 
 def _cells(one: Landscape, site: str) -> list[str]:

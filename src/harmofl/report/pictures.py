@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from harmofl.experiment.finished_run import Run
 from harmofl.experiment.report_array_readers import Array, SiteSamples
-from harmofl.report.png_images import class_colour, compared, data_uri, outlined, to_bytes
+from harmofl.report.png_images import MISTAKES, class_colour, compared, data_uri, outlined, to_bytes
 from harmofl.report.scores import Group, metric_name, number
 
 BUDGET = 2_500_000
@@ -60,11 +60,6 @@ class _Sample:
         return f"{self.case} of site {self.site}"
 
     @property
-    def image(self) -> Array:
-        image: Array = self.arrays.images[self.index]
-        return image
-
-    @property
     def is_mask(self) -> bool:
         return self.arrays.targets.ndim == 3
 
@@ -91,9 +86,11 @@ def has_normalized(group: Group) -> bool:
     return any(arrays.normalized is not None for run in group.runs for arrays in run.samples.values())
 
 
-def has_masks(group: Group) -> bool:
-    """Return True if any sample has a mask and can therefore show a difference."""
-    return any(arrays.targets.ndim == 3 for run in group.runs for arrays in run.samples.values())
+def mistakes_key(group: Group) -> Sequence[tuple[str, str]]:
+    """Return name and colour of every mistake that a mask can show; empty without masks."""
+    if not any(arrays.targets.ndim == 3 for run in group.runs for arrays in run.samples.values()):
+        return ()
+    return MISTAKES if any(len(result.classes) > 2 for _, result in group.results) else MISTAKES[:2]
 
 
 def _sampled_sites(group: Group) -> list[str]:
@@ -109,7 +106,7 @@ def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
         shown = run.samples[site].chosen(ranked=len(group.runs) == 1) if site in run.samples else []
         for index in shown[:cases]:
             sample = _Sample(run, site, index)
-            key = (sample.case, sample.image.tobytes(), sample.arrays.targets[index].tobytes())
+            key = (sample.case, sample.arrays.images[index].tobytes(), sample.arrays.targets[index].tobytes())
             found.setdefault(key, []).append(sample)
     made = [SampleCase(_headed(samples[0], group), tuple(_tiles(samples, side))) for samples in found.values()]
     return Gallery(site, tuple(made), site in group.unseen)
@@ -127,7 +124,11 @@ def _headed(sample: _Sample, group: Group) -> str:
 def _tiles(samples: Sequence[_Sample], side: int) -> Iterator[Tile]:
     first = samples[0]
     truth = "" if first.is_mask else f", truth: {_class_name(first, first.arrays.targets)}"
-    yield Tile(f"Image{truth}", f"{first.where}, the image as loaded", data_uri(to_bytes(first.image, side)))
+    yield Tile(
+        f"Image{truth}",
+        f"{first.where}, the image as loaded",
+        data_uri(to_bytes(first.arrays.images[first.index], side)),
+    )
     if first.is_mask:
         yield _mask_tile(first, first.arrays.targets, "Truth", "the true outline", side)
     for sample in samples:
@@ -146,12 +147,14 @@ def _run_tiles(sample: _Sample, side: int) -> Iterator[Tile]:
     if sample.is_mask:
         said = f"the outline predicted by {label}"
         yield _mask_tile(sample, arrays.predictions, f"{label}: prediction", said, side)
-        pixels, told = compared(sample.image, arrays.targets[sample.index], arrays.predictions[sample.index], side)
+        pixels, told = compared(
+            arrays.images[sample.index], arrays.targets[sample.index], arrays.predictions[sample.index], side
+        )
         yield Tile(f"{label}: difference", f"{sample.where}, {label} against the truth: {told}", data_uri(pixels))
 
 
 def _mask_tile(sample: _Sample, labels: Array, caption: str, said: str, side: int) -> Tile:
-    pixels = outlined(sample.image, labels[sample.index], side)
+    pixels = outlined(sample.arrays.images[sample.index], labels[sample.index], side)
     return Tile(caption, f"{sample.where}, {said}", data_uri(pixels))
 
 

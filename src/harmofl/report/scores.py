@@ -2,15 +2,18 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from harmofl.experiment.finished_run import Run, ScoreTable
+from harmofl.experiment.finished_run import Result, Run, ScoreTable
 
 DASH = "\N{EN DASH}"
 MANY = 8
 """Largest number of sites that are columns of a table; more sites become rows."""
 SUMMARIES = ("Mean", "Worst", "Std")
+PARTS = {"test": "test images", "val": "validation images, at the chosen round"}
 UNSEEN = "{} (unseen)"
 """Label of a site that did not train."""
 NAMES = {
@@ -32,15 +35,20 @@ class Group:
     runs: tuple[Run, ...]
 
     @property
-    def unseen(self) -> tuple[str, ...]:
-        """Sites that did not train and were tested in any run."""
-        results = [run.result for run in self.runs if run.result]
-        return tuple(dict.fromkeys(site for result in results for site in result.unseen if site not in self.sites))
+    def results(self) -> list[tuple[Run, Result]]:
+        """The runs that have a result, each with its result."""
+        return [(run, run.result) for run in self.runs if run.result]
 
     @property
-    def finished(self) -> tuple[Run, ...]:
+    def unseen(self) -> tuple[str, ...]:
+        """Sites that did not train and were tested in any run."""
+        found = dict.fromkeys(site for _, result in self.results for site in result.unseen)
+        return tuple(site for site in found if site not in self.sites)
+
+    @property
+    def finished(self) -> list[Run]:
         """The runs that have a result."""
-        return tuple(run for run in self.runs if run.result)
+        return [run for run, _ in self.results]
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,18 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class TableRowCells:
+class TextRow:
     """One row of a table, for a run or a site; `note` replaces missing cells; `index` is the colour."""
 
     label: str
-    index: int | None
     cells: tuple[Cell, ...] = ()
+    index: int | None = None
     note: str = ""
+
+
+def text_row(label: str, texts: Iterable[str], index: int | None = None) -> TextRow:
+    """Return a row in which no cell is marked."""
+    return TextRow(label, tuple(map(Cell, texts)), index)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class TextTable:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[TableRowCells, ...]
+    rows: tuple[TextRow, ...]
     corner: str = "Run"
     summaries: int = 3
 
@@ -114,6 +127,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def estimated_end(now: float, seconds: float) -> str:
+    """Return when something ends that takes so many seconds from now, as in "about 14:05, in 12 min"."""
+    end = time.localtime(now + seconds)
+    today = end[:3] == time.localtime(now)[:3]
+    return f"about {time.strftime('%H:%M' if today else '%a %d %b %H:%M', end)}, in {duration(seconds)}"
+
+
 def scores_of_run(run: Run, metric: str) -> dict[str, float]:
     """Return a metric of the chosen model on the test images of every site, unseen sites last."""
     if run.result is None:
@@ -132,60 +152,59 @@ def between(low: float, high: float) -> str:
     return f"{number(low)} \N{EN DASH} {number(high)}" if math.isfinite(low) and math.isfinite(high) else DASH
 
 
-def site_table(run: Run, metric: str) -> TextTable:
+def site_table(run: Run, result: Result, metric: str) -> TextTable:
     """Return one run's test score at every site, with its interval and its numbers of images and patients."""
     rows = []
     for site, value in scores_of_run(run, metric).items():
-        images = run.result.num_images.get(site, {}).get("test") if run.result else None
-        patients = len(set(run.cases[site].patients)) if site in run.cases else None
-        counts = [DASH if count is None else str(count) for count in (images, patients)]
-        texts = (number(value), between(*interval_at(run, site)), *counts)
-        trained = run.result is not None and site in run.result.test
-        rows.append(TableRowCells(site if trained else UNSEEN.format(site), None, tuple(map(Cell, texts))))
-    values = site_values(run.result.test, list(run.result.test), metric) if run.result else []
+        images = result.num_images.get(site, {}).get("test", DASH)
+        patients = len(set(run.cases[site].patients)) if site in run.cases else DASH
+        texts = (number(value), between(*interval_at(run, site)), str(images), str(patients))
+        rows.append(text_row(site if site in result.test else UNSEEN.format(site), texts))
+    values = site_values(result.test, list(result.test), metric)
     for name, value in zip(SUMMARIES, _summary(values), strict=True):
-        rows.append(TableRowCells(name, None, tuple(map(Cell, (number(value), "", "", "")))))
+        rows.append(text_row(name, (number(value), "", "", "")))
     title = f"{metric_name(metric)} on test images of every site"
     return TextTable(title, (metric_name(metric), "95 % interval", "Images", "Patients"), tuple(rows), "Site", 0)
 
 
-def score_table(group: Group, metric: str, *, mark_best: bool = False) -> TextTable:
-    """Return every run's test scores per site with their mean, worst and standard deviation."""
-    return _table(group, metric, f"{metric_name(metric)} on test images", part="test", mark_best=mark_best)
-
-
-def validation_table(group: Group) -> TextTable:
-    """Return the main metric on validation images at the chosen round of each run."""
-    title = f"{metric_name(group.metric)} on validation images, at the chosen round"
-    return _table(group, group.metric, title, part="val")
-
-
 def further_metrics(group: Group) -> list[str]:
     """Return the metrics of the test scores other than the main one."""
-    results = [run.result for run in group.finished if run.result]
-    names = [name for result in results for scores in result.test.values() for name in scores]
+    names = [name for _, result in group.results for scores in result.test.values() for name in scores]
     return [name for name in dict.fromkeys(names) if name != group.metric]
 
 
-def _table(group: Group, metric: str, title: str, *, part: str, mark_best: bool = False) -> TextTable:
-    values: dict[int, list[float]] = {}
+def score_table(
+    group: Group, metric: str, part: Literal["test", "val"] = "test", *, mark_best: bool = False
+) -> TextTable:
+    """Return every run's scores per site with their mean, worst and standard deviation.
+
+    Args:
+        group: the runs, one a row.
+        metric: the score.
+        part: "test", with the unseen sites, or "val", at the chosen round of each run.
+        mark_best: mark the best score of each column if there are several runs.
+    """
+    values: dict[str, list[float]] = {}
     unseen = group.unseen if part == "test" else ()
-    for index, run in enumerate(group.runs):
-        if run.result:
-            scores = run.result.test if part == "test" else run.result.val
-            own = site_values(scores, group.sites, metric)
-            values[index] = [*own, *_summary(own), *site_values(run.result.unseen, unseen, metric)]
+    for run, result in group.results:
+        own = site_values(getattr(result, part), group.sites, metric)
+        values[run.label] = [*own, *_summary(own), *site_values(result.unseen, unseen, metric)]
     columns = (*group.sites, *SUMMARIES, *(UNSEEN.format(site) for site in unseen))
-    best = _best_texts(list(values.values()), len(group.sites) + 2) if mark_best and len(values) > 1 else []
-    rows = [_row(run, index, values.get(index), best) for index, run in enumerate(group.runs)]
-    table = TextTable(title, columns, tuple(rows), summaries=len(SUMMARIES) + len(unseen))
+    best = [DASH] * len(columns)
+    if mark_best and len(values) > 1:
+        scores = zip(*values.values(), strict=True)
+        best = [number(max(filter(math.isfinite, column), default=math.nan)) for column in scores]
+        best[len(group.sites) + SUMMARIES.index("Std")] = DASH
+    rows = tuple(_row(run, index, values.get(run.label), best) for index, run in enumerate(group.runs))
+    title = f"{metric_name(metric)} on {PARTS[part]}"
+    table = TextTable(title, columns, rows, summaries=len(SUMMARIES) + len(unseen))
     return table if len(group.sites) <= MANY else _sites_down(table)
 
 
 def _sites_down(table: TextTable) -> TextTable:
     """Transpose a table to one row a site, for many sites."""
     rows = [
-        TableRowCells(name, None, tuple(row.cells[k] if row.cells else Cell(DASH) for row in table.rows))
+        TextRow(name, tuple(row.cells[k] if row.cells else Cell(DASH) for row in table.rows))
         for k, name in enumerate(table.columns)
     ]
     return TextTable(table.title, tuple(row.label for row in table.rows), tuple(rows), "Site", 0)
@@ -198,17 +217,8 @@ def _summary(values: list[float]) -> list[float]:
     return [mean_score(values), worst, spread]
 
 
-def _best_texts(rows: list[list[float]], spread: int) -> list[str]:
-    """Return the largest number of every column as text; a dash for column `spread`."""
-    columns = list(zip(*rows, strict=True))
-    best = [number(max((v for v in column if math.isfinite(v)), default=math.nan)) for column in columns]
-    return [*best[:spread], DASH, *best[spread + 1 :]]
-
-
-def _row(run: Run, index: int, values: list[float] | None, best: list[str]) -> TableRowCells:
+def _row(run: Run, index: int, values: list[float] | None, best: list[str]) -> TextRow:
     if values is None:
-        return TableRowCells(run.label, index, note=f"not finished: {run.progress}")
-    texts = [number(value) for value in values]
-    marks = best or [DASH] * len(texts)
-    cells = [Cell(text, text == mark != DASH) for text, mark in zip(texts, marks, strict=True)]
-    return TableRowCells(run.label, index, tuple(cells))
+        return TextRow(run.label, (), index, note=f"not finished: {run.progress}")
+    marked = zip(map(number, values), best, strict=True)
+    return TextRow(run.label, tuple(Cell(text, text == mark != DASH) for text, mark in marked), index)

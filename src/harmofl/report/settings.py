@@ -1,7 +1,6 @@
 """Tables of the configuration of runs, and of the settings that differ between runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harmofl.experiment.finished_run import Run
@@ -11,28 +10,19 @@ from harmofl.utils.toml_values import flat_settings
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class SettingsTable:
-    """One table of config.toml."""
-
-    name: str
-    pairs: Pairs
-
-
-def sections(config: Mapping[str, Any]) -> list[SettingsTable]:
-    """Return the tables of a configuration; keys outside any table come first."""
+def sections(config: Mapping[str, Any]) -> list[tuple[str, Pairs]]:
+    """Return name and settings of each table of a configuration; keys outside any table come first."""
     loose = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
-    named = ([("general", loose)] if loose else []) + list(tables.items())
-    return [SettingsTable(name, _texts(table)) for name, table in named]
+    return [(name, _texts(table)) for name, table in {"general": loose, **tables}.items() if table or name != "general"]
 
 
-def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return the settings that differ between runs, with each run's value."""
+def differences(runs: Sequence[Run]) -> list[list[str]]:
+    """Return the settings that differ between runs, each followed by the runs' values."""
     flat = [dict(_texts(run.config)) for run in runs]
     keys = dict.fromkeys(key for pairs in flat for key in pairs)
-    rows = [(key, [pairs.get(key, DASH) for pairs in flat]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
+    rows = [[key, *(pairs.get(key, DASH) for pairs in flat)] for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def _texts(table: Mapping[str, Any]) -> Pairs:

@@ -1,7 +1,6 @@
 """Page, picture and JSON numbers of `harmofl data shift`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
@@ -21,14 +20,8 @@ from harmofl.utils.atomic_files import storing, strict_json, write_atomic
 _SIDE = 132  # pixels
 
 
-@dataclass(frozen=True)
-class ShiftGallery:
-    """Pictures of the page: a title, a note, the column names, and rows of a name and images."""
-
-    title: str
-    note: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
+ShiftPictures = tuple[str, str, Sequence[str], Sequence[tuple[str, Sequence[str]]]]
+"""Pictures of the page: a title, a note, the column names, and rows of a name and images."""
 
 
 def write_shift(shift: Shift, folder: Path) -> None:
@@ -72,7 +65,7 @@ def _probe(shift: Shift) -> Grid:
     unit = "a pixel" if shift.task == "segmentation" else "an image"
     repeats = len(shift.verdicts[0].repeats)
     title = f"What a small model tells from {unit}: balanced accuracy, mean of {repeats} (at each site: own / new)"
-    return Grid(title, columns, tuple(rows))
+    return Grid(title, columns, rows)
 
 
 def _distances(shift: Shift) -> Grid:
@@ -81,7 +74,7 @@ def _distances(shift: Shift) -> Grid:
         for site, row in zip(shift.sites, shift.distances, strict=True)
     ]
     columns = ("", *shift.sites, "two halves of it", "images")
-    return Grid("Distance of the mean amplitude spectra, dB", columns, tuple(rows))
+    return Grid("Distance of the mean amplitude spectra, dB", columns, rows)
 
 
 def _brightness(shift: Shift) -> Grid:
@@ -97,19 +90,17 @@ def _charts(shift: Shift) -> list[Markup]:
     ]
 
 
-def _spectra(shift: Shift) -> ShiftGallery:
+def _spectra(shift: Shift) -> ShiftPictures:
     """Return the mean spectra as images on one scale, zero frequency in the middle."""
     whole = {name: whole_spectrum(A.mean(axis=0), shift.size[1]) for name, A in shift.spectra.items()}
-    row = tuple(on_one_scale(list(whole.values()), _SIDE))
     note = "Lighter is more; the middle is the lowest frequency. All on one scale."
-    return ShiftGallery("Mean amplitude spectra", note, tuple(whole), (("", row),))
+    return "Mean amplitude spectra", note, list(whole), [("", on_one_scale(list(whole.values()), _SIDE))]
 
 
-def _examples(shift: Shift) -> ShiftGallery:
-    names: Sequence[str] = [verdict.treatment.name for verdict in shift.verdicts]
+def _examples(shift: Shift) -> ShiftPictures:
     rows = []
     for site, parts in shift.examples.items():
         for k in range(len(parts[0])):
-            rows.append((site if k == 0 else "", tuple(data_uri(to_bytes(part[k], _SIDE)) for part in parts)))
+            rows.append((site if k == 0 else "", [data_uri(to_bytes(part[k], _SIDE)) for part in parts]))
     note = "Some training images of every site, as they are and under each normalization (cut to the range of values)."
-    return ShiftGallery("Images before and after", note, tuple(names), tuple(rows))
+    return "Images before and after", note, [verdict.treatment.name for verdict in shift.verdicts], rows

@@ -26,10 +26,14 @@ from harmofl.report.colours import SERIES
 from harmofl.utils.atomic_files import cache_folder, replacing
 
 Spec = Mapping[str, Any]
+Numbers = Sequence[Mapping[str, Any]]
 ALL = "all sites"
 """Value of the site parameter that selects all sites."""
 COLOURS = [f"var(--s{index})" for index in range(len(SERIES))]
-DASHES = [[1, 0], [6, 2], [2, 2], [8, 2, 2, 2]]
+DASHES = [dash for dash in ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2]) for _ in COLOURS]
+SHAPES = [shape for shape in ("circle", "square", "triangle-up", "diamond") for _ in COLOURS]
+"""Dashes and shapes go with a colour, so the next one begins when all colours have been used."""
+POINT: Spec = {"type": "point", "filled": True}
 WIDTH = 520
 _CODE = "window.vegaEmbed = vegaEmbed;"
 _LIGHT = {"currentColor": "#1a1f27", "var(--line)": "#d5dae2", "var(--card)": "#ffffff", "var(--soft)": "#566070"} | {
@@ -79,7 +83,7 @@ class Chart:
     title: str
     said: str
     spec: Spec
-    rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    rows: Numbers = field(default_factory=list)
     by_site: bool = False
 
     @cached_property
@@ -94,6 +98,12 @@ class Chart:
 
         return str(vl_convert.vegalite_to_svg(json.dumps(_whole(self))))
 
+    @property
+    def live(self) -> Markup:
+        """The chart as an element that is interactive with scripts, and a static picture without them and in print."""
+        data = f'<script type="application/json">{self.data}</script>'
+        return Markup(f'<div data-chart="{self.name}"><div class="still">{self.still}</div>{data}</div>')
+
     @cached_property
     def data(self) -> Markup:
         """The chart as JSON for the page's script, safe inside a script element."""
@@ -102,6 +112,43 @@ class Chart:
         spec = {key: value for key, value in _whole(self).items() if key != "data"}
         text = json.dumps({"spec": spec, "keys": keys, "values": values}, separators=(",", ":"))
         return Markup(text.replace("<", "\\u003c"))
+
+
+def told_apart(
+    field: str, labels: Sequence[str], looks: Sequence[Any] = COLOURS, *, legend: bool = True
+) -> dict[str, Any]:
+    """Return the encoding that gives each label a look of its own, such as a colour or one of `DASHES`."""
+    scale = {"domain": list(labels), "range": [looks[k % len(looks)] for k in range(len(labels))]}
+    found = {"field": field, "type": "nominal", "title": None, "scale": scale}
+    return found if legend else {**found, "legend": None}
+
+
+def tooltip(*fields: str, **formats: str) -> list[dict[str, Any]]:
+    """Return the encoding of a tooltip: fields as they are, and then numbers in a format."""
+    return [{"field": name} for name in fields] + [{"field": name, "format": form} for name, form in formats.items()]
+
+
+def interval_layer(encoding: Spec, opacity: float = 0.6) -> dict[str, Any]:
+    """Return a layer of lines for the rows that have an interval; `encoding` says from where to where."""
+    mark = {"type": "rule", "strokeWidth": 2, "opacity": opacity}
+    return {"transform": [{"filter": "isValid(datum.low)"}], "mark": mark, "encoding": encoding}
+
+
+def round_axis() -> dict[str, Any]:
+    """Return the encoding of the x axis of rounds, with ticks at whole numbers only."""
+    axis = {"tickMinStep": 1, "format": "d", "grid": False}
+    return {"field": "round", "type": "quantitative", "title": "Round", "axis": axis, "scale": {"nice": False}}
+
+
+def swatch(index: int | None) -> Markup:
+    """Return the sample of a run's line for tables and legends; empty without an index."""
+    if index is None:
+        return Markup("")
+    dashes = DASHES[index % len(DASHES)]
+    pattern = "" if dashes == DASHES[0] else " ".join(map(str, dashes))
+    line = f'stroke="{COLOURS[index % len(COLOURS)]}" stroke-width="4" stroke-dasharray="{pattern}"'
+    box = '<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true">'
+    return Markup(f'{box}<line x1="0" y1="4" x2="28" y2="4" {line}/></svg> ')
 
 
 def picture(chart: Chart, kind: Literal["svg", "png"]) -> bytes:

@@ -1,11 +1,10 @@
 """Warnings of a report on the reliability of its numbers."""
 
-import math
 from collections import Counter
 
 from harmofl.evaluation.metrics import CaseScores
 from harmofl.experiment.finished_run import Run
-from harmofl.report.scores import between, interval_at
+from harmofl.report.scores import DASH, between, interval_at
 
 FEW_IMAGES = 30
 FEW_PATIENTS = 10
@@ -13,33 +12,28 @@ FEW_PATIENTS = 10
 
 def warnings(run: Run) -> list[str]:
     """Return the warnings of a run, one line each."""
-    if run.result is None:
-        return [line for line in [_left_out(run)] if line]
-    return [*_uncertain(run), *filter(None, [_left_out(run), _still_rising(run)]), *run.result.remarks]
+    found = [*_uncertain(run), _left_out(run), _still_rising(run)]
+    return [line for line in found if line] + (run.result.remarks if run.result else [])
 
 
 def _uncertain(run: Run) -> list[str]:
     """Return a warning for each site whose score is based on few patients or images."""
     found = []
     for site, cases in run.cases.items():
-        classification = run.result is not None and run.result.task == "classification"
-        few = _few_patients(cases) or (_few_of_a_class(run, cases) if classification else "")
+        count = len(set(cases.patients))
+        few = f"{count} patient{'s' * (count != 1)}" if count < FEW_PATIENTS else _few_of_a_class(run, cases)
         if few:
             interval = between(*interval_at(run, site))
-            known = f" (95 % interval {interval})" if any(map(str.isdigit, interval)) else ""
+            known = f" (95 % interval {interval})" if interval != DASH else ""
             found.append(f"{site} has {few} to test on: its score is uncertain{known}")
     return found
 
 
-def _few_patients(cases: CaseScores) -> str:
-    count = len(set(cases.patients))
-    return f"{count} patient{'s' * (count != 1)}" if count < FEW_PATIENTS else ""
-
-
 def _few_of_a_class(run: Run, cases: CaseScores) -> str:
     """Describe classes with few images, by groups, which are classes if the score is balanced accuracy."""
-    names = run.result.classes if run.result else []
-    counts = Counter(cases.groups)
+    if run.result is None or run.result.task != "classification":
+        return ""
+    counts, names = Counter(cases.groups), run.result.classes
     if set(counts) == {""}:
         return f"{counts['']} images" if counts[""] < FEW_IMAGES else ""
     few = [(n, int(g)) for g, n in counts.items() if n < FEW_IMAGES]
@@ -60,7 +54,6 @@ def _left_out(run: Run) -> str:
 def _still_rising(run: Run) -> str:
     """Return a warning if more rounds would probably have given a better model, else ""."""
     result = run.result
-    if result is None or result.rounds < 5 or result.chosen_round < result.rounds:
+    if result is None or result.rounds < 5 or result.chosen_round < result.rounds or not run.rounds[-1].val:
         return ""
-    score = [v.get(result.main_metric, math.nan) for v in run.rounds[-1].val.values()] if run.rounds else []
-    return f"the last round, {result.rounds}, was the best: more rounds may give a better model" if score else ""
+    return f"the last round, {result.rounds}, was the best: more rounds may give a better model"

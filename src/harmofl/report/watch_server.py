@@ -15,7 +15,7 @@ from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.experiment.finished_run import Run, load_runs
 from harmofl.report import vega
 from harmofl.report.run_page import compose, render_run_page
-from harmofl.report.scores import duration
+from harmofl.report.scores import duration, estimated_end
 from harmofl.report.templates import template_of
 from harmofl.utils.atomic_files import is_locked
 
@@ -80,10 +80,7 @@ class Watched:
             pace = f"no news for {duration(since)}, a round usually takes {duration(usual)}"
             return f"training: round {done + 1} of {total}; {pace}"
         left = max(0.0, usual * (total - done) - since)
-        end = time.localtime(self._clock() + left)
-        today = end[:3] == time.localtime(self._clock())[:3]
-        when = time.strftime("%H:%M" if today else "%a %d %b %H:%M", end)
-        return f"training: round {done + 1} of {total}, ends about {when}, in {duration(left)}"
+        return f"training: round {done + 1} of {total}, ends {estimated_end(self._clock(), left)}"
 
     def page(self) -> str:
         """Return the report, or a waiting page before the run begins."""
@@ -100,9 +97,7 @@ class Watched:
         except HarmoFLError:
             pass  # the status line shows it; a half-written file is complete at the next request
         scripts = [vega.script(), vega.starter(), vega.starter("watch.js")]
-        return template_of("watch.html").render(
-            title=self.folder.name, stamp=stamp, text=self.text(), scripts=scripts, allowed=vega.allowed(*scripts)
-        )
+        return template_of("watch.html").render(title=self.folder.name, watched=(stamp, self.text()), scripts=scripts)
 
     def answer(self, path: str) -> Answer:
         """Return the response for a path."""

@@ -82,7 +82,7 @@ def test_chart_leaves_out_what_nobody_measured() -> None:
     drawn = chart({"a": records})
     assert drawn is not None
     assert len(drawn.spec["concat"]) == 2
-    assert "0.5 in round 3" in drawn.said
+    assert "a goes from 0.5 at round 1 to 0.5 at round 3" in drawn.said
     assert chart({"a": []}) is None
 
 
