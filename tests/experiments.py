@@ -1,5 +1,6 @@
 """The smallest experiment that still has everything: momentum, amplitude, perturbation, augmentation."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ def small(data: Path, **changes: Any) -> Experiment:
         "training.lr": 0.01,
     }
     return load_experiment(None, settings | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def same_end(a: Path, b: Path) -> None:

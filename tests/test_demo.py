@@ -90,7 +90,7 @@ def test_the_fifth_never_trains_and_the_answer_comes_last(tmp_path: Path) -> Non
     assert said(tmp_path).splitlines()[-3:] == lines[-3:]
     assert [(tmp_path / method / "rounds.jsonl").read_bytes() for method in METHODS] == records
 
-    with pytest.raises(RunError, match="holds a demo of 1 rounds with seed 0"):
+    with pytest.raises(RunError, match="holds one of 1 rounds with seed 0"):
         said(tmp_path, rounds=2)
     with pytest.raises(RunError, match=r"with seed 1, but holds harmofl synthetic cells: .* seed=0; choose another"):
         said(tmp_path, seed=1)

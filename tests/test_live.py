@@ -74,7 +74,7 @@ def test_dashboard_says_round_end_scores_and_cost() -> None:
     assert "round 5 of 10; ends about" in text and "in 6 min" in text
     assert re.search(r"\N{BULLET} +site 00", text) and not re.search(r"\N{BULLET} +site 01", text)
     assert "validation dice 0.540, worst 0.540 (site 00); best round so far 2" in text
-    assert "2.0 s the last round, 3.0 MB up, 4.0 MB down" in text
+    assert "last round 2.0 s, 3.0 MB up, 4.0 MB down" in text
     assert "4/4" in text and sparkline([0.51, 0.52, 0.53, 0.54], 24) in text
 
 

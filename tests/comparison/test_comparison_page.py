@@ -1,12 +1,12 @@
 """The page of a comparison: what it says, and that a browser draws it."""
 
-import csv
 import json
 import re
 
 import numpy as np
 import pytest
 from browser import SIZES, needs_browser, opened
+from experiments import csv_rows
 
 from harmofl.comparison.comparison_page import comparison_headline, write_comparison
 from harmofl.comparison.outcomes import Cost, Outcome
@@ -23,13 +23,9 @@ SEEDS = (0, 1, 2)
 def made(label, level, sites=("A", "B"), *, method=None, rounds=6, spread=0.02):
     """An outcome whose scores lie at a level, a little lower at every further site."""
     rng = np.random.default_rng(list(label.encode()))
-    cases = {
-        site: Cases(
-            level - 0.05 * k + spread * rng.standard_normal((len(SEEDS), 20)), np.array([""] * 20), np.arange(20)
-        )
-        for k, site in enumerate(sites)
-    }
-    test = np.array([[cases[site].scores[row].mean() for site in sites] for row in range(len(SEEDS))])
+    scores = [level - 0.05 * k + spread * rng.standard_normal((len(SEEDS), 20)) for k in range(len(sites))]
+    cases = {site: Cases(s, np.array([""] * 20), np.arange(20)) for site, s in zip(sites, scores, strict=True)}
+    test = np.stack(scores, axis=1).mean(axis=2)
     ramp = np.linspace(level - 0.3, level, rounds)
     curves = {site: ramp + 0.01 * rng.standard_normal((len(SEEDS), rounds)) for site in sites}
     variant = Variant(label, method or "fedavg", {})
@@ -40,18 +36,16 @@ def comparison_of(*outcomes, failed=()):
     return compare("dice", outcomes, outcomes[0].variant.label, left_out=False, equal="rounds", failed=failed)
 
 
-def numbers(path):
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-
-
 def test_outcome_names_the_best_and_whether_chance_would_do_it():
     clear = comparison_headline(comparison_of(made("plain", 0.7), made("better", 0.8)))
     assert "better has the best mean test Dice, 0.77" in clear
-    assert re.search(r"Against plain that is \+0\.(09|10)\d.*: more than seeds and test patients vary", clear)
+    assert re.search(
+        r"The difference to plain is \+0\.(09|10)\d.*: larger than the variation over seeds and test patients", clear
+    )
     levels = {"plain": 0.7, "alike": 0.701, "third": 0.69}
     same = comparison_of(*(made(label, level, spread=0.3) for label, level in levels.items()))
-    assert re.search(r"Against plain .*: no more than seeds|^plain has the best", comparison_headline(same))
-    assert "partly luck" in comparison_headline(same) and "partly luck" not in clear
+    assert re.search(r"The difference to plain .*: not larger than|^plain has the best", comparison_headline(same))
+    assert "partly due to chance" in comparison_headline(same) and "partly due to chance" not in clear
 
 
 def test_references_are_told_aside_and_never_win():
@@ -59,7 +53,7 @@ def test_references_are_told_aside_and_never_win():
     assert said.startswith("plain has the best mean") and "without federated training: pooled 0.92" in said
 
 
-def test_page_has_the_table_the_failures_and_every_chart_with_its_numbers(tmp_path):
+def test_page_has_the_table_the_failures_and_every_chart_with_its_csv_rows(tmp_path):
     found = comparison_of(made("plain", 0.7), made("better", 0.8), failed=["third, seed-0 failed: <disk> full"])
     page = write_comparison(found, tmp_path)
     text = page.read_text(encoding="utf-8")
@@ -68,7 +62,7 @@ def test_page_has_the_table_the_failures_and_every_chart_with_its_numbers(tmp_pa
     stems = {"comparison", "curves", "differences", "cost-time", "cost-traffic"}
     assert {path.stem for path in folder.iterdir()} == stems
     for site in ("mean over sites", "A", "B"):
-        row = next(r for r in numbers(folder / "differences.csv") if r["site"] == site)
+        row = next(r for r in csv_rows(folder / "differences.csv") if r["site"] == site)
         assert float(row["low"]) < float(row["difference"]) < float(row["high"])
     assert (tmp_path / "comparison.png").stat().st_size > 5000
     assert page.stat().st_size < 5_000_000
@@ -83,7 +77,7 @@ def test_difference_at_a_site_is_that_of_its_cases_alone():
 def test_curves_have_the_mean_and_the_range_over_the_seeds(tmp_path):
     plain = made("plain", 0.7)
     write_comparison(comparison_of(plain), tmp_path)
-    rows = {(r["site"], r["round"]): r for r in numbers(tmp_path / "report-files" / "curves.csv")}
+    rows = {(r["site"], r["round"]): r for r in csv_rows(tmp_path / "report-files" / "curves.csv")}
     assert len(rows) == 3 * 6
     curve = plain.curves["B"][:, 3]
     row = rows["B", "4"]

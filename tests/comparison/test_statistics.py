@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,14 +17,15 @@ from harmofl.evaluation.confidence_intervals import Cases
 COST = Cost(seconds=1.5, megabytes=12, kept=3, held=1234, passes=1, rounds=2)
 
 
+compared = partial(compare, "dice", left_out=False, equal="rounds")
+
+
 def outcome(label: str, scores: dict[str, list[list[float]]], groups: dict[str, list[str]] | None = None) -> Outcome:
     """From scores[site][seed][case]."""
-    cases = {
-        site: Cases(
-            np.array(table, float), np.array((groups or {}).get(site, [""] * len(table[0]))), np.arange(len(table[0]))
-        )
-        for site, table in scores.items()
-    }
+    cases = {}
+    for site, table in scores.items():
+        count = len(table[0])
+        cases[site] = Cases(np.array(table, float), np.array((groups or {}).get(site, [""] * count)), np.arange(count))
     seeds = range(len(next(iter(scores.values()))))
     test = np.array([[_score(cases[site], seed) for site in scores] for seed in seeds])
     return Outcome(Variant(label, label), tuple(seeds), tuple(scores), test, np.full(len(seeds), 0.5), cases, COST, ())
@@ -90,7 +92,7 @@ def example() -> tuple[Outcome, Outcome, Outcome]:
 
 def test_table_by_hand() -> None:
     """fedavg: x .3, sd sqrt(2) / 10; average .45, sd .0707; std across sites .2828, .1414: mean .2121; worst .3."""
-    comparison = compare("dice", example(), "fedavg", left_out=False, equal="rounds")
+    comparison = compared(example(), "fedavg")
     names, (first, second, third) = header(comparison), rows(comparison)
     cells = dict(zip(names, first, strict=True))
     assert cells["x"].text == "0.300 (0.141)"
@@ -105,7 +107,7 @@ def test_table_by_hand() -> None:
 
 
 def test_the_formats_say_the_same() -> None:
-    comparison = compare("dice", example(), "fedavg", left_out=False, equal="rounds", failed=["x failed: 50 % & more"])
+    comparison = compared(example(), "fedavg", failed=["x failed: 50 % & more"])
     text = markdown(comparison)
     assert "| **0.400 (0.141)** |" in text
     assert "- x failed: 50 % & more" in text
@@ -133,20 +135,17 @@ def of_seeds(label: str, gain: float, seeds: int, wobble: float = 0.02) -> Outco
 @pytest.mark.parametrize(
     ("seeds", "clear", "note"),
     [
-        (1, False, "over test patients only, which says nothing about another seed"),
+        (1, False, "over test patients only, which does not cover other seeds"),
         (2, False, "With fewer than 3 seeds no difference is called clear."),
         (3, True, "clear: p < 0.05."),
     ],
 )
 def test_nothing_is_clear_below_three_seeds(seeds: int, clear: bool, note: str) -> None:
-    table = compare(
-        "dice", [of_seeds("fedavg", 0, seeds), of_seeds("fedsam", 0.4, seeds)], "fedavg", left_out=False, equal="rounds"
-    )
+    table = compared([of_seeds("fedavg", 0, seeds), of_seeds("fedsam", 0.4, seeds)], "fedavg")
     found = table.differences[1]
     assert found is not None and found.low > 0 and found.clear == clear
-    assert rows(table)[1][header(table).index("difference to fedavg")].text.endswith(
-        f"{seeds}/{seeds}{' clear' * clear}"
-    )
+    text = rows(table)[1][header(table).index("difference to fedavg")].text
+    assert text.endswith(f"{seeds}/{seeds}{' clear' * clear}")
     assert note in " ".join(table.notes)
 
 
@@ -154,16 +153,16 @@ def test_many_methods_are_corrected_for_their_number() -> None:
     """The same gain, clear by itself and not among ten."""
     some = [of_seeds(f"method {k}", 0.0, 3, 0.1) for k in range(9)]
     base, best = of_seeds("base", 0.0, 3, 0.1), of_seeds("best", 0.055, 3, 0.1)
-    alone = compare("dice", [base, best], "base", left_out=False, equal="rounds").differences[1]
-    among = compare("dice", [base, *some, best], "base", left_out=False, equal="rounds")
+    alone = compared([base, best], "base").differences[1]
+    among = compared([base, *some, best], "base")
     crowded = among.differences[-1]
     assert alone is not None and alone.clear and alone.p < 0.05
     assert crowded is not None and not crowded.clear
     assert crowded.p == pytest.approx(10 * alone.p)
     assert (crowded.low, crowded.high) == (alone.low, alone.high)
-    assert "corrected by Holm for 10 methods" in " ".join(among.notes)
+    assert "with Holm's correction for 10 methods" in " ".join(among.notes)
     single = [of_seeds(f"method {k}", 0.0, 1, 0.1) for k in range(9)]  # which cannot be called clear anyway
-    beside = compare("dice", [base, *single, best], "base", left_out=False, equal="rounds").differences[-1]
+    beside = compared([base, *single, best], "base").differences[-1]
     assert beside == alone
 
 
@@ -173,13 +172,10 @@ def test_words_do_not_blame_the_seeds_for_what_is_missing(seeds: int) -> None:
     base = of_seeds("base", 0.0, seeds)
     same = replace(base, variant=Variant("same", "same"))
     lone, other = outcome("base", {"x": [[0.5]] * seeds}), outcome("other", {"x": [[0.4]] * seeds})
-    notes = [
-        " ".join(compare("dice", outcomes, "base", left_out=False, equal="rounds").notes)
-        for outcomes in ([base, same], [lone, other], [base])
-    ]
+    notes = [" ".join(compared(some, "base").notes) for some in ([base, same], [lone, other], [base])]
     few = "With fewer than 3 seeds no difference is called clear."
     expected = [True, True, False] if seeds == 1 else [False] * 3
     assert [few in text for text in notes] == expected
-    assert ["says nothing about another seed" in text for text in notes] == expected
+    assert ["does not cover other seeds" in text for text in notes] == expected
     if seeds == 5:
-        assert "there is none with an interval" in notes[1] and "clear: p < 0.05" in notes[0]
+        assert "because none has an interval" in notes[1] and "clear: p < 0.05" in notes[0]

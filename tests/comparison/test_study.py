@@ -1,17 +1,17 @@
 """Comparisons from beginning to end, on two small sites."""
 
-import csv
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import forked
 import patience
 import pytest
-from experiments import small
+from experiments import csv_rows, small
 from PIL import Image
 
 from harmofl.analysis.diagnostics.records import read_diagnostics
@@ -45,8 +45,7 @@ def test_it_writes_the_tables(done: Path) -> None:
     table = json.loads((done / "table.json").read_text())
     assert [m["label"] for m in table["methods"]] == ["fedavg", "fedsam", "local", "pooled"]
     assert table["metric"] == "dice"
-    with (done / "scores.csv").open() as file:
-        found = {(r["method"], r["seed"], r["site"]): float(r["dice"]) for r in csv.DictReader(file)}
+    found = {(r["method"], r["seed"], r["site"]): float(r["dice"]) for r in csv_rows(done / "scores.csv")}
     result = RunDir(done / "fedsam" / "seed-1").result()
     assert found["fedsam", "1", "site-2"] == pytest.approx(result["test"]["site-2"]["dice"])
     assert (done / "table.md").read_text().count("\n| ") == 5
@@ -64,11 +63,8 @@ def test_a_comparison_may_be_measured(federation: Path, tmp_path: Path, done: Pa
     measured = study(federation, tmp_path, "fedavg,fedsam,local,pooled", seeds=1, run__diagnostics=True)
     carry_out_study(measured)
     for label in ("fedavg", "fedsam", "local", "pooled"):
-        assert [record.round for record in read_diagnostics(tmp_path / label / "seed-0" / "diagnostics.jsonl")] == [
-            0,
-            1,
-            2,
-        ]
+        records = read_diagnostics(tmp_path / label / "seed-0" / "diagnostics.jsonl")
+        assert [record.round for record in records] == [0, 1, 2]
         plain, found = (RunDir(folder / label / "seed-0").result() for folder in (done, tmp_path))
         assert plain["test"] == found["test"]
 
@@ -140,7 +136,7 @@ def test_a_damaged_run_is_named(federation: Path, tmp_path: Path, name: str, con
     chosen = study(federation, tmp_path / "out", "fedavg", seeds=1)
     carry_out_study(chosen)
     (tmp_path / "out" / "fedavg" / "seed-0" / name).write_text(content)
-    with pytest.raises(RunError, match="seed-0: its results are damaged; delete that folder"):
+    with pytest.raises(RunError, match="seed-0: its results must be complete, but are damaged; delete the folder"):
         carry_out_study(chosen)
 
 
@@ -151,7 +147,7 @@ def test_one_run_that_fails_does_not_stop_the_others(federation: Path, tmp_path:
     assert re.match(r"blown, seed-0 failed: site-1: .* must be finite", comparison.failed[0])
     assert "blown" in (tmp_path / "out" / "table.md").read_text()
     assert len(list((tmp_path / "out").glob("comparison.*"))) == 2
-    with pytest.raises(TrainingError, match="no run came to its end; the first: site-1"):
+    with pytest.raises(TrainingError, match="at least one run must finish, but all failed; the first error: site-1"):
         carry_out_study(
             study(federation, tmp_path / "bad", "fedavg", seeds=1, training__optimizer="sgd", training__lr=1e30)
         )
@@ -166,8 +162,8 @@ def test_leaving_one_site_out(federation: Path, tmp_path: Path) -> None:
     assert harmofl.test[0][1] == pytest.approx(result["unseen"]["site-2"]["dice"])
     assert list(result["test"]) == ["site-1"]
     assert comparison.failed == []
-    assert "local: not in this table, it trains no model for a site that is not there" in comparison.notes
-    with pytest.raises(ConfigError, match="local has no model for a site that is not there; add a method"):
+    assert "local: not in this table, because it trains no common model for the site left out" in comparison.notes
+    with pytest.raises(ConfigError, match="must train a common model, but local trains none; add a method"):
         carry_out_study(study(federation, tmp_path / "no", "local", seeds=1, leave_one_site_out=True))
     with pytest.raises(ConfigError, match="--baseline must be one of fedavg, got 'local'"):
         carry_out_study(study(federation, tmp_path / "no", "fedavg,local", leave_one_site_out=True, baseline="local"))
@@ -190,17 +186,16 @@ def test_a_site_that_never_trains_stands_beside_the_others(federation: Path, tmp
     assert (base, none) == (None, None)
     assert gain.mean == pytest.approx(scores["fedsam"] - scores["fedavg"])
     assert rows(comparison)[1][names.index("difference to fedavg, unseen")].text.startswith(f"{gain.mean:+.3f}")
-    with (out / "scores.csv").open() as file:
-        lines = list(csv.DictReader(file))
+    lines = csv_rows(out / "scores.csv")
     assert [(r["method"], r["site"]) for r in lines if r["trained"] == "no"] == [(m, "site-2") for m in scores]
     table = json.loads((out / "table.json").read_text())["methods"]
     assert [m["unseen"] for m in table] == [{"0": {"site-2": pytest.approx(s)}} for s in scores.values()] + [{}]
-    assert any(note.startswith("unseen: site-2 never trained and chose nothing") for note in comparison.notes)
+    assert any(note.startswith("unseen: site-2 took no part in training or in any choice") for note in comparison.notes)
     assert any("local trains no common model: it has no score at site-2" in note for note in comparison.notes)
     page = (out / "report.html").read_text()
     best = max(scores, key=lambda method: scores[method])
     assert f"At site-2, which never trained, {best} is best with {scores[best]:.3f}." in page
-    with pytest.raises(ConfigError, match="leave --unseen"):
+    with pytest.raises(ConfigError, match="must be used without --unseen"):
         study(federation, out, "fedavg", leave_one_site_out=True, data__unseen=["site-2"]).jobs()
 
 
@@ -236,8 +231,7 @@ def test_a_sweep_writes_data_and_picture(federation: Path, tmp_path: Path) -> No
     lines = swept(chosen.base, parse_variants("fedavg"), key, values)
     comparison = carry_out_study(Study(chosen.base, lines[0], 2, tmp_path / "out", workers=1))
     paths = write_sweep({"fedavg": comparison.outcomes}, key, values, comparison, tmp_path / "out")
-    with paths[0].open() as file:
-        table = list(csv.DictReader(file))
+    table = csv_rows(paths[0])
     assert [(r["method"], r["method.alpha"], r["seed"]) for r in table] == [
         ("fedavg", a, s) for a in ("0", "0.05") for s in "01"
     ]
@@ -281,7 +275,7 @@ def test_what_is_wrong_for_all_is_said_once_before_any_run(federation: Path, tmp
 
 
 def test_a_run_with_other_settings_is_refused(done: Path, federation: Path) -> None:
-    with pytest.raises(RunError, match=r"holds a run with other settings \(training\.lr was 0\.01, is 0\.5\)"):
+    with pytest.raises(RunError, match=r"a run with the same settings, but training\.lr was 0\.01 and is now 0\.5;"):
         carry_out_study(study(federation, done, "fedavg", training__lr=0.5))
 
 
@@ -289,7 +283,7 @@ def test_a_damaged_card_is_named(federation: Path, tmp_path: Path) -> None:
     chosen = study(federation, tmp_path / "out", "fedavg", seeds=1)
     carry_out_study(chosen)
     (tmp_path / "out" / "fedavg" / "seed-0" / "model" / "model.json").write_text("{}")
-    with pytest.raises(RunError, match=r"model\.json is damaged"):
+    with pytest.raises(RunError, match=r"model\.json must name the task, but is damaged"):
         carry_out_study(chosen)
 
 
@@ -313,7 +307,7 @@ def test_labels_are_text_in_pictures(federation: Path, tmp_path: Path) -> None:
 def test_a_search_in_which_nothing_works_says_so_and_tunes_nothing(federation: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     base = small(federation, training__rounds=2, training__optimizer="sgd", training__lr=1e34)
-    with pytest.raises(TrainingError, match="no try came to its end; the first: site-1"):
+    with pytest.raises(TrainingError, match="at least one trial must finish, but all failed; the first error: site-1"):
         search(base, parse_variants("fedavg"), 2, tmp_path)
     assert not (tmp_path / "tuned.toml").exists()
 
@@ -328,8 +322,6 @@ def test_search_tries_every_method_as_often_and_goes_on(federation: Path, tmp_pa
     assert set(found["fedavg"][1].changes) == {"training.lr"}
     assert 0.001 <= found["fedavg"][1].changes["training.lr"] <= 0.1
     best = max(found["fedprox"], key=lambda setup: setup.score)
-    import tomllib
-
     assert tomllib.loads((tmp_path / "tuned.toml").read_text())["fedprox"] == best.changes
     result = RunDir(tmp_path / "fedprox-try-1" / "seed-0").result()
     assert found["fedprox"][1].score == pytest.approx(sum(s["dice"] for s in result["val"].values()) / 2)

@@ -127,7 +127,7 @@ def test_the_card_says_what_the_run_says(classes: Path, tmp_path: Path) -> None:
         "| name | harmofl |",
         "of its training images, fixed",
         "site-1, site-2",
-        "to test on: its score is uncertain",
+        "for testing: its score is uncertain",
     ):
         assert said in card
     assert re.search(r"^---\n.*tags: .*\n---\n", card, flags=re.DOTALL)

@@ -1,13 +1,12 @@
 """What the report of a run says beyond its scores: intervals, warnings, classes, ranks, participation, files."""
 
-import csv
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments import small
+from experiments import csv_rows, small
 from PIL import Image
 from run_folders import PAIR, edit_result, page_of, write_run, write_samples
 
@@ -43,10 +42,6 @@ def write_probabilities(folder, sites=PAIR):
     np.savez(folder / "probabilities.npz", **arrays)
 
 
-def numbers(path):
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-
-
 def plain(text):
     return text.replace("\N{EN DASH}", "-")
 
@@ -61,7 +56,7 @@ def test_every_site_has_its_interval_over_patients(tmp_path):
     assert f"A 0.800 {low:.3f} - {high:.3f} 17 10" in text
     low, high = interval(CaseScores([str(k) for k in range(20)], [""] * 20, scores["B"]))
     assert f"B 0.750 {low:.3f} - {high:.3f} 17 20" in text
-    rows = numbers(files_of(tmp_path / "report.html") / "g0-scores.csv")
+    rows = csv_rows(files_of(tmp_path / "report.html") / "g0-scores.csv")
     assert [(row["site"], float(row["low"]) < 0.8 < float(row["high"])) for row in rows] == [("A", True), ("B", False)]
 
 
@@ -69,13 +64,13 @@ def test_few_patients_and_few_of_a_class_are_warned_of(tmp_path):
     run = write_run(tmp_path / "one")
     write_cases(run, {"A": [0.9, 0.8], "B": [0.7] * 10})
     text = page_of(tmp_path, run).text
-    assert "A has 2 patients to test on: its score is uncertain" in text
+    assert "A has 2 patients for testing: its score is uncertain" in text
     assert "B has" not in text
     classes = write_run(tmp_path / "two", "fedavg", metric="balanced_accuracy")
     groups = {"A": ["0"] * 30 + ["1"] * 12, "B": ["0"] * 30 + ["1"] * 30}
     write_cases(classes, {site: [1.0] * len(groups[site]) for site in PAIR}, groups)
     text = page_of(tmp_path, classes).text
-    assert "A has 12 melanoma to test on: its score is uncertain" in text
+    assert "A has 12 melanoma for testing: its score is uncertain" in text
     assert "B has" not in text
 
 
@@ -87,7 +82,7 @@ def test_failures_are_counted_with_their_first_reason_and_drawn(tmp_path):
         line["left_out"] = {"B": "disk full"}
     (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = page_of(tmp_path, run).text
-    assert "left out of rounds for failing: B in 2 rounds; first B in round 2: disk full" in text
+    assert "left out of rounds because of errors: B in 2 rounds; the first is B in round 2: disk full" in text
     assert "8 trained, 0 not drawn, 2 left out" in text
     assert "not all in every round" in text
 
@@ -129,7 +124,7 @@ def test_local_and_pooled_are_references_and_do_not_win(tmp_path):
     runs.append(write_run(tmp_path / "c", "pooled", base=0.95))
     text = page_of(tmp_path, *runs).text
     assert "harmofl has the best mean test Dice" in text
-    assert "pooled" in text[: text.index("Bold is the best")]
+    assert "pooled" in text[: text.index("The best value of a column")]
 
 
 def test_confusion_and_calibration_are_those_of_the_probabilities(tmp_path):
@@ -137,7 +132,7 @@ def test_confusion_and_calibration_are_those_of_the_probabilities(tmp_path):
     write_probabilities(run)
     text = page_of(tmp_path, run).text
     folder = files_of(tmp_path / "report.html")
-    rows = numbers(folder / "g0-0-confusion.csv")
+    rows = csv_rows(folder / "g0-0-confusion.csv")
     counts = {(r["site"], r["true"], r["predicted"]): int(r["images"]) for r in rows}
     assert counts["A", "nevus", "melanoma"] == 1 and counts["A", "nevus", "nevus"] == 2
     assert counts["all sites", "melanoma", "melanoma"] == 2 and counts["B", "nevus", "nevus"] == 0
@@ -175,7 +170,7 @@ def test_difference_colours_what_was_missed_and_invented():
     drawn, told = compared(np.zeros((1, 8, 8), np.float32), truth, predicted, 8)
     colours = {tuple(bytes.fromhex(c[1:])) for c in (MISSED, INVENTED)}
     assert {tuple(p) for p in drawn.reshape(-1, 3)} == {(0, 0, 0), *colours}
-    assert "25.0 % of the pixels missed, 25.0 % of the pixels not there" in told
+    assert "25.0 % false negative pixels, 25.0 % false positive pixels" in told
 
 
 def test_every_picture_is_a_file_with_its_numbers_and_old_ones_go(tmp_path):
@@ -193,7 +188,7 @@ def test_every_picture_is_a_file_with_its_numbers_and_old_ones_go(tmp_path):
         with Image.open(path) as image:
             assert min(image.size) > 20
     assert "var(--" not in (folder / "g0-scores.svg").read_text()
-    rows = numbers(folder / "g0-validation.csv")
+    rows = csv_rows(folder / "g0-validation.csv")
     assert {row["site"] for row in rows} == {"all sites", *PAIR} and len(rows) == 5 * 3
     assert len(list(folder.glob("A-0-*.png"))) == 5
 

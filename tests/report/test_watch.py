@@ -44,11 +44,11 @@ def test_text_says_how_far_the_run_is(tmp_path):
     watched = Watched(folder, clock=lambda: now[0])
     assert watched.text() == f"waiting for a run in {folder}; none has begun there yet" and watched.stamp == ""
     write_run(folder, rounds=2, finished=False)
-    assert watched.text() == f"not training: 2 of 5 rounds are done; go on with harmofl run --resume {folder}"
+    assert watched.text() == f"not training: 2 of 5 rounds are done; continue with harmofl run --resume {folder}"
     with locked(folder, "training into"):
         assert watched.text().startswith("training: round 3 of 5, ends about ") and "in 6 s" in watched.text()
         now[0] += 180
-        assert watched.text() == "training: round 3 of 5; no news for 3 min, a round usually takes 2 s"
+        assert watched.text() == "training: round 3 of 5; no update for 3 min, although a round usually takes 2 s"
         for number in (3, 4, 5):
             add_round(folder, number)
         assert watched.text() == "all 5 rounds are done; the chosen model is being tested"
@@ -76,10 +76,8 @@ def test_page_and_status_change_with_the_run_and_nothing_else_is_served(tmp_path
 
 def test_a_name_that_is_not_this_machine_gets_nothing(tmp_path):
     """A foreign page that has its own name point here must not read the run."""
-    with (
-        served(write_run(tmp_path / "run", finished=False)) as url,
-        pytest.raises(urllib.error.HTTPError, match="403"),
-    ):
+    folder = write_run(tmp_path / "run", finished=False)
+    with served(folder) as url, pytest.raises(urllib.error.HTTPError, match="403"):
         get(url, Host="evil.example")
 
 
@@ -91,7 +89,10 @@ def test_a_damaged_run_is_said_in_the_page(tmp_path):
 
 
 def test_a_port_in_use_is_one_line(tmp_path):
-    with served(tmp_path) as url, pytest.raises(ConfigError, match=r"cannot be served on .*choose another"):
+    with (
+        served(tmp_path) as url,
+        pytest.raises(ConfigError, match=r"must be free, but cannot be used .*choose another"),
+    ):
         server(tmp_path, "127.0.0.1", int(url.rpartition(":")[2].strip("/")))
 
 

@@ -51,8 +51,10 @@ def overview_chart(comparison: Comparison) -> Chart:
         f"{labelled(o)} " + ", ".join(f"{kind} {number(scores.mean())}" for kind, scores in _kinds_of(o).items())
         for o in outcomes
     )
-    line = f"; the line is {shorten(comparison.baseline)}" if base is not None else ""
-    title = f"Test {metric_words(comparison.metric)}: mean over seeds large, single seeds small{line}"
+    line = f"; the dashed line is {shorten(comparison.baseline)}" if base is not None else ""
+    title = (
+        f"Test {metric_words(comparison.metric)}: large points are means over seeds, small points single seeds{line}"
+    )
     return Chart("comparison", title, told, spec, rows)
 
 

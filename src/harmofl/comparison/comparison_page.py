@@ -70,7 +70,7 @@ def _tables(comparison: Comparison) -> list[TextTable]:
     if len(sites_of(comparison)) > MANY:
         scores = [list(column) for column in zip(*scores, strict=True)]
     title = comparison.title[:1].upper() + comparison.title[1:]
-    return [_text_table(title, scores), _text_table("What each method takes", costs)]
+    return [_text_table(title, scores), _text_table("Cost of each method", costs)]
 
 
 def _text_table(title: str, cells: Sequence[Sequence[Cell]]) -> TextTable:
@@ -100,7 +100,7 @@ def comparison_headline(comparison: Comparison) -> str:
     said = [first, *_against(comparison, comparison.differences, best), *_elsewhere(comparison, known)]
     said += _references(comparison)
     if len(known) > 2:
-        said.append("The best of several is partly luck; choose by validation scores.")
+        said.append("The best of several methods is partly due to chance; choose by validation scores.")
     return " ".join(said)
 
 
@@ -119,12 +119,12 @@ def _against(comparison: Comparison, differences: Sequence[Difference | None], b
     found = differences[[o is best for o in comparison.outcomes].index(True)]
     if found is None or not math.isfinite(found.low):
         return []
-    said = f"Against {comparison.baseline} that is {found.mean:+.3f}"
+    said = f"The difference to {comparison.baseline} is {found.mean:+.3f}"
     between = f"{found.low:+.3f} to {found.high:+.3f}"
     if found.seeds < FEWEST_SEEDS:
         return [f"{said} ({comparison.interval_over}: {between}). {comparison.chance}"]
-    chance = "more" if found.clear else "no more"
-    return [f"{said}, 95 % interval {between}: {chance} than seeds and test patients vary."]
+    chance = "larger" if found.clear else "not larger"
+    return [f"{said}, 95 % interval {between}: {chance} than the variation over seeds and test patients."]
 
 
 def _references(comparison: Comparison) -> list[str]:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harmofl.data.manifest import read_info
 from harmofl.errors import ConfigError, RunError
-from harmofl.experiment.config import Experiment, validated
+from harmofl.experiment.config import Experiment, load_experiment, validated
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trainer import resume, run
 from harmofl.ingest.synthetic.federation import origin, write_federation
@@ -21,9 +21,9 @@ SITES, IMAGES, SIZE, SHIFT = 5, 48, 64, 1.0
 LEVEL = 0.005
 """Score difference below which two runs are called level."""
 LIMITS = (
-    "HarmoFL does not help everywhere: where sites normalize by statistics of their own, or the network has another "
-    "normalization layer such as instance normalization, FedAvg alone does most of the same or all of it; "
-    "docs/evidence.md has the figures of real images."
+    "HarmoFL does not help everywhere: if sites normalize with their own statistics, or the network has another "
+    "normalization layer, such as instance normalization, FedAvg alone reaches most or all of the gain; "
+    "docs/evidence.md has the results on real images."
 )
 
 
@@ -116,11 +116,11 @@ def _draw(data: Path, seed: int) -> None:
 
 
 def _check_same(experiment: Experiment, folder: Path) -> None:
-    from harmofl.experiment.config import load_experiment
-
     earlier = load_experiment(RunDir(folder).config_path, {})
     if (before := _asked(earlier)) != _asked(experiment):
-        raise RunError(f"{folder}: holds a demo {before}; choose another --out, or delete the folder")
+        raise RunError(
+            f"{folder}: must hold a demo with the same options, but holds one {before}; choose another --out"
+        )
 
 
 def _asked(experiment: Experiment) -> str:

@@ -34,7 +34,7 @@ def site_differences(comparison: Comparison) -> Chart | None:
     sites = list(dict.fromkeys(row["site"] for row in rows))
     x = {"type": "quantitative", "title": f"difference to {shorten(comparison.baseline)}", "axis": {"tickCount": 8}}
     shown = tooltip("method", "site", difference="+.3f", low="+.3f", high="+.3f")
-    shown += [{"field": "better", "title": "seeds it is better in"}, {"field": "clear"}]
+    shown += [{"field": "better", "title": "seeds in which it is better"}, {"field": "clear"}]
     spec = {
         "height": len(sites) * (11 * len(others) + 8),
         "layer": [

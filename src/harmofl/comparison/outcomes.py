@@ -74,28 +74,24 @@ class Outcome:
     @property
     def average(self) -> Floats:
         """The mean test score over the sites, (seeds,)."""
-        mean: Floats = self.test.mean(axis=1)
-        return mean
+        return np.asarray(self.test.mean(axis=1))
 
     @property
     def worst(self) -> Floats:
         """The lowest test score over the sites, (seeds,)."""
-        lowest: Floats = self.test.min(axis=1)
-        return lowest
+        return np.asarray(self.test.min(axis=1))
 
     @property
     def average_unseen(self) -> Floats:
         """The mean test score over the sites that never trained, at least one, (seeds,)."""
-        mean: Floats = self.test_unseen.mean(axis=1)
-        return mean
+        return np.asarray(self.test_unseen.mean(axis=1))
 
     @property
     def spread(self) -> Floats:
         """The standard deviation over the sites, with divisor N - 1, (seeds,); NaN for a single site."""
         if self.test.shape[1] < 2:
             return np.full(len(self.test), math.nan)
-        std: Floats = self.test.std(axis=1, ddof=1)
-        return std
+        return np.asarray(self.test.std(axis=1, ddof=1))
 
 
 def collect(jobs: Sequence[Job]) -> tuple[str, list[Outcome]]:
@@ -142,19 +138,18 @@ class _Finished:
 
 
 def _finished(job: Job) -> _Finished:
-    damaged = f"{job.folder}: its results are damaged; delete that folder and give the same command again"
+    damaged = f"{job.folder}: its results must be complete, but are damaged; delete the folder and repeat the command"
     try:
         rounds, result, cases = read_results(job.folder)
         assert result is not None
         found = _Finished(job, result, cases, rounds)
         sites = [*found.tested, *found.unseen]
-        whole = all(len(found.cases[s].scores) == len(found.cases[s].groups) > 0 for s in sites)
-        whole = whole and bool(found.tested and found.rounds and found.result.val)
-        cost = (found.result.seconds_per_round, found.result.passes, found.rounds[-1].bytes_held if whole else 0)
-        whole = whole and _validation(found) is not None and not any(map(math.isnan, cost))
+        whole = bool(found.tested and rounds and result.val)
+        whole = whole and all(len(cases[site].scores) == len(cases[site].groups) > 0 for site in sites)
+        whole = whole and all(found.metric in scores for scores in result.val.values())
     except (RunError, KeyError) as error:
         raise RunError(damaged) from error
-    if not whole:
+    if not whole or any(map(math.isnan, (result.seconds_per_round, result.passes, rounds[-1].bytes_held))):
         raise RunError(damaged)
     return found
 
@@ -212,7 +207,7 @@ def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> Cases:
     if any(table.groups != first.groups for table in tables):
         folder = next(iter(by_seed.values()))[0].job.folder
         raise RunError(
-            f"{folder}: {site} has other test cases in another seed; delete these folders and run them again"
+            f"{folder}: {site} must have the same test cases for all seeds, but has others; delete the runs and repeat"
         )
     patients = first.patients or numbered(first.cases)  # runs of older versions have no patients
     scores = np.array([table.scores for table in tables], float)

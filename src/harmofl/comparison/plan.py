@@ -110,11 +110,13 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
         ran = load_experiment(run_dir.config_path, {})
         task = run_dir.card().get("task")
         if task != "classification" and task != "segmentation":
-            raise RunError(f"{job.folder}: model.json is damaged; delete the folder and give the same command again")
+            raise RunError(
+                f"{job.folder}: model.json must name the task, but is damaged; delete the folder and repeat the command"
+            )
         now = resolved(job.experiment, task)
         if found := _difference(ran.model_dump(mode="json"), now.model_dump(mode="json")):
             raise RunError(
-                f"{job.folder}: holds a run with other settings ({found}); choose another --out, or delete it"
+                f"{job.folder}: must hold a run with the same settings, but {found}; choose another --out, or delete it"
             )
 
 
@@ -124,5 +126,5 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
         for key in {**a[table], **b[table]}:
             before, now = a[table].get(key), b[table].get(key)
             if before != now and key not in IGNORED.get(table, ()):
-                return f"{table}.{key} was {before!r}, is {now!r}"
+                return f"{table}.{key} was {before!r} and is now {now!r}"
     return ""

@@ -56,7 +56,7 @@ class Comparison:
         """The description of the intervals of the differences."""
         if max((found.seeds for found in self.differences if found), default=FEWEST_SEEDS) > 1:
             return "95 % interval over seeds and test patients"
-        return "95 % interval over test patients only, which says nothing about another seed"
+        return "95 % interval over test patients only, which does not cover other seeds"
 
     @property
     def chance(self) -> str:
@@ -66,25 +66,25 @@ class Comparison:
             return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
         known = [found for found in enough if not math.isnan(found.p)]
         if not known:
-            return "No difference can be called clear: there is none with an interval."
-        several = f", corrected by Holm for {len(known)} methods compared with it" if len(known) > 1 else ""
+            return "No difference can be called clear, because none has an interval."
+        several = f", with Holm's correction for {len(known)} methods" if len(known) > 1 else ""
         return f"clear: p < 0.05{several}; the intervals are not corrected." if several else "clear: p < 0.05."
 
     @property
     def notes(self) -> list[str]:
         """The notes below the table."""
         same = self.equal != "rounds" or len({outcome.cost.rounds for outcome in self.outcomes}) < 2
-        budget = f"Equal {self.equal} for all." if same else "Rounds as in the table."
+        budget = f"Equal {self.equal} for all methods." if same else "Rounds as in the table."
         lines = [
             f"Model of the round with the best mean validation {self.metric}; std: across the sites; difference to "
             f"{self.baseline}: {self.interval_over}, and seeds in which it is better. {self.chance}",
             f"{budget} MB sent: up and down, all sites, whole run; kept: at a site between rounds; "
-            "held: at a site while training, beside model and optimizer.",
+            "held: at a site during training, in addition to model and optimizer.",
         ]
         if self.unseen:
             lines.append(
-                f"unseen: {', '.join(self.unseen)} never trained and chose nothing; the model is tested there on all "
-                "images, as `harmofl evaluate` does."
+                f"unseen: {', '.join(self.unseen)} took no part in training or in any choice; the model is tested "
+                "there on all images, as `harmofl evaluate` does."
             )
         return [*lines, *dict.fromkeys(r for o in self.outcomes for r in o.remarks), *self.said, *self.failed]
 

@@ -67,13 +67,14 @@ def search(
     total = base.training.rounds * trials * len(variants)
     with rounds_bar(total) as bar:
         for index, variant in enumerate(variants):
-            offset = base.training.rounds * trials * index
+            ranges = spans(base, variant).items()
+            space = {key: optuna.distributions.FloatDistribution(*ends, log=True) for key, ends in ranges}
             study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))
             for number in range(trials):
-                done = offset + base.training.rounds * number
-                asked = study.ask(_distributions(spans(base, variant))) if number else None
+                before = base.training.rounds * (trials * index + number)
+                asked = study.ask(space) if number else None
                 changes = {key: float(f"{value:.3g}") for key, value in asked.params.items()} if asked else {}
-                trial = _try(base, variant, number, changes, out, partial(_shifted, bar, done, total), told)
+                trial = _try(base, variant, number, changes, out, partial(_as_part, bar, before, total), told)
                 told = None  # once
                 found.setdefault(variant.label, []).append(trial)
                 if asked and np.isnan(trial.score):
@@ -84,7 +85,7 @@ def search(
     best = {label: dict(max(tried, key=lambda one: one.score).changes) for label, tried in ended.items() if tried}
     if not best:
         first = next(iter(found.values()))[0]
-        raise TrainingError(f"{out}: no try came to its end; the first: {first.error}")
+        raise TrainingError(f"{out}: at least one trial must finish, but all failed; the first error: {first.error}")
     write_atomic(out / "tuned.toml", tomli_w.dumps(best).encode())
     return found
 
@@ -98,15 +99,8 @@ def _optuna() -> Any:
     return optuna
 
 
-def _shifted(progress: Progress, before: int, total: int, what: str, done: int, _: int) -> None:
-    """Report the progress of one trial as a part of the search."""
-    progress(what, before + done, total)
-
-
-def _distributions(over: Spans) -> dict[str, Any]:
-    from optuna.distributions import FloatDistribution
-
-    return {key: FloatDistribution(low, high, log=True) for key, (low, high) in over.items()}
+def _as_part(bar: Progress, before: int, total: int, what: str, done: int, _: int) -> None:
+    bar(what, before + done, total)
 
 
 def _try(

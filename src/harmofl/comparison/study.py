@@ -51,15 +51,17 @@ class Study:
         seeds = range(self.base.run.seed, self.base.run.seed + self.seeds)
         left_out = site_names(self.base) if self.leave_one_site_out else [""]
         if self.leave_one_site_out and len(left_out) < 2:
-            raise ConfigError(f"{self.base.data.folder}: leaving one site out needs at least two, got {len(left_out)}")
-        if self.leave_one_site_out and self.base.data.unseen:
             raise ConfigError(
-                "--leave-one-site-out tests every site unseen in turn; leave --unseen and data.unseen out"
+                f"{self.base.data.folder}: --leave-one-site-out needs at least 2 sites, got {len(left_out)}; add a site"
             )
+        if self.leave_one_site_out and self.base.data.unseen:
+            raise ConfigError("--leave-one-site-out must be used without --unseen and data.unseen; remove them")
         found = plan_jobs(self.base, self.variants, seeds, self.out, equal=self.equal, left_out=left_out)
         if not found:
             names = ", ".join(variant.label for variant in self.variants)
-            raise ConfigError(f"--leave-one-site-out: {names} has no model for a site that is not there; add a method")
+            raise ConfigError(
+                f"--leave-one-site-out: a method must train a common model, but {names} trains none; add a method"
+            )
         return found
 
     def chosen_baseline(self) -> str:
@@ -91,6 +93,8 @@ def carry_out_study(study: Study, told: Tell | None = None) -> Comparison:
         HarmoFLError: before any run starts, if a setting is invalid.
         TrainingError: if no run finished.
     """
+    from harmofl.comparison.comparison_page import write_comparison  # slow to import
+
     baseline, jobs = study.chosen_baseline(), study.jobs()
     check_earlier(jobs, study.out)
     try_first(jobs, told)
@@ -99,28 +103,17 @@ def carry_out_study(study: Study, told: Tell | None = None) -> Comparison:
         failed = carry_out(jobs, study.workers or processes_that_fit(device, threads), progress)
     metric, outcomes = collect(jobs)
     if not outcomes:
-        raise TrainingError(f"{study.out}: no run came to its end; the first: {failed[0][1]}")
+        raise TrainingError(
+            f"{study.out}: at least one run must finish, but all failed; the first error: {failed[0][1]}"
+        )
     lines = [f"{job.variant.label}, {job.folder.name} failed: {error}" for job, error in failed]
     aside = [
-        f"{variant.label}: not in this table, it trains no model for a site that is not there"
+        f"{variant.label}: not in this table, because it trains no common model for the site left out"
         for variant in study.variants
         if study.leave_one_site_out and not variant.common
     ]
-    comparison = compare(
-        metric,
-        outcomes,
-        baseline,
-        left_out=study.leave_one_site_out,
-        equal=study.equal,
-        failed=lines,
-        said=aside,
-    )
+    left_out = study.leave_one_site_out
+    comparison = compare(metric, outcomes, baseline, left_out=left_out, equal=study.equal, failed=lines, said=aside)
     write_tables(comparison, study.out)
-    _write_page(comparison, study.out)
+    write_comparison(comparison, study.out)
     return comparison
-
-
-def _write_page(comparison: Comparison, out: Path) -> None:
-    from harmofl.comparison.comparison_page import write_comparison  # slow to import
-
-    write_comparison(comparison, out)

@@ -37,7 +37,7 @@ def parse_sweep(text: str) -> tuple[str, dict[str, Any]]:
         if (one := parse_value(value)) not in parsed.values():
             parsed[value] = one
     if not equals or not key.strip() or len(parsed) < 2:
-        raise ConfigError(f"--over takes key=value,value,..., such as method.rho=1,0.5,0.05, got {text!r}")
+        raise ConfigError(f"--over must be a key with two or more values, such as method.rho=1,0.5,0.05, got {text!r}")
     return key.strip(), parsed
 
 
@@ -63,7 +63,7 @@ def _change(base: Experiment, key: str, value: Any) -> dict[str, Any]:
         return {key: value}
     names = site_names(base)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= len(names):
-        raise ConfigError(f"--over sites takes numbers from 1 to {len(names)}, got {value!r}")
+        raise ConfigError(f"--over sites must have numbers from 1 to {len(names)}, got {value!r}")
     return {"data.sites": tuple(names[:value])}
 
 

@@ -61,10 +61,10 @@ RESERVED = ("cache", "table.md", "table.tex", "table.json", "scores.csv", "tuned
 def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:
     """Raise ConfigError unless the setting `key` may differ between the methods of a comparison."""
     if key in ("name", "method.name"):
-        raise ConfigError(f"{where}: {key} is no setting of a method; name the method itself")
+        raise ConfigError(f"{where}: {key} must not be set for a method; write the name of the method itself")
     if "." in key and not key.startswith(("method.", "training.", "privacy.", *also)):
         allowed = "hyperparameters, training.* and privacy.*" + "".join(f", {name.rstrip('.')}" for name in also)
-        raise ConfigError(f"{where}: {key} must be the same for all that is compared; only {allowed} may differ")
+        raise ConfigError(f"{where}: {key} must be the same for all compared methods; only {allowed} may differ")
 
 
 def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
@@ -85,14 +85,11 @@ def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = No
     for variant in variants:
         other = by_folder.setdefault(variant.folder.lower(), variant)
         if other.label == variant.label and other is not variant:
-            raise ConfigError(
-                f"--methods: {variant.label!r} is there twice; give one a label, such as b={variant.label}"
-            )
+            fix = f"give one a label, such as b={variant.label}"
+            raise ConfigError(f"--methods: {variant.label!r} must be given once, got it twice; {fix}")
         if other is not variant:
-            raise ConfigError(
-                f"--methods: {other.label!r} and {variant.label!r} would have the same folder, {variant.folder}; "
-                "give one another label"
-            )
+            both = f"{other.label!r} and {variant.label!r} must have different folders"
+            raise ConfigError(f"--methods: {both}, got {variant.folder} for both; change one label")
     _check_tables(variants, tuned)
     return variants
 
@@ -101,9 +98,11 @@ def _check_tables(variants: Sequence[Variant], tuned: Mapping[str, Any] | None) 
     names = {*NAMES, *(variant.method for variant in variants), *(variant.label for variant in variants)}
     for table in tuned or {}:
         if table not in names:
-            raise ConfigError(f"--tuned: [{table}] is neither a method nor a label of --methods; remove it")
+            raise ConfigError(f"--tuned: table [{table}] must be a method or a label of --methods; remove or rename it")
     if tuned is not None and not any(v.label in tuned or v.method in tuned for v in variants):
-        raise ConfigError(f"--tuned: has tables for {', '.join(tuned) or 'nothing'}, none of them of --methods")
+        raise ConfigError(
+            f"--tuned: must have a table for one of --methods, got {', '.join(tuned) or 'none'}; search first"
+        )
 
 
 def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
@@ -111,7 +110,7 @@ def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
     given_label, equals, _ = text.partition(":")[0].rpartition("=")
     label = given_label.strip() if equals else text
     if not label or not label.isprintable():
-        raise ConfigError(f"--methods: a label must be text in one line, got {label!r} in {text!r}")
+        raise ConfigError(f"--methods: a label must be one line of text, got {label!r} in {text!r}")
     try:
         name, given = parse_composition(text[len(given_label) + 1 :] if equals else text)
         changes = {**tuned.get(label, tuned.get(name, {})), **given}
@@ -124,7 +123,9 @@ def parse_variant(text: str, tuned: Mapping[str, Mapping[str, Any]]) -> Variant:
     name = table.pop("name")
     variant = Variant(label, name, {**table, **{key: value for key, value in changes.items() if "." in key}})
     if variant.folder.lower() in RESERVED:
-        raise ConfigError(f"--methods: the comparison has a file called {variant.folder}; choose another label")
+        raise ConfigError(
+            f"--methods: a label must not be the name of a file of the comparison, got {variant.folder}; choose another"
+        )
     return variant
 
 
@@ -138,7 +139,9 @@ def with_common(variants: Sequence[Variant], common: Mapping[str, Any]) -> list[
         check_may_differ(key, "--set")
         if not any(_uses(variant, key) for variant in variants):
             methods = ", ".join(dict.fromkeys(variant.method for variant in variants))
-            raise ConfigError(f"--set {key}: none of {methods} uses it; give its part to one, as in fedavg+sam")
+            raise ConfigError(
+                f"--set {key}: a method must have this hyperparameter, got {methods}; add its part, as in fedavg+sam"
+            )
     return [
         replace(variant, changes={**{k: v for k, v in common.items() if _uses(variant, k)}, **variant.changes})
         for variant in variants
@@ -160,7 +163,9 @@ def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: must be the tuned.toml of `harmofl search`, but {error}") from None
+        raise ConfigError(f"{path}: must be the tuned.toml of `harmofl search`, but {error}; check the path") from None
     if not all(isinstance(table, dict) for table in tables.values()):
-        raise ConfigError(f"{path}: must have one table a method, as `harmofl search` writes it")
+        raise ConfigError(
+            f"{path}: must hold only tables, one per method, as `harmofl search` writes it; delete the other values"
+        )
     return tables

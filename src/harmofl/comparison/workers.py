@@ -99,7 +99,9 @@ def _side_by_side(todo: Sequence[Job], workers: int, told: Tell) -> list[tuple[J
             told("")
             for future in done:
                 job = pending.pop(future)
-                error = f"its process ended ({future.exception()})" if future.exception() else future.result()
+                error = (
+                    f"its process ended unexpectedly ({future.exception()})" if future.exception() else future.result()
+                )
                 if error:
                     failed.append((job, error))
                 told(_said(job, error))

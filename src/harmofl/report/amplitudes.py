@@ -9,7 +9,7 @@ from harmofl.experiment.report_array_readers import Array
 from harmofl.report.png_images import data_uri, to_bytes
 
 _SIDE = 160  # pixels
-COMMON = "given to all"
+COMMON = "common to all"
 
 
 def maps(run: Run) -> list[tuple[str, str]]:

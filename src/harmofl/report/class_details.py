@@ -54,8 +54,10 @@ def confusion(run: Run, ident: str) -> Chart | None:
     }
     wrong = [row for row in rows if row["site"] == ALL and row["true"] != row["predicted"]]
     worst = max(wrong, key=lambda row: row["images"])
-    error = f"{worst['true']} taken for {worst['predicted']}, {worst['images']} images" if worst["images"] else "none"
-    said = f"{run.label}: the commonest error is {error}"
+    error = (
+        f"{worst['true']} predicted as {worst['predicted']}, {worst['images']} images" if worst["images"] else "none"
+    )
+    said = f"{run.label}: the most frequent error is {error}"
     return Chart(f"{ident}-confusion", f"{run.label}: true and predicted classes", said, spec, rows, by_site=True)
 
 
@@ -84,8 +86,8 @@ def calibration(group: Group, ident: str) -> Chart | None:
                 "transform": [{"filter": "datum.site == site"}],
                 "mark": {"type": "line", "point": {"filled": True, "size": 60}},
                 "encoding": {
-                    "x": {**x, "title": "probability given", "scale": span},
-                    "y": {**y, "title": "share that is right", "scale": span},
+                    "x": {**x, "title": "predicted probability", "scale": span},
+                    "y": {**y, "title": "share of correct predictions", "scale": span},
                     "color": {"field": "run", "type": "nominal", "title": None, "sort": None},
                     "tooltip": tooltip("run", "site", "images", confidence=".2f", right=".2f"),
                 },
@@ -95,7 +97,7 @@ def calibration(group: Group, ident: str) -> Chart | None:
     errors = [
         f"{run.label} {number(calibration_error(_by_site(run)[ALL]))}" for run in group.finished if run.probabilities
     ]
-    said = f"Probability against the share that is right; calibration error: {', '.join(errors)}"
+    said = f"Predicted probability against the share of correct predictions; calibration error: {', '.join(errors)}"
     return Chart(f"{ident}-calibration", "Calibration on test images", said, spec, rows, by_site=True)
 
 

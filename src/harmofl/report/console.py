@@ -132,7 +132,7 @@ def result_table(results: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(f"{escape(site)} (unseen)", *map(_number, scores))
     table.add_section()
     table.add_row("chosen round", *(f"{result['chosen_round']} of {result['rounds']}" for result in results))
-    table.add_row("seconds a round", *(f"{result['seconds_per_round']:.2f}" for result in results))
+    table.add_row("seconds per round", *(f"{result['seconds_per_round']:.2f}" for result in results))
     return table
 
 
@@ -141,7 +141,7 @@ def print_cost(folder: Path, console: Console) -> None:
     path = folder / "diagnostics.jsonl"
     if path.exists():
         console.print(
-            f"{told(read_diagnostics(path))}; `harmofl diagnostics {folder}` shows them",
+            f"{told(read_diagnostics(path))}; see `harmofl diagnostics {folder}`",
             soft_wrap=True,
             highlight=False,
             markup=False,

@@ -1,14 +1,13 @@
 """Contact sheet of a federation: a row of training images for every site."""
 
-import io
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harmofl.data.site import Federation, Site
 from harmofl.report.png_images import outlined, to_bytes
+from harmofl.report.svg import saved
 from harmofl.utils.atomic_files import write_atomic
 
 COLUMNS = 8
@@ -27,7 +26,6 @@ def write_sheet(federation: Federation, path: Path) -> None:
     """
     sites = federation.sites
     figure = Figure(figsize=(1.4 * COLUMNS + 0.6, 1.62 * len(sites)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(sites), COLUMNS, squeeze=False)
     for site, row in zip(sites, axes, strict=True):
         row[0].set_ylabel(site.name.replace("$", r"\$"), fontsize=8)
@@ -36,9 +34,7 @@ def write_sheet(federation: Federation, path: Path) -> None:
             axis.set_title(caption.replace("$", r"\$"), fontsize=7)
         for axis in row:
             axis.set(xticks=[], yticks=[], frame_on=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, saved(figure, "png"))
 
 
 def _pictures(site: Site) -> list[tuple[np.ndarray, str]]:

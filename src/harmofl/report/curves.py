@@ -32,7 +32,7 @@ def levels(count: int) -> np.ndarray:
 def paint_brightness(axes: Axes, lines: Sequence[Line]) -> None:
     """Draw the shares of pixels by level, on a square root scale that keeps rare levels visible."""
     _paint(axes, lines)
-    axes.set(title="Brightness", xlabel="level, of full scale", ylabel="% of the pixels")
+    axes.set(title="Brightness", xlabel="level, fraction of full scale", ylabel="% of the pixels")
     axes.set_yscale("function", functions=(np.sqrt, np.square))
     axes.set_ylim(bottom=0)
 

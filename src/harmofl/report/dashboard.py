@@ -163,9 +163,7 @@ class Dashboard(Callback):
         if not self._records:
             return ""
         last = self._records[-1]
-        return (
-            f"{last.seconds:.1f} s the last round, {last.bytes_up / 1e6:.1f} MB up, {last.bytes_down / 1e6:.1f} MB down"
-        )
+        return f"last round {last.seconds:.1f} s, {last.bytes_up / 1e6:.1f} MB up, {last.bytes_down / 1e6:.1f} MB down"
 
 
 def sparkline(values: list[float], width: int) -> str:

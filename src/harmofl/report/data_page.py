@@ -77,7 +77,7 @@ def render_overview(sites: Sequence[SiteFacts], problems: Sequence[Problem]) -> 
     found = [problem.severity for problem in problems]
     found += [finding.severity for site in sites for finding in site.findings]
     rows = [(problem.severity, problem.site or "all", problem.message) for problem in problems]
-    between = [Grid("What differs between the sites", ("", "site", "what"), rows)] if rows else []
+    between = [Grid("Differences between the sites", ("severity", "site", "difference"), rows)] if rows else []
     return _render(
         title=f"Data of {len(sites)} sites",
         kind="Data checks compared",
@@ -97,7 +97,7 @@ def _verdict(severities: Sequence[str], where: str = "") -> str:
     errors = severities.count("error")
     warnings = len(severities) - errors
     counts = f"{errors} {'error' if errors == 1 else 'errors'}, {warnings} {'warning' if warnings == 1 else 'warnings'}"
-    advice = "Training must not start before the errors are mended." if errors else "Training can start."
+    advice = "Fix the errors before training." if errors else "Training can start."
     if not errors and warnings:
         advice = "Training can start; look at the warnings first."
     return f"{' '.join(filter(None, (counts, where)))}. {advice}"
@@ -105,7 +105,7 @@ def _verdict(severities: Sequence[str], where: str = "") -> str:
 
 def _findings(site: SiteFacts) -> Grid:
     rows = [(finding.severity, finding.kind, str(finding.count)) for finding in site.findings]
-    return Grid("What was found", ("", "kind", "how often"), rows or [("none", DASH, "0")])
+    return Grid("Findings", ("severity", "kind", "count"), rows or [("none", DASH, "0")])
 
 
 def _splits(site: SiteFacts) -> Grid:
@@ -115,7 +115,7 @@ def _splits(site: SiteFacts) -> Grid:
     ]
     rows.append(("share", "", "", "", *(_percent(site.shares[label]) for label in site.classes)))
     columns = ("split", "images", "cases", "patients", *site.classes)
-    return Grid("Images, and in how many files each class occurs", columns, rows)
+    return Grid("Number of images, and of files that contain each class", columns, rows)
 
 
 def _files(site: SiteFacts) -> Grid:
@@ -125,16 +125,16 @@ def _files(site: SiteFacts) -> Grid:
         ("brightness, mean", ", ".join(f"{level:.3f}" for level in _brightness(site))),
     ]
     if site.spacing:
-        rows.append(("voxel distances, mm", _spacing(site)))
+        rows.append(("voxel spacing, mm", _spacing(site)))
         rows.append(("stored along", _counts(site.axes)))
     if site.foreground:
         low, middle, high = map(_percent, site.foreground)
-        rows.append(("foreground of an image", f"{middle} (5 % of the images under {low}, 5 % over {high})"))
+        rows.append(("foreground of an image", f"{middle} (5 % of the images below {low}, 5 % above {high})"))
     if site.lighter is not None:
         rows.append(
             ("foreground lighter than the rest", f"at {_percent(site.lighter)} of the images with a clear contrast")
         )
-    return Grid("The files", ("", "what there is"), rows)
+    return Grid("The files", ("property", "value"), rows)
 
 
 def _spacing(site: SiteFacts) -> str:
@@ -180,7 +180,7 @@ def _all_findings(sites: Sequence[SiteFacts]) -> Grid:
     for severity, kind in kinds:
         counts = [sum(f.count for f in site.findings if (f.severity, f.kind) == (severity, kind)) for site in sites]
         rows.append([f"{severity}: {kind}", *(str(count or DASH) for count in counts)])
-    return Grid("Found at each site", _corner(sites), rows or [["nothing", *[DASH] * len(sites)]])
+    return Grid("Findings at each site", _corner(sites), rows or [["nothing", *[DASH] * len(sites)]])
 
 
 def _distances(sites: Sequence[SiteFacts]) -> Grid:

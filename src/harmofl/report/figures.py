@@ -232,7 +232,7 @@ def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
         for run in runs
         if (own := [float(str(row["seconds"])) for row in rows if row["run"] == run.label])
     )
-    return Chart(f"{ident}-seconds", "Seconds a round, and megabytes sent", said, spec, rows)
+    return Chart(f"{ident}-seconds", "Seconds per round, and megabytes sent", said, spec, rows)
 
 
 def participation(run: Run, ident: str) -> Chart | None:
@@ -259,4 +259,4 @@ def participation(run: Run, ident: str) -> Chart | None:
     }
     counts = {state: sum(row["state"] == state for row in rows) for state in states}
     said = f"{run.label}, sites and rounds: " + ", ".join(f"{count} {state}" for state, count in counts.items())
-    return Chart(f"{ident}-participation", f"{run.label}: who took part in which round", said, spec, rows)
+    return Chart(f"{ident}-participation", f"{run.label}: participation of the sites by round", said, spec, rows)

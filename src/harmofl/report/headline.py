@@ -67,7 +67,7 @@ def _elsewhere(group: Group) -> str:
         return ""
     (best, run, _), *others = ranked
     where = f" At {', '.join(group.unseen)}, which never trained,"
-    score = number(best) if len(group.unseen) == 1 else f"{number(best)} in the mean"
+    score = number(best) if len(group.unseen) == 1 else f"{number(best)} on average"
     if not others:
         return f"{where} {run.label} reaches {score}."
     value, rival, _ = others[0]

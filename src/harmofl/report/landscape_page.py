@@ -1,14 +1,12 @@
 """Figure, numbers and page of `harmofl landscape`: one row a site, one column a run, one scale for all."""
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -17,7 +15,7 @@ from harmofl.data.csv_tables import csv_text
 from harmofl.report.colours import SERIES
 from harmofl.report.data_page import Grid
 from harmofl.report.scores import DASH
-from harmofl.report.svg import INK, embedded, style
+from harmofl.report.svg import INK, embedded, saved, style
 from harmofl.report.templates import template_of
 from harmofl.utils.atomic_files import storing, write_atomic
 
@@ -39,11 +37,11 @@ def write_landscape(landscapes: Sequence[Landscape], asked: Asked, folder: Path)
         folder.mkdir(parents=True, exist_ok=True)
     with style("landscape"):
         figure = _figure(landscapes, asked)
-        shown, whole, png = _saved(figure, "svg", None), _saved(figure, "svg", "white"), _saved(figure, "png", "white")
+        shown, whole, png = saved(figure, "svg", None), saved(figure, "svg"), saved(figure, "png")
     write_atomic(folder / "landscape.svg", whole)
     write_atomic(folder / "landscape.png", png)
     write_atomic(folder / "landscape.csv", landscape_numbers(landscapes).encode())
-    write_atomic(folder / "landscape.html", _page(landscapes, asked, shown.decode()).encode())
+    write_atomic(folder / "landscape.html", _page(landscapes, asked, shown).encode())
 
 
 def rise_table(landscape: Landscape) -> np.ndarray:
@@ -87,7 +85,6 @@ def _figure(landscapes: Sequence[Landscape], asked: Asked) -> Figure:
     sites, norm = _sites(landscapes), _scale(landscapes)
     size = (_WIDE * len(landscapes) + 1.4, _HIGH * len(sites) + 0.9)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(sites), len(landscapes), squeeze=False, sharex=True, sharey=True)
     levels = np.geomspace(norm.vmin or 0.1, norm.vmax or 1.0, LEVELS)
     drawn: Any = None
@@ -133,15 +130,7 @@ def _paint(axes: Axes, one: Landscape, s: int, norm: LogNorm, levels: np.ndarray
     return drawn
 
 
-def _saved(figure: Figure, kind: Literal["svg", "png"], background: str | None) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Software": None} if kind == "png" else dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    look: dict[str, Any] = {"facecolor": background} if background else {"transparent": True}
-    figure.savefig(buffer, format=kind, metadata=metadata, **look)
-    return buffer.getvalue()
-
-
-def _page(landscapes: Sequence[Landscape], asked: Asked, document: str) -> str:
+def _page(landscapes: Sequence[Landscape], asked: Asked, document: bytes) -> str:
     title = f"Loss around the solutions of {', '.join(one.label for one in landscapes)}"
     images = f"at most {asked.images} training images a site, at {asked.resolution} x {asked.resolution} points"
     return template_of("data.html").render(
@@ -152,8 +141,8 @@ def _page(landscapes: Sequence[Landscape], asked: Asked, document: str) -> str:
         charts=[embedded("landscape", title, document)],
         galleries=[],
         note=(
-            "The star is the global solution, the large dot the solution of the row's site (where it stands after one "
-            f"more local round, laid into the plane), small dots those of others. Loss as in training, on {images}; "
+            "The star is the global solution, the large dot the solution of the row's site (after one more local "
+            f"round, projected onto the plane), small dots those of other sites. Loss as in training, on {images}; "
             f"all surfaces on one logarithmic scale, {_PLANES[asked.kind]}"
         ),
     )
@@ -173,7 +162,7 @@ def landscape_sentences(landscapes: Sequence[Landscape]) -> list[str]:
     said = []
     for one in landscapes:
         loss, up = one.surfaces.center.mean(), rise_table(one).mean()
-        inside = f"; the plane holds {one.marks.captured.mean():.0%} of the way to the sites' solutions"
+        inside = f"; the plane captures {one.marks.captured.mean():.0%} of the squared distance to the sites' solutions"
         said.append(
             f"{one.label}: mean loss {loss:.3g} at the global solution, {up:.3g} higher around it"
             f"{inside if len(one.marks.names) else ''}."
@@ -187,7 +176,9 @@ def _table(landscapes: Sequence[Landscape]) -> Grid:
         columns += [f"{one.label}: global solution", "own solution", "rise around", "distance"]
     rows = [[site, *(cell for one in landscapes for cell in _cells(one, site))] for site in _sites(landscapes)]
     return Grid(
-        "Loss at the solutions; its mean rise within half of the span; distance of own from global", columns, rows
+        "Loss at the solutions, its mean rise within half of the span, and the distance of own from global",
+        columns,
+        rows,
     )
 
 

@@ -54,7 +54,7 @@ async function show(file) {
 async function take(files) {
   let done = 0;
   for (const file of files) {
-    line.textContent = `looking at ${file.name}, ${done + 1} of ${files.length}`;
+    line.textContent = `processing ${file.name}, ${done + 1} of ${files.length}`;
     await show(file);
     done += 1;
   }

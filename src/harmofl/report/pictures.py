@@ -117,7 +117,7 @@ def _headed(sample: _Sample, group: Group) -> str:
     ranks, scores = sample.arrays.ranks, sample.arrays.scores
     if ranks is None or scores is None or not ranks[sample.index]:
         return sample.case
-    what = metric_name(group.metric) if sample.is_mask else "probability of the truth"
+    what = metric_name(group.metric) if sample.is_mask else "probability of the true class"
     return f"{str(ranks[sample.index]).capitalize()}: {sample.case}, {what} {number(float(scores[sample.index]))}"
 
 

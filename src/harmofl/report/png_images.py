@@ -37,11 +37,11 @@ def outlined(image: Array, labels: Array, side: int) -> Array:
 
 
 MISSED, INVENTED, CONFUSED = "#56b4e9", "#d55e00", "#f0e442"  # Okabe-Ito
-MISTAKES = (("missed", MISSED), ("not there", INVENTED), ("of another class", CONFUSED))
+MISTAKES = (("false negative", MISSED), ("false positive", INVENTED), ("wrong class", CONFUSED))
 
 
 def compared(image: Array, truth: Array, predicted: Array, side: int) -> tuple[Array, str]:
-    """Return the image in dim grey with missed, invented and confused pixels in colour, and their shares in words."""
+    """Return the image in dim grey with the mistaken pixels in colour, and their shares in words."""
     shown = to_bytes(image, side)
     grey = (shown.mean(axis=2) if shown.ndim == 3 else shown) * 0.55
     drawn = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
@@ -49,7 +49,7 @@ def compared(image: Array, truth: Array, predicted: Array, side: int) -> tuple[A
     for where, (_, colour) in zip(_mistaken(*small), MISTAKES, strict=True):
         drawn[where] = _rgb(colour)
     wrong = zip(_mistaken(truth, predicted), MISTAKES, strict=True)
-    shares = [f"{100 * where.mean():.1f} % of the pixels {name}" for where, (name, _) in wrong]
+    shares = [f"{100 * where.mean():.1f} % {name} pixels" for where, (name, _) in wrong]
     return drawn, ", ".join(shares)
 
 

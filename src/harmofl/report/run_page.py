@@ -67,7 +67,7 @@ class Page:
         runs: the reported runs.
         blocks: one section for each group of comparable runs.
         warnings: warnings by run.
-        taking_part: charts of participation, for the runs in which some site missed a round.
+        taking_part: by run, the chart of participation, if some site missed a round.
         cost: the chart of time and traffic; none if not recorded.
         amplitudes: by run, names and images of the amplitude spectra.
         theory: charts of diagnostics, if measured.
@@ -77,7 +77,7 @@ class Page:
     runs: Sequence[Run]
     blocks: list[Block]
     warnings: list[tuple[str, list[str]]]
-    taking_part: list[Chart]
+    taking_part: dict[str, Chart]
     cost: list[Chart]
     amplitudes: list[tuple[str, list[tuple[str, str]]]]
     theory: list[Chart]
@@ -86,7 +86,7 @@ class Page:
     def charts(self) -> list[Chart]:
         """The charts of the page."""
         own = [chart for block in self.blocks for chart in block.charts]
-        return [*own, *self.theory, *self.taking_part, *self.cost]
+        return [*own, *self.theory, *self.taking_part.values(), *self.cost]
 
     @property
     def pictures(self) -> Iterator[tuple[str, str]]:
@@ -110,7 +110,7 @@ def compose(runs: Sequence[Run]) -> Page:
         runs=runs,
         blocks=[_block(f"g{index}", group) for index, group in enumerate(groups)],
         warnings=[(run.label, said) for run in runs if (said := warnings(run))],
-        taking_part=[c for k, run in enumerate(runs) if (c := figures.participation(run, f"r{k}"))],
+        taking_part={run.label: c for k, run in enumerate(runs) if (c := figures.participation(run, f"r{k}"))},
         cost=[chart] if (chart := figures.time_and_traffic(runs)) else [],
         amplitudes=[(run.label, shown) for run in runs if (shown := maps(run))],
         theory=diagnostics_charts.charts(diagnostics_charts.measured({run.label: run.folder for run in runs})),
@@ -140,7 +140,6 @@ def render_run_page(page: Page, watched: tuple[str, str] | None = None) -> str:
         labels=[run.label for run in runs],
         differences=differences(runs),
         labels_of=lambda block: [run.label for run in block.group.runs],
-        charted=[chart.title.partition(":")[0] for chart in page.taking_part],
         rounds=[(run.label, len(run.rounds), len(run.sites_ever)) for run in runs],
         scripts=scripts,
         watched=watched,
@@ -196,9 +195,9 @@ def _images(group: Group) -> dict[TextTable, list[str]]:
 
 def _costs(runs: Sequence[Run]) -> TextTable:
     """Return the table of each run's time, traffic and number of parameters."""
-    columns = ("Rounds", "Seconds per round", "Minutes in all", "Sent up per round", "Sent down per round")
+    columns = ("Rounds", "Seconds per round", "Minutes in total", "Sent up per round", "Sent down per round")
     rows = tuple(text_row(run.label, _cost(run)) for run in runs)
-    return TextTable("", (*columns, "Sent in all", "Parameters"), rows, summaries=0)
+    return TextTable("", (*columns, "Sent in total", "Parameters"), rows, summaries=0)
 
 
 def _cost(run: Run) -> tuple[str, ...]:

@@ -1,23 +1,18 @@
 """Summary of a measured shift in sentences, and its numbers for JSON."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
+from harmofl.analysis.diagnostics.records import mean_over_sites
 from harmofl.analysis.site_shift import Shift
-from harmofl.analysis.site_shift.measure import Verdict, known_mean
+from harmofl.analysis.site_shift.measure import Verdict
 from harmofl.report.scores import number
 from harmofl.report.shift_picture import radial
 
 CLEAR = 0.02
 """A normalization is worth trying if its mean gain at new sites is above this, its gain is positive in every repeat,
 and its cost at the site itself is below this."""
-
-
-def mean_of(values: Mapping[str, float]) -> float:
-    """Return the mean over the sites with a finite value; NaN if there is none."""
-    return known_mean(values.values())
 
 
 def shift_sentences(shift: Shift) -> list[str]:
@@ -27,40 +22,44 @@ def shift_sentences(shift: Shift) -> list[str]:
         _apart(shift),
         _tells_site(none.site, len(shift.sites)),
     ]
-    kept = [verdict for verdict in others if mean_of(verdict.within) > mean_of(none.within) - CLEAR]
-    if not math.isfinite(mean_of(none.within)):
-        said.append("No site has cases enough (3 of each class) to tell what a normalization costs there.")
+    kept = [
+        verdict
+        for verdict in others
+        if mean_over_sites(verdict.within.values()) > mean_over_sites(none.within.values()) - CLEAR
+    ]
+    if not math.isfinite(mean_over_sites(none.within.values())):
+        said.append("No site has enough cases (3 of each class) to measure the cost of a normalization.")
         return said
-    best = max(kept or others, key=lambda verdict: known_mean(_gains(verdict, none)))
+    best = max(kept or others, key=lambda verdict: mean_over_sites(_gains(verdict, none)))
     gained = _gains(best, none)
-    told = (
-        f"{number(known_mean(gained), '+.2f')} at sites it never saw, "
-        f"{number(mean_of(best.within) - mean_of(none.within), '+.2f')} at its own"
-    )
-    if kept and known_mean(gained) > CLEAR and min(gained) > 0:
+    lost = mean_over_sites(best.within.values()) - mean_over_sites(none.within.values())
+    told = f"{number(mean_over_sites(gained), '+.2f')} at new sites, {number(lost, '+.2f')} at the training site"
+    if kept and mean_over_sites(gained) > CLEAR and min(gained) > 0:
         said.append(f"Worth trying: {best.treatment.name} ({told}), `harmofl run {best.treatment.setting}`.")
     else:
         said.append(f"No normalization clearly helps the small model; the best is {best.treatment.name} ({told}).")
     harmful = [
-        verdict.treatment.name for verdict in others if mean_of(verdict.within) < mean_of(none.within) - 2 * CLEAR
+        verdict.treatment.name
+        for verdict in others
+        if mean_over_sites(verdict.within.values()) < mean_over_sites(none.within.values()) - 2 * CLEAR
     ]
     if harmful:
-        said.append(f"What tells the classes apart at a site is partly lost under {', '.join(harmful)}.")
+        said.append(f"The difference between the classes at a site is partly lost under {', '.join(harmful)}.")
     return said
 
 
 def _tells_site(accuracy: float, sites: int) -> str:
     if not math.isfinite(accuracy):
-        return "There are too few cases (3 a site) to find out whether a small model tells the site from an image."
+        return "There are too few cases (fewer than 3 per site) to test if a small model predicts the site of an image."
     return (
-        f"A small model tells the site from an image with a balanced accuracy of {accuracy:.2f} "
+        f"A small model predicts the site of an image with a balanced accuracy of {accuracy:.2f} "
         f"(chance {1 / sites:.2f})."
     )
 
 
 def _apart(shift: Shift) -> str:
     apart = float(np.median(shift.distances[np.triu_indices(len(shift.sites), 1)]))
-    chance = known_mean(shift.halves.values())
+    chance = mean_over_sites(shift.halves.values())
     said = f"Mean amplitude spectra of two sites differ by {apart:.1f} dB"
     if chance > 0:
         said += f", {apart / chance:.0f} times as much as two halves of one site ({chance:.1f} dB)"
@@ -69,7 +68,10 @@ def _apart(shift: Shift) -> str:
 
 def _gains(verdict: Verdict, none: Verdict) -> list[float]:
     """Return the gain in class accuracy at new sites over no normalization, for each repeat."""
-    return [mean_of(a.elsewhere) - mean_of(b.elsewhere) for a, b in zip(verdict.repeats, none.repeats, strict=True)]
+    return [
+        mean_over_sites(a.elsewhere.values()) - mean_over_sites(b.elsewhere.values())
+        for a, b in zip(verdict.repeats, none.repeats, strict=True)
+    ]
 
 
 def shift_numbers(shift: Shift) -> dict[str, object]:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from harmofl.analysis.diagnostics.records import mean_over_sites
 from harmofl.analysis.site_shift import Shift
 from harmofl.report.amplitudes import on_one_scale, whole_spectrum
 from harmofl.report.curves import CHART, paint_amplitude, paint_brightness
 from harmofl.report.data_page import Grid
 from harmofl.report.png_images import data_uri, to_bytes
 from harmofl.report.scores import number
-from harmofl.report.shift_outcome import mean_of, shift_numbers, shift_sentences
+from harmofl.report.shift_outcome import shift_numbers, shift_sentences
 from harmofl.report.shift_picture import amplitude_lines, brightness_lines, shift_picture
 from harmofl.report.svg import draw_svg
 from harmofl.report.templates import template_of
@@ -47,9 +48,9 @@ def render_shift_page(shift: Shift) -> str:
         charts=_charts(shift),
         galleries=[_spectra(shift), _examples(shift)],
         note=(
-            "Training images only. The small model is a linear one on random filters: its scores compare the rows of "
-            "its table and are not what a trained network will score. This page shows images; it is not meant to leave "
-            "the place where they may be seen."
+            "Training images only. The small model is linear on random filters: compare its scores between the rows of "
+            "the table; they do not predict those of a trained network. This page shows images; do not take it to a "
+            "place where they must not be seen."
         ),
     )
 
@@ -59,12 +60,19 @@ def _probe(shift: Shift) -> Grid:
     for verdict in shift.verdicts:
         pairs = ((verdict.within[site], verdict.elsewhere[site]) for site in shift.sites)
         per_site = [f"{number(within, '.2f')} / {number(elsewhere, '.2f')}" for within, elsewhere in pairs]
-        means = [number(v, ".2f") for v in (verdict.site, mean_of(verdict.within), mean_of(verdict.elsewhere))]
+        means = [
+            number(v, ".2f")
+            for v in (
+                verdict.site,
+                mean_over_sites(verdict.within.values()),
+                mean_over_sites(verdict.elsewhere.values()),
+            )
+        ]
         rows.append((f"{verdict.treatment.name}: {verdict.treatment.meaning}", *means, *per_site))
-    columns = ("normalization", "tells the site", "the class, own site", "the class, new site", *shift.sites)
+    columns = ("normalization", "site", "class, own site", "class, new site", *shift.sites)
     unit = "a pixel" if shift.task == "segmentation" else "an image"
     repeats = len(shift.verdicts[0].repeats)
-    title = f"What a small model tells from {unit}: balanced accuracy, mean of {repeats} (at each site: own / new)"
+    title = f"Predictions of a small model from {unit}: balanced accuracy, mean of {repeats} (at each site: own / new)"
     return Grid(title, columns, rows)
 
 
@@ -93,7 +101,7 @@ def _charts(shift: Shift) -> list[Markup]:
 def _spectra(shift: Shift) -> ShiftPictures:
     """Return the mean spectra as images on one scale, zero frequency in the middle."""
     whole = {name: whole_spectrum(A.mean(axis=0), shift.size[1]) for name, A in shift.spectra.items()}
-    note = "Lighter is more; the middle is the lowest frequency. All on one scale."
+    note = "Lighter means larger, on one scale for all; the lowest frequency is in the middle."
     return "Mean amplitude spectra", note, list(whole), [("", on_one_scale(list(whole.values()), _SIDE))]
 
 
@@ -102,5 +110,7 @@ def _examples(shift: Shift) -> ShiftPictures:
     for site, parts in shift.examples.items():
         for k in range(len(parts[0])):
             rows.append((site if k == 0 else "", [data_uri(to_bytes(part[k], _SIDE)) for part in parts]))
-    note = "Some training images of every site, as they are and under each normalization (cut to the range of values)."
+    note = (
+        "Some training images of every site, as they are and under each normalization (clipped to the range of values)."
+    )
     return "Images before and after", note, [verdict.treatment.name for verdict in shift.verdicts], rows

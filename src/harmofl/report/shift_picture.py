@@ -1,22 +1,21 @@
 """Figure of `harmofl data shift`: spectra, distances, brightness and the scores of a small model."""
 
-import io
 import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harmofl.analysis.diagnostics.records import mean_over_sites
 from harmofl.analysis.site_shift import Shift
-from harmofl.analysis.site_shift.measure import known_mean
 from harmofl.report.colours import SERIES
 from harmofl.report.curves import Line, levels, paint_amplitude, paint_brightness
+from harmofl.report.svg import saved
 
 _QUESTIONS = {
-    "site": "the site (low: sites look alike)",
-    "within": "the class, at the site it learnt from (high: nothing lost)",
-    "elsewhere": "the class, at a site it never saw (high: it carries over)",
+    "site": "site (low: the sites look alike)",
+    "within": "class, at the training site (high: nothing is lost)",
+    "elsewhere": "class, at a new site (high: it generalizes)",
 }
 
 
@@ -59,8 +58,8 @@ def _paint_probe(axes: Axes, shift: Shift) -> None:
     places = np.arange(len(shift.verdicts))[::-1]
     scores = {
         "site": [verdict.site for verdict in shift.verdicts],
-        "within": [known_mean(verdict.within.values()) for verdict in shift.verdicts],
-        "elsewhere": [known_mean(verdict.elsewhere.values()) for verdict in shift.verdicts],
+        "within": [mean_over_sites(verdict.within.values()) for verdict in shift.verdicts],
+        "elsewhere": [mean_over_sites(verdict.elsewhere.values()) for verdict in shift.verdicts],
     }
     for (question, values), colour, marker in zip(
         scores.items(), (SERIES[4], SERIES[2], SERIES[0]), "sod", strict=True
@@ -76,12 +75,9 @@ def _paint_probe(axes: Axes, shift: Shift) -> None:
 def shift_picture(shift: Shift) -> bytes:
     """Draw spectra, distances, brightness and the small model's scores as one PNG."""
     figure = Figure(figsize=(11, 8.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     (one, two), (three, four) = figure.subplots(2, 2)
     paint_amplitude(one, amplitude_lines(shift))
     _paint_matrix(two, shift)
     paint_brightness(three, brightness_lines(shift))
     _paint_probe(four, shift)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
+    return saved(figure, "png")

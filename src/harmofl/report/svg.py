@@ -6,18 +6,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harmofl.report.colours import SERIES
 
-Inches = tuple[float, float]  # width, height
-Margins = tuple[float, float, float, float]
 INK, LINE = "#010203", "#040506"  # placeholders, replaced by the page's colours
 _VARIABLES = {
     INK: "currentColor",
@@ -45,12 +42,9 @@ _STYLE: Any = {  # Any: newer stubs of matplotlib want every key to be a literal
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
 }
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def draw_svg(
-    ident: str, title: str, size: Inches, paint: Callable[[Axes], None], margins: Margins | None = None
-) -> Markup:
+def draw_svg(ident: str, title: str, size: tuple[float, float], paint: Callable[[Axes], None]) -> Markup:
     """Paint one pair of axes and return it as an SVG element.
 
     Args:
@@ -58,15 +52,20 @@ def draw_svg(
         title: text alternative for screen readers.
         size: width and height in inches.
         paint: function that draws on the axes.
-        margins: left, bottom, right and top margin in inches; None measures the labels, which is slower.
     """
-    buffer = io.StringIO()
     with style(ident):
-        figure = Figure(figsize=size, layout=None if margins else "constrained")
-        FigureCanvasSVG(figure)
-        paint(figure.add_axes(_within(size, margins)) if margins else figure.add_subplot())
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
-    return Markup(_inline(buffer.getvalue(), ident, title))
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure.add_subplot())
+        return embedded(ident, title, saved(figure, "svg", None))
+
+
+def saved(figure: Figure, kind: Literal["svg", "png"], background: str | None = "white") -> bytes:
+    """Return a figure as the content of a file that is the same each time, transparent without a background."""
+    buffer = io.BytesIO()
+    metadata = {"Software": None} if kind == "png" else dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    look: dict[str, Any] = {"facecolor": background} if background else {"transparent": True}
+    figure.savefig(buffer, format=kind, metadata=metadata, **look)
+    return buffer.getvalue()
 
 
 @contextmanager
@@ -79,18 +78,10 @@ def style(ident: str) -> Iterator[None]:
         yield
 
 
-def embedded(ident: str, title: str, document: str) -> Markup:
+def embedded(ident: str, title: str, document: bytes) -> Markup:
     """Convert an SVG document of a figure drawn within `style` to an SVG element of a page; see `draw_svg`."""
-    return Markup(_inline(document, ident, title))
-
-
-def _within(size: Inches, margins: Margins) -> tuple[float, float, float, float]:
-    (width, height), (left, below, right, above) = size, margins
-    return left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height
-
-
-def _inline(document: str, ident: str, title: str) -> str:
-    body = document[document.index("<svg") :]
+    text = document.decode()
+    body = text[text.index("<svg") :]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", body)
     body = re.sub(r"font(-family)?: [^;\"]*", _page_font, body)
@@ -101,7 +92,7 @@ def _inline(document: str, ident: str, title: str) -> str:
         body = body.replace(colour, variable)
     name = f'<title id="{ident}-title">{escape(title)}</title>'
     head = f'<svg class="chart" role="img" aria-labelledby="{ident}-title"'
-    return re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{name}", body, count=1).strip()
+    return Markup(re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{name}", body, count=1).strip())
 
 
 def _page_font(match: re.Match[str]) -> str:

@@ -25,7 +25,7 @@ def _uncertain(run: Run) -> list[str]:
         if few:
             interval = between(*interval_at(run, site))
             known = f" (95 % interval {interval})" if interval != DASH else ""
-            found.append(f"{site} has {few} to test on: its score is uncertain{known}")
+            found.append(f"{site} has {few} for testing: its score is uncertain{known}")
     return found
 
 
@@ -48,7 +48,7 @@ def _left_out(run: Run) -> str:
     told = ", ".join(f"{site} in {n} round{'s' * (n != 1)}" for site, n in counts.most_common())
     first = next(line for line in run.rounds if line.left_out)
     site, reason = next(iter(first.left_out.items()))
-    return f"left out of rounds for failing: {told}; first {site} in round {first.round}: {reason}"
+    return f"left out of rounds because of errors: {told}; the first is {site} in round {first.round}: {reason}"
 
 
 def _still_rising(run: Run) -> str:

@@ -69,15 +69,15 @@ class Watched:
         if run.result:
             return f"finished: {run.result.rounds} rounds, model of round {run.result.chosen_round} chosen"
         if not is_locked(self.folder):
-            return f"not training: {done} of {total} rounds are done; go on with harmofl run --resume {self.folder}"
+            return f"not training: {done} of {total} rounds are done; continue with harmofl run --resume {self.folder}"
         if not done:
-            return f"training: round 1 of {total}; its end can be estimated after it"
+            return f"training: round 1 of {total}; the end can be estimated after this round"
         if done >= total:
             return f"all {total} rounds are done; the chosen model is being tested"
         usual = statistics.median(line.seconds for line in run.rounds)
         since = self._clock() - (self.folder / "rounds.jsonl").stat().st_mtime
         if since > max(60.0, QUIET * usual):
-            pace = f"no news for {duration(since)}, a round usually takes {duration(usual)}"
+            pace = f"no update for {duration(since)}, although a round usually takes {duration(usual)}"
             return f"training: round {done + 1} of {total}; {pace}"
         left = max(0.0, usual * (total - done) - since)
         return f"training: round {done + 1} of {total}, ends {estimated_end(self._clock(), left)}"
@@ -105,7 +105,7 @@ class Watched:
             return HTTPStatus.OK, "text/html; charset=utf-8", self.page()
         if path == "/status":
             return HTTPStatus.OK, "application/json", json.dumps(self.status())
-        return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", "there is only /\n"
+        return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", "there is no such page; open /\n"
 
 
 def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
@@ -119,7 +119,13 @@ def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if not _meant(self.headers.get("Host", ""), host):
-                self._send((HTTPStatus.FORBIDDEN, "text/plain; charset=utf-8", f"this page is for {host} alone\n"))
+                self._send(
+                    (
+                        HTTPStatus.FORBIDDEN,
+                        "text/plain; charset=utf-8",
+                        f"the Host header must name {host}; open the page under this name\n",
+                    )
+                )
                 return
             self._send(watched.answer(self.path.partition("?")[0]))
 
@@ -146,7 +152,9 @@ def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
         return ThreadingHTTPServer((host, port), Handler)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{host}:{port}: cannot be served on ({reason}); choose another --host or --port") from error
+        raise ConfigError(
+            f"{host}:{port}: the address must be free, but cannot be used ({reason}); choose another --host or --port"
+        ) from error
 
 
 def _meant(named: str, host: str) -> bool:

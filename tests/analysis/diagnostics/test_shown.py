@@ -1,11 +1,10 @@
 """What a person sees of diagnostics: the table, the numbers, the picture and the section of the report."""
 
-import csv
 import re
 from pathlib import Path
 
 import pytest
-from experiments import small
+from experiments import csv_rows, small
 from PIL import Image
 from test_cli import harmofl, refused
 
@@ -30,9 +29,8 @@ def test_table_numbers_and_picture(measured: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     records = read_diagnostics(measured / "diagnostics.jsonl")
     assert f"{records[-1].drift:.3g}" in done.stdout
-    assert re.search(r"diagnostics: \d+% of the time of the rounds, on 8 images", done.stdout)
-    with (tmp_path / "t.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    assert re.search(r"diagnostics: \d+% of the training time, on at most 8 images", done.stdout)
+    rows = csv_rows(tmp_path / "t.csv")
     assert [int(row["round"]) for row in rows] == [0, 1, 2, 3]
     assert float(rows[2]["relative"]) == pytest.approx(records[2].relative)
     assert float(rows[3]["rise, site-2"]) == pytest.approx(records[3].rise["site-2"])
@@ -65,7 +63,7 @@ def test_flag_measures_and_says_what_it_cost(federation: Path, tmp_path: Path) -
     settings = ["--set", "network.options.features=2", "--set", "run.threads=1"]
     done = harmofl("run", "--data", federation, "--rounds", 1, "--out", tmp_path / "r", "--diagnostics", *settings)
     assert done.returncode == 0, done.stderr
-    assert "of the time of the rounds" in done.stdout
+    assert "of the training time" in done.stdout
     assert load_experiment(tmp_path / "r" / "config.toml", {}).run.diagnostics
     assert "The theory measured" in (tmp_path / "r" / "report.html").read_text()
     assert (tmp_path / "r" / "report-files" / "theory-drift.csv").exists()

@@ -1,4 +1,3 @@
-import csv
 import math
 import re
 import shutil
@@ -7,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from experiments import small
+from experiments import csv_rows, small
 from PIL import Image
 from test_cli import harmofl, refused
 
@@ -99,8 +98,7 @@ def test_command(pair: dict[str, Path], tmp_path: Path) -> None:
     done = harmofl("landscape", *pair.values(), "--out", out, "--resolution", 5, "--images", 4, "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert "harmofl: mean loss" in done.stdout
-    with (out / "landscape.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "landscape.csv")
     assert len([row for row in rows if row["what"] == "surface"]) == 2 * 2 * 25
     own = [row for row in rows if row["what"] == "its own solution"]
     assert len(own) == 4
@@ -120,4 +118,4 @@ def test_user_errors(pair: dict[str, Path], federation: Path, tmp_path: Path) ->
     assert "above 0" in refused("landscape", one, *out, "--span", 0)
     assert "no run here" in refused("landscape", tmp_path, *out)
     run(small(federation, method__name="local", training__rounds=1), tmp_path / "local")
-    assert "no common model" in refused("landscape", tmp_path / "local", *out)
+    assert "must train a common model" in refused("landscape", tmp_path / "local", *out)

@@ -149,10 +149,10 @@ def test_the_same_seed_measures_the_same():
 
 
 def test_what_cannot_be_measured():
-    with pytest.raises(ConfigError, match="at least 2 must have training images, got 1"):
+    with pytest.raises(ConfigError, match="toy: at least 2 sites must have training images, got 1"):
         measure_shift(federation([site("a", *classes(0.0, 0))]))
     small = np.zeros((6, 3, 8, 8), dtype=np.float32)
-    with pytest.raises(ConfigError, match="at least 12 pixels"):
+    with pytest.raises(ConfigError, match="at least 12 x 12 pixels"):
         measure_shift(federation([site(name, small, np.arange(6) % 2) for name in "ab"]))
 
 

@@ -118,7 +118,7 @@ class Probe:
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"run.diagnostics: the network must be twice differentiable, but: {reason}; set it to false"
+                f"run.diagnostics: the network must be twice differentiable, but PyTorch says {reason}; set it to false"
             ) from None
 
     def measure(self, weights: Weights, names: Sequence[str]) -> ProbeResult:
@@ -133,7 +133,7 @@ class Probe:
         wanted = [[p is param for p in trained].index(True) for param in self.params(names)]
         with computing("float32", self._device):
             for site in self._batches:
-                self._load(weights(site))
+                self.model.load_state_dict(weights(site))
                 own, values = [], []
                 for batch in self._batches[site]:
                     value = self._value(batch)
@@ -163,7 +163,7 @@ class Probe:
         def product(vector: Tensor) -> Tensor:
             total = torch.zeros_like(vector)
             for site, own in self._batches.items():
-                self._load(weights(site))
+                self.model.load_state_dict(weights(site))
                 total += hessian_product(self._value(own[0]), params, vector)
             return total / len(self._batches)
 
@@ -171,9 +171,6 @@ class Probe:
         begin = noise / noise.norm() + start.cpu() / start.norm().clamp_min(1e-30).cpu()
         with computing("float32", self._device):
             return top_eigenvalue(product, begin.to(self._device), steps)
-
-    def _load(self, weights: Arrays) -> None:
-        self.model.load_state_dict(weights)
 
     def _value(self, batch: Batch) -> Tensor:
         return self._loss(self.model(batch.images), batch.targets)

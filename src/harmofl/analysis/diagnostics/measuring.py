@@ -10,8 +10,8 @@ from torch import Tensor
 
 from harmofl.analysis.diagnostics.curvature import STEPS, flat_vector
 from harmofl.analysis.diagnostics.loss_probe import Probe, batch_size, fixed_batch, hessian_every
-from harmofl.analysis.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
-from harmofl.analysis.diagnostics.records import NAN, DiagnosticsRecord, append, mean_over_sites
+from harmofl.analysis.diagnostics.quantities import NAN, Dissimilarity, bound, cosines, dissimilarity
+from harmofl.analysis.diagnostics.records import DiagnosticsRecord, append, mean_over_sites
 from harmofl.analysis.diagnostics.shared_params import shared_params, weights_of
 from harmofl.experiment.backend import TrainedRound
 from harmofl.experiment.callbacks import Callback
@@ -52,7 +52,7 @@ class Diagnostics(Callback):
         self._probe.check()
         found = self._at(server, personal)
         if server.round == 0 and not (self._path.exists() and self._path.stat().st_size):
-            append(self._path, record(0, found, seconds=_since(start)))
+            append(self._path, DiagnosticsRecord(round=0, **found, seconds=_since(start)))
 
     def measure(self, server: ServerState, own: Mapping[str, Arrays], steps: int = STEPS) -> DiagnosticsRecord:
         """Return constants, sharpness and eigenvalue at the server's weights, without writing a record.
@@ -63,7 +63,9 @@ class Diagnostics(Callback):
             steps: steps of the Lanczos iteration; 0 leaves the eigenvalue out.
         """
         found = self._at(server, own)
-        return record(server.round, found, **(self._eigenvalue(server, own, steps) if steps else {}))
+        if steps:
+            found |= self._eigenvalue(server, own, steps)
+        return DiagnosticsRecord(round=server.round, **found)
 
     def on_aggregate(
         self, before: ServerState, after: TrainedRound, personal: Mapping[str, Arrays], seconds: float
@@ -79,7 +81,8 @@ class Diagnostics(Callback):
         found["secant"] = self._secant(before, server, earlier)
         if server.round % self._every == 0 or server.round == self._setup.experiment.training.rounds:
             found |= self._eigenvalue(server, personal)
-        append(self._path, record(server.round, found, of_round=round(seconds, 4), seconds=_since(start)))
+        found |= {"round": server.round, "of_round": round(seconds, 4), "seconds": _since(start)}
+        append(self._path, DiagnosticsRecord(**found))
 
     def _weights(self, server: ServerState, own: Mapping[str, Arrays]) -> dict[str, Arrays]:
         return weights_of(self._shared, server.weights, own, [site.name for site in self._setup.federation.sites])
@@ -148,11 +151,6 @@ class Diagnostics(Callback):
         weights = self._weights(server, own).__getitem__
         value, residual = self._probe.eigenvalue(weights, self._names, self._before[0], steps)
         return {"eigenvalue": value, "residual": residual}
-
-
-def record(number: int, found: Mapping[str, Any], **more: Any) -> DiagnosticsRecord:
-    """Return the record of a round."""
-    return DiagnosticsRecord(round=number, **found, **more)
 
 
 def plain_rate(training: TrainingTable) -> float:

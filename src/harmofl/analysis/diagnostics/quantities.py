@@ -25,17 +25,6 @@ def gram(vectors: Sequence[Tensor]) -> np.ndarray:
     return total.numpy()
 
 
-def drift(paths: Sequence[Sequence[Tensor]], start: Tensor) -> float:
-    """Return Gamma = (1/N) sum_i (1/K_i) sum_k ||w_{i,k} - w||^2 (Eq 9) for one draw of the batches.
-
-    Args:
-        paths: for each site, its flat weights after each of its K_i steps.
-        start: w, the weights at the start of the round, flat.
-    """
-    of_sites = [np.mean([float((w.double() - start.double()).square().sum()) for w in path]) for path in paths]
-    return float(np.mean(of_sites))
-
-
 def cosines(vectors: Sequence[Tensor]) -> np.ndarray:
     """Return the (n, n) cosines of all pairs of vectors; NaN where one of them is zero."""
     products = gram(vectors)

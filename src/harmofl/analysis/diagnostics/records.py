@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from harmofl.analysis.diagnostics.quantities import NAN
 from harmofl.errors import RunError
 from harmofl.utils.atomic_files import storing, strict_json
 
 MaybeFloat = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that is null in JSON if it is unknown; null is read as NaN."""
-NAN = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,8 @@ class DiagnosticsRecord:
         images: largest number of images in a site's fixed batch.
         loss: loss of each site's fixed batch.
         norm: ||w|| of the shared params.
-        gradient: ||grad F||.
+        gradient, square, spread, spread_unbiased, relative, epsilon: see `Dissimilarity` in quantities.py.
         gradients: ||grad F_i||, one a site.
-        square: (1/N) sum_i ||grad F_i||^2.
-        spread: (1/N) sum_i ||grad F_i - grad F||^2.
-        spread_unbiased: spread without the share of batch noise.
-        relative: spread / square.
-        epsilon: the largest distance of two sites' gradients (Eq 8).
         variance: sigma^2 of the gradient of one training batch.
         rise: rise of each site's loss at the paper's perturbation of length 0.05.
         eigenvalue: Lanczos estimate of the largest eigenvalue of the Hessian of F; only in some rounds.
@@ -113,14 +108,16 @@ def read_diagnostics(path: Path) -> list[DiagnosticsRecord]:
         RunError: if the file is missing or is not a diagnostics file.
     """
     if not path.is_file():
-        raise RunError(f"{path}: no diagnostics here; train with --diagnostics")
+        raise RunError(f"{path}: must be a file of diagnostics, but is missing; train with --diagnostics")
     adapter = TypeAdapter(DiagnosticsRecord)
     try:
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
         return [adapter.validate_json(line) for line in whole.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"{path}: must be what training writes, but {reason[:200]}; train again") from None
+        raise RunError(
+            f"{path}: must hold diagnostics as training writes them, but {reason[:200]}; train again"
+        ) from None
 
 
 def share_of_time(records: list[DiagnosticsRecord]) -> float:
@@ -134,5 +131,5 @@ def told(records: list[DiagnosticsRecord]) -> str:
     """Return a sentence on the time that measuring took."""
     part = share_of_time(records)
     if not math.isfinite(part):
-        return "diagnostics: no round was measured yet"
-    return f"diagnostics: {part:.0%} of the time of the rounds, on {records[-1].images} images a site or all of fewer"
+        return "diagnostics: no round has been measured yet"
+    return f"diagnostics: {part:.0%} of the training time, on at most {records[-1].images} images per site"

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from harmofl.experiment.run_dir import RunDir
 from harmofl.types import Progress
 from harmofl.utils.atomic_files import storing
 
+T = TypeVar("T", Marks, Surfaces)
 VERSION = 1
 """Version of the cache files; increase it when the numbers change."""
 
@@ -98,31 +101,22 @@ class _Work:
         self._key = {"run": _digest(folder), "kind": asked.kind, "seed": asked.seed, "version": VERSION}
 
     def marks(self) -> Marks:
-        def computed() -> dict[str, np.ndarray]:
-            found = self._open().marks(self._asked.kind, self._asked.seed)
-            return {**vars(found), "names": np.array(found.names)}
-
-        held = self._held("marks", self._key, computed)
-        return Marks(tuple(held.pop("names").tolist()), **held)
+        return self._held(Marks, self._key, lambda: self._open().marks(self._asked.kind, self._asked.seed))
 
     def surfaces(self, label: str, axis: np.ndarray, workers: int) -> Surfaces:
         asked = self._asked
 
-        def computed() -> dict[str, np.ndarray]:
+        def computed() -> Surfaces:
             opened = self._open()
-            told, total = 0, len(opened.setup.federation.sites) * (len(axis) ** 2 + 1)
-
-            def done() -> None:
-                nonlocal told
-                told += 1
-                self._progress(label, told, total)
-
-            found = opened.surfaces(asked.kind, asked.seed, axis, asked.images, workers, done)
-            return {**vars(found), "sites": np.array(found.sites)}
+            total = len(opened.setup.federation.sites) * (len(axis) ** 2 + 1)
+            done = partial(self._point_done, label, count(1), total)
+            return opened.surfaces(asked.kind, asked.seed, axis, asked.images, workers, done)
 
         key = {**self._key, "images": asked.images, "span": float(axis[-1]), "resolution": len(axis)}
-        held = self._held("surfaces", key, computed)
-        return Surfaces(tuple(held.pop("sites").tolist()), **held)
+        return self._held(Surfaces, key, computed)
+
+    def _point_done(self, label: str, points: Iterator[int], total: int) -> None:
+        self._progress(label, next(points), total)
 
     def close(self) -> None:
         self._opened = None
@@ -131,13 +125,15 @@ class _Work:
         self._opened = self._opened or Opened(self._folder, self._device, self._progress)
         return self._opened
 
-    def _held(self, what: str, key: Mapping[str, Any], computed: Any) -> dict[str, np.ndarray]:
+    def _held(self, kind: type[T], key: Mapping[str, Any], computed: Callable[[], T]) -> T:
+        """Return a result of this kind from the cache, and compute it first if it is not there."""
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-        path = self._cache / f"{what}-{name}.npz"
+        path = self._cache / f"{kind.__name__.lower()}-{name}.npz"
         if not path.exists():
-            save_arrays(path, computed())
+            save_arrays(path, {name: np.asarray(value) for name, value in vars(computed()).items()})
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+            names, *arrays = (file[field] for field in kind.__dataclass_fields__)
+        return kind(tuple(names.tolist()), *arrays)
 
 
 def _digest(folder: Path) -> str:

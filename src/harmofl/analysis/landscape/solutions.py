@@ -77,17 +77,19 @@ class Opened:
         experiment = load_experiment(self._run_dir.config_path, {"run.device": device, "run.diagnostics": False})
         self.setup = Setup.prepare(experiment, progress)
         if not self._run_dir.is_of(self.setup.card()):
-            raise RunError(f"{folder}: images must be those that the run began with, but are not; restore them")
+            raise RunError(f"{folder}: the images must be those that the run was trained on, but differ; restore them")
         checkpoint = self._run_dir.load()
         if checkpoint is None:
-            raise RunError(f"{folder}: has no checkpoint yet; let the run finish a round")
+            raise RunError(f"{folder}: must hold a checkpoint, but has none yet; let the run finish a round")
         self.server: ServerState = checkpoint.server
         model, method = self.setup.training.model, self.setup.method
         model.load_state_dict(self.server.weights)
         self.names = shared_params(method, model)
         if not self.names:
             name = experiment.method_name
-            raise ConfigError(f"{folder}: {name} trains no common model, around which to look; leave the run out")
+            raise ConfigError(
+                f"{folder}: the method must train a common model, but {name} trains none; leave this run out"
+            )
 
     @cached_property
     def solutions(self) -> Mapping[str, Arrays]:

@@ -46,16 +46,16 @@ def losses_at(
     Returns:
         (P,) float64; not finite where the network's output is not.
     """
-    ready: SimpleQueue[_Place] = SimpleQueue()
+    ready: SimpleQueue[Callable[[np.ndarray], float]] = SimpleQueue()
     for _ in range(workers):
-        ready.put(_Place(model, loss, weights, names, plane, batches, device))
+        ready.put(_loss_of_place(deepcopy(model).to(device), loss, weights, names, plane, batches, device))
 
     def one(point: np.ndarray) -> float:
-        place = ready.get()
+        loss_of = ready.get()
         try:
-            return place.loss(float(point[0]), float(point[1]))
+            return loss_of(point)
         finally:
-            ready.put(place)
+            ready.put(loss_of)
             done()
 
     before = torch.get_num_threads()
@@ -67,34 +67,29 @@ def losses_at(
             torch.set_num_threads(before)
 
 
-class _Place:
-    """A copy of the model for one worker, moved to points of the plane."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: LossFunction,
-        weights: Arrays,
-        names: Sequence[str],
-        plane: Plane,
-        batches: Sequence[Batch],
-        device: torch.device,
-    ) -> None:
-        self._model, self._loss, self._device = deepcopy(model).to(device), loss, device
-        self._model.load_state_dict(weights)
-        own = dict(self._model.named_parameters())
-        self._params = [own[name].detach() for name in names]
-        self._center = [tensor.to(device) for tensor in plane.center]
-        self._along = [[tensor.to(device) for tensor in direction] for direction in plane.directions]
-        self._batches = [Batch(batch.images.to(device), batch.targets.to(device)) for batch in batches]
+def _loss_of_place(
+    model: nn.Module,
+    loss: LossFunction,
+    weights: Arrays,
+    names: Sequence[str],
+    plane: Plane,
+    batches: Sequence[Batch],
+    device: torch.device,
+) -> Callable[[np.ndarray], float]:
+    """Return a function that moves the model to a point (a, b) of the plane and returns its mean loss there."""
+    model.load_state_dict(weights)
+    own = dict(model.named_parameters())
+    params = [own[name].detach() for name in names]
+    center, *along = [[tensor.to(device) for tensor in part] for part in (plane.center, *plane.directions)]
+    moved = [Batch(batch.images.to(device), batch.targets.to(device)) for batch in batches]
 
     @torch.no_grad()
-    def loss(self, a: float, b: float) -> float:
-        torch._foreach_copy_(self._params, self._center)
-        for share, direction in zip((a, b), self._along, strict=True):
-            torch._foreach_add_(self._params, direction, alpha=share)
-        total = 0.0
-        with computing("float32", self._device):
-            for batch in self._batches:
-                total += float(self._loss(self._model(batch.images), batch.targets)) * len(batch)
-        return total / sum(map(len, self._batches))
+    def loss_of(point: np.ndarray) -> float:
+        torch._foreach_copy_(params, center)
+        for share, direction in zip(point.tolist(), along, strict=True):
+            torch._foreach_add_(params, direction, alpha=share)
+        with computing("float32", device):
+            total = sum(float(loss(model(batch.images), batch.targets)) * len(batch) for batch in moved)
+        return total / sum(map(len, moved))
+
+    return loss_of

@@ -1,13 +1,13 @@
 """Measurement of all differences between the sites of a federation."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 from torch import Tensor
 
+from harmofl.analysis.diagnostics.records import mean_over_sites
 from harmofl.analysis.site_shift import probe_model, spectra
 from harmofl.analysis.site_shift.normalizations import BANDS, ImageArrays, Treatment, standard_treatments
 from harmofl.analysis.site_shift.probe_model import Probed
@@ -59,13 +59,7 @@ class Verdict:
 
 
 def _means(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: known_mean([one[name] for one in scores]) for name in scores[0]}
-
-
-def known_mean(values: Iterable[float]) -> float:
-    """Return the mean of the finite values; NaN if there is none."""
-    known = [value for value in values if math.isfinite(value)]
-    return float(np.mean(known)) if known else math.nan
+    return {name: mean_over_sites([one[name] for one in scores]) for name in scores[0]}
 
 
 @dataclass(frozen=True)
@@ -174,10 +168,13 @@ def measure_shift(
 def _with_training_images(federation: Federation) -> list[Site]:
     sites = [site for site in federation.sites if len(site.train)]
     if len(sites) < 2:
-        raise ConfigError(f"a shift is between sites: at least 2 must have training images, got {len(sites)}")
+        raise ConfigError(
+            f"{federation.info.name}: at least 2 sites must have training images, got {len(sites)}; add a site"
+        )
     height, width = sites[0].train.images.shape[2:]
     if min(height, width) < 2 * probe_model.PATCH:
-        raise ConfigError(f"images must be at least {2 * probe_model.PATCH} pixels high and wide, got {height}x{width}")
+        least = 2 * probe_model.PATCH
+        raise ConfigError(f"images must have at least {least} x {least} pixels, got {height} x {width}; enlarge --size")
     return sites
 
 

@@ -65,7 +65,7 @@ def standard_treatments(sites: Mapping[str, ImageArrays], bands: Sequence[float]
         ),
         Treatment(
             "half the site's profile",
-            "one filter a site, half of the way to the common radial profile",
+            "one filter per site, halfway to the common radial profile",
             "--method harmofl-profile",
             by_site,
         ),
@@ -74,9 +74,9 @@ def standard_treatments(sites: Mapping[str, ImageArrays], bands: Sequence[float]
 
 def _meaning(band: float) -> str:
     if band == 0:
-        return "the mean level alone, as HarmoFL's code was released"
+        return "the mean level only, as in HarmoFL's released code"
     if band == 1:
-        return "the whole amplitude, as HarmoFL was published"
+        return "the whole amplitude, as in the HarmoFL paper"
     return f"the amplitude of frequencies up to {band:g} of the image's side"
 
 
