@@ -158,7 +158,7 @@ def test_pages_hold_no_name_of_a_file_or_patient(tmp_path):
         text = path.read_text()
         assert "p3" not in text and "p5" not in text and ".png" not in text.replace("image/png", "")
     assert "file that cannot be used" in files[1].read_text()
-    assert "Training must not start" in files[1].read_text()
+    assert "Fix the errors before training" in files[1].read_text()
     assert read_facts(files[0]) == checked.sites[0]
 
 
