@@ -47,7 +47,7 @@ from harmofl.models import DenseNet, UNet, normalization
 from harmofl.optim.mixed_precision import computing
 from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.types import Precision
-from harmofl.utils.memory_allocator import keep_freed_memory
+from harmofl.utils.hardware import keep_freed_memory
 
 SECONDS = 12.0
 """About so long a row takes turns, if three turns do not take longer."""

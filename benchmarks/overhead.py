@@ -23,7 +23,7 @@ from harmofl.evaluation.losses import cross_entropy, dice_cross_entropy
 from harmofl.federated.client import ClientContext, Training, build_context
 from harmofl.methods import METHODS, FedAvg, FedSAM
 from harmofl.models import DenseNet, UNet
-from harmofl.utils.memory_allocator import keep_freed_memory
+from harmofl.utils.hardware import keep_freed_memory
 
 CHOICES = {
     "densenet": (lambda: DenseNet(growth=12, blocks=(2, 2, 2, 2), initial=24), cross_entropy, 96, 32),

@@ -84,7 +84,7 @@ class Empty(nn.Module):
         ({"network__name": "test_setup.Empty", "network__options": {}}, "parameter"),
         (
             {"data__size": [16, 16], "training__batch_size": 1},
-            "must take a batch of 1x3x16x16 images, but: normalization needs more than one value a channel, "
+            "must take a batch of 1x3x16x16 images, but: normalization needs more than one value per channel, "
             "got a single image whose maps have shrunk to one pixel; set data.size, another network.norm or batch size",
         ),
         ({"run__device": "cuda:99"}, "must be one that torch can use here, got cuda:99"),

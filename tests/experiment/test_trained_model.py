@@ -141,7 +141,7 @@ def test_a_batch_of_one_is_refused_in_our_words(federation: Path, tmp_path: Path
     model, site = TrainedModel.open(tmp_path / "run"), open_federation(federation, size=(16, 16)).sites[0]
     alone = replace(site, **dict.fromkeys(("train", "val", "test"), site.test.first(1)))
     with pytest.raises(
-        ShapeError, match=r"^normalization needs .* got a single image .* one pixel; take larger batches"
+        ShapeError, match=r"^normalization needs .* got a single image .* one pixel; use larger batches"
     ):
         model.outputs(alone, "test", "batch")
     with pytest.raises(ConfigError, match=r"^statistics are estimated from .* got one; use --statistics sites$"):

@@ -88,9 +88,9 @@ def test_spelled_out_channels_for_keyword_arguments() -> None:
     "name,options,message",
     [
         ("resnet", {}, r"network.name must be densenet, unet or a dotted name, got 'resnet'"),
-        ("no_such_package.Net", {}, "network.name: cannot use 'no_such_package.Net': ModuleNotFoundError"),
-        ("torch.nn.NoSuchNet", {}, "network.name: cannot use 'torch.nn.NoSuchNet': AttributeError"),
-        ("torch.__version__", {}, "network.name: cannot use"),
+        ("no_such_package.Net", {}, "class or function, got 'no_such_package.Net': ModuleNotFoundError"),
+        ("torch.nn.NoSuchNet", {}, "class or function, got 'torch.nn.NoSuchNet': AttributeError"),
+        ("torch.__version__", {}, "network.name must be a class"),
         (
             "densenet",
             {"grwoth": 8},
@@ -99,7 +99,7 @@ def test_spelled_out_channels_for_keyword_arguments() -> None:
         ("unet", {"norm": "group"}, "network.options: norm is 'batch-stats' by other settings; leave it out"),
         ("unet", {"classes": 9}, "network.options: classes is 2 by other settings"),
         ("densenet", {"growth": -1}, "DenseNet needs 1 to 4 blocks and counts >= 1"),
-        ("unet", {"features": "many"}, "network.options: unet refused .*TypeError"),
+        ("unet", {"features": "many"}, "network.options: unet does not accept .*TypeError"),
         (here(Toy), {"width": 0}, "ValueError: width must be positive"),
         (here(no_channels), {}, "takes none of in_channels, in_chans, n_channels, channels"),
         (here(no_network), {}, "must return a torch module, got str"),

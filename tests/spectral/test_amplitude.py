@@ -64,31 +64,19 @@ def test_one_pixel_images_take_the_amplitude() -> None:
 
 
 @pytest.mark.shared("reference/amplitude_released.npz")
-@pytest.mark.parametrize("L", ["0", "0.1", "0.25", "0.5"])
-def test_equals_the_released_operator(shared_path, L: str) -> None:
+@pytest.mark.parametrize(("dtype", "atol"), [(np.float32, 1e-5), (np.float64, 1e-12)], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("prefix", "L"), [(p, L) for p, bands in (("", "0 0.1 0.25 0.5"), ("odd_", "0 0.1 0.25")) for L in bands.split()]
+)
+def test_equals_the_released_operator(shared_path, prefix: str, L: str, dtype: type, atol: float) -> None:
+    """Of the whole amplitude and of its half; images of even and odd sizes."""
     z = np.load(shared_path / "reference/amplitude_released.npz")
-    A = torch.from_numpy(z["running_amplitude_after_batch1"])
-    x = torch.from_numpy(z["images"])
+    A = torch.from_numpy(z["odd_amplitude" if prefix else "running_amplitude_after_batch1"].astype(dtype))
+    x = torch.from_numpy(z[f"{prefix}images"].astype(dtype))
     for given_A in (A, A[..., : A.shape[-1] // 2 + 1]):
-        np.testing.assert_allclose(with_amplitude(x, given_A, float(L)), z[f"normalized_L{L}"], atol=1e-5)
-
-
-@pytest.mark.shared("reference/amplitude_released.npz")
-@pytest.mark.parametrize(("prefix", "L"), [("", "0"), ("", "0.1"), ("", "0.5"), ("odd_", "0"), ("odd_", "0.25")])
-def test_equals_the_released_operator_in_float64(shared_path, prefix: str, L: str) -> None:
-    z = np.load(shared_path / "reference/amplitude_released.npz")
-    A = z["odd_amplitude" if prefix else "running_amplitude_after_batch1"].astype(np.float64)
-    x = torch.from_numpy(z[f"{prefix}images"]).double()
-    found = with_amplitude(x, torch.from_numpy(A), float(L))
-    np.testing.assert_allclose(found, z[f"{prefix}normalized_L{L}"], atol=1e-12, rtol=0)
-
-
-@pytest.mark.shared("reference/amplitude_released.npz")
-@pytest.mark.parametrize("L", ["0", "0.1", "0.25"])
-def test_equals_the_released_operator_at_odd_sizes(shared_path, L: str) -> None:
-    z = np.load(shared_path / "reference/amplitude_released.npz")
-    A, x = torch.from_numpy(z["odd_amplitude"]), torch.from_numpy(z["odd_images"])
-    np.testing.assert_allclose(with_amplitude(x, A, float(L)), z[f"odd_normalized_L{L}"], atol=1e-5)
+        np.testing.assert_allclose(
+            with_amplitude(x, given_A, float(L)), z[f"{prefix}normalized_L{L}"], atol=atol, rtol=0
+        )
 
 
 @pytest.mark.shared("reference/amplitude_released.npz")
@@ -287,16 +275,14 @@ def test_another_image_size_is_refused(size: tuple[int, ...], training: bool) ->
     assert int(layer.count) == 1
 
 
-@pytest.mark.parametrize("band", [-0.1, 1.5, "low", float("nan"), True])
-def test_bands_out_of_range_are_refused(band: float) -> None:
-    with pytest.raises(ConfigError, match="band must be"):
-        AmplitudeNorm(band=band)
-
-
-@pytest.mark.parametrize("decay", [-1, 1.1, float("nan"), "a", True])
-def test_decays_out_of_range_are_refused(decay: float) -> None:
-    with pytest.raises(ConfigError, match="decay must be"):
-        AmplitudeNorm(decay=decay)
+@pytest.mark.parametrize(
+    "options",
+    [{"band": band} for band in (-0.1, 1.5, "low", float("nan"), True)]
+    + [{"decay": decay} for decay in (-1, 1.1, float("nan"), "a", True)],
+)
+def test_options_out_of_range_are_refused(options: dict) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} must be"):
+        AmplitudeNorm(**options)
 
 
 @pytest.mark.parametrize("band", [1.0, 0.1, 0.4, 0])

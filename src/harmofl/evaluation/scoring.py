@@ -27,14 +27,13 @@ from harmofl.types import Precision, Task
 from harmofl.utils.seeding import rng
 
 
-def score(outputs: np.ndarray, site: Site, split: str) -> dict[str, float]:
-    """Return every metric of the site's task from the outputs of `predict_split`; see `harmofl.evaluation.metrics`."""
-    return _scores(outputs, site, split, np.arange(len(outputs)))
+def score(outputs: np.ndarray, site: Site, split: str, index: np.ndarray | None = None) -> dict[str, float]:
+    """Return every metric of the task over the images at `index`, or over all, see `harmofl.evaluation.metrics`.
 
-
-def _scores(outputs: np.ndarray, site: Site, split: str, index: np.ndarray) -> dict[str, float]:
-    """Return every metric over the images at `index`."""
+    `outputs` are those of `predict_split`.
+    """
     data = site.split(split)
+    index = np.arange(len(outputs)) if index is None else index
     targets = np.asarray(data.targets)[index]
     if site.task == "classification":
         return classification_scores(outputs[index], targets)
@@ -79,7 +78,7 @@ class Batching:
 
 def mean_of_batches(outputs: np.ndarray, site: Site, split: str, batching: Batching) -> dict[str, float]:
     """Return the mean over batches of every metric, as in HarmoFL's released code; NaN if one batch's is NaN."""
-    found = [_scores(outputs, site, split, index) for index in batching.of(site, split)]
+    found = [score(outputs, site, split, index) for index in batching.of(site, split)]
     return {metric: float(np.mean([scores[metric] for scores in found])) for metric in found[0]}
 
 
@@ -112,15 +111,15 @@ def predict_split(
     model.eval()
     data = site.split(split)
     batches = batching.of(site, split)
-    fix = "; take larger batches or images, or statistics of more than a batch"
+    fix = "; use larger batches or images, or statistics of more than one batch"
     with computing(precision, device), naming_single_values(fix):
-        outputs = [
-            _answer(model(data.batch(index).images.to(device, non_blocking=True)), site.task) for index in batches
-        ]
+        logits = (model(data.batch(index).images.to(device, non_blocking=True)) for index in batches)
+        outputs = [answer(one, site.task) for one in logits]
     return np.concatenate(outputs)[np.argsort(np.concatenate(batches))]
 
 
-def _answer(logits: Tensor, task: Task) -> np.ndarray:
+def answer(logits: Tensor, task: Task) -> np.ndarray:
+    """Return class probabilities (N, K) float32, or label maps (N, H, W) uint8, of logits."""
     if task == "classification":
         return logits.float().softmax(dim=1).cpu().numpy()
     return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()

@@ -25,8 +25,7 @@ from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution
 from harmofl.types import Progress, Task, Tell
-from harmofl.utils.hardware import available_cores
-from harmofl.utils.memory_allocator import keep_freed_memory
+from harmofl.utils.hardware import available_cores, keep_freed_memory
 from harmofl.utils.seeding import rng
 
 LARGE = 2.0

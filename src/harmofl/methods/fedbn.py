@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from harmofl.methods.fedavg import FedAvg
-from harmofl.models.normalization import is_normalization, normalization_entries
+from harmofl.models.normalization import is_normalization
 from harmofl.types import Role
 
 
@@ -27,6 +27,6 @@ class FedBN(FedAvg):
 
     def remarks(self, model: nn.Module) -> list[str]:
         """Return a remark if the normalization layers have no entries."""
-        if normalization_entries(model):
+        if any(is_normalization(model, name) for name in model.state_dict()):
             return super().remarks(model)
         return ["fedbn: this network's normalization layers hold nothing to keep at home, so it equals fedavg"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from harmofl.methods.fedavg import FedAvg
-from harmofl.models.normalization import is_running, running_entries
+from harmofl.models.normalization import is_running
 from harmofl.types import Role
 
 
@@ -27,6 +27,6 @@ class SiloBN(FedAvg):
 
     def remarks(self, model: nn.Module) -> list[str]:
         """Return a remark if the network has no running statistics."""
-        if running_entries(model):
+        if any(is_running(model, name) for name in model.state_dict()):
             return super().remarks(model)
         return ["silobn: this network keeps no running statistics, so it equals fedavg"]

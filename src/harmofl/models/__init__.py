@@ -18,14 +18,7 @@ from harmofl.models.normalization import normalization, replace_normalization
 from harmofl.models.unet import UNet
 from harmofl.types import NORMALIZATIONS, Normalization
 
-__all__ = [
-    "NETWORKS",
-    "DenseNet",
-    "UNet",
-    "build_network",
-    "normalization",
-    "replace_normalization",
-]
+__all__ = ["NETWORKS", "DenseNet", "UNet", "build_network", "normalization", "replace_normalization"]
 
 NETWORKS: Final[dict[str, Callable[..., nn.Module]]] = {"densenet": DenseNet, "unet": UNet}
 
@@ -84,7 +77,7 @@ def _import(name: str) -> Callable[..., nn.Module]:
         factory = getattr(importlib.import_module(module), attribute)
         inspect.signature(factory)  # raises TypeError or ValueError unless it can be called by keyword
     except Exception as error:
-        raise ConfigError(f"network.name: cannot use {name!r}: {_one_line(error)}") from error
+        raise ConfigError(f"network.name must be a class or function, got {name!r}: {_line(error)}") from error
     return cast("Callable[..., nn.Module]", factory)
 
 
@@ -113,12 +106,9 @@ def _arguments(
 
 def _parameter(name: str, taken: Mapping[str, Any], options: Mapping[str, Any], usual: tuple[str, ...]) -> str:
     """Return the first usual parameter name in the signature, or among the options, for a network with `**kwargs`."""
-    for parameter in usual:
-        if parameter in taken:
-            return parameter
-    for parameter in usual:
-        if parameter in options:
-            return parameter
+    for known in (taken, options):
+        if found := [parameter for parameter in usual if parameter in known]:
+            return found[0]
     raise ConfigError(f"network.name: {name} takes none of {', '.join(usual)}; wrap it in a function that does")
 
 
@@ -128,11 +118,11 @@ def _call(name: str, factory: Callable[..., nn.Module], arguments: dict[str, Any
     except HarmoFLError:
         raise
     except Exception as error:
-        raise ConfigError(f"network.options: {name} refused {arguments}: {_one_line(error)}") from error
+        raise ConfigError(f"network.options: {name} does not accept {arguments}: {_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"network.name: {name} must return a torch module, got {type(network).__name__}")
     return network
 
 
-def _one_line(error: Exception) -> str:
+def _line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -31,7 +31,7 @@ def caution(model: nn.Module) -> list[str]:
         return []
     return [
         "the network normalizes by the images of each batch, as under network.norm=batch-stats: scores at sites that "
-        "train depend on which images share a batch, and `harmofl evaluate`, for use on single images, gives others"
+        "train depend on which images share a batch; `harmofl evaluate`, for use on single images, gives other scores"
     ]
 
 
@@ -48,7 +48,6 @@ def estimate_moments(
         most: largest number of images, evenly spread; None takes all.
     """
     layers = _layers(model)
-    sums = {name: (torch.zeros(layer.num_features), torch.zeros(layer.num_features)) for name, layer in layers.items()}
     order = by_content(split)
     if most is not None and len(order) > most:
         order = order[np.linspace(0, len(order) - 1, most).round().astype(int)]
@@ -64,17 +63,12 @@ def estimate_moments(
         for index in batches:
             with naming_single_values():
                 model(split.batch(index).images.to(device))
+        means = {f"{name}.mean": layer.running_mean.float().cpu().clone() for name, layer in layers.items()}
+        return means | {f"{name}.var": layer.running_var.float().cpu().clone() for name, layer in layers.items()}
     except ShapeError:
-        raise ConfigError(
-            "statistics are estimated from at least two images, got one; use --statistics sites"
-        ) from None
-    else:
-        for name, layer in layers.items():
-            sums[name] = (layer.running_mean.float().cpu().clone(), layer.running_var.float().cpu().clone())
+        raise ConfigError("statistics need at least two images to estimate, got one; use --statistics sites") from None
     finally:
         _release(layers)
-    found = {f"{name}.mean": mean for name, (mean, _) in sums.items()}
-    return found | {f"{name}.var": var for name, (_, var) in sums.items()}
 
 
 @torch.no_grad()

@@ -70,7 +70,10 @@ class DenseNet(nn.Module):
                 width //= 2
         self.last_norm = normalization(norm, width)
         self.classifier = nn.Linear(width, classes)
-        self._initialize()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.zeros_(self.classifier.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W); raise errors as `features` does."""
@@ -98,12 +101,6 @@ class DenseNet(nn.Module):
     def stages_read(self) -> list[nn.Module]:
         """Return the dense blocks, and the layer that reads the maps of the last one."""
         return [stage for stage in self.stages if isinstance(stage, _DenseBlock)] + [self.last_norm]
-
-    def _initialize(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-        nn.init.zeros_(self.classifier.bias)
 
 
 class _DenseBlock(nn.Module):

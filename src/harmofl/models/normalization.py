@@ -169,7 +169,7 @@ def naming_single_values(fix: str = "") -> Iterator[None]:
         if "Expected more than 1 " not in str(error):
             raise
         got = "a single image whose maps have shrunk to one pixel"
-        raise ShapeError(f"normalization needs more than one value a channel, got {got}{fix}") from None
+        raise ShapeError(f"normalization needs more than one value per channel, got {got}{fix}") from None
 
 
 def holds_nothing(layer: nn.Module) -> bool:
@@ -204,13 +204,3 @@ def is_normalization(model: nn.Module, name: str) -> bool:
 def is_running(model: nn.Module, name: str) -> bool:
     """Return True if the state_dict entry `name` is a running statistic of a normalization layer, or its counter."""
     return name.rpartition(".")[2] in _RUNNING and is_normalization(model, name)
-
-
-def normalization_entries(model: nn.Module) -> set[str]:
-    """Return the state_dict names of the entries of normalization layers."""
-    return {name for name in model.state_dict() if is_normalization(model, name)}
-
-
-def running_entries(model: nn.Module) -> set[str]:
-    """Return the state_dict names of the running statistics of normalization layers, with their counters."""
-    return {name for name in model.state_dict() if is_running(model, name)}

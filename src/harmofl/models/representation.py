@@ -1,8 +1,5 @@
 """Representation of an image before a network's last layer, read from any network by a hook."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -15,34 +12,19 @@ _heads: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 def head_name(network: nn.Module) -> str:
     """Return the name of the last layer: the last submodule, in order of definition, with parameters of its own."""
     if network not in _heads:
-        _heads[network] = _find_head(network)
+        owners = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
+        _heads[network] = owners[-1]
     return _heads[network]
-
-
-def _find_head(network: nn.Module) -> str:
-    names = [name for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False))]
-    return str(names[-1])
 
 
 def logits_and_representation(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of (N, C, H, W) images, and the input of the last layer averaged over positions, (N, F)."""
     seen: list[Tensor] = []
-    with _reading(network.get_submodule(head_name(network)), seen):
+    head = network.get_submodule(head_name(network))
+    with head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
         logits = network(images)
     read = seen[-1]
     return logits, read.mean(dim=tuple(range(2, read.dim()))) if read.dim() > 2 else read
-
-
-@contextmanager
-def _reading(layer: nn.Module, seen: list[Tensor]) -> Iterator[None]:
-    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.append(inputs[0])
-
-    handle = layer.register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def stages(network: nn.Module) -> list[nn.Module]:
@@ -65,4 +47,4 @@ def channels_read(module: nn.Module) -> int:
         for name in ("in_channels", "num_features", "num_channels"):
             if isinstance(found := getattr(layer, name, None), int):
                 return found
-    raise ValueError(f"{type(module).__name__} has no layer that says how many channels it takes")
+    raise ValueError(f"{type(module).__name__} must have a layer that defines its number of input channels")

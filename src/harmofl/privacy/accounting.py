@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from harmofl.errors import ConfigError
+from harmofl.utils.lazy_imports import optional
 
 LARGE = 100.0
 """Epsilon above which there is no useful privacy, and its exact value takes too much memory."""
@@ -25,13 +25,10 @@ def epsilon(multiplier: float, releases: int, delta: float) -> float:
     Raises:
         ConfigError: if dp-accounting is not installed.
     """
-    try:
-        from dp_accounting import GaussianDpEvent
-        from dp_accounting.pld import PLDAccountant
-        from dp_accounting.rdp import RdpAccountant
-    except ImportError as error:
-        raise ConfigError(f"privacy.noise: {error}; pip install 'harmofl[privacy]'") from None
-    loose = float(RdpAccountant().compose(GaussianDpEvent(multiplier), releases).get_epsilon(delta))
-    if loose > LARGE:
-        return loose
-    return float(PLDAccountant().compose(GaussianDpEvent(multiplier), releases).get_epsilon(delta))
+    accounting = optional("dp_accounting", "privacy.noise", "privacy")
+    from dp_accounting.pld import PLDAccountant
+    from dp_accounting.rdp import RdpAccountant
+
+    release = accounting.GaussianDpEvent(multiplier)
+    loose = float(RdpAccountant().compose(release, releases).get_epsilon(delta))
+    return loose if loose > LARGE else float(PLDAccountant().compose(release, releases).get_epsilon(delta))

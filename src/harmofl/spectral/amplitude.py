@@ -31,7 +31,7 @@ def amplitude(x: Tensor) -> Tensor:
     Returns:
         The half spectrum (..., H, W//2 + 1), at least float32, >= 0. Its bin [0, 0] is |sum of the pixels|.
     """
-    spectrum: Tensor = torch.fft.rfft2(_spectral(x))
+    spectrum: Tensor = torch.fft.rfft2(wide(x))
     return spectrum.abs()
 
 
@@ -61,16 +61,13 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0
         return x
     A = _half(A, x)
     with torch.autocast(x.device.type, enabled=False):
-        return _like(cheapest(x, A, float(band), strength)(_spectral(x)), x)
+        result = cheapest(x, A, float(band), strength)(wide(x))
+    return result.to(x.dtype) if x.is_floating_point() else result
 
 
-def _spectral(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     """Return x in float32 or float64: in float16 the sum of a 384 x 384 image overflows."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _like(result: Tensor, x: Tensor) -> Tensor:
-    return result.to(x.dtype) if x.is_floating_point() else result
 
 
 def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
@@ -88,7 +85,7 @@ def _half(A: Tensor, x: Tensor) -> Tensor:
             f"the amplitude must be ({C}, {H}, {W}) or its half ({C}, {H}, {W // 2 + 1}) for images of "
             f"{C}x{H}x{W}, got {tuple(A.shape)}; resize the images to the size the amplitude was learnt on"
         )
-    return A[..., : W // 2 + 1].to(device=x.device, dtype=_spectral(x).dtype)
+    return A[..., : W // 2 + 1].to(device=x.device, dtype=wide(x).dtype)
 
 
 class AmplitudeNorm(nn.Module):

@@ -21,10 +21,10 @@ def cheapest(x: Tensor, A: Tensor, band: float, strength: float) -> Callable[[Te
     """Return the fastest function that applies `with_amplitude` to images like x."""
     if band == 0 and strength == 1:
         return partial(_with_mean_level, A=A)
-    b, (H, W) = _reach(band, x), x.shape[-2:]
+    b, (H, W) = reach(band, x), x.shape[-2:]
     if band < 1 and b <= _FEW and 2 * b < min(H, W) and x.device.type == "cpu":  # GPUs may round products
         return partial(_with_low_band, A=A, b=b, strength=strength)
-    whole = partial(_with_spectrum, A=A, inside=None if band == 1 else _window(b, x), strength=strength)
+    whole = partial(_with_spectrum, A=A, inside=None if band == 1 else window(b, x), strength=strength)
     plain = x.device.type == "cpu" and not (x.requires_grad and torch.is_grad_enabled())
     return partial(_in_pieces, whole) if plain else whole
 
@@ -58,8 +58,8 @@ def _with_low_band(x: Tensor, A: Tensor, b: int, strength: float) -> Tensor:
     """Replace the bins |f_y|, |f_x| <= b: compute them by matrix products, and add the resulting change to x."""
     H, W = x.shape[-2:]
     f_y = torch.arange(-b, b + 1)
-    c_y, s_y = (wave.to(x.dtype) for wave in _waves(f_y, H))  # (H, 2b+1)
-    c_x, s_x = (wave.to(x.dtype) for wave in _waves(torch.arange(b + 1), W))  # (W, b+1)
+    c_y, s_y = (wave.to(x.dtype) for wave in waves(f_y, H))  # (H, 2b+1)
+    c_x, s_x = (wave.to(x.dtype) for wave in waves(torch.arange(b + 1), W))  # (W, b+1)
     rows = (x @ torch.cat((c_x, -s_x), dim=1)).mT  # (N, C, 2b+2, H): real and imaginary part along x
     by_c, by_s = (rows @ torch.cat((c_y, s_y), dim=1)).chunk(2, dim=-1)
     real, imaginary = by_c.chunk(2, dim=-2), by_s.chunk(2, dim=-2)
@@ -73,7 +73,7 @@ def _with_low_band(x: Tensor, A: Tensor, b: int, strength: float) -> Tensor:
     return x + moved.mT @ back
 
 
-def _waves(f: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def waves(f: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Return cos and sin of 2 pi f t / length, (length, frequencies) float64 each."""
     angle = 2 * math.pi / length * torch.outer(torch.arange(length, dtype=torch.float64), f.double())
     return angle.cos(), angle.sin()
@@ -93,12 +93,12 @@ def _replaced(F: Tensor, A: Tensor, x: Tensor, strength: float) -> Tensor:
     return torch.where(silent, scale * power.sqrt(), F * scale)
 
 
-def _reach(L: float, x: Tensor) -> int:
+def reach(L: float, x: Tensor) -> int:
     """Return b = floor(L min(H, W)), the largest frequency of the window in cycles per image."""
     return math.floor(min(x.shape[-2:]) * L)
 
 
-def _window(b: int, x: Tensor) -> Tensor:
+def window(b: int, x: Tensor) -> Tensor:
     """Return the mask of the released code's low-frequency square: |f_y| <= b and |f_x| <= b."""
     H, W = x.shape[-2:]
     f_y = torch.fft.fftfreq(H, d=1 / H, device=x.device).abs().round()

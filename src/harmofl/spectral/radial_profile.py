@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harmofl.errors import ShapeError
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.amplitude import AmplitudeNorm, wide
 from harmofl.types import Role
 from harmofl.utils.validators import check_within
 
@@ -33,12 +33,7 @@ def profile(x: Tensor, radial_bins: int) -> Tensor:
         image size; 0 for a ring without a frequency (which leaves amplitudes there unchanged).
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _profile_of(_transform(x), x.shape[-2], x.shape[-1], radial_bins)
-
-
-def _transform(x: Tensor) -> Tensor:
-    F: Tensor = torch.fft.rfft2(x if x.dtype == torch.float64 else x.float())
-    return F
+        return _profile_of(torch.fft.rfft2(wide(x)), x.shape[-2], x.shape[-1], radial_bins)
 
 
 def _profile_of(F: Tensor, H: int, W: int, radial_bins: int) -> Tensor:
@@ -67,7 +62,7 @@ def with_profile(
     """
     H, W = x.shape[-2:]
     radial_bins = target.shape[-1] - 1
-    F = _transform(x)
+    F = torch.fft.rfft2(wide(x))
     if own is None:
         with torch.autocast(x.device.type, enabled=False):
             own = _profile_of(F.detach(), H, W, radial_bins)

@@ -1,4 +1,4 @@
-"""Lazy import of a package's names and modules at first access (PEP 562)."""
+"""Lazy import of a package's names and modules at first access (PEP 562), and of optional packages."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -22,3 +22,14 @@ def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return find
+
+
+def optional(module: str, purpose: str, extra: str) -> Any:
+    """Import an optional module; raise ConfigError, naming what needs it and the extra to install, if it is missing."""
+    try:
+        return import_module(module)
+    except ImportError:
+        from harmofl.errors import ConfigError  # not imported with the package
+
+        install = f"install it with: pip install 'harmofl[{extra}]'"
+        raise ConfigError(f"{purpose} needs {module.partition('.')[0]}; {install}") from None
