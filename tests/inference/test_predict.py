@@ -25,6 +25,8 @@ from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.prediction.inputs import find
 from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options, Predictor
+from harmofl.ingest.dicom.dicom_files import series_in
+from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.models.bn_calibration import estimate_moments
 
@@ -55,9 +57,8 @@ def test_masks_are_what_evaluation_scores(finished_run: Path, new: Path, tmp_pat
     """One by one, in batches, and as the site as a whole: the same labels, for statistics of the sites."""
     site = undivided(open_federation(new.parent).sites[0])
     expected = dict(zip(site.test.cases, trained(finished_run).outputs(site, "test", "sites"), strict=True))
-    done = predict_files(
-        trained(finished_run), [new / "images"], tmp_path / "all", Options(batch_size=4), overlays=True
-    )
+    options = Options(batch_size=4)
+    done = predict_files(trained(finished_run), [new / "images"], tmp_path / "all", options, overlays=True)
     assert len(done.written) == 18 and done.failed == () and done.images == 9
     for path in images_of(new)[:3]:
         predict_files(trained(finished_run), [path], tmp_path / "alone")
@@ -91,7 +92,7 @@ def test_what_loses_much_of_its_resolution_is_said_but_with_tiles(
     resized = predict_files(trained(finished_run), given, tmp_path / "whole").said
     tiled = predict_files(trained(finished_run), given, tmp_path / "tiles", Options(tiles=True)).said
     assert resized[:-1] == tiled
-    assert resized[-1].startswith("1 of 2 resized to the 32x32 of training from more than twice that; if it was")
+    assert resized[-1].startswith("1 of 2 resized to the 32x32 of training from more than twice that; if training")
 
 
 def test_what_differs_from_training_or_is_passed_over_is_said(finished_run: Path, new: Path, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_what_differs_from_training_or_is_passed_over_is_said(finished_run: Path
     assert set(said[-3:]) == {
         "2 of 2 in grey, unlike the 3 channels of training",
         "1 of 2 resized to the 32x32 of training from less than half that",
-        "passed over: 2 other files in the folders, .bmp, .txt",
+        "not predicted: 2 files that are no images, .bmp, .txt",
     }
     estimated = predict_files(trained(finished_run), [folder], tmp_path / "new", Options(statistics="images")).said
     assert "normalization statistics: of this site's images, without labels, fixed" in estimated
@@ -135,7 +136,7 @@ def test_masks_beside_images_are_passed_over(
     first = folder / other.format(k=0)
     assert done.images == 2
     assert done.said[-1] == (
-        f"passed over: 2 masks beside images, such as {first}; give their files or folder to have answers for them too"
+        f"not predicted: 2 masks beside images, such as {first}; give their files or folder to predict them too"
     )
     asked = first.parent if "/" in other else first
     assert first in [one.files[0] for one in find([asked])]
@@ -211,11 +212,8 @@ def test_a_nifti_mask_lies_on_its_volume_however_that_is_stored(
 ) -> None:
     folder, finished = volumes
     original = nibabel.load(folder / "A" / "images" / "case0.nii.gz")
-    turn = nibabel.orientations.ornt_transform(
-        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(axes)
-    )
-    turned = original.as_reoriented(turn)
-    nibabel.save(turned, tmp_path / "turned.nii.gz")
+    ends = (nibabel.orientations.axcodes2ornt(codes) for codes in ("RAS", axes))
+    nibabel.save(original.as_reoriented(nibabel.orientations.ornt_transform(*ends)), tmp_path / "turned.nii.gz")
     for path, name in ((folder / "A" / "images" / "case0.nii.gz", "case0"), (tmp_path / "turned.nii.gz", "turned")):
         predict_files(trained(finished), [path], tmp_path / "out", overlays=True)
         mask, image = nibabel.load(tmp_path / "out" / f"{name}.nii.gz"), nibabel.load(path)
@@ -276,9 +274,6 @@ def test_a_dicom_series_gets_a_segmentation_on_its_own_slices(volumes: tuple[Pat
     assert found.Modality == "SEG" and found.SegmentSequence[0].SegmentLabel == "foreground"
     assert found.PatientID == "123"
     # the same series by way of NIfTI, as importing writes it
-    from harmofl.ingest.dicom.dicom_files import series_in
-    from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume
-
     volume = read_dicom_volume(series_in(sorted((tmp_path / "series").iterdir()))[0])
     nibabel.save(nibabel.Nifti1Image(volume.voxels.astype(np.int16), volume.affine), tmp_path / "same.nii.gz")
     predict_files(trained(finished), [tmp_path / "same.nii.gz"], tmp_path / "out")
@@ -294,18 +289,13 @@ def test_a_dicom_series_gets_a_segmentation_on_its_own_slices(volumes: tuple[Pat
     np.testing.assert_array_equal(seen, expected)
 
 
-def test_classes_become_a_table(tmp_path: Path) -> None:
-    write_federation(tmp_path / "classes", sites=2, images=10, size=32, seed=0, task="classification")
-    tiny = {"network.options": {"growth": 4, "blocks": (1, 1), "initial": 8}, "training.rounds": 1}
-    run(small(tmp_path / "classes", **tiny), tmp_path / "run")
-    site = undivided(open_federation(tmp_path / "classes").sites[0])
-    model = trained(tmp_path / "run")
-    done = predict_files(model, [tmp_path / "classes" / site.name], tmp_path / "out", Options(site=site.name))
+def test_classes_become_a_table(classes: Path, tmp_path: Path) -> None:
+    data = classes.parent / "data"
+    site, model = undivided(open_federation(data).sites[0]), trained(classes)
+    done = predict_files(model, [data / site.name], tmp_path / "out", Options(site=site.name))
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert len(rows) == len(site.test) and done.written == (tmp_path / "out" / "predictions.csv",)
-    expected = dict(
-        zip(map(lambda c: Path(c).name, site.test.cases), model.outputs(site, "test", "sites"), strict=True)
-    )
+    expected = dict(zip((Path(c).name for c in site.test.cases), model.outputs(site, "test", "sites"), strict=True))
     for row in rows:
         probabilities = [float(row[name]) for name in site.classes]
         np.testing.assert_allclose(probabilities, expected[Path(row["image"]).name], atol=2e-6)
@@ -360,7 +350,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(
     assert done.exit_code == 1
     assert "broken.png: cannot be read" in done.output and (out / "good.png").exists()
     again = CliRunner().invoke(app, ["predict", str(finished_run), str(folder), "--out", str(out)])
-    assert isinstance(again.exception, ConfigError) and "must not be there yet" in str(again.exception)
+    assert isinstance(again.exception, ConfigError) and "must not exist yet" in str(again.exception)
     words = ["predict", str(finished_run), str(folder / "good.png"), "--out", str(out), "--overwrite", "--overlays"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -412,7 +402,7 @@ def test_statistics_are_not_kept_where_noise_is_to_hide_them(federation: Path, t
 def test_what_is_no_image_is_one_line(finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "empty").mkdir()
-    for path, said in (("notes.txt", "must be PNG"), ("empty", "has none"), ("absent.png", "is not there")):
+    for path, said in (("notes.txt", "must be PNG"), ("empty", "has none"), ("absent.png", "does not exist")):
         with pytest.raises(DataError, match=said):
             find([tmp_path / path])
 
@@ -426,9 +416,7 @@ def test_images_of_one_name_are_told_apart(finished_run: Path, tmp_path: Path) -
     assert told == ["segmentation, 2 classes (background, nucleus), 6 images"]
     names = {path.relative_to(tmp_path / "out").as_posix() for path in done.written}
     assert names == {"x.tif.png", "x.jpg.png", "y.png", "sub/x.png", "z.png.png", "z.png"}
-    assert any(
-        "2 images have another's name; what is written for them keeps the suffix: x." in line for line in done.said
-    )
+    assert any("2 images share a name with others; their output keeps the suffix: x." in line for line in done.said)
 
 
 def test_images_of_one_name_in_two_folders(finished_run: Path, tmp_path: Path) -> None:

@@ -10,26 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import anyio
 import forked
 import numpy as np
 import patience
 import pytest
 from browser import needs_browser, opened
-from experiments import small
 from PIL import Image
 
-from harmofl import run
+pytest.importorskip("fastapi.testclient", reason="needs FastAPI and httpx: pip install 'harmofl[serve]'")
+import anyio
+from fastapi import HTTPException, testclient
+
 from harmofl.errors import ConfigError
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options, Predictor
-from harmofl.inference.serving.http_server import serve_app
-from harmofl.inference.serving.service import Limits, _Service, make_app
-from harmofl.ingest.synthetic.federation import write_federation
+from harmofl.inference.serving.service import Limits, _Service, make_app, serve_app
 
-testclient = pytest.importorskip("fastapi.testclient", reason="needs FastAPI and httpx: pip install 'harmofl[serve]'")
-HTTPException = pytest.importorskip("fastapi").HTTPException
 PNG = {"content-type": "image/png"}
 
 
@@ -44,15 +41,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (7, 9, 3), np.uint8)).resize((90, 70)).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    write_federation(folder / "data", sites=2, images=10, size=32, seed=0, task="classification")
-    tiny = {"network.options": {"growth": 4, "blocks": (1, 1), "initial": 8}, "training.rounds": 1}
-    run(small(folder / "data", **tiny), folder / "run")
-    return folder / "run"
 
 
 def test_masks_are_those_of_predict(finished_run: Path, image: Path, tmp_path: Path) -> None:

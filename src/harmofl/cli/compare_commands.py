@@ -1,6 +1,5 @@
 """The commands that compare: compare, ablate, sweep and search."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli.options import Config, Data, Size, Unseen, default_folder, given_changes, interruptible, say
+from harmofl.cli.options import Config, Data, Rounds, Size, Unseen, default_folder, given_changes, interruptible, say
 
 if TYPE_CHECKING:
     from harmofl.comparison.score_table import Comparison
@@ -20,15 +19,14 @@ if TYPE_CHECKING:
 Methods = Annotated[
     str,
     typer.Option(
-        help="Methods with commas between, each as name, name:key=value or LABEL=name:key=value; see `harmofl methods`."
+        help="Comma-separated methods, each as NAME, NAME:KEY=VALUE or LABEL=NAME:KEY=VALUE; see `harmofl methods`."
     ),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")]
-RoundsOfAll = Annotated[int | None, typer.Option(min=1, help="How many rounds.")]
-Equal = Annotated[str, typer.Option(help="Equal budget: rounds, or gradients (a perturbed step takes two).")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds, counted from run.seed.")]
+Equal = Annotated[str, typer.Option(help="Budget of every method: rounds, or gradients (a perturbed step takes two).")]
 Baseline = Annotated[str, typer.Option(help="The method the others are compared with; the first by default.")]
 LeaveOut = Annotated[bool, typer.Option("--leave-one-site-out", help="Train without each site in turn, test there.")]
-RunsAtATime = Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one a GPU, or as many as the cores carry.")]
+RunsAtATime = Annotated[int, typer.Option(min=0, help="Parallel runs; 0: one per GPU, or as many as the cores allow.")]
 Tuned = Annotated[Path | None, typer.Option(help="The tuned.toml of `harmofl search`.", metavar="FILE")]
 SettingsOfAll = Annotated[
     list[str] | None,
@@ -46,7 +44,7 @@ def compare(
     data: Data = None,
     methods: Methods = "fedavg,fedprox,fednova,fedadam,fedbn,moon,harmofl",
     seeds: Seeds = 3,
-    rounds: RoundsOfAll = None,
+    rounds: Rounds = None,
     size: Size = None,
     equal: Equal = "rounds",
     baseline: Baseline = "",
@@ -59,8 +57,8 @@ def compare(
 ) -> None:
     """Compare methods under the same network, initial weights, batches and budget, over several seeds.
 
-    Writes report.html, table.md, table.tex, table.json, scores.csv and comparison.png. Stopped at any moment, the same
-    command goes on where it was; more methods or seeds may be asked for later, and what is there is not run again.
+    Writes report.html, table.md, table.tex, table.json, scores.csv and comparison.png. Repeat the command to continue
+    an interrupted comparison, or to add methods or seeds; finished runs are not repeated.
 
     Examples:
         harmofl compare configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --seeds 3
@@ -72,13 +70,12 @@ def compare(
         harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
     """
     kind = "left-out" if leave_one_site_out else "compare"
-    base, common = _experiment(config, data, rounds, size, setting, out, kind, unseen)
+    base, common, folder = _experiment(config, data, rounds, size, setting, out, kind, unseen)
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
     variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
-    folder = out or default_folder(base, kind)
     chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
     _end(_carry_out(chosen))
 
@@ -87,19 +84,19 @@ def ablate(
     config: Config = None,
     data: Data = None,
     seeds: Seeds = 3,
-    rounds: RoundsOfAll = None,
+    rounds: Rounds = None,
     size: Size = None,
     equal: Equal = "rounds",
     workers: RunsAtATime = 0,
     setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
-    """Take HarmoFL apart: FedAvg, with amplitude normalization, with perturbation, with both.
+    """Run the ablation of HarmoFL: FedAvg, with amplitude normalization, with weight perturbation, with both.
 
     Example:
         harmofl ablate configs/nuclei.toml --data nuclei --seeds 3
     """
-    base, common = _experiment(config, data, rounds, size, setting, out, "ablate")
+    base, common, folder = _experiment(config, data, rounds, size, setting, out, "ablate")
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import ABLATION, parse_variants, with_common
@@ -108,25 +105,24 @@ def ablate(
     of_harmofl = describe("harmofl").hyperparameters
     parts = {key: value for key, value in base.method_table.items() if key in of_harmofl}
     variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
-    folder = out or default_folder(base, "ablate")
     _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers)))  # type: ignore[arg-type]
 
 
 def sweep(
     config: Config = None,
     over: Annotated[
-        str, typer.Option(help="key=value,value,...: a setting, or `sites` for how many.", metavar="KEY=VALUES")
+        str, typer.Option(help="KEY=VALUE,VALUE,...: a setting, or `sites` for their number.", metavar="KEY=VALUES")
     ] = "method.rho=1,0.5,0.05,0.005,0.0005",
     data: Data = None,
     methods: Methods = "harmofl",
     seeds: Seeds = 3,
-    rounds: RoundsOfAll = None,
+    rounds: Rounds = None,
     size: Size = None,
     workers: RunsAtATime = 0,
     setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
-    """Run methods at several values of one setting; writes sweep.csv and a picture besides the tables.
+    """Run methods at several values of one setting; write sweep.csv and a chart besides the tables.
 
     Examples:
         harmofl sweep configs/nuclei.toml --over method.rho=1,0.5,0.05,0.005,0.0005 --methods fedsam,harmofl
@@ -135,7 +131,8 @@ def sweep(
 
         harmofl sweep --data hospitals/ --over sites=2,4,6 --methods fedavg,harmofl
     """
-    base, common = _experiment(config, data, rounds, size, setting, out, f"sweep-{over.partition('=')[0]}")
+    kind = f"sweep-{over.partition('=')[0].strip()}"
+    base, common, folder = _experiment(config, data, rounds, size, setting, out, kind)
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
@@ -143,7 +140,6 @@ def sweep(
 
     (key, values), variants = parse_sweep(over), with_common(parse_variants(methods), common)
     lines = swept(base, variants, key, values)
-    folder = out or default_folder(base, f"sweep-{key}")
     comparison = _carry_out(Study(base, [v for line in lines for v in line], seeds, folder, workers=workers))
     found = {outcome.variant.label: outcome for outcome in comparison.outcomes}
     by_method = {
@@ -158,34 +154,31 @@ def search(
     config: Config = None,
     data: Data = None,
     methods: Methods = "fedavg,fedprox,harmofl",
-    trials: Annotated[int, typer.Option(help="Tries of every method, at least 1; the first as it comes.")] = 10,
-    rounds: RoundsOfAll = None,
+    trials: Annotated[int, typer.Option(help="Trials per method, at least 1; the first uses the defaults.")] = 10,
+    rounds: Rounds = None,
     size: Size = None,
     setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
-    r"""Look for each method's learning rate and hyperparameters on validation images, with equal numbers of tries.
+    r"""Search each method's learning rate and hyperparameters by validation score, with equal numbers of trials.
 
     Writes tuned.toml, for `harmofl compare --tuned`. Needs optuna: pip install 'harmofl\[search]'.
 
     Example:
         harmofl search configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --trials 10
     """
-    base, common = _experiment(config, data, rounds, size, setting, out, "search")
+    base, common, folder = _experiment(config, data, rounds, size, setting, out, "search")
 
     from harmofl.comparison import search as searching
     from harmofl.comparison.variants import parse_variants, with_common
 
     variants = with_common(parse_variants(methods), common)
-    folder = out or default_folder(base, "search")
-    with interruptible(_again):
+    with interruptible():
         found = searching.search(base, variants, trials, folder, say)
-    table = Table(title="best mean validation score of each method")
-    for column in ("method", "as it comes", "best", "with"):
-        table.add_column(column)
+    table = Table("method", "defaults", "best", "settings", title="best mean validation score of each method")
     for label, tried in found.items():
         best = max(tried, key=lambda setup: setup.score if setup.score == setup.score else float("-inf"))
-        changes = ", ".join(f"{key}={value:g}" for key, value in best.changes.items()) or "nothing changed"
+        changes = ", ".join(f"{key}={value:g}" for key, value in best.changes.items()) or "defaults"
         table.add_row(escape(label), f"{tried[0].score:.3f}", f"{best.score:.3f}", escape(changes))
     Console().print(table)
     print(f"tuned {folder / 'tuned.toml'}")
@@ -200,17 +193,18 @@ def _experiment(
     out: Path | None,
     kind: str,
     unseen: Sequence[str] | None = None,
-) -> tuple["Experiment", dict[str, Any]]:
-    """Return the experiment, and the hyperparameters that --set gives to every method."""
+) -> tuple["Experiment", dict[str, Any], Path]:
+    """Return the experiment, the hyperparameters that --set gives to every method, and the folder to write to."""
     from harmofl.experiment.config import check_data, load_experiment
 
     def check(base: "Experiment") -> None:
-        if not (out or default_folder(base, kind)).exists():  # what was run needs no images to be shown again
+        if not (out or default_folder(base, kind)).exists():  # finished runs are shown without their images
             check_data(base.data)
 
     changes = given_changes(data, rounds, size, unseen, setting)
     common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
-    return load_experiment(config, {k: v for k, v in changes.items() if k not in common}, check), common
+    base = load_experiment(config, {k: v for k, v in changes.items() if k not in common}, check)
+    return base, common, out or default_folder(base, kind)
 
 
 _TABLES = {"run", "data", "method", "network", "training", "evaluation"}
@@ -219,7 +213,7 @@ _TABLES = {"run", "data", "method", "network", "training", "evaluation"}
 def _carry_out(chosen: "Study") -> "Comparison":
     from harmofl.comparison.study import carry_out_study
 
-    with interruptible(_again):
+    with interruptible():
         comparison = carry_out_study(chosen, say)
     _show(comparison)
     print(f"tables {chosen.out / 'table.md'}, .tex, .json, {chosen.out / 'scores.csv'}")
@@ -230,12 +224,8 @@ def _carry_out(chosen: "Study") -> "Comparison":
 def _end(comparison: "Comparison") -> None:
     """End with one line and exit code 1 if a run failed, after all files are written."""
     if comparison.failed:
-        print(f"harmofl: {comparison.failed[0]}", file=sys.stderr)
+        say(f"harmofl: {comparison.failed[0]}")
         raise typer.Exit(1)
-
-
-def _again() -> str:
-    return "; the same command goes on where it was"
 
 
 def _show(comparison: "Comparison") -> None:
@@ -259,4 +249,4 @@ def _show(comparison: "Comparison") -> None:
         table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
     console.print(table)
     for note in comparison.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        print(note)

@@ -1,37 +1,35 @@
-"""The commands `harmofl data synth | prepare | import`: make a federation."""
+"""The commands `harmofl data synth | prepare | import`: create a federation."""
 
-import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from harmofl.cli.inspect_commands import register
+from harmofl.cli.inspect_commands import check, overview, shift, show
 from harmofl.cli.options import LISTED, Channels, Fractions, Seed, Size, bar, parse_fractions, parse_size, say
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
     from harmofl.ingest.datasets import About
 
-data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and show the images of a federation.")
+data_app = typer.Typer(no_args_is_help=True, help="Create, import, check and show the images of a federation.")
 
 
 @data_app.command()
 def synth(
-    to: Annotated[Path, typer.Option(help="The folder to make.")],
+    to: Annotated[Path, typer.Option(help="The folder to create.")],
     kind: Annotated[str, typer.Option(help="cells (stained tissue) or mri (prostate phantom).")] = "cells",
     task: Annotated[str, typer.Option(help="segmentation or classification.")] = "segmentation",
-    sites: Annotated[int, typer.Option(min=1, help="How many sites.")] = 4,
+    sites: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 4,
     images: Annotated[int, typer.Option(help="Images per site.")] = 48,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
-    shift: Annotated[float, typer.Option(help="How much the sites differ; 0 not at all.")] = 1.0,
+    shift: Annotated[float, typer.Option(help="Strength of the differences between sites; 0 for none.")] = 1.0,
     seed: Seed = 0,
 ) -> None:
-    """Make a synthetic federation: the same anatomy, other stains and scanners at every site.
+    """Create a synthetic federation: the same anatomy at every site, with different stains and scanners.
 
     Example:
         harmofl data synth --to hospitals --kind cells --task segmentation --sites 4
@@ -39,35 +37,26 @@ def synth(
     from harmofl.ingest.synthetic.federation import write_federation
 
     with bar("drawing") as progress:
-        info = write_federation(
-            to,
-            kind=kind,  # type: ignore[arg-type]
-            task=task,  # type: ignore[arg-type]
-            sites=sites,
-            images=images,
-            size=size,
-            shift=shift,
-            seed=seed,
-            progress=progress,
-        )
+        options: dict[str, Any] = {"kind": kind, "task": task, "sites": sites, "images": images}
+        info = write_federation(to, size=size, shift=shift, seed=seed, progress=progress, **options)
     print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {to}`")
 
 
 @data_app.command()
 def prepare(
     name: Annotated[
-        str | None, typer.Argument(help="Which data set; with --from and --to left out, what it is.")
+        str | None, typer.Argument(help="Name of the data set; without --from and --to it is described.")
     ] = None,
     source: Annotated[Path | None, typer.Option("--from", help="The folder of the unpacked download.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The federation folder to make.")] = None,
-    splits: Annotated[str | None, typer.Option(help="How to split; patients where there is a choice.")] = None,
-    tile: Annotated[int | None, typer.Option(min=0, help="Side of tiles in pixels; 0 keeps images whole.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The federation folder to create.")] = None,
+    splits: Annotated[str | None, typer.Option(help="Kind of split; by default the first that is listed.")] = None,
+    tile: Annotated[int | None, typer.Option(min=0, help="Side of the tiles in pixels; 0 keeps images whole.")] = None,
     fractions: Fractions = None,
     seed: Seed = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Files at a time; all cores if not given.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Do without what is missing or unreadable.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Files read in parallel; one per core by default.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Leave out missing and unreadable files.")] = False,
 ) -> None:
-    """Make a federation of a published data set's download; repeated after an interruption, it goes on.
+    """Create a federation from the download of a published data set; repeat the command to continue.
 
     Examples:
         harmofl data prepare
@@ -79,27 +68,19 @@ def prepare(
     from harmofl.ingest.prepare import prepare as convert
 
     if name is None and (source or to):
-        raise ConfigError(f"say which data set it is: harmofl data prepare NAME, one of {', '.join(PUBLISHED)}")
+        raise ConfigError(f"NAME must be given, one of {', '.join(PUBLISHED)}: harmofl data prepare NAME --from ...")
     wishes = wishes_for(name, splits=splits, tile=tile, seed=seed) if name else None
     if name is None or (source is None and to is None):
         for about in (about_dataset(name),) if name else (dataset.ABOUT for dataset in PUBLISHED.values()):
             _describe(about)
         return
     if source is None or to is None:
-        raise ConfigError("--from DOWNLOAD and --to FOLDER belong together; give both")
+        raise ConfigError("--from DOWNLOAD and --to FOLDER must be given together, got one of them; give both")
     download = look_through(name, source, wishes)
     _tell(download.problems)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with bar("preparing") as progress:
-        info = convert(
-            download,
-            to,
-            fractions=parse_fractions(fractions),
-            partial=partial,
-            workers=workers,
-            progress=progress,
-            told=console.print,
-        )
+        shares = parse_fractions(fractions)
+        info = convert(download, to, fractions=shares, partial=partial, workers=workers, progress=progress, told=say)
     print(f"{to}: {info.task}, classes {', '.join(info.classes)}; licence: {info.licence}")
     print(f"look at it with `harmofl data show {to}`, train with `harmofl run --data {to}`")
 
@@ -110,8 +91,8 @@ def _describe(about: "About") -> None:
         "download": about.source,
         "licence": about.licence,
         "cite": about.citation,
-        "holds": about.layout,
-        f"{about.unit}": counts,
+        "contents": about.layout,
+        about.unit: counts,
         "splits": " or ".join(about.splits),
         "tiles": f"{about.tile} pixels" if about.tile else "",
     }
@@ -124,21 +105,21 @@ def _describe(about: "About") -> None:
 @data_app.command("import")
 def import_(
     source: Annotated[
-        Path, typer.Argument(help="A folder per site: class folders, or images/ and masks/; or a table, .csv.")
+        Path, typer.Argument(help="A folder per site: class folders, or images/ and masks/; or a CSV table.")
     ],
-    to: Annotated[Path, typer.Option(help="The federation folder to make.")],
+    to: Annotated[Path, typer.Option(help="The federation folder to create.")],
     size: Size = None,
     channels: Channels = None,
     seed: Seed = 0,
     patient_column: Annotated[str | None, typer.Option(help="Column that names the patient.")] = None,
-    split_column: Annotated[str | None, typer.Option(help="Column that says train, val or test.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column with train, val or test.")] = None,
     site_column: Annotated[str | None, typer.Option(help="Column of a CSV file that names the site.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column of a CSV file with the image's path.")] = None,
     target_column: Annotated[str | None, typer.Option(help="Column of a CSV file with mask or class.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Their names in order, e.g. background,tumour.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Names of the classes in order, e.g. background,tumour.")] = None,
     fractions: Fractions = None,
-    origin: Annotated[str, typer.Option(help="Where the data came from.")] = "",
-    licence: Annotated[str, typer.Option(help="Under which licence.")] = "",
+    origin: Annotated[str, typer.Option(help="Origin of the data.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the data.")] = "",
 ) -> None:
     """Copy your images into a federation with a manifest, split by patient; DICOM becomes NIfTI and PNG.
 
@@ -151,11 +132,13 @@ def import_(
     from harmofl.ingest.importing import import_federation
 
     said: list[str] = []
-    with _told_in_the_end(said), bar("importing") as progress:
+    with ExitStack() as stack:
+        stack.callback(_tell, said)  # after the progress bar has ended, also after an error
+        progress = stack.enter_context(bar("importing"))
         info = import_federation(
             source,
             to,
-            size=parse_size(size) if size else None,
+            size=parse_size(size),
             channels=channels,
             seed=seed,
             fractions=parse_fractions(fractions),
@@ -170,20 +153,12 @@ def import_(
     print(f"{to}: {info.task}, classes {', '.join(info.classes)}")
 
 
-@contextmanager
-def _told_in_the_end(lines: list[str]) -> Iterator[None]:
-    """Print the lines after the progress bar has ended, also after an error."""
-    try:
-        yield
-    finally:
-        _tell(lines)
-
-
 def _tell(lines: Sequence[str]) -> None:
     for line in lines[:LISTED]:
-        print(line, file=sys.stderr)
+        say(line)
     if len(lines) > LISTED:
-        print(f"and {len(lines) - LISTED} more", file=sys.stderr)
+        say(f"and {len(lines) - LISTED} more")
 
 
-register(data_app)
+for command in (check, overview, shift, show):
+    data_app.command()(command)

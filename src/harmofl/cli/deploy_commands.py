@@ -1,4 +1,4 @@
-"""`harmofl deploy`: a federation between buildings."""
+"""The commands `harmofl deploy`: a federation across hospitals."""
 
 import logging
 import sys
@@ -8,30 +8,30 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from harmofl.cli.options import Settings, bar, interruptible
+from harmofl.cli.options import Config, Settings, bar, interruptible
 from harmofl.errors import ConfigError
 
-deploy_app = typer.Typer(no_args_is_help=True, help="Federations between buildings: keys, server, sites.")
+deploy_app = typer.Typer(no_args_is_help=True, help="Federations across hospitals: keys, server, sites.")
 
-Insecure = Annotated[bool, typer.Option("--insecure", help="Without TLS: whoever is on the way reads and changes all.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Use no TLS: all on the network can read and change data.")]
 
 
 @deploy_app.command()
 def init(
-    address: Annotated[str, typer.Option(help="Under which sites reach the server.", metavar="HOST:PORT")],
-    site: Annotated[list[str], typer.Option(help="A site's name; once for each.", metavar="NAME")],
-    config: Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("deployment"),
-    listen: Annotated[str, typer.Option(help="Where the server listens, if not everywhere.", metavar="HOST:PORT")] = "",
-    min_sites: Annotated[int | None, typer.Option(help="So many make a round; all if not given.")] = None,
-    deadline: Annotated[float, typer.Option(help="Seconds a site has for its share of a round.")] = 3600.0,
+    address: Annotated[str, typer.Option(help="Address under which sites reach the server.", metavar="HOST:PORT")],
+    site: Annotated[list[str], typer.Option(help="Name of a site; may be repeated.", metavar="NAME")],
+    config: Config = None,
+    out: Annotated[Path, typer.Option(help="The folder to create.")] = Path("deployment"),
+    listen: Annotated[str, typer.Option(help="Address to listen on; all by default.", metavar="HOST:PORT")] = "",
+    min_sites: Annotated[int | None, typer.Option(help="Smallest number of sites in a round; all by default.")] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds that a site has for its part of a round.")] = 3600.0,
     setting: Settings = None,
     engine: Annotated[str, typer.Option(help="What carries the messages: direct or nvflare.")] = "direct",
     insecure: Insecure = False,
 ) -> None:
-    """Make keys, certificates and a ready folder for the server and for each site.
+    """Create keys, certificates and a folder for the server and for each site.
 
-    Give each site its own folder and nothing else; of a site the server's folder holds the public key alone.
+    Give each site only its own folder. The server's folder contains no key of a site but its public key.
 
     Example:
         harmofl deploy init --address fl.hospital.org:9092 --site north --site south --set training.rounds=50
@@ -62,7 +62,7 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="The server's folder.")],
     insecure: Insecure = False,
 ) -> None:
-    """Hold a federation: wait for the sites, train, and go on after the last round if it was begun before.
+    """Run the server of a federation: wait for the sites and train; resume an interrupted federation.
 
     Example:
         harmofl deploy serve deployment/server
@@ -76,9 +76,8 @@ def serve(
     _log()
     with interruptible(lambda: f"; go on with `harmofl deploy serve {folder}`"):
         result = run_server(folder, insecure)
-    console = Console()
-    console.print(result_table([result]))
-    console.print(f"run folder {folder / 'run'}", soft_wrap=True, markup=False)
+    Console().print(result_table([result]))
+    print(f"run folder {folder / 'run'}")
 
 
 @deploy_app.command()
@@ -87,14 +86,14 @@ def join(
     data: Annotated[Path, typer.Option(help="This site's images, which stay here.")],
     cache: Annotated[Path | None, typer.Option(help="Keep decoded images in this folder, not in memory.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of this process; the experiment's, or all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default as in the experiment.")] = None,
     min_images: Annotated[int, typer.Option(min=0, help="Send no amplitude of fewer images than this.")] = 0,
     force: Annotated[
-        bool, typer.Option("--force", help="Also with images in a folder called as another site.")
+        bool, typer.Option("--force", help="Accept an image folder with the name of another site.")
     ] = False,
     insecure: Insecure = False,
 ) -> None:
-    """Take part in a federation with this site's images until it is over; connects outwards only.
+    """Take part in a federation with this site's images until it ends; all connections are outgoing.
 
     Example:
         harmofl deploy join deployment/north --data /images/north
@@ -103,42 +102,34 @@ def join(
     from harmofl.deployment.folders import SiteKit
 
     if SiteKit.open(folder).insecure != insecure:
-        raise ConfigError(f"{folder}: must agree with --insecure on whether there is TLS; see `insecure` in site.toml")
+        raise ConfigError(f"{folder}: --insecure must match `insecure` in site.toml; give it only if that is true")
     check_folder(data)
     from harmofl.deployment.site_client import run_site
 
     _log()
     given: dict[str, Any] = {"data.cache": cache and str(cache), "run.device": device, "run.threads": threads}
-    with interruptible(lambda: "; the same command joins again"), bar("reading") as progress:
-        run_site(
-            folder,
-            data,
-            progress,
-            min_images,
-            force,
-            **{key: value for key, value in given.items() if value is not None},
-        )
+    with interruptible(lambda: "; repeat the command to join again"), bar("reading") as progress:
+        run_site(folder, data, progress, min_images, force, **{k: v for k, v in given.items() if v is not None})
 
 
 @deploy_app.command()
 def status(folder: Annotated[Path, typer.Argument(help="The server's folder.")]) -> None:
-    """Say how far a federation is: the rounds, what each site last did, and why any was left out.
+    """Show the progress of a federation: its rounds, the state of each site, and why sites were left out.
 
     Example:
         harmofl deploy status deployment/server
     """
     from harmofl.deployment.status import read_status
 
-    console = Console()
     for line in read_status(folder):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print(line)
 
 
 @deploy_app.command()
 def renew(
-    deployment: Annotated[Path, typer.Argument(help="The folder with authority/ and server/cert.pem in it.")],
+    deployment: Annotated[Path, typer.Argument(help="The folder that contains authority/ and server/cert.pem.")],
 ) -> None:
-    """Make a new certificate for the server, of the same authority and key, and say who needs which file.
+    """Create a new server certificate with the same authority and key, and say who needs which file.
 
     Sites need no new file, unless the authority's own certificate would expire before the new one.
 
@@ -147,9 +138,8 @@ def renew(
     """
     from harmofl.deployment.certificates import renew_certificate
 
-    console = Console()
     for line in renew_certificate(deployment):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print(line)
 
 
 def _log() -> None:

@@ -1,4 +1,4 @@
-"""The commands `harmofl data check | overview | shift | show`: what there is, what is wrong and what differs."""
+"""The commands `harmofl data check | overview | shift | show`: contents, problems and differences of sites."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -10,30 +10,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli.options import LISTED, Channels, Seed, Size, bar, parse_size, say
+from harmofl.cli.options import LISTED, Channels, Folder, Seed, Size, bar, parse_size, say
 from harmofl.errors import ConfigError
 from harmofl.types import Progress
 from harmofl.utils.atomic_files import check_writable
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `harmofl data`."""
-    for command in (check, overview, shift, show):
-        app.command()(command)
-
-
 def check(
-    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    folder: Folder,
     size: Size = None,
     channels: Channels = None,
-    every: Annotated[bool, typer.Option("--all", help="List everything found, however often.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every problem separately.")] = False,
     pages: Annotated[
-        Path | None, typer.Option(help="Write a page and a JSON file a site here, to send to a coordinator.")
+        Path | None, typer.Option(help="Write a page and a JSON file per site to this folder, for a coordinator.")
     ] = None,
 ) -> None:
-    """Look at every file and list what training would stumble over. Ends with 2 if there are errors.
+    """Check every file and list all problems for training. The exit code is 2 if there are errors.
 
-    Pages hold counts and distributions, no image and no name of a file or patient.
+    Pages contain counts and distributions, but no images and no names of files or patients.
 
     Examples:
         harmofl data check hospitals
@@ -53,11 +47,7 @@ def check(
             shown.append(stack.enter_context(bar("checking")))
 
         checked = check_federation(
-            folder,
-            size=parse_size(size) if size else None,
-            channels=channels,
-            progress=lambda *step: shown[0](*step),
-            told=begin,
+            folder, size=parse_size(size), channels=channels, progress=lambda *step: shown[0](*step), told=begin
         )
     told: Counter[str] = Counter()
     listed = checked.problems if every else alike(checked.problems)
@@ -69,7 +59,7 @@ def check(
         if not every and count > LISTED:
             print(f"and {count - LISTED} more: {kind}; --all lists them")
     errors = sum(problem.severity == "error" for problem in checked.problems)
-    more = "; --all lists each by itself" * (len(listed) < len(checked.problems))
+    more = "; --all lists each separately" * (len(listed) < len(checked.problems))
     print(f"{folder}: {errors} errors, {len(checked.problems) - errors} warnings{more}")
     if pages is not None and checked.sites:
         from harmofl.report.data_page import write_overview, write_pages
@@ -84,14 +74,14 @@ def check(
 
 def _check_suffix(path: Path, suffix: str, option: str) -> None:
     if path.suffix.lower() != suffix:
-        raise ConfigError(f"{option} must end with {suffix}, got {path}; it would be written over")
+        raise ConfigError(f"{option} must end with {suffix}, got {path}; choose another name")
 
 
 def overview(
-    facts: Annotated[list[Path], typer.Argument(help="The JSON files that sites wrote with check --pages.")],
+    facts: Annotated[list[Path], typer.Argument(help="The JSON files of check --pages at the sites.")],
     to: Annotated[Path, typer.Option(help="The page to write.")] = Path("overview.html"),
 ) -> None:
-    """Compare the data checks of several sites, without any of their images. Ends with 2 if they do not fit.
+    """Compare the data checks of several sites, without their images. The exit code is 2 if they do not fit.
 
     Example:
         harmofl data overview north.json south.json --to overview.html
@@ -115,16 +105,16 @@ def overview(
 
 
 def shift(
-    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    folder: Folder,
     out: Annotated[Path, typer.Option(help="The folder to write shift.html, shift.png and shift.json to.")],
-    size: Annotated[str, typer.Option(help="Look at the images at HEIGHTxWIDTH pixels.", metavar="HxW")] = "96x96",
+    size: Annotated[str, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")] = "96x96",
     channels: Channels = None,
     band: Annotated[list[float] | None, typer.Option(help="A band to try; may be repeated.")] = None,
-    images: Annotated[int, typer.Option(min=9, help="At most so many of each site.")] = 150,
-    repeats: Annotated[int, typer.Option(min=1, help="How often a small model is asked, with other images.")] = 3,
+    images: Annotated[int, typer.Option(min=9, help="Largest number of images per site.")] = 150,
+    repeats: Annotated[int, typer.Option(min=1, help="Fits of a small model, each on other images.")] = 3,
     seed: Seed = 0,
 ) -> None:
-    """Measure how different the sites are, and whether amplitude normalization is worth trying, before any training.
+    """Measure before training how different the sites are, and whether amplitude normalization is worth trying.
 
     Example:
         harmofl data shift hospitals --out shift
@@ -155,7 +145,7 @@ def shift(
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(help="The federation.")],
+    folder: Folder,
     size: Size = None,
     seed: Seed = 0,
     picture: Annotated[Path | None, typer.Option(help="Also write a PNG with some images of every site.")] = None,
@@ -170,13 +160,10 @@ def show(
     if picture is not None:
         _check_suffix(picture, ".png", "--picture")
     with bar("reading") as progress:
-        federation = open_federation(
-            folder, size=parse_size(size) if size else None, seed=seed, progress=progress, told=say, training=False
-        )
+        chosen = parse_size(size)
+        federation = open_federation(folder, size=chosen, seed=seed, progress=progress, told=say, training=False)
     rows = describe(federation)
-    table = Table(title=escape(f"{federation.info.name}: {federation.info.task}"))
-    for column in rows[0]:
-        table.add_column(escape(column))
+    table = Table(*map(escape, rows[0]), title=escape(f"{federation.info.name}: {federation.info.task}"))
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
     Console().print(table)

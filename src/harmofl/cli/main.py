@@ -1,4 +1,4 @@
-"""The command `harmofl`: its commands in the order in which people meet them, and their errors as one line."""
+"""The command `harmofl`: its commands in the order of first use, and errors as one line."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -10,19 +10,16 @@ from typer.core import TyperGroup
 from harmofl.cli.compare_commands import ablate, compare, search, sweep
 from harmofl.cli.data_commands import data_app
 from harmofl.cli.deploy_commands import deploy_app
-from harmofl.cli.evaluate_command import evaluate
-from harmofl.cli.export_command import export
+from harmofl.cli.model_commands import evaluate, export, predict, serve_model
 from harmofl.cli.options import interruptible
-from harmofl.cli.predict_command import predict
 from harmofl.cli.run_commands import demo, plan, report, run, watch
-from harmofl.cli.serve_command import serve_model
 from harmofl.cli.settings_commands import config, methods
 from harmofl.cli.theory_commands import diagnostics, landscape
 from harmofl.errors import HarmoFLError
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
-    "Begin": {"demo": demo},
-    "Train and look": {
+    "Start": {"demo": demo},
+    "Data and training": {
         "data": data_app,
         "config": config,
         "plan": plan,
@@ -32,7 +29,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Compare methods": {"methods": methods, "compare": compare, "ablate": ablate, "sweep": sweep, "search": search},
     "Use a model": {"evaluate": evaluate, "predict": predict, "export": export, "serve-model": serve_model},
-    "The theory measured": {"diagnostics": diagnostics, "landscape": landscape},
+    "Theory": {"diagnostics": diagnostics, "landscape": landscape},
     "Across hospitals": {"deploy": deploy_app},
 }
 """The commands by name, under the title of their group in `harmofl --help`."""

@@ -1,4 +1,4 @@
-"""Options that several commands have, what they mean, and the progress bar."""
+"""Options shared by several commands, their parsing, and the progress bar."""
 
 import signal
 import sys
@@ -18,23 +18,34 @@ from harmofl.types import Progress
 if TYPE_CHECKING:
     from harmofl.experiment.config import Experiment
 
+Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
+Data = Annotated[Path | None, typer.Option(help="The federation folder, with one folder per site.")]
+Folder = Annotated[Path, typer.Argument(help="The federation folder.")]
 Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
-Channels = Annotated[int | None, typer.Option(min=1, help="1 grey, 3 colour; 2k+1 slices of a volume.")]
+Channels = Annotated[
+    int | None, typer.Option(min=1, help="Image channels: 1 for grey, 3 for colour, 2k+1 slices for volumes.")
+]
 Fractions = Annotated[
-    str | None, typer.Option(help="Shares of the patients, 0.7,0.1,0.2 if not given.", metavar="TRAIN,VAL,TEST")
+    str | None, typer.Option(help="Fractions of the patients; 0.7,0.1,0.2 by default.", metavar="TRAIN,VAL,TEST")
 ]
 Unseen = Annotated[
     list[str] | None,
     typer.Option(help="A site that never trains; the chosen model is tested there. May be repeated.", metavar="SITE"),
 ]
-Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
-Data = Annotated[Path | None, typer.Option(help="The folder of the federation: a folder per site.")]
-Measured = Annotated[bool, typer.Option("--diagnostics", help="Measure drift, dissimilarity and sharpness too.")]
+Rounds = Annotated[int | None, typer.Option(help="Number of rounds.")]
+Measured = Annotated[bool, typer.Option("--diagnostics", help="Also measure drift, dissimilarity and sharpness.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Everything random is derived from it.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Model = Annotated[Path, typer.Argument(help="A run folder, or its model/ folder alone.")]
+ModelSite = Annotated[
+    str, typer.Option("--site", help="Use the model of this training site; by default the mean over the sites.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 accepts this machine only.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 LISTED = 20
 """Largest number of printed lines of one kind."""
@@ -49,17 +60,19 @@ def parse_fractions(text: str | None) -> tuple[float, float, float]:
     try:
         train, val, test = (float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--fractions takes three numbers such as 0.7,0.1,0.2, got {text!r}") from None
+        raise ConfigError(f"--fractions must be three numbers such as 0.7,0.1,0.2, got {text!r}") from None
     return train, val, test
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str | None) -> tuple[int, int] | None:
     """Parse HEIGHTxWIDTH, or one number for both; raise ConfigError otherwise."""
+    if text is None:
+        return None
     height, _, width = text.lower().partition("x")
-    numbers = [part.isascii() and part.isdigit() and int(part) > 0 for part in (height, width or height)]
-    if not all(numbers):
-        raise ConfigError(f"--size takes HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
-    return int(height), int(width or height)
+    sides = (height, width or height)
+    if not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
+        raise ConfigError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
+    return int(sides[0]), int(sides[1])
 
 
 def given_changes(
@@ -74,9 +87,9 @@ def given_changes(
     from harmofl.experiment.config import parse_settings
 
     given = {
-        "data.folder": None if data is None else str(data),
+        "data.folder": data and str(data),
         "training.rounds": rounds,
-        "data.size": None if size is None else parse_size(size),
+        "data.size": parse_size(size),
         "data.unseen": unseen or None,
         **(others or {}),
     }
@@ -120,13 +133,13 @@ def at_work() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Undo unfinished work on Ctrl-C, print one line that ends with `how_to_go_on()`, and exit with code 130."""
+def interruptible(advice: Callable[[], str] = lambda: "; repeat the command to continue") -> Iterator[None]:
+    """Undo unfinished work on Ctrl-C, print one line that ends with `advice()`, and exit with code 130."""
     with at_work():
         try:
             yield
         except KeyboardInterrupt:
-            print(f"harmofl: interrupted{how_to_go_on()}", file=sys.stderr)
+            say(f"harmofl: interrupted{advice()}")
             raise typer.Exit(130) from None
 
 

@@ -1,57 +1,43 @@
 """The commands `harmofl run | plan | report | watch | demo`: train on one machine and see how it goes."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from harmofl.cli.options import (
-    Config,
-    Data,
-    Measured,
-    Seed,
-    Settings,
-    Size,
-    Unseen,
-    bar,
-    default_folder,
-    given_changes,
-    interruptible,
-    say,
-)
+from harmofl.cli import options as opt
+from harmofl.cli.options import bar, default_folder, given_changes, interruptible, say
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
     from harmofl.experiment.config import Experiment
     from harmofl.experiment.cost_estimate import Forecast
 
-Named = Annotated[str | None, typer.Option(help="Which method; `harmofl methods` lists them.")]
-Rounds = Annotated[int | None, typer.Option(help="How many rounds.")]
-Seeded = Annotated[int | None, typer.Option(help="Everything random is derived from it.")]
+Named = Annotated[str | None, typer.Option(help="The method; `harmofl methods` lists them.")]
 
 
 def run(
-    config: Config = None,
-    data: Data = None,
+    config: opt.Config = None,
+    data: opt.Data = None,
     method: Named = None,
-    rounds: Rounds = None,
-    seed: Seeded = None,
-    size: Size = None,
-    unseen: Unseen = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME by default.")] = None,
-    setting: Settings = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="RUN")] = None,
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="Show every site while training.")] = False,
+    rounds: opt.Rounds = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    size: opt.Size = None,
+    unseen: opt.Unseen = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder to create; runs/NAME by default.")] = None,
+    setting: opt.Settings = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume the run in this folder.", metavar="RUN")] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Show every site during training.")] = False,
     log: Annotated[
-        list[str] | None, typer.Option(help="Also write to tensorboard or mlflow; may be repeated.", metavar="WRITER")
+        list[str] | None, typer.Option(help="Also log to tensorboard or mlflow; may be repeated.", metavar="WRITER")
     ] = None,
-    diagnostics: Measured = False,
+    diagnostics: opt.Measured = False,
 ) -> None:
-    """Train a federation on one machine and report how its model does at every site.
+    """Train a federation on one machine and report the scores of its model at every site.
 
     Examples:
         harmofl run --data hospitals/ --method harmofl --rounds 50
@@ -64,17 +50,14 @@ def run(
     """
     from harmofl.experiment.run_dir import RunDir
 
-    if resume is not None and any(
-        given is not None
-        for given in (config, data, method, rounds, seed, size, unseen or None, out, setting, diagnostics or None)
-    ):
-        raise ConfigError(
-            "--resume takes the run as it was begun; of other options only --dashboard and --log may stand beside it"
-        )
+    others = {"method.name": method, "run.seed": seed, "run.diagnostics": diagnostics or None}
     if resume is not None:
+        given = (config, data, rounds, size, unseen or None, out, setting, *others.values())
+        if any(value is not None for value in given):
+            raise ConfigError("--resume continues a run unchanged; leave out all options but --dashboard and --log")
         chosen, folder = None, RunDir.open(resume).folder
     else:
-        chosen = _experiment(config, data, method, rounds, seed, size, unseen, setting, diagnostics)
+        chosen = _load(config, given_changes(data, rounds, size, unseen, setting, others))
         folder = out or default_folder(chosen, f"{chosen.method_name}-seed{chosen.run.seed}")
         RunDir.refuse_used(folder)
 
@@ -85,51 +68,38 @@ def run(
     from harmofl.report.dashboard import Dashboard
 
     start = partial(trainer.run, chosen, folder) if chosen else partial(trainer.resume, folder)
-    others = writers(log or [], folder)
+    trackers = writers(log or [], folder)
     shown = Dashboard(RunDir(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
-    with interruptible(lambda: _how_to_go_on(folder)), shown:
-        result = start([shown, *others])
+    with interruptible(lambda: _advice(folder)), shown:
+        result = start([shown, *trackers])
     report = write_report([folder], folder / "report.html")
     console = Console()
     console.print(result_table([result]))
-    console.print(f"run folder {folder}, report {report}", soft_wrap=True, markup=False)
+    print(f"run folder {folder}, report {report}")
     print_cost(folder, console)
 
 
-def _experiment(
-    config: Path | None,
-    data: Path | None,
-    method: str | None,
-    rounds: int | None,
-    seed: int | None,
-    size: str | None,
-    unseen: list[str] | None,
-    setting: list[str] | None,
-    diagnostics: bool = False,
-) -> "Experiment":
-    """Return the experiment that the options set."""
+def _load(config: Path | None, changes: Mapping[str, Any]) -> "Experiment":
     from harmofl.experiment.config import check_data, load_experiment
 
-    others = {"method.name": method, "run.seed": seed, "run.diagnostics": diagnostics or None}
-    changes = given_changes(data, rounds, size, unseen, setting, others)
     return load_experiment(config, changes, lambda chosen: check_data(chosen.data))
 
 
 def plan(
-    config: Config = None,
-    data: Data = None,
+    config: opt.Config = None,
+    data: opt.Data = None,
     method: Named = None,
-    rounds: Rounds = None,
-    size: Size = None,
-    unseen: Unseen = None,
-    setting: Settings = None,
+    rounds: opt.Rounds = None,
+    size: opt.Size = None,
+    unseen: opt.Unseen = None,
+    setting: opt.Settings = None,
     budget: Annotated[
-        int, typer.Option(min=1, help="Measure no longer; reading the images comes before.", metavar="SECONDS")
+        int, typer.Option(min=1, help="Time limit of the measurement, without reading images.", metavar="SECONDS")
     ] = 60,
 ) -> None:
-    """Say what a run will take here, from a few measured steps: time, bytes on the wire, memory, disk.
+    """Estimate time, network traffic, memory and disk of a run on this machine from a few measured steps.
 
-    If other work keeps the cores busy, it says so, and what the run would take on idle ones.
+    If other processes keep the cores busy, the time on idle cores is estimated too.
 
     Examples:
         harmofl plan configs/nuclei.toml --data nuclei
@@ -138,7 +108,7 @@ def plan(
 
         harmofl plan --data hospitals/ --budget 300
     """
-    chosen = _experiment(config, data, method, rounds, None, size, unseen, setting)
+    chosen = _load(config, given_changes(data, rounds, size, unseen, setting, {"method.name": method}))
 
     from harmofl.experiment.cost_estimate import estimate_cost
 
@@ -147,7 +117,7 @@ def plan(
     for line in _planned(found, budget):
         print(line)
     if chosen.run.diagnostics:
-        print("without the measurements of run.diagnostics, whose time the run tells when it ends")
+        print("without the measurements of run.diagnostics; the run reports their time when it ends")
 
 
 def _planned(found: "Forecast", budget: int) -> Iterator[str]:
@@ -167,15 +137,13 @@ def _planned(found: "Forecast", budget: int) -> Iterator[str]:
     )
     if found.busy:
         yield (
-            f"busy    other work keeps the cores busy, processor time is {found.share:.0%} of the time that passed: "
-            f"{duration(found.seconds)} in all, {said(found.a_round)} a round, if that stays so; on idle cores at most "
+            f"busy    other processes keep the cores busy, processor time is {found.share:.0%} of the time passed: "
+            f"{duration(found.seconds)} in all, {said(found.a_round)} a round, if they continue; on idle cores at most "
             f"{duration(found.idle)} in all, {said(found.idle_round)} a round"
         )
     if found.short:
-        validated = (
-            f"{found.validated} validated images" if found.validated else "no validation, taken as slow as training"
-        )
-        yield f"short   {budget} s allowed no more than {steps} and {validated}; --budget SECONDS measures longer"
+        validated = f"{found.validated} validated images" if found.validated else "no validation (assumed as training)"
+        yield f"short   {budget} s allowed only {steps} and {validated}; give a larger --budget SECONDS"
     yield (
         f"wire    {found.wire / megabyte:.1f} MB in all: {found.bytes_up / megabyte:.1f} MB up and "
         f"{found.bytes_down / megabyte:.1f} MB down a round"
@@ -184,7 +152,7 @@ def _planned(found: "Forecast", budget: int) -> Iterator[str]:
     yield f"disk    {found.disk / megabyte:.0f} MB"
 
 
-def _how_to_go_on(folder: Path) -> str:
+def _advice(folder: Path) -> str:
     begun = (folder / "config.toml").exists()
     return f"; go on with `harmofl run --resume {folder}`" if begun else " before training began"
 
@@ -193,7 +161,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders to show side by side.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
 ) -> None:
-    """Put one or more runs into one HTML file that needs no network.
+    """Write one or more runs to one HTML file that needs no network.
 
     Example:
         harmofl report runs/harmofl runs/fedavg --out comparison.html
@@ -204,11 +172,11 @@ def report(
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(help="The run folder; the run may begin later.")],
-    host: Annotated[str, typer.Option(help="Where to serve; 127.0.0.1 is for this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8010,
+    run: Annotated[Path, typer.Argument(help="The run folder; the run may start later.")],
+    host: opt.Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8010,
 ) -> None:
-    """Serve the report of a run as a page that fills while it trains. Whoever can reach it sees the run's images.
+    """Serve the report of a run as a page that is updated during training; all who reach it see the run's images.
 
     Example:
         harmofl watch runs/hospitals-harmofl-seed0 --port 8010
@@ -216,10 +184,10 @@ def watch(
     from harmofl.report.watch_server import server
 
     if run.exists() and not run.is_dir():
-        raise ConfigError(f"{run}: must be a run folder, or become one, but is a file; give the folder of a run")
+        raise ConfigError(f"{run}: must be a run folder or not exist yet, but is a file; give the folder of a run")
     with server(run, host, port) as serving:
         shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{serving.server_address[1]}/ shows {run}; Ctrl-C ends it", flush=True)
+        print(f"http://{shown}:{serving.server_address[1]}/ shows {run}; press Ctrl-C to stop", flush=True)
         try:
             serving.serve_forever()
         except KeyboardInterrupt:
@@ -228,10 +196,12 @@ def watch(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, both runs and the report.")] = Path("runs/demo"),
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds each method trains.")] = 40,
-    seed: Seed = 0,
-    unseen: Annotated[str, typer.Option(help="Which of site-1 to site-5 never trains.", metavar="SITE")] = "site-5",
-    diagnostics: Measured = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds of each method.")] = 40,
+    seed: opt.Seed = 0,
+    unseen: Annotated[
+        str, typer.Option(help="The one of site-1 to site-5 that never trains.", metavar="SITE")
+    ] = "site-5",
+    diagnostics: opt.Measured = False,
 ) -> None:
     """Train HarmoFL and FedAvg on a synthetic federation, and test both also at a hospital that never trains.
 
@@ -242,5 +212,5 @@ def demo(
     """
     from harmofl.comparison.demo import run_demo
 
-    with interruptible(lambda: "; the same command goes on where it was"):
+    with interruptible():
         run_demo(out, rounds, seed, Console(), diagnostics, unseen)

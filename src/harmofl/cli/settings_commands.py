@@ -1,4 +1,4 @@
-"""The commands `harmofl methods | config`: what there is to choose from, and what was chosen."""
+"""The commands `harmofl methods | config`: lists of methods and parts, and checks of an experiment."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +7,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from harmofl.cli.options import Settings, say
+from harmofl.types import Task
 
 if TYPE_CHECKING:
     from harmofl.methods.catalogue import Description
@@ -54,12 +57,9 @@ def _table(*columns: str) -> Table:
 
 def config(
     file: Annotated[Path, typer.Argument(help="An experiment as TOML; see configs/.", metavar="CONFIG")],
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one value, e.g. training.lr=0.01; may be repeated.", metavar="KEY=VALUE"),
-    ] = None,
+    setting: Settings = None,
 ) -> None:
-    """Check an experiment without its data, show every value of it, and say what to download.
+    """Check an experiment without its data, show all its values, and name the images to download.
 
     Example:
         harmofl config configs/paper/prostate-paper.toml
@@ -74,15 +74,15 @@ def config(
 
     segmentation = chosen.network.name == "unet" or "dice" in (chosen.training.loss or "")
     if segmentation or chosen.network.name == "densenet":
-        chosen = configuration.resolved(chosen, "segmentation" if segmentation else "classification")
-        check_metric(chosen, "segmentation" if segmentation else "classification")
-    if chosen.network.name:
-        network = chosen.network
-        build_network(network.name or "", channels=3, classes=2, norm=network.norm, seed=0, options=network.options)
+        task: Task = "segmentation" if segmentation else "classification"
+        chosen = configuration.resolved(chosen, task)
+        check_metric(chosen, task)
+    network, folder = chosen.network, chosen.data.folder
+    if network.name:
+        build_network(network.name, channels=3, classes=2, norm=network.norm, seed=0, options=network.options)
     print(configuration.to_toml(chosen, {}))
-    folder, told = chosen.data.folder, Console(stderr=True)
     if folder.exists():
-        told.print(f"images in {folder}: `harmofl data check {folder}` looks at them", soft_wrap=True, markup=False)
+        say(f"images in {folder}: check them with `harmofl data check {folder}`")
     else:
         source = f"; download {chosen.data.source}" if chosen.data.source else ""
-        told.print(f"images: {folder} is not there{source}", soft_wrap=True, highlight=False, markup=False)
+        say(f"images: {folder} does not exist{source}")

@@ -1,4 +1,4 @@
-"""The commands `harmofl diagnostics | landscape`: the theory measured, and the loss around the solutions."""
+"""The commands `harmofl diagnostics | landscape`: measured theory, and the loss around the solutions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harmofl.cli.options import Seed, bar
+from harmofl.cli.options import Device, Seed, bar
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ COLUMNS = {
 
 def diagnostics(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, trained with --diagnostics.")],
-    csv: Annotated[Path | None, typer.Option(help="Write every number here, also those of single sites.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write charts over the rounds here, .svg or .png.")] = None,
-    every: Annotated[bool, typer.Option("--all", help=f"Show every round, not {SHOWN} of them.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write all numbers, also of single sites, to this CSV file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write charts over rounds to this .svg or .png file.")] = None,
+    every: Annotated[bool, typer.Option("--all", help=f"Show every round instead of {SHOWN}.")] = False,
 ) -> None:
-    """Show what was measured in every round: drift and its bound, dissimilarity of the sites, sharpness.
+    """Show the measurements of every round: drift and its bound, dissimilarity of the sites, sharpness.
 
     Γ: the drift (Eq 9); bound: the right-hand side of Theorem 3.1, none for Adam;
-    dissim.: how far the sites' gradients are apart, from 0 to 1;
-    ε: the largest distance of two of them (Eq 8); cosine: of the sites' updates;
-    rise: of the loss nearby; λ max: the largest eigenvalue of its Hessian.
+    dissim.: dissimilarity of the sites' gradients, from 0 to 1;
+    ε: the largest distance of two sites' gradients (Eq 8); cosine: mean cosine of two sites' updates;
+    rise: rise of the loss at perturbed weights; λ max: the largest eigenvalue of its Hessian.
 
     Example:
         harmofl diagnostics runs/nuclei-harmofl-seed0 runs/nuclei-fedavg-seed0 --picture theory.svg --csv theory.csv
@@ -60,10 +60,10 @@ def diagnostics(
     console = Console()
     for label, own in records.items():
         console.print(_table(label, own, every))
-        console.print(told(own), highlight=False, soft_wrap=True, markup=False)
+        print(told(own))
     drawn = chart(records)
     if drawn is None:
-        raise ConfigError(f"{runs[0] / FILE}: no round was measured; let the run take at least one")
+        raise ConfigError(f"{runs[0] / FILE}: must have at least one measured round, got none; train one or more")
     if csv is not None or picture is not None:
         from harmofl.report.vega import picture as file_of
         from harmofl.report.vega import table
@@ -79,7 +79,7 @@ def _labels(runs: Sequence[Path]) -> list[str]:
     """Return the names of the folders, or their paths if two names are equal."""
     names = [run.resolve().name for run in runs]
     if len({run.resolve() for run in runs}) < len(runs):
-        raise ConfigError("every run must be given once; leave the second one out")
+        raise ConfigError("each run must be given once, got one twice; leave the second one out")
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
@@ -88,10 +88,8 @@ def _table(label: str, records: Sequence["DiagnosticsRecord"], every: bool) -> T
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True, min_width=8)
     count = len(records)
-    kept = (
-        range(count) if every or count <= SHOWN else sorted({round(k * (count - 1) / SHOWN) for k in range(SHOWN + 1)})
-    )
-    for k in kept:
+    last = count - 1 if every else min(count - 1, SHOWN)
+    for k in sorted({round(k * (count - 1) / max(last, 1)) for k in range(last + 1)}):
         table.add_row(*(_number(getattr(records[k], name)) for name in COLUMNS.values()))
     return table
 
@@ -103,24 +101,22 @@ def _number(value: float) -> str:
 
 
 def landscape(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, a column each.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, one column each.")],
     out: Annotated[Path, typer.Option(help="The folder to write landscape.html, .svg, .png and .csv to.")],
     plane: Annotated[
         str,
         typer.Option(help="solutions: the directions of the sites' solutions; filters: random, filter-normalized."),
     ] = "solutions",
-    resolution: Annotated[int, typer.Option(help="Points along either axis, odd.")] = 15,
-    span: Annotated[float | None, typer.Option(help="From the middle to the edge, in units of the axes.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Training images of each site, at most.")] = 16,
+    resolution: Annotated[int, typer.Option(help="Points along each axis, odd.")] = 15,
+    span: Annotated[float | None, typer.Option(help="Distance from centre to edge, in units of the axes.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Largest number of training images per site.")] = 16,
     seed: Seed = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "cpu",
-    workers: Annotated[
-        int, typer.Option(min=0, help="Points computed at a time, a thread each; 0: one a core, 1 on a GPU.")
-    ] = 0,
+    device: Device = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Parallel points; 0: one per core, 1 on a GPU.")] = 0,
 ) -> None:
-    """Draw every site's loss around the global solution, run beside run, with the sites' own solutions marked.
+    """Plot the loss of every site around the global solution of each run, and mark the sites' own solutions.
 
-    A second call with the same runs and options takes the surfaces from OUT/cache.
+    A second call with the same runs and options reads the surfaces from OUT/cache.
 
     Examples:
         harmofl landscape runs/fedavg runs/amplitude runs/harmofl --out landscape

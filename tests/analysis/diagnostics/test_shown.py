@@ -56,7 +56,7 @@ def test_user_errors(finished_run: Path, measured: Path, tmp_path: Path) -> None
     assert "train with --diagnostics" in refused("diagnostics", finished_run)
     assert ".svg or .png" in refused("diagnostics", measured, "--picture", tmp_path / "t.gif")
     assert "given once" in refused("diagnostics", measured, measured)
-    assert "only --dashboard and --log may" in refused("run", "--resume", measured, "--diagnostics")
+    assert "all options but --dashboard and --log" in refused("run", "--resume", measured, "--diagnostics")
 
 
 def test_flag_measures_and_says_what_it_cost(federation: Path, tmp_path: Path) -> None:

@@ -20,24 +20,17 @@ _SIXTEEN = "image.convert('I').point(lambda level: level * (1 / 257) + 0).conver
 
 
 def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -> None:
-    """Write the bundle.
-
-    Args:
-        about: the model's card, as in model.json.
-        pt2: the torch.export file.
-        card: the model card, for docs/README.md.
-        folder: folder to create.
-    """
+    """Write the bundle to a new folder, from the content of model.json, the torch.export file and the model card."""
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(pt2, folder / "models" / "model.pt2")
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
-    reading = _of_volumes() if takes_volumes(about) else _of_photographs(about)
+    reading = _VOLUMES if takes_volumes(about) else _of_photographs(about)
     if takes_volumes(about):
         (folder / "scripts").mkdir(exist_ok=True)
-        (folder / "scripts" / "__init__.py").write_text("", encoding="utf-8")
+        (folder / "scripts" / "__init__.py").touch()
         (folder / "scripts" / "volumes.py").write_text(_script(about), encoding="utf-8")
-    for name, content in (("metadata", _metadata(about)), ("inference", {**_inference(), **reading})):
+    for name, content in (("metadata", _metadata(about)), ("inference", {**_INFERENCE, **reading})):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 
 
@@ -70,10 +63,10 @@ def _metadata(about: Mapping[str, Any]) -> dict[str, Any]:
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
         "version": "1.0.0",
         "changelog": {"1.0.0": "exported by harmofl"},
-        "monai_version": _version("monai"),
-        "pytorch_version": _version("torch").partition("+")[0],
-        "numpy_version": _version("numpy"),
-        "required_packages_version": {"nibabel": _version("nibabel")} if takes_volumes(about) else {},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").partition("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {"nibabel": version("nibabel")} if takes_volumes(about) else {},
         "task": about["task"],
         "description": f"{about['task']} of {', '.join(about['classes'])}, trained by federated learning with HarmoFL",
         "authors": "",
@@ -82,34 +75,29 @@ def _metadata(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ImportError:
-        return ""
-
-
-def _inference() -> dict[str, Any]:
-    """Return the configuration that does not depend on the images; predictions go to output_dir."""
-    return {
-        "imports": _IMPORTS,
-        "bundle_root": ".",
-        "dataset_dir": "images",
-        "output_dir": "eval",
-        "network": "$torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2')).module()",
-        "datalist": "$sorted(glob.glob(os.path.join(@dataset_dir, '*')))",
-        "dataset": {
-            "_target_": "Dataset",
-            "data": "$[{'image': path} for path in @datalist]",
-            "transform": "@preprocessing",
-        },
-        "inferer": {"_target_": "SimpleInferer"},
-        "run": [
-            "$os.makedirs(@output_dir, exist_ok=True)",
-            "$[numpy.save(os.path.join(@output_dir, os.path.basename(path) + '.npy'), probability.numpy()) "
-            "for path, probability in zip(@datalist, @probabilities)]",
-        ],
-    }
+_INFERENCE = {
+    "imports": _IMPORTS,
+    "bundle_root": ".",
+    "dataset_dir": "images",
+    "output_dir": "eval",
+    "network": "$torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2')).module()",
+    "datalist": "$sorted(glob.glob(os.path.join(@dataset_dir, '*')))",
+    "dataset": {"_target_": "Dataset", "data": "$[{'image': p} for p in @datalist]", "transform": "@preprocessing"},
+    "inferer": {"_target_": "SimpleInferer"},
+    "run": [
+        "$os.makedirs(@output_dir, exist_ok=True)",
+        "$[numpy.save(os.path.join(@output_dir, os.path.basename(path) + '.npy'), probability.numpy()) "
+        "for path, probability in zip(@datalist, @probabilities)]",
+    ],
+}
+"""The configuration that does not depend on the images; predictions go to output_dir."""
+_VOLUMES = {
+    "imports": [*_IMPORTS, "$from scripts.volumes import slices_of"],
+    "preprocessing": "$lambda item: torch.from_numpy(slices_of(item['image']))",
+    "probabilities": "$[torch.cat([@inferer(part, @network).detach() for part in volume.split(16)]) "
+    "for volume in @dataset]",
+}
+"""The configuration for NIfTI files: slices with neighbours as channels; outputs have one row per slice."""
 
 
 def _of_photographs(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,17 +124,7 @@ def _of_photographs(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_volumes() -> dict[str, Any]:
-    """Return the configuration for NIfTI files: slices with neighbours as channels; outputs have one row per slice."""
-    return {
-        "imports": [*_IMPORTS, "$from scripts.volumes import slices_of"],
-        "preprocessing": "$lambda item: torch.from_numpy(slices_of(item['image']))",
-        "probabilities": "$[torch.cat([@inferer(part, @network).detach() for part in volume.split(16)]) "
-        "for volume in @dataset]",
-    }
-
-
-_SCRIPT = '''"""Reads a volume as it was read while training."""
+_SCRIPT = '''"""Reading of volumes as during training."""
 
 import nibabel
 import numpy as np
@@ -175,12 +153,5 @@ def slices_of(path: str) -> np.ndarray:
 def _script(about: Mapping[str, Any]) -> str:
     (height, width), truncated = about["size"], about.get("levels", "rounded") == "truncated"
     constants = "\n".join(f"{name} = {getattr(volumes, name)}" for name in _CONSTANTS)
-    contrast = getsource(volumes.contrast)
-    return _SCRIPT.format(
-        height=height,
-        width=width,
-        channels=about["channels"],
-        truncated=truncated,
-        constants=constants,
-        contrast=contrast,
-    )
+    sizes = {"height": height, "width": width, "channels": about["channels"], "truncated": truncated}
+    return _SCRIPT.format(**sizes, constants=constants, contrast=getsource(volumes.contrast))

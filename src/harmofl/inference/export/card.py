@@ -21,14 +21,14 @@ def run_of(folder: Path) -> Run | None:
         return None
     run = load_runs([place])[0]
     if run.result is None:
-        raise RunError(f"{place}: the run must be finished, but is not; go on with harmofl run --resume {place}")
+        raise RunError(f"{place}: the run must be finished, but is not; finish it with harmofl run --resume {place}")
     return run
 
 
 _FEDERATED = "trained by federated learning at {} sites whose images did not leave them"
 _HOW = {
-    "pooled": "trained on the images of {} sites in one place, which is no federated learning",
-    "local": "trained at one of {} sites by itself, which is no federated learning",
+    "pooled": "trained on the images of {} sites in one place, which is not federated learning",
+    "local": "trained at one of {} sites alone, which is not federated learning",
 }
 
 
@@ -50,20 +50,17 @@ def card(trained: TrainedModel, run: Run | None, site: str, files: Sequence[tupl
         f"{_HOW.get(about['method']['name'], _FEDERATED).format(len(about['sites']))}.\n",
         "## Input and output\n",
         _use(about),
-        "## What is inside\n",
-        "".join(f"- {line}\n" for line in _inside(trained, site)),
+        "## Contents\n",
+        "".join(f"- {line}\n" for line in trained.said(site, "sites") or ["nothing that depends on a site"]),
         "## Training\n",
         _settings("method", about["method"]) + _settings("network", about["network"]),
     ]
     if run is not None:
-        parts += ["## Data and scores\n", _scores(run), "## Before you rely on it\n", _limits(run)]
+        parts += ["## Data and scores\n", _scores(run), "## Limits\n", _limits(run)]
     else:
-        parts += [
-            "## Data and scores\n",
-            "The run folder was not there when this was exported; no scores.\n",
-        ]
+        parts += ["## Data and scores\n", "No scores: this was exported without the run folder.\n"]
     parts += ["## Files\n", "".join(f"- `{file}`: {what}\n" for file, what in files)]
-    parts.append("Not a medical device. To be validated where it is used before anything depends on it.\n")
+    parts.append("Not a medical device. Validate the model where it is used before anything depends on it.\n")
     return "\n".join(parts)
 
 
@@ -80,19 +77,14 @@ def _use(about: Mapping[str, Any]) -> str:
     taken = f"{kind} {shape}: 8-bit values divided by 255, resized by Pillow's bilinear filter."
     if takes_volumes(about):
         levels = about.get("levels", "rounded")
-        lowest = " but for padding and few far below the rest" if levels == "rounded" else ""
+        lowest = " (without padding and outliers)" if levels == "rounded" else ""
         taken = (
             f"Slices of volumes {shape}, across the third axis of the volume turned to RAS, with the channels "
-            f"{', '.join(channels_of(about))}, at the ends the last slice again. Grey values of a volume become 0 to "
-            f"255 from the lowest{lowest}, to the {CLIP_QUANTILE} quantile, {levels}, are resized by Pillow's bilinear "
-            "filter, and divided by 255."
+            f"{', '.join(channels_of(about))}; at the ends the last slice is repeated. Grey values of a volume from "
+            f"the lowest{lowest} to the {CLIP_QUANTILE} quantile are mapped to 0 to 255, {levels}, resized by Pillow's "
+            "bilinear filter, and divided by 255."
         )
-    return f"{taken} Out come class probabilities {out}.\n"
-
-
-def _inside(trained: TrainedModel, site: str) -> list[str]:
-    lines = trained.said(site, "sites")
-    return lines or ["nothing that depends on a site"]
+    return f"{taken} The output is class probabilities {out}.\n"
 
 
 def _settings(title: str, values: Mapping[str, Any]) -> str:
@@ -116,7 +108,7 @@ def _scores(run: Run) -> str:
     versions = run.config.get("versions")
     told = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "unknown"
     lines.append(
-        f"\nThe model of round {result.chosen_round} of {result.rounds}, chosen by validation. Versions: {told}.\n"
+        f"\nThe model is of round {result.chosen_round} of {result.rounds}, chosen by validation. Versions: {told}.\n"
     )
     return "\n".join(lines)
 
@@ -125,6 +117,6 @@ def _limits(run: Run) -> str:
     assert run.result is not None
     lines = warnings(run)
     if not run.result.unseen:
-        lines.append("it was tested at no site that did not train; expect lower scores elsewhere")
+        lines.append("the model was not tested at a site that did not train; expect lower scores elsewhere")
     lines.append("images of other sizes, stains, scanners or populations than those of these sites were not tested")
     return "".join(f"- {line}\n" for line in lines)

@@ -68,7 +68,7 @@ def export_model(
     chosen, left = _chosen(formats)
     trained, run = TrainedModel.open(model), run_of(model)
     if (there := next((out / NAMES[one] for one in chosen if (out / NAMES[one]).exists()), None)) and not overwrite:
-        raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
+        raise ConfigError(f"{there}: must not exist yet; choose another --out, or give --overwrite")
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)
     module, images = exported(trained, site), _images(trained, run)
@@ -96,19 +96,17 @@ def export_model(
 def _images(trained: TrainedModel, run: Run | None) -> Tensor:
     """Return images for the comparison: one example of each site that the run kept, else generated ones."""
     kept = [samples.images[:1] for samples in run.samples.values()] if run else []
-    if not kept:
-        return images_like(trained, _COMPARED)
-    return torch.from_numpy(np.concatenate(kept).astype(np.float32))
+    return torch.from_numpy(np.concatenate(kept).astype(np.float32)) if kept else images_like(trained, _COMPARED)
 
 
 def _chosen(formats: Sequence[str] | None) -> tuple[list[str], list[str]]:
     if formats is not None:
         for one in formats:
             if one not in FORMATS:
-                raise ConfigError(f"--format must be of {', '.join(FORMATS)}, got {one!r}")
+                raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {one!r}")
             if find_spec(FORMATS[one]) is None:
                 extra = "monai" if one == "monai" else "export"
-                raise ConfigError(f"--format {one} needs a package that is not there; pip install 'harmofl[{extra}]'")
+                raise ConfigError(f"--format {one} needs {FORMATS[one]}; pip install 'harmofl[{extra}]'")
         return list(dict.fromkeys(formats)), []
     there = [one for one, package in FORMATS.items() if find_spec(package) is not None]
     missing = [f"{one} was left out: {FORMATS[one]} is not installed" for one in FORMATS if one not in there]

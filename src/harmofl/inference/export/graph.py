@@ -16,6 +16,7 @@ from harmofl.federated.model import NORMALIZER, normalizer_of
 from harmofl.inference.export.real_amplitude import FixedAmplitude
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.spectral.radial_profile import ProfileNorm
+from harmofl.utils.lazy_imports import optional
 
 TOLERANCE = 1e-4
 """Largest allowed difference between the probabilities of a file and those of torch."""
@@ -70,11 +71,7 @@ def write_onnx(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor
         ConfigError: if the packages are not installed.
         ExportError: if the network cannot be written as ONNX.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ConfigError("ONNX needs packages that are not installed; pip install 'harmofl[export]'") from None
+    onnxruntime, _ = (optional(name, "ONNX", "export") for name in ("onnxruntime", "onnxscript"))
     with _quiet("ONNX"):
         program = torch.onnx.export(
             module,
@@ -122,9 +119,7 @@ def output_difference(
         expected = model(part).softmax(dim=1).numpy()
         found = max(found, float(np.abs(answer(part) - expected).max()))
     if not found <= TOLERANCE:
-        raise ExportError(
-            f"probabilities must differ from torch's by at most {TOLERANCE:g}, got {found:.2g}; not exported"
-        )
+        raise ExportError(f"probabilities must equal torch's within {TOLERANCE:g}, got {found:.2g}; not exported")
     return found
 
 

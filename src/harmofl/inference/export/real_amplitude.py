@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harmofl.errors import ExportError
 from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.kernels import reach, waves, window
 from harmofl.spectral.radial_profile import ProfileNorm, _averaging, _ring_of
 
 
@@ -62,7 +63,8 @@ class FixedAmplitude(nn.Module):
             )
         else:
             self.register_buffer("A", layer.amplitude.float().clone())
-            self.register_buffer("inside", _inside(float(layer.band), H, W))
+            whole, like = torch.ones(H, W // 2 + 1, dtype=torch.bool), torch.zeros(H, W)
+            self.register_buffer("inside", whole if layer.band == 1 else window(reach(float(layer.band), like), like))
 
     def _matrices(self, H: int, W: int) -> None:
         self.size = (H, W)
@@ -76,8 +78,7 @@ class FixedAmplitude(nn.Module):
             weight[-1] /= 2
         one = torch.ones(1, dtype=torch.float64)
         for name, f, length, scale in (("y", torch.arange(H), H, one), ("x", half, W, one), ("back", half, W, weight)):
-            angle = 2 * math.pi / length * torch.outer(torch.arange(length, dtype=torch.float64), f.double())
-            for wave, values in (("cos", angle.cos()), ("sin", angle.sin())):
+            for wave, values in zip(("cos", "sin"), waves(f, length), strict=True):
                 self.register_buffer(f"{wave}_{name}", (values * scale).float())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,13 +119,3 @@ class FixedAmplitude(nn.Module):
         gain = torch.where(known, self.target / own.clamp_min(torch.finfo(torch.float32).tiny), 1.0) ** self.strength
         by_bin = (gain @ self.spread).reshape(*gain.shape[:-1], H, W // 2 + 1)
         return real * by_bin, imaginary * by_bin
-
-
-def _inside(band: float, H: int, W: int) -> Tensor:
-    """Return the mask of the bins to replace, (H, W//2 + 1), see `with_amplitude`."""
-    if band == 1:
-        return torch.ones(H, W // 2 + 1, dtype=torch.bool)
-    b = math.floor(min(H, W) * band)
-    f_y = torch.fft.fftfreq(H, d=1 / H).abs().round()
-    inside: Tensor = (f_y[:, None] <= b) & (torch.arange(W // 2 + 1) <= b)
-    return inside

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.errors import ConfigError, DataError
+from harmofl.errors import DataError
 from harmofl.inference.prediction.image_reader import Picture, to_stored
 from harmofl.inference.prediction.inputs import Input
 from harmofl.ingest.dicom.dicom_files import pydicom
+from harmofl.utils.lazy_imports import optional
 
 
 def segmentation(one: Input, picture: Picture, labels: np.ndarray, classes: Sequence[str]) -> Any:
@@ -19,7 +20,7 @@ def segmentation(one: Input, picture: Picture, labels: np.ndarray, classes: Sequ
         ConfigError: if highdicom is not installed.
         DataError: if the series lacks attributes that a segmentation must copy.
     """
-    package = highdicom()
+    package = optional("highdicom", "DICOM SEG", "dicom")
     assert picture.dicom is not None
     sources = [pydicom().dcmread(path) for path in one.files]
     voxels = to_stored(labels, picture.stored)  # (columns, rows, slices), slices in the volume's order
@@ -43,9 +44,8 @@ def segmentation(one: Input, picture: Picture, labels: np.ndarray, classes: Sequ
             omit_empty_frames=bool(frames.any()),
         )
     except (AttributeError, ValueError, TypeError, KeyError) as error:  # raised by highdicom for missing attributes
-        raise DataError(
-            f"no segmentation can be made of it ({str(error).splitlines()[0]}); use NIfTI instead"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise DataError(f"cannot be the source of a DICOM SEG ({reason}); convert the series to NIfTI") from None
 
 
 def _descriptions(package: Any, classes: Sequence[str]) -> list[Any]:
@@ -66,16 +66,3 @@ def _descriptions(package: Any, classes: Sequence[str]) -> list[Any]:
         for number, name in enumerate(classes)
         if number
     ]
-
-
-def highdicom() -> Any:
-    """Return the optional package highdicom.
-
-    Raises:
-        ConfigError: if highdicom is not installed.
-    """
-    try:
-        import highdicom
-    except ImportError:
-        raise ConfigError("DICOM SEG needs highdicom; install it with: pip install 'harmofl[dicom]'") from None
-    return highdicom

@@ -9,6 +9,7 @@ import numpy as np
 
 from harmofl.data.decoding.images import QUIET, read_image, resize, with_channels
 from harmofl.data.decoding.volumes import neighbourhoods, nibabel
+from harmofl.data.layout.file_names import suffix_of
 from harmofl.errors import DataError
 from harmofl.inference.prediction.inputs import Input
 from harmofl.ingest.dicom.dicom_cases import compact
@@ -65,15 +66,15 @@ def read_prepared(one: Input, levels: Levels = "rounded") -> Picture:
         planes = read_image(path, levels)
         with QUIET:
             return Picture(planes, volume=True, stored=nibabel().load(path))
-    return Picture(_dicom_photograph(path) if path.suffix.lower() not in _FLAT else read_image(path))
-
-
-_FLAT = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-
-
-def _dicom_photograph(path: Path) -> np.ndarray:
+    if suffix_of(path.name):
+        return Picture(read_image(path))
     pixels = read_dicom_photograph(path)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+    return Picture(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 2, 0)))
+
+
+def in_unit_range(planes: np.ndarray) -> np.ndarray:
+    """Return 8-bit planes v as v / 255, float32; others already are float32 in [0, 1]."""
+    return planes / np.float32(255) if planes.dtype == np.uint8 else planes
 
 
 def _read_series(one: Input, levels: Levels) -> Picture:

@@ -70,7 +70,7 @@ def check_paths(paths: Sequence[Path]) -> None:
     """Raise DataError for the first path that is neither a file nor a folder."""
     for path in paths:
         if not path.is_dir() and not path.is_file():
-            raise DataError(f"{path}: is not there; give a file or a folder")
+            raise DataError(f"{path}: does not exist; give a file or a folder")
 
 
 def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None = None) -> list[str]:
@@ -85,12 +85,12 @@ def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None
     said = []
     if masks:
         said.append(
-            f"passed over: {len(masks)} masks beside images, such as {masks[0]}; "
-            "give their files or folder to have answers for them too"
+            f"not predicted: {len(masks)} masks beside images, such as {masks[0]}; "
+            "give their files or folder to predict them too"
         )
     if others:
         kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
-        said.append(f"passed over: {len(others)} other files in the folders, {kinds}")
+        said.append(f"not predicted: {len(others)} files that are no images, {kinds}")
     return said
 
 
@@ -130,7 +130,7 @@ def _at(path: Path, out: Path | None) -> list[Input]:
             [file for file in files if is_dicom(file)], path
         )
         if not found:
-            raise DataError(f"{path}: must hold PNG, JPEG, TIFF, NIfTI or DICOM images, but has none")
+            raise DataError(f"{path}: must contain PNG, JPEG, TIFF, NIfTI or DICOM images, but has none")
         return found
     if suffix_of(path.name):
         return [_flat(path, path.name)]
@@ -140,9 +140,8 @@ def _at(path: Path, out: Path | None) -> list[Input]:
 
 
 def _flat(file: Path, relative: str) -> Input:
-    return Input(
-        relative.removesuffix(suffix_of(relative)), "volume" if is_volume(file.name) else "photograph", (file,)
-    )
+    kind: InputKind = "volume" if is_volume(file.name) else "photograph"
+    return Input(relative.removesuffix(suffix_of(relative)), kind, (file,))
 
 
 def _series(files: Sequence[Path], root: Path) -> list[Input]:
@@ -152,32 +151,28 @@ def _series(files: Sequence[Path], root: Path) -> list[Input]:
     for file in files:
         by_folder.setdefault(file.parent, []).append(file)
     for folder, members in by_folder.items():
-        members, broken = _readable(members)
         place = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-        found += [
-            Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in broken
-        ]  # reported when they are read
-        all_series = [one for one in series_in(members) if one.modality != "SEG"]
+        flat = [file for file in members if not _has_header(file)]  # reported when they are read
+        volumes: list[Input] = []
+        all_series = [one for one in series_in([f for f in members if f not in flat]) if one.modality != "SEG"]
         for number, one in enumerate(all_series, start=1):
             own = root.absolute().name if len(one.files) > 1 else _stem(one.files[0])
             stem = place.rstrip("/") or own
             if one.has_place:
                 name = stem if len(all_series) == 1 else f"{stem}_{number}"
-                found.append(Input(name, "series", one.files, one))
+                volumes.append(Input(name, "series", one.files, one))
             else:
-                found += [Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in one.files]
+                flat += one.files
+        found += [*(Input(f"{place}{_stem(file)}", "photograph", (file,)) for file in flat), *volumes]
     return found
 
 
-def _readable(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the DICOM files with a header, and those without."""
-    broken = []
-    for file in files:
-        try:
-            series_in([file])
-        except DataError:
-            broken.append(file)
-    return [file for file in files if file not in broken], broken
+def _has_header(file: Path) -> bool:
+    try:
+        series_in([file])
+    except DataError:
+        return False
+    return True
 
 
 def _stem(file: Path) -> str:

@@ -15,13 +15,13 @@ from harmofl.data.image_differences import HeaderFacts, unlike
 from harmofl.data.parallel import in_order, workers_for_files
 from harmofl.errors import ConfigError, DataError
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.prediction.dicom_seg import highdicom
 from harmofl.inference.prediction.image_reader import Picture, read_prepared
 from harmofl.inference.prediction.inputs import Input, find, keeps_suffix, passed_over
 from harmofl.inference.prediction.predictor import Options, Predictor
 from harmofl.inference.prediction.writing import TABLE, mask_path, overlay_path, write_mask, write_overlay, write_table
 from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import check_writable, storing
+from harmofl.utils.lazy_imports import optional
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,19 @@ def predict_files(
     told(_found(inputs, trained))
     targets = [path for one in inputs for path in _targets(predictor, one, out, overlays)]
     if predictor.segments and (twice := [path for path, n in Counter(targets).items() if n > 1]):
-        raise ConfigError(f"{twice[0]}: would be written twice; predict what lies in folders called overlays apart")
+        raise ConfigError(
+            f"{twice[0]}: would be written twice; predict the images in folders called overlays separately"
+        )
     if any(one.kind == "series" for one in inputs) and predictor.segments:
-        highdicom()
+        optional("highdicom", "DICOM SEG", "dicom")
     given = {file.resolve() for one in inputs for file in one.files}
     if mine := next((path for path in targets if path.resolve() in given), None):
-        raise ConfigError(f"{mine}: is an image to predict for, and would be overwritten; choose another --out")
+        raise ConfigError(f"{mine}: is an input image and would be overwritten; choose another --out")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: must be a folder, but is a file; choose another --out")
     check_writable(out)
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
-        raise ConfigError(f"{there}: must not be there yet; choose another --out, or --overwrite")
+        raise ConfigError(f"{there}: must not exist yet; choose another --out, or give --overwrite")
     if predictor.needs_images:
         with storing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -104,9 +106,7 @@ def predict_files(
     written = work.end()
     said = [*predictor.said(), *work.said()]
     if alike := [one for one in inputs if keeps_suffix(one)]:
-        said.append(
-            f"{len(alike)} images have another's name; what is written for them keeps the suffix: {alike[0].name}"
-        )
+        said.append(f"{len(alike)} images share a name with others; their output keeps the suffix: {alike[0].name}")
     said += passed_over(paths, inputs, out)
     return Done(tuple(written), tuple(work.failed), tuple(said), work.count, time.perf_counter() - begin)
 
@@ -196,7 +196,7 @@ def _unlike(picture: Picture, predictor: Predictor) -> Iterator[str]:
     """Yield how an image differs from those of training, and what is done about it."""
     deep, grey = picture.planes.dtype != np.uint8, picture.volume or len(picture.planes) == 1
     seen = HeaderFacts(picture.shape, picture.volume, not grey, 16 if deep else 8)
-    tiles = "; if it was trained on pieces of larger images, --tiles keeps their resolution"
+    tiles = "; if training used tiles of larger images, --tiles keeps the resolution"
     resized = not predictor.options.tiles
     return unlike(seen, predictor.trained.card, resized=resized, hint=tiles * predictor.segments)
 
@@ -224,7 +224,7 @@ def _readable(inputs: Sequence[Input], predictor: Predictor) -> Iterator[np.ndar
         found = True
         yield image
     if not found:
-        raise DataError(f"{inputs[0].files[0]}: no image can be read, so that there is nothing to estimate from")
+        raise DataError(f"{inputs[0].files[0]}: cannot be read, nor any other image; statistics need at least one")
 
 
 def _targets(predictor: Predictor, one: Input, out: Path, overlays: bool) -> list[Path]:

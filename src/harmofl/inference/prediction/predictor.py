@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,12 @@ from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.data.joined import Joined
 from harmofl.data.site import Split
 from harmofl.errors import ConfigError
+from harmofl.evaluation.scoring import answer
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.prediction.image_reader import Picture
+from harmofl.inference.prediction.image_reader import Picture, in_unit_range
 from harmofl.models.bn_calibration import estimate_moments, fix
 from harmofl.types import Levels, Statistics
+from harmofl.utils.lazy_imports import optional
 
 _BUFFER = 1 << 20
 """Bytes of images that are held in memory before they are written."""
@@ -70,15 +71,19 @@ class Predictor:
         if not 0 <= options.overlap < 1:
             raise ConfigError(f"--overlap must be from 0 to below 1, got {options.overlap}")
         if trained.mixes and options.statistics == "batch":
-            raise ConfigError("--statistics must be sites or images: with batch an answer would depend on other images")
+            raise ConfigError(
+                "--statistics must be sites or images, got batch: a prediction would depend on other images"
+            )
         if options.tiles and not self.segments:
-            raise ConfigError("--tiles is for segmentation; a class is of a whole image")
+            raise ConfigError("--tiles needs a segmentation model, got one for classification; leave it out")
         lacks = trained.of_site_profile and options.site not in trained.own
         self.needs_images = (trained.mixes or lacks) and options.statistics == "images"
         if options.tiles and self.needs_images:
-            raise ConfigError("--tiles needs --statistics sites: statistics of whole images do not fit tiles")
+            raise ConfigError(
+                "--tiles needs --statistics sites, got images: statistics of whole images do not fit tiles"
+            )
         if options.tiles:
-            sliding_window()
+            self.inferers = optional("monai.inferers", "--tiles", "monai")
         if self.needs_images:
             trained.load(options.site)
             self.network = deepcopy(trained.model).to(self.device).eval()
@@ -86,12 +91,7 @@ class Predictor:
             self.network = trained.network(options.site).to(self.device)
 
     def settle(self, images: Iterable[np.ndarray], folder: Path) -> None:
-        """Estimate the statistics of the images to predict, for `statistics="images"`.
-
-        Args:
-            images: as returned by `prepared`.
-            folder: folder for temporary files of the images, which do not stay in memory.
-        """
+        """Estimate the statistics of `prepared` images, which are kept in files in `folder`, not in memory."""
         rows = {np.dtype(kind): FileRows(folder / f"{kind}.npy", _BUFFER) for kind in ("uint8", "float32")}
         for kind, of_kind in rows.items():
             of_kind.append(np.empty((0, self.channels, *self.size), kind))
@@ -131,41 +131,19 @@ class Predictor:
         found: list[list[np.ndarray]] = [[] for _ in images]
         for start in range(0, len(flat), step):
             part = flat[start : start + step]
-            batch = torch.cat([_floats(image) for _, image in part]).to(self.device)
+            batch = torch.from_numpy(np.concatenate([in_unit_range(image) for _, image in part])).to(self.device)
             logits = self._tiled(batch) if self.options.tiles else self.network(batch)
             for row, (k, _) in enumerate(part):
                 found[k].append(self._answer(logits[row : row + 1], shapes[k]))
         return [np.concatenate(one) for one in found]
 
     def _answer(self, logits: Tensor, shape: tuple[int, int]) -> np.ndarray:
-        if not self.segments:
-            return logits.float().softmax(dim=1).cpu().numpy()
-        if logits.shape[2:] != shape:
+        if self.segments and logits.shape[2:] != shape:
             logits = functional.interpolate(logits.float(), size=shape, mode="bilinear", antialias=False)
-        return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        return answer(logits, self.trained.card["task"])
 
     def _tiled(self, image: Tensor) -> Tensor:
-        inferers = sliding_window()
-        found: Tensor = inferers.sliding_window_inference(
+        found: Tensor = self.inferers.sliding_window_inference(
             image, self.size, self.options.batch_size, self.network, overlap=self.options.overlap, mode="gaussian"
         )
         return found
-
-
-def sliding_window() -> Any:
-    """Return MONAI's inferers.
-
-    Raises:
-        ConfigError: if MONAI is not installed.
-    """
-    try:
-        from monai import inferers
-    except ImportError:
-        raise ConfigError("--tiles needs MONAI; install it with: pip install 'harmofl[monai]'") from None
-    return inferers
-
-
-def _floats(images: np.ndarray) -> Tensor:
-    """Return images (S, C, H, W) as float32 in [0, 1]."""
-    found = torch.from_numpy(np.ascontiguousarray(images))
-    return found.float() / 255 if images.dtype == np.uint8 else found.float()

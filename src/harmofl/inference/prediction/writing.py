@@ -10,7 +10,7 @@ from PIL import Image
 from harmofl.data.csv_tables import csv_text
 from harmofl.data.decoding.images import QUIET
 from harmofl.data.decoding.volumes import nibabel
-from harmofl.inference.prediction.image_reader import Picture, to_stored
+from harmofl.inference.prediction.image_reader import Picture, in_unit_range, to_stored
 from harmofl.inference.prediction.inputs import Input
 from harmofl.report.png_images import outlined
 from harmofl.utils.atomic_files import storing, write_atomic
@@ -37,20 +37,28 @@ def write_mask(one: Input, picture: Picture, labels: np.ndarray, classes: Sequen
         StorageError: if the file cannot be written.
         ConfigError: if the file is a DICOM SEG and highdicom is not installed.
     """
-    path = mask_path(one, out)
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     if one.kind == "photograph":
-        grey = labels[0] * np.uint8(255) if len(classes) == 2 else labels[0]
-        write_atomic(path, png(grey))
+        content = mask_png(labels[0], classes)
     elif one.kind == "volume":
-        write_atomic(path, _nifti(labels, picture))
+        content = _nifti(labels, picture)
     else:
         from harmofl.inference.prediction.dicom_seg import segmentation
 
         buffer = io.BytesIO()
         segmentation(one, picture, labels, classes).save_as(buffer)
-        write_atomic(path, buffer.getvalue())
+        content = buffer.getvalue()
+    _write(mask_path(one, out), content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content)
+
+
+def mask_png(labels: np.ndarray, classes: Sequence[str]) -> bytes:
+    """Return (H, W) labels as a PNG file; for two classes, 255 is the second one."""
+    return png(labels * np.uint8(255) if len(classes) == 2 else labels)
 
 
 def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
@@ -81,32 +89,22 @@ def write_overlay(one: Input, picture: Picture, labels: np.ndarray, out: Path) -
     Raises:
         StorageError: if the file cannot be written.
     """
-    path = overlay_path(one, out)
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, png(overlay(picture, labels)))
+    _write(overlay_path(one, out), png(overlay(picture, labels)))
 
 
 def overlay(picture: Picture, labels: np.ndarray) -> np.ndarray:
     """Return the image, or a sheet of slices of a volume, with outlines of the labelled regions, (H, W, 3) uint8."""
     if not picture.volume:
-        return outlined(_unit(picture.planes), labels[0], _SIDE)
+        return outlined(in_unit_range(picture.planes), labels[0], _SIDE)
     area = (labels > 0).sum(axis=(1, 2))
     chosen = np.sort(np.argsort(-area, kind="stable")[:_SLICES])
     # rows run to the right and columns to the front; after rotation the front is up and the left on the right
-    tiles = [outlined(_unit(picture.planes[k : k + 1]), labels[k], _SIDE // 4) for k in chosen]
+    tiles = [outlined(in_unit_range(picture.planes[k : k + 1]), labels[k], _SIDE // 4) for k in chosen]
     turned = [np.rot90(tile)[:, ::-1] for tile in tiles]
-    height, width = turned[0].shape[:2]
     columns = min(4, len(turned))
-    sheet = np.zeros((-(-len(turned) // columns) * height, columns * width, 3), np.uint8)
-    for k, tile in enumerate(turned):
-        top, left = k // columns * height, k % columns * width
-        sheet[top : top + height, left : left + width] = tile
-    return sheet
-
-
-def _unit(planes: np.ndarray) -> np.ndarray:
-    return planes / np.float32(255) if planes.dtype == np.uint8 else planes
+    turned += [np.zeros_like(turned[0])] * (-len(turned) % columns)
+    rows = [np.concatenate(turned[k : k + columns], axis=1) for k in range(0, len(turned), columns)]
+    return np.concatenate(rows)
 
 
 def write_table(answers: Mapping[str, np.ndarray], classes: Sequence[str], out: Path) -> None:
@@ -120,6 +118,4 @@ def write_table(answers: Mapping[str, np.ndarray], classes: Sequence[str], out: 
         for k, row in enumerate(probabilities):
             number = str(k) if len(probabilities) > 1 else ""
             rows.append([name, number, classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
-    with storing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / TABLE, csv_text(rows).encode())
+    _write(out / TABLE, csv_text(rows).encode())

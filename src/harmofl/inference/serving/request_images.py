@@ -16,15 +16,10 @@ class TooLargeError(DataError):
 
 
 def decode(data: bytes, kind: str, pixels: int) -> Picture:
-    """Decode an image.
-
-    Args:
-        data: content of the file.
-        kind: its content type, one of `FORMATS`.
-        pixels: largest allowed number of pixels.
+    """Decode the content of a file of the content type `kind`, one of `FORMATS`.
 
     Raises:
-        TooLargeError: if the image has more pixels.
+        TooLargeError: if the image has more pixels than `pixels`.
         DataError: if the image is of another type, or damaged.
     """
     try:
@@ -33,7 +28,7 @@ def decode(data: bytes, kind: str, pixels: int) -> Picture:
     except Image.DecompressionBombError:
         raise TooLargeError(f"the image must have at most {pixels:,} pixels; make it smaller") from None
     except Exception:  # decoders raise any error for a damaged header
-        raise DataError(f"the body must be an image of the type {kind}, but cannot be read as one") from None
+        raise DataError(f"the body must be an image of the type {kind}, but cannot be read as such") from None
     if size > pixels:
         raise TooLargeError(f"the image must have at most {pixels:,} pixels, got {size:,}; make it smaller")
     try:
@@ -43,4 +38,4 @@ def decode(data: bytes, kind: str, pixels: int) -> Picture:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"the image cannot be read ({reason})") from None
+        raise DataError(f"the image cannot be read ({reason}); save it again") from None

@@ -1,33 +1,49 @@
 """HTTP service: a page for people, endpoints for programs, and their description."""
 
 import base64
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import anyio
 import numpy as np
 from markupsafe import Markup
 
 from harmofl.errors import ConfigError, DataError
 from harmofl.inference.prediction.image_reader import Picture
 from harmofl.inference.prediction.predictor import Predictor
-from harmofl.inference.prediction.writing import overlay, png
+from harmofl.inference.prediction.writing import mask_png, overlay, png
 from harmofl.inference.serving.request_images import FORMATS, TooLargeError, decode
 from harmofl.report.templates import template_of
 from harmofl.report.vega import allowed
+
+try:
+    import anyio
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, Query, Request
+    from fastapi.openapi.docs import get_swagger_ui_html
+    from fastapi.responses import HTMLResponse, Response
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
+    from starlette.staticfiles import StaticFiles
+    from swagger_ui_bundle import swagger_ui_path
+except ImportError as error:
+    raise ConfigError(f"a service needs packages, but {error}; pip install 'harmofl[serve]'") from None
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _BODY = {"required": True, "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     408: {"description": "The image did not arrive in time."},
     413: {"description": "The image has too many bytes or pixels."},
-    415: {"description": "The content type is none of those taken."},
-    422: {"description": "The image cannot be read, or not have the model's channels."},
+    415: {"description": "The content type is not supported."},
+    422: {"description": "The image cannot be read, or does not fit the model's channels."},
     503: {"description": "Too many images are waiting."},
 }
+
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
 
 
 @dataclass(frozen=True)
@@ -57,23 +73,12 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
         title: title of the service.
         limits: limits of requests.
         host: address it will be bound to; for a local one, only requests to names of this machine are answered.
-
-    Raises:
-        ConfigError: if FastAPI is not installed.
     """
-    _fastapi()
-    from fastapi import FastAPI, Query, Request
-    from fastapi.openapi.docs import get_swagger_ui_html
-    from fastapi.responses import HTMLResponse, Response
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.staticfiles import StaticFiles
-    from swagger_ui_bundle import swagger_ui_path
-
     app = FastAPI(
         title=title, version="1", docs_url=None, redoc_url=None, description="A trained model. Images are not kept."
     )
     app.openapi_version = "3.0.2"  # the newest version that the bundled page reads
-    service = _Service(predictor, limits)
+    service, classes = _Service(predictor, limits), predictor.trained.card["classes"]
     page, policy = _page(predictor, title, limits)
 
     @app.get("/", include_in_schema=False)
@@ -93,12 +98,11 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
 
     app.mount("/swagger", StaticFiles(directory=Path(swagger_ui_path)), name="swagger")
 
-    @app.get("/model", summary="What the model is, and what it uses")
+    @app.get("/model", summary="Description of the model, and the statistics in use")
     def model() -> dict[str, Any]:
         about = predictor.trained.card
-        return {key: about[key] for key in ("task", "classes", "channels", "size", "sites")} | {
-            "used": predictor.said()
-        }
+        shown = {key: about[key] for key in ("task", "classes", "channels", "size", "sites")}
+        return {**shown, "used": predictor.said()}
 
     async def answer(request: Request, made: Callable[[Picture, np.ndarray], Any]) -> Any:
         return await service.answer(request.headers.get("content-type", ""), request.stream(), made)
@@ -107,23 +111,24 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
         responses = _ERRORS | ({200: {"content": {"image/png": {}}, "description": "A PNG file."}} if png_out else {})
         return {"summary": summary, "openapi_extra": {"requestBody": _BODY}, "responses": responses}
 
-    @app.post("/predict", **described("Class and probabilities, or the share of the image of each class", False))
+    @app.post("/predict", **described("Class and probabilities, or the share of each class in the image", False))
     async def predict(
         request: Request,
-        pictures: bool = Query(False, description="of a model that segments, also mask and overlay: PNG in base64"),
+        pictures: bool = Query(False, description="for segmentation, add mask and overlay as PNG in base64"),
     ) -> dict[str, Any]:
         drawn = pictures and predictor.segments
 
         def made(picture: Picture, found: np.ndarray) -> dict[str, Any]:
-            return _told(found[0], predictor) | (_pictures(picture, found, predictor) if drawn else {})
+            files = {"mask": mask_png(found[0], classes), "overlay": png(overlay(picture, found))} if drawn else {}
+            return _told(found[0], predictor) | {name: base64.b64encode(file).decode() for name, file in files.items()}
 
         answered: dict[str, Any] = await answer(request, made)
         return answered
 
-    @app.post("/predict/mask", response_class=Response, **described("The mask, 0 and 255 for two classes", True))
+    @app.post("/predict/mask", response_class=Response, **described("The mask; 0 and 255 for two classes", True))
     async def mask(request: Request) -> Response:
         service.must_segment()
-        made = await answer(request, lambda picture, found: _mask(found, predictor))
+        made = await answer(request, lambda picture, found: mask_png(found[0], classes))
         return Response(made, media_type="image/png")
 
     @app.post("/predict/overlay", response_class=Response, **described("The image with outlines", True))
@@ -135,10 +140,7 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
     @app.middleware("http")
     async def guarded(request: Request, then: Callable[[Any], Awaitable[Response]]) -> Response:
         found = await then(request)
-        found.headers["X-Content-Type-Options"] = "nosniff"
-        found.headers["Referrer-Policy"] = "no-referrer"
-        found.headers["X-Frame-Options"] = "DENY"
-        found.headers["Cache-Control"] = "no-store"
+        found.headers.update(_HEADERS | {"Cache-Control": "no-store"})
         # the page of the description has an inline script; nothing is loaded from other hosts
         found.headers.setdefault("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:")
         return found
@@ -146,6 +148,22 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
     if host in LOCAL:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
     return app
+
+
+def serve_app(app: Any, host: str, port: int) -> None:
+    """Serve an application until Ctrl-C; raise ConfigError if the address cannot be used."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        bound = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port}: cannot be served on ({error.strerror or error}); choose another --host or --port"
+        ) from None
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{port}/ takes images, /docs describes the API; press Ctrl-C to stop", flush=True)
+    with bound:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+        server.run(sockets=[bound])
 
 
 class _Service:
@@ -158,13 +176,13 @@ class _Service:
 
     def must_segment(self) -> None:
         if not self.predictor.segments:
-            raise _refused(404, "this model gives classes and no masks; use /predict")
+            raise HTTPException(404, "masks need a segmentation model, got one for classification; use /predict")
 
     async def answer(self, kind: str, stream: Any, made: Callable[[Picture, np.ndarray], Any]) -> Any:
         """Predict the image in a stream in a thread, and return the result of `made` for image and prediction."""
         kind = kind.partition(";")[0].strip().lower()
         if kind not in FORMATS:
-            raise _refused(415, f"the content type must be one of {', '.join(FORMATS)}, got {kind or 'none'}")
+            raise HTTPException(415, f"the content type must be one of {', '.join(FORMATS)}, got {kind or 'none'}")
         self._must_have_room()
         data = await self._body(stream)
         self._must_have_room()
@@ -172,21 +190,19 @@ class _Service:
         try:
             return await anyio.to_thread.run_sync(self._look, data, kind, made, limiter=self.one)
         except TooLargeError as error:
-            raise _refused(413, str(error)) from None
+            raise HTTPException(413, str(error)) from None
         except DataError as error:
-            raise _refused(422, str(error)) from None
+            raise HTTPException(422, str(error)) from None
         finally:
             self.waiting -= 1
 
     def _must_have_room(self) -> None:
         """Raise HTTP 503 if too many images wait beside the one being predicted, or are in transfer."""
         if self.waiting > self.limits.waiting or self.arriving >= self.limits.arriving:
-            raise _refused(503, "too many images are waiting; try again in a while", {"Retry-After": "5"})
+            raise HTTPException(503, "too many images are waiting; try again later", {"Retry-After": "5"})
 
     async def _body(self, stream: Any) -> bytes:
         """Return the whole body; an image in transfer takes no place in the queue."""
-        from starlette.requests import ClientDisconnect
-
         data = bytearray()
         self.arriving += 1
         try:
@@ -195,11 +211,11 @@ class _Service:
                     data += part
                     if len(data) > self.limits.megabytes * 1e6:
                         most = f"{self.limits.megabytes:g} MB"
-                        raise _refused(413, f"the image must have at most {most}; make it smaller")
+                        raise HTTPException(413, f"the image must have at most {most}; make it smaller")
         except TimeoutError:
-            raise _refused(408, f"the image must arrive within {self.limits.seconds:g} s; send it again") from None
+            raise HTTPException(408, f"the image must arrive within {self.limits.seconds:g} s; send it again") from None
         except ClientDisconnect:
-            raise _refused(400, "the image must arrive as a whole, but its sender hung up") from None
+            raise HTTPException(400, "the image must arrive as a whole, but its sender closed the connection") from None
         finally:
             self.arriving -= 1
         return bytes(data)
@@ -219,16 +235,6 @@ def _told(found: np.ndarray, predictor: Predictor) -> dict[str, Any]:
     return {"height": found.shape[0], "width": found.shape[1], "shares": shares}
 
 
-def _mask(found: np.ndarray, predictor: Predictor) -> bytes:
-    two = len(predictor.trained.card["classes"]) == 2
-    return png(found[0] * np.uint8(255) if two else found[0])
-
-
-def _pictures(picture: Picture, found: np.ndarray, predictor: Predictor) -> dict[str, str]:
-    made = {"mask": _mask(found, predictor), "overlay": png(overlay(picture, found))}
-    return {name: base64.b64encode(data).decode() for name, data in made.items()}
-
-
 def _page(predictor: Predictor, title: str, limits: Limits) -> tuple[str, str]:
     """Return the page for people and its content security policy."""
     script = Markup(files("harmofl.report").joinpath("model.js").read_text(encoding="utf-8"))
@@ -246,18 +252,3 @@ def _page(predictor: Predictor, title: str, limits: Limits) -> tuple[str, str]:
         f"script-src {allowed(script)}; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
     )
     return text, policy
-
-
-def _refused(status: int, detail: str, headers: dict[str, str] | None = None) -> Exception:
-    error: Exception = _fastapi().HTTPException(status, detail, headers)
-    return error
-
-
-def _fastapi() -> Any:
-    try:
-        import fastapi
-        import swagger_ui_bundle  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise ConfigError("a service needs packages that are not there; pip install 'harmofl[serve]'") from None
-    return fastapi
