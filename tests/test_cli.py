@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,7 @@ ROOT = Path(__file__).parent.parent
 QUICK = ["--set", "network.options.features=2", "--set", "run.threads=1", "--set", "training.batch_size=4"]
 
 
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def harmofl(*words: str | Path, cwd: Path | None = None) -> Done:
+def harmofl(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in this process, for speed; `test_the_command_is_installed` starts it as a user does."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -42,7 +35,7 @@ def harmofl(*words: str | Path, cwd: Path | None = None) -> Done:
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def refused(*words: str | Path) -> str:
@@ -65,18 +58,12 @@ def cli_run(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_run_writes_run_folder_and_report(cli_run: Path) -> None:
+def test_a_run_is_reported_resumed_and_put_beside_another(cli_run: Path, finished_run: Path, tmp_path: Path) -> None:
     assert (cli_run / "result.json").exists()
     assert "site-2" in (cli_run / "report.html").read_text()
-
-
-def test_resume_of_a_finished_run_prints_it_again(cli_run: Path) -> None:
-    done = harmofl("run", "--resume", cli_run)
-    assert done.returncode == 0
-    assert "site-1" in done.stdout
-
-
-def test_report_of_several_runs(cli_run: Path, finished_run: Path, tmp_path: Path) -> None:
+    again = harmofl("run", "--resume", cli_run)
+    assert again.returncode == 0
+    assert "site-1" in again.stdout
     done = harmofl("report", cli_run, finished_run, "--out", tmp_path / "both.html")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "both.html").stat().st_size > 10_000
@@ -261,13 +248,9 @@ def test_interrupting_says_how_to_go_on(sent: int, federation: Path, tmp_path: P
     words = ["-m", "harmofl", "run", "--data", federation, "--rounds", 500, "--out", folder, *QUICK]
     with said.open("w") as file:
         process: Any
-        if sent == signal.SIGINT:  # of the command as it is started
-            process = subprocess.Popen(
-                [sys.executable, *map(str, words)],
-                stderr=file,
-                stdout=file,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests run behind `&`
-            )
+        if sent == signal.SIGINT:  # of the command as it is started, also where the tests run behind `&`
+            heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+            process = subprocess.Popen([sys.executable, *map(str, words)], stderr=file, stdout=file, preexec_fn=heed)
         else:
             process = forked.start(*words, stderr=file, stdout=file)
         try:

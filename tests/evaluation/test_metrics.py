@@ -161,24 +161,21 @@ def test_shapes_that_do_not_fit() -> None:
         segmentation_cases("dice", MAPS, TRUTH, CASES[:2], 2)
 
 
-def test_summary() -> None:
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"A": 0.7, "B": 0.5, "C": 0.8}, Summary(2 / 3, 0.5, "B", math.sqrt(7 / 300))),
+        ({"A": math.nan, "B": 0.5}, Summary(0.5, 0.5, "B", math.nan)),
+        ({}, Summary(math.nan, math.nan, "", math.nan)),
+        ({"A": math.nan}, Summary(math.nan, math.nan, "", math.nan)),
+    ],
+)
+def test_summary_leaves_out_undefined_scores(scores: dict[str, float], expected: Summary) -> None:
     """Mean 2/3 of .5, .7, .8; deviations -1/6, 1/30, 2/15 give a variance of (7/150) / 2."""
-    summary = summarize({"A": 0.7, "B": 0.5, "C": 0.8})
-    assert (summary.worst, summary.worst_site) == (0.5, "B")
-    assert (summary.mean, summary.std) == pytest.approx((2 / 3, math.sqrt(7 / 300)))
-
-
-def test_summary_leaves_out_undefined_scores() -> None:
-    summary = summarize({"A": math.nan, "B": 0.5})
-    assert (summary.mean, summary.worst, summary.worst_site) == (0.5, 0.5, "B")
-    assert math.isnan(summary.std)
-
-
-@pytest.mark.parametrize("scores", [{}, {"A": math.nan}])
-def test_summary_of_nothing(scores: dict[str, float]) -> None:
     summary = summarize(scores)
-    assert isinstance(summary, Summary) and summary.worst_site == ""
-    assert all(math.isnan(value) for value in (summary.mean, summary.worst, summary.std))
+    assert summary.worst_site == expected.worst_site
+    found, wanted = ((one.mean, one.worst, one.std) for one in (summary, expected))
+    assert found == pytest.approx(wanted, nan_ok=True)
 
 
 def test_main_metrics_exist() -> None:

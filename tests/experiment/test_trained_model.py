@@ -144,7 +144,7 @@ def test_a_batch_of_one_is_refused_in_our_words(federation: Path, tmp_path: Path
         ShapeError, match=r"^normalization needs .* got a single image .* one pixel; use larger batches"
     ):
         model.outputs(alone, "test", "batch")
-    with pytest.raises(ConfigError, match=r"^statistics are estimated from .* got one; use --statistics sites$"):
+    with pytest.raises(ConfigError, match=r"^statistics need at least two images .* got one; use --statistics sites$"):
         estimate_moments(model.model, alone.test, CPU)
     assert model.outputs(alone, "test", "sites").shape == (1, 16, 16)
 

@@ -147,7 +147,7 @@ def test_a_buffer_that_the_module_replaces_is_restored() -> None:
 
 @pytest.mark.parametrize("target", [nn.Parameter(torch.ones(2)), [("name", nn.Parameter(torch.ones(2)))]])
 def test_what_is_neither_model_nor_parameters_is_refused(target) -> None:
-    with pytest.raises(ConfigError, match="perturbed takes a model or its parameters"), perturbed(target, 0.1):
+    with pytest.raises(ConfigError, match="perturbed needs a model or its parameters"), perturbed(target, 0.1):
         pass
 
 

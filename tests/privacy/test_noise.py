@@ -20,15 +20,6 @@ from harmofl.federated.model import AMPLITUDE
 from harmofl.privacy.accounting import epsilon
 from harmofl.privacy.noise import Noise, noise_share
 
-
-def zeros(count: int) -> np.ndarray:
-    return np.zeros(count)
-
-
-def ones(count: int) -> np.ndarray:
-    return np.ones(count)
-
-
 SENT = Broadcast(2, {"w": torch.tensor([1.0, 1.0]), "n": torch.tensor(3), AMPLITUDE: torch.zeros(0)})
 UPDATE = ClientUpdate(
     "a", {"w": torch.tensor([4.0, 5.0]), "n": torch.tensor(9), AMPLITUDE: torch.tensor([6.0, 8.0])}, 7, 2, 0.5
@@ -38,10 +29,10 @@ UPDATE = ClientUpdate(
 def test_what_a_site_moved_by_is_clipped_and_noised_by_hand() -> None:
     """(3, 4) has norm 5: clipped to 1 it is (0.6, 0.8); sigma = 0.5 C. The amplitude (6, 8) to 5: (3, 4), sigma 2.5."""
     noise = Noise(clip=1.0, multiplier=0.5, amplitude_clip=5.0)
-    plain = noise.added(UPDATE, SENT, zeros)
+    plain = noise.added(UPDATE, SENT, np.zeros)
     torch.testing.assert_close(plain.weights["w"], torch.tensor([1.6, 1.8]))
     torch.testing.assert_close(plain.weights[AMPLITUDE], torch.tensor([3.0, 4.0]))
-    noisy = noise.added(UPDATE, SENT, ones)
+    noisy = noise.added(UPDATE, SENT, np.ones)
     torch.testing.assert_close(noisy.weights["w"], torch.tensor([2.1, 2.3]))
     torch.testing.assert_close(noisy.weights[AMPLITUDE], torch.tensor([5.5, 6.5]))
     assert noisy.weights["n"] == 9
@@ -49,7 +40,7 @@ def test_what_a_site_moved_by_is_clipped_and_noised_by_hand() -> None:
 
 
 def test_short_updates_are_not_stretched_and_no_noise_is_no_change() -> None:
-    plain = Noise(clip=100.0, multiplier=0.0, amplitude_clip=100.0).added(UPDATE, SENT, ones)
+    plain = Noise(clip=100.0, multiplier=0.0, amplitude_clip=100.0).added(UPDATE, SENT, np.ones)
     assert_same(plain.weights, UPDATE.weights)
 
 
@@ -124,5 +115,5 @@ def test_an_amplitude_that_comes_late_is_noised_like_one_of_round_1() -> None:
         UPDATE, weights={"w": UPDATE.weights["w"]}, extras={LATE.name: {AMPLITUDE: torch.tensor([6.0, 8.0])}}
     )
     sent = Broadcast(2, {"w": SENT.weights["w"], AMPLITUDE: torch.ones(2)})
-    noisy = Noise(clip=1.0, multiplier=0.5, amplitude_clip=5.0).added(late, sent, ones)
+    noisy = Noise(clip=1.0, multiplier=0.5, amplitude_clip=5.0).added(late, sent, np.ones)
     torch.testing.assert_close(noisy.extras[LATE.name][AMPLITUDE], torch.tensor([5.5, 6.5]))

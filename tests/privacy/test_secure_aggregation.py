@@ -62,7 +62,7 @@ def test_less_than_all_cannot_be_told_from_noise(seen: tuple[str, ...]) -> None:
 
 
 def test_a_number_that_does_not_fit_is_named() -> None:
-    with pytest.raises(TrainingError, match="a: under masks no number may be beyond"):
+    with pytest.raises(TrainingError, match="a: masked numbers must be at most"):
         masked({"w": torch.tensor([1e10])}, "a", KEYS["a"], PEERS, "round 1")
 
 

@@ -50,9 +50,8 @@ def test_amplitude_is_the_half_spectrum(x: np.ndarray) -> None:
 @pytest.mark.parametrize("L", [1.0, 0.3, 0])
 def test_special_images(L: float) -> None:
     A = amplitude(torch.rand(1, 6, 5, dtype=torch.float64))
-    special = torch.stack(
-        [torch.zeros(1, 6, 5), torch.full((1, 6, 5), 0.7), torch.eye(6, 5)[None], -torch.ones(1, 6, 5)]
-    ).double()
+    kinds = [torch.zeros(6, 5), torch.full((6, 5), 0.7), torch.eye(6, 5), -torch.ones(6, 5)]
+    special = torch.stack(kinds)[:, None].double()
     full = torch.cat([A, A[:, [0, 5, 4, 3, 2, 1]].flip(-1)[..., :2]], dim=-1)  # A(-f) = A(f) for real images
     np.testing.assert_allclose(with_amplitude(special, A, L), naive(special.numpy(), full.numpy(), L), atol=1e-12)
     assert with_amplitude(special, A, L).isfinite().all()
@@ -86,10 +85,8 @@ def test_layer_equals_the_released_layer_where_that_learns(shared_path) -> None:
     layer = AmplitudeNorm(band=0, decay=0)
     first = layer(torch.from_numpy(z["images"][:2]))
     np.testing.assert_allclose(first, z["round1_batch1_out"], atol=1e-5)
-    W = z["images"].shape[-1]
-    np.testing.assert_allclose(
-        layer.amplitude, z["running_amplitude_after_batch1"][..., : W // 2 + 1], atol=1e-4, rtol=1e-5
-    )
+    half = z["running_amplitude_after_batch1"][..., : z["images"].shape[-1] // 2 + 1]
+    np.testing.assert_allclose(layer.amplitude, half, atol=1e-4, rtol=1e-5)
     np.testing.assert_allclose(layer(torch.from_numpy(z["images"][2:])), z["round1_batch2_out"], atol=1e-5)
 
 

@@ -53,15 +53,10 @@ def test_the_limit_of_a_container_counts(names: tuple[str, str], monkeypatch: py
 @pytest.mark.parametrize(
     ("asked", "workers", "expected"),
     [
-        ("1", 1, (1, "OMP_NUM_THREADS")),
-        ("2,1", 1, (2, "OMP_NUM_THREADS")),
+        *((asked, 1, (int(asked[0]), "OMP_NUM_THREADS")) for asked in ("1", "2,1")),
         ("1", 2, (1, "OMP_NUM_THREADS")),
-        ("4", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("64", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("0", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("many", 1, (4, "4 of 8 cores, by affinity or CPU quota")),
-        ("", 2, (2, "4 of 8 cores, by affinity or CPU quota, 2 processes")),
-        ("2", 2, (2, "4 of 8 cores, by affinity or CPU quota, 2 processes")),
+        *((asked, 1, (4, "4 of 8 cores, by affinity or CPU quota")) for asked in ("4", "64", "0", "many")),
+        *((asked, 2, (2, "4 of 8 cores, by affinity or CPU quota, 2 processes")) for asked in ("", "2")),
     ],
 )
 def test_threads_are_those_asked_for_or_the_cores_there_are(

@@ -7,13 +7,12 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harmofl.cli.compare_commands import ablate, compare, search, sweep
+from harmofl.cli.compare_commands import ablate, compare, methods, search, sweep
 from harmofl.cli.data_commands import data_app
 from harmofl.cli.deploy_commands import deploy_app
 from harmofl.cli.model_commands import evaluate, export, predict, serve_model
 from harmofl.cli.options import interruptible
-from harmofl.cli.run_commands import demo, plan, report, run, watch
-from harmofl.cli.settings_commands import config, methods
+from harmofl.cli.run_commands import config, demo, plan, report, run, watch
 from harmofl.cli.theory_commands import diagnostics, landscape
 from harmofl.errors import HarmoFLError
 

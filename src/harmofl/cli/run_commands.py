@@ -1,4 +1,4 @@
-"""The commands `harmofl run | plan | report | watch | demo`: train on one machine and see how it goes."""
+"""The commands `harmofl config | plan | run | watch | report | demo`: training on one machine."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from rich.console import Console
 from harmofl.cli import options as opt
 from harmofl.cli.options import bar, default_folder, given_changes, interruptible, say
 from harmofl.errors import ConfigError
+from harmofl.types import Task
 
 if TYPE_CHECKING:
     from harmofl.experiment.config import Experiment
@@ -83,6 +84,39 @@ def _load(config: Path | None, changes: Mapping[str, Any]) -> "Experiment":
     from harmofl.experiment.config import check_data, load_experiment
 
     return load_experiment(config, changes, lambda chosen: check_data(chosen.data))
+
+
+def config(
+    file: Annotated[Path, typer.Argument(help="An experiment as TOML; see configs/.", metavar="CONFIG")],
+    setting: opt.Settings = None,
+) -> None:
+    """Check an experiment without its data, show all its values, and name the images to download.
+
+    Example:
+        harmofl config configs/paper/prostate-paper.toml
+    """
+    from harmofl.experiment import config as configuration
+
+    chosen = configuration.load_experiment(file, configuration.parse_settings(setting or []))
+    configuration.check_folder_is_named(chosen.data)
+
+    from harmofl.experiment.setup import check_metric
+    from harmofl.models import build_network
+
+    segmentation = chosen.network.name == "unet" or "dice" in (chosen.training.loss or "")
+    if segmentation or chosen.network.name == "densenet":
+        task: Task = "segmentation" if segmentation else "classification"
+        chosen = configuration.resolved(chosen, task)
+        check_metric(chosen, task)
+    network, folder = chosen.network, chosen.data.folder
+    if network.name:
+        build_network(network.name, channels=3, classes=2, norm=network.norm, seed=0, options=network.options)
+    print(configuration.to_toml(chosen, {}))
+    if folder.exists():
+        say(f"images in {folder}: check them with `harmofl data check {folder}`")
+    else:
+        source = f"; download {chosen.data.source}" if chosen.data.source else ""
+        say(f"images: {folder} does not exist{source}")
 
 
 def plan(

@@ -21,32 +21,20 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cases:
-    """Scores of one site's test cases.
+    """Scores of one site's test cases, with the group and patient of each, see `metrics.CaseScores`."""
 
-    Args:
-        scores: (seeds, cases).
-        groups: (cases,) the group in which each case is averaged first, see `harmofl.evaluation.metrics.CaseScores`.
-        patients: (cases,) the patient of each case.
-    """
-
-    scores: Floats
-    groups: NDArray[np.str_]
-    patients: NDArray[np.int64]
+    scores: Floats  # (seeds, cases)
+    groups: NDArray[np.str_]  # (cases,)
+    patients: NDArray[np.int64]  # (cases,)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimate of a mean with its variance.
-
-    Args:
-        mean: mean over sites of the mean over groups of the mean over cases, and over seeds.
-        variance: variance of the mean under new seeds and patients; NaN if it cannot be estimated.
-        freedom: degrees of freedom of the variance estimate.
-    """
+    """Estimate of a mean over sites of the mean over groups of the mean over cases, and over seeds."""
 
     mean: float
-    variance: float
-    freedom: float
+    variance: float  # of the mean under new seeds and patients; NaN if it cannot be estimated
+    freedom: float  # degrees of freedom of the variance
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -69,12 +57,7 @@ def interval(cases: CaseScores) -> tuple[float, float]:
 
     Wilson's interval (J. American Statistical Association 22, 1927), which stays within [0, 1], for the number of
     independent cases with the score's variance; if all cases score alike, for the number of patients.
-
-    Args:
-        cases: scores of the cases; NaN scores are left out.
-
-    Returns:
-        Lowest and highest value; NaN for a single patient.
+    Cases whose score is NaN are left out. Returns the lowest and the highest value; NaN for a single patient.
     """
     scores = np.asarray(cases.scores, dtype=float)
     known = ~np.isnan(scores)
@@ -94,11 +77,8 @@ def interval(cases: CaseScores) -> tuple[float, float]:
 def interval_estimate(sites: Sequence[Cases]) -> Estimate:
     """Estimate the mean over sites, groups and cases, of scores or of differences of scores.
 
-    With one seed the variance is that over patients alone and does not cover other seeds. A site with one patient gets
-    the average variance of one patient at the other sites.
-
-    Args:
-        sites: cases of each site, with the same seeds.
+    All sites have the same seeds. With one seed the variance is that over patients alone and does not cover other
+    seeds. A site with one patient gets the average variance of one patient at the other sites.
     """
     if not sites or not all(site.scores.size for site in sites):
         return Estimate(math.nan, math.nan, 1.0)
@@ -130,21 +110,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Spread:
-    """Variation of one site's mean over its patients.
+    """Variation of one site's mean over its patients."""
 
-    Args:
-        means: (seeds,) mean over the groups of the mean over the cases.
-        variance: variance of their mean over the seeds under new patients.
-        interaction: the part of `variance` that the variance over seeds also contains.
-        freedom: degrees of freedom.
-        patients: number of patients of equal weight with the same variance.
-    """
-
-    means: Floats
-    variance: float
-    interaction: float
-    freedom: float
-    patients: float
+    means: Floats  # (seeds,) mean over the groups of the mean over the cases
+    variance: float  # of their mean over the seeds under new patients
+    interaction: float  # the part of `variance` that the variance over seeds also contains
+    freedom: float  # degrees of freedom
+    patients: float  # number of patients of equal weight with the same variance
 
 
 def _spread(scores: Floats, groups: NDArray[np.str_], patients: NDArray[np.int64], doubled: bool = False) -> _Spread:

@@ -1,6 +1,7 @@
-"""Losses of logits (N, K, ...) against int64 class indices (N, ...), for any number of classes K.
+"""Losses of logits (N, K, ...) against int64 class indices (N, ...) in [0, K), for any number of classes K.
 
-They are computed at least in float32, also inside autocast, and return one scalar.
+They are computed at least in float32, also inside autocast, return one scalar >= 0, and raise ShapeError if the shapes
+do not fit each other.
 """
 
 from collections.abc import Callable
@@ -18,18 +19,7 @@ SMOOTH = 1e-5
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean of -log softmax(logits)[target] over all images, or all pixels of all images.
-
-    Args:
-        logits: (N, K, ...) floating point.
-        targets: (N, ...) int64 in [0, K).
-
-    Returns:
-        A scalar >= 0.
-
-    Raises:
-        ShapeError: if the shapes do not fit each other.
-    """
+    """Return the mean of -log softmax(logits)[target] over all images, or all pixels of all images."""
     return functional.cross_entropy(_checked(logits, targets), targets)
 
 
@@ -38,17 +28,9 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     With p = softmax(logits), y the one-hot targets and sums over every pixel of every image,
 
-        loss = 1 - (1/K) sum_k (2 sum(p_k y_k) + s) / (sum(p_k) + sum(y_k) + s),   s = 1e-5.
+        loss = 1 - (1/K) sum_k (2 sum(p_k y_k) + s) / (sum(p_k) + sum(y_k) + s),   s = 1e-5,
 
-    Args:
-        logits: (N, K, ...) floating point.
-        targets: (N, ...) int64 in [0, K).
-
-    Returns:
-        A scalar in [0, 1].
-
-    Raises:
-        ShapeError: if the shapes do not fit each other.
+    which lies in [0, 1].
     """
     p = torch.softmax(_checked(logits, targets), dim=1).transpose(0, 1).flatten(1)  # (K, pixels)
     classes = torch.arange(len(p), device=p.device)
@@ -58,15 +40,11 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def dice_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (cross_entropy + dice_loss) / 2, the loss of the prostate experiments, for the same arguments."""
+    """Return (cross_entropy + dice_loss) / 2, the loss of the prostate experiments."""
     return (cross_entropy(logits, targets) + dice_loss(logits, targets)) / 2
 
 
-LOSSES: Final[dict[str, Loss]] = {
-    "cross-entropy": cross_entropy,
-    "dice": dice_loss,
-    "dice-ce": dice_cross_entropy,
-}
+LOSSES: Final[dict[str, Loss]] = {"cross-entropy": cross_entropy, "dice": dice_loss, "dice-ce": dice_cross_entropy}
 
 
 def _checked(logits: Tensor, targets: Tensor) -> Tensor:

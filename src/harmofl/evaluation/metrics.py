@@ -28,19 +28,12 @@ Labels = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of a score over the sites; sites whose score is NaN are left out.
+    """Summary of a score over the sites; sites whose score is NaN are left out, and without sites all is NaN or ""."""
 
-    Args:
-        mean: mean with equal weights of all sites; NaN without sites.
-        worst: lowest score; NaN without sites.
-        worst_site: site of the lowest score, the first of equals; empty without sites.
-        std: standard deviation across sites, with n - 1 as divisor; NaN below two sites.
-    """
-
-    mean: float
-    worst: float
-    worst_site: str
-    std: float
+    mean: float  # all sites have equal weights
+    worst: float  # the lowest
+    worst_site: str  # the first of equals
+    std: float  # with n - 1 as divisor; NaN below two sites
 
 
 def improves(
@@ -88,9 +81,6 @@ def classification_scores(probabilities: FloatArray, targets: Labels) -> dict[st
         probabilities: (N, K), N >= 1, K >= 2.
         targets: (N,) in [0, K).
 
-    Returns:
-        accuracy, balanced_accuracy, auc.
-
     Raises:
         ShapeError: if the shapes do not fit each other or there is no image.
     """
@@ -99,11 +89,8 @@ def classification_scores(probabilities: FloatArray, targets: Labels) -> dict[st
         raise ShapeError(f"probabilities and targets must be (N, K) and (N,) with N >= 1, got {got}")
     correct = probabilities.argmax(axis=1) == targets
     recalls = [correct[targets == k].mean() for k in np.unique(targets)]
-    return {
-        "accuracy": float(correct.mean()),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "auc": _auc(probabilities, targets),
-    }
+    accuracy, balanced = float(correct.mean()), float(np.mean(recalls))
+    return {"accuracy": accuracy, "balanced_accuracy": balanced, "auc": _auc(probabilities, targets)}
 
 
 def _auc(probabilities: FloatArray, targets: Labels) -> float:
@@ -139,9 +126,6 @@ def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[st
         targets: (N, H, W) label maps in [0, K).
         cases: N names; slices with the same name belong to one patient.
         classes: K >= 2, background included.
-
-    Returns:
-        dice, iou, slice_dice_released.
 
     Raises:
         ShapeError: if the shapes do not fit each other, or there is no slice or no foreground class.
@@ -230,12 +214,7 @@ def auc_cases(
 
 
 def segmentation_cases(
-    metric: str,
-    predictions: Labels,
-    targets: Labels,
-    cases: Sequence[str],
-    classes: int,
-    patients: Sequence[str] = (),
+    metric: str, predictions: Labels, targets: Labels, cases: Sequence[str], classes: int, patients: Sequence[str] = ()
 ) -> CaseScores:
     """Return `dice` or `iou` of each case, or `slice_dice_released` of each slice; see `segmentation_scores`."""
     overlap, total = _counts(predictions, targets, cases, classes)
@@ -255,9 +234,9 @@ def _counts(
     """Return |P & T| and |P| + |T| of every slice and class, (N, K) each."""
     if predictions.ndim != 3 or predictions.shape != targets.shape or not len(targets) or classes < 2:
         got = f"{predictions.shape}, {targets.shape} and {classes} classes"
-        raise ShapeError(f"label maps must be twice (N, H, W), N >= 1, with 2 classes or more, got {got}")
+        raise ShapeError(f"label maps must be two (N, H, W), N >= 1, of at least 2 classes, got {got}")
     if len(cases) != len(targets):
-        raise ShapeError(f"every slice needs the name of its case: {len(targets)} slices, {len(cases)} names")
+        raise ShapeError(f"every slice needs the name of its case, got {len(targets)} slices, {len(cases)} names")
     overlap, total = [], []
     for k in range(classes):
         p, t = predictions == k, targets == k

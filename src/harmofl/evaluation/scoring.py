@@ -57,17 +57,11 @@ def used(method: FedAvg, weights: Arrays, own: Mapping[str, Arrays]) -> Callable
 
 @dataclass(frozen=True)
 class Batching:
-    """Assignment of images to batches, on which outputs depend if a network normalizes by batches.
+    """Assignment of images to batches, on which outputs depend if a network normalizes by batches."""
 
-    Args:
-        size: images per batch, at least 1.
-        in_order: True for the order of the split, False for a fixed shuffled order of each site and split.
-        last_alone: see `harmofl.federated.client.batch_indices`.
-    """
-
-    size: int
-    in_order: bool = False
-    last_alone: bool = False
+    size: int  # images per batch, at least 1
+    in_order: bool = False  # the order of the split, or else a fixed shuffled order of each site and split
+    last_alone: bool = False  # see `harmofl.federated.client.batch_indices`
 
     def of(self, site: Site, split: str) -> list[np.ndarray]:
         """Return the positions of each batch's images in the split."""
@@ -92,15 +86,7 @@ def predict_split(
     device: torch.device,
     precision: Precision = "float32",
 ) -> np.ndarray:
-    """Return the model's predictions for one split of a site.
-
-    Args:
-        model: model with its weights loaded; left in evaluation mode.
-        site: the site.
-        split: "train", "val" or "test".
-        batching: assignment of images to batches.
-        device: device of the model.
-        precision: floating-point precision of the network.
+    """Return the predictions of a model on `device`, left in evaluation mode, for the split "train", "val" or "test".
 
     Returns:
         In the order of the split: class probabilities (N, K) float32, or label maps (N, H, W) uint8.

@@ -16,23 +16,16 @@ from harmofl.types import Statistics
 class SiteEvaluation:
     """Result of one site.
 
-    Args:
-        site: name of the site.
-        images: number of images scored.
-        trained: True if the site took part in training.
-        scores: every metric of the task.
-        intervals: 95 % interval of each metric over patients, see `confidence_intervals.interval`; NaN for one patient.
-        cases: the main score of every case.
-        said: the amplitude and statistics used, in plain words.
+    `intervals` are the 95 % intervals of the scores over patients, see `confidence_intervals.interval`; NaN for one.
     """
 
     site: str
-    images: int
-    trained: bool
-    scores: Mapping[str, float]
+    images: int  # number of images scored
+    trained: bool  # True if the site took part in training
+    scores: Mapping[str, float]  # every metric of the task
     intervals: Mapping[str, tuple[float, float]]
-    cases: CaseScores
-    said: tuple[str, ...]
+    cases: CaseScores  # the main score of every case
+    said: tuple[str, ...]  # the amplitude and statistics in use, in plain words
 
 
 def evaluate_site(
@@ -62,7 +55,7 @@ def evaluate_site(
     cases = {metric: case_scores(metric, outputs, scored, chosen) for metric in scores}
     said = model.said(site.name, statistics)
     if trained and chosen == "test" and model.card.get("tested", {}).get(site.name, mark := site.test.mark()) != mark:
-        said.append(f"{site.name}: test images are not those of the run; it may have trained on some of them")
+        said.append(f"{site.name}: test images are not those of the run; the model may have trained on some of them")
     return SiteEvaluation(
         site.name,
         len(scored.split(chosen)),

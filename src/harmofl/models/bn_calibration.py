@@ -102,7 +102,7 @@ def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
             sound = isinstance(values, list) and len(values) == layer.num_features
             sound = sound and all(type(v) is float and v >= least for v in values or ())
             if not sound or not torch.tensor(values).isfinite().all():  # in float32
-                raise RunError(f"statistics must have {layer.num_features} finite numbers as {entry}, but have not")
+                raise RunError(f"statistics must have {layer.num_features} finite numbers as {entry}, got other values")
             found[entry] = torch.tensor(values)
     return found
 

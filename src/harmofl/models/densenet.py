@@ -81,16 +81,9 @@ class DenseNet(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the input of the linear layer: the last maps averaged over all positions.
+        """Return the input (N, F) of the linear layer: the last maps averaged over all positions.
 
-        Args:
-            images: (N, C, H, W) floating point, H and W >= 32.
-
-        Returns:
-            (N, F), >= 0.
-
-        Raises:
-            ShapeError: if `images` is not (N, channels, H, W) or is too small.
+        Images are (N, C, H, W), H and W >= 32; raise ShapeError for others.
         """
         if images.dim() != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < SMALLEST:
             need = f"(N, {self.channels}, H, W) images with H, W >= {SMALLEST}"

@@ -82,18 +82,12 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 def normalization(regime: Normalization, channels: int, *, batch_norm: type[_BatchNorm] = BatchNorm) -> nn.Module:
-    """Return one normalization layer.
+    """Return one layer (N, C, H, W) -> (N, C, H, W) with scale 1 and shift 0, initialized without random numbers.
 
     Args:
-        regime: one of `NORMALIZATIONS`; see the table at the top of this file.
+        regime: one of `NORMALIZATIONS`, else a ConfigError; see the table at the top of this file.
         channels: channels of the map, >= 1.
         batch_norm: torch class for the two batch regimes; another one for (N, C) or (N, C, D, H, W).
-
-    Returns:
-        A layer (N, C, H, W) -> (N, C, H, W) with scale 1 and shift 0, initialized without random numbers.
-
-    Raises:
-        ConfigError: if `regime` is unknown.
     """
     if regime == "batch-stats":
         return batch_norm(channels, affine=False, track_running_stats=False)
@@ -111,17 +105,13 @@ def replace_normalization(network: nn.Module, regime: Normalization) -> nn.Modul
 
     New layers start at scale 1 and shift 0. Under `batch`, layers that already have running statistics,
     scale and shift are kept, except for `exact`. Layers of other kinds, and batch normalization in a
-    network's own `forward` without a layer, are not changed.
-
-    Args:
-        network: any torch module; a layer that it uses twice remains one layer.
-        regime: one of `NORMALIZATIONS`.
+    network's own `forward` without a layer, are not changed. A layer that is used twice remains one layer.
 
     Returns:
         The network; another module only if the network itself is a BatchNorm layer.
 
     Raises:
-        ConfigError: if `regime` is unknown.
+        ConfigError: if `regime` is not one of `NORMALIZATIONS`.
     """
     old = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     new = {layer: _replacement(layer, regime) for layer in old}
@@ -136,13 +126,7 @@ def exact(network: nn.Module) -> nn.Module:
     """Make torch's batch and group normalization layers exact for channels-last maps on a CPU, in place.
 
     The layers stay the same objects with the same parameters and buffers. Layers of derived classes get contiguous
-    maps instead, which takes longer.
-
-    Args:
-        network: any torch module.
-
-    Returns:
-        The network.
+    maps instead, which takes longer. Returns the network.
     """
     for layer in network.modules():
         if type(layer) in _EXACT:

@@ -51,28 +51,11 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(features, classes, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of every pixel.
-
-        Args:
-            images: (N, C, H, W) floating point, H and W >= 1.
-
-        Returns:
-            (N, K, H, W).
-
-        Raises:
-            ShapeError: if `images` is not (N, channels, H, W).
-        """
+        """Return the logits (N, K, H, W) of images (N, C, H, W), H and W >= 1; raise ShapeError for other shapes."""
         if images.dim() != 4 or images.shape[1] != self.channels:
             raise ShapeError(f"U-Net needs (N, {self.channels}, H, W) images, got {tuple(images.shape)}")
         height, width = images.shape[2:]
-        return self._logits(_pad(images))[:, :, :height, :width]
-
-    def stages_read(self) -> list[nn.Module]:
-        """Return the modules that read the pooled maps, and the one that reads the bottleneck's output."""
-        return [*self.down[1:], self.bottleneck, self.up[0]]
-
-    def _logits(self, x: Tensor) -> Tensor:
-        skips = []
+        x, skips = _pad(images), []
         for level in self.down:
             skips.append(level(x))
             x = functional.max_pool2d(skips[-1], kernel_size=2)
@@ -80,7 +63,11 @@ class UNet(nn.Module):
         for level in self.up:
             x = level(x, skips.pop())
         logits: Tensor = self.head(x)
-        return logits
+        return logits[:, :, :height, :width]
+
+    def stages_read(self) -> list[nn.Module]:
+        """Return the modules that read the pooled maps, and the one that reads the bottleneck's output."""
+        return [*self.down[1:], self.bottleneck, self.up[0]]
 
 
 class _Up(nn.Module):

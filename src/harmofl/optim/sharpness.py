@@ -47,7 +47,7 @@ def _with_gradient(target: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parame
     """Return the parameters that have a gradient, shared ones once."""
     params = list(target.parameters() if isinstance(target, nn.Module) else target)
     if isinstance(target, Tensor) or not all(isinstance(p, Tensor) for p in params):
-        raise ConfigError(f"perturbed takes a model or its parameters, got {type(target).__name__}; try the model")
+        raise ConfigError(f"perturbed needs a model or its parameters, got {type(target).__name__}; pass the model")
     return [p for p in dict.fromkeys(params) if p.grad is not None]
 
 

@@ -21,9 +21,6 @@ def epsilon(multiplier: float, releases: int, delta: float) -> float:
         multiplier: standard deviation of the noise, in units of the norm that releases are clipped to; > 0.
         releases: number of releases, at least 1.
         delta: above 0, below 1.
-
-    Raises:
-        ConfigError: if dp-accounting is not installed.
     """
     accounting = optional("dp_accounting", "privacy.noise", "privacy")
     from dp_accounting.pld import PLDAccountant

@@ -105,5 +105,5 @@ def _whole(weights: Arrays, sites: int, me: str) -> np.ndarray:
     flat = np.concatenate([value.double().reshape(-1).numpy() for value in weights.values()])
     limit = 2.0**62 / SCALE / sites
     if (largest := float(np.abs(flat).max(initial=0.0))) > limit:
-        raise TrainingError(f"{me}: under masks no number may be beyond {limit:.3g}, got {largest:.3g}")
+        raise TrainingError(f"{me}: masked numbers must be at most {limit:.3g}, got {largest:.3g}; lower training.lr")
     return np.rint(flat * SCALE).astype(np.int64).view(np.uint64)

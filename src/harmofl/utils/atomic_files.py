@@ -138,14 +138,10 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Hold an exclusive lock on a folder within the context; the lock ends with its process, also by a kill.
-
-    Args:
-        folder: existing folder to lock.
-        doing: the action on the folder, for the error message.
+    """Hold an exclusive lock on an existing folder within the context; it ends with its process, also by a kill.
 
     Raises:
-        RunError: if another process holds the lock.
+        RunError: if another process holds the lock; `doing` is the action on the folder, for the message.
     """
     if fcntl is None:
         yield
@@ -155,7 +151,7 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"{folder}: another process is {doing} it; wait until it has ended") from None
+            raise RunError(f"{folder}: another process is {doing} it; wait until that has ended") from None
         yield
     finally:
         os.close(handle)

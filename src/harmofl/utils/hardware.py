@@ -55,15 +55,9 @@ def free_memory() -> int:
 
 
 def check_memory(needed: float, what: str, instead: str) -> None:
-    """Check that enough memory is free before it is allocated.
+    """Raise ConfigError if fewer bytes are free than `needed`, before they are allocated.
 
-    Args:
-        needed: bytes.
-        what: the objects that need them, such as "500 images of 256x256 pixels".
-        instead: what to do about it.
-
-    Raises:
-        ConfigError: if fewer bytes are free.
+    The message names `what` needs them, such as "500 images of 256x256 pixels", and what to do `instead`.
     """
     free = free_memory()
     if needed > free:

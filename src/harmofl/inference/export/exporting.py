@@ -32,17 +32,11 @@ _COMPARED = 5  # images
 
 @dataclass(frozen=True)
 class File:
-    """One exported file or folder.
-
-    Args:
-        path: path of the file or folder.
-        size: size in bytes.
-        difference: largest difference of its probabilities to torch's; None where it does not apply.
-    """
+    """One exported file or folder."""
 
     path: Path
-    size: int
-    difference: float | None
+    size: int  # in bytes
+    difference: float | None  # largest difference of its probabilities to torch's; None where it does not apply
 
 
 def export_model(

@@ -65,12 +65,7 @@ def images_like(trained: TrainedModel, count: int, seed: int = 0) -> Tensor:
 
 
 def write_onnx(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor], np.ndarray]:
-    """Write an ONNX file with a dynamic batch size; return a function that runs it by onnxruntime.
-
-    Raises:
-        ConfigError: if the packages are not installed.
-        ExportError: if the network cannot be written as ONNX.
-    """
+    """Write an ONNX file with a dynamic batch size; return a function that runs it by onnxruntime."""
     onnxruntime, _ = (optional(name, "ONNX", "export") for name in ("onnxruntime", "onnxscript"))
     with _quiet("ONNX"):
         program = torch.onnx.export(
@@ -91,11 +86,7 @@ def write_onnx(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor
 
 
 def write_pt2(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor], np.ndarray]:
-    """Write a torch.export file with a dynamic batch size; return a function that runs the loaded file.
-
-    Raises:
-        ExportError: if the network cannot be written in this format.
-    """
+    """Write a torch.export file with a dynamic batch size; return a function that runs the loaded file."""
     with _quiet("torch.export"):
         batch = torch.export.Dim("batch", min=1)
         program = torch.export.export(module, (images.repeat(2, 1, 1, 1)[:2],), dynamic_shapes={"image": {0: batch}})

@@ -23,18 +23,14 @@ from harmofl.types import Levels
 class Picture:
     """One decoded image.
 
-    Args:
-        planes: (1 or 3, H, W) of a photograph, or (S, H, W) of a volume in canonical orientation; uint8, or float32 in
-            [0, 1].
-        volume: True for a volume, of which each plane is a slice.
-        stored: for volumes, the NIfTI image on whose voxels masks are written.
-        dicom: the assembled series, if the image is one.
+    `planes` are (1 or 3, H, W) of a photograph, or (S, H, W) of a volume in canonical orientation; uint8, or float32 in
+    [0, 1].
     """
 
     planes: np.ndarray
     volume: bool = False
-    stored: Any = field(default=None, repr=False)
-    dicom: Volume | None = field(default=None, repr=False)
+    stored: Any = field(default=None, repr=False)  # for volumes, the NIfTI image on whose voxels masks are written
+    dicom: Volume | None = field(default=None, repr=False)  # the assembled series, if the image is one
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -18,18 +18,11 @@ InputKind = Literal["photograph", "volume", "series"]
 
 @dataclass(frozen=True)
 class Input:
-    """One image to predict.
+    """One image to predict: a photograph, a NIfTI volume, or a DICOM series that makes a volume."""
 
-    Args:
-        name: name of its output, with `/` between folders and without suffix.
-        kind: a photograph, a NIfTI volume, or a DICOM series that makes a volume.
-        files: its file, or the files of the series.
-        series: the series, for the kind "series".
-    """
-
-    name: str
+    name: str  # of its output, with `/` between folders and without suffix
     kind: InputKind
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]  # its file, or the files of the series
     series: Series | None = None
 
 

@@ -26,21 +26,13 @@ from harmofl.utils.lazy_imports import optional
 
 @dataclass(frozen=True)
 class Done:
-    """Result of a prediction.
+    """Result of a prediction."""
 
-    Args:
-        written: the files written.
-        failed: one line for each image that failed.
-        said: the amplitude, statistics and weights used, in plain words.
-        images: number of photographs and slices predicted.
-        seconds: time of reading, predicting and writing.
-    """
-
-    written: tuple[Path, ...]
-    failed: tuple[str, ...]
-    said: tuple[str, ...]
-    images: int
-    seconds: float
+    written: tuple[Path, ...]  # the files
+    failed: tuple[str, ...]  # one line for each image that failed
+    said: tuple[str, ...]  # the amplitude, statistics and weights in use, in plain words
+    images: int  # number of photographs and slices predicted
+    seconds: float  # time of reading, predicting and writing
 
 
 def predict_files(

@@ -31,12 +31,7 @@ def overlay_path(one: Input, out: Path) -> Path:
 
 
 def write_mask(one: Input, picture: Picture, labels: np.ndarray, classes: Sequence[str], out: Path) -> None:
-    """Write (S, H, W) labels; in a PNG for two classes, 255 is the second one.
-
-    Raises:
-        StorageError: if the file cannot be written.
-        ConfigError: if the file is a DICOM SEG and highdicom is not installed.
-    """
+    """Write (S, H, W) labels; raise StorageError if the file cannot be written."""
     if one.kind == "photograph":
         content = mask_png(labels[0], classes)
     elif one.kind == "volume":
@@ -84,11 +79,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def write_overlay(one: Input, picture: Picture, labels: np.ndarray, out: Path) -> None:
-    """Write the image with outlines; for a volume, the slices with the largest labelled areas.
-
-    Raises:
-        StorageError: if the file cannot be written.
-    """
+    """Write the image with outlines; for a volume, the slices with the largest labelled areas."""
     _write(overlay_path(one, out), png(overlay(picture, labels)))
 
 
@@ -108,11 +99,7 @@ def overlay(picture: Picture, labels: np.ndarray) -> np.ndarray:
 
 
 def write_table(answers: Mapping[str, np.ndarray], classes: Sequence[str], out: Path) -> None:
-    """Write predictions.csv: one row per image, or per slice of a volume, with its class and all probabilities.
-
-    Raises:
-        StorageError: if the file cannot be written.
-    """
+    """Write predictions.csv: one row per image, or per slice of a volume, with its class and all probabilities."""
     rows = [["image", "slice", "predicted", *classes]]
     for name, probabilities in answers.items():
         for k, row in enumerate(probabilities):

@@ -48,34 +48,22 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of requests.
+    """Limits of requests."""
 
-    Args:
-        megabytes: largest size of an image file.
-        pixels: largest number of pixels of an image.
-        waiting: number of images that may wait while one is predicted.
-        arriving: number of images that may be in transfer at once.
-        seconds: time within which an image must arrive.
-    """
-
-    megabytes: float = 20
-    pixels: int = 50_000_000
-    waiting: int = 8
-    arriving: int = 64
-    seconds: float = 60
+    megabytes: float = 20  # of an image file
+    pixels: int = 50_000_000  # of an image
+    waiting: int = 8  # images that may wait while one is predicted
+    arriving: int = 64  # images that may be in transfer at once
+    seconds: float = 60  # within which an image must arrive
 
 
 def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.0.0.1") -> Any:
-    """Return the service as an ASGI application; it writes nothing to the disk.
+    """Return the service as an ASGI application, which writes nothing to the disk.
 
-    Args:
-        predictor: the prepared model.
-        title: title of the service.
-        limits: limits of requests.
-        host: address it will be bound to; for a local one, only requests to names of this machine are answered.
+    It answers only requests to names of this machine if `host`, the address it will be bound to, is a local one.
     """
     app = FastAPI(
-        title=title, version="1", docs_url=None, redoc_url=None, description="A trained model. Images are not kept."
+        title=title, version="1", docs_url=None, redoc_url=None, description="A trained model. Images are not stored."
     )
     app.openapi_version = "3.0.2"  # the newest version that the bundled page reads
     service, classes = _Service(predictor, limits), predictor.trained.card["classes"]
