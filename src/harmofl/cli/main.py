@@ -18,7 +18,7 @@ from harmofl.errors import HarmoFLError
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Start": {"demo": demo},
-    "Data and training": {
+    "Data, training": {
         "data": data_app,
         "config": config,
         "plan": plan,

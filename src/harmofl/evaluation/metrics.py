@@ -143,19 +143,14 @@ def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[st
 class CaseScores:
     """Score by case; the overall score is the mean over the groups of the mean over the cases of each.
 
-    Args:
-        cases: name of each case.
-        groups: group of each case: its class for balanced accuracy, the same for all in other scores.
-        scores: score of each case.
-        patients: patient of each case, as a number from 0; by default one for each name.
-        doubled: True if a change in one group changes the score by as much as the group's mean, not by its share; for
-            `auc_cases`.
+    `doubled` is True if a change in one group changes the score by as much as the group's mean, not by its share; for
+    `auc_cases`.
     """
 
-    cases: list[str]
-    groups: list[str]
+    cases: list[str]  # names
+    groups: list[str]  # the class of each case for balanced accuracy, the same for all in other scores
     scores: list[float]
-    patients: list[int] = field(default_factory=list)
+    patients: list[int] = field(default_factory=list)  # numbers from 0; by default one for each name
     doubled: bool = False
 
     def __post_init__(self) -> None:

@@ -90,11 +90,7 @@ def as_lists(moments: Moments) -> dict[str, list[float]]:
 
 
 def from_lists(model: nn.Module, said: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Undo `as_lists`.
-
-    Raises:
-        RunError: if the numbers do not fit the model's layers.
-    """
+    """Undo `as_lists`; raise RunError if the numbers do not fit the model's layers."""
     found = {}
     for name, layer in _layers(model).items():
         for entry, least in ((f"{name}.mean", float("-inf")), (f"{name}.var", 0.0)):

@@ -57,10 +57,7 @@ def displaced(
 ) -> Iterator[None]:
     """Move each of `params` to w + delta, without a gradient, within the context; `perturbed` uses Eq 6 for delta.
 
-    Args:
-        target: the model whose buffers must not change, or any other object if there are none to protect.
-        params: parameters to move.
-        deltas: displacements, one of the same shape for each parameter.
+    The buffers of `target` do not change if it is a model.
     """
     moved = [p.detach() for p in params]
     before = _copies(moved)

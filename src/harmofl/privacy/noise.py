@@ -26,15 +26,11 @@ class Noise:
 
     An amplitude, for which a site has received no previous value, is clipped and noised by itself: one more release.
 
-    Args:
-        clip: C, above 0; all floating-point entries have one common norm.
-        multiplier: sigma / C, at least 0.
-        amplitude_clip: C of the amplitude.
     """
 
-    clip: float
-    multiplier: float
-    amplitude_clip: float = 0.0
+    clip: float  # C, above 0; all floating-point entries have one common norm
+    multiplier: float  # sigma / C, at least 0
+    amplitude_clip: float = 0.0  # C of the amplitude
 
     def added(self, update: ClientUpdate, broadcast: Broadcast, normals: Normals) -> ClientUpdate:
         """Return the update clipped and with noise; its integers, losses and counts are unchanged."""

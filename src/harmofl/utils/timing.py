@@ -17,12 +17,8 @@ class Meter:
     """Timer that measures pieces of work within a budget and reports each of them.
 
     A time is a pair: wall seconds, and an upper bound of them on idle cores, where work that never waits takes no
-    longer than its processor time.
-
-    Args:
-        budget: seconds for all pieces.
-        computes: True if the processor does the work, False if it waits for a GPU.
-        progress: called with the piece that is measured, the seconds spent and the budget.
+    longer than its processor time. The budget is in seconds, for all pieces; `computes` is True if the processor does
+    the work, False if it waits for a GPU.
     """
 
     def __init__(self, budget: float, computes: bool, progress: Progress) -> None:

@@ -33,13 +33,10 @@ _HOW = {
 
 
 def card(trained: TrainedModel, run: Run | None, site: str, files: Sequence[tuple[str, str]]) -> str:
-    """Return the card as Markdown.
+    """Return the card as Markdown, without scores if `run` is None.
 
-    Args:
-        trained: the model.
-        run: its run; None gives a card without scores.
-        site: site whose entries and statistics the model contains; "" for the mean over the sites.
-        files: name and description of each file beside the card.
+    It describes the model of `site`, or of the mean over the sites if that is "", and the files beside the card, of
+    which `files` holds names and descriptions.
     """
     about = trained.card
     name = run.result.name if run and run.result else "HarmoFL model"

@@ -48,15 +48,7 @@ class Options:
 
 
 class Predictor:
-    """Model prepared for prediction.
-
-    Args:
-        trained: the model.
-        options: options of the prediction.
-
-    Raises:
-        ConfigError: if the options do not fit the model or each other.
-    """
+    """Model prepared for prediction; raises ConfigError if the options do not fit the model or each other."""
 
     def __init__(self, trained: TrainedModel, options: Options) -> None:
         self.trained, self.options = trained, options
@@ -108,23 +100,15 @@ class Predictor:
         return self.trained.said(self.options.site, self.options.statistics)
 
     def prepared(self, picture: Picture) -> np.ndarray:
-        """Return an image in the network's format, (S, C, H, W).
-
-        Raises:
-            DataError: if the image cannot have the model's channels.
-        """
+        """Return an image in the network's format, (S, C, H, W); raise DataError if it cannot have its channels."""
         return picture.arranged(self.channels, None if self.options.tiles else self.size)
 
     @torch.no_grad()
     def answers(self, images: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """Return the predictions for several `prepared` images.
+        """Return the predictions for several `prepared` images, (S, C, H, W) each.
 
-        Args:
-            images: (S, C, H, W) each.
-            shapes: (H, W) of each original image.
-
-        Returns:
-            For each image, class probabilities (S, K) float32, or labels (S, H, W) uint8 of its original shape.
+        For each image these are class probabilities (S, K) float32, or labels (S, H, W) uint8 of its original shape
+        (H, W), which `shapes` holds.
         """
         flat = [(k, image[i : i + 1]) for k, image in enumerate(images) for i in range(len(image))]
         step = 1 if self.options.tiles else self.options.batch_size
