@@ -11,6 +11,7 @@ from experiments import same_end, small
 from torch.utils.data import Dataset, TensorDataset
 
 from harmofl import federation_of, load_experiment, load_run, open_federation, resume, run
+from harmofl.analysis.landscape.solutions import Opened
 from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation
 from harmofl.errors import ConfigError, DataError, RunError
@@ -49,8 +50,9 @@ def test_it_trains_to_the_bits_of_the_folder_and_goes_on(federation: Path, tmp_p
     run(without_folder(small(federation)), tmp_path / "memory", sites=sites)
     same_end(tmp_path / "folder", tmp_path / "memory")
     (tmp_path / "memory" / "result.json").unlink()
-    with pytest.raises(ConfigError, match=r"data\.folder is missing"):
-        resume(tmp_path / "memory")
+    for opens in (resume, lambda folder: Opened(folder, "cpu", lambda *done: None)):
+        with pytest.raises(RunError, match=r"trained on datasets in memory, .* harmofl\.resume\('.*', sites=\.\.\.\)"):
+            opens(tmp_path / "memory")
     resume(tmp_path / "memory", sites=sites)
     same_end(tmp_path / "folder", tmp_path / "memory")
     assert load_run(tmp_path / "memory").table("scores")

@@ -98,6 +98,34 @@ def test_bad_values_are_one_line(changes: dict, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("", {"method.name": "fedprox:mu=-1"}, "--method fedprox:mu=-1: mu must be a finite number of at least 0"),
+        ("", {"method.name": "fedex"}, "--method fedex: method must be one of"),
+        ("", {"method.name": "fedprox", "run.seed": 1, "mu": -1}, "--set mu=-1: mu must be"),
+        ("", {"training.rounds": 0}, "--rounds 0: training.rounds: input should be"),
+        ("[method]\nname = 'fedprox'\nmu = -1", {"run.seed": 1}, "{path}: mu must be"),
+        ("[method]\nname = 'fednova+median'", {"run.seed": 1}, "{path}: fednova averages"),
+        ("[method]\nname = 'fedprox:mu=1'\nmu = 2", {}, "{path}: mu must be given once, got 1 in 'fedprox:mu=1' and 2"),
+        ("", {"method.name": "fedprox:mu=1", "method.mu": 2}, "--set method.mu=2: mu must be given once, got 1 in"),
+        ("method = 'fedprox'", {}, "{path}: method: input should be a valid dictionary"),
+    ],
+)
+def test_errors_name_their_source(text: str, changes: dict, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "experiment.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_experiment(path, changes)
+    assert str(error.value).startswith(message.replace("{path}", str(path)))
+    assert "\n" not in str(error.value)
+
+
+def test_an_option_replaces_the_value_in_a_name(tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text("[method]\nname = 'fedprox:mu=1'")
+    assert load_experiment(tmp_path / "experiment.toml", {"mu": 2}).method_table == {"name": "fedprox", "mu": 2}
+
+
 def test_missing_data_says_how_to_give_it() -> None:
     experiment = load_experiment(None, {})
     with pytest.raises(ConfigError, match=r"data\.folder is missing"):

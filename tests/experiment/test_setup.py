@@ -108,6 +108,11 @@ def test_a_misfit_is_said_before_the_run_folder_is_made(
     [
         ({"run__threads": 1024}, "run.threads is 1024, but only"),
         ({"training__precision": "float16"}, "float16 is slow on a CPU"),
+        ({"method__name": "local+median"}, "local: no weights are averaged, so median has no effect; leave it out"),
+        ({"method__name": "local:weighting=samples"}, "local: no weights are averaged, so mean:weighting=samples has"),
+        ({"method__name": "pooled+trimmed"}, "pooled: no weights are averaged, so trimmed has no effect"),
+        ({"method__name": "fedavg+median:weighting=samples"}, "takes no p_i, so weighting=samples does not change"),
+        ({"method__name": "fedavg+trimmed"}, "trimmed of the weights of 2 sites is their mean; it takes 3 sites"),
     ],
 )
 def test_settings_that_do_no_good_are_told_of(changes: dict, remark: str, federation: Path) -> None:

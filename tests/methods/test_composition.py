@@ -38,7 +38,15 @@ def test_a_sum_is_the_method_made_of_its_parts(text: str, method: FedAvg) -> Non
 
 def test_values_stand_behind_a_term_or_beside_the_name() -> None:
     assert make_method("harmofl:band=0.2:rho=1", {}) == make_method("harmofl", {"band": 0.2, "rho": 1})
-    assert make_method("fedprox:mu=1+sam", {"mu": 2}).mu == 2  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"mu must be given once, got 1 in 'fedprox:mu=1\+sam' and 2 beside it"):
+        make_method("fedprox:mu=1+sam", {"mu": 2})
+
+
+@pytest.mark.parametrize(
+    "text", ["fedprox", "fedprox:mu=1", "fedavg+amplitude:band=0.1+sam:rho=1", "fedsam:rho=1", "scaffold+median"]
+)
+def test_text_of_a_method_makes_it_again(text: str) -> None:
+    assert make_method(str(make_method(text, {})), {}) == make_method(text, {})
 
 
 def test_the_table_has_one_form() -> None:

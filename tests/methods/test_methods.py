@@ -106,7 +106,7 @@ def test_update_tells_what_was_done(name) -> None:
 def test_a_loss_that_is_not_finite_names_the_site(name) -> None:
     method = METHODS[name]
     training = toy_training(method, loss=lambda logits, targets: logits.sum() * float("nan"))
-    with pytest.raises(TrainingError, match=r"b: the loss must be finite, got nan in round 1, step 1; .*lower"):
+    with pytest.raises(TrainingError, match=r"b: the loss must be finite, got nan in round 1, step 1 of .*; lower"):
         train(method, training, rounds=1, sites=toy_sites()[1:])
 
 
@@ -261,6 +261,38 @@ def test_an_update_that_is_not_finite_names_its_site(name) -> None:
     training = toy_training(method, Sqrt(), loss=lambda output, _: output.sum())
     with pytest.raises(TrainingError, match=r"a: network\.w must be finite after round 1"):
         train(method, training, rounds=1, sites=[toy_site("a", 4, 0)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "fedprox:mu=1e300",
+            r"a: numbers must stay in range in round 1 of fedprox:mu=1e\+300, but value",
+        ),
+        (
+            "fedprox:mu=1e30",
+            r"a: the loss must be finite, got nan in round 2, step 1 of fedprox:mu=1e\+30; .* nearer",
+        ),
+        ("fedavg+sam:rho=1e30", r"a: the loss must be finite, .* of fedavg\+sam:rho=1e\+30"),
+        ("ditto:lambda_=1e12", r"a: personal of .* must be finite after round \d of ditto:lambda_=1.*, but is not"),
+        ("fedsam:server_lr=1e300", r"network\..* finite after the average of round 1 of fedsam:server_lr=1e\+300"),
+        (f"fedadam:server_lr={10**300}", "numbers must stay in range in the average of round 1 of fedadam:server_lr=1"),
+    ],
+)
+def test_values_beyond_the_range_of_numbers_are_one_line(text: str, message: str) -> None:
+    method = make_method(text, {})
+    with pytest.raises(TrainingError, match=message) as error:
+        train(method, toy_training(method))
+    assert "\n" not in str(error.value)
+
+
+def test_other_errors_of_a_step_stay_as_they_are() -> None:
+    def broken(logits, targets):
+        raise RuntimeError("no such loss")
+
+    with pytest.raises(RuntimeError, match="no such loss"):
+        train(FedAvg(), toy_training(FedAvg(), loss=broken), rounds=1)
 
 
 def test_dropout_differs_between_rounds_and_sites() -> None:

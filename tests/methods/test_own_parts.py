@@ -14,6 +14,8 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.experiment.trainer import run
+from harmofl.inference.export.exporting import export_model
+from harmofl.inference.export.graph import images_like
 from harmofl.methods import FedAvg, hyperparameters_of, make_method, plugins
 from harmofl.methods.parts.averages import Mean
 from harmofl.methods.parts.normalizers import Normalizer
@@ -47,6 +49,61 @@ class First(Mean):
 
     def __call__(self, arrays, shares, before, params):
         return dict(arrays[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params(Mean):
+    """The mean of the params alone."""
+
+    def __call__(self, arrays, shares, before, params):
+        return {
+            name: value for name, value in super().__call__(arrays, shares, before, params).items() if name in params
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Mean):
+    """It forgets to average."""
+
+    def __call__(self, arrays, shares, before, params):
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flat(Mean):
+    """It changes the shapes."""
+
+    def __call__(self, arrays, shares, before, params):
+        return {name: value.flatten() for name, value in arrays[0].items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoStep(FedAvg):
+    """Its server forgets the weights."""
+
+    def server_step(self, server, averaged, updates):
+        return {}, {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotANorm(Normalizer):
+    """Its layer is none of this package."""
+
+    def layer(self):
+        return torch.nn.Identity()
+
+
+class Centred(AmplitudeNorm):
+    def forward(self, x):
+        return x - x.mean(dim=(-2, -1), keepdim=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centre(Normalizer):
+    """The normalizer of docs/library.md."""
+
+    def layer(self):
+        return Centred()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +188,39 @@ def test_by_entry_point_and_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (f"fedavg+{HERE}.Nothing", rf"{HERE}.Nothing: an average must return .* network.0.0.weight and 8 more; return"),
+        (f"fedavg+{HERE}.Params", r"does not for network\.0\.1\.running_mean and 2 more; return one for each name"),
+        (f"fedavg+{HERE}.Flat", r"a tensor of the same shape .* but does not for network\.0\.0\.weight and 2 more"),
+        (f"{HERE}.NoStep", f"{HERE}.NoStep: server_step must return new weights, got none"),
+        (f"fedavg+{HERE}.NotANorm", "NotANorm: layer.. must return a subclass of AmplitudeNorm or None, got Identity"),
+    ],
+)
+def test_own_code_that_would_train_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        method = make_method(text, {})
+        train(method, toy_training(method), rounds=1)
+    assert "\n" not in str(error.value)
+
+
+def test_an_own_normalizer_is_exported(federation: Path, tmp_path: Path) -> None:
+    run(small(federation, method__name=f"fedavg+{HERE}.Centre", training__rounds=1), tmp_path / "run")
+    trained = TrainedModel.open(tmp_path / "run")
+    images = images_like(trained, 3)
+    expected = trained.network()(images).softmax(dim=1)
+    without = trained.network().get_submodule("network")(images).softmax(dim=1)
+    assert not torch.allclose(expected, without, atol=1e-3)
+    files, _ = export_model(tmp_path / "run", tmp_path / "out", ["pt2"])
+    loaded = torch.export.load(files[0].path).module()
+    torch.testing.assert_close(loaded(images), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         (f"fedprox+{HERE}.Clash", "Clash and fedprox.* both have 'mu'; rename one"),
         (f"fedavg+{HERE}.Level:momentum=2", "momentum must be"),
         (f"fedavg+{HERE}.HERE", "must be a subclass of Normalizer, Step or Average"),
-        (f"fedavg+{HERE}.Nothing", "must be importable, got AttributeError"),
+        (f"fedavg+{HERE}.Nowhere", "must be importable, got AttributeError"),
         (f"fedavg+{HERE}.Bare", "must be a @dataclass"),
         (f"fedavg+{HERE}.Needy", "length must have a default value"),
     ],

@@ -11,10 +11,10 @@
 """
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,11 +22,11 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from harmofl.data.layout.reader import check_folder
-from harmofl.errors import ConfigError, DataError
+from harmofl.errors import ConfigError, DataError, RunError
 from harmofl.evaluation.metrics import MAIN_METRIC
 from harmofl.methods import hyperparameters_of, make_method
 from harmofl.methods.catalogue import Arrangement, arrangement
-from harmofl.methods.composition import canonical, carried, check_names, parse_composition
+from harmofl.methods.composition import canonical, carried, check_names, parse_composition, with_values_of_name
 from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
 from harmofl.utils.hardware import default_threads
 from harmofl.utils.toml_values import parse_value
@@ -185,6 +185,11 @@ class Experiment(_Table):
         return str(self.method_table["name"])
 
     @property
+    def hyperparameters(self) -> Section:
+        """The hyperparameters of the method and its parts, as far as they are set."""
+        return {key: value for key, value in self.method_table.items() if key != "name"}
+
+    @property
     def arrangement(self) -> Arrangement:
         """The place of training: federated sites, one place with all images pooled, or each site alone."""
         return arrangement(self.method_name)
@@ -192,7 +197,7 @@ class Experiment(_Table):
     @cached_property
     def method(self) -> "FedAvg":
         """The method with its hyperparameters; it is made when it is first used, as that imports torch."""
-        return make_method(self.method_name, {k: v for k, v in self.method_table.items() if k != "name"})
+        return make_method(self.method_name, self.hyperparameters)
 
     @property
     def split_seed(self) -> int:
@@ -239,15 +244,47 @@ def load_experiment(
         check: a further check that may raise; runs before the method is made, which imports torch.
 
     Raises:
-        ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range.
+        ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range; it names the file
+            or the change, as an option of the command line.
     """
     tables = _read(path) if path else {}
     tables.pop("versions", None)
     tables.setdefault("data", {})
-    tables, where = changed(tables, changes), str(path) if path else "the command line"
-    experiment = _parsed(tables, where)
+    experiment = _tracing(lambda some: _parsed(changed(tables, some)), path, changes)
     check(experiment)
-    return _with_method(experiment, where)
+    return _tracing(lambda some: _with_method(_parsed(changed(tables, some))), path, changes)
+
+
+FLAGS = {
+    "method.name": "--method",
+    "data.folder": "--data",
+    "data.size": "--size",
+    "data.unseen": "--unseen",
+    "training.rounds": "--rounds",
+    "run.seed": "--seed",
+}
+"""Options of the command line, by the key that they set."""
+
+
+def _tracing(
+    build: Callable[[Mapping[str, Any]], Experiment], path: Path | None, changes: Mapping[str, Any]
+) -> Experiment:
+    """Build the experiment with all changes; an error names the file, or the first change that brings it about."""
+    try:
+        return build(changes)
+    except ConfigError as error:
+        message = str(error)
+    where = str(path)
+    for count in range(len(changes) + 1):
+        try:
+            build(dict(islice(changes.items(), count)))
+        except ConfigError as error:
+            if str(error) == message:
+                break
+    if count:
+        key, value = list(changes.items())[count - 1]
+        where = f"{FLAGS[key]} {value}" if key in FLAGS else f"--set {key}={value}"
+    raise ConfigError(f"{where}: {message}") from None
 
 
 def check_data(data: DataTable) -> None:
@@ -264,6 +301,15 @@ def check_folder_is_named(data: DataTable) -> None:
         raise ConfigError("data.folder is missing; give it in the configuration, with --data, or --set data.folder=...")
 
 
+def check_images_remain(data: DataTable, run: Path) -> None:
+    """Raise RunError if the images of a run were in memory, so that they are not on disk to open it again."""
+    if data.folder == IN_MEMORY:
+        raise RunError(
+            f"{run}: was trained on datasets in memory, which are not on disk; resume it in Python with "
+            f"harmofl.resume({str(run)!r}, sites=...), where harmofl.federation_of makes sites from the datasets"
+        )
+
+
 def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
     """Return the tables with changes by dotted key, as in `load_experiment`.
 
@@ -271,6 +317,10 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
         ConfigError: for the key of a whole table.
     """
     result = deepcopy(dict(tables))
+    method = result.get("method")
+    if isinstance(method, dict) and isinstance(method.get("name"), str):
+        result["method"] = with_values_of_name(method)
+    _check_given_once(changes)
     for key, value in changes.items():
         if key in TABLES:
             raise ConfigError(f"{key} is a table; set one of its values, such as {_EXAMPLES[key]}")
@@ -281,6 +331,13 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
     return result
 
 
+def _check_given_once(changes: Mapping[str, Any]) -> None:
+    """Raise ConfigError if changes have a value in the name of a method, and another by its own key."""
+    own = {key.removeprefix("method."): value for key, value in changes.items() if key.count(".") < 2}
+    if isinstance(own.get("name"), str):
+        with_values_of_name(own)
+
+
 def _renamed(table: Mapping[str, Any], method: str) -> Section:
     """Return the table of another method, with what it keeps of this one; values in its name win."""
     name, values = parse_composition(method)
@@ -288,36 +345,26 @@ def _renamed(table: Mapping[str, Any], method: str) -> Section:
 
 
 def validated(tables: Mapping[str, Any], where: str) -> Experiment:
-    """Return the experiment in these tables, with every value checked."""
-    return _with_method(_parsed(tables, where), where)
-
-
-def _parsed(tables: Mapping[str, Any], where: str) -> Experiment:
-    """Return the experiment with every value checked, except the ranges of hyperparameters."""
-    with _naming(where):
-        try:
-            experiment = Experiment.model_validate(tables)
-        except ValidationError as error:
-            raise ConfigError(_one_line(error)) from None
-        options = {key: value for key, value in experiment.method_table.items() if key != "name"}
-        check_names(experiment.method_name, options)
-    return experiment
-
-
-def _with_method(experiment: Experiment, where: str) -> Experiment:
-    """Return the experiment, whose method can be made."""
-    with _naming(where):
-        _ = experiment.method
-    return experiment
-
-
-@contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Name the source of the settings in errors within the context."""
+    """Return the experiment in these tables, with every value checked; errors begin with `where`."""
     try:
-        yield
+        return _with_method(_parsed(tables))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _parsed(tables: Mapping[str, Any]) -> Experiment:
+    """Return the experiment with every value checked, without making the method."""
+    try:
+        experiment = Experiment.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+    check_names(experiment.method_name, experiment.hyperparameters)
+    return experiment
+
+
+def _with_method(experiment: Experiment) -> Experiment:
+    _ = experiment.method
+    return experiment
 
 
 def resolved(experiment: Experiment, task: Task) -> Experiment:

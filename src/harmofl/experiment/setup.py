@@ -23,6 +23,7 @@ from harmofl.federated.client import Training
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
+from harmofl.methods.parts.averages import Mean, Median, Trimmed
 from harmofl.models.bn_calibration import caution
 from harmofl.types import Progress, Task, Tell
 from harmofl.utils.hardware import available_cores, keep_freed_memory
@@ -124,6 +125,7 @@ class Setup:
             *said_of_masks(self.federation),
             *absent_classes(self.federation),
             *self.method.remarks(self.training.model),
+            *self._remarks_on_average(),
             *caution(self.training.model),
         ]
         if self.experiment.data.unseen and self.experiment.arrangement == "local":
@@ -134,6 +136,21 @@ class Setup:
         if self.experiment.data.split == "images":
             said.append("data.split is images: one patient's images are on several sides, so scores are too high")
         return said + statement(self.experiment, self.method, deployed=False)
+
+    def _remarks_on_average(self) -> list[str]:
+        """Return a remark if the average part, or its weighting, changes nothing."""
+        name, average, sites = self.experiment.method_name, self.method.average, len(self.drawn(1))
+        if (place := self.experiment.arrangement) != "federated":
+            idle = average != Mean()
+            return [f"{place}: no weights are averaged, so {average} has no effect; leave it out"] if idle else []
+        if not isinstance(average, Median | Trimmed):
+            return []
+        said = []
+        if average.weighting == "samples":
+            said.append(f"{name}: {average} takes no p_i, so weighting=samples does not change the averaged weights")
+        if sites < 3:
+            said.append(f"{name}: {average} of the weights of {sites} sites is their mean; it takes 3 sites")
+        return said
 
     def start(self) -> ServerState:
         """Return the server's state before round 1; call it before any training."""

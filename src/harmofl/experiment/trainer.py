@@ -19,7 +19,7 @@ from harmofl.experiment.backend import Backend, LocalBackend
 from harmofl.experiment.backend_choice import runtime, shared_cache
 from harmofl.experiment.callbacks import Callback, Callbacks
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.config import DataTable, Experiment, load_experiment, to_toml
+from harmofl.experiment.config import DataTable, Experiment, check_images_remain, load_experiment, to_toml
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup, main_metric
 from harmofl.federated.tensors import Arrays
@@ -76,7 +76,10 @@ def resume(
     with run_dir.locked():
         if run_dir.result_path.exists():
             return run_dir.result()
-        with _prepared(load_experiment(run_dir.config_path, {}), callbacks, sites) as (setup, cache):
+        experiment = load_experiment(run_dir.config_path, {})
+        if sites is None:
+            check_images_remain(experiment.data, folder)
+        with _prepared(experiment, callbacks, sites) as (setup, cache):
             return _train(setup, cache, run_dir, _last(setup, run_dir), callbacks, backend)
 
 

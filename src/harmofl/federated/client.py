@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from harmofl.errors import TrainingError
 from harmofl.federated.batch import Batch
+from harmofl.federated.finite_checks import AT_A_SITE, check_finite, naming_overflow
 from harmofl.federated.messages import LATE, Broadcast, ClientState, ClientUpdate
 from harmofl.federated.model import AMPLITUDE, is_sent, normalizer_of
-from harmofl.federated.tensors import Arrays, is_finite, state_of
+from harmofl.federated.tensors import Arrays, state_of
 from harmofl.optim.mixed_precision import LossScale, computing
 from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
 from harmofl.spectral.amplitude import AmplitudeNorm
@@ -230,10 +231,11 @@ def run_client(
         The update for the server, and the client state for the site's next round.
 
     Raises:
-        TrainingError: if the loss of a step or a weight after the last one is not finite, naming site and round.
+        TrainingError: if a loss, a weight or another number that is sent or kept is not finite, naming site and round.
     """
-    device = training.device
+    device, where, when = training.device, f"{site.name}: ", f"round {broadcast.round} of {method}"
     with (
+        naming_overflow(where, when, AT_A_SITE),
         torch_seed(training.seed, "site", broadcast.round, site.name, device=device),
         computing(training.precision, device),
     ):
@@ -249,7 +251,7 @@ def run_client(
             client.num_steps += 1
             if start:
                 away.append(_squared_distance(client.params, start))
-        loss = _mean_loss(losses, client)
+        loss = _mean_loss(losses, client, method)
         extras, kept = method.report(client)
         if layer is not None and layer.beside is not None:
             extras = {**extras, LATE.name: {AMPLITUDE: layer.beside.cpu()}}
@@ -257,7 +259,7 @@ def run_client(
     weights = state_of(client.model)
     sent = [name for name in weights if is_sent(method, client.model, name, broadcast.round)]
     shared = {name: weights[name] for name in sent}
-    _check_finite(weights, client)
+    check_finite({"": weights, **extras, **kept}, where, when, AT_A_SITE)
     drift = float(torch.stack(away).mean()) if away else math.nan
     update = ClientUpdate(site.name, shared, len(site.train), client.taken, loss, extras, memory, drift=drift)
     own = {
@@ -314,22 +316,11 @@ def build_context(site: Site, broadcast: Broadcast, state: ClientState, training
     return ClientContext(site, training, broadcast, state, model, optimizer, scale=scale)
 
 
-def _mean_loss(losses: list[Tensor], client: ClientContext) -> float:
+def _mean_loss(losses: list[Tensor], client: ClientContext, method: Method) -> float:
     values = torch.stack(losses).double().cpu()
     if not values.isfinite().all():
         step = int((~values.isfinite()).nonzero()[0]) + 1
-        raise TrainingError(
-            f"{client.site.name}: the loss must be finite, got {float(values[step - 1])} in round "
-            f"{client.broadcast.round}, step {step}; lower training.lr, or look at this site's images with "
-            "`harmofl data check`"
-        )
+        when = f"round {client.broadcast.round}, step {step} of {method}"
+        got = f"{client.site.name}: the loss must be finite, got {float(values[step - 1])}"
+        raise TrainingError(f"{got} in {when}; {AT_A_SITE}")
     return float(values.mean())
-
-
-def _check_finite(weights: Arrays, client: ClientContext) -> None:
-    for name, value in weights.items():
-        if not is_finite(value):
-            raise TrainingError(
-                f"{client.site.name}: {name} must be finite after round {client.broadcast.round}, but is not; lower "
-                "training.lr, or look at this site's images with `harmofl data check`"
-            )

@@ -74,12 +74,12 @@ def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
 
 def hyperparameters_of(method: "FedAvg") -> dict[str, Any]:
     """Return the values of a method and of its parts by name."""
-    from harmofl.methods.parts.part import Part
+    from harmofl.methods.hyperparameters import Hyperparameters
 
     found = dict[str, Any]()
     for field in fields(method):
         value = getattr(method, field.name)
-        if not isinstance(value, Part):
+        if not isinstance(value, Hyperparameters):
             found[field.name] = value
         elif field.init:
             found |= vars(value)

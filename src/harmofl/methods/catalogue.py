@@ -126,6 +126,14 @@ class Description:
         return replace(self, own=changed(self.own), of_parts=of_parts)
 
 
+def name_of(owner: type) -> str:
+    """Return the name of a method or a part of this package, or the dotted name of another class."""
+    homes = {**HOMES, **{part: home for part, (_, *home) in PARTS.items()}}
+    names = {f"{__package__}.{module.replace('/', '.')}.{cls}": name for name, (module, cls) in homes.items()}
+    dotted = f"{owner.__module__}.{owner.__qualname__}"
+    return names.get(dotted, dotted)
+
+
 @cache
 def class_description(name: str) -> Description:
     """Describe a method or a part with code of its own, a key of `HOMES` or `PARTS`."""

@@ -13,7 +13,7 @@ import torch
 from harmofl.federated.messages import LATE, ClientUpdate, ServerState
 from harmofl.federated.model import AMPLITUDE, FROZEN
 from harmofl.federated.tensors import Arrays
-from harmofl.methods.parts.averages import Average
+from harmofl.methods.parts.averages import Average, check_complete
 
 COLLECTING = COLLECTED, WEIGHTS = "amplitudes", "amplitude weights"
 """The server's extras: the amplitude that each site sent, and the value that its share is proportional to."""
@@ -37,5 +37,6 @@ def collected(
     shares = [float(weights[site]) / total for site in sites]
     entries = [{AMPLITUDE: known[site]} for site in sites]
     common = average(entries, shares, server.weights, ())
+    check_complete(average, common, entries[0])
     complete = 0 < server.sites <= len(known)
     return {**common, FROZEN: torch.tensor(True)}, {} if complete else {COLLECTED: known, WEIGHTS: weights}

@@ -178,14 +178,28 @@ def canonical(table: Mapping[str, Any]) -> dict[str, Any]:
         table: `name`, a composition with or without values, and hyperparameters, also by their names in older versions.
 
     Raises:
-        ConfigError: if a name is unknown.
+        ConfigError: if a name is unknown, or a value is given in the name and another beside it.
     """
     if not isinstance(table["name"], str):
         raise ConfigError(f"method must be one of those that `harmofl methods` lists, got {table['name']!r}")
-    name, values = parse_composition(table["name"])
-    given = {**values, **{key: value for key, value in table.items() if key != "name"}}
+    given = with_values_of_name(table)
+    name = given.pop("name")
     parts, values = translated(describe(name), name, given)
     return {"name": _merged(name, parts), **values}
+
+
+def with_values_of_name(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's table with the values in its name beside it.
+
+    Raises:
+        ConfigError: if a value in the name has another value beside it, or the name is no composition.
+    """
+    name, values = parse_composition(table["name"])
+    for key, value in values.items():
+        if key in table and table[key] != value:
+            got = f"{value!r} in {_short(table['name'])} and {table[key]!r} beside it"
+            raise ConfigError(f"{key} must be given once, got {got}; leave one out")
+    return {**values, **table, "name": name}
 
 
 def _merged(name: str, parts: Mapping[str, str]) -> str:

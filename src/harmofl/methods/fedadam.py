@@ -26,12 +26,12 @@ class FedAdam(FedAvg):
         server_lr: eta, the server's learning rate, above 0.
         beta1: decay of m, in [0, 1).
         beta2: decay of v, in [0, 1].
-        tau: adaptivity, above 0; with server_lr = tau very large and beta1 = beta2 = 0 this is FedAvg.
+        tau: adaptivity, above 0 and below 1e150; with server_lr = tau very large and beta1 = beta2 = 0 this is FedAvg.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {
         "server_lr": "(0, inf)",
-        "tau": "(0, inf)",
+        "tau": "(0, 1e150)",
         "beta1": "[0, 1)",
         "beta2": "[0, 1]",
     }
@@ -45,7 +45,7 @@ class FedAdam(FedAvg):
         """Start with m = 0 and v = tau^2."""
         server = super().start(model, sites)
         m = zeros(server.weights, server.params, torch.float64)
-        v = {name: torch.full_like(value, self.tau**2) for name, value in m.items()}
+        v = {name: torch.full_like(value, float(self.tau) ** 2) for name, value in m.items()}
         return replace(server, extras={"m": m, "v": v})
 
     def second_moment(self, v: Tensor, square: Tensor) -> Tensor:

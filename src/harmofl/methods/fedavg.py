@@ -13,23 +13,24 @@ from torch import Tensor, nn
 from harmofl.errors import ConfigError, ShapeError
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
+from harmofl.federated.finite_checks import check_finite, naming_overflow
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Extra, ServerState
 from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
 from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
 from harmofl.methods.common_amplitude import COLLECTING, collected
-from harmofl.methods.parts.averages import Average, Mean
+from harmofl.methods.hyperparameters import Hyperparameters
+from harmofl.methods.parts.averages import Average, Mean, check_complete
 from harmofl.methods.parts.normalizers import Identity, Normalizer
-from harmofl.methods.parts.part import Part
 from harmofl.methods.parts.steps import Plain, Step
+from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.types import Role
-from harmofl.utils.validators import check_ranges
 
-SLOTS: Mapping[str, type[Part]] = {"normalize": Normalizer, "step": Step, "average": Average}
+SLOTS: Mapping[str, type[Hyperparameters]] = {"normalize": Normalizer, "step": Step, "average": Average}
 """The base class of the parts in each slot of a method."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedAvg:
+class FedAvg(Hyperparameters):
     """Each site steps on its own loss, w_i <- w_i - eta grad f_i(w_i); the server sets w = sum_i p_i w_i.
 
     A method is composed of three parts, of which each can be replaced here and so in every method; HarmoFL is
@@ -48,17 +49,12 @@ class FedAvg:
     downlink_extras: ClassVar[tuple[str, ...]] = ()
     """Names of the server's extras that are sent to the sites."""
 
-    ranges: ClassVar[Mapping[str, str]] = {}
-    """Allowed values of the hyperparameters that a class adds, in the notation of `validators.check_within`."""
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic scale."""
-
     normalize: Normalizer = Identity()
     step: Step = Plain()
     average: Average = Mean()
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         for slot, kind in SLOTS.items():
             if not isinstance(part := getattr(self, slot), kind):
                 raise ConfigError(f"{slot} must be a {kind.__name__} of harmofl.methods.parts, got {part!r}")
@@ -72,9 +68,13 @@ class FedAvg:
         """Return the model: Psi if there is one, then the network.
 
         Raises:
-            ConfigError: if the step does not fit the model.
+            ConfigError: if the normalizer makes another layer than an `AmplitudeNorm`, or the step does not fit.
         """
-        model = FederatedModel(network, self.normalize.layer())
+        layer: object = self.normalize.layer()
+        if not (layer is None or isinstance(layer, AmplitudeNorm)):
+            kind = type(layer).__name__
+            raise ConfigError(f"{self.normalize}: layer() must return a subclass of AmplitudeNorm or None, got {kind}")
+        model = FederatedModel(network, layer)
         self.step.check(model)
         return model
 
@@ -103,9 +103,15 @@ class FedAvg:
         """
         _check_widths(updates)
         entries, shares = [u.weights for u in updates], self.shares(updates)
-        averaged = self.average(entries, shares, server.weights, server.params)
-        weights, extras = self.server_step(server, averaged, updates)
-        amplitude, kept = collected(self.average, server, updates)
+        when = f"the average of round {server.round + 1} of {self}"
+        with naming_overflow("", when):
+            averaged = self.average(entries, shares, server.weights, server.params)
+            check_complete(self.average, averaged, entries[0])
+            weights, extras = self.server_step(server, averaged, updates)
+            if averaged and not averaged.keys() & weights.keys():
+                raise ConfigError(f"{self}: server_step must return new weights, got none; return what it is given")
+            amplitude, kept = collected(self.average, server, updates)
+        check_finite({"": {**weights, **amplitude}, **extras}, "", when)
         return replace(
             server,
             round=server.round + 1,

@@ -7,12 +7,11 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import ConfigError
-from harmofl.methods.catalogue import PARTS as BUILT_IN
-from harmofl.methods.catalogue import Description, Hyperparameter
+from harmofl.methods.catalogue import Description, Hyperparameter, name_of
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
-    from harmofl.methods.parts.part import Part
+    from harmofl.methods.hyperparameters import Hyperparameters
 
 METHODS, PARTS = "harmofl.methods", "harmofl.parts"
 """Groups of entry points."""
@@ -44,11 +43,11 @@ def own_method(name: str) -> type["FedAvg"]:
     return found
 
 
-def own_part(name: str) -> type["Part"]:
+def own_part(name: str) -> type["Hyperparameters"]:
     """Import a part, as `own_method` does; it must be a `Normalizer`, a `Step` or an `Average`."""
     from harmofl.methods.fedavg import SLOTS
 
-    found: type[Part] = _imported(name, PARTS, tuple(SLOTS.values()), "Normalizer, Step or Average")
+    found: type[Hyperparameters] = _imported(name, PARTS, tuple(SLOTS.values()), "Normalizer, Step or Average")
     return found
 
 
@@ -64,7 +63,7 @@ def _imported(name: str, group: str, kind: Any, must: str) -> Any:
     return found
 
 
-def slot_of(part: type["Part"]) -> str:
+def slot_of(part: type["Hyperparameters"]) -> str:
     """Return the slot that a part is for."""
     from harmofl.methods.fedavg import SLOTS
 
@@ -85,7 +84,7 @@ def own_description(owner: type) -> Description:
             own[field.name] = Hyperparameter(field.default, allowed.get(field.name, ""))
         elif field.init:
             described = own_description(type(field.default)).having(vars(field.default))
-            parts[field.name], of_parts[field.name] = _part_name(type(field.default)), dict(described.own)
+            parts[field.name], of_parts[field.name] = name_of(type(field.default)), dict(described.own)
     return Description((owner.__doc__ or " ").splitlines()[0], own, parts, of_parts)
 
 
@@ -97,9 +96,3 @@ def _check_fields(owner: type) -> None:
         raise ConfigError(f"{named} must be a @dataclass(frozen=True, kw_only=True), but {bare[0]} is no field of it")
     if bare := [field.name for field in fields(owner) if field.default is MISSING]:
         raise ConfigError(f"{named}: {bare[0]} must have a default value")
-
-
-def _part_name(part: type) -> str:
-    own = f"{part.__module__}.{part.__qualname__}"
-    built_in = {f"{__package__}.{module.replace('/', '.')}.{cls}": name for name, (_, module, cls) in BUILT_IN.items()}
-    return built_in.get(own, own)

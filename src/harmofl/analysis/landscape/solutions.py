@@ -14,7 +14,7 @@ from harmofl.analysis.landscape.plane import Plane, PlaneKind, plane
 from harmofl.analysis.landscape.surface import losses_at
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError, RunError
-from harmofl.experiment.config import load_experiment
+from harmofl.experiment.config import check_images_remain, load_experiment
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.federated.batch import Batch
@@ -68,13 +68,14 @@ class Opened:
         progress: callback for the progress of reading and training.
 
     Raises:
-        RunError: if there is no checkpoint, or the images are not those of the run.
+        RunError: if there is no checkpoint, or the images are not those of the run or were in memory.
         ConfigError: if the method trains no common model.
     """
 
     def __init__(self, folder: Path, device: str, progress: Progress) -> None:
         self._run_dir, self._progress = RunDir.open(folder), progress
         experiment = load_experiment(self._run_dir.config_path, {"run.device": device, "run.diagnostics": False})
+        check_images_remain(experiment.data, folder)
         self.setup = Setup.prepare(experiment, progress)
         if not self._run_dir.is_of(self.setup.card()):
             raise RunError(f"{folder}: the images must be those that the run was trained on, but differ; restore them")

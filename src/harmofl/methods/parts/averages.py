@@ -6,14 +6,15 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from harmofl.errors import ConfigError
 from harmofl.federated.aggregation import clipped_changes, trimmed_mean
 from harmofl.federated.messages import ClientUpdate
 from harmofl.federated.tensors import Arrays, mean
-from harmofl.methods.parts.part import Part
+from harmofl.methods.hyperparameters import Hyperparameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Average(Part):
+class Average(Hyperparameters):
     """Average of the sites' arrays with the shares p_i.
 
     Args:
@@ -99,3 +100,13 @@ class Clipped(Average):
     ) -> dict[str, Tensor]:
         """Return the weighted mean of the clipped changes."""
         return mean(clipped_changes(arrays, before, params), shares)
+
+
+def check_complete(average: Average, averaged: object, sent: Arrays) -> None:
+    """Raise ConfigError unless an average, as one of a user, has each tensor that the sites sent, with its shape."""
+    found = averaged if isinstance(averaged, Mapping) else {}
+    odd = [n for n, value in sent.items() if value.numel() and getattr(found.get(n), "shape", None) != value.shape]
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        must = "an average must return a tensor of the same shape for every name that the sites sent"
+        raise ConfigError(f"{average}: {must}, but does not for {odd[0]}{more}; return one for each name of `arrays`")

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harmofl.methods.parts.part import Part
+from harmofl.methods.hyperparameters import Hyperparameters
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.spectral.radial_profile import Per, ProfileNorm
 
 
-class Normalizer(Part):
+class Normalizer(Hyperparameters):
     """Base class of the layers before the network."""
 
     def layer(self) -> AmplitudeNorm | None:
@@ -59,7 +59,7 @@ class RadialProfile(Normalizer):
     `harmofl.spectral.radial_profile`. A site sends 1 + radial_bins numbers per channel, once.
 
     Args:
-        radial_bins: number of bins of the radius, at least 1; 1 leaves the level and the contrast.
+        radial_bins: number of bins of the radius, from 1 to 65536; 1 leaves the level and the contrast.
         per: "image" takes the gain from each image's profile, "site" from the mean profile of the site.
         decay: v of HarmoFL Eq 3, in [0, 1].
         strength: degree of the change to the common profile, in [0, 1]; 0 leaves the images unchanged.
@@ -67,7 +67,7 @@ class RadialProfile(Normalizer):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {
-        "radial_bins": "whole [1, inf)",
+        "radial_bins": "whole [1, 65536]",
         "per": "image or site",
         "decay": "[0, 1]",
         "strength": "[0, 1]",

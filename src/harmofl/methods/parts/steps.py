@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from harmofl.errors import ConfigError
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.methods.parts.part import Part
+from harmofl.methods.hyperparameters import Hyperparameters
 from harmofl.optim.sharpness import displaced, perturbation
 
 if TYPE_CHECKING:
     from harmofl.methods.fedavg import FedAvg
 
 
-class Step(Part):
+class Step(Hyperparameters):
     """Base class of the steps; each takes the gradient at other weights."""
 
     @property
