@@ -162,7 +162,7 @@ def test_a_tracking_server_that_is_away_is_told_of_once_and_the_run_goes_on(
     folder = tmp_path / "run"
     trainer.run(small(federation, training__rounds=2), folder, [*writers(["mlflow"], folder)])
     said = capsys.readouterr().err
-    assert said.count("nothing more is written to MLflow, the run goes on") == 1
+    assert said.count("logging to MLflow has stopped, the run continues") == 1
     assert (folder / "result.json").exists()
 
 

@@ -45,7 +45,7 @@ SAME = "must be the same for all|must not be set for a method|must be given once
     [
         ("", "needs at least one method"),
         ("fedex", "method must be one of .* got 'fedex'"),
-        ("fedprox:mu", "takes name:key=value"),
+        ("fedprox:mu", "given as name:key=value"),
         ("fedavg,fedavg", "'fedavg' must be given once, got it twice"),
         ("a b=fedavg,a_b=fedsam", "'a b' and 'a_b' must have different folders"),
         ("=fedavg", "a label must be one line of text"),

@@ -54,7 +54,7 @@ def test_nothing_is_written_that_has_not_changed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_gone_or_another(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="what north keeps must be here, but is not"):
+    with pytest.raises(RunError, match="the client state of north is missing; restore it"):
         ClientStateStore(tmp_path, {"north": "x.safetensors"}).check()
     (tmp_path / "x.safetensors").write_bytes(b"x")
     with pytest.raises(RunError, match="could not be read"):

@@ -76,8 +76,8 @@ def test_settings_are_toml_values_or_text() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training.rate": 1}, "unknown key 'training.rate'; known here are rounds, participation, epochs"),
-        ({"trainin.lr": 1}, "unknown key 'trainin'; known here are data, run, method"),
+        ({"training.rate": 1}, "unknown key 'training.rate'; known keys are rounds, participation, epochs"),
+        ({"trainin.lr": 1}, "unknown key 'trainin'; known keys are data, run, method"),
         ({"training.lr": -1}, "training.lr: input should be greater than 0, got -1"),
         ({"training.lr": float("nan")}, "training.lr: input should be"),
         ({"training.rounds": 0}, "training.rounds: input should be greater than or equal to 1, got 0"),
@@ -106,7 +106,7 @@ def test_bad_values_are_one_line(changes: dict, message: str) -> None:
         ("", {"method.name": "fedprox", "run.seed": 1, "mu": -1}, "--set mu=-1: mu must be"),
         ("", {"training.rounds": 0}, "--rounds 0: training.rounds: input should be"),
         ("[method]\nname = 'fedprox'\nmu = -1", {"run.seed": 1}, "{path}: mu must be"),
-        ("[method]\nname = 'fednova+median'", {"run.seed": 1}, "{path}: fednova averages"),
+        ("[method]\nname = 'fednova+median'", {"run.seed": 1}, "{path}: fednova must average"),
         ("[method]\nname = 'fedprox:mu=1'\nmu = 2", {}, "{path}: mu must be given once, got 1 in 'fedprox:mu=1' and 2"),
         ("", {"method.name": "fedprox:mu=1", "method.mu": 2}, "--set method.mu=2: mu must be given once, got 1 in"),
         ("method = 'fedprox'", {}, "{path}: method: input should be a valid dictionary"),

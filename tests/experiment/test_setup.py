@@ -89,9 +89,9 @@ class Empty(nn.Module):
         ),
         ({"run__device": "cuda:99"}, "must be one that torch can use here, got cuda:99"),
         ({"run__device": "mps"}, "must be one that torch can use here, got mps"),
-        ({"training__precision": "tf32"}, "tf32 is of CUDA devices, got run.device cpu"),
-        ({"training__compile": True, "method__name": "moon"}, "moon looks into the network while it computes"),
-        ({"method__params_regex": "nothing"}, "params_regex must be in a param's name"),
+        ({"training__precision": "tf32"}, "tf32 needs a CUDA device, got run.device=cpu"),
+        ({"training__compile": True, "method__name": "moon"}, "training.compile must be false for moon"),
+        ({"method__params_regex": "nothing"}, "params_regex must match a param's name"),
     ],
 )
 def test_a_misfit_is_said_before_the_run_folder_is_made(
@@ -106,7 +106,7 @@ def test_a_misfit_is_said_before_the_run_folder_is_made(
 @pytest.mark.parametrize(
     ("changes", "remark"),
     [
-        ({"run__threads": 1024}, "run.threads is 1024, but only"),
+        ({"run__threads": 1024}, "run.threads is 1024, but this machine has"),
         ({"training__precision": "float16"}, "float16 is slow on a CPU"),
         ({"method__name": "local+median"}, "local: no weights are averaged, so median has no effect; leave it out"),
         ({"method__name": "local:weighting=samples"}, "local: no weights are averaged, so mean:weighting=samples has"),
@@ -136,4 +136,4 @@ def test_a_published_split_that_parts_patients_is_told_of(federation: Path, tmp_
     shutil.copytree(federation, folder)
     table = (folder / "federation.toml").read_text()
     (folder / "federation.toml").write_text(table.replace('split = "patients"', 'split = "images"'))
-    assert any("published split parts the images" in line for line in prepared(folder).remarks())
+    assert any("published split puts images of one patient" in line for line in prepared(folder).remarks())

@@ -163,7 +163,7 @@ def test_a_run_keeps_statistics_of_each_of_its_sites(finished_run: Path, federat
     np.testing.assert_array_equal(alone[0].numpy(), model.outputs(site, "test", "sites")[4])
     assert model.mixes, "the model itself is as before"
     older = replace(model, moments={})
-    with pytest.raises(ConfigError, match="kept no statistics of its sites, as under privacy"):
+    with pytest.raises(ConfigError, match="has no statistics of its sites, as with privacy"):
         older.outputs(site, "test", "sites")
 
 
@@ -172,7 +172,7 @@ def test_an_unseen_site_meets_the_mean_of_what_sites_keep(federation: Path, unse
     model = TrainedModel.open(tmp_path / "run")
     found = evaluate_site(model, open_federation(unseen).sites[0])
     assert (found.images, found.trained) == (9, False)
-    assert found.said == ("entries that sites keep for themselves: the mean over 2 sites, as it did not train",)
+    assert found.said == ("personal entries of sites: the mean over 2 sites, as it did not train",)
 
 
 def test_a_plain_folder_is_of_the_classes_of_the_model(finished_run: Path, unseen: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_of_equal_sites_all_are_the_same() -> None:
         ({"average": 0.5}, "average must be one of"),
         ({"average": "trimmed", "trim": 0.5}, "trim must be"),
         ({"average": "trimmed", "trim": True}, "trim must be"),
-        ({"trim": 0.3}, "trim is of trimmed, put in by .trimmed"),
+        ({"trim": 0.3}, "trim belongs to trimmed, which .trimmed adds"),
     ],
 )
 def test_mistakes_are_one_line(options: dict, message: str) -> None:

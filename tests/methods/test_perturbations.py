@@ -131,7 +131,7 @@ def test_a_perturbation_of_all_params_by_name_is_that_of_all() -> None:
 
 
 def test_params_that_there_are_not() -> None:
-    with pytest.raises(ConfigError, match=r"params_regex must be in a param's name, such as network.weight"):
+    with pytest.raises(ConfigError, match=r"params_regex must match a param's name, such as network.weight"):
         make_method("fedsam", {"params_regex": "nothing"}).model(Sum())
 
 

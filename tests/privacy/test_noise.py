@@ -78,8 +78,8 @@ def test_a_run_with_noise_can_be_repeated_and_differs_from_one_without(tmp_path,
     assert_same(weights[0], weights[1])
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
     remarks = RunDir.open(tmp_path / "a").result()["remarks"]
-    assert any("at most epsilon" in line and "numbers of images are told as they are" in line for line in remarks)
-    assert any("whoever knows that can remove it" in line for line in remarks)
+    assert any("epsilon at most" in line and "numbers of images are sent without noise" in line for line in remarks)
+    assert any("anyone who knows the seed can remove it" in line for line in remarks)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Callbacks of a run: progress, dashboards, trackers and diagnostics are such."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harmofl.experiment.backend import TrainedRound
@@ -53,44 +53,15 @@ class Callbacks(Callback):
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._all = callbacks
 
-    def on_load(self, site: str, done: int, total: int) -> None:
-        """Call `on_load` of every callback."""
-        for callback in self._all:
-            callback.on_load(site, done, total)
 
-    def on_message(self, line: str) -> None:
-        """Call `on_message` of every callback."""
+def _in_turn(event: str) -> Callable[..., None]:
+    def call(self: Callbacks, *about: object) -> None:
         for callback in self._all:
-            callback.on_message(line)
+            getattr(callback, event)(*about)
 
-    def on_train_begin(self, setup: Setup, first_round: int) -> None:
-        """Call `on_train_begin` of every callback."""
-        for callback in self._all:
-            callback.on_train_begin(setup, first_round)
+    return call
 
-    def on_fit_begin(self, server: ServerState, personal: Mapping[str, Arrays]) -> None:
-        """Call `on_fit_begin` of every callback."""
-        for callback in self._all:
-            callback.on_fit_begin(server, personal)
 
-    def on_client_end(self, site: str) -> None:
-        """Call `on_client_end` of every callback."""
-        for callback in self._all:
-            callback.on_client_end(site)
-
-    def on_aggregate(
-        self, before: ServerState, after: TrainedRound, personal: Mapping[str, Arrays], seconds: float
-    ) -> None:
-        """Call `on_aggregate` of every callback."""
-        for callback in self._all:
-            callback.on_aggregate(before, after, personal, seconds)
-
-    def on_round_end(self, record: RoundRecord) -> None:
-        """Call `on_round_end` of every callback."""
-        for callback in self._all:
-            callback.on_round_end(record)
-
-    def on_train_end(self, result: Mapping[str, Any]) -> None:
-        """Call `on_train_end` of every callback."""
-        for callback in self._all:
-            callback.on_train_end(result)
+for event in vars(Callback):
+    if event.startswith("on_"):
+        setattr(Callbacks, event, _in_turn(event))

@@ -59,7 +59,7 @@ def unpack(path: Path) -> Checkpoint:
     try:
         return _checkpoint(arrays, about)
     except (KeyError, ValueError, StopIteration):
-        raise RunError(f"{path}: is not the checkpoint of a run; start the run again") from None
+        raise RunError(f"{path}: is not the checkpoint of a run; restore it, or start the run again") from None
 
 
 def flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> list[str]:

@@ -56,7 +56,9 @@ class ClientStateStore(Mapping[str, ClientState]):
         """Raise RunError unless every file exists."""
         for site, name in self._files.items():
             if not (self.folder / name).is_file():
-                raise RunError(f"{self.folder / name}: what {site} keeps must be here, but is not; start the run again")
+                raise RunError(
+                    f"{self.folder / name}: the client state of {site} is missing; restore it or start again"
+                )
 
     def keep(self, round_number: int, states: Mapping[str, ClientState]) -> None:
         """Store the new states of the sites that took part in a round.
@@ -122,5 +124,5 @@ def read_state(path: Path) -> ClientState:
     try:
         groups = unflatten(arrays, json.loads(about["groups"]))
     except (KeyError, ValueError, StopIteration):
-        raise RunError(f"{path}: is not what a site of a run keeps; start the run again") from None
+        raise RunError(f"{path}: is not a client state of a run; restore it, or start the run again") from None
     return {name.removeprefix("state/"): entries for name, entries in groups.items()}

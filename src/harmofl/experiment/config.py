@@ -75,7 +75,7 @@ class RunTable(_Table):
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
     threads: int = Field(0, ge=0, le=1024, description="of each process; 0: OMP_NUM_THREADS, or a share of the cores")
-    workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measured, loop or processes")
+    workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measure which number is fastest")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
     diagnostics: bool = Field(False, description="measure drift, dissimilarity and sharpness in every round")
 
@@ -87,18 +87,18 @@ class DataTable(_Table):
     size: tuple[int, int] | None = None
     channels: int | None = Field(None, ge=1)
     slices: Literal["all", "foreground", "inner"] | None = Field(
-        None, description="of volumes; inner: with a mask, but not the first and the last; as federation.toml says"
+        None, description="of volumes; inner: with a mask, without the first and the last; None: federation.toml's"
     )
-    levels: Levels = Field("rounded", description="how volumes become 8 bit; truncated: as released")
-    sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these take part")
-    unseen: tuple[str, ...] = Field((), description="these do not train; the chosen model is tested there")
-    split: Literal["given", "images"] = Field("given", description="images: 64/16/20 % of single images, at random")
-    split_seed: int | None = Field(None, ge=0, lt=2**63, description="of the split, if the data has none; run.seed")
+    levels: Levels = Field("rounded", description="conversion of volumes to 8 bit; truncated: as in the released code")
+    sites: tuple[str, ...] | None = Field(None, min_length=1, description="sites that take part; None: all")
+    unseen: tuple[str, ...] = Field((), description="sites that do not train, where the chosen model is tested")
+    split: Literal["given", "images"] = Field("given", description="images: random, 64/16/20 % of single images")
+    split_seed: int | None = Field(None, ge=0, lt=2**63, description="for data without a split; None: run.seed")
     images_per_site: Annotated[int | str, BeforeValidator(_images_per_site)] = Field(
-        "all", description="training images that a site uses, its first; smallest: as many as the smallest site has"
+        "all", description="the first training images of each site; smallest: as many as the smallest site has"
     )
-    cache: Folder | None = Field(None, description="keep decoded images here, mapped, and not in memory")
-    source: str = Field("", description="where the data can be had, in words")
+    cache: Folder | None = Field(None, description="folder of decoded images, mapped instead of in memory")
+    source: str = Field("", description="source of the data, in words")
 
 
 class NetworkTable(_Table):
@@ -106,7 +106,7 @@ class NetworkTable(_Table):
 
     name: str | None = None
     norm: Normalization = "instance"
-    values: Literal["0..1", "0..255"] = Field("0..1", description="what the network reads of an 8-bit image")
+    values: Literal["0..1", "0..255"] = Field("0..1", description="range of an 8-bit image at the network's input")
     options: Section = Field(default_factory=dict)
 
 
@@ -114,7 +114,7 @@ class TrainingTable(_Table):
     """Settings of the training, the same at every site."""
 
     rounds: int = Field(100, ge=1)
-    participation: float = Field(1.0, gt=0, le=1, description="which share of the sites is drawn for each round")
+    participation: float = Field(1.0, gt=0, le=1, description="share of the sites that is drawn for each round")
     epochs: int = Field(1, ge=1)
     batch_size: int | None = Field(None, ge=1)
     optimizer: Literal["sgd", "adam"] | None = None
@@ -124,21 +124,21 @@ class TrainingTable(_Table):
     loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
     precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
     compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
-    augment: Augmentation = Field("none", description="flips: and quarter turns of square images")
+    augment: Augmentation = Field("none", description="flips: random flips, and quarter turns of square images")
     last_image: Literal["joined", "alone"] = Field(
-        "joined", description="a single image that is left over: with the batch before it, or a batch of its own"
+        "joined", description="the batch of a single image that is left over: the one before it, or its own"
     )
-    updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: half the bytes, see compression")
+    updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: changes at half the bytes")
 
 
 class EvaluationTable(_Table):
     """Settings of the scoring of models."""
 
-    metric: str | None = Field(None, description="by which the round is chosen and methods are compared")
+    metric: str | None = Field(None, description="metric that chooses the round and compares methods")
     batch_size: int = Field(32, ge=1)
-    test_batch_size: int | None = Field(None, ge=1, description="in the final test; as batch_size")
-    batches: Literal["mixed", "in-order"] = Field("mixed", description="mixed: in one random order for ever")
-    validation: Literal["images", "batches"] = Field("images", description="batches: the mean of the batches' scores")
+    test_batch_size: int | None = Field(None, ge=1, description="batch size of the final test; None: batch_size")
+    batches: Literal["mixed", "in-order"] = Field("mixed", description="mixed: one random order in all rounds")
+    validation: Literal["images", "batches"] = Field("images", description="batches: mean of the batches' scores")
     every: int = Field(1, ge=1, description="rounds between validations; the last is always validated")
     test_every_round: bool = False
 
@@ -146,20 +146,20 @@ class EvaluationTable(_Table):
 class PrivacyTable(_Table):
     """Settings of the privacy of updates; by default all protection is off."""
 
-    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="norm that no update is longer than")
-    noise: float = Field(0.0, ge=0, allow_inf_nan=False, description="standard deviation of the noise, in clips")
-    noise_of: Literal["update", "sum"] = Field("update", description="sum: shares of it, to be summed under masks")
-    amplitude_clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="clip of a site's amplitude")
-    sites: int = Field(3, ge=2, description="fewest sites of a sum, for masks and shares of noise")
-    masks: bool = Field(False, description="secure aggregation in deployments: the server sees sums alone")
-    min_images: int = Field(0, ge=0, description="fewest images that an amplitude is sent of")
-    delta: float = Field(1e-5, gt=0, lt=1, description="of the statement of what was spent")
+    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest norm of an update")
+    noise: float = Field(0.0, ge=0, allow_inf_nan=False, description="standard deviation of the noise, times clip")
+    noise_of: Literal["update", "sum"] = Field("update", description="sum: a share of it at each site, for masks")
+    amplitude_clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest norm of an amplitude")
+    sites: int = Field(3, ge=2, description="smallest number of sites in a sum, for masks and shares of noise")
+    masks: bool = Field(False, description="secure aggregation in deployments: the server sees only sums")
+    min_images: int = Field(0, ge=0, description="smallest number of images of an amplitude that is sent")
+    delta: float = Field(1e-5, gt=0, lt=1, description="delta at which epsilon is stated")
 
     @field_validator("noise")
     @classmethod
     def _clipped(cls, value: float, info: ValidationInfo) -> float:
         if value and info.data.get("clip", 0) is None:
-            raise ValueError("needs privacy.clip, the norm that the noise is reckoned from")
+            raise ValueError("needs privacy.clip, the norm that scales the noise")
         return value
 
 
@@ -291,7 +291,7 @@ def check_data(data: DataTable) -> None:
     """Raise ConfigError unless a folder is named, and DataError unless it exists."""
     check_folder_is_named(data)
     if data.source and not data.folder.exists():
-        raise DataError(f"{data.folder}: no such folder; download {data.source}; or set data.folder")
+        raise DataError(f"{data.folder}: no such folder; download {data.source}, or set data.folder")
     check_folder(data.folder)
 
 
@@ -432,8 +432,8 @@ def _one_line(error: ValidationError) -> str:
         for part in first["loc"][:-1]:
             model = model.model_fields[part].annotation
         known = [field.alias or name for name, field in model.model_fields.items()]
-        return f"unknown key {key!r}; known here are {', '.join(known)}"
+        return f"unknown key {key!r}; known keys are {', '.join(known)}"
     if first["type"] == "missing":
-        return f"{key} is missing; give it there or with --set {key}=..."
+        return f"{key} is missing; give it in the configuration or with --set {key}=..."
     message = first["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

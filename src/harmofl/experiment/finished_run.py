@@ -291,7 +291,7 @@ def _parse(adapter: TypeAdapter[T], text: str, where: str) -> T:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         reason = f"{place}: {first['msg']}" if place else first["msg"]
-        raise RunError(f"{where} is not what training writes ({reason}); restore it or retrain") from error
+        raise RunError(f"{where} is not what training writes ({reason}); restore it or train again") from error
 
 
 def _method_name(config: dict[str, Any]) -> str:
@@ -302,11 +302,7 @@ def _method_name(config: dict[str, Any]) -> str:
 def _label(runs: list[Run]) -> list[Run]:
     labels = [run.label for run in runs]
     shared = [run for run in runs if labels.count(run.label) > 1]
-    return [_told_apart(run, shared) if run in shared else run for run in runs]
-
-
-def _told_apart(run: Run, others: list[Run]) -> Run:
-    return replace(run, label=f"{run.label} ({_shortest(run, others)})")
+    return [replace(run, label=f"{run.label} ({_shortest(run, shared)})") if run in shared else run for run in runs]
 
 
 def _shortest(run: Run, others: list[Run]) -> str:

@@ -47,10 +47,10 @@ def build(
     """
     table = experiment.training
     if table.precision == "tf32" and device.type != "cuda":
-        raise ConfigError(f"training.precision: tf32 is of CUDA devices, got run.device {device}; set float32")
+        raise ConfigError(f"training.precision: tf32 needs a CUDA device, got run.device={device}; set float32")
     if table.compile and not method.compiles:
         name = experiment.method_name
-        raise ConfigError(f"training.compile: {name} looks into the network while it computes; set it to false")
+        raise ConfigError(f"training.compile must be false for {name}, as it uses hooks in the network; change it")
     training = Training(
         model=build_model(experiment, method, federation.sites[0].train.images.shape[1], len(federation.info.classes)),
         loss=LOSSES[table.loss or ""],

@@ -54,11 +54,11 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
             raise ConfigError(f'{asked}: method.weighting must be "uniform", got {method.average.weighting!r}')
     if table.masks and not isinstance(method.average, Mean):
         raise ConfigError(
-            f"privacy.masks: the average must be the mean, as only sums are seen, got {method.average}; leave that "
-            "part out"
+            f"privacy.masks: the average must be the mean, as the server sees only sums, got {method.average}; "
+            "leave that part out"
         )
     if table.masks and experiment.training.updates != "float32":
-        raise ConfigError("privacy.masks: masked numbers are whole and cannot be smaller; set training.updates=float32")
+        raise ConfigError("privacy.masks: training.updates must be float32, as masked numbers are integers; change it")
     if table.clip is not None and method.normalize.layer() and table.amplitude_clip is None:
         raise ConfigError(
             "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "
@@ -75,8 +75,8 @@ def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -
     for name, buffer in model.named_buffers():
         if buffer.is_floating_point() and method.role(model, name) is Role.SHARED:
             raise ConfigError(
-                f"privacy.clip: {name} would be sent, which noise may make senseless; set network.norm to batch-stats, "
-                "group or instance, or method.name to fedbn or silobn"
+                f"privacy.clip: {name} would be sent with noise, which may make it invalid; set network.norm to "
+                "batch-stats, group or instance, or method.name to fedbn or silobn"
             )
 
 
@@ -86,8 +86,8 @@ def check_images(table: PrivacyTable, method: FedAvg, sites: Sequence[Site]) -> 
         if len(site.train) < table.min_images:
             raise ConfigError(
                 f"{site.name}: an amplitude that is sent must be of at least {table.min_images} images "
-                f"(privacy.min_images), got {len(site.train)}; leave the site out, or put +identity "
-                "behind the method's name"
+                f"(privacy.min_images), got {len(site.train)}; leave the site out, or add +identity "
+                "to the method's name"
             )
 
 
@@ -103,13 +103,13 @@ def statement(experiment: Experiment, method: FedAvg, deployed: bool) -> list[st
         spent = epsilon(table.noise, rounds + bool(method.normalize.layer()), table.delta)
         where = "each update" if table.noise_of == "update" else f"each sum over at least {table.sites} sites"
         said.append(
-            f"privacy: {where} is noised; after {rounds} rounds, whether a site took part shows by at most epsilon "
-            f"{spent:.3g} at delta {table.delta:g}; losses, scores and numbers of images are told as they are"
+            f"privacy: {where} has noise; after {rounds} rounds, a site's participation has epsilon at most "
+            f"{spent:.3g} and delta {table.delta:g}; losses, scores and numbers of images are sent without noise"
         )
     elif table.clip is not None:
-        said.append("privacy: updates are clipped, but without noise that promises nothing; set privacy.noise")
+        said.append("privacy: updates are clipped, but clipping without noise guarantees nothing; set privacy.noise")
     if table.noise and not deployed:
-        said.append("privacy: the noise comes from run.seed here, and whoever knows that can remove it")
+        said.append("privacy: here the noise comes from run.seed, and anyone who knows the seed can remove it")
     if table.masks and not deployed:
         said.append("privacy: nothing is masked on one machine; masks are for `harmofl deploy`")
     return said

@@ -80,7 +80,7 @@ class Setup:
         taking_part = tuple(name for name in named if name not in data.unseen)
         federation = replace(federation, sites=_chosen(federation, taking_part, "data.sites"))
         if not federation.sites:
-            raise ConfigError(f"data.unseen: at least one site must train, but these are all: {', '.join(data.unseen)}")
+            raise ConfigError(f"data.unseen: at least one site must train, but all are named: {', '.join(data.unseen)}")
         _check_training(federation)
         if told:
             tell_warnings(absent_classes(federation), data.folder, told)
@@ -114,7 +114,7 @@ class Setup:
             said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
         threads, cores = self.experiment.run.threads, available_cores()
         if threads > cores:
-            said.append(f"run.threads is {threads}, but only {cores} cores are here: that is slow; set it to {cores}")
+            said.append(f"run.threads is {threads}, but this machine has {cores} cores; set it to {cores}")
         if self.training.precision == "float16" and self.training.device.type == "cpu":
             said.append("training.precision float16 is slow on a CPU; bfloat16 is faster there")
         return said
@@ -132,9 +132,9 @@ class Setup:
             name, sites = self.experiment.method_name, ", ".join(self.experiment.data.unseen)
             said.append(f"{name} trains no common model: it has no score at {sites}, which did not train")
         if self.federation.info.split == "images":
-            said.append("the published split parts the images of patients, so scores are too high")
+            said.append("the published split puts images of one patient into several splits, so scores are too high")
         if self.experiment.data.split == "images":
-            said.append("data.split is images: one patient's images are on several sides, so scores are too high")
+            said.append("data.split=images puts images of one patient into several splits, so scores are too high")
         return said + statement(self.experiment, self.method, deployed=False)
 
     def _remarks_on_average(self) -> list[str]:

@@ -66,7 +66,7 @@ class Writer(Callback):
         except Exception as error:
             self._broken = True
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            print(f"harmofl: nothing more is written to {self.name}, the run goes on: {reason}", file=sys.stderr)
+            print(f"harmofl: logging to {self.name} has stopped, the run continues: {reason}", file=sys.stderr)
 
 
 class TensorBoard(Writer):

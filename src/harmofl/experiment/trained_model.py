@@ -80,7 +80,7 @@ class TrainedModel:
             raise RunError(f"{place}: weights and model.json must belong together, but {min(missing)} is in one only")
         odd = [n for n, v in model.state_dict().items() if v.shape != weights[n].shape and of_network([n])]
         if odd:
-            raise RunError(f"{place}: weights and model.json must belong together, but {odd[0]} is of another shape")
+            raise RunError(f"{place}: weights and model.json must belong together, but {odd[0]} has another shape")
         return cls(card, method, model.eval(), weights, own, read_moments(place))
 
     def sites(self, folder: Path, progress: Progress | None = None, told: Tell | None = None) -> tuple[Site, ...]:
@@ -171,7 +171,7 @@ class TrainedModel:
         """
         if not self.moments:
             raise ConfigError(
-                "the run kept no statistics of its sites, as under privacy.noise or masks; use --statistics images"
+                "the run has no statistics of its sites, as with privacy.noise or masks; use --statistics images"
             )
         return self.moments[site] if site in self.moments else average_moments(list(self.moments.values()))
 
@@ -230,7 +230,7 @@ class TrainedModel:
             return
         kept = [entries[OWN_PROFILE] for entries in self.own.values() if OWN_PROFILE in entries]
         if not kept:
-            raise ConfigError("the run kept no profiles of its sites, as deployments do; use --statistics images")
+            raise ConfigError("the run has no profiles of its sites, as deployments keep none; use --statistics images")
         layer.own = torch.stack(kept).mean(dim=0).to(layer.amplitude.device)
 
     def _chosen(self, statistics: Statistics, site: Site, place: torch.device) -> Moments | None:
@@ -265,5 +265,5 @@ class TrainedModel:
                 else (f"the mean over {len(self.own)} sites")
             )
             kept = "its own" if site in self.own else f"{mean}, as it did not train"
-            lines.append(f"entries that sites keep for themselves: {kept}")
+            lines.append(f"personal entries of sites: {kept}")
         return lines

@@ -116,7 +116,7 @@ def _last(setup: Setup, run_dir: RunDir) -> Checkpoint:
     checkpoint = run_dir.load() or Checkpoint(start)
     checkpoint = replace(checkpoint, server=replace(checkpoint.server, sites=start.sites))  # older versions saved no N
     if not _fits(checkpoint.server.weights, start.weights):
-        raise RunError(f"{run_dir.folder}: the checkpoint is of another network; start a new run")
+        raise RunError(f"{run_dir.folder}: the checkpoint must fit the network, but has other weights; start a new run")
     run_dir.rewind(checkpoint.server.round)
     run_dir.settle(checkpoint.best_round)
     return checkpoint
@@ -201,7 +201,9 @@ def _finish(
 ) -> dict[str, Any]:
     """Test the chosen model once and write the result."""
     if not checkpoint.best_round:
-        raise RunError(f"{run_dir.folder}: no round could be validated, so no model is chosen")
+        raise RunError(
+            f"{run_dir.folder}: a round must be validated to choose a model, but none was; run it again with more sites"
+        )
     scores, card, records = backend.test(run_dir, checkpoint.best_round), run_dir.card(), run_dir.records()
     if len(records) != checkpoint.server.round:
         raise RunError(f"{run_dir.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")

@@ -1,13 +1,15 @@
 """Messages between server and sites, and the state that persists between rounds."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from harmofl.federated.tensors import Arrays, is_finite, num_bytes
 
-ClientState = Mapping[str, Arrays]
+Extras = Mapping[str, Arrays]
+"""Tensors of a method beside the weights, by group."""
+ClientState = Extras
 """State that a site keeps between rounds: optimizer moments, weights it does not share, control variates."""
 
 
@@ -31,7 +33,7 @@ class Extra:
         names = {"params": sent.keys(), "site": {site}}.get(str(self.entries), set(self.entries))
         for name, value in arrays.items():
             if name not in names:
-                yield f"{self.name} must be of its own entries, got {name[:60]!r}"
+                yield f"{self.name} must have only entries that the method declares, got {name[:60]!r}"
             elif self.entries == "params" and value.shape != sent[name].shape:
                 yield f"{self.name} of {name} must have the shape {tuple(sent[name].shape)}, got {tuple(value.shape)}"
             if not is_finite(value):
@@ -57,7 +59,7 @@ class ServerState:
 
     round: int
     weights: Arrays
-    extras: Mapping[str, Arrays] = field(default_factory=dict)
+    extras: Extras = field(default_factory=dict)
     params: tuple[str, ...] = ()
     sites: int = 0
 
@@ -74,7 +76,7 @@ class Broadcast:
 
     round: int
     weights: Arrays
-    extras: Mapping[str, Arrays] = field(default_factory=dict)
+    extras: Extras = field(default_factory=dict)
 
     def num_bytes(self) -> int:
         """Return the bytes of all tensors."""
@@ -102,7 +104,7 @@ class ClientUpdate:
     num_samples: int
     num_steps: int
     loss: float
-    extras: Mapping[str, Arrays] = field(default_factory=dict)
+    extras: Extras = field(default_factory=dict)
     memory: int = 0
     bytes_sent: int = 0
     drift: float = math.nan
@@ -110,3 +112,7 @@ class ClientUpdate:
     def num_bytes(self) -> int:
         """Return the bytes of the message on the wire."""
         return self.bytes_sent or num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))
+
+
+Updates = Sequence[ClientUpdate]
+"""The updates of a round's sites, sorted by site."""

@@ -1,13 +1,13 @@
 """The interface between a federated learning method and the backends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.messages import Broadcast, ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays
 from harmofl.types import Role
 
@@ -30,7 +30,7 @@ class Method(Protocol):
     def broadcast(self, server: ServerState) -> Broadcast:
         """Return the server's message to every site of the next round."""
 
-    def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
+    def aggregate(self, server: ServerState, updates: Updates) -> ServerState:
         """Return the server's state after the round; `updates` are sorted by site."""
 
     def role(self, model: nn.Module, name: str) -> Role:
@@ -42,7 +42,7 @@ class Method(Protocol):
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """Take one optimizer step at a site; return the batch's loss before the step, a detached scalar."""
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return a site's extras for the server and the client state of the method, after the last step.
 
         The client state groups `optimizer` and `weights` are reserved for `run_client`.

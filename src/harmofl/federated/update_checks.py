@@ -66,7 +66,7 @@ def _faults(update: ClientUpdate, sent: Arrays, shared: Collection[str], extras:
     if not math.isfinite(update.loss):
         yield f"the loss must be finite, got {update.loss}"
     if odd := update.weights.keys() ^ set(shared):
-        yield f"entries must be those that the method shares, but {min(odd)!r} is only on one side"
+        yield f"entries must be those that the method shares, but {min(odd)!r} is missing or not one of them"
     for name, value in update.weights.items():
         if value.dtype != sent[name].dtype:
             yield f"{name} must be {sent[name].dtype}, got {value.dtype}"

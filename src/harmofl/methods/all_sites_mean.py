@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.messages import ServerState, Updates
 from harmofl.federated.tensors import Arrays, moved_by, scaled
 from harmofl.methods.parts.averages import Average
 
@@ -19,7 +19,7 @@ ROLL = "roll"
 
 
 def over_all(
-    average: Average, server: ServerState, group: str, updates: Sequence[ClientUpdate], changes: Sequence[Arrays]
+    average: Average, server: ServerState, group: str, updates: Updates, changes: Sequence[Arrays]
 ) -> dict[str, Arrays]:
     """Return the server's extra `group`, m <- m + sum_i p_i d_i with p_i among all N sites, and the roll.
 

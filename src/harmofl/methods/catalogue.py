@@ -13,8 +13,11 @@ from typing import Any, Final, Literal
 Slot = Literal["normalize", "step", "average"]
 """Place of a part in a method."""
 
-HOMES: Final[Mapping[str, tuple[str, str]]] = {
+METHODS: Final[Mapping[str, tuple[str, str]]] = {
     "fedavg": ("fedavg", "FedAvg"),
+    "harmofl": ("harmofl", ""),
+    "harmofl-released": ("harmofl_released", ""),
+    "harmofl-profile": ("harmofl_profile", ""),
     "fedprox": ("fedprox", "FedProx"),
     "fednova": ("fednova", "FedNova"),
     "fedavgm": ("fedavgm", "FedAvgM"),
@@ -26,7 +29,9 @@ HOMES: Final[Mapping[str, tuple[str, str]]] = {
     "fedbn": ("fedbn", "FedBN"),
     "silobn": ("silobn", "SiloBN"),
     "fedsam": ("fedsam", "FedSAM"),
+    "fedasam": ("fedasam", ""),
     "mofedsam": ("mofedsam", "MoFedSAM"),
+    "fedgamma": ("fedgamma", ""),
     "fedspeed": ("fedspeed", "FedSpeed"),
     "fedsmoo": ("fedsmoo", "FedSMOO"),
     "fedlesam": ("fedlesam", "FedLESAM"),
@@ -35,8 +40,14 @@ HOMES: Final[Mapping[str, tuple[str, str]]] = {
     "ditto": ("ditto", "Ditto"),
     "fedrep": ("fedrep", "FedRep"),
     "local": ("local_only", "Local"),
+    "pooled": ("pooled", ""),
 }
-"""The module in this package and the class of each method that has code of its own, by its name."""
+"""The module in this package and the class of each method, by name in the order of lists; "" for a composition."""
+NAMES: Final = tuple(METHODS)
+HOMES: Final = {name: home for name, home in METHODS.items() if home[1]}
+"""The methods that have code of their own."""
+PRESETS: Final = {name: module for name, (module, cls) in METHODS.items() if not cls}
+"""The module of each method that is a composition of others, see `harmofl.methods.composition`."""
 
 PARTS: Final[Mapping[str, tuple[Slot, str, str]]] = {
     "identity": ("normalize", "parts/normalizers", "Identity"),
@@ -51,24 +62,6 @@ PARTS: Final[Mapping[str, tuple[Slot, str, str]]] = {
     "clipped": ("average", "parts/averages", "Clipped"),
 }
 """The slot, the module in this package and the class of each part, by its name."""
-
-
-PRESETS: Final[Mapping[str, str]] = {
-    "harmofl": "harmofl",
-    "harmofl-released": "harmofl_released",
-    "harmofl-profile": "harmofl_profile",
-    "fedasam": "fedasam",
-    "fedgamma": "fedgamma",
-    "pooled": "pooled",
-}
-"""The module of each method that is a composition of others, see `harmofl.methods.composition`, by its name."""
-
-NAMES: Final[tuple[str, ...]] = (
-    *("fedavg", "harmofl", "harmofl-released", "harmofl-profile", "fedprox", "fednova", "fedavgm", "fedadam"),
-    *("fedyogi", "scaffold", "feddyn", "moon", "fedbn", "silobn", "fedsam", "fedasam", "mofedsam", "fedgamma"),
-    *("fedspeed", "fedsmoo", "fedlesam", "fedfa", "feddg", "ditto", "fedrep", "local", "pooled"),
-)
-"""The names of all methods, in the order of lists."""
 
 Arrangement = Literal["federated", "pooled", "local"]
 

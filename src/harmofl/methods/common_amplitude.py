@@ -6,11 +6,9 @@ sites that have sent theirs, and final when all N have. The server does not wait
 has no share.
 """
 
-from collections.abc import Mapping, Sequence
-
 import torch
 
-from harmofl.federated.messages import LATE, ClientUpdate, ServerState
+from harmofl.federated.messages import LATE, Extras, ServerState, Updates
 from harmofl.federated.model import AMPLITUDE, FROZEN
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.parts.averages import Average, check_complete
@@ -19,9 +17,7 @@ COLLECTING = COLLECTED, WEIGHTS = "amplitudes", "amplitude weights"
 """The server's extras: the amplitude that each site sent, and the value that its share is proportional to."""
 
 
-def collected(
-    average: Average, server: ServerState, updates: Sequence[ClientUpdate]
-) -> tuple[Arrays, Mapping[str, Arrays]]:
+def collected(average: Average, server: ServerState, updates: Updates) -> tuple[Arrays, Extras]:
     """Return the common amplitude's entries, if they change, and the extras with the sites' ones until it is final."""
     known, weights = (dict(server.extras.get(group, {})) for group in (COLLECTED, WEIGHTS))
     final = bool(server.weights.get(FROZEN, False)) and not known

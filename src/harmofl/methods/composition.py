@@ -49,7 +49,9 @@ def parse_composition(text: str) -> tuple[str, dict[str, Any]]:
             key, equals, value = setting.partition("=")
             key = key.strip()
             if not equals or not key:
-                raise ConfigError(f"a method takes name:key=value, such as fedprox:mu=0.1, got {_short(text)}")
+                raise ConfigError(
+                    f"hyperparameters are given as name:key=value, as in fedprox:mu=0.1, got {_short(text)}"
+                )
             if key == "name" or key in values:
                 raise ConfigError(f"{key} must be given once, got {_short(text)}")
             if position and "." not in key:
@@ -96,16 +98,14 @@ def _check_key(part: str, key: str) -> None:
 def _ordered(head: str, *parts: str) -> str:
     """Return the composition without parts that the method has anyway, in the order of the slots."""
     if not is_method(head):
-        own = "a dotted name of an own one" if "." not in head else "importable"
-        raise ConfigError(
-            f"method must be one of {', '.join(NAMES)}, or {own}, got {_short(head)}; see `harmofl methods`"
-        )
+        must = f"method must be one of {', '.join(NAMES)}, or the dotted name of your own"
+        raise ConfigError(f"{must}, got {_short(head)}; see `harmofl methods`")
     known = _head_description(head)
     chosen = dict[str, str]()
     for part in parts:
         slot = slot_of(part)
         if slot in chosen:
-            raise ConfigError(f"a method takes one {slot} part, got {chosen[slot]} and {part}")
+            raise ConfigError(f"a method takes one {slot} part, got {chosen[slot]} and {part}; leave one out")
         if slot not in known.parts:
             raise ConfigError(f"{head} takes no {slot} part, as it defines its own; leave {part} out")
         chosen[slot] = part
@@ -123,7 +123,7 @@ def slot_of(part: str) -> str:
         return PARTS[part][0]
     if plugins.is_own(part, plugins.PARTS):
         return plugins.slot_of(plugins.own_part(part))
-    raise ConfigError(f"a part must be one of {', '.join(PARTS)}, or a dotted name of an own one, got {_short(part)}")
+    raise ConfigError(f"a part must be one of {', '.join(PARTS)}, or the dotted name of your own, got {_short(part)}")
 
 
 @cache
@@ -216,10 +216,10 @@ def check_names(name: str, values: Mapping[str, Any]) -> None:
         if known[key].allowed:
             check_within(key, value, known[key].allowed)
     if arrangement(name) == "pooled" and "per" in known and values.get("per", known["per"].default) == "site":
-        raise ConfigError(f'{name} trains at one place, which has one profile; set per="image"')
+        raise ConfigError(f'{name} trains in one place, so per must be "image", got "site"; set it to "image"')
 
 
 def _home_of(key: str) -> str:
     """Return a hint which part has the hyperparameter."""
     homes = [part for part in PARTS if key in class_description(part).own]
-    return f"; {key} is of {' and '.join(homes)}, put in by +{homes[0]}" if homes else ""
+    return f"; {key} belongs to {' and '.join(homes)}, which +{homes[0]} adds" if homes else ""

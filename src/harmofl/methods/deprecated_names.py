@@ -42,7 +42,7 @@ def translated(known: Description, name: str, given: Mapping[str, Any]) -> tuple
     for key, value in given.items():
         new = _new_name(known, key)
         if new in values or (new != key and new in given):
-            raise ConfigError(f"{name}: {key} is {new} today; set only the latter")
+            raise ConfigError(f"{name}: {key} is the former name of {new}, and both are given; set only {new}")
         values[new] = value
     if not old or name not in NAMES:
         return {}, values
@@ -58,9 +58,7 @@ def translated(known: Description, name: str, given: Mapping[str, Any]) -> tuple
 
 
 def _is_old(known: Description, key: str, value: object) -> bool:
-    if key in known.hyperparameters:
-        return key == "band" and value == "off"
-    return key in RENAMED or key == "average" or (key == "band" and value == "off")
+    return (key, value) == ("band", "off") or (key not in known.hyperparameters and key in (*RENAMED, "average"))
 
 
 def _idle(key: str, value: object) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState
+from harmofl.federated.messages import ClientState, Extras
 from harmofl.federated.model import FederatedModel
 from harmofl.federated.tensors import Arrays, state_of
 from harmofl.methods.fedavg import FedAvg
@@ -75,7 +75,7 @@ class Ditto(FedAvg):
                 param.grad = self.lambda_ * away if param.grad is None else param.grad.add_(away, alpha=self.lambda_)
         own.step()
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return v_i and its optimizer's moments, to keep."""
         v, optimizer = client.round_state["v"], client.round_state["optimizer"]
         return {}, {"personal": state_of(v), "personal_optimizer": optimizer_arrays(v, optimizer)}

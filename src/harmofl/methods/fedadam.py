@@ -3,14 +3,14 @@
 Reddi et al., "Adaptive Federated Optimization", ICLR 2021, Algorithm 2. https://arxiv.org/abs/2003.00295
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.messages import Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays, difference, moved_by, zeros
 from harmofl.methods.fedavg import FedAvg
 
@@ -52,9 +52,7 @@ class FedAdam(FedAvg):
         """Return the new v, beta2 v + (1 - beta2) D^2."""
         return self.beta2 * v + (1 - self.beta2) * square
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Take the adaptive step."""
         D = difference(averaged, server.weights, [name for name in server.params if name in averaged])
         m = {n: self.beta1 * server.extras["m"][n] + (1 - self.beta1) * d for n, d in D.items()}

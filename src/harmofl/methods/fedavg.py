@@ -14,7 +14,7 @@ from harmofl.errors import ConfigError, ShapeError
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
 from harmofl.federated.finite_checks import check_finite, naming_overflow
-from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.messages import Broadcast, ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
 from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
 from harmofl.methods.common_amplitude import COLLECTING, collected
@@ -88,12 +88,12 @@ class FedAvg(Hyperparameters):
         extras = {name: server.extras[name] for name in self.downlink_extras if name in server.extras}
         return Broadcast(server.round + 1, server.weights, extras)
 
-    def shares(self, updates: Sequence[ClientUpdate]) -> list[float]:
+    def shares(self, updates: Updates) -> list[float]:
         """Return p_i of the sites of a round."""
         weights = [self.average.weight(update) for update in updates]
         return [weight / sum(weights) for weight in weights]
 
-    def aggregate(self, server: ServerState, updates: Sequence[ClientUpdate]) -> ServerState:
+    def aggregate(self, server: ServerState, updates: Updates) -> ServerState:
         """Set w = sum_i p_i w_i over the sites of this round; entries that no site sends do not change.
 
         The common amplitude is A = sum_i p_i A_i (HarmoFL, Algorithm 1), see `harmofl.methods.common_amplitude`.
@@ -119,9 +119,7 @@ class FedAvg(Hyperparameters):
             extras={**{group: arrays for group, arrays in extras.items() if group not in COLLECTING}, **kept},
         )
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Return the new weights, from the average of the sites' weights, and the new extras."""
         return averaged, server.extras
 
@@ -158,7 +156,7 @@ class FedAvg(Hyperparameters):
         client.step()
         return loss
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return the extras to send and the client state to keep; FedAvg has neither."""
         return {}, {}
 
@@ -187,7 +185,7 @@ def paced(server: ServerState, averaged: Arrays, server_lr: float) -> Arrays:
     return {**averaged, **moved_by(server.weights, difference(averaged, server.weights, names), server_lr)}
 
 
-def _check_widths(updates: Sequence[ClientUpdate]) -> None:
+def _check_widths(updates: Updates) -> None:
     widths = {u.site: int(u.weights[WIDTH]) for u in updates if WIDTH in u.weights}
     if len(set(widths.values())) > 1:
         raise ShapeError(f"images must have one width at all sites, got {widths}; set data.size")

@@ -4,14 +4,14 @@ Hsu, Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Fe
 Section 4.3. https://arxiv.org/abs/1909.06335
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.messages import Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays, difference, moved_by, zeros
 from harmofl.methods.fedavg import FedAvg
 
@@ -33,9 +33,7 @@ class FedAvgM(FedAvg):
         server = super().start(model, sites)
         return replace(server, extras={"v": zeros(server.weights, server.params, torch.float64)})
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Take the step with momentum."""
         sent = [name for name in server.params if name in averaged]
         gradient = difference(server.weights, averaged, sent)

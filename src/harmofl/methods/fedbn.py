@@ -29,4 +29,4 @@ class FedBN(FedAvg):
         """Return a remark if the normalization layers have no entries."""
         if any(is_normalization(model, name) for name in model.state_dict()):
             return super().remarks(model)
-        return ["fedbn: this network's normalization layers hold nothing to keep at home, so it equals fedavg"]
+        return ["fedbn: the normalization layers of this network have no entries to keep, so it equals fedavg"]

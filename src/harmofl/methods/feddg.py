@@ -5,7 +5,7 @@ Frequency Space", CVPR 2021, Section 3.2. https://arxiv.org/abs/2103.06030
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.messages import ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
 from harmofl.utils.seeding import rng
@@ -75,7 +75,7 @@ class FedDG(FedAvg):
         rows = torch.arange(-b, b + 1, device=x.device) % x.shape[-2]
         return rows[:, None], torch.arange(b + 1, device=x.device)
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return the site's amplitudes, to send in its first round."""
         if client.site.name in client.broadcast.extras.get("bank", {}):
             return {}, {}
@@ -83,9 +83,7 @@ class FedDG(FedAvg):
         images = client.site.train.batch(np.sort(order[: self.bank])).images
         return {"bank": {client.site.name: torch.fft.rfft2(images)[(..., *self._window(images))].abs()}}, {}
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Return the average of the weights, and the bank with the new amplitudes."""
         new = {site: A for update in updates for site, A in update.extras.get("bank", {}).items()}
         return averaged, {**server.extras, "bank": {**server.extras.get("bank", {}), **new}}

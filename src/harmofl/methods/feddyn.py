@@ -4,7 +4,7 @@ Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021, Al
 https://arxiv.org/abs/2111.04263
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays, difference, moved_by, scaled, zeros
 from harmofl.methods.all_sites_mean import ROLL, over_all
 from harmofl.methods.fedavg import FedAvg
@@ -48,13 +48,11 @@ class FedDyn(FedAvg):
             torch._foreach_sub_(client.grads, client.round_state["h"])
             torch._foreach_add_(client.grads, client.drift(), alpha=self.lambda_)
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return h_i, to keep."""
         return {}, {"h": client.named(torch._foreach_sub(client.round_state["h"], client.drift(), alpha=self.lambda_))}
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Return the average minus h / lambda, and the new h."""
         if not self.lambda_:
             return averaged, server.extras

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.messages import Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import channels_read, stages
@@ -53,16 +53,14 @@ class FedFA(FedAvg):
         """Return a remark if the network has no stage to augment."""
         if len(model.get_submodule("augmentation")):  # type: ignore[arg-type]
             return super().remarks(model)
-        return ["fedfa: this network has no layer that normalizes maps and names no stages, so it equals fedavg"]
+        return ["fedfa: this network has no stages and no normalization of feature maps, so it equals fedavg"]
 
     def prepare(self, client: ClientContext) -> None:
         """Seed the random numbers of each stage by round and site."""
         for stage, layer in enumerate(client.model.get_submodule("augmentation").children()):
             layer.random = rng(client.training.seed, "fedfa", client.broadcast.round, client.site.name, stage)  # type: ignore
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Return the average of the weights, and the variance of the running means between the sites."""
         between = {
             f"{name}_between": torch.stack([update.weights[name] for update in updates]).var(dim=0, unbiased=False)

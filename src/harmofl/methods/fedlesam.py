@@ -13,8 +13,7 @@ from torch import Tensor
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState
-from harmofl.federated.tensors import Arrays
+from harmofl.federated.messages import ClientState, Extras
 from harmofl.methods.fedavg import FedAvg
 from harmofl.methods.parts.steps import Plain, Step
 from harmofl.optim.sharpness import displaced, perturbation
@@ -49,6 +48,6 @@ class FedLESAM(FedAvg):
         with displaced(client.params, client.params, client.round_state["e"]):
             return self.backward(client, batch)
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return the global weights of this round, to keep."""
         return {}, {"old": {name: client.broadcast.weights[name] for name in client.names}}

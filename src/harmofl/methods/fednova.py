@@ -4,14 +4,13 @@ Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Fede
 Eq 6-7. https://arxiv.org/abs/2007.07481
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from harmofl.errors import ConfigError
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.messages import ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays, difference, moved_by
 from harmofl.methods.fedavg import FedAvg
 from harmofl.methods.parts.averages import Mean
@@ -31,22 +30,20 @@ class FedNova(FedAvg):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.average, Mean):
-            raise ConfigError("fednova averages normalized updates by their mean; leave the average part out")
+            raise ConfigError("fednova must average by the mean, got {self.average}; leave the average part out")
 
     def prepare(self, client: ClientContext) -> None:
         """Reset the momentum."""
         for entries in client.optimizer.state.values():
             entries.pop("momentum_buffer", None)
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return ||a_i||_1, to send."""
         tau, rho = client.taken, float(client.optimizer.param_groups[0].get("momentum", 0))
         norm = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
         return {"nova": {"a": torch.tensor(norm, dtype=torch.float64)}}, {}
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Apply the normalized updates of the params."""
         p, a = self.shares(updates), [float(u.extras["nova"]["a"]) for u in updates]
         tau_eff = sum(p_i * a_i for p_i, a_i in zip(p, a, strict=True))

@@ -4,11 +4,11 @@ Qu et al., "Generalized Federated Learning via Sharpness Aware Minimization", IC
 https://arxiv.org/abs/2206.02618
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.messages import Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg, paced
 from harmofl.methods.parts.steps import SAM, Step
@@ -27,8 +27,6 @@ class FedSAM(FedAvg):
     step: Step = SAM()
     server_lr: float = 1.0
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Move the weights to the sites' average at the server's learning rate."""
         return paced(server, averaged, self.server_lr), server.extras

@@ -4,7 +4,7 @@ Sun et al., "Dynamic Regularized Sharpness Aware Minimization in Federated Learn
 Smooth Landscape", ICML 2023, Algorithm 1. https://arxiv.org/abs/2305.11584
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.messages import ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.feddyn import FedDyn
 from harmofl.methods.parts.steps import Plain, Step
@@ -66,15 +66,13 @@ class FedSMOO(FedDyn):
                 self.backward(client, batch)
         return loss
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return m_i - e to send, and m_i to keep."""
         extras, kept = super().report(client)
         difference = torch._foreach_sub(client.round_state["m"], client.round_state["e"])
         return {**extras, "s": client.named(difference)}, {**kept, "m": client.named(client.round_state["m"])}
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Take FedDyn's step, and set s."""
         weights, extras = super().server_step(server, averaged, updates)
         s = mean([update.extras["s"] for update in updates], self.shares(updates))

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState
-from harmofl.federated.tensors import Arrays
+from harmofl.federated.messages import ClientState, Extras
 from harmofl.methods.fedavg import FedAvg
 from harmofl.methods.parts.steps import Plain, Step
 from harmofl.optim.sharpness import perturbed
@@ -66,7 +65,7 @@ class FedSpeed(FedAvg):
         torch._foreach_add_(client.grads, pull, alpha=1 / self.lambda_)
 
     @torch.no_grad()
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Update c_i, and set the weights to send to w_i - lambda c_i."""
         correction = torch._foreach_sub(client.round_state["correction"], client.drift())
         torch._foreach_sub_(list[Tensor](client.params), correction)

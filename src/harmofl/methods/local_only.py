@@ -3,13 +3,13 @@
 The lower baseline of McMahan et al. 2017 and of most papers since. https://arxiv.org/abs/1602.05629
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState
+from harmofl.federated.messages import ClientState, Extras
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.fedavg import FedAvg
 from harmofl.types import Role
@@ -19,7 +19,7 @@ from harmofl.types import Role
 class Local(FedAvg):
     """w_i <- w_i - eta grad f_i(w_i), from the same initial weights; nothing is sent or averaged."""
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Send nothing; freeze the site's own amplitude after its first round."""
         if client.normalizer is not None:
             client.normalizer.freeze()

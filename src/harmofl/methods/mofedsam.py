@@ -4,7 +4,7 @@ Qu et al., "Generalized Federated Learning via Sharpness Aware Minimization", IC
 https://arxiv.org/abs/2206.02618
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.messages import ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays, mean, zeros
 from harmofl.methods.fedavg import FedAvg, paced
 from harmofl.methods.parts.steps import SAM, Step
@@ -56,13 +56,11 @@ class MoFedSAM(FedAvg):
         torch._foreach_add_(client.grads, client.round_state["lean"])
         torch._foreach_add_(client.round_state["total"], client.grads)
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return the mean of v over the steps taken, to send; 0 if there was none."""
         return {"direction": client.named(torch._foreach_div(client.round_state["total"], max(client.taken, 1)))}, {}
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Return the average of the weights, at the server's learning rate, and the new D."""
         direction = mean([u.extras["direction"] for u in updates], self.shares(updates))
         return paced(server, averaged, self.server_lr), {"direction": direction}

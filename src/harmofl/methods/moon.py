@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState
-from harmofl.federated.tensors import Arrays, state_of
+from harmofl.federated.messages import ClientState, Extras
+from harmofl.federated.tensors import state_of
 from harmofl.methods.fedavg import FedAvg
 from harmofl.models.representation import logits_and_representation
 
@@ -60,6 +60,6 @@ class MOON(FedAvg):
         contrast = functional.softplus((s[1] - s[0]) / self.tau).mean()
         return client.training.loss(logits, batch.targets) + self.mu * contrast
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return the model, to keep as the previous one."""
         return {}, {"previous": state_of(client.network)}

@@ -4,7 +4,7 @@ Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Lea
 option II. https://arxiv.org/abs/1910.06378
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harmofl.federated.client import ClientContext
-from harmofl.federated.messages import ClientState, ClientUpdate, Extra, ServerState
+from harmofl.federated.messages import ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.tensors import Arrays, zeros
 from harmofl.methods.all_sites_mean import ROLL, over_all
 from harmofl.methods.fedavg import FedAvg, paced
@@ -50,7 +50,7 @@ class Scaffold(FedAvg):
         torch._foreach_add_(client.round_state["total"], client.grads)
         torch._foreach_add_(client.grads, client.round_state["shift"])
 
-    def report(self, client: ClientContext) -> tuple[Mapping[str, Arrays], ClientState]:
+    def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return the change of c_i to send, and c_i to keep, which does not change if no step was taken."""
         c_i = (
             torch._foreach_div(client.round_state["total"], client.taken) if client.taken else client.round_state["own"]
@@ -58,9 +58,7 @@ class Scaffold(FedAvg):
         change = torch._foreach_sub(c_i, client.round_state["own"])
         return {"control": client.named(change)}, {"control": client.named(c_i)}
 
-    def server_step(
-        self, server: ServerState, averaged: Arrays, updates: Sequence[ClientUpdate]
-    ) -> tuple[Arrays, Mapping[str, Arrays]]:
+    def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Return the average of the weights, at the server's learning rate, and the new c."""
         changes = [update.extras["control"] for update in updates]
         kept = over_all(self.average, server, "control", updates, changes)

@@ -89,7 +89,7 @@ class SAM(Step):
         """Raise ConfigError if `params_regex` is found in no param's name."""
         names = [name for name, _ in model.named_parameters()]
         if names and not any(re.search(self.params_regex, name) for name in names):
-            raise ConfigError(f"params_regex must be in a param's name, such as {names[0]}, got {self.params_regex!r}")
+            raise ConfigError(f"params_regex must match a param's name, such as {names[0]}, got {self.params_regex!r}")
 
     def gradient(self, method: FedAvg, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient at w + delta, or at w in a plain step."""
