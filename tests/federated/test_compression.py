@@ -47,5 +47,5 @@ def test_a_run_sends_less_and_ends_near_the_same(tmp_path, federation) -> None:
 
 
 def test_masked_numbers_are_not_made_smaller(tmp_path, federation) -> None:
-    with pytest.raises(ConfigError, match=r"set training\.updates=float32"):
+    with pytest.raises(ConfigError, match=r"training\.updates must be float32"):
         run(small(federation, **{"privacy.masks": True, "training.updates": "bfloat16"}), tmp_path / "run")
