@@ -30,7 +30,7 @@ def test_what_a_site_may_send() -> None:
         ({"num_samples": 0}, "the number of images must be at least 1, got 0"),
         ({"num_steps": -1}, "steps and bytes must be at least 0, got -1 and 0"),
         ({"loss": float("nan")}, "the loss must be finite, got nan"),
-        ({"weights": {}}, "entries must be those that the method shares, but 'amplitude' is missing or not one of them"),
+        ({"weights": {}}, "entries .* that the method shares, but 'amplitude' is missing or not one of them"),
         ({"weights": {**WEIGHTS, "v": torch.ones(1)}}, "entries .* but 'v' is missing or not one of them"),
         ({"weights": {**WEIGHTS, "w": torch.ones(3, 2)}}, r"w must have the shape \(2, 3\), got \(3, 2\)"),
         ({"weights": {**WEIGHTS, "w": torch.ones(2, 3).double()}}, "w must be torch.float32, got torch.float64"),

@@ -6,7 +6,6 @@ import torch
 from toys import SIZES, adam, assert_same, sgd, toy_network, toy_sites, toy_training, train
 
 from harmofl.data.site import merged
-from harmofl.errors import ConfigError
 from harmofl.federated.client import build_context
 from harmofl.federated.tensors import state_of
 from harmofl.methods import FedAvg
@@ -168,10 +167,3 @@ def test_batches_of_a_merged_site_are_of_one_site_each() -> None:
         assert sorted(owners) == [(0, 4), (0, 5), (1, 5), (2, 1)]
         orders.add(tuple(owners))
     assert len(orders) > 3
-
-
-def test_out_of_range() -> None:
-    with pytest.raises(ConfigError, match="head must be a number from 0 to 1"):
-        FedRep(head=1.5)
-    with pytest.raises(ConfigError, match="lambda_ must be"):
-        Ditto(lambda_=-1)

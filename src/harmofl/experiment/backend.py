@@ -10,7 +10,7 @@ from torch import nn
 from harmofl.backends.runner import Runner
 from harmofl.backends.sequential import Sequential
 from harmofl.data.manifest import SPLITS
-from harmofl.evaluation.scoring import case_scores, score
+from harmofl.evaluation.scoring import case_scores, score, used
 from harmofl.experiment.privacy_policy import tells_statistics
 from harmofl.experiment.report_arrays import common_spectrum, sample, save_arrays, spectrum
 from harmofl.experiment.run_dir import RunDir, Scores
@@ -116,9 +116,9 @@ class LocalBackend:
 
     def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
         """See `Backend`."""
-        used = self.setup.used(weights, self._personal)
+        used_at = used(self.method, weights, self._personal)
         own = {
-            site.name: {name: value for name, value in used(site.name).items() if value is not weights.get(name)}
+            site.name: {name: value for name, value in used_at(site.name).items() if value is not weights.get(name)}
             for site in self.setup.federation.sites
         }
         return self._runner.scores(weights, own, split)
@@ -136,7 +136,7 @@ class LocalBackend:
         """See `Backend`; at unseen sites the model runs as in `harmofl evaluate` and `harmofl predict`."""
         setup, model = self.setup, self.model
         weights, own = run_dir.load_model()
-        used = setup.used(weights, own)
+        used_at = used(self.method, weights, own)
         elsewhere = TrainedModel(run_dir.card(), setup.method, model, weights, own)
         scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
         keeps = tells_statistics(setup.experiment.privacy, model)
@@ -144,7 +144,7 @@ class LocalBackend:
             if site in setup.unseen:
                 outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
             else:
-                outputs = setup.predict(site, "test", used(site.name))
+                outputs = setup.predict(site, "test", used_at(site.name))
             scores[site.name] = score(outputs, site, "test")
             of_cases = case_scores(setup.metric, outputs, site, "test")
             cases[site.name] = asdict(of_cases)

@@ -165,31 +165,18 @@ def _late(setup: Setup, broadcast: Broadcast) -> int:
 
 @dataclass(frozen=True)
 class _Steps:
-    """The measurements of the training steps; for pairs of seconds see `harmofl.utils.timing.Meter`.
+    """The measurements of the training steps; for pairs of seconds see `harmofl.utils.timing.Meter`."""
 
-    Args:
-        opened: the server's message in round 1.
-        first: the update of round 1.
-        server: the server's state after round 1.
-        average: pair of seconds of the aggregation.
-        broadcast: the server's message in a later round.
-        update: the update of a later round.
-        state: the client state after a later round.
-        batch: number of images in a step.
-        line: number of images of a site -> pair of seconds of its training in a round.
-        count: number of measured steps.
-    """
-
-    opened: Broadcast
+    opened: Broadcast  # of round 1, as are the next three
     first: ClientUpdate
     server: ServerState
-    average: np.ndarray
-    broadcast: Broadcast
+    average: np.ndarray  # pair of seconds
+    broadcast: Broadcast  # of a later round, as are the next two
     update: ClientUpdate
     state: ClientState
-    batch: int
-    line: Callable[[int], np.ndarray]
-    count: int
+    batch: int  # images in a step
+    line: Callable[[int], np.ndarray]  # images of a site -> pair of seconds of its training in a round
+    count: int  # measured steps
 
 
 def _steps(setup: Setup, server: ServerState, meter: Meter) -> _Steps:

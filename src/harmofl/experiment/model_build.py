@@ -98,11 +98,7 @@ def _as_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, .
 
 
 def _check_compiler() -> None:
-    """Check before training that torch can compile.
-
-    Raises:
-        ConfigError: if torch cannot compile here.
-    """
+    """Raise ConfigError unless torch can compile here."""
     try:
         with warnings.catch_warnings(action="ignore"):  # torch's warnings about itself
             torch.compile(nn.ReLU())(torch.zeros(2))
@@ -144,11 +140,7 @@ IN_USE = 32
 
 
 def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable) -> None:
-    """Pass the smallest batches that will occur through a copy of the model, to find a misfit before training.
-
-    Raises:
-        ConfigError: if the network cannot take the images, or its output does not fit the loss.
-    """
+    """Raise ConfigError unless a copy of the model takes the smallest batches that will occur and its output fits."""
     copy = deepcopy(training.model).to(training.device)
     alone = training.last_alone
     for name, places, size, last_alone in (

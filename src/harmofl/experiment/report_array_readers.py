@@ -102,10 +102,9 @@ def _site(arrays: Mapping[str, Array], site: str) -> SiteSamples:
     )
     normalized = arrays.get(f"{site}/normalized")
     expected = (len(images), *images.shape[2:]) if targets.ndim == 3 else (len(images),)
-    fits = images.ndim == 4 and targets.shape == predictions.shape == expected and len(cases) == len(images)
-    if not fits or (normalized is not None and normalized.shape != images.shape):
-        raise ValueError(f"the arrays of site {site} do not fit one another")
     ranks, scores = arrays.get(f"{site}/ranks"), arrays.get(f"{site}/scores")
-    if any(array is not None and array.shape != cases.shape for array in (ranks, scores)):
+    fits = images.ndim == 4 and targets.shape == predictions.shape == expected and len(cases) == len(images)
+    pairs = ((normalized, images), (ranks, cases), (scores, cases))
+    if not fits or any(array is not None and array.shape != other.shape for array, other in pairs):
         raise ValueError(f"the arrays of site {site} do not fit one another")
     return SiteSamples(images, targets, predictions, cases, normalized, ranks, scores)

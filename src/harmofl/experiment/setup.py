@@ -1,6 +1,6 @@
 """Setup of an experiment: decoded images, method and model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from harmofl.data.site import Federation, Site, merged, open_federation, split_b
 from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
-from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score, used
+from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score
 from harmofl.experiment.config import Experiment, check_data, resolved
 from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
@@ -194,10 +194,6 @@ class Setup:
         table, training = self.experiment.evaluation, self.training
         size = table.test_batch_size if split == "test" else None
         return Batching(size or table.batch_size, table.batches == "in-order", training.last_alone)
-
-    def used(self, weights: Arrays, own: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
-        """Return the weights in use by site, see `harmofl.evaluation.scoring.used`."""
-        return used(self.method, weights, own)
 
     def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
         """Return the outputs for one split of a site, see `harmofl.evaluation.scoring.predict_split`."""

@@ -244,14 +244,7 @@ def run_client(
         if layer is not None:
             layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
         method.prepare(client)
-        losses, away = [], []
-        start = _shared_start(client, method) if training.drift else {}
-        for batch in client.batches():
-            losses.append(method.local_step(client, batch))
-            client.num_steps += 1
-            if start:
-                away.append(_squared_distance(client.params, start))
-        loss = _mean_loss(losses, client, method)
+        loss, drift = _take_steps(client, method)
         extras, kept = method.report(client)
         if layer is not None and layer.beside is not None:
             extras = {**extras, LATE.name: {AMPLITUDE: layer.beside.cpu()}}
@@ -260,7 +253,6 @@ def run_client(
     sent = [name for name in weights if is_sent(method, client.model, name, broadcast.round)]
     shared = {name: weights[name] for name in sent}
     check_finite({"": weights, **extras, **kept}, where, when, AT_A_SITE)
-    drift = float(torch.stack(away).mean()) if away else math.nan
     update = ClientUpdate(site.name, shared, len(site.train), client.taken, loss, extras, memory, drift=drift)
     own = {
         name: value
@@ -272,6 +264,18 @@ def run_client(
     if client.scale:
         kept = {**kept, "scale": client.scale.state()}
     return update, {**kept, "optimizer": optimizer_arrays(client.model, client.optimizer), "weights": own}
+
+
+def _take_steps(client: ClientContext, method: Method) -> tuple[float, float]:
+    """Take the round's steps; return the mean loss, and the mean of ||w_{i,k} - w||^2 or NaN, see `ClientUpdate`."""
+    losses, away = [], []
+    start = _shared_start(client, method) if client.training.drift else {}
+    for batch in client.batches():
+        losses.append(method.local_step(client, batch))
+        client.num_steps += 1
+        if start:
+            away.append(_squared_distance(client.params, start))
+    return _mean_loss(losses, client, method), float(torch.stack(away).mean()) if away else math.nan
 
 
 def _shared_start(client: ClientContext, method: Method) -> dict[int, Tensor]:
