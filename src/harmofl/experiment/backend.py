@@ -18,7 +18,7 @@ from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.model import normalizer_of
-from harmofl.federated.tensors import Arrays, num_bytes
+from harmofl.federated.tensors import Arrays, total_bytes
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import of_site
 
@@ -107,7 +107,7 @@ class LocalBackend:
         )
         self._run_dir.states.keep(after.round, kept)
         self._remember(kept)
-        most = max(sum(map(num_bytes, state.values())) for state in kept.values())
+        most = max(total_bytes(state) for state in kept.values())
         return TrainedRound(after, updates, len(updates), most)
 
     def personal(self) -> Mapping[str, Arrays]:

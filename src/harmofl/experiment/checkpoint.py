@@ -33,20 +33,30 @@ class Checkpoint:
 
 def pack(checkpoint: Checkpoint) -> bytes:
     """Return the checkpoint as the content of a safetensors file."""
+    server = checkpoint.server
+    about = {
+        "round": str(server.round),
+        "best_round": str(checkpoint.best_round),
+        "params": json.dumps(server.params),
+        "sites": str(server.sites),
+        "files": json.dumps(dict(checkpoint.files)),
+    }
+    return packed({"server": {"weights": server.weights}, "extras": server.extras}, about)
+
+
+def packed(tree: Mapping[str, Mapping[str, Arrays]], about: Mapping[str, str] | None = None) -> bytes:
+    """Return a safetensors file of `prefix/group/name` entries; its metadata names all groups, also empty ones."""
     from safetensors.torch import save
 
     arrays: dict[str, Tensor] = {}
-    groups = flatten(arrays, "server", {"weights": checkpoint.server.weights})
-    groups += flatten(arrays, "extras", checkpoint.server.extras)
-    about = {
-        "round": str(checkpoint.server.round),
-        "best_round": str(checkpoint.best_round),
-        "groups": json.dumps(groups),
-        "params": json.dumps(checkpoint.server.params),
-        "sites": str(checkpoint.server.sites),
-        "files": json.dumps(dict(checkpoint.files)),
-    }
-    return save(arrays, about)
+    seen = set[int]()
+    named = {f"{prefix}/{group}": entries for prefix, groups in tree.items() for group, entries in groups.items()}
+    for group, entries in named.items():
+        for name, value in entries.items():
+            alone = value.clone() if value.data_ptr() in seen else value  # the format refuses shared memory
+            arrays[f"{group}/{name}"] = alone.contiguous()
+            seen.add(value.data_ptr())
+    return save(arrays, {"groups": json.dumps(list(named)), **(about or {})})
 
 
 def unpack(path: Path) -> Checkpoint:
@@ -62,19 +72,8 @@ def unpack(path: Path) -> Checkpoint:
         raise RunError(f"{path}: is not the checkpoint of a run; restore it, or start the run again") from None
 
 
-def flatten(into: dict[str, Tensor], prefix: str, groups: Mapping[str, Arrays]) -> list[str]:
-    """Add `prefix/group/name` entries to `into`; return the names of all groups, also empty ones."""
-    seen = {value.data_ptr() for value in into.values()}
-    for group, arrays in groups.items():
-        for name, value in arrays.items():
-            alone = value.clone() if value.data_ptr() in seen else value  # the format refuses shared memory
-            into[f"{prefix}/{group}/{name}"] = alone.contiguous()
-            seen.add(value.data_ptr())
-    return [f"{prefix}/{group}" for group in groups]
-
-
 def unflatten(arrays: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Undo `flatten`: return the arrays by group name.
+    """Undo `packed`: return the arrays by group name.
 
     Raises:
         StopIteration: if an array belongs to no group.

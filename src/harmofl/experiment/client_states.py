@@ -7,16 +7,12 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harmofl.errors import RunError
-from harmofl.experiment.checkpoint import flatten, read_arrays, unflatten
+from harmofl.experiment.checkpoint import packed, read_arrays, unflatten
 from harmofl.federated.messages import ClientState
-from harmofl.federated.tensors import num_bytes
+from harmofl.federated.tensors import total_bytes
 from harmofl.utils.atomic_files import storing, write_atomic
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MEMORY = 1 << 30
 """Bytes of states held in memory; beyond them, the least recently used states are read from disk when needed."""
@@ -70,11 +66,11 @@ class ClientStateStore(Mapping[str, ClientState]):
             self._held[site] = state
             self._held.move_to_end(site)
             self._unsaved[site] = round_number
-        held = sum(map(_bytes, self._held.values()))
+        held = sum(map(total_bytes, self._held.values()))
         while held > self.memory and len(self._held) > 1:
             site, state = next(iter(self._held.items()))
             self._write(site)
-            held -= _bytes(state)
+            held -= total_bytes(state)
             del self._held[site]
 
     def save(self) -> dict[str, str]:
@@ -103,19 +99,11 @@ class ClientStateStore(Mapping[str, ClientState]):
         del self._unsaved[site]
 
 
-def _bytes(state: ClientState) -> int:
-    return sum(map(num_bytes, state.values()))
-
-
 def write_state(path: Path, state: ClientState) -> None:
     """Write a client state; raise StorageError if that fails."""
-    from safetensors.torch import save
-
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Tensor] = {}
-    groups = flatten(arrays, "state", state)
-    write_atomic(path, save(arrays, {"groups": json.dumps(groups)}))
+    write_atomic(path, packed({"state": state}))
 
 
 def read_state(path: Path) -> ClientState:

@@ -22,7 +22,7 @@ from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.model import AMPLITUDE
-from harmofl.federated.tensors import num_bytes
+from harmofl.federated.tensors import num_bytes, total_bytes
 from harmofl.types import Progress, Tell
 from harmofl.utils.timing import Meter
 
@@ -297,7 +297,7 @@ def _keeping(setup: Setup, server: ServerState, state: ClientState, drawn: int) 
         run_dir.save_model(1, server.weights, {})
         model = time.perf_counter() - begin - writing
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    one = sum(map(num_bytes, state.values()))
+    one = total_bytes(state)
     everywhere = one * len(setup.training_sites)
     return writing + model / 2, size + one * (len(setup.training_sites) - drawn), min(everywhere, run_dir.states.memory)
 

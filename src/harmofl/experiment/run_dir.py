@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import RunError
-from harmofl.experiment.checkpoint import Checkpoint, flatten, pack, read_arrays, unpack
+from harmofl.experiment.checkpoint import Checkpoint, pack, packed, read_arrays, unpack
 from harmofl.experiment.client_states import ClientStateStore
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.composition import canonical
@@ -201,12 +201,7 @@ class RunDir:
             weights: the global weights.
             own: personal weights by site; few methods have any.
         """
-        from safetensors.torch import save
-
-        arrays: dict[str, Tensor] = {}
-        flatten(arrays, "global", {"weights": weights})
-        flatten(arrays, "sites", own)
-        write_atomic(self._waiting(round_number), save(arrays))
+        write_atomic(self._waiting(round_number), packed({"global": {"weights": weights}, "sites": own}))
 
     def settle(self, best_round: int) -> None:
         """Move the saved model of `best_round`, if any, to the best model, and delete those of other rounds."""
@@ -229,11 +224,7 @@ class RunDir:
 
     def save_moments(self, moments: Mapping[str, Arrays]) -> None:
         """Write the normalization statistics by site for inference, see `harmofl.models.bn_calibration`."""
-        from safetensors.torch import save
-
-        arrays: dict[str, Tensor] = {}
-        flatten(arrays, "sites", moments)
-        write_atomic(self._model / "statistics.safetensors", save(arrays))
+        write_atomic(self._model / "statistics.safetensors", packed({"sites": moments}))
 
     def save_cases(self, cases: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the scores of the test cases by site, see `harmofl.evaluation.metrics.CaseScores`."""

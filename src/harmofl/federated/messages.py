@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harmofl.federated.tensors import Arrays, is_finite, num_bytes
+from harmofl.federated.tensors import Arrays, is_finite, num_bytes, total_bytes
 
 Extras = Mapping[str, Arrays]
 """Tensors of a method beside the weights, by group."""
@@ -80,7 +80,7 @@ class Broadcast:
 
     def num_bytes(self) -> int:
         """Return the bytes of all tensors."""
-        return num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))
+        return num_bytes(self.weights) + total_bytes(self.extras)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ClientUpdate:
 
     def num_bytes(self) -> int:
         """Return the bytes of the message on the wire."""
-        return self.bytes_sent or num_bytes(self.weights) + sum(map(num_bytes, self.extras.values()))
+        return self.bytes_sent or num_bytes(self.weights) + total_bytes(self.extras)
 
 
 Updates = Sequence[ClientUpdate]

@@ -97,6 +97,11 @@ def norm(values: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(value.double().square().sum()) for value in values))
 
 
+def total_bytes(groups: Mapping[str, Arrays]) -> int:
+    """Return the bytes of groups of tensors on the wire."""
+    return sum(map(num_bytes, groups.values()))
+
+
 def num_bytes(a: Arrays) -> int:
     """Return the bytes of the tensors on the wire."""
     return sum(value.numel() * value.element_size() for value in a.values())
