@@ -111,7 +111,12 @@ def test_the_card_says_what_the_run_says(classes: Path, tmp_path: Path) -> None:
     for site, scores in result["test"].items():
         counts = [str(result["num_images"][site][part]) for part in ("train", "val", "test")]
         assert f"| {site} | {' | '.join(counts)} | {scores['balanced_accuracy']:.3f} |" in card
-    said = ("| name | harmofl |", "of its training images, fixed", "site-1, site-2", "for testing: its score is uncertain")
+    said = (
+        "| name | harmofl |",
+        "of its training images, fixed",
+        "site-1, site-2",
+        "for testing: its score is uncertain",
+    )
     assert all(text in card for text in said)
     assert re.search(r"^---\n.*tags: .*\n---\n", card, flags=re.DOTALL)
     assert "not tested at a site that did not train" in card

@@ -21,8 +21,8 @@ from harmofl.utils.child_processes import end_with_parent
 
 log = logging.getLogger("harmofl")
 _TICK_S, _START_S, _LOST_S, _LATE_S, _SILENT_S, _LONGEST_S = 0.5, 60.0, 5.0, 15.0, 10.0, 300.0
-"""Seconds between looks; for a job to begin; for a lost relay to come back; for all sites to connect before the first job;
-that a site may be connected without a part in the job; at most between two renewals of the job for one site."""
+"""Seconds between looks; for a job to begin; for a lost relay to come back; for all sites to connect before the
+first job; that a site may be connected without a part in the job; at most between two renewals for one site."""
 
 
 _REACHED = "Successfully registered client"
