@@ -49,7 +49,7 @@ class Deployment:
         self.before: dict[str, str] = {}
         self.anew = False
         experiment = load_experiment(None, self.settings)
-        listen = options if "engine" in options else {"listen": f"127.0.0.1:{self.port}", **options}
+        listen = options if options.get("engine") == "nvflare" else {"listen": f"127.0.0.1:{self.port}", **options}
         create(folder, experiment, SITES, f"{host}:{self.port}", **listen)
         self.processes: dict[str, Any] = {}
 

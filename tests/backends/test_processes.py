@@ -19,6 +19,7 @@ from harmofl.backends.auto import Auto
 from harmofl.backends.processes import Equipment, Workers, receive, send
 from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError, RunError, TrainingError
+from harmofl.evaluation.scoring import used
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import ClientState, ServerState
@@ -217,9 +218,9 @@ def test_a_site_that_was_not_drawn_yet_uses_what_a_newcomer_would(federation: Pa
     weights = setup.start().weights
     first, second = (site.name for site in setup.federation.sites[:2])
     name = next(name for name in weights if name.endswith("running_mean"))
-    used = setup.used(weights, {first: {name: weights[name] + 3}})
-    assert torch.equal(used(second)[name], weights[name] + 3)
-    assert setup.used(weights, {})(second) is weights
+    used_at = used(setup.method, weights, {first: {name: weights[name] + 3}})
+    assert torch.equal(used_at(second)[name], weights[name] + 3)
+    assert used(setup.method, weights, {})(second) is weights
 
 
 def test_what_a_network_raises_there_is_said_here() -> None:

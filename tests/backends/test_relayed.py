@@ -114,13 +114,35 @@ def test_a_relay_that_dies_costs_no_request(tmp_path: Path) -> None:
         assert here.asked == [("a", "c")]
 
 
-def test_what_comes_too_late_answers_no_other_request(tmp_path: Path) -> None:
+def test_a_job_that_is_aborted_leaves_the_request_to_the_next(tmp_path: Path) -> None:
+    """Its relay says neither that sites have answered nor that all is done."""
+    aborted = threading.Event()
+
+    class Aborted(Here):
+        def ask(self, *words: Any) -> Iterator[Reply]:
+            aborted.set()
+            return iter(())
+
     with RelayListener(tmp_path / "door") as door:
         transport = RelayTransport(door)
-        in_background(relay, tmp_path / "door", Here({"a": lambda kind, content: content}))
-        first = transport.ask(DESCRIBE, b"one", ["a"], 60)
+        in_background(relay, tmp_path / "door", Aborted({}), aborted.is_set)
+        replies = transport.ask(DESCRIBE, b"x", ["a"], 60)
+        in_background(lambda: aborted.wait(60) and relay(tmp_path / "door", Here({"a": lambda kind, content: content})))
+        assert [reply.content for reply in replies] == [b"x"]
+
+
+def test_what_comes_too_late_answers_no_other_request(tmp_path: Path) -> None:
+    """A relay whose request nobody waits for any more ends, and the next one is asked."""
+    with RelayListener(tmp_path / "door") as door:
+        transport = RelayTransport(door)
+        here = Here({"a": lambda kind, content: content, "b": lambda kind, content: content})
+        ended = in_background(relay, tmp_path / "door", here)
+        first = transport.ask(DESCRIBE, b"one", ["a", "b"], 60)
         next(first)
         first.close()
+        ended.join(60)
+        assert not ended.is_alive()
+        in_background(relay, tmp_path / "door", here)
         (second,) = transport.ask(DESCRIBE, b"two", ["a"], 60)
         assert second.content == b"two"
 

@@ -12,48 +12,17 @@ from urllib.request import urlopen
 import forked
 import patience
 import pytest
-from toys import assert_same
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
 from deployments import SETTINGS, SITES, Deployment, free_port
-from leaks import holding
+from simulated import same_as_simulated
 
-from harmofl import run
-from harmofl.data.site import open_federation
 from harmofl.deployment.creating import create
 from harmofl.deployment.folders import ServerFolder, SiteKit
 from harmofl.deployment.site_client import run_site
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import RunDir, read_moments
-
-
-def simulated(data: Path, settings: dict[str, Any], folder: Path) -> RunDir:
-    run(load_experiment(None, {**settings, "data.folder": str(data)}), folder)
-    return RunDir.open(folder)
-
-
-def same_as_simulated(deployed: Deployment, tmp_path: Path) -> None:
-    plain = simulated(deployed.data, deployed.settings, tmp_path / "simulated")
-    real = RunDir.open(deployed.folder / "server" / "run")
-    a, b = plain.load(), real.load()
-    assert a is not None
-    assert b is not None
-    assert_same(a.server.weights, b.server.weights)
-    assert [record["val"] for record in plain.records()] == [record["val"] for record in real.records()]
-    assert [record["bytes_up"] for record in plain.records()] == [record["bytes_up"] for record in real.records()]
-    assert plain.result()["test"] == real.result()["test"]
-    assert plain.result()["passes"] == real.result()["passes"]
-    assert plain.result()["chosen_round"] == real.result()["chosen_round"]
-    assert plain.result()["num_images"] == real.result()["num_images"]
-    assert {key: real.card()[key] for key in ("images", "bits")} == {"images": "photographs", "bits": 8}
-    kept, told = (read_moments(run.folder / "model") for run in (plain, real))
-    assert set(kept) == set(told) == set(SITES)
-    for site in SITES:
-        assert_same(kept[site], told[site])
-    places = [site for site in open_federation(deployed.data).sites if site.name in SITES]
-    cases = {case for site in places for part in (site.train, site.val, site.test) for case in part.cases}
-    assert len(cases) > len(SITES) and not holding(deployed.folder / "server", cases)
+from harmofl.experiment.run_dir import RunDir
 
 
 @pytest.mark.parametrize(("name", "updates"), [("harmofl", "bfloat16"), ("fedbn", "float32"), ("scaffold", "float32")])

@@ -38,8 +38,11 @@ def site_keys(names: Sequence[str]) -> dict[str, ec.EllipticCurvePrivateKey]:
     return {name: ec.generate_private_key(ec.SECP384R1()) for name in names}
 
 
-def certificates(authority: Path, server: Path, host: str) -> bytes:
-    """Write keys and certificates of the authority and the server; return the authority's certificate in PEM."""
+def certificates(authority: Path, server: Path, host: str, local: bool = False) -> bytes:
+    """Write keys and certificates of the authority and the server; return the authority's certificate in PEM.
+
+    With `local`, the server's certificate is for this machine too, where an engine listens behind a proxy.
+    """
     authority.mkdir(mode=0o700)
     root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     try:
@@ -47,7 +50,9 @@ def certificates(authority: Path, server: Path, host: str) -> bytes:
     except ValueError:
         named = x509.DNSName(host)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
-    leaf = _of_server(subject, x509.SubjectAlternativeName([named]), key.public_key(), root)
+    here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")] if local else []
+    names = dict.fromkeys([named, *here])
+    leaf = _of_server(subject, x509.SubjectAlternativeName(names), key.public_key(), root)
     signed = _of_authority(root).public_bytes(Encoding.PEM)
     (authority / "ca.pem").write_bytes(signed)
     write_secret(authority / "ca.key", root)

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from harmofl.deployment.certificates import certificates, site_keys, write_public, write_secret
-from harmofl.deployment.folders import DIRECT, ENGINES, NVFLARE, refuse_arrangement, split_address
+from harmofl.deployment.folders import DIRECT, ENGINES, FLOWER, NVFLARE, refuse_arrangement, split_address
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
@@ -71,8 +71,8 @@ def create(
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = _folder(out / "server", agreed)
         _toml(folder / "server.toml", server)
-        tls = engine == DIRECT and not insecure
-        authority = certificates(out / "authority", folder, host) if tls else b""
+        tls = engine != NVFLARE and not insecure
+        authority = certificates(out / "authority", folder, host, local=engine == FLOWER) if tls else b""
         keys = site_keys(sites)
         write_public(folder / "sites", keys)
         made = [folder]
@@ -83,6 +83,8 @@ def create(
             write_secret(made[-1] / "key.pem", key)
             if authority:
                 (made[-1] / "ca.pem").write_bytes(authority)
+        if engine == FLOWER:
+            (folder / "ca.pem").write_bytes(authority)
     if engine == NVFLARE:
         from harmofl.backends.nvflare.kits import provision
 
@@ -93,14 +95,14 @@ def create(
 def _check_engine(engine: str, sites: Sequence[str], insecure: bool, listen: str) -> None:
     if engine not in ENGINES:
         raise ConfigError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine != NVFLARE:
+    if engine == DIRECT:
         return
     for name in sites:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        if engine == NVFLARE and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ConfigError(f"--site must be letters, digits, - and _ under --engine nvflare, got {name!r}")
-    if insecure or listen:
-        option = "--insecure" if insecure else "--listen"
-        raise ConfigError(f"{option}: is not for --engine nvflare, which listens everywhere, with TLS; leave it out")
+    if insecure or (listen and engine == NVFLARE):
+        option, why = ("--insecure", "is always with TLS") if insecure else ("--listen", "listens everywhere")
+        raise ConfigError(f"{option}: is not for --engine {engine}, which {why}; leave it out")
 
 
 def _folder(path: Path, agreed: str) -> Path:

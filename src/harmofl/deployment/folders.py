@@ -23,8 +23,8 @@ try:
 except ImportError as error:
     raise ConfigError(f"what deployments need must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
-DIRECT, NVFLARE = "direct", "nvflare"
-ENGINES = (DIRECT, NVFLARE)
+DIRECT, NVFLARE, FLOWER = "direct", "nvflare", "flower"
+ENGINES = (DIRECT, NVFLARE, FLOWER)
 """What carries the messages between server and sites."""
 RELAY = "relay.json"
 """File in the folders of the server and the sites by which an engine's relays find the process that listens."""
@@ -98,7 +98,7 @@ class SiteKit:
         path = folder / "site.toml"
         table = _table(path, {"name": str, "server": str, "insecure": bool})
         split_address(table["server"], f"{path}: server")
-        tls = not table["insecure"] and table.get("engine", DIRECT) == DIRECT
+        tls = not table["insecure"] and table["engine"] != NVFLARE
         authority = _read(folder / "ca.pem") if tls else None
         if authority is not None:
             read_certificate(folder / "ca.pem")

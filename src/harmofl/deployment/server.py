@@ -18,9 +18,18 @@ from harmofl.backends.flower.door import Certificate
 from harmofl.backends.flower.hub import Hub, HubTransport
 from harmofl.backends.relayed import RelayTransport
 from harmofl.backends.remote import RemoteRounds
+from harmofl.backends.supervision import Supervisor
 from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
-from harmofl.deployment.folders import NVFLARE, RELAY, ServerFolder, experiment_of, refuse_arrangement, split_address
+from harmofl.deployment.folders import (
+    DIRECT,
+    NVFLARE,
+    RELAY,
+    ServerFolder,
+    experiment_of,
+    refuse_arrangement,
+    split_address,
+)
 from harmofl.deployment.site_descriptions import STATISTICS, form, misfit
 from harmofl.errors import ConfigError, HarmoFLError, RunError
 from harmofl.evaluation.metrics import summarize
@@ -83,15 +92,11 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
 def _transport(place: ServerFolder) -> Iterator[Transport]:
     """Start what carries the messages and keep it alive within the context."""
     folder, sites = place.folder, ", ".join(sorted(place.keys))
-    if place.engine == NVFLARE:
-        from harmofl.backends.nvflare.processes import ServerProcesses
-
+    if place.engine != DIRECT:
         with RelayListener(folder / RELAY) as listener:
             relayed = RelayTransport(listener)
-            with ServerProcesses(folder, folder / RELAY, relayed, frozenset(place.keys)):
-                log.info(
-                    "NVFlare's server starts at %s for %s; its log is %s", place.listen, sites, folder / "nvflare.log"
-                )
+            with _engine(place, relayed):
+                log.info("%s starts at %s for %s; its log is in %s", place.engine, place.listen, sites, folder)
                 yield relayed
                 relayed.end()
         return
@@ -102,6 +107,20 @@ def _transport(place: ServerFolder) -> Iterator[Transport]:
     with Hub(host, port, place.keys, certificate) as hub:
         log.info("listening at %s:%d for %s", host, hub.port, sites)
         yield HubTransport(hub)
+
+
+def _engine(place: ServerFolder, transport: RelayTransport) -> Supervisor:
+    """Return the processes of an engine at the server."""
+    folder, relay = place.folder, place.folder / RELAY
+    if place.engine == NVFLARE:
+        from harmofl.backends.nvflare.engine_processes import ServerProcesses
+
+        return ServerProcesses(folder, relay, transport, frozenset(place.keys))
+    from harmofl.backends.flower.superlink import SuperLink
+
+    for line in check_dates(folder / "cert.pem", RENEW):
+        log.warning(line)
+    return SuperLink(folder, place.listen, place.keys, relay, transport)
 
 
 class _Log(Callback):

@@ -14,9 +14,10 @@ from harmofl.backends.flower.grid_transport import client_app
 from harmofl.backends.flower.node import attend, private_key
 from harmofl.backends.relayed import answer_relays
 from harmofl.backends.remote import answering
+from harmofl.backends.supervision import SiteProcess
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates
-from harmofl.deployment.folders import NVFLARE, RELAY, SiteKit, experiment_of
+from harmofl.deployment.folders import DIRECT, NVFLARE, RELAY, SiteKit, experiment_of
 from harmofl.deployment.site_descriptions import STATISTICS
 from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
@@ -75,11 +76,9 @@ def run_site(
 
 def _answer_requests(place: SiteKit, answer: Callable[[str, bytes], bytes], over: Callable[[], bool]) -> None:
     """Answer the server's requests until `over` returns True."""
-    if place.engine == NVFLARE:
-        from harmofl.backends.nvflare.processes import SiteProcess
-
+    if place.engine != DIRECT:
         relay = place.folder / RELAY
-        with RelayListener(relay) as listener, SiteProcess(place.folder, relay, place.server) as process:
+        with RelayListener(relay) as listener, _engine(place, relay) as process:
 
             def ended() -> bool:
                 if process.fault:
@@ -89,6 +88,17 @@ def _answer_requests(place: SiteKit, answer: Callable[[str, bytes], bytes], over
             answer_relays(listener, answer, ended)
         return
     attend(place.server, place.key, place.authority, client_app(answer), over)
+
+
+def _engine(place: SiteKit, relay: Path) -> SiteProcess:
+    """Return the process of an engine at a site."""
+    if place.engine == NVFLARE:
+        from harmofl.backends.nvflare.engine_processes import NVFlareClient
+
+        return NVFlareClient(place.folder, relay, place.server)
+    from harmofl.backends.flower.superlink import SuperNode
+
+    return SuperNode(place.folder, relay, place.server, place.key)
 
 
 def _site_of(setup: Setup, place: SiteKit, force: bool) -> Site:

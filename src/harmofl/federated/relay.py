@@ -11,7 +11,8 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -104,28 +105,40 @@ def relayed(file: Path, kind: str, content: bytes, patience_s: float = 60.0) -> 
             raise ConnectionError("this site's HarmoFL process ended before it had answered") from None
 
 
-def relay(file: Path, transport: Transport, patience_s: float = 60.0) -> None:
+def relay(file: Path, transport: Transport, over: Callable[[], bool] = lambda: False, patience_s: float = 60.0) -> None:
     """Carry requests of the server's process, which listens at the `RelayListener` of a file, to sites until the end.
 
+    It ends with the connection, and never connects again: the process may by then listen to another job's relay.
+
+    Args:
+        file: the file of the listener.
+        transport: reaches the sites.
+        over: returns True if the engine ends its job; what is then unanswered is left to the next job.
+        patience_s: how long to wait for the process.
+
     Raises:
-        ConnectionError: if the process does not listen within `patience_s` seconds, at first or after a break.
+        ConnectionError: if the process does not listen within `patience_s` seconds.
     """
-    while True:
-        with connect(file, patience_s) as line:
-            try:
-                while True:
-                    head, content = receive(line)
-                    if head["do"] == "end":
-                        return
-                    if head["do"] == "connected":
-                        send(line, {"sites": dict(transport.connected())})
-                        continue
-                    for reply in transport.ask(head["kind"], content, head["sites"], head["timeout"]):
-                        about = {"site": reply.site, "error": reply.error, "sites": dict(transport.connected())}
-                        send(line, about, reply.content)
-                    send(line, {"done": True})
-            except (EOFError, OSError):
-                continue
+    with connect(file, patience_s) as line, suppress(EOFError, OSError):
+        while not over():
+            if line.poll(_PAUSE_S) and not _relayed_one(line, transport, over):
+                return
+
+
+def _relayed_one(line: Connection, transport: Transport, over: Callable[[], bool]) -> bool:
+    """Carry one request; return False if it ends the run."""
+    head, content = receive(line)
+    if head["do"] == "end":
+        return False
+    if head["do"] == "connected":
+        send(line, {"sites": dict(transport.connected())})
+        return True
+    for reply in transport.ask(head["kind"], content, head["sites"], head["timeout"]):
+        about = {"site": reply.site, "error": reply.error, "sites": dict(transport.connected())}
+        send(line, about, reply.content)
+    if not over():
+        send(line, {"done": True})
+    return True
 
 
 def listening(file: Path) -> str:

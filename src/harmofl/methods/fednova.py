@@ -30,7 +30,7 @@ class FedNova(FedAvg):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.average, Mean):
-            raise ConfigError("fednova must average by the mean, got {self.average}; leave the average part out")
+            raise ConfigError(f"fednova must average by the mean, got {self.average}; leave the average part out")
 
     def prepare(self, client: ClientContext) -> None:
         """Reset the momentum."""

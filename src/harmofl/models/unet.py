@@ -55,7 +55,14 @@ class UNet(nn.Module):
         if images.dim() != 4 or images.shape[1] != self.channels:
             raise ShapeError(f"U-Net needs (N, {self.channels}, H, W) images, got {tuple(images.shape)}")
         height, width = images.shape[2:]
-        x, skips = _pad(images), []
+        return self._logits(_pad(images))[:, :, :height, :width]
+
+    def stages_read(self) -> list[nn.Module]:
+        """Return the modules that read the pooled maps, and the one that reads the bottleneck's output."""
+        return [*self.down[1:], self.bottleneck, self.up[0]]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        skips = []
         for level in self.down:
             skips.append(level(x))
             x = functional.max_pool2d(skips[-1], kernel_size=2)
@@ -63,11 +70,7 @@ class UNet(nn.Module):
         for level in self.up:
             x = level(x, skips.pop())
         logits: Tensor = self.head(x)
-        return logits[:, :, :height, :width]
-
-    def stages_read(self) -> list[nn.Module]:
-        """Return the modules that read the pooled maps, and the one that reads the bottleneck's output."""
-        return [*self.down[1:], self.bottleneck, self.up[0]]
+        return logits
 
 
 class _Up(nn.Module):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from harmofl.analysis.diagnostics.curvature import STEPS, flat_vector
 from harmofl.analysis.diagnostics.loss_probe import Probe, batch_size, fixed_batch, hessian_every
-from harmofl.analysis.diagnostics.quantities import NAN, Dissimilarity, bound, cosines, dissimilarity
-from harmofl.analysis.diagnostics.records import DiagnosticsRecord, append, mean_over_sites
+from harmofl.analysis.diagnostics.quantities import Dissimilarity, bound, cosines, dissimilarity
+from harmofl.analysis.diagnostics.records import NAN, DiagnosticsRecord, append, mean_over_sites
 from harmofl.analysis.diagnostics.shared_params import shared_params, weights_of
 from harmofl.experiment.backend import TrainedRound
 from harmofl.experiment.callbacks import Callback

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NAN = math.nan
+from harmofl.analysis.diagnostics.records import NAN
+
 _CHUNK = 1 << 20
 
 

@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from harmofl.analysis.diagnostics.quantities import NAN
 from harmofl.errors import RunError
 from harmofl.utils.atomic_files import storing, strict_json
 
 MaybeFloat = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that is null in JSON if it is unknown; null is read as NaN."""
+NAN = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

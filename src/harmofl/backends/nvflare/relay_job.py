@@ -26,6 +26,8 @@ from harmofl.federated.relay import listening, relay, relayed
 from harmofl.federated.transport import Reply
 
 VARIABLE = "HARMOFL_RELAY"
+AWAY_S = 60.0
+"""Seconds that a site may be gone before its request counts as lost."""
 _BEAT, _BEAT_S, _SILENT_S, _LOOK_S = "harmofl_beat", 1.0, 8.0, 0.1
 """Topic of the sites' heartbeats, seconds between two, silence after which a site is gone, between checks for that."""
 
@@ -36,7 +38,7 @@ class RelayController(ModelController):
     def __init__(self) -> None:
         super().__init__(persistor_id="", ignore_result_error=True, task_check_period=_LOOK_S)
         self._beats = dict[str, tuple[float, str]]()
-        self._number = 0
+        self._number, self._begin = 0, time.monotonic()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Listen for the heartbeats of sites from the start of the run."""
@@ -51,12 +53,16 @@ class RelayController(ModelController):
 
     def run(self) -> None:
         """Relay until the server's process ends the run or is gone."""
-        relay(Path(os.environ[VARIABLE]), self)
+        relay(Path(os.environ[VARIABLE]), self, lambda: bool(self.abort_signal.triggered))
 
     def connected(self) -> Mapping[str, Any]:
         """Return the sites that beat, each with a value that changes when its process begins anew."""
         now = time.monotonic()
         return {name: token for name, (at, token) in self._beats.items() if now - at < _SILENT_S}
+
+    def _silence(self, site: str) -> float:
+        """Return the seconds since the last heartbeat of a site, or since the job began."""
+        return time.monotonic() - self._beats.get(site, (self._begin, ""))[0]
 
     def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
         """Send a request to sites and yield their replies; a site whose process begins anew is asked again."""
@@ -79,6 +85,9 @@ class RelayController(ModelController):
                     yield Reply("")
                 asking = [site for site in waiting if site in now and now[site] != since.get(site)]
                 since = {**since, **now}
+                for site in [site for site in waiting if self._silence(site) > AWAY_S]:
+                    waiting.discard(site)
+                    yield Reply(site, error=f"the site has been silent for {AWAY_S:.0f} s")
                 continue
             site = str(answer.meta["client_name"])
             if answer.meta.get("number") == number and site in waiting:
@@ -112,10 +121,11 @@ class RelayExecutor(Executor):
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Return the answer of the site's process to a task."""
         task = FLModelUtils.from_shareable(shareable)
-        content, error = b"", ""
-        try:
-            content = relayed(self._file, task_name, task.params["content"].tobytes())
-        except ConnectionError as reason:
-            error = str(reason)
+        content, error, end = b"", "", time.monotonic() + AWAY_S
+        while not (content or error):  # the process may be started again
+            try:
+                content = relayed(self._file, task_name, task.params["content"].tobytes(), patience_s=1.0)
+            except ConnectionError as reason:
+                error = str(reason) if abort_signal.triggered or time.monotonic() > end else ""
         answer = {"content": np.frombuffer(content, np.uint8)}
         return FLModelUtils.to_shareable(FLModel(params=answer, meta={"number": task.meta["number"], "error": error}))

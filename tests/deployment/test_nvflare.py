@@ -1,0 +1,148 @@
+"""Federations of real processes over NVFlare: the simulation's bits, whatever is killed on the way."""
+
+import os
+import shutil
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import patience
+import pytest
+
+pytest.importorskip("nvflare", reason="needs NVFlare: pip install 'harmofl[nvflare]'")
+from deployments import SITES, Deployment
+from simulated import same_as_simulated
+
+from harmofl.deployment.creating import create
+from harmofl.errors import ConfigError
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.run_dir import RunDir
+
+pytestmark = pytest.mark.xdist_group("nvflare")  # many processes: one such federation at a time
+
+
+def over_nvflare(folder: Path, data: Path, settings: dict[str, Any], **options: Any) -> Deployment:
+    return Deployment(folder, data, settings, engine="nvflare", **options)
+
+
+def process_of(kit: Path, module: str) -> int | None:
+    """The process that NVFlare runs from a startup kit: client_train, server_train, worker_process, runner_process."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if any(word.endswith(module) for word in words) and str(kit) in words:
+            return int(place.name)
+    return None
+
+
+@pytest.mark.parametrize("name", ["harmofl", "scaffold"])
+def test_the_same_bits_as_the_simulation(name: str, hospitals: Path, tmp_path: Path) -> None:
+    settings = {"method.name": name, "training.rounds": 3, "network.norm": "batch-stats"}
+    if name == "harmofl":
+        settings["training.updates"] = "bfloat16"
+    with over_nvflare(tmp_path / "d", hospitals, settings) as deployed:
+        deployed.start_all()
+        deployed.end_well()
+        same_as_simulated(deployed, tmp_path)
+        assert not (deployed.folder / "server" / "relay.json").exists()
+
+
+def test_kills_of_every_process_change_no_bit(hospitals: Path, tmp_path: Path) -> None:
+    """Of NVFlare's four kinds and of ours, one after the other, while rounds go on."""
+    settings = {"method.name": "fedbn", "training.rounds": 150, "run.checkpoint_every": 2, "network.norm": "batch"}
+    with over_nvflare(tmp_path / "d", hospitals, settings, deadline_s=3600) as deployed:
+        kits = {name: deployed.folder / name / "nvflare" for name in ("server", *SITES)}
+
+        def kill(name: str, module: str) -> None:
+            before = deployed.rounds()
+            deployed.until(lambda: process_of(kits[name], module))
+            os.kill(process_of(kits[name], module) or 0, signal.SIGKILL)
+            deployed.until(lambda: deployed.rounds() > before + 2)
+
+        deployed.start_all()
+        deployed.until(lambda: deployed.rounds() >= 1)
+        kill("site-1", "worker_process")
+        kill("site-2", "client_train")
+        kill("server", "runner_process")
+        kill("server", "server_train")
+        before = deployed.rounds()
+        deployed.kill("site-3")
+        deployed.start("site-3")
+        deployed.until(lambda: deployed.rounds() > before + 2)
+        assert deployed.rounds() < 150, "all of this must happen before the end"
+        deployed.kill("server")
+        deployed.start("server")
+        deployed.until(lambda: "going on after round" in deployed.said("server"))
+        deployed.end_well()
+        same_as_simulated(deployed, tmp_path)
+        assert all(not record["left_out"] for record in RunDir(deployed.folder / "server" / "run").records())
+
+
+def test_a_site_that_is_gone_is_left_out_and_comes_back(hospitals: Path, tmp_path: Path) -> None:
+    settings = {"method.name": "fedavg", "training.rounds": 100_000, "run.checkpoint_every": 100}
+    with over_nvflare(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=patience.pause(5)) as deployed:
+        deployed.start_all()
+        records = RunDir(deployed.folder / "server" / "run").records
+        deployed.until(lambda: deployed.rounds() >= 1)
+        assert records()[0]["left_out"] == {}
+        deployed.kill("site-3")
+        deployed.until(lambda: records()[-1]["left_out"] == {"site-3": "site-3: is not connected"})
+        deployed.start("site-3")
+        deployed.until(lambda: set(records()[-1]["train_loss"]) == set(SITES))
+        assert "site-3: let into the run" in deployed.said("server")
+        deployed.no_traceback()
+
+
+def test_a_kit_of_another_federation_is_one_line(hospitals: Path, tmp_path: Path) -> None:
+    with over_nvflare(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
+        other = over_nvflare(tmp_path / "other", hospitals, {})
+        for kit in (deployed.folder / "site-1" / "nvflare", other.folder / "site-1" / "nvflare"):
+            assert kit.is_dir()
+        shutil.rmtree(deployed.folder / "site-1" / "nvflare" / "startup")
+        shutil.copytree(other.folder / "site-1" / "nvflare" / "startup", deployed.folder / "site-1/nvflare/startup")
+        client = deployed.folder / "site-1" / "nvflare" / "startup" / "fed_client.json"
+        client.write_text(client.read_text().replace(str(other.port), str(deployed.port)))
+        deployed.start("server")
+        deployed.start("site-1")
+        assert deployed.ended("site-1") == 2
+        assert "signed by this federation's authority, but is not" in deployed.said("site-1")
+        deployed.no_traceback()
+
+
+def test_nothing_secret_is_in_the_wrong_folder(tmp_path: Path) -> None:
+    experiment = load_experiment(None, {"data.folder": "/private/images"})
+    folder = tmp_path / "d"
+    create(folder, experiment, ["north", "south"], "fl.hospital.org:9092", engine="nvflare")
+    secrets = {path for path in folder.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()}
+    assert {str(path.relative_to(folder)) for path in secrets} == {
+        *(f"{name}/{key}" for name in ("north", "south") for key in ("key.pem", "nvflare/startup/client.key")),
+        *("server/nvflare/startup/server.key", "server/admin/startup/client.key"),
+        *("authority/federation/state/cert.json",),
+    }
+    assert len({path.read_bytes() for path in secrets}) == len(secrets)
+    assert all(stat.S_IMODE(place.stat().st_mode) == 0o700 for place in folder.iterdir())
+    resources = (folder / "north" / "nvflare" / "local" / "resources.json").read_text()
+    assert '"class_allow_list": [\n  "harmofl.backends.nvflare."\n ]' in resources
+    assert '"allow_log_streaming": false' in resources
+    rights = (folder / "north" / "nvflare" / "local" / "authorization.json").read_text()
+    assert '"byoc": "none"' in rights and '"shell_commands": "none"' in rights
+    assert not list((folder / "server" / "job").rglob("custom")), "a job with code of its own would be refused"
+
+
+@pytest.mark.parametrize(
+    ("sites", "options", "message"),
+    [
+        (["a.b"], {}, "--site must be letters, digits, - and _ under --engine nvflare, got 'a.b'"),
+        (["a"], {"insecure": True}, "--insecure: is not for --engine nvflare"),
+        (["a"], {"listen": "h:1"}, "--listen: is not for --engine nvflare"),
+        (["a"], {"engine": "carrier-pigeon"}, "--engine must be one of direct, nvflare, got 'carrier-pigeon'"),
+    ],
+)
+def test_mistakes_at_init_are_one_line(sites: list[str], options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    experiment = load_experiment(None, {"data.folder": "x"})
+    with pytest.raises(ConfigError, match=message):
+        create(tmp_path / "d", experiment, sites, "h:1", **{"engine": "nvflare", **options})
+    assert not (tmp_path / "d").exists()
