@@ -114,7 +114,7 @@ class Deployment:
 
     def proxied(self, folder: Path, server: str, inner: int) -> list[str]:
         """The command of an nginx set up as the docs say; the server's folder is made to serve in the clear."""
-        page = (Path(__file__).parent.parent / "docs" / "flower.md").read_text()
+        page = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text()
         toml = self.folder / "server" / "server.toml"
         text = toml.read_text().replace(f"127.0.0.1:{self.port}", f"{server}:{inner}")
         toml.write_text(text.replace("insecure = false", "insecure = true"))

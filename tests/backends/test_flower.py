@@ -106,7 +106,7 @@ class SiteApp:
 
 def test_the_code_in_the_documentation_runs() -> None:
     """As it stands: the first half at each of two sites, the second at the server."""
-    page = (Path(__file__).parents[2] / "docs" / "flower.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
     lines = re.findall(r"^ {4}(.*)$|^$", page.partition("## As a library")[2], flags=re.MULTILINE)
     at_site, at_server = "\n".join(lines).split("app = client_app(answering(train))\n")
     method = make_method("harmofl", {})

@@ -26,7 +26,7 @@ def init(
     min_sites: Annotated[int | None, typer.Option(help="Smallest number of sites in a round; all by default.")] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that a site has for its part of a round.")] = 3600.0,
     setting: Settings = None,
-    engine: Annotated[str, typer.Option(help="What carries the messages: direct or nvflare.")] = "direct",
+    engine: Annotated[str, typer.Option(help="What carries the messages: direct, nvflare or flower.")] = "direct",
     insecure: Insecure = False,
 ) -> None:
     """Create keys, certificates and a folder for the server and for each site.

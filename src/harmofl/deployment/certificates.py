@@ -151,6 +151,10 @@ def renew_certificate(deployment: Path) -> list[str]:
     if not authority.is_dir():
         fix = "give the folder that `harmofl deploy init` made; one made with --insecure has no certificates"
         raise ConfigError(f"{deployment}: must hold the authority/ of a deployment, but has none; {fix}")
+    if (authority / "project.yml").exists():
+        from harmofl.backends.nvflare.kits import renew
+
+        return renew(deployment)
     ca, old = read_certificate(authority / "ca.pem"), read_certificate(path)
     root = _root(authority / "ca.key", ca)
     try:

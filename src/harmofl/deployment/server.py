@@ -54,7 +54,8 @@ GREETING_S = 60.0
 """Time limit in seconds for the description of a site."""
 TRIES, PAUSE = 5, 5.0
 """Number of tries for a round that too few sites complete, and the pause between tries in seconds."""
-LOOK = 0.2
+LOOK, RETURN_S = 0.2, 60.0
+"""Seconds between checks of who is there, and for a site to come back before it is not asked for scores."""
 VERSION = version("harmofl")
 _WITHOUT_TLS = "is without TLS; add --insecure, and know that anyone on the way can read and change what is sent"
 
@@ -309,9 +310,9 @@ class Server:
         Under masks no site answers a round twice, so a round without all answers is lost: the weights stay unchanged.
         """
         number = server.round + 1
-        everyone, self.begun = not self.begun, True
+        patience, self.begun = 0.0 if self.begun else self.place.deadline_s, True
         for attempt in range(1, TRIES + 1):
-            there = self.gather(drawn, number, everyone)
+            there = self.gather(drawn, number, patience)
             line = self.line(self.place.deadline_s, among=there)
             line.quorum = self.needed(drawn)
             try:
@@ -334,17 +335,17 @@ class Server:
         table = self.experiment.privacy
         return max(min(self.place.min_sites, len(drawn)), table.sites if table.masks else 0)
 
-    def gather(self, drawn: Sequence[str], number: int, everyone: bool) -> list[str]:
-        """Wait for enough of the drawn sites and return them; with `everyone`, wait for all until the deadline."""
+    def gather(self, drawn: Sequence[str], number: int, patience_s: float) -> list[str]:
+        """Wait for enough of the drawn sites and return them; wait for all of them for at most `patience_s` seconds."""
         begin = time.monotonic()
         need = self.needed(drawn)
         while True:
             there = [name for name in self.present() if name in drawn]
-            patient = everyone and time.monotonic() - begin < self.place.deadline_s
+            patient = time.monotonic() - begin < patience_s
             if len(there) == len(drawn) or (len(there) >= need and not patient):
                 return there
             missing = [name for name in drawn if name not in there]
-            until = f", at most {self.place.deadline_s:.0f} s for all" if patient and len(there) >= need else ""
+            until = f", at most {patience_s:.0f} s for all" if patient and len(there) >= need else ""
             self.say(f"round {number} waits for {', '.join(missing)}: {len(there)} there, {need} needed{until}")
             time.sleep(LOOK)
 
@@ -359,7 +360,12 @@ class Server:
         return {}
 
     def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
-        """See `Backend`; every connected site's scores, none if fewer than the quorum have any."""
+        """See `Backend`; every connected site's scores, none if fewer than the quorum have any.
+
+        Sites whose update was just averaged may have lost their connection since, and have some time to come back.
+        """
+        took_part = sorted(name for name, counted in self.counted.items() if counted == round_number)
+        self.gather(took_part, round_number, min(RETURN_S, self.place.deadline_s))
         line = self.line(max(self.place.deadline_s, 1.0))
         found = line.evaluate(self.present(), round_number, weights, split)
         for reason in line.left_out.values():
@@ -380,7 +386,7 @@ class Server:
         """See `Backend`; asked again until enough sites answer."""
         weights, _ = run_dir.load_model()
         for attempt in range(1, TRIES + 1):
-            self.gather(sorted(self.place.keys), self.experiment.training.rounds, everyone=True)
+            self.gather(sorted(self.place.keys), self.experiment.training.rounds, self.place.deadline_s)
             if test := self.evaluate(best_round, weights, "test"):
                 break
             if attempt == TRIES:

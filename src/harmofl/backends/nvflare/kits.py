@@ -70,14 +70,48 @@ def provision(authority: Path, folders: Mapping[str, Path], server: Path, host: 
     authority.mkdir(mode=0o700, exist_ok=True)
     file = authority / "project.yml"
     write_atomic(file, json.dumps(project, indent=1).encode())  # which is YAML too
-    nvflare("provision", "-p", str(file), "-w", str(authority), "--force")
-    made = max((authority / "federation").glob("prod_*"))
+    made = _made(authority)
     _place(made / _SERVER, server / KIT, _server_rules)
     _place(made / ADMINISTRATOR, server / ADMIN, None)
     for name, folder in folders.items():
         _place(made / name, folder / KIT, _site_rules)
     shutil.rmtree(made)
     write_job(server / JOB)
+
+
+def _made(authority: Path) -> Path:
+    """Make all kits and return their folder; what the authority made before stays as it is."""
+    nvflare("provision", "-p", str(authority / "project.yml"), "-w", str(authority), "--force")
+    return max((authority / "federation").glob("prod_*"))
+
+
+def renew(deployment: Path) -> list[str]:
+    """Make new keys and certificates of the same authority for all kits of a deployment.
+
+    Returns:
+        A line for each kit with who must get it; until a party has its new one, the old one works.
+
+    Raises:
+        ConfigError: if NVFlare refuses.
+    """
+    authority = deployment / "authority"
+    state = authority / "federation" / "state" / "cert.json"
+    kept = {name: value for name, value in json.loads(state.read_text()).items() if name.startswith("root")}
+    write_atomic(state, json.dumps(kept).encode())
+    state.chmod(0o600)
+    made, lines = _made(authority), []
+    for party in sorted(made.iterdir()):
+        folder = deployment / {_SERVER: f"server/{KIT}", ADMINISTRATOR: f"server/{ADMIN}"}.get(
+            party.name, f"{party.name}/{KIT}"
+        )
+        if folder.is_dir():
+            shutil.rmtree(folder / "startup")
+            shutil.copytree(party / "startup", folder / "startup")
+            lines.append(
+                f"{folder / 'startup'}: valid for 360 days; put it into that folder of its party, and start again"
+            )
+    shutil.rmtree(made)
+    return lines
 
 
 def nvflare(*words: str) -> str:

@@ -1,78 +1,98 @@
-"""Federations of real processes over NVFlare: the simulation's bits, whatever is killed on the way."""
+"""Federations of real processes over NVFlare and Flower: the simulation's bits, whatever is killed on the way."""
 
 import os
 import shutil
 import signal
 import stat
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import patience
 import pytest
-
-pytest.importorskip("nvflare", reason="needs NVFlare: pip install 'harmofl[nvflare]'")
 from deployments import SITES, Deployment
 from simulated import same_as_simulated
 
+from harmofl.deployment.certificates import read_certificate, renew_certificate
 from harmofl.deployment.creating import create
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import load_experiment
 from harmofl.experiment.run_dir import RunDir
 
-pytestmark = pytest.mark.xdist_group("nvflare")  # many processes: one such federation at a time
+FLOWER = pytest.param(
+    "flower",
+    marks=[
+        pytest.mark.skipif(find_spec("flwr") is None, reason="needs Flower: pip install 'harmofl[flower]'"),
+        pytest.mark.skipif(not shutil.which("nginx", path="/usr/sbin:/usr/bin"), reason="needs nginx"),
+    ],
+)
+NVFLARE = pytest.param(
+    "nvflare", marks=pytest.mark.skipif(find_spec("nvflare") is None, reason="needs NVFlare: harmofl[nvflare]")
+)
+PROCESSES = {
+    "nvflare": [
+        ("site-1", "worker_process"),
+        ("site-2", "client_train"),
+        ("server", "runner_process"),
+        ("server", "server_train"),
+    ],
+    "flower": [("site-2", "flower-supernode"), ("server", "flwr-serverapp"), ("server", "flower-superlink")],
+}
+"""The processes of an engine that a power cut may end: whose, and how the program is called."""
+pytestmark = pytest.mark.xdist_group("engines")  # many processes: one such federation at a time
 
 
-def over_nvflare(folder: Path, data: Path, settings: dict[str, Any], **options: Any) -> Deployment:
-    return Deployment(folder, data, settings, engine="nvflare", **options)
+def over(engine: str, folder: Path, data: Path, settings: dict[str, Any], **options: Any) -> Deployment:
+    return Deployment(folder, data, settings, engine=engine, **options)
 
 
-def process_of(kit: Path, module: str) -> int | None:
-    """The process that NVFlare runs from a startup kit: client_train, server_train, worker_process, runner_process."""
+def process_of(folder: Path, program: str) -> int | None:
+    """The process of a program that an engine runs for the party with this folder."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_text().split("\0")
-        except OSError:
+            if any(word.endswith(program) for word in words) and f"{folder}/" in (place / "environ").read_text():
+                return int(place.name)
+        except (OSError, UnicodeDecodeError):
             continue
-        if any(word.endswith(module) for word in words) and str(kit) in words:
-            return int(place.name)
     return None
 
 
-@pytest.mark.parametrize("name", ["harmofl", "scaffold"])
-def test_the_same_bits_as_the_simulation(name: str, hospitals: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("engine", "name"), [("nvflare", "harmofl"), ("nvflare", "scaffold"), ("flower", "harmofl")])
+def test_the_same_bits_as_the_simulation(engine: str, name: str, hospitals: Path, tmp_path: Path) -> None:
     settings = {"method.name": name, "training.rounds": 3, "network.norm": "batch-stats"}
     if name == "harmofl":
         settings["training.updates"] = "bfloat16"
-    with over_nvflare(tmp_path / "d", hospitals, settings) as deployed:
+    with over(engine, tmp_path / "d", hospitals, settings) as deployed:
         deployed.start_all()
         deployed.end_well()
         same_as_simulated(deployed, tmp_path)
         assert not (deployed.folder / "server" / "relay.json").exists()
 
 
-def test_kills_of_every_process_change_no_bit(hospitals: Path, tmp_path: Path) -> None:
-    """Of NVFlare's four kinds and of ours, one after the other, while rounds go on."""
-    settings = {"method.name": "fedbn", "training.rounds": 150, "run.checkpoint_every": 2, "network.norm": "batch"}
-    with over_nvflare(tmp_path / "d", hospitals, settings, deadline_s=3600) as deployed:
-        kits = {name: deployed.folder / name / "nvflare" for name in ("server", *SITES)}
+@pytest.mark.parametrize("engine", [NVFLARE, FLOWER])
+def test_kills_of_every_process_change_no_bit(engine: str, hospitals: Path, tmp_path: Path) -> None:
+    """Of the engine's kinds and of ours, one after the other, while rounds go on."""
+    rounds = {"nvflare": 150, "flower": 14}[engine]
+    settings = {"method.name": "fedbn", "training.rounds": rounds, "run.checkpoint_every": 2, "network.norm": "batch"}
+    with over(engine, tmp_path / "d", hospitals, settings, deadline_s=3600) as deployed:
 
-        def kill(name: str, module: str) -> None:
+        def goes_on(broken: Callable[[], Any]) -> None:
             before = deployed.rounds()
-            deployed.until(lambda: process_of(kits[name], module))
-            os.kill(process_of(kits[name], module) or 0, signal.SIGKILL)
-            deployed.until(lambda: deployed.rounds() > before + 2)
+            broken()
+            deployed.until(lambda: deployed.rounds() > before + 1)
+            assert deployed.rounds() < rounds, "all of this must happen before the end"
+
+        def kill(folder: Path, program: str) -> None:
+            deployed.until(lambda: process_of(folder, program))
+            os.kill(process_of(folder, program) or 0, signal.SIGKILL)
 
         deployed.start_all()
         deployed.until(lambda: deployed.rounds() >= 1)
-        kill("site-1", "worker_process")
-        kill("site-2", "client_train")
-        kill("server", "runner_process")
-        kill("server", "server_train")
-        before = deployed.rounds()
-        deployed.kill("site-3")
-        deployed.start("site-3")
-        deployed.until(lambda: deployed.rounds() > before + 2)
-        assert deployed.rounds() < 150, "all of this must happen before the end"
+        for party, program in PROCESSES[engine]:
+            goes_on(lambda place=deployed.folder / party, name=program: kill(place, name))
+        goes_on(lambda: (deployed.kill("site-3"), deployed.start("site-3")))
         deployed.kill("server")
         deployed.start("server")
         deployed.until(lambda: "going on after round" in deployed.said("server"))
@@ -83,7 +103,7 @@ def test_kills_of_every_process_change_no_bit(hospitals: Path, tmp_path: Path) -
 
 def test_a_site_that_is_gone_is_left_out_and_comes_back(hospitals: Path, tmp_path: Path) -> None:
     settings = {"method.name": "fedavg", "training.rounds": 100_000, "run.checkpoint_every": 100}
-    with over_nvflare(tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=patience.pause(5)) as deployed:
+    with over("nvflare", tmp_path / "d", hospitals, settings, min_sites=2, deadline_s=patience.pause(5)) as deployed:
         deployed.start_all()
         records = RunDir(deployed.folder / "server" / "run").records
         deployed.until(lambda: deployed.rounds() >= 1)
@@ -97,8 +117,8 @@ def test_a_site_that_is_gone_is_left_out_and_comes_back(hospitals: Path, tmp_pat
 
 
 def test_a_kit_of_another_federation_is_one_line(hospitals: Path, tmp_path: Path) -> None:
-    with over_nvflare(tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
-        other = over_nvflare(tmp_path / "other", hospitals, {})
+    with over("nvflare", tmp_path / "d", hospitals, {"training.rounds": 1}) as deployed:
+        other = over("nvflare", tmp_path / "other", hospitals, {})
         for kit in (deployed.folder / "site-1" / "nvflare", other.folder / "site-1" / "nvflare"):
             assert kit.is_dir()
         shutil.rmtree(deployed.folder / "site-1" / "nvflare" / "startup")
@@ -130,6 +150,21 @@ def test_nothing_secret_is_in_the_wrong_folder(tmp_path: Path) -> None:
     rights = (folder / "north" / "nvflare" / "local" / "authorization.json").read_text()
     assert '"byoc": "none"' in rights and '"shell_commands": "none"' in rights
     assert not list((folder / "server" / "job").rglob("custom")), "a job with code of its own would be refused"
+
+
+def test_renewed_kits_have_new_keys_of_the_same_authority(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    create(folder, load_experiment(None, {"data.folder": "x"}), ["a", "b"], "localhost:1", engine="nvflare")
+    startup = folder / "a" / "nvflare" / "startup"
+    before = {name: (startup / name).read_bytes() for name in ("client.crt", "client.key", "rootCA.pem")}
+    rules = (folder / "a" / "nvflare" / "local" / "resources.json").read_bytes()
+    lines = renew_certificate(folder)
+    assert len(lines) == 4 and str(startup) in "".join(lines)
+    after = {name: (startup / name).read_bytes() for name in before}
+    assert [name for name in before if before[name] == after[name]] == ["rootCA.pem"]
+    root, leaf = read_certificate(startup / "rootCA.pem"), read_certificate(startup / "client.crt")
+    leaf.verify_directly_issued_by(root)
+    assert (folder / "a" / "nvflare" / "local" / "resources.json").read_bytes() == rules
 
 
 @pytest.mark.parametrize(
