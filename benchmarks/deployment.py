@@ -3,8 +3,9 @@
     python benchmarks/deployment.py --rounds 10
 
 The U-Net of 7.76 M params on a few 32x32 images, so that training is next to nothing. Printed for the same federation:
-a round between our processes, also with masks and with updates in bfloat16, the same round in the plain loop, and a
-round of Flower's own processes and FedAvg, which train nothing and have no TLS (medians of the rounds after the first).
+a round of each engine, of the direct one also with masks and with updates in bfloat16, the same round in the plain
+loop, and a round of Flower's own processes and FedAvg, which train nothing and have no TLS (medians of the rounds after
+the first).
 """
 
 import argparse
@@ -23,9 +24,11 @@ from harmofl.experiment.run_dir import RunDir
 from harmofl.ingest.synthetic.federation import write_federation
 
 VARIANTS = {
-    "between processes, TLS, keys": {},
-    "the same, updates in bfloat16": {"training.updates": "bfloat16"},
-    "the same, under masks": {"privacy.masks": True},
+    "direct, TLS, keys": ({}, {}),
+    "direct, updates in bfloat16": ({"training.updates": "bfloat16"}, {}),
+    "direct, under masks": ({"privacy.masks": True}, {}),
+    "NVFlare, mTLS": ({}, {"engine": "nvflare"}),
+    "Flower behind nginx, TLS, keys": ({}, {"engine": "flower"}),
 }
 
 
@@ -47,8 +50,8 @@ def main() -> None:
             "evaluation.every": rounds,
         }
         found = {}
-        for label, more in VARIANTS.items():
-            with Deployment(folder / label, folder / "data", {**settings, **more}) as deployed:
+        for label, (more, options) in VARIANTS.items():
+            with Deployment(folder / label, folder / "data", {**settings, **more}, **options) as deployed:
                 deployed.start_all()
                 for party in ("server", *SITES):
                     assert deployed.ended(party, 600) == 0, deployed.said(party)

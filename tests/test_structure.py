@@ -106,9 +106,26 @@ def test_rich_takes_no_name_for_a_colour() -> None:
                 assert plain or not made, f"{path}:{call.lineno}"
 
 
-def test_one_folder_knows_flower() -> None:
-    knowing = {path.relative_to(SOURCE).parent for path in SOURCE.rglob("*.py") if "flwr" in roots(path)}
-    assert knowing == {Path("backends/flower")}
+@pytest.mark.parametrize(("engine", "folder"), [("flwr", "flower"), ("nvflare", "nvflare")])
+def test_one_folder_knows_an_engine(engine: str, folder: str) -> None:
+    knowing = {path.relative_to(SOURCE).parent for path in SOURCE.rglob("*.py") if engine in roots(path)}
+    assert knowing == {Path("backends") / folder}
+
+
+PUBLIC = {
+    *("flwr.app", "flwr.clientapp", "flwr.serverapp"),
+    *("nvflare.apis", "nvflare.app_common", "nvflare.fuel.flare_api", "nvflare.job_config"),
+}
+"""Documented packages of the engines."""
+DIRECT = {"hub.py", "node.py"}
+"""Files of the direct engine, which is made of Flower's private modules; to go with it."""
+
+
+def test_engines_are_used_by_their_public_names() -> None:
+    for path in (path for folder in ("flower", "nvflare") for path in (SOURCE / "backends" / folder).glob("*.py")):
+        of_engines = {module for module in imports_of(path) if module.split(".")[0] in ("flwr", "nvflare")}
+        private = {module for module in of_engines if not module.startswith(tuple(PUBLIC)) or "._" in module}
+        assert path.name in DIRECT or not private, path
 
 
 def roots(path: Path) -> set[str]:

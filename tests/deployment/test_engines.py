@@ -170,7 +170,8 @@ def test_renewed_kits_have_new_keys_of_the_same_authority(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("sites", "options", "message"),
     [
-        (["a.b"], {}, "--site must be letters, digits, - and _ under --engine nvflare, got 'a.b'"),
+        (["a.b"], {}, "--site must be letters, digits, - and _ under --engine nvflare, and .* got 'a.b'"),
+        (["harmofl-server"], {}, "and not harmofl-server"),
         (["a"], {"insecure": True}, "--insecure: is not for --engine nvflare"),
         (["a"], {"listen": "h:1"}, "--listen: is not for --engine nvflare"),
         (["a"], {"engine": "carrier-pigeon"}, "--engine must be one of direct, nvflare, got 'carrier-pigeon'"),

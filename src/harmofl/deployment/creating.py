@@ -98,8 +98,10 @@ def _check_engine(engine: str, sites: Sequence[str], insecure: bool, listen: str
     if engine == DIRECT:
         return
     for name in sites:
-        if engine == NVFLARE and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ConfigError(f"--site must be letters, digits, - and _ under --engine nvflare, got {name!r}")
+        if engine == NVFLARE and (not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == "harmofl-server"):
+            raise ConfigError(
+                f"--site must be letters, digits, - and _ under --engine nvflare, and not harmofl-server, got {name!r}"
+            )
     if insecure or (listen and engine == NVFLARE):
         option, why = ("--insecure", "is always with TLS") if insecure else ("--listen", "listens everywhere")
         raise ConfigError(f"{option}: is not for --engine {engine}, which {why}; leave it out")

@@ -40,7 +40,7 @@ def misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) 
     if said.get("site") != name:
         return f"{name}: `name` in its site.toml must be that of its key, got {clean(repr(said.get('site')))}"
     if not sound:
-        return f"{name}: its description makes no sense"
+        return f"{name}: its description must give task, classes, channels, size and numbers of images, but does not"
     pairs = zip(("task", "classes", "channels", "size"), form(first or said), form(said), strict=True)
     faults = (f"{name}: {what} must be {a} as at the other sites, got {b}" for what, a, b in pairs if a != b)
     return next(faults, "")

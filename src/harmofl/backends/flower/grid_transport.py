@@ -14,8 +14,9 @@ except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
 _NAME = "harmofl"
-_LOOK_S, _RENEW_S, GRACE_S = 0.2, 1.0, 60.0
-"""Seconds between checks for replies, between checks of who is connected, and that Flower keeps a late message."""
+_LOOK_S, _RENEW_S, AWAY_S, GRACE_S = 0.2, 1.0, 60.0, 60.0
+"""Seconds between checks for replies, between checks of who is connected, for a site to come back, and that Flower
+keeps a late message."""
 
 
 class GridTransport:
@@ -25,6 +26,9 @@ class GridTransport:
         grid: grid of the running ServerApp.
         nodes: Flower node of each site, by site name.
     """
+
+    _retries = 0
+    """Number of times that a site whose connection fails is asked again."""
 
     def __init__(self, grid: Grid, nodes: Mapping[str, int]) -> None:
         self._grid, self._nodes = grid, dict(nodes)
@@ -37,24 +41,27 @@ class GridTransport:
         """Send a request to sites and yield their replies; a site that connects anew is asked again."""
         end = float("inf") if timeout is None else time.monotonic() + timeout
         record, ttl = to_record(content), timeout and timeout + GRACE_S
-        since, waiting = self.connected(), dict[str, str]()
-        asking = list(sites)
-        while (asking or waiting) and time.monotonic() < end:
+        since, waiting, lost = self.connected(), dict[str, str](), dict[str, tuple[float, Reply]]()
+        asking, left = list(sites), dict.fromkeys(sites, self._retries)
+        while (asking or waiting or lost) and time.monotonic() < end:
             for site in asking:
-                message = Message(record, self._nodes[site], kind, ttl=ttl)
-                (name,) = self._grid.push_messages([message])
+                (name,) = self._grid.push_messages([Message(record, self._nodes[site], kind, ttl=ttl)])
                 waiting[name] = site
-            asking = []
-            for reply in self._grid.pull_messages(list(waiting)):
-                site = waiting.pop(reply.metadata.reply_to_message_id)
-                yield reply_of(site, reply)
+            for message in self._grid.pull_messages(list(waiting)):
+                site = waiting.pop(message.metadata.reply_to_message_id)
+                reply = reply_of(site, message)
+                if not reply.error or not left[site]:
+                    yield reply
+                else:
+                    lost[site], left[site] = (time.monotonic() + AWAY_S, reply), left[site] - 1
             now = self.connected()
-            for name, site in list(waiting.items()):
-                if site in now and now[site] != since.get(site):
-                    asking.append(site)
-                    del waiting[name]
+            anew = {name for name, site in waiting.items() if site in now and now[site] != since.get(site)}
+            asking = [waiting.pop(name) for name in anew] + [site for site in lost if site in now]
+            over = {site: reply for site, (until, reply) in lost.items() if time.monotonic() > until}
+            lost = {site: value for site, value in lost.items() if site not in now and site not in over}
+            yield from over.values()
             since = {**since, **now}
-            if waiting:
+            if not asking and (waiting or lost):
                 time.sleep(_LOOK_S)
 
 
@@ -65,6 +72,8 @@ class KeyedGridTransport(GridTransport):
         grid: grid of the running ServerApp.
         keys: public key of each site as Flower writes it (PEM), by site name.
     """
+
+    _retries = 3
 
     def __init__(self, grid: Grid, keys: Mapping[str, str]) -> None:
         super().__init__(grid, {})
