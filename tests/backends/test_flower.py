@@ -1,6 +1,7 @@
 """Every method, the same seed, the same weights to the bit through Flower as in the plain loop."""
 
 import re
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -33,7 +34,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from harmofl.backends.flower import hub, node
-from harmofl.backends.flower.grid_transport import GridTransport, to_record
+from harmofl.backends.flower.grid_transport import GridTransport, KeyedGridTransport, to_record
 from harmofl.backends.flower.grid_transport import client_app as app_of
 from harmofl.backends.remote import RemoteRounds, answering
 from harmofl.federated.wire import pack
@@ -320,3 +321,41 @@ def test_a_site_that_comes_back_while_it_is_asked_again_answers(monkeypatch: pyt
             site.kill()
         assert not reply.has_error()
         assert server.since("a") == 2, "what the server takes back is no reason to connect anew"
+
+
+class Node:
+    """What Flower tells of a node."""
+
+    def __init__(self, name: str) -> None:
+        self.public_key, self.node_id, self.status, self.last_activated_at = name.encode(), NODES[name], "online", "1"
+
+
+def test_a_site_whose_connection_fails_is_asked_again_once_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its SuperNode was killed: Flower says that the node is unavailable, and that it is online."""
+    name = min(NODES)
+    node, asked = Node(name), list[float]()
+
+    def answer(message: Message, context: Context) -> Message:
+        asked.append(time.monotonic())
+        if node.last_activated_at == "1":
+            return Message(Error(code=3, reason="Node Unavailable"), reply_to=message)
+        return Message(to_record(b"back"), reply_to=message)
+
+    grid = LocalGrid({NODES[name]: answer})
+    grid.get_nodes = lambda: [node]
+    monkeypatch.setattr("harmofl.backends.flower.grid_transport._RENEW_S", 0.0)
+    back = threading.Timer(1.0, lambda: setattr(node, "last_activated_at", "2"))
+    back.start()
+    replies = list(KeyedGridTransport(grid, {name: name}).ask("train", b"x", [name], 60))
+    assert [(reply.site, reply.content, reply.error) for reply in replies] == [(name, b"back", "")]
+    assert len(asked) == 2
+
+
+def test_a_site_that_stays_away_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = min(NODES)
+    node = Node(name)
+    grid = LocalGrid({NODES[name]: lambda message, context: Message(Error(3, "Node Unavailable"), reply_to=message)})
+    grid.get_nodes = lambda: [node]
+    monkeypatch.setattr("harmofl.backends.flower.grid_transport.AWAY_S", 0.5)
+    (reply,) = KeyedGridTransport(grid, {name: name}).ask("train", b"x", [name], 60)
+    assert "Node Unavailable" in reply.error

@@ -14,9 +14,9 @@ except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
 _NAME = "harmofl"
-_LOOK_S, _RENEW_S, AWAY_S, GRACE_S = 0.2, 1.0, 60.0, 60.0
-"""Seconds between checks for replies, between checks of who is connected, for a site to come back, and that Flower
-keeps a late message."""
+_LOOK_S, _RENEW_S, _AGAIN_S, AWAY_S, GRACE_S = 0.2, 1.0, 15.0, 60.0, 60.0
+"""Seconds between checks for replies, between checks of who is connected, before a site whose connection failed is
+asked again, for it to come back, and that Flower keeps a late message."""
 
 
 class GridTransport:
@@ -56,10 +56,15 @@ class GridTransport:
                     lost[site], left[site] = (time.monotonic() + AWAY_S, reply), left[site] - 1
             now = self.connected()
             anew = {name for name, site in waiting.items() if site in now and now[site] != since.get(site)}
-            asking = [waiting.pop(name) for name in anew] + [site for site in lost if site in now]
-            over = {site: reply for site, (until, reply) in lost.items() if time.monotonic() > until}
-            lost = {site: value for site, value in lost.items() if site not in now and site not in over}
-            yield from over.values()
+            asking = [waiting.pop(name) for name in anew] + [
+                site
+                for site, (until, _) in lost.items()
+                if site in now and (now[site] != since.get(site) or until - time.monotonic() < AWAY_S - _AGAIN_S)
+            ]
+            over = [site for site, (until, _) in lost.items() if time.monotonic() > until]
+            for site in over:
+                yield lost[site][1]
+            lost = {site: value for site, value in lost.items() if site not in asking and site not in over}
             since = {**since, **now}
             if not asking and (waiting or lost):
                 time.sleep(_LOOK_S)
