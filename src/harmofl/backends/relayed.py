@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from harmofl.federated.relay import RelayListener, receive, send
 from harmofl.federated.transport import Reply
+from harmofl.utils.atomic_files import storing
 
 log = logging.getLogger("harmofl")
 _LOOK_S, _QUICK_S = 0.05, 30.0
@@ -125,6 +127,12 @@ def _replies(line: Connection, end: float) -> Iterator[tuple[dict[str, Any], byt
         if head.get("done"):
             return
         yield head, content
+
+
+def listen(file: Path) -> RelayListener:
+    """Listen for relays, see `RelayListener`; raise StorageError if its file cannot be written."""
+    with storing(file):
+        return RelayListener(file)
 
 
 def answer_relays(listener: RelayListener, answer: Callable[[str, bytes], bytes], over: Callable[[], bool]) -> None:

@@ -89,12 +89,11 @@ class KeptProcess:
             self._closed.wait(pause)
 
     def _read(self, lines: IO[str]) -> None:
-        """Log what the process prints, and its children, which may outlast it."""
-        with self._log.open("a") as file:
-            for line in lines:
+        """Log what the process prints, and its children, which may outlast it; on a full disk, only read it."""
+        for line in lines:
+            with suppress(OSError), self._log.open("a") as file:
                 file.write(line)
-                file.flush()
-                self._on_line(line.strip())
+            self._on_line(line.strip())
 
 
 class Supervisor(ABC):

@@ -15,6 +15,7 @@ from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
 from harmofl.experiment.setup import draw_sites
 from harmofl.utils.atomic_files import storing
+from harmofl.utils.lazy_imports import optional
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -97,6 +98,7 @@ def _check_engine(engine: str, sites: Sequence[str], insecure: bool, listen: str
         raise ConfigError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if engine == DIRECT:
         return
+    optional({NVFLARE: "nvflare", FLOWER: "flwr"}[engine], f"--engine {engine}", engine)
     for name in sites:
         if engine == NVFLARE and (not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == "harmofl-server"):
             raise ConfigError(

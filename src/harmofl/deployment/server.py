@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harmofl.backends.flower.door import Certificate
 from harmofl.backends.flower.hub import Hub, HubTransport
-from harmofl.backends.relayed import RelayTransport
+from harmofl.backends.relayed import RelayTransport, listen
 from harmofl.backends.remote import RemoteRounds
 from harmofl.backends.supervision import Supervisor
 from harmofl.data.manifest import SPLITS
@@ -43,7 +43,6 @@ from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
 from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card
 from harmofl.experiment.trainer import fit
 from harmofl.federated.messages import ClientUpdate, ServerState
-from harmofl.federated.relay import RelayListener
 from harmofl.federated.tensors import Arrays
 from harmofl.federated.transport import Transport
 from harmofl.methods import FedAvg
@@ -94,7 +93,7 @@ def _transport(place: ServerFolder) -> Iterator[Transport]:
     """Start what carries the messages and keep it alive within the context."""
     folder, sites = place.folder, ", ".join(sorted(place.keys))
     if place.engine != DIRECT:
-        with RelayListener(folder / RELAY) as listener:
+        with listen(folder / RELAY) as listener:
             relayed = RelayTransport(listener)
             with _engine(place, relayed):
                 log.info("%s starts at %s for %s; its log is in %s", place.engine, place.listen, sites, folder)

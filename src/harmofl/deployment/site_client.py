@@ -12,7 +12,7 @@ import numpy as np
 
 from harmofl.backends.flower.grid_transport import client_app
 from harmofl.backends.flower.node import attend, private_key
-from harmofl.backends.relayed import answer_relays
+from harmofl.backends.relayed import answer_relays, listen
 from harmofl.backends.remote import answering
 from harmofl.backends.supervision import SiteProcess
 from harmofl.data.site import Site
@@ -26,7 +26,6 @@ from harmofl.experiment.privacy_policy import statement, tells_statistics
 from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
-from harmofl.federated.relay import RelayListener
 from harmofl.federated.wire import Scalars
 from harmofl.models.bn_calibration import as_lists, of_site
 from harmofl.types import Progress
@@ -78,7 +77,7 @@ def _answer_requests(place: SiteKit, answer: Callable[[str, bytes], bytes], over
     """Answer the server's requests until `over` returns True."""
     if place.engine != DIRECT:
         relay = place.folder / RELAY
-        with RelayListener(relay) as listener, _engine(place, relay) as process:
+        with listen(relay) as listener, _engine(place, relay) as process:
 
             def ended() -> bool:
                 if process.fault:

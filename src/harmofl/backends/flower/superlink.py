@@ -28,6 +28,7 @@ from harmofl.backends.relayed import RelayTransport
 from harmofl.backends.supervision import EngineError, KeptProcess, SiteProcess, Supervisor
 from harmofl.errors import ConfigError
 from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.lazy_imports import optional
 
 log = logging.getLogger("harmofl")
 _COMMAND_S = 60.0
@@ -113,6 +114,7 @@ class SuperLink(Supervisor):
     def __init__(
         self, folder: Path, listen: str, keys: Mapping[str, bytes], relay: Path, transport: RelayTransport
     ) -> None:
+        optional("flwr", "a deployment with --engine flower", "flower")
         nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if nginx is None:
             raise ConfigError(
@@ -211,6 +213,7 @@ class SuperNode(SiteProcess):
     """
 
     def __init__(self, folder: Path, relay: Path, address: str, key: bytes) -> None:
+        optional("flwr", "a deployment with --engine flower", "flower")
         folder = folder.resolve()
         place = folder / "flower"
         shutil.rmtree(place, ignore_errors=True)

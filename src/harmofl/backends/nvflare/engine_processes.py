@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harmofl.backends.nvflare.kits import ADMIN, JOB, KIT, keep_in
-from harmofl.backends.nvflare.relay_job import VARIABLE
+from harmofl.backends.nvflare.kits import ADMIN, JOB, KIT, VARIABLE, keep_in
 from harmofl.backends.relayed import RelayTransport
 from harmofl.backends.supervision import EngineError, KeptProcess, SiteProcess, Supervisor
 from harmofl.utils.child_processes import end_with_parent
+from harmofl.utils.lazy_imports import optional
 
 log = logging.getLogger("harmofl")
 _LATE_S, _SILENT_S, _LONGEST_S = 15.0, 10.0, 300.0
@@ -29,6 +29,7 @@ _SIGNS = {
 
 def _kept(folder: Path, relay: Path, on_line: Callable[[str], None] = lambda line: None) -> KeptProcess:
     """Return the process of the startup kit in a folder; its jobs find their relay by the environment."""
+    optional("nvflare", "a deployment with --engine nvflare", "nvflare")
     kit = (folder / KIT).resolve()
     command = ["bash", str(kit / "startup" / "sub_start.sh"), "--once"]
     return KeptProcess(command, folder / "nvflare.log", kit, {VARIABLE: str(relay.resolve())}, on_line)

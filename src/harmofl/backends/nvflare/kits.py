@@ -11,7 +11,10 @@ from typing import Any
 
 from harmofl.errors import ConfigError
 from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.lazy_imports import optional
 
+VARIABLE = "HARMOFL_RELAY"
+"""Environment variable with the file of the `RelayListener` of this host."""
 KIT, JOB, ADMIN = "nvflare", "job", "admin"
 """Folders in those of the server and the sites: the startup kit, the job, and the administrator's kit."""
 ADMINISTRATOR = "admin@harmofl.org"
@@ -116,11 +119,8 @@ def renew(deployment: Path) -> list[str]:
 
 def nvflare(*words: str) -> str:
     """Run NVFlare's command and return its output; raise ConfigError if it fails or is not installed."""
-    command = shutil.which("nvflare", path=str(Path(sys.executable).parent)) or shutil.which("nvflare")
-    if command is None:
-        raise ConfigError(
-            "NVFlare must be installed, but its command nvflare is not found; pip install 'harmofl[nvflare]'"
-        )
+    optional("nvflare", "--engine nvflare", "nvflare")
+    command = str(Path(sys.executable).parent / "nvflare")
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [command, *words], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": home}

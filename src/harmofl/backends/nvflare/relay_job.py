@@ -22,10 +22,10 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_common.workflows.model_controller import ModelController
 
+from harmofl.backends.nvflare.kits import VARIABLE
 from harmofl.federated.relay import listening, relay, relayed
 from harmofl.federated.transport import Reply
 
-VARIABLE = "HARMOFL_RELAY"
 AWAY_S = 60.0
 """Seconds that a site may be gone before its request counts as lost."""
 _BEAT, _BEAT_S, _SILENT_S, _LOOK_S = "harmofl_beat", 1.0, 8.0, 0.1
