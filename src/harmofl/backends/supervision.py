@@ -15,7 +15,7 @@ from typing import IO, Self
 
 from harmofl.backends.relayed import RelayTransport
 from harmofl.federated.relay import connect, send
-from harmofl.utils.child_processes import end_with_parent
+from harmofl.utils.child_processes import end_all_in, end_with_parent
 
 log = logging.getLogger("harmofl")
 _TICK_S, _START_S, _LOST_S = 1.0, 60.0, 5.0
@@ -32,7 +32,7 @@ class KeptProcess:
     Args:
         command: program and arguments.
         log_file: what it prints is appended to this file.
-        folder: its working directory.
+        folder: its working directory, for it and its children alone.
         environment: variables beside those of this process.
         on_line: called with each line that it prints.
 
@@ -48,7 +48,7 @@ class KeptProcess:
         environment: Mapping[str, str],
         on_line: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._command, self._log, self._folder, self._on_line = list(command), log_file, folder, on_line
+        self._command, self._log, self._folder, self._on_line = list(command), log_file, folder.resolve(), on_line
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
         self._environment = {**os.environ, "PATH": path, **environment}
         self._process: subprocess.Popen[str] | None = None
@@ -70,6 +70,7 @@ class KeptProcess:
         pause = 1.0
         while not self._closed.is_set():
             begin = time.monotonic()
+            end_all_in(self._folder)  # what an earlier process that was killed has left
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._folder,

@@ -47,6 +47,7 @@ from harmofl.federated.tensors import Arrays
 from harmofl.federated.transport import Transport
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution, from_lists
+from harmofl.utils.atomic_files import locked
 
 log = logging.getLogger("harmofl")
 GREETING_S = 60.0
@@ -79,7 +80,7 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
     run = folder / "run"
     if (run / "result.json").exists():
         return RunDir.open(run).result()
-    with _transport(place) as transport:
+    with locked(folder, "serving from"), _transport(place) as transport:
         server = Server(place, experiment, digest, transport)
         run_dir = server.open_run_dir(server.first_description())
         with run_dir.locked():

@@ -132,7 +132,8 @@ class SuperLink(Supervisor):
             *("--ssl-ca-certfile", str(folder / "ca.pem"), "--disable-runtime-dependency-installation"),
         ]
         super().__init__(KeptProcess(command, folder / "flower.log", self._place, self._environment), transport)
-        self._proxy = KeptProcess([nginx, "-c", str(self._place / "nginx.conf")], folder / "nginx.log", self._place, {})
+        proxy = [nginx, "-c", str(self._place / "nginx.conf")]
+        self._proxy = KeptProcess(proxy, folder / "nginx.log", self._place / "nginx", {})
 
     def __enter__(self) -> "SuperLink":
         self._proxy.__enter__()
@@ -187,7 +188,7 @@ class SuperLink(Supervisor):
 def _write_server(place: Path, folder: Path, listen: str, port: int, keys: Mapping[str, bytes]) -> None:
     """Write the app, the keys, the proxy's configuration, and where Flower's command finds the SuperLink."""
     shutil.rmtree(place, ignore_errors=True)
-    for made in (place / "home", place / "keys"):
+    for made in (place / "home", place / "keys", place / "nginx"):
         made.mkdir(parents=True, mode=0o700)
     write_app(place / _APP)
     for name, key in keys.items():

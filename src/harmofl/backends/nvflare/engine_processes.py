@@ -32,7 +32,8 @@ def _kept(folder: Path, relay: Path, on_line: Callable[[str], None] = lambda lin
     optional("nvflare", "a deployment with --engine nvflare", "nvflare")
     kit = (folder / KIT).resolve()
     command = ["bash", str(kit / "startup" / "sub_start.sh"), "--once"]
-    return KeptProcess(command, folder / "nvflare.log", kit, {VARIABLE: str(relay.resolve())}, on_line)
+    environment = {VARIABLE: str(relay.resolve()), "GRPC_VERBOSITY": "INFO"}  # which says why TLS fails
+    return KeptProcess(command, folder / "nvflare.log", kit, environment, on_line)
 
 
 class NVFlareClient(SiteProcess):
