@@ -14,6 +14,7 @@ import patience
 
 from harmofl.deployment.creating import create
 from harmofl.experiment.config import load_experiment
+from harmofl.utils.child_processes import end_all_in
 
 SITES = ("site-1", "site-2", "site-3")
 SETTINGS = {
@@ -60,6 +61,9 @@ class Deployment:
         for process in self.processes.values():
             process.kill()
             process.wait()
+        for name in self.processes:
+            for place in ("nvflare", "flower", "flower/nginx"):
+                end_all_in((self.folder / name / place).resolve())
 
     def start(self, name: str, *words: object) -> None:
         """The server, or a site; its output is added to NAME.log."""
