@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from experiments import same_end, small
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from harmofl import federation_of, load_experiment, load_run, open_federation, resume, run
 from harmofl.analysis.landscape.solutions import Opened
@@ -47,13 +47,13 @@ def in_memory(folder: Path) -> Federation:
 def test_it_trains_to_the_bits_of_the_folder_and_goes_on(federation: Path, tmp_path: Path) -> None:
     sites = in_memory(federation)
     run(small(federation), tmp_path / "folder")
-    run(without_folder(small(federation)), tmp_path / "memory", sites=sites)
+    run(without_folder(small(federation)), str(tmp_path / "memory"), sites=sites)
     same_end(tmp_path / "folder", tmp_path / "memory")
     (tmp_path / "memory" / "result.json").unlink()
     for opens in (resume, lambda folder: Opened(folder, "cpu", lambda *done: None)):
         with pytest.raises(RunError, match=r"trained on datasets in memory, .* harmofl\.resume\('.*', sites=\.\.\.\)"):
             opens(tmp_path / "memory")
-    resume(tmp_path / "memory", sites=sites)
+    resume(str(tmp_path / "memory"), sites=sites)
     same_end(tmp_path / "folder", tmp_path / "memory")
     assert load_run(tmp_path / "memory").table("scores")
     other = replace(sites, sites=sites.sites[:1])
@@ -95,21 +95,73 @@ IMAGE = np.zeros((1, 8, 8), np.float32)
     ("items", "message"),
     [
         ([(IMAGE, 0), (IMAGE[:, :4], 0)], r"a: train image 1 must have the shape of the first, .* got \(1, 4, 8\)"),
-        ([(IMAGE, 2)], "a: train image 0 must have a target from 0 to 1, got 2 to 2"),
+        ([(IMAGE, 0), (IMAGE[[0, 0]], 0)], "image 1 must have as many channels as the first, 1, got 2; convert"),
+        ([(IMAGE, 0), (np.zeros((8, 8, 3)), 0)], r"image 1 .* got \(8, 8, 3\), which looks like .H, W, C.; permute it"),
+        ([(IMAGE, 2)], "a: train image 0 must have a target from 0 to 1, got 2 to 2; map its values to indices"),
         ([(IMAGE + 2, 0)], "values from 0 to 1, got 2 to 2; scale them"),
         ([(IMAGE * np.nan, 0)], "values from 0 to 1"),
-        ([(IMAGE.astype(np.int16), 0)], "must be uint8 or floating-point, got int16"),
-        ([(IMAGE, 0.5)], "whole numbers as target, got float64"),
-        ([(IMAGE, np.zeros((4, 4), int))], r"a target of shape \(8, 8\), got \(4, 4\)"),
-        ([(IMAGE[0], 0)], "must have the shape"),
+        ([(IMAGE.astype(np.int16), 0)], "must be uint8 or floating-point, got int16; convert it"),
+        ([(IMAGE, 0.5)], "whole numbers as target, got float64; give the indices of its classes"),
+        ([(IMAGE, "yes")], "whole numbers as target, got <U3; give the indices of its classes"),
+        ([(IMAGE, torch.tensor([0]))], r"must have one class index as target, got shape \(1,\); remove the first"),
+        ([(IMAGE, torch.tensor([0, 1]))], r"got shape \(2,\); if it is one-hot, take argmax of its first dimension"),
+        ([(IMAGE, np.zeros((4, 4), int))], r"a label map of shape \(8, 8\) as target, got shape \(4, 4\); resize it"),
+        ([(IMAGE, np.zeros((1, 8, 8), int))], r"got shape \(1, 8, 8\); remove the first dimension"),
+        ([(IMAGE, np.zeros((8, 8, 1), int))], "remove the last dimension"),
+        ([(IMAGE, np.zeros((2, 8, 8), int))], "if it is one-hot, take argmax of its first dimension"),
+        ([(IMAGE, np.zeros((8, 8), int)), (IMAGE, 0)], r"got shape \(\); give one kind of target at all sites"),
+        ([(IMAGE[0], 0)], r"must be an array .C, H, W., got shape \(8, 8\); add a first dimension for its channels"),
+        ([(IMAGE[None], 0)], r"got shape \(1, 1, 8, 8\); give a volume slice by slice"),
+        ([("a.png", 0)], r"got shape \(\); convert the image"),
         ([(np.zeros((8, 9, 3), np.uint8), 0)], r"must be .C, H, W., got \(8, 9, 3\), which looks like"),
-        ([(IMAGE,)], "must be .image, target., with case and patient if known, got 1 values"),
+        ([(IMAGE,)], "must be a tuple .image, target., with case and patient if known, got 1 values"),
+        ([{"image": IMAGE, "label": 0}], "a: train image 0 must be a tuple .image, target., .* got dict"),
+        (torch.zeros(2, 1, 8, 8), "image 0 must be a tuple .image, target., .* got Tensor"),
         ([], "must have images, but every dataset is empty"),
     ],
 )
-def test_what_cannot_be_used_is_named(items: list, message: str) -> None:
+def test_what_cannot_be_used_is_named(items: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        federation_of({"a": {"train": Items(items)}}, CLASSES)
+        federation_of({"a": {"train": items}}, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        ([1], "must map names of sites to their splits, .* got list"),
+        ({}, "must map names of sites to their splits, .* got none"),
+        ({1: {}}, "must map names of sites to their splits, .* got 1"),
+        ({"a": [(IMAGE, 0)]}, "must map names of sites to their splits, .* got list at 'a'"),
+        *(
+            ({name: {"train": [(IMAGE, 0)]}}, "must be one that a folder can have")
+            for name in ("a/b", "", "..", "a\nb")
+        ),
+    ],
+)
+def test_sites_are_named_as_folders(sites: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        federation_of(sites, CLASSES)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("classes", ["ab", ("x", "x"), ("x",), 2, (0, 1), ("", "x")])
+def test_classes_are_distinct_names(classes: Any) -> None:
+    with pytest.raises(DataError, match=r"classes must be at least 2 distinct names, .* got"):
+        federation_of({"a": {"train": [(IMAGE, 0)]}}, classes)
+
+
+def test_a_missing_patient_is_the_case() -> None:
+    items = [(IMAGE, 0, "c", None), (IMAGE, 0, None, float("nan")), (IMAGE, 0, "d", "p")]
+    train = federation_of({"a": {"train": items}}, CLASSES).sites[0].train
+    assert (train.cases, train.patients) == (("c", "train-1", "d"), ("c", "train-1", "p"))
+
+
+def test_what_run_takes(tmp_path: Path) -> None:
+    sites = {"a": {"train": [(IMAGE, 0)]}}
+    with pytest.raises(ConfigError, match=r"sites must be a federation, got dict; .* harmofl\.federation_of"):
+        run(load_experiment(None, {}), tmp_path / "run", sites=sites)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no such configuration"):
+        load_experiment(str(tmp_path / "none.toml"), {})
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -117,11 +169,13 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         def __getitem__(self, index: int) -> tuple[Any, ...]:
             raise OSError("disk gone")
 
-    for dataset in (Broken([(IMAGE, 0)]), iter([(IMAGE, 0)])):
-        with pytest.raises(DataError, match="a: train image 0 must be readable"):
-            federation_of({"a": {"train": dataset}}, CLASSES)  # type: ignore[dict-item]
-    with pytest.raises(DataError, match="must map names of sites to their splits, got 1"):
-        federation_of({1: {"train": Items([(IMAGE, 0)])}}, CLASSES)  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="a: train image 0 must be readable, got OSError: disk gone"):
+        federation_of({"a": {"train": Broken([(IMAGE, 0)])}}, CLASSES)
+    with pytest.raises(DataError, match="a length and items by index, got list_iterator; make a list of its items"):
+        federation_of({"a": {"train": iter([(IMAGE, 0)])}}, CLASSES)  # type: ignore[dict-item]
+    loader: Any = DataLoader(Items([(IMAGE, 0)]))
+    with pytest.raises(DataError, match=r"a: train must be a dataset .*, got DataLoader; pass its \.dataset"):
+        federation_of({"a": {"train": loader}}, CLASSES)
     alone = federation_of({"a": {"train": Items([(torch.zeros(1, 8, 8, dtype=torch.bfloat16), 0)])}}, CLASSES)
     with pytest.raises(ConfigError, match="a: a site that trains must have images for validation and test too"):
         run(load_experiment(None, {}), tmp_path / "run", sites=alone)
@@ -133,8 +187,6 @@ def test_splits_and_patients_are_checked() -> None:
         federation_of({"a": {"valid": one}}, CLASSES)
     with pytest.raises(DataError, match="a: patient anna must be in one split, is in train and test"):
         federation_of({"a": {"train": one, "test": one}}, CLASSES)
-    with pytest.raises(DataError, match="at least 2 classes"):
-        federation_of({"a": {"train": one}}, ["one"])
 
 
 def test_a_backend_of_ones_own(federation: Path, tmp_path: Path) -> None:

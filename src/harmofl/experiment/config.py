@@ -234,7 +234,9 @@ _EXAMPLES = {
 
 
 def load_experiment(
-    path: Path | None, changes: Mapping[str, Any], check: Callable[["Experiment"], object] = lambda experiment: None
+    path: Path | str | None,
+    changes: Mapping[str, Any],
+    check: Callable[["Experiment"], object] = lambda experiment: None,
 ) -> Experiment:
     """Read an experiment from TOML (or start from the defaults) and apply changes by dotted key.
 
@@ -247,6 +249,7 @@ def load_experiment(
         ConfigError: for a file that is missing or no TOML, an unknown key, or a value out of range; it names the file
             or the change, as an option of the command line.
     """
+    path = Path(path) if path else None
     tables = _read(path) if path else {}
     tables.pop("versions", None)
     tables.setdefault("data", {})

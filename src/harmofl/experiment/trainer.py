@@ -30,7 +30,7 @@ MakeBackend = Callable[[Setup, RunDir], Backend]
 
 def run(
     experiment: Experiment,
-    folder: Path,
+    folder: Path | str,
     callbacks: Sequence[Callback] = (),
     *,
     sites: Federation | None = None,
@@ -51,6 +51,7 @@ def run(
     Raises:
         HarmoFLError: one line for a person, see `harmofl.errors`; a run that has begun can be resumed.
     """
+    folder = Path(folder)
     RunDir.refuse_used(folder)
     with _prepared(experiment, callbacks, sites) as (setup, cache):
         run_dir = RunDir.create(folder, to_toml(setup.experiment, _versions()), setup.card())
@@ -59,7 +60,7 @@ def run(
 
 
 def resume(
-    folder: Path,
+    folder: Path | str,
     callbacks: Sequence[Callback] = (),
     *,
     sites: Federation | None = None,
@@ -72,13 +73,13 @@ def resume(
     Raises:
         RunError: if there is no run in the folder, or its checkpoint is damaged.
     """
-    run_dir = RunDir.open(folder)
+    run_dir = RunDir.open(Path(folder))
     with run_dir.locked():
         if run_dir.result_path.exists():
             return run_dir.result()
         experiment = load_experiment(run_dir.config_path, {})
         if sites is None:
-            check_images_remain(experiment.data, folder)
+            check_images_remain(experiment.data, run_dir.folder)
         with _prepared(experiment, callbacks, sites) as (setup, cache):
             return _train(setup, cache, run_dir, _last(setup, run_dir), callbacks, backend)
 
@@ -90,13 +91,16 @@ def _prepared(
     """Yield the setup, and the folder in which processes share images."""
     callback = Callbacks(callbacks)
     if sites is not None:
-        _check_in_memory(experiment)
+        _check_in_memory(experiment, sites)
     with shared_cache(experiment) as cache:
         yield Setup.prepare(experiment, callback.on_load, cache, callback.on_message, sites), cache
 
 
-def _check_in_memory(experiment: Experiment) -> None:
-    """Raise ConfigError for settings that sites in memory do not follow."""
+def _check_in_memory(experiment: Experiment, sites: object) -> None:
+    """Raise ConfigError unless these are sites in memory, and for settings that they do not follow."""
+    if not isinstance(sites, Federation):
+        got = type(sites).__name__
+        raise ConfigError(f"sites must be a federation, got {got}; make one with harmofl.federation_of")
     if experiment.run.workers != 1:
         raise ConfigError(f"run.workers must be 1 for sites in memory, got {experiment.run.workers}; set it to 1")
     data, default = experiment.data, DataTable()  # type: ignore[call-arg]
