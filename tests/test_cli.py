@@ -171,6 +171,10 @@ def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Pat
     assert "no such configuration" in refused("run", tmp_path / "no.toml")
     assert "unknown key 'training.rate'" in refused("run", "--data", federation, "--set", "training.rate=1")
     assert "must be new or empty" in refused("run", "--data", federation, "--out", cli_run)
+    for out in (cli_run / "config.toml", cli_run / "config.toml" / "new"):
+        said = refused("run", "--data", federation, "--out", out)
+        assert f"but {cli_run / 'config.toml'} is a file; choose another --out" in said
+    assert f"but is a folder; give images with --data {federation}" in refused("run", federation)
     assert "no run here" in refused("run", "--resume", tmp_path)
     assert "leave out all options but --dashboard and --log" in refused("run", "--resume", cli_run, "--rounds", 3)
     assert "--size must be HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "big")

@@ -80,7 +80,14 @@ class Empty(nn.Module):
     ("changes", "message"),
     [
         ({"network__name": "test_setup.Wider", "network__options": {}}, "its output must be"),
-        ({"network__name": "test_setup.Pair", "network__options": {}}, "its output must be a tensor, got tuple"),
+        (
+            {"network__name": "densenet", "network__options": {}},
+            r"its output must be .*, got \(5, 2\); set network.name to one for segmentation, such as unet",
+        ),
+        (
+            {"network__name": "test_setup.Pair", "network__options": {}},
+            "its output must be a tensor, got tuple; set network.name to one for segmentation, such as unet",
+        ),
         ({"network__name": "test_setup.Empty", "network__options": {}}, "parameter"),
         (
             {"data__size": [16, 16], "training__batch_size": 1},

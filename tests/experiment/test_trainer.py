@@ -21,7 +21,7 @@ from harmofl import resume, run
 from harmofl.backends.sequential import run_round
 from harmofl.data.manifest import read_manifest, write_manifest
 from harmofl.data.site import merged, open_federation
-from harmofl.errors import ConfigError, RunError, StorageError
+from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.run_dir import RoundRecord, RunDir
@@ -345,10 +345,11 @@ except StorageError as error:
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_an_unwritable_folder_is_one_line(federation: Path, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_folder_is_refused(federation: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="could not be written"):
-        run(small(federation), tmp_path / "file" / "run")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunError, match=r"must be new or empty, but .*file is a file; choose another --out"):
+            run(small(federation), folder)
 
 
 def test_results_are_strict_json(finished_run: Path) -> None:

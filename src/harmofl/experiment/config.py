@@ -412,6 +412,8 @@ def _read(path: Path) -> Section:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration; see configs/ for examples") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: must be a TOML file, but is a folder; give images with --data {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: must be a TOML file, but {error}") from None
 

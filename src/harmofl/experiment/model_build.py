@@ -15,7 +15,7 @@ from harmofl.data.site import Federation, Site
 from harmofl.data.transforms import augment, augment_as_released
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.evaluation.losses import LOSSES
-from harmofl.experiment.config import EvaluationTable, Experiment, TrainingTable
+from harmofl.experiment.config import TASK_DEFAULTS, EvaluationTable, Experiment, TrainingTable
 from harmofl.experiment.privacy_policy import check_model_privacy, simulated_protection
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import Training, batch_indices
@@ -155,21 +155,21 @@ def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, 
         site = min(places, key=lambda place: smallest(len(place.split(name))))
         split = site.split(name)
         batch = split.batch(range(smallest(len(split))))
+        fix = "set data.size, another network.norm or batch size, or give the site more images"
         try:
             training.optimizer(copy.parameters())
             with torch.no_grad(), computing(training.precision, training.device), naming_single_values():
                 logits = copy.train(name == "train")(batch.images.to(training.device))
             problem = _misfit(logits, len(site.classes), batch)
+            if problem and not (isinstance(logits, Tensor) and logits.ndim == 1 + batch.targets.ndim):
+                fix = f"set network.name to one for {site.task}, such as {TASK_DEFAULTS[site.task]['network']['name']}"
         except HarmoFLError as error:
             problem = str(error)
         except Exception as error:
             problem = " ".join(str(error).split())
         if problem:
             shape = "x".join(map(str, batch.images.shape))
-            raise ConfigError(
-                f"{site.name}: the network must take a batch of {shape} images, but: {problem}; set data.size, "
-                "another network.norm or batch size, or give the site more images"
-            )
+            raise ConfigError(f"{site.name}: the network must take a batch of {shape} images, but: {problem}; {fix}")
 
 
 def _smallest(count: int, batch_size: int, last_alone: bool) -> int:
