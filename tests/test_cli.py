@@ -177,7 +177,7 @@ def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Pat
     assert f"but is a folder; give images with --data {federation}" in refused("run", federation)
     assert "no run here" in refused("run", "--resume", tmp_path)
     assert "leave out all options but --dashboard and --log" in refused("run", "--resume", cli_run, "--rounds", 3)
-    assert "--size must be HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "big")
+    assert "such as 256x256, or 256 for both, got 'big'" in refused("data", "show", federation, "--size", "big")
     assert str(tmp_path / "nowhere") in refused("run", "--data", tmp_path / "nowhere")
     assert "method must be one of" in refused("run", "--data", federation, "--method", "fedex")
     assert "--size must be HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "3²")

@@ -260,7 +260,7 @@ def overview(
 def shift(
     folder: opt.Folder,
     out: Annotated[Path, typer.Option(help="The folder to write shift.html, shift.png and shift.json to.")],
-    size: Annotated[str, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")] = "96x96",
+    size: Annotated[str, typer.Option(help=opt.RESIZE, metavar="HxW")] = "96x96",
     channels: opt.Channels = None,
     band: Annotated[list[float] | None, typer.Option(help="A band to try; may be repeated.")] = None,
     images: Annotated[int, typer.Option(min=9, help="Largest number of images per site.")] = 150,

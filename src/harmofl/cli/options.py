@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
 Data = Annotated[Path | None, typer.Option(help="The federation folder, with one folder per site.")]
 Folder = Annotated[Path, typer.Argument(help="The federation folder.")]
-Size = Annotated[str | None, typer.Option(help="Resize images to HEIGHTxWIDTH pixels.", metavar="HxW")]
+RESIZE = "Resize images to HEIGHTxWIDTH pixels, or SIDE for both."
+Size = Annotated[str | None, typer.Option(help=RESIZE, metavar="HxW")]
 Channels = Annotated[
     int | None, typer.Option(min=1, help="Image channels: 1 for grey, 3 for colour, 2k+1 slices for volumes.")
 ]
@@ -71,7 +72,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     height, _, width = text.lower().partition("x")
     sides = (height, width or height)
     if not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
-        raise ConfigError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x256, got {text!r}")
+        raise ConfigError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x256, or 256 for both, got {text!r}")
     return int(sides[0]), int(sides[1])
 
 

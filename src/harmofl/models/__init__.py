@@ -64,7 +64,7 @@ def build_network(
     arguments = _arguments(name, factory, channels, classes, given, options)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _call(name, factory, arguments)
+        network = _call(name, factory, arguments, options)
     return network if name in NETWORKS else replace_normalization(network, norm)
 
 
@@ -112,16 +112,32 @@ def _parameter(name: str, taken: Mapping[str, Any], options: Mapping[str, Any], 
     raise ConfigError(f"network.name: {name} takes none of {', '.join(usual)}; wrap it in a function that does")
 
 
-def _call(name: str, factory: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
+def _call(
+    name: str, factory: Callable[..., nn.Module], arguments: dict[str, Any], options: Mapping[str, Any]
+) -> nn.Module:
     try:
         network = factory(**arguments)
-    except HarmoFLError:
-        raise
     except Exception as error:
-        raise ConfigError(f"network.options: {name} does not accept {arguments}: {_line(error)}") from error
+        reason = str(error) if isinstance(error, HarmoFLError) else _line(error)
+        for key, value in options.items():
+            if _builds(factory, {other: arguments[other] for other in arguments if other != key}):
+                raise ConfigError(
+                    f"network.options.{key}: {name} does not accept {value!r} ({reason}); give another value"
+                ) from error
+        if isinstance(error, HarmoFLError):
+            raise
+        raise ConfigError(f"network.options: {name} does not accept {arguments}: {reason}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"network.name: {name} must return a torch module, got {type(network).__name__}")
     return network
+
+
+def _builds(factory: Callable[..., nn.Module], arguments: dict[str, Any]) -> bool:
+    try:
+        factory(**arguments)
+    except Exception:
+        return False
+    return True
 
 
 def _line(error: Exception) -> str:
