@@ -10,14 +10,14 @@ from experiments import small
 from toys import assert_same, toy_training, train
 
 from harmofl.comparison.variants import parse_variants
-from harmofl.errors import ConfigError
+from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.experiment.trainer import run
 from harmofl.inference.export.exporting import export_model
 from harmofl.inference.export.graph import images_like
 from harmofl.methods import FedAvg, hyperparameters_of, make_method, plugins
-from harmofl.methods.parts.averages import Mean
+from harmofl.methods.parts.averages import Average, Mean
 from harmofl.methods.parts.normalizers import Normalizer
 from harmofl.methods.parts.steps import SAM, Step
 from harmofl.spectral.amplitude import AmplitudeNorm
@@ -107,7 +107,7 @@ class Centre(Normalizer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clash(Step):
+class Clash(SAM):
     """It has a hyperparameter of FedProx."""
 
     mu: float = 1.0
@@ -153,6 +153,109 @@ class Needy(Step):
     length: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layerless(Normalizer):
+    """It defines no layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedyLayer(Normalizer):
+    """Its layer needs an argument."""
+
+    def layer(self, channels):
+        return Centred()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepless(Step):
+    """It defines no gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetful(Step):
+    """Its gradient takes no method."""
+
+    def gradient(self, client, batch):
+        return client.loss(batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silent(Step):
+    """Its gradient returns nothing."""
+
+    def gradient(self, method, client, batch):
+        method.backward(client, batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncalled(Average):
+    """It cannot be called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays(Mean):
+    """Its averages are NumPy's."""
+
+    def __call__(self, arrays, shares, before, params):
+        return {name: value.numpy() for name, value in arrays[0].items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoObjective(FedAvg):
+    """It minimizes nothing."""
+
+    def objective(self, client, batch):
+        client.loss(batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vector(FedAvg):
+    """Its objective is no single number."""
+
+    def objective(self, client, batch):
+        return client.network(batch.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAggregate(FedAvg):
+    """It forgets the server state."""
+
+    def aggregate(self, server, updates):
+        super().aggregate(server, updates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoReport(FedAvg):
+    """It reports nothing."""
+
+    def report(self, client):
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayReport(FedAvg):
+    """What it keeps is NumPy's."""
+
+    def report(self, client):
+        return {}, {"mine": {"x": client.params[0].detach().numpy()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correcting(FedAvg):
+    """It takes no client."""
+
+    def correct(self):
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleInWords(FedAvg):
+    """Its roles are strings."""
+
+    def role(self, model, name):
+        return "local"
+
+
 def test_names_of_older_versions_are_free_for_own_parts() -> None:
     method = make_method(f"fedavg+{HERE}.Banded", {"alpha": 0.5, "band": 0.7})
     assert method.normalize == Banded(band=0.7, alpha=0.5)
@@ -193,10 +296,30 @@ def test_by_entry_point_and_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> 
         (f"fedavg+{HERE}.Flat", r"a tensor of the same shape .* but does not for network\.0\.0\.weight and 2 more"),
         (f"{HERE}.NoStep", f"{HERE}.NoStep: server_step must return new weights, got none"),
         (f"fedavg+{HERE}.NotANorm", "NotANorm: layer.. must return a subclass of AmplitudeNorm or None, got Identity"),
+        (
+            f"fedavg+{HERE}.Silent",
+            rf"^{HERE}.Silent: gradient\(\) must return the loss, .*, got None; end it",
+        ),
+        (
+            f"fedavg+{HERE}.Arrays",
+            r"must return a tensor of the same shape .* network\.0\.0\.weight and 8 more; return",
+        ),
+        (f"{HERE}.NoObjective", rf"^{HERE}.NoObjective: objective\(\) must return the loss, .*, got None; end it"),
+        (f"{HERE}.Vector", r"objective\(\) must return the loss, a tensor of one number, got \(4, 2\)"),
+        (f"{HERE}.NoAggregate", rf"^{HERE}.NoAggregate: aggregate\(\) must return a ServerState, got None; end it"),
+        (f"{HERE}.NoReport", r"report\(\) must return two dicts, what is sent and what is kept, got None"),
+        (
+            f"{HERE}.ArrayReport",
+            r"mine of x must be a tensor after round 1 of .*, got ndarray; return torch",
+        ),
+        (
+            f"{HERE}.RoleInWords",
+            r"RoleInWords: role\(\) must return one of Role.SHARED, .*, got 'local' for network",
+        ),
     ],
 )
 def test_own_code_that_would_train_nothing_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(HarmoFLError, match=message) as error:
         method = make_method(text, {})
         train(method, toy_training(method), rounds=1)
     assert "\n" not in str(error.value)
@@ -223,6 +346,12 @@ def test_an_own_normalizer_is_exported(federation: Path, tmp_path: Path) -> None
         (f"fedavg+{HERE}.Nowhere", "must be importable, got AttributeError"),
         (f"fedavg+{HERE}.Bare", "must be a @dataclass"),
         (f"fedavg+{HERE}.Needy", "length must have a default value"),
+        (f"fedavg+{HERE}.Layerless", rf"^{HERE}.Layerless: every Normalizer must define layer\(self\); define it so"),
+        (f"fedavg+{HERE}.NeedyLayer", r"must define layer\(self\), got layer\(self, channels\); define it so"),
+        (f"fedavg+{HERE}.Stepless", r"every Step must define gradient\(self, method, client, batch\); define it so"),
+        (f"fedavg+{HERE}.Forgetful", r"gradient\(self, method, client, batch\), got gradient\(self, client, batch\)"),
+        (f"fedavg+{HERE}.Uncalled", r"every Average must define __call__\(self, arrays, shares, before, params\)"),
+        (f"{HERE}.Correcting", r"every FedAvg must define correct\(self, client\), got correct\(self\)"),
     ],
 )
 def test_what_does_not_hold_is_one_line(text: str, message: str) -> None:

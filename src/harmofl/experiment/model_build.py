@@ -19,6 +19,7 @@ from harmofl.experiment.config import TASK_DEFAULTS, EvaluationTable, Experiment
 from harmofl.experiment.privacy_policy import check_model_privacy, simulated_protection
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import Training, batch_indices
+from harmofl.federated.model import role_of
 from harmofl.methods import FedAvg
 from harmofl.models import build_network
 from harmofl.models.normalization import naming_single_values
@@ -88,6 +89,8 @@ def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: 
         torch._dynamo.config.recompile_limit = 64  # above the limit, the last sizes would run uncompiled
         network.compile(dynamic=False)  # else the results of a size depend on the sizes before it
     model: nn.Module = method.model(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for name in model.state_dict():
+        role_of(method, model, name)
     return model  # channels_last makes convolutions faster
 
 

@@ -11,6 +11,7 @@ from harmofl.experiment.config import Experiment, PrivacyTable
 from harmofl.federated.client import Protect
 from harmofl.federated.compression import rounded
 from harmofl.federated.messages import Broadcast, ClientUpdate
+from harmofl.federated.model import role_of
 from harmofl.methods import FedAvg
 from harmofl.methods.parts.averages import Mean
 from harmofl.models.bn_calibration import mixes
@@ -73,7 +74,7 @@ def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -
     if table.clip is None:
         return
     for name, buffer in model.named_buffers():
-        if buffer.is_floating_point() and method.role(model, name) is Role.SHARED:
+        if buffer.is_floating_point() and role_of(method, model, name) is Role.SHARED:
             raise ConfigError(
                 f"privacy.clip: {name} would be sent with noise, which may make it invalid; set network.norm to "
                 "batch-stats, group or instance, or method.name to fedbn or silobn"

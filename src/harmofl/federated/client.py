@@ -16,7 +16,8 @@ from harmofl.errors import TrainingError
 from harmofl.federated.batch import Batch
 from harmofl.federated.finite_checks import AT_A_SITE, check_finite, naming_overflow
 from harmofl.federated.messages import LATE, Broadcast, ClientState, ClientUpdate
-from harmofl.federated.model import AMPLITUDE, is_sent, normalizer_of
+from harmofl.federated.model import AMPLITUDE, is_sent, normalizer_of, role_of
+from harmofl.federated.returned import reported, returned
 from harmofl.federated.tensors import Arrays, state_of
 from harmofl.optim.mixed_precision import LossScale, computing
 from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
@@ -245,7 +246,7 @@ def run_client(
             layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
         method.prepare(client)
         loss, drift = _take_steps(client, method)
-        extras, kept = method.report(client)
+        extras, kept = reported(method, method.report(client))
         if layer is not None and layer.beside is not None:
             extras = {**extras, LATE.name: {AMPLITUDE: layer.beside.cpu()}}
         memory = held_bytes(client.round_state)
@@ -271,7 +272,7 @@ def _take_steps(client: ClientContext, method: Method) -> tuple[float, float]:
     losses, away = [], []
     start = _shared_start(client, method) if client.training.drift else {}
     for batch in client.batches():
-        losses.append(method.local_step(client, batch))
+        losses.append(returned(method, "local_step", Tensor, method.local_step(client, batch)))
         client.num_steps += 1
         if start:
             away.append(_squared_distance(client.params, start))
@@ -281,7 +282,7 @@ def _take_steps(client: ClientContext, method: Method) -> tuple[float, float]:
 def _shared_start(client: ClientContext, method: Method) -> dict[int, Tensor]:
     """Return the global values of the shared params, on the device, by param index."""
     sent = client.broadcast.weights
-    shared = [k for k, name in enumerate(client.names) if method.role(client.model, name) is Role.SHARED]
+    shared = [k for k, name in enumerate(client.names) if role_of(method, client.model, name) is Role.SHARED]
     return {k: torch.empty_like(client.params[k]).copy_(sent[client.names[k]]) for k in shared}
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from torch import Tensor
+
 from harmofl.errors import TrainingError
 from harmofl.federated.tensors import Arrays, is_finite
 
@@ -11,11 +13,15 @@ AT_A_SITE = f"{REMEDY}, or look at this site's images with `harmofl data check`"
 
 
 def check_finite(groups: Mapping[str, Arrays], where: str, when: str, remedy: str = REMEDY) -> None:
-    """Raise TrainingError for the first tensor that is not finite; the group "" are the weights."""
+    """Raise TrainingError for the first tensor that is not finite or no tensor; the group "" are the weights."""
     for group, arrays in groups.items():
         for name, value in arrays.items():
+            what = f"{group} of {name}" if group else name
+            if not isinstance(value, Tensor):
+                raise TrainingError(
+                    f"{where}{what} must be a tensor after {when}, got {type(value).__name__}; return torch's"
+                )
             if not is_finite(value):
-                what = f"{group} of {name}" if group else name
                 raise TrainingError(f"{where}{what} must be finite after {when}, but is not; {remedy}")
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from harmofl.errors import ConfigError
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.types import Role
 
@@ -53,9 +54,18 @@ def declared_role(model: nn.Module, name: str) -> Role:
     return role
 
 
+def role_of(method: "Method", model: nn.Module, name: str) -> Role:
+    """Return the role of an entry; raise ConfigError unless the method gives it one."""
+    role: object = method.role(model, name)
+    if isinstance(role, Role):
+        return role
+    roles = ", ".join(f"Role.{one.name}" for one in Role)
+    raise ConfigError(f"{method}: role() must return one of {roles}, got {role!r} for {name}")
+
+
 def is_sent(method: "Method", model: nn.Module, name: str, round_number: int) -> bool:
     """Return True if sites send the entry in this round: shared ones in every round, collected ones in round 1."""
-    role = method.role(model, name)
+    role = role_of(method, model, name)
     return role is Role.SHARED or (role is Role.COLLECTED and round_number == 1)
 
 

@@ -16,6 +16,7 @@ from harmofl.federated.client import ClientContext
 from harmofl.federated.finite_checks import check_finite, naming_overflow
 from harmofl.federated.messages import Broadcast, ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
+from harmofl.federated.returned import returned
 from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
 from harmofl.methods.common_amplitude import COLLECTING, collected
 from harmofl.methods.hyperparameters import Hyperparameters
@@ -137,20 +138,20 @@ class FedAvg(Hyperparameters):
     def backward(self, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient of the objective at the current weights; return its value there."""
         client.optimizer.zero_grad()
-        loss = self.objective(client, batch)
+        loss = returned(self, "objective", Tensor, self.objective(client, batch))
         client.backward(loss)
         return loss.detach()
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient of a step, at w or where the step part takes it; return the objective."""
-        return self.step.gradient(self, client, batch)
+        return returned(self.step, "gradient", Tensor, self.step.gradient(self, client, batch))
 
     def correct(self, client: ClientContext) -> None:
         """Change the gradient before the optimizer's step, as by a regularizer; no perturbation follows it."""
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """Take one step of the site's optimizer, on images that pass Psi once."""
-        loss = self.gradient(client, client.normalized(batch))
+        loss = returned(self, "gradient", Tensor, self.gradient(client, client.normalized(batch)))
         if not client.overflowed:
             self.correct(client)
         client.step()

@@ -1,5 +1,6 @@
 """Methods and parts of users, by dotted name such as `my_package.MyMethod` or by an entry point."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -78,6 +79,7 @@ def own_description(owner: type) -> Description:
     for cls in reversed(owner.__mro__):
         allowed |= vars(cls).get("ranges", {})
     _check_fields(owner)
+    _check_functions(owner)
     own, parts, of_parts = dict[str, Hyperparameter](), dict[str, str](), dict[str, dict[str, Hyperparameter]]()
     for field in fields(owner):
         if field.name not in SLOTS:
@@ -96,3 +98,26 @@ def _check_fields(owner: type) -> None:
         raise ConfigError(f"{named} must be a @dataclass(frozen=True, kw_only=True), but {bare[0]} is no field of it")
     if bare := [field.name for field in fields(owner) if field.default is MISSING]:
         raise ConfigError(f"{named}: {bare[0]} must have a default value")
+
+
+def _check_functions(owner: type) -> None:
+    """Raise ConfigError unless a class defines what its kind must, with the arguments that it is called with."""
+    from harmofl.methods.fedavg import SLOTS, FedAvg
+
+    kinds: tuple[type, ...] = (FedAvg, *SLOTS.values())
+    kind = next(kind for kind in kinds if issubclass(owner, kind))
+    for function, base in inspect.getmembers(kind, inspect.isfunction):
+        found = inspect.getattr_static(owner, function)
+        if not inspect.isfunction(found) or (function.startswith("_") and function != "__call__"):
+            continue
+        asked = list(inspect.signature(base).parameters)
+        missing = found is base and function in ("layer", "gradient", "__call__") and kind is not FedAvg
+        try:
+            inspect.signature(found).bind(*asked)
+        except TypeError:
+            got = f", got {function}{inspect.signature(found)}"
+        else:
+            got = ""
+        if missing or got:
+            must = f"{function}({', '.join(asked)})"
+            raise ConfigError(f"{name_of(owner)}: every {kind.__name__} must define {must}{got}; define it so")

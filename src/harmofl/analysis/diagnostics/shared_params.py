@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from harmofl.federated.model import role_of
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
 from harmofl.types import Role
@@ -12,7 +13,7 @@ from harmofl.types import Role
 def shared_params(method: FedAvg, model: nn.Module) -> list[str]:
     """Return the names of the params that are trained and sent; empty for a method that sends nothing."""
     trained = [name for name, param in model.named_parameters() if param.requires_grad]
-    return [name for name in trained if method.role(model, name) is Role.SHARED]
+    return [name for name in trained if role_of(method, model, name) is Role.SHARED]
 
 
 def weights_of(

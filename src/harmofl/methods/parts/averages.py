@@ -105,8 +105,12 @@ class Clipped(Average):
 def check_complete(average: Average, averaged: object, sent: Arrays) -> None:
     """Raise ConfigError unless an average, as one of a user, has each tensor that the sites sent, with its shape."""
     found = averaged if isinstance(averaged, Mapping) else {}
-    odd = [n for n, value in sent.items() if value.numel() and getattr(found.get(n), "shape", None) != value.shape]
+    odd = [name for name, value in sent.items() if value.numel() and not _like(found.get(name), value)]
     if odd:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         must = "an average must return a tensor of the same shape for every name that the sites sent"
         raise ConfigError(f"{average}: {must}, but does not for {odd[0]}{more}; return one for each name of `arrays`")
+
+
+def _like(value: object, sent: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == sent.shape
