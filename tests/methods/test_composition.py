@@ -76,6 +76,19 @@ def test_the_table_has_one_form() -> None:
         ("harmofl+plain:alpha=1", "plain has no hyperparameter 'alpha'"),
         ("fedavg:band=1", r"band belongs to amplitude, which \+amplitude adds"),
         ("fedavg+median:average=mean", "median has no hyperparameter 'average'"),
+        ("fedadam+asam:eta=0.1:server_lr=0.5", "asam has no hyperparameter 'server_lr'; .*; write it behind fedadam"),
+        ("fedavg+amplitude:rho=1+sam", "amplitude has no hyperparameter 'rho'; .*; write it behind sam"),
+        ("fedavg+sam,rho=0.1", r"name:key=value, as in .*, got 'fedavg\+sam,rho=0.1'; write fedavg\+sam:rho=0.1"),
+        ("fedprox,mu=0.1", "write fedprox:mu=0.1"),
+        ("fedprox=0.1", "name:key=value, as in fedprox:mu=0.1, got 'fedprox=0.1'"),
+        ("sam+fedavg", r"must begin with a method, as in fedavg\+sam, got the part sam first"),
+        ("sam:rho=1", r"must begin with a method, as in fedavg\+sam"),
+        ("fedavg+harmofl", "a composition takes one method, as its first term, got the method harmofl as a part"),
+        ("fedavg+sam+scaffold", "got the method scaffold as a part"),
+        ("FedAvg", "got 'FedAvg'; see `harmofl methods`; did you mean fedavg"),
+        ("harmofl_released", "did you mean harmofl-released"),
+        ("fedavg+SAM", "got 'SAM'; did you mean sam"),
+        ("fedavg+sam:alpha=1:rho=2", "rho must be given once"),
     ],
 )
 def test_mistakes_say_what_to_do(text: str, message: str) -> None:
@@ -153,6 +166,15 @@ def test_tables_of_older_versions_mean_what_they_meant(name: str, options: dict,
         ("fedavg:band=1:alpha=0.05", "harmofl"),
         ("fedadam:eta=0.5", "fedadam:server_lr=0.5"),
         ("fedavg:average=median", "fedavg+median"),
+        (
+            "fedavg+sam:alpha=0.1:climb=previous:climb_every=2:climb_part=network",
+            "fedavg+sam:rho=0.1:ascent=previous:ascent_every=2:params_regex=network",
+        ),
+        (
+            "fedprox+profile:rings=4:reference=site:joint=true",
+            "fedprox+profile:radial_bins=4:per=site:shared_gain=true",
+        ),
+        ("harmofl+sam:alpha=0", "harmofl:rho=0"),
     ],
 )
 def test_older_names_alone_mean_what_they_meant(text: str, now: str) -> None:

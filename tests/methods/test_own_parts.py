@@ -343,7 +343,12 @@ def test_an_own_normalizer_is_exported(federation: Path, tmp_path: Path) -> None
         (f"fedprox+{HERE}.Clash", "Clash and fedprox.* both have 'mu'; rename one"),
         (f"fedavg+{HERE}.Level:momentum=2", "momentum must be"),
         (f"fedavg+{HERE}.HERE", "must be a subclass of Normalizer, Step or Average"),
-        (f"fedavg+{HERE}.Nowhere", "must be importable, got AttributeError"),
+        (f"fedavg+{HERE}.Nowhere", "must be importable, got AttributeError: .*; define it in test_own_parts"),
+        (f"fedavg+{HERE}.Levle", "must be importable, got AttributeError: .*; did you mean test_own_parts.Level"),
+        (
+            "no_such_module.Method",
+            "got ModuleNotFoundError: No module named 'no_such_module'; install it or set PYTHON",
+        ),
         (f"fedavg+{HERE}.Bare", "must be a @dataclass"),
         (f"fedavg+{HERE}.Needy", "length must have a default value"),
         (f"fedavg+{HERE}.Layerless", rf"^{HERE}.Layerless: every Normalizer must define layer\(self\); define it so"),
@@ -358,3 +363,20 @@ def test_what_does_not_hold_is_one_line(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         make_method(text, {})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'; mend broken_imports$"),
+        ("class", r"SyntaxError: invalid syntax \(broken_imports.py, line 1\); mend broken_imports$"),
+        ("1 / 0", "ZeroDivisionError: division by zero; mend broken_imports$"),
+    ],
+)
+def test_why_a_file_cannot_be_imported_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    (tmp_path / "broken_imports.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        make_method("broken_imports.Method", {})

@@ -5,8 +5,9 @@ an average. A hyperparameter may stand behind any term that has it, or beside th
 within a composition. Nothing here imports torch, unless a term is a user's own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -22,9 +23,11 @@ from harmofl.methods.catalogue import (
     class_description,
     composition_of,
 )
-from harmofl.methods.deprecated_names import translated
+from harmofl.methods.deprecated_names import RENAMED, translated
 from harmofl.utils.toml_values import parse_value, split_outside
 from harmofl.utils.validators import check_within
+
+_FORM = "hyperparameters are given as name:key=value, as in fedprox:mu=0.1"
 
 
 def is_method(name: str) -> bool:
@@ -41,21 +44,22 @@ def parse_composition(text: str) -> tuple[str, dict[str, Any]]:
         ConfigError: for an unknown term, a part of a slot that is taken, a value for a term that has no such
             hyperparameter, or other text.
     """
-    names, values = list[str](), dict[str, Any]()
-    for position, term in enumerate(terms(text)):
-        name, *settings = split_outside(term, ":")
-        names.append(name)
+    values = dict[str, Any]()
+    split = [split_outside(term, ":") for term in terms(text)]
+    names = [name for name, *_ in split]
+    if odd := [name for name in names if "," in name or "=" in name]:
+        hint = f"; write {text.replace(',', ':')}" if "," in odd[0] else ""
+        raise ConfigError(f"{_FORM}, got {_short(text)}{hint}")
+    for position, (name, *settings) in enumerate(split):
         for setting in settings:
             key, equals, value = setting.partition("=")
             key = key.strip()
             if not equals or not key:
-                raise ConfigError(
-                    f"hyperparameters are given as name:key=value, as in fedprox:mu=0.1, got {_short(text)}"
-                )
+                raise ConfigError(f"{_FORM}, got {_short(text)}")
+            if position and "." not in key:
+                key = _key_of(name, key, names)
             if key == "name" or key in values:
                 raise ConfigError(f"{key} must be given once, got {_short(text)}")
-            if position and "." not in key:
-                _check_key(names[-1], key)
             values[key] = parse_value(value.strip())
     return _ordered(*names), values
 
@@ -89,17 +93,26 @@ def carried(before: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in before.items() if any(key in fields for fields in (now.own, *same))}
 
 
-def _check_key(part: str, key: str) -> None:
+def _key_of(part: str, key: str, names: Sequence[str]) -> str:
+    """Return the name of today of a hyperparameter behind a part; raise ConfigError if the part has none."""
     known = part_description(part).own
-    if key not in known:
-        raise ConfigError(f"{part} has no hyperparameter {key!r}; it has {', '.join(known) or 'none'}")
+    for name in (key, RENAMED.get(key, key)):
+        if name in known:
+            return name
+    head, *parts = names
+    homes = [one for one in parts if key in part_description(one).own]
+    homes += [head] if is_method(head) and key in _head_description(head).own else []
+    where = f"; write it behind {homes[0]}" if homes else ""
+    raise ConfigError(f"{part} has no hyperparameter {key!r}; it has {', '.join(known) or 'none'}{where}")
 
 
 def _ordered(head: str, *parts: str) -> str:
     """Return the composition without parts that the method has anyway, in the order of the slots."""
+    if head in PARTS:
+        raise ConfigError(f"method must begin with a method, as in fedavg+{head}, got the part {head} first")
     if not is_method(head):
         must = f"method must be one of {', '.join(NAMES)}, or the dotted name of your own"
-        raise ConfigError(f"{must}, got {_short(head)}; see `harmofl methods`")
+        raise ConfigError(f"{must}, got {_short(head)}; see `harmofl methods`{_meant(head, NAMES)}")
     known = _head_description(head)
     chosen = dict[str, str]()
     for part in parts:
@@ -123,7 +136,16 @@ def slot_of(part: str) -> str:
         return PARTS[part][0]
     if plugins.is_own(part, plugins.PARTS):
         return plugins.slot_of(plugins.own_part(part))
-    raise ConfigError(f"a part must be one of {', '.join(PARTS)}, or the dotted name of your own, got {_short(part)}")
+    if is_method(part):
+        raise ConfigError(f"a composition takes one method, as its first term, got the method {part} as a part")
+    must = f"a part must be one of {', '.join(PARTS)}, or the dotted name of your own"
+    raise ConfigError(f"{must}, got {_short(part)}{_meant(part, PARTS)}")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is most like another."""
+    close = get_close_matches(name.lower().replace("_", "-"), known, 1, 0.8)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 @cache

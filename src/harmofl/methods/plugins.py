@@ -1,8 +1,10 @@
 """Methods and parts of users, by dotted name such as `my_package.MyMethod` or by an entry point."""
 
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
@@ -58,7 +60,13 @@ def _imported(name: str, group: str, kind: Any, must: str) -> Any:
         found = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"method: {name!r} must be importable, got {reason}; install it or set PYTHONPATH") from error
+        fix = f"mend {module}"
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            fix = "install it or set PYTHONPATH"
+        elif loaded := sys.modules.get(module):
+            close = get_close_matches(attribute, [key for key, x in vars(loaded).items() if isinstance(x, type)], 1)
+            fix = f"did you mean {module}.{close[0]}?" if close else f"define it in {module}"
+        raise ConfigError(f"method: {name!r} must be importable, got {reason}; {fix}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise ConfigError(f"method: {name!r} must be a subclass of {must}, got {found!r}")
     return found
