@@ -256,6 +256,32 @@ class RoleInWords(FedAvg):
         return "local"
 
 
+class Gone(AmplitudeNorm):
+    def forward(self, x):
+        x - 1
+
+
+class Halved(AmplitudeNorm):
+    def forward(self, x):
+        return x[..., ::2, ::2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanish(Normalizer):
+    """Its layer returns nothing."""
+
+    def layer(self):
+        return Gone()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halve(Normalizer):
+    """Its layer changes the size."""
+
+    def layer(self):
+        return Halved()
+
+
 def test_names_of_older_versions_are_free_for_own_parts() -> None:
     method = make_method(f"fedavg+{HERE}.Banded", {"alpha": 0.5, "band": 0.7})
     assert method.normalize == Banded(band=0.7, alpha=0.5)
@@ -323,6 +349,14 @@ def test_own_code_that_would_train_nothing_is_refused(text: str, message: str) -
         method = make_method(text, {})
         train(method, toy_training(method), rounds=1)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "got"), [("Vanish", r"forward\(\) of Gone .*, got None"), ("Halve", r"forward\(\) of Halved .*, got \(")]
+)
+def test_an_own_normalizer_returns_images(federation: Path, tmp_path: Path, part: str, got: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{HERE}.{part}: {got}"):
+        run(small(federation, method__name=f"fedavg+{HERE}.{part}"), tmp_path / "run")
 
 
 def test_an_own_normalizer_is_exported(federation: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from harmofl.experiment.config import TASK_DEFAULTS, EvaluationTable, Experiment
 from harmofl.experiment.privacy_policy import check_model_privacy, simulated_protection
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import Training, batch_indices
-from harmofl.federated.model import role_of
+from harmofl.federated.model import normalizer_of, role_of
 from harmofl.methods import FedAvg
 from harmofl.models import build_network
 from harmofl.models.normalization import naming_single_values
@@ -67,7 +67,7 @@ def build(
         drift=experiment.run.diagnostics,
     )
     check_model_privacy(experiment.privacy, method, training.model)
-    _try_out(federation.sites, unseen, training, experiment.evaluation)
+    _try_out(federation.sites, unseen, training, experiment.evaluation, method)
     return training
 
 
@@ -142,9 +142,26 @@ IN_USE = 32
 """Batch size of a trained model at inference, also at sites that did not train."""
 
 
-def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable) -> None:
+class _NormalizerError(ConfigError):
+    """A user's own normalizer that does not return images."""
+
+
+def _check_normalized(method: FedAvg, layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+    """Raise an error unless the normalizer returned images of the shape of its input; a forward hook."""
+    shape = tuple(inputs[0].shape)
+    got = tuple(output.shape) if isinstance(output, Tensor) else "None" if output is None else type(output).__name__
+    if got != shape:
+        where = f"{method.normalize}: forward() of {type(layer).__name__}"
+        raise _NormalizerError(f"{where} must return a tensor of the shape of its input, {shape}, got {got}")
+
+
+def _try_out(
+    sites: Sequence[Site], unseen: Sequence[Site], training: Training, table: EvaluationTable, method: FedAvg
+) -> None:
     """Raise ConfigError unless a copy of the model takes the smallest batches that will occur and its output fits."""
     copy = deepcopy(training.model).to(training.device)
+    if layer := normalizer_of(copy):
+        layer.register_forward_hook(partial(_check_normalized, method))
     alone = training.last_alone
     for name, places, size, last_alone in (
         ("train", sites, training.batch_size, alone),
@@ -166,6 +183,8 @@ def _try_out(sites: Sequence[Site], unseen: Sequence[Site], training: Training, 
             problem = _misfit(logits, len(site.classes), batch)
             if problem and not (isinstance(logits, Tensor) and logits.ndim == 1 + batch.targets.ndim):
                 fix = f"set network.name to one for {site.task}, such as {TASK_DEFAULTS[site.task]['network']['name']}"
+        except _NormalizerError:
+            raise
         except HarmoFLError as error:
             problem = str(error)
         except Exception as error:
