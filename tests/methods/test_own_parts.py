@@ -282,6 +282,50 @@ class Halve(Normalizer):
         return Halved()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Typed(FedAvg):
+    """Its fields have types and no ranges."""
+
+    number: float = 1
+    count: int = 1
+    switch: bool = False
+    word: str = "a"
+    loose: int | None = None
+    odd: float = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dots(FedAvg):
+    """Its ranges have another notation."""
+
+    ranges: ClassVar[dict[str, str]] = {"mu": "0..1"}
+    mu: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misnamed(FedAvg):
+    """Its ranges are of no field."""
+
+    ranges: ClassVar[dict[str, str]] = {"mux": "[0, inf)"}
+    mu: float = 0.1
+
+
+def test_values_are_of_the_type_of_a_field_without_ranges() -> None:
+    values = {"number": 3, "count": -2, "switch": True, "word": "any 1", "loose": None, "odd": "x"}
+    assert hyperparameters_of(make_method(f"{HERE}.Typed", values)).items() >= values.items()
+    for name, value, must in (
+        ("number", "abc", "a finite number"),
+        ("number", True, "a finite number"),
+        ("count", 1.5, "a whole number"),
+        ("switch", 1, "true or false"),
+        ("word", 5, "any text"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{name} must be {must}, got {value!r}"):
+            make_method(f"{HERE}.Typed", {name: value})
+        with pytest.raises(ConfigError, match=f"^{name} must be {must}, got {value!r}"):
+            Typed(**{name: value})
+
+
 def test_names_of_older_versions_are_free_for_own_parts() -> None:
     method = make_method(f"fedavg+{HERE}.Banded", {"alpha": 0.5, "band": 0.7})
     assert method.normalize == Banded(band=0.7, alpha=0.5)
@@ -385,6 +429,8 @@ def test_an_own_normalizer_is_exported(federation: Path, tmp_path: Path) -> None
         ),
         (f"fedavg+{HERE}.Bare", "must be a @dataclass"),
         (f"fedavg+{HERE}.Needy", "length must have a default value"),
+        (f"{HERE}.Dots", r"Dots: ranges must be as in '\[0, 1\) or off' or .*, got '0..1' for mu"),
+        (f"{HERE}.Misnamed", "Misnamed: ranges must name fields, got 'mux'; the fields are .*, mu"),
         (f"fedavg+{HERE}.Layerless", rf"^{HERE}.Layerless: every Normalizer must define layer\(self\); define it so"),
         (f"fedavg+{HERE}.NeedyLayer", r"must define layer\(self\), got layer\(self, channels\); define it so"),
         (f"fedavg+{HERE}.Stepless", r"every Step must define gradient\(self, method, client, batch\); define it so"),

@@ -82,11 +82,10 @@ def slot_of(part: type["Hyperparameters"]) -> str:
 def own_description(owner: type) -> Description:
     """Describe a method or a part from its class."""
     from harmofl.methods.fedavg import SLOTS
+    from harmofl.methods.hyperparameters import ranges_of
 
-    allowed: dict[str, str] = {}
-    for cls in reversed(owner.__mro__):
-        allowed |= vars(cls).get("ranges", {})
     _check_fields(owner)
+    allowed = ranges_of(owner)
     _check_functions(owner)
     own, parts, of_parts = dict[str, Hyperparameter](), dict[str, str](), dict[str, dict[str, Hyperparameter]]()
     for field in fields(owner):

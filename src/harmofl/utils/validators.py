@@ -1,9 +1,13 @@
 """Range checks of hyperparameters."""
 
 import math
+import re
 from numbers import Integral, Real
 
 from harmofl.errors import ConfigError
+
+_NUMBER = r"-?(?:inf|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
+_CHOICE = re.compile(rf"any text|[^\W\d_]+|{_NUMBER}|(?:whole )?[\[(]{_NUMBER}, *{_NUMBER}[\])]")
 
 
 def check_within(name: str, value: object, allowed: str) -> None:
@@ -13,23 +17,27 @@ def check_within(name: str, value: object, allowed: str) -> None:
         name: name of the hyperparameter, for the error message.
         value: a number or a word.
         allowed: intervals and single values, separated by " or ": "[0, 1) or off"; "whole [1, inf)" allows only
-            whole numbers.
+            whole numbers, "any text" all text.
     """
-    choices = allowed.split(" or ")
-    if not any(_is_within(value, choice) for choice in choices):
-        *first, last = map(_in_words, choices)
+    if not is_allowed(value, allowed):
+        *first, last = map(_in_words, allowed.split(" or "))
         words = f"{', '.join(first)} or {last}" if first else last
         raise ConfigError(f"{name} must be {words}, got {value!r}")
 
 
-def check_ranges(owner: object) -> None:
-    """Check the attributes of an object against `ranges` of its classes, a mapping from name to allowed values."""
-    for cls in type(owner).__mro__:
-        for name, allowed in vars(cls).get("ranges", {}).items():
-            check_within(name, getattr(owner, name), allowed)
+def is_allowed(value: object, allowed: str) -> bool:
+    """Return True for a value that `check_within` allows."""
+    return any(_is_within(value, choice) for choice in allowed.split(" or "))
+
+
+def is_notation(allowed: object) -> bool:
+    """Return True for text that `check_within` can read."""
+    return isinstance(allowed, str) and all(_CHOICE.fullmatch(choice) for choice in allowed.split(" or "))
 
 
 def _is_within(value: object, choice: str) -> bool:
+    if choice == "any text":
+        return isinstance(value, str)
     if isinstance(value, str):
         return value == choice and value.isalpha() and value not in ("true", "false")
     if str(value) in ("True", "False"):  # also NumPy's bool
@@ -51,6 +59,8 @@ def _in_words(choice: str) -> str:
         return choice
     low, high = _ends(choice)
     whole = choice.startswith("whole")
+    if high == -low == math.inf:
+        return "a whole number" if whole else "a finite number"
     if high == math.inf:
         number = "a whole number" if whole else "a finite number"
         return f"{number} {'of at least' if '[' in choice else 'above'} {low:g}"

@@ -65,6 +65,7 @@ class SAM(Step):
         "rho": "[0, inf)",
         "ascent": "fresh or previous",
         "ascent_every": "whole [1, inf)",
+        "params_regex": "any text",
     }
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"rho": (0.0005, 1)}
     rho: float = 0.05
