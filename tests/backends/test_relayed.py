@@ -62,6 +62,7 @@ class SiteHere:
         self.state: ClientState = {}
 
     def train(self, broadcast: Broadcast) -> ClientUpdate:
+        torch.set_num_threads(1)  # of this thread
         update, self.state = run_client(self.method, self.site, broadcast, self.state, self.training)
         return update
 
