@@ -9,10 +9,11 @@ from torch import nn
 
 from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
-from harmofl.federated.client import Training
-from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
+from harmofl.federated.client import Training, run_client
+from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
 from harmofl.federated.tensors import state_of
+from harmofl.methods import make_method
 
 SIZES = {"a": 9, "b": 5, "c": 1}
 
@@ -98,3 +99,18 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
+
+
+class ToySite:
+    """A site in a building of its own: its model, and what it keeps between rounds."""
+
+    def __init__(self, name: str, method: str) -> None:
+        self.site = next(site for site in toy_sites() if site.name == name)
+        self.method = make_method(method, {})
+        self.training = toy_training(self.method, toy_network(dropout=0.2))
+        self.state: ClientState = {}
+
+    def train(self, broadcast: Broadcast) -> ClientUpdate:
+        torch.set_num_threads(1)  # of the thread that answers
+        update, self.state = run_client(self.method, self.site, broadcast, self.state, self.training)
+        return update

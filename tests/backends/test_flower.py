@@ -15,11 +15,10 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from toys import assert_same, toy_network, toy_sites, toy_training
+from toys import ToySite, assert_same, toy_network, toy_sites, toy_training
 
 from harmofl.backends import sequential
 from harmofl.errors import RunError, TrainingError
-from harmofl.federated.client import run_client
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.methods import METHODS, make_method
 
@@ -91,20 +90,6 @@ def client_app(train: Any) -> ClientApp:
     return app_of(answering(train))
 
 
-class SiteApp:
-    """A site: its own model, and what it keeps, in its own building."""
-
-    def __init__(self, name: str, method: str) -> None:
-        self.site = next(site for site in toy_sites() if site.name == name)
-        self.method = make_method(method, {})
-        self.training = toy_training(self.method, toy_network(dropout=0.2))
-        self.state: ClientState = {}
-
-    def train(self, broadcast: Broadcast) -> ClientUpdate:
-        update, self.state = run_client(self.method, self.site, broadcast, self.state, self.training)
-        return update
-
-
 def test_the_code_in_the_documentation_runs() -> None:
     """As it stands: the first half at each of two sites, the second at the server."""
     page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -140,7 +125,7 @@ def rounds(name: str, carry: Any) -> tuple[ServerState, dict[str, ClientState]]:
 def test_the_same_bits_through_flower(name: str) -> None:
     torch.set_num_threads(1)
     plain, kept = rounds(name, sequential.run_round)
-    apps = {site: SiteApp(site, name) for site in NODES}
+    apps = {site: ToySite(site, name) for site in NODES}
     grid = LocalGrid({NODES[site]: client_app(app.train) for site, app in apps.items()})
     sent, none = rounds(name, RemoteRounds(GridTransport(grid, NODES)).run_round)
     assert not none, "what a site keeps must stay there"
@@ -159,7 +144,7 @@ def test_an_amplitude_that_comes_late_goes_through_flower() -> None:
     """Two of three sites in round 1, all in the next: the same bits, and the average of all three."""
     torch.set_num_threads(1)
     found = []
-    apps = {site: SiteApp(site, "harmofl") for site in NODES}
+    apps = {site: ToySite(site, "harmofl") for site in NODES}
     grid = LocalGrid({NODES[site]: client_app(app.train) for site, app in apps.items()})
     for carry in (sequential.run_round, RemoteRounds(GridTransport(grid, NODES)).run_round):
         method = make_method("harmofl", {})
@@ -186,7 +171,7 @@ def one_round(apps: dict[int, Any], timeout: float | None = None) -> None:
 
 def apps_with(wrong: Any) -> dict[int, Any]:
     """All sites as they should be, but for the last."""
-    good = {NODES[site]: client_app(SiteApp(site, "fedavg").train) for site in NODES}
+    good = {NODES[site]: client_app(ToySite(site, "fedavg").train) for site in NODES}
     return {**good, NODES[max(NODES)]: wrong}
 
 
@@ -205,7 +190,7 @@ def failing(broadcast: Broadcast) -> ClientUpdate:
 
 
 def poisoned(broadcast: Broadcast) -> ClientUpdate:
-    update = SiteApp(max(NODES), "fedavg").train(broadcast)
+    update = ToySite(max(NODES), "fedavg").train(broadcast)
     return replace(update, weights={name: value * float("nan") for name, value in update.weights.items()})
 
 
@@ -213,7 +198,7 @@ def poisoned(broadcast: Broadcast) -> ClientUpdate:
     ("wrong", "error", "message"),
     [
         (client_app(failing), TrainingError, "the loss must be finite, got nan in round 1, step 1"),
-        (client_app(SiteApp(min(NODES), "fedavg").train), RunError, "must answer for itself"),
+        (client_app(ToySite(min(NODES), "fedavg").train), RunError, "must answer for itself"),
         (client_app(poisoned), TrainingError, "must be finite, but is not, in the update of round 1"),
         (replying(lambda message: message.content), RunError, "num_samples of a message must be of type int"),
         (
@@ -239,12 +224,12 @@ def test_a_wrong_answer_is_one_line_that_names_the_site(wrong: Any, error: type[
 
 
 def swollen(broadcast: Broadcast) -> ClientUpdate:
-    update = SiteApp(max(NODES), "fedavg").train(broadcast)
+    update = ToySite(max(NODES), "fedavg").train(broadcast)
     return replace(update, weights={n: v * 1000 if v.is_floating_point() else v for n, v in update.weights.items()})
 
 
 def with_extras(broadcast: Broadcast) -> ClientUpdate:
-    return replace(SiteApp(max(NODES), "fedavg").train(broadcast), extras={"control": {"x": torch.ones(2)}})
+    return replace(ToySite(max(NODES), "fedavg").train(broadcast), extras={"control": {"x": torch.ones(2)}})
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,12 @@ from typing import Any
 import patience
 import pytest
 import torch
-from toys import assert_same, toy_network, toy_sites, toy_training
+from toys import ToySite, assert_same, toy_network, toy_sites, toy_training
 
 from harmofl.backends import sequential
 from harmofl.backends.relayed import RelayTransport, answer_relays
 from harmofl.backends.remote import RemoteRounds, answering
-from harmofl.federated.client import run_client
-from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
+from harmofl.federated.messages import ClientState
 from harmofl.federated.relay import RelayListener, connect, receive, relay, relayed, send
 from harmofl.federated.transport import DESCRIBE, Reply
 from harmofl.federated.wire import pack, unpack
@@ -54,19 +53,6 @@ def in_background(work: Callable[..., Any], *words: Any) -> threading.Thread:
     return thread
 
 
-class SiteHere:
-    def __init__(self, name: str, method: str) -> None:
-        self.site = next(site for site in toy_sites() if site.name == name)
-        self.method = make_method(method, {})
-        self.training = toy_training(self.method, toy_network(dropout=0.2))
-        self.state: ClientState = {}
-
-    def train(self, broadcast: Broadcast) -> ClientUpdate:
-        torch.set_num_threads(1)  # of this thread
-        update, self.state = run_client(self.method, self.site, broadcast, self.state, self.training)
-        return update
-
-
 @pytest.mark.parametrize("name", ["harmofl", "scaffold", "fedbn"])
 def test_the_same_bits_through_two_relays(name: str, tmp_path: Path) -> None:
     """Server and sites behind doors of their own, as with an engine between them."""
@@ -80,7 +66,7 @@ def test_the_same_bits_through_two_relays(name: str, tmp_path: Path) -> None:
     at_sites = {}
     for site in NAMES:
         door = RelayListener(tmp_path / site)
-        in_background(answer_relays, door, answering(SiteHere(site, name).train), lambda: False)
+        in_background(answer_relays, door, answering(ToySite(site, name).train), lambda: False)
         at_sites[site] = lambda kind, content, file=tmp_path / site: relayed(file, kind, content)
     with RelayListener(tmp_path / "server") as door:
         transport = RelayTransport(door)
