@@ -1,16 +1,19 @@
 """A federation of real processes on this machine."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import forked
 import patience
+import pytest
 
 from harmofl.deployment.creating import create
 from harmofl.experiment.config import load_experiment
@@ -24,6 +27,21 @@ SETTINGS = {
     "training.batch_size": 4,
     "training.lr": 0.01,
 }
+NVFLARE = pytest.param(
+    "nvflare",
+    marks=[
+        pytest.mark.skipif(find_spec("nvflare") is None, reason="needs NVFlare: harmofl[nvflare]"),
+        pytest.mark.xdist_group("nvflare"),  # many processes: one such federation at a time
+    ],
+)
+FLOWER = pytest.param(
+    "flower",
+    marks=[
+        pytest.mark.skipif(find_spec("flwr") is None, reason="needs Flower: pip install 'harmofl[flower]'"),
+        pytest.mark.skipif(not shutil.which("nginx", path="/usr/sbin:/usr/bin"), reason="needs nginx"),
+        pytest.mark.xdist_group("flower"),
+    ],
+)
 
 HARMOFL = "\nimport runpy\nrunpy.run_module('harmofl', run_name='__main__', alter_sys=True)"
 
@@ -43,15 +61,23 @@ class Deployment:
     """
 
     def __init__(
-        self, folder: Path, data: Path, settings: dict[str, Any], host: str = "localhost", **options: Any
+        self,
+        folder: Path,
+        data: Path,
+        settings: dict[str, Any],
+        engine: str = "nvflare",
+        sites: Sequence[str] = SITES,
+        **options: Any,
     ) -> None:
-        self.folder, self.data, self.port = folder, data, free_port()
+        self.folder, self.data, self.port, self.sites = folder, data, free_port(), tuple(sites)
         self.settings = SETTINGS | settings
         self.before: dict[str, str] = {}
         self.anew = False
         experiment = load_experiment(None, self.settings)
-        listen = options if options.get("engine") == "nvflare" else {"listen": f"127.0.0.1:{self.port}", **options}
-        create(folder, experiment, SITES, f"{host}:{self.port}", **listen)
+        if engine == "flower" and not options.get("attach"):
+            options["listen"] = f"127.0.0.1:{self.port}"
+        address = "" if options.get("attach") else f"localhost:{self.port}"
+        create(folder, experiment, sites, address, engine=engine, **options)
         self.processes: dict[str, Any] = {}
 
     def __enter__(self) -> "Deployment":
@@ -68,7 +94,7 @@ class Deployment:
     def start(self, name: str, *words: object) -> None:
         """The server, or a site; its output is added to NAME.log."""
         command = ["serve", self.folder / name] if name == "server" else ["join", self.folder / name]
-        more = [] if name == "server" else ["--data", self.data]
+        more = [] if name == "server" or "--data" in words else ["--data", self.data]
         python = ["-c", self.before[name] + HARMOFL] if name in self.before else ["-m", "harmofl"]
         line = [*python, "deploy", *map(str, (*command, *more, *words))]
         with self.log(name).open("a") as log:
@@ -81,7 +107,7 @@ class Deployment:
                 self.processes[name] = forked.start(*line, stdout=log, stderr=log)
 
     def start_all(self) -> None:
-        for name in ("server", *SITES):
+        for name in ("server", *self.sites):
             self.start(name)
 
     def kill(self, name: str) -> None:
@@ -97,7 +123,7 @@ class Deployment:
 
     def end_well(self) -> None:
         """Server and sites end by themselves, and say nothing of an error that nobody thought of."""
-        for name in ("server", *SITES):
+        for name in ("server", *self.sites):
             assert self.ended(name) == 0, self.said(name)
         self.no_traceback()
 
@@ -111,29 +137,10 @@ class Deployment:
         return self.log(name).read_text() if self.log(name).exists() else ""
 
     def all_said(self) -> str:
-        return "\n".join(f"{name}:\n{self.said(name)}" for name in ("server", *SITES))
+        return "\n".join(f"{name}:\n{self.said(name)}" for name in ("server", *self.sites))
 
     def until(self, holds: Callable[[], object]) -> None:
         patience.until(holds, self.all_said)
-
-    def proxied(self, folder: Path, server: str, inner: int) -> list[str]:
-        """The command of an nginx set up as the docs say; the server's folder is made to serve in the clear."""
-        page = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text()
-        toml = self.folder / "server" / "server.toml"
-        text = toml.read_text().replace(f"127.0.0.1:{self.port}", f"{server}:{inner}")
-        toml.write_text(text.replace("insecure = false", "insecure = true"))
-        block = page.split("```nginx\n")[1].split("```")[0].replace("9443", str(self.port))
-        block = block.replace("/etc/harmofl", str(self.folder / "server")).replace(
-            "127.0.0.1:9092", f"{server}:{inner}"
-        )
-        names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in names)
-        config = folder / "nginx.conf"
-        config.write_text(
-            f"daemon off; pid {folder}/pid; error_log {folder}/error; events {{}}\n"
-            f"http {{ access_log off; {temporary} {block} }}"
-        )
-        return ["nginx", "-c", str(config)]
 
     def rounds(self) -> int:
         path = self.folder / "server" / "run" / "rounds.jsonl"

@@ -31,7 +31,6 @@ PRELOADED = (
     *("anyio._backends._asyncio", "uvicorn.protocols.http.h11_impl", "uvicorn.loops.auto", "encodings.utf_8_sig"),
     *("scipy.stats", "sklearn.linear_model", "matplotlib.pyplot", "matplotlib.backends.backend_agg"),
     *(
-        "flwr.serverapp",
         "harmofl.cli.main",
         "harmofl.experiment.trainer",
         "harmofl.report",

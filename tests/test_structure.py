@@ -117,15 +117,13 @@ PUBLIC = {
     *("nvflare.apis", "nvflare.app_common", "nvflare.fuel.flare_api", "nvflare.job_config"),
 }
 """Documented packages of the engines."""
-DIRECT = {"hub.py", "node.py"}
-"""Files of the direct engine, which is made of Flower's private modules; to go with it."""
 
 
 def test_engines_are_used_by_their_public_names() -> None:
     for path in (path for folder in ("flower", "nvflare") for path in (SOURCE / "backends" / folder).glob("*.py")):
         of_engines = {module for module in imports_of(path) if module.split(".")[0] in ("flwr", "nvflare")}
         private = {module for module in of_engines if not module.startswith(tuple(PUBLIC)) or "._" in module}
-        assert path.name in DIRECT or not private, path
+        assert not private, path
 
 
 def roots(path: Path) -> set[str]:

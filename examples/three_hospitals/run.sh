@@ -1,12 +1,13 @@
 #!/bin/sh
-# Three hospitals and a server, as four processes on this machine, with TLS and keys; what each says is printed.
+# Three hospitals and a server on this machine, over NVFlare or Flower, with certificates; what each says is printed.
 #
-#     sh examples/three_hospitals/run.sh [FOLDER]
+#     sh examples/three_hospitals/run.sh [nvflare|flower] [FOLDER]
 set -e
-folder=${1:-runs/three_hospitals}
+engine=${1:-nvflare}
+folder=${2:-runs/three_hospitals_$engine}
 port=${PORT:-9092}
 harmofl data synth --to "$folder/images" --sites 3 --images 24 --size 64
-harmofl deploy init --out "$folder/deployment" --address "localhost:$port" --listen "127.0.0.1:$port" \
+harmofl deploy init --out "$folder/deployment" --engine "$engine" --address "localhost:$port" \
     --site site-1 --site site-2 --site site-3 \
     --set training.rounds=5 --set run.threads=1 --set 'network.options={features=8}' --set training.lr=0.001
 

@@ -1,22 +1,16 @@
-"""What a deployment says before a round: of proxies, of folders that belong elsewhere, of certificates that expire."""
+"""What a deployment says before a round: of folders that belong elsewhere, of certificates that expire."""
 
 import shutil
 import ssl
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from typer.testing import CliRunner
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from deployments import free_port
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from harmofl.backends.flower import node
-from harmofl.backends.flower.grid_transport import client_app
 from harmofl.cli.main import app
 from harmofl.deployment import certificates as made
 from harmofl.deployment.certificates import certificates, read_certificate, renew_certificate
@@ -27,46 +21,11 @@ from harmofl.errors import ConfigError, DataError
 from harmofl.experiment.config import load_experiment
 
 
-def said_of_proxy(variable: str, proxy: str, caplog: pytest.LogCaptureFixture, authority: bytes | None = None) -> str:
-    """What a site says that tries once to reach a server that is not there, by way of a proxy."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-            patch.delenv(name, raising=False)
-            patch.delenv(name.upper(), raising=False)
-        patch.setenv(variable, proxy)
-        key = ec.generate_private_key(ec.SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        turns = iter([False, True])
-        caplog.clear()
-        app = client_app(lambda broadcast: None)
-        node.attend(f"localhost:{free_port()}", key, authority, app, lambda: next(turns))
-    return caplog.text
-
-
-def test_a_dead_proxy_is_named_and_not_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    authority, port = certificates(tmp_path / "authority", tmp_path, "localhost"), free_port()
-    for variable, given in (("https_proxy", authority), ("HTTP_PROXY", None), ("all_proxy", authority)):
-        said = said_of_proxy(variable, f"http://me:secret@127.0.0.1:{port}", caplog, given)
-        assert f"the proxy at 127.0.0.1:{port} ({variable}) does not answer (Connection refused)" in said
-        assert f"unset {variable}, or add localhost to no_proxy" in said
-        assert "secret" not in said and "no answer from the server" not in said
-    assert "no answer from the server (" in said_of_proxy("https_proxy", f"127.0.0.1:{port}", caplog), "not used"
-    for variable, wrong in (("https_proxy", "htp://a:1"), ("http_proxy", "http://a:b"), ("all_proxy", "ftp://a")):
-        with pytest.raises(ConfigError, match=r"all_proxy must be such as http://proxy.hospital.org:3128"):
-            said_of_proxy(variable, wrong, caplog)
-
-
-def test_what_a_proxy_answers_is_told_as_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    authority = certificates(tmp_path / "authority", tmp_path, "localhost")
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as refusing:
-        Thread(target=refusing.serve_forever, daemon=True).start()
-        said = said_of_proxy("https_proxy", f"127.0.0.1:{refusing.server_port}", caplog, authority)
-        refusing.shutdown()
-    assert f"by way of the proxy at 127.0.0.1:{refusing.server_port} (https_proxy) (501 Unsupported method" in said
-
-
 @pytest.fixture
 def deployment(tmp_path: Path) -> Path:
-    create(tmp_path / "d", load_experiment(None, {"data.folder": "x"}), ["north", "south"], "localhost:1")
+    create(
+        tmp_path / "d", load_experiment(None, {"data.folder": "x"}), ["north", "south"], "localhost:1", engine="flower"
+    )
     return tmp_path / "d"
 
 
@@ -162,10 +121,16 @@ def test_an_authority_that_would_expire_before_the_server_is_renewed_too(
     """The new server certificate is trusted by the old file of the authority and by the new one."""
     with monkeypatch.context() as patch:
         patch.setattr(made, "AUTHORITY_DAYS", 824)
-        create(tmp_path / "d", load_experiment(None, {"data.folder": "x"}), ["north", "south"], "localhost:1")
+        create(
+            tmp_path / "d",
+            load_experiment(None, {"data.folder": "x"}),
+            ["north", "south"],
+            "localhost:1",
+            engine="flower",
+        )
     old = read_certificate(tmp_path / "d" / "north" / "ca.pem")
     said, changed = renewed(tmp_path / "d")
-    assert changed == {"server/cert.pem", "authority/ca.pem", "north/ca.pem", "south/ca.pem"}
+    assert changed == {"server/cert.pem", *(f"{place}/ca.pem" for place in ("authority", "server", "north", "south"))}
     assert f"hand it out again: each site must have it as its ca.pem by {old.not_valid_after_utc.date()}" in said
     new = (tmp_path / "d" / "south" / "ca.pem").read_bytes()
     for authority in (old.public_bytes(Encoding.PEM), new):
@@ -173,7 +138,7 @@ def test_an_authority_that_would_expire_before_the_server_is_renewed_too(
 
 
 def test_what_cannot_be_renewed_is_one_line(deployment: Path, tmp_path: Path) -> None:
-    create(tmp_path / "other", load_experiment(None, {"data.folder": "x"}), ["a"], "localhost:1")
+    create(tmp_path / "other", load_experiment(None, {"data.folder": "x"}), ["a"], "localhost:1", engine="flower")
     other = tmp_path / "other" / "authority"
     (deployment / "authority" / "ca.key").write_bytes((other / "ca.key").read_bytes())
     with pytest.raises(ConfigError, match=r"ca\.key: must be the private key of .*ca\.pem, but is not; restore it"):
@@ -196,7 +161,7 @@ def test_images_of_another_site_are_refused(
     for part in ("images", "masks"):
         shutil.copytree(hospitals / "site-1" / part, tmp_path / "at" / folder / part)
     joined: list[object] = []
-    monkeypatch.setattr("harmofl.deployment.site_client.attend", lambda *words: joined.append(words))
+    monkeypatch.setattr("harmofl.deployment.site_client._answer_requests", lambda *words: joined.append(words))
     for data in (tmp_path / "at" / folder, tmp_path / "at"):
         words = ["deploy", "join", str(deployment / "north"), "--data", str(data)]
         if refused:
@@ -210,3 +175,19 @@ def test_images_of_another_site_are_refused(
             assert joined.pop()
     CliRunner().invoke(app, [*words, "--force"], catch_exceptions=False)
     assert joined
+
+
+def test_renewed_kits_have_new_keys_of_the_same_authority(tmp_path: Path) -> None:
+    pytest.importorskip("nvflare", reason="needs NVFlare: pip install 'harmofl[nvflare]'")
+    folder = tmp_path / "d"
+    create(folder, load_experiment(None, {"data.folder": "x"}), ["a", "b"], "localhost:1")
+    startup = folder / "a" / "nvflare" / "startup"
+    before = {name: (startup / name).read_bytes() for name in ("client.crt", "client.key", "rootCA.pem")}
+    rules = (folder / "a" / "nvflare" / "local" / "resources.json").read_bytes()
+    lines = renew_certificate(folder)
+    assert len(lines) == 4 and str(startup) in "".join(lines)
+    after = {name: (startup / name).read_bytes() for name in before}
+    assert [name for name in before if before[name] == after[name]] == ["rootCA.pem"]
+    root, leaf = read_certificate(startup / "rootCA.pem"), read_certificate(startup / "client.crt")
+    leaf.verify_directly_issued_by(root)
+    assert (folder / "a" / "nvflare" / "local" / "resources.json").read_bytes() == rules

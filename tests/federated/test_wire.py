@@ -29,7 +29,7 @@ def test_an_update_comes_back_to_the_bit_and_in_its_order() -> None:
     shared = torch.arange(4.0)
     extras = {"control": {"w": shared, "again": shared, "part": shared[1:]}, "none": {}}
     update = ClientUpdate("north", WEIGHTS, 5, 3, 0.1 + 0.2, extras, memory=9)
-    found = unpack_update(pack_update(update))
+    _, found = unpack_update(pack_update(update))
     assert (found.site, found.num_samples, found.num_steps, found.loss, found.memory) == ("north", 5, 3, 0.1 + 0.2, 9)
     assert list(found.weights) == list(WEIGHTS) and list(found.extras) == list(extras)
     for name, value in WEIGHTS.items():

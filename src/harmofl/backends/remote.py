@@ -38,6 +38,7 @@ class RemoteRounds:
 
     Attributes:
         left_out: one line by site name with why a site is left out of the last round, description or score.
+        scores: scores by site name that came with the updates of the last round.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RemoteRounds:
         self._transport, self._timeout, self._head, self._masked = transport, timeout, dict(head or {}), masked
         self.quorum = quorum
         self.left_out: dict[str, str] = {}
+        self.scores: dict[str, Scalars] = {}
 
     def run_round(
         self,
@@ -72,6 +74,7 @@ class RemoteRounds:
         model: nn.Module,
         names: Sequence[str],
         on_site: Callable[[str], None] = lambda site: None,
+        split: str = "",
     ) -> tuple[ServerState, list[ClientUpdate]]:
         """Ask sites to train for a round, check their updates, and aggregate them.
 
@@ -81,6 +84,7 @@ class RemoteRounds:
             model: tells the roles of the entries.
             names: the sites.
             on_site: called with a site's name when its update has arrived.
+            split: also score the weights before the round on these images, see the attribute `scores`.
 
         Raises:
             TrainingError: for an error at a site, or a fault of its update, see `check_update`.
@@ -90,7 +94,9 @@ class RemoteRounds:
         shared = [name for name in server.weights if is_sent(method, model, name, broadcast.round)]
 
         def read(content: bytes, name: str) -> ClientUpdate:
-            update = unpack_update(content)
+            head, update = unpack_update(content)
+            if split and isinstance(head.get("scores"), dict):
+                self.scores[name] = head["scores"]
             if update.site != name:
                 raise RunError(f"{name}: must answer for itself, but answers for {update.site[:60]!r}")
             if self._masked:
@@ -102,7 +108,8 @@ class RemoteRounds:
             return update
 
         self.quorum = len(names) if self._masked else self.quorum
-        content = pack_broadcast(broadcast, self._head)
+        self.scores = {}
+        content = pack_broadcast(broadcast, {**self._head, "split": split})
         updates = self._asked(TRAIN, names, content, read, f"answer round {broadcast.round}", on_site)
         if len(updates) < (self.quorum or 0):
             reasons = "; ".join(self.left_out.values())
@@ -182,11 +189,21 @@ def answering(
             return pack(describe())
         head, broadcast = unpack_broadcast(content)
         check(head)
+        split = str(head.get("split") or "")
         if kind == TRAIN:
-            return pack_update(train(broadcast))
+            scores = scored(broadcast, split)
+            return pack_update(train(broadcast), {"scores": scores})
         if kind != EVALUATE or evaluate is None:
             raise RunError(f"a request must be to train or to describe, got {kind[:60]!r}")
-        return pack(evaluate(broadcast, str(head.get("split"))))
+        return pack(evaluate(broadcast, split))
+
+    def scored(broadcast: Broadcast, split: str) -> Scalars | None:
+        """Return the scores before training; None if there are none, as the server learns when it asks for them."""
+        try:
+            before = replace(broadcast, round=broadcast.round - 1)
+            return evaluate(before, split) if split and evaluate else None
+        except HarmoFLError:
+            return None
 
     def answer(kind: str, content: bytes) -> bytes:
         try:

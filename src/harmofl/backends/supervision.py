@@ -90,11 +90,20 @@ class KeptProcess:
             self._closed.wait(pause)
 
     def _read(self, lines: IO[str]) -> None:
-        """Log what the process prints, and its children, which may outlast it; on a full disk, only read it."""
-        for line in lines:
-            with suppress(OSError), self._log.open("a") as file:
-                file.write(line)
-            self._on_line(line.strip())
+        """Log what the process prints, and its children, which may outlast it; on a full disk, only say that it is."""
+        told = ""
+        with lines:
+            for line in lines:
+                try:
+                    with self._log.open("a") as file:
+                        file.write(line)
+                    told = ""
+                except OSError as error:
+                    fault = f"{self._log}: must be writable, but: {error.strerror}; make room, and it goes on"
+                    if told != fault:
+                        log.warning(fault)
+                        told = fault
+                self._on_line(line.strip())
 
 
 class Supervisor(ABC):

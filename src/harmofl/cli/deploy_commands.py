@@ -9,34 +9,37 @@ import typer
 from rich.console import Console
 
 from harmofl.cli.options import Config, Settings, bar, interruptible
-from harmofl.errors import ConfigError
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Federations across hospitals: keys, server, sites.")
-
-Insecure = Annotated[bool, typer.Option("--insecure", help="Use no TLS: all on the network can read and change data.")]
 
 
 @deploy_app.command()
 def init(
-    address: Annotated[str, typer.Option(help="Address under which sites reach the server.", metavar="HOST:PORT")],
     site: Annotated[list[str], typer.Option(help="Name of a site; may be repeated.", metavar="NAME")],
+    address: Annotated[str, typer.Option(help="Address under which sites reach the server.", metavar="HOST:PORT")] = "",
     config: Config = None,
     out: Annotated[Path, typer.Option(help="The folder to create.")] = Path("deployment"),
-    listen: Annotated[str, typer.Option(help="Address to listen on; all by default.", metavar="HOST:PORT")] = "",
+    listen: Annotated[str, typer.Option(help="Flower: address to listen on.", metavar="HOST:PORT")] = "",
     min_sites: Annotated[int | None, typer.Option(help="Smallest number of sites in a round; all by default.")] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that a site has for its part of a round.")] = 3600.0,
     setting: Settings = None,
-    engine: Annotated[str, typer.Option(help="What carries the messages: direct, nvflare or flower.")] = "direct",
-    insecure: Insecure = False,
+    engine: Annotated[str, typer.Option(help="What carries the messages: nvflare or flower.")] = "nvflare",
+    attach: Annotated[
+        bool, typer.Option("--job-only", "--app-only", help="For a network that runs the engine already.")
+    ] = False,
 ) -> None:
     """Create keys, certificates and a folder for the server and for each site.
 
-    Give each site only its own folder. The server's folder contains no key of a site but its public key.
+    Give each site only its own folder. The server's folder contains no key of a site but its public key. With
+    --job-only (NVFlare) or --app-only (Flower), a network that runs the engine already gets the job or app and a page
+    for its administrator.
 
     Example:
         harmofl deploy init --address fl.hospital.org:9092 --site north --site south --set training.rounds=50
+        harmofl deploy init --engine flower --app-only --site north --site south
     """
     from harmofl.deployment.creating import create
+    from harmofl.deployment.existing_network import PAGE
     from harmofl.experiment.config import load_experiment, parse_settings
 
     experiment = load_experiment(config, {"data.folder": "at-the-sites", **parse_settings(setting or [])})
@@ -48,19 +51,22 @@ def init(
         listen=listen,
         min_sites=min_sites,
         deadline_s=deadline,
-        insecure=insecure,
         engine=engine,
+        attach=attach,
     )
-    plain = " --insecure" if insecure else ""
-    print(f"server  harmofl deploy serve {made[0]}{plain}")
+    if attach:
+        print(f"read    {out / PAGE}, for the administrator of the network")
+    print(f"server  harmofl deploy serve {made[0]}")
     for folder in made[1:]:
-        print(f"site    harmofl deploy join {folder} --data IMAGES{plain}")
+        print(f"site    harmofl deploy join {folder} --data IMAGES")
 
 
 @deploy_app.command()
 def serve(
     folder: Annotated[Path, typer.Argument(help="The server's folder.")],
-    insecure: Insecure = False,
+    has_proxy: Annotated[
+        bool, typer.Option("--i-have-a-proxy", help="Flower: start no nginx; a proxy here passes /v1/fleet/ only.")
+    ] = False,
 ) -> None:
     """Run the server of a federation: wait for the sites and train; resume an interrupted federation.
 
@@ -75,7 +81,7 @@ def serve(
 
     _log()
     with interruptible(lambda: f"; go on with `harmofl deploy serve {folder}`"):
-        result = run_server(folder, insecure)
+        result = run_server(folder, has_proxy)
     Console().print(result_table([result]))
     print(f"run folder {folder / 'run'}")
 
@@ -91,7 +97,6 @@ def join(
     force: Annotated[
         bool, typer.Option("--force", help="Accept an image folder with the name of another site.")
     ] = False,
-    insecure: Insecure = False,
 ) -> None:
     """Take part in a federation with this site's images until it ends; all connections are outgoing.
 
@@ -101,8 +106,7 @@ def join(
     from harmofl.data.layout.reader import check_folder
     from harmofl.deployment.folders import SiteKit
 
-    if SiteKit.open(folder).insecure != insecure:
-        raise ConfigError(f"{folder}: --insecure must match `insecure` in site.toml; give it only if that is true")
+    SiteKit.open(folder)
     check_folder(data)
     from harmofl.deployment.site_client import run_site
 
@@ -127,11 +131,12 @@ def status(folder: Annotated[Path, typer.Argument(help="The server's folder.")])
 
 @deploy_app.command()
 def renew(
-    deployment: Annotated[Path, typer.Argument(help="The folder that contains authority/ and server/cert.pem.")],
+    deployment: Annotated[Path, typer.Argument(help="The folder that contains authority/ and server/.")],
 ) -> None:
-    """Create a new server certificate with the same authority and key, and say who needs which file.
+    """Create new certificates of the same authority, and say who needs which file.
 
-    Sites need no new file, unless the authority's own certificate would expire before the new one.
+    Under NVFlare every party gets a new one. Under Flower only the server does, unless the authority's own certificate
+    would expire before the new one.
 
     Example:
         harmofl deploy renew deployment

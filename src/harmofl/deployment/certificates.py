@@ -38,10 +38,10 @@ def site_keys(names: Sequence[str]) -> dict[str, ec.EllipticCurvePrivateKey]:
     return {name: ec.generate_private_key(ec.SECP384R1()) for name in names}
 
 
-def certificates(authority: Path, server: Path, host: str, local: bool = False) -> bytes:
+def certificates(authority: Path, server: Path, host: str) -> bytes:
     """Write keys and certificates of the authority and the server; return the authority's certificate in PEM.
 
-    With `local`, the server's certificate is for this machine too, where an engine listens behind a proxy.
+    The server's certificate is for this machine too, where Flower listens behind a proxy.
     """
     authority.mkdir(mode=0o700)
     root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -50,7 +50,7 @@ def certificates(authority: Path, server: Path, host: str, local: bool = False) 
     except ValueError:
         named = x509.DNSName(host)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
-    here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")] if local else []
+    here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
     names = dict.fromkeys([named, *here])
     leaf = _of_server(subject, x509.SubjectAlternativeName(names), key.public_key(), root)
     signed = _of_authority(root).public_bytes(Encoding.PEM)
@@ -149,7 +149,7 @@ def renew_certificate(deployment: Path) -> list[str]:
     """
     authority, path = deployment / "authority", deployment / "server" / "cert.pem"
     if not authority.is_dir():
-        fix = "give the folder that `harmofl deploy init` made; one made with --insecure has no certificates"
+        fix = "give the folder that `harmofl deploy init` made"
         raise ConfigError(f"{deployment}: must hold the authority/ of a deployment, but has none; {fix}")
     if (authority / "project.yml").exists():
         from harmofl.backends.nvflare.kits import renew
@@ -186,6 +186,17 @@ def _root(path: Path, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
         raise ConfigError(f"{path}: must be the authority's private key in PEM, but: {reason}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
         raise ConfigError(f"{path}: must be the private key of {path.with_name('ca.pem')}, but is not; restore it")
+    return key
+
+
+def private_key(content: bytes) -> ec.EllipticCurvePrivateKey:
+    """Return the key in a PEM file; raise ConfigError if there is none."""
+    try:
+        key = load_pem_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"a site's key must be an elliptic-curve private key in PEM, but: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"a site's key must be an elliptic-curve private key, got {type(key).__name__}")
     return key
 
 

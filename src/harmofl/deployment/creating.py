@@ -9,7 +9,8 @@ from typing import Any
 import tomli_w
 
 from harmofl.deployment.certificates import certificates, site_keys, write_public, write_secret
-from harmofl.deployment.folders import DIRECT, ENGINES, FLOWER, NVFLARE, refuse_arrangement, split_address
+from harmofl.deployment.existing_network import write_for_network
+from harmofl.deployment.folders import ENGINES, FLOWER, NVFLARE, refuse_arrangement, split_address
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
@@ -32,8 +33,8 @@ def create(
     listen: str = "",
     min_sites: int | None = None,
     deadline_s: float = 3600.0,
-    insecure: bool = False,
-    engine: str = DIRECT,
+    engine: str = NVFLARE,
+    attach: bool = False,
 ) -> list[Path]:
     """Make the folders of a deployment, its keys and its certificates.
 
@@ -41,12 +42,12 @@ def create(
         out: the folder to make them in; new or empty.
         experiment: the experiment to train; each site sets the place of its images itself.
         sites: names of the sites.
-        address: HOST:PORT under which sites reach the server; the certificate is for that host.
+        address: HOST:PORT under which sites reach the server; the certificate is for that host. "" with `attach`.
         listen: HOST:PORT at which the server listens; every address of the machine, at the same port, if empty.
         min_sites: smallest number of sites in a round; all if None.
         deadline_s: seconds that a site has for its share of a round.
-        insecure: use no TLS.
         engine: what carries the messages, one of `ENGINES`.
+        attach: make only what a network that runs the engine already needs: its job or app, and a page for who runs it.
 
     Returns:
         The folders made.
@@ -55,58 +56,70 @@ def create(
         ConfigError: if an option or a setting is invalid.
         StorageError: if the folders cannot be written.
     """
-    host, port = split_address(address, "--address")
     count = len(sites) if min_sites is None else min_sites
-    _check_options(out, sites, count, deadline_s, address, host, listen)
-    _check_engine(engine, sites, insecure, listen)
+    _check_options(out, sites, count, deadline_s)
+    _check_engine(engine, sites)
+    host, port = _address(address, listen, engine, attach)
     _check_experiment(experiment, sites, count)
     agreed = _agreed(experiment)
     server = {
-        "listen": listen or f"0.0.0.0:{port}",
+        "listen": listen or (address and f"0.0.0.0:{port}"),
         "min_sites": count,
         "deadline_s": float(deadline_s),
-        "insecure": insecure,
         "engine": engine,
+        "attach": attach,
     }
     with storing(out):
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = _folder(out / "server", agreed)
         _toml(folder / "server.toml", server)
-        tls = engine != NVFLARE and not insecure
-        authority = certificates(out / "authority", folder, host, local=engine == FLOWER) if tls else b""
         keys = site_keys(sites)
         write_public(folder / "sites", keys)
         made = [folder]
         for name, key in keys.items():
             made.append(_folder(out / name, agreed))
             write_public(made[-1] / "sites", keys)
-            _toml(made[-1] / "site.toml", {"name": name, "server": address, "insecure": insecure, "engine": engine})
+            _toml(made[-1] / "site.toml", {"name": name, "server": address, "engine": engine, "attach": attach})
             write_secret(made[-1] / "key.pem", key)
-            if authority:
-                (made[-1] / "ca.pem").write_bytes(authority)
-        if engine == FLOWER:
-            (folder / "ca.pem").write_bytes(authority)
-    if engine == NVFLARE:
+        if attach:
+            write_for_network(out)
+        elif engine == FLOWER:
+            authority = certificates(out / "authority", folder, host)
+            for place in made:
+                (place / "ca.pem").write_bytes(authority)
+    if engine == NVFLARE and not attach:
         from harmofl.backends.nvflare.kits import provision
 
         provision(out / "authority", {name: out / name for name in sites}, folder, host, port)
     return made
 
 
-def _check_engine(engine: str, sites: Sequence[str], insecure: bool, listen: str) -> None:
+def _address(address: str, listen: str, engine: str, attach: bool) -> tuple[str, int]:
+    """Return host and port under which sites reach the server; none with `attach`."""
+    if attach:
+        if address or listen:
+            option = "--address" if address else "--listen"
+            raise ConfigError(f"{option}: is that of the network that runs {engine} already; leave it out")
+        return "", 0
+    host, port = split_address(address, "--address")
+    if not HOST.fullmatch(host) and not _is_ip(host):
+        raise ConfigError(f"--address must be HOST:PORT with a name in ASCII or an IP address, got {address!r}")
+    if listen:
+        if engine == NVFLARE:
+            raise ConfigError("--listen: is not for --engine nvflare, which listens everywhere; leave it out")
+        split_address(listen, "--listen")
+    return host, port
+
+
+def _check_engine(engine: str, sites: Sequence[str]) -> None:
     if engine not in ENGINES:
         raise ConfigError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine == DIRECT:
-        return
     optional({NVFLARE: "nvflare", FLOWER: "flwr"}[engine], f"--engine {engine}", engine)
     for name in sites:
         if engine == NVFLARE and (not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == "harmofl-server"):
             raise ConfigError(
                 f"--site must be letters, digits, - and _ under --engine nvflare, and not harmofl-server, got {name!r}"
             )
-    if insecure or (listen and engine == NVFLARE):
-        option, why = ("--insecure", "is always with TLS") if insecure else ("--listen", "listens everywhere")
-        raise ConfigError(f"{option}: is not for --engine {engine}, which {why}; leave it out")
 
 
 def _folder(path: Path, agreed: str) -> Path:
@@ -116,9 +129,7 @@ def _folder(path: Path, agreed: str) -> Path:
     return path
 
 
-def _check_options(
-    out: Path, sites: Sequence[str], count: int, deadline_s: float, address: str, host: str, listen: str
-) -> None:
+def _check_options(out: Path, sites: Sequence[str], count: int, deadline_s: float) -> None:
     _check_names(sites)
     if not 1 <= count <= len(sites):
         raise ConfigError(f"--min-sites must be from 1 to the number of sites, {len(sites)}, got {count}")
@@ -126,10 +137,6 @@ def _check_options(
         raise ConfigError(f"{out}: must be a new folder or an empty one; choose another with --out")
     if not 0 < deadline_s < float("inf"):
         raise ConfigError(f"--deadline must be a finite number of seconds above 0, got {deadline_s}")
-    if not HOST.fullmatch(host) and not _is_ip(host):
-        raise ConfigError(f"--address must be HOST:PORT with a name in ASCII or an IP address, got {address!r}")
-    if listen:
-        split_address(listen, "--listen")
 
 
 def _check_experiment(experiment: Experiment, sites: Sequence[str], count: int) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harmofl.deployment.certificates import read_certificate
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import Experiment, load_experiment
 
@@ -23,8 +22,8 @@ try:
 except ImportError as error:
     raise ConfigError(f"what deployments need must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
-DIRECT, NVFLARE, FLOWER = "direct", "nvflare", "flower"
-ENGINES = (DIRECT, NVFLARE, FLOWER)
+NVFLARE, FLOWER = "nvflare", "flower"
+ENGINES = (NVFLARE, FLOWER)
 """What carries the messages between server and sites."""
 RELAY = "relay.json"
 """File in the folders of the server and the sites by which an engine's relays find the process that listens."""
@@ -39,24 +38,24 @@ class ServerFolder:
         listen: HOST:PORT to listen at.
         min_sites: smallest number of sites in a round.
         deadline_s: seconds that a site has for its share of a round.
-        insecure: whether the server listens without TLS.
-        keys: the sites' public keys, PEM, by name.
         engine: what carries the messages, one of `ENGINES`.
+        attach: whether the engine's processes run already, outside `serve`.
+        keys: the sites' public keys, PEM, by name.
     """
 
     folder: Path
     listen: str
     min_sites: int
     deadline_s: float
-    insecure: bool
+    engine: str
+    attach: bool
     keys: Mapping[str, bytes]
-    engine: str = DIRECT
 
     @classmethod
     def open(cls, folder: Path) -> "ServerFolder":
         """Read the folder; raise ConfigError if a file is missing or invalid."""
         path = folder / "server.toml"
-        table = _table(path, {"listen": str, "min_sites": int, "deadline_s": float, "insecure": bool})
+        table = _table(path, {"listen": str, "min_sites": int, "deadline_s": float})
         keys = _public_keys(folder / "sites")
         if not keys:
             raise ConfigError(f"{folder / 'sites'}: must hold the public key of each site as NAME.pub, but holds none")
@@ -64,7 +63,8 @@ class ServerFolder:
             raise ConfigError(f"{path}: min_sites must be from 1 to {len(keys)}, got {table['min_sites']}")
         if not 0 < table["deadline_s"] < float("inf"):
             raise ConfigError(f"{path}: deadline_s must be a finite number above 0, got {table['deadline_s']}")
-        split_address(table["listen"], f"{path}: listen")
+        if not table["attach"]:
+            split_address(table["listen"], f"{path}: listen")
         return cls(folder, keys=keys, **table)
 
 
@@ -76,34 +76,28 @@ class SiteKit:
         folder: path of the folder.
         name: name of the site.
         server: HOST:PORT of the server.
-        insecure: whether the site connects without TLS.
-        key: the site's private key, PEM.
-        authority: the authority's certificate, PEM; None without TLS.
-        keys: the public keys of all sites, PEM, by name; used for masks.
         engine: what carries the messages, one of `ENGINES`.
+        attach: whether the engine's processes run already, outside `join`.
+        key: the site's private key, PEM.
+        keys: the public keys of all sites, PEM, by name; used for masks.
     """
 
     folder: Path
     name: str
     server: str
-    insecure: bool
+    engine: str
+    attach: bool
     key: bytes
-    authority: bytes | None
     keys: Mapping[str, bytes]
-    engine: str = DIRECT
 
     @classmethod
     def open(cls, folder: Path) -> "SiteKit":
         """Read the folder; raise ConfigError if a file is missing or invalid."""
         path = folder / "site.toml"
-        table = _table(path, {"name": str, "server": str, "insecure": bool})
-        split_address(table["server"], f"{path}: server")
-        tls = not table["insecure"] and table["engine"] != NVFLARE
-        authority = _read(folder / "ca.pem") if tls else None
-        if authority is not None:
-            read_certificate(folder / "ca.pem")
-        keys = _public_keys(folder / "sites")
-        return cls(folder, key=_read(folder / "key.pem"), authority=authority, keys=keys, **table)
+        table = _table(path, {"name": str, "server": str})
+        if not table["attach"]:
+            split_address(table["server"], f"{path}: server")
+        return cls(folder, key=_read(folder / "key.pem"), keys=_public_keys(folder / "sites"), **table)
 
 
 def experiment_of(folder: Path, changes: Mapping[str, Any]) -> tuple[Experiment, str]:
@@ -167,9 +161,12 @@ def _table(path: Path, types: Mapping[str, type]) -> dict[str, Any]:
         table = tomllib.loads(_read(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: must be a TOML file, but {error}") from None
-    if table.setdefault("engine", DIRECT) not in ENGINES:
-        raise ConfigError(f"{path}: engine must be one of {', '.join(ENGINES)}, got {table['engine']!r}")
-    types = {**types, "engine": str}
+    if table.get("engine") not in ENGINES:
+        raise ConfigError(
+            f"{path}: engine must be one of {', '.join(ENGINES)}, got {table.get('engine')!r}; make the folders again "
+            "with `harmofl deploy init`"
+        )
+    types = {**types, "engine": str, "attach": bool}
     if odd := table.keys() ^ types.keys():
         raise ConfigError(f"{path}: must have {', '.join(types)}, but {min(odd)!r} is missing or unknown")
     for key, kind in types.items():

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,21 +14,16 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
-from harmofl.backends.flower.door import Certificate
-from harmofl.backends.flower.hub import Hub, HubTransport
 from harmofl.backends.relayed import RelayTransport, listen
 from harmofl.backends.remote import RemoteRounds
-from harmofl.backends.supervision import Supervisor
 from harmofl.data.manifest import SPLITS
 from harmofl.deployment.certificates import RENEW, check_dates
 from harmofl.deployment.folders import (
-    DIRECT,
     NVFLARE,
     RELAY,
     ServerFolder,
     experiment_of,
     refuse_arrangement,
-    split_address,
 )
 from harmofl.deployment.site_descriptions import STATISTICS, form, misfit
 from harmofl.errors import ConfigError, HarmoFLError, RunError
@@ -45,6 +40,7 @@ from harmofl.experiment.trainer import fit
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.federated.transport import Transport
+from harmofl.federated.wire import Scalars
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import caution, from_lists
 from harmofl.utils.atomic_files import locked
@@ -57,15 +53,14 @@ TRIES, PAUSE = 5, 5.0
 LOOK, RETURN_S = 0.2, 60.0
 """Seconds between checks of who is there, and for a site to come back before it is not asked for scores."""
 VERSION = version("harmofl")
-_WITHOUT_TLS = "is without TLS; add --insecure, and know that anyone on the way can read and change what is sent"
 
 
-def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
+def run_server(folder: Path, has_proxy: bool = False) -> dict[str, Any]:
     """Run the server: wait for sites and train; resume a run that was begun before.
 
     Args:
         folder: the server's folder, from `harmofl deploy init`.
-        insecure: listen without TLS; must agree with the folder's server.toml.
+        has_proxy: start no proxy before Flower's server, since one that is set up as docs/deploy.md says is there.
 
     Returns:
         The result, as in `result.json`.
@@ -74,15 +69,13 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
         HarmoFLError: if a file or setting is invalid or the run fails.
     """
     place = ServerFolder.open(folder)
-    if place.insecure != insecure:
-        raise ConfigError(f"{folder}: {_WITHOUT_TLS if place.insecure else 'is with TLS; leave --insecure out'}")
     experiment, digest = experiment_of(folder, {"data.folder": "at-the-sites"})
-    run = folder / "run"
-    if (run / "result.json").exists():
-        return RunDir.open(run).result()
-    with locked(folder, "serving from"), _transport(place) as transport:
+    if (folder / "run" / "result.json").exists():
+        return RunDir.open(folder / "run").result()
+    begun = _card_of(folder, digest)
+    with locked(folder, "serving from"), _transport(place, has_proxy) as transport:
         server = Server(place, experiment, digest, transport)
-        run_dir = server.open_run_dir(server.first_description())
+        run_dir = server.open_run_dir(server.first_description(begun))
         with run_dir.locked():
             result = fit(server.experiment, server, run_dir, server.begin(run_dir), _Log(server))
             server.line(GREETING_S, over=True).describe(server.present())
@@ -90,29 +83,22 @@ def run_server(folder: Path, insecure: bool = False) -> dict[str, Any]:
 
 
 @contextmanager
-def _transport(place: ServerFolder) -> Iterator[Transport]:
+def _transport(place: ServerFolder, has_proxy: bool) -> Iterator[Transport]:
     """Start what carries the messages and keep it alive within the context."""
-    folder, sites = place.folder, ", ".join(sorted(place.keys))
-    if place.engine != DIRECT:
-        with listen(folder / RELAY) as listener:
-            relayed = RelayTransport(listener)
-            with _engine(place, relayed):
-                log.info("%s starts at %s for %s; its log is in %s", place.engine, place.listen, sites, folder)
-                yield relayed
-                relayed.end()
-        return
-    host, port = split_address(place.listen, "listen")
-    certificate = None if place.insecure else Certificate(folder / "cert.pem", folder / "key.pem")
-    for line in check_dates(certificate.certificate, RENEW) if certificate else ():
-        log.warning(line)
-    with Hub(host, port, place.keys, certificate) as hub:
-        log.info("listening at %s:%d for %s", host, hub.port, sites)
-        yield HubTransport(hub)
+    with listen(place.folder / RELAY) as listener:
+        transport = RelayTransport(listener)
+        with _engine(place, transport, has_proxy):
+            yield transport
+            transport.end()
 
 
-def _engine(place: ServerFolder, transport: RelayTransport) -> Supervisor:
+def _engine(place: ServerFolder, transport: RelayTransport, has_proxy: bool) -> AbstractContextManager[Any]:
     """Return the processes of an engine at the server."""
-    folder, relay = place.folder, place.folder / RELAY
+    folder, relay, sites = place.folder, place.folder / RELAY, ", ".join(sorted(place.keys))
+    if place.attach:
+        log.info("waits for the job or app in %s, which %s must run, and for %s", folder, place.engine, sites)
+        return nullcontext()
+    log.info("%s starts at %s for %s; its log is in %s", place.engine, place.listen, sites, folder)
     if place.engine == NVFLARE:
         from harmofl.backends.nvflare.engine_processes import ServerProcesses
 
@@ -121,7 +107,21 @@ def _engine(place: ServerFolder, transport: RelayTransport) -> Supervisor:
 
     for line in check_dates(folder / "cert.pem", RENEW):
         log.warning(line)
-    return SuperLink(folder, place.listen, place.keys, relay, transport)
+    return SuperLink(folder, place.listen, place.keys, relay, transport, has_proxy)
+
+
+def _card_of(folder: Path, digest: str) -> dict[str, Any] | None:
+    """Return the card of the run that was begun here, None if none was; raise ConfigError if it was another's."""
+    run = folder / "run"
+    if not (run / "config.toml").exists():
+        return None
+    card = RunDir.open(run).card()
+    if card.get("fingerprint") != digest:
+        raise ConfigError(
+            f"{folder}: experiment.toml must be that with which {run} was begun, but is not; restore it, or move run/ "
+            "away to start anew"
+        )
+    return card
 
 
 class _Log(Callback):
@@ -156,6 +156,8 @@ class Server:
         kept: rounds whose states sites must still have.
         counted: the last round of which each site's update was averaged.
         begun: whether this process has begun a round; its first one waits for all sites.
+        before: the state after the last round.
+        ahead: the next round, trained by the messages that asked for the scores of the last one.
         lost: rounds in a row that were lost under masks.
     """
 
@@ -171,6 +173,8 @@ class Server:
     kept: tuple[int, ...] = ()
     counted: dict[str, int] = field(default_factory=dict)
     begun: bool = False
+    before: ServerState | None = None
+    ahead: TrainedRound | None = None
     lost: int = 0
     told: str = ""
     method: FedAvg = field(init=False)
@@ -194,16 +198,9 @@ class Server:
         }
         return RemoteRounds(self.transport, timeout, 0, head, masked=self.experiment.privacy.masks)
 
-    def first_description(self) -> Mapping[str, Any]:
-        """Wait for enough equal site descriptions and return one; in a resumed run return the card of the run."""
-        run = self.place.folder / "run"
-        if (run / "config.toml").exists():
-            card = RunDir.open(run).card()
-            if card.get("fingerprint") != self.digest:
-                raise ConfigError(
-                    f"{self.place.folder}: experiment.toml must be that with which {run} was begun, but is not; "
-                    "restore it, or move run/ away to start anew"
-                )
+    def first_description(self, card: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Wait for enough equal site descriptions and return one; in a resumed run return its card."""
+        if card:
             self.run = str(card["run"])
             return card
         self.run = uuid4().hex
@@ -292,14 +289,36 @@ class Server:
 
     def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
         """See `Backend`; sites without a good answer in time are left out and recorded."""
-        names, number = sorted(self.place.keys), server.round + 1
-        drawn = [names[k] for k in draw_sites(self.experiment, len(names), number)]
-        there, line, after, updates = self.ask(server, drawn, on_client_end)
+        ahead, self.ahead = self.ahead, None
+        if ahead and self.before is server:
+            done = ahead
+            for update in done.updates:
+                on_client_end(update.site)
+        else:
+            drawn = self.drawn(server.round + 1)
+            done = self.trained(drawn, *self.ask(server, drawn, on_client_end))
+        for reason in done.left_out.values():
+            log.warning("round %d without %s", done.server.round, reason)
+        self.counted.update({update.site: done.server.round for update in done.updates})
+        self.before = done.server
+        return done
+
+    def drawn(self, number: int) -> list[str]:
+        """Return the names of the sites that take part in a round."""
+        names = sorted(self.place.keys)
+        return [names[k] for k in draw_sites(self.experiment, len(names), number)]
+
+    def trained(
+        self,
+        drawn: Sequence[str],
+        there: Sequence[str],
+        line: RemoteRounds,
+        after: ServerState,
+        updates: Sequence[ClientUpdate],
+    ) -> TrainedRound:
+        """Return a round's result, with the reason for every drawn site that has no part in it."""
         absent = [name for name in drawn if name not in there]
         out = {name: self.refused.get(name, f"{name}: is not connected") for name in absent} | line.left_out
-        for reason in out.values():
-            log.warning("round %d without %s", number, reason)
-        self.counted.update({update.site: number for update in updates})
         return TrainedRound(after, updates, len(there), left_out=out)
 
     def ask(
@@ -366,12 +385,36 @@ class Server:
         """
         took_part = sorted(name for name, counted in self.counted.items() if counted == round_number)
         self.gather(took_part, round_number, min(RETURN_S, self.place.deadline_s))
+        found = self.train_ahead(round_number) if split == "val" else {}
         line = self.line(max(self.place.deadline_s, 1.0))
-        found = line.evaluate(self.present(), round_number, weights, split)
+        if others := [name for name in self.present() if name not in found]:
+            found |= line.evaluate(others, round_number, weights, split)
         for reason in line.left_out.values():
             log.warning("round %d is not scored at %s", round_number, reason)
         scores = {name: dict(values) for name, values in sorted(found.items()) if self._credible(name, values)}
         return scores if len(scores) >= self.place.min_sites else {}
+
+    def train_ahead(self, round_number: int) -> dict[str, Scalars]:
+        """Ask for the scores of a round and for the next round in one message; return the scores by site.
+
+        If too few sites answer, the next round is left to `train`. Not under masks, where no round can be repeated.
+        """
+        before, last = self.before, self.experiment.training.rounds
+        if before is None or before.round != round_number or round_number == last or self.experiment.privacy.masks:
+            return {}
+        drawn = self.drawn(round_number + 1)
+        there = [name for name in self.present() if name in drawn]
+        if len(there) < self.needed(drawn):
+            return {}
+        line = self.line(self.place.deadline_s, among=there)
+        line.quorum = self.needed(drawn)
+        try:
+            self.ahead = self.trained(
+                drawn, there, line, *line.train(self.method, before, self.model, there, split="val")
+            )
+        except HarmoFLError as error:
+            log.warning("%s; round %d is tried again", error, round_number + 1)
+        return dict(line.scores)
 
     def num_images(self) -> Mapping[str, Mapping[str, int]]:
         """See `Backend`."""

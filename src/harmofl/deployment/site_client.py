@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from harmofl.backends.flower.grid_transport import client_app
-from harmofl.backends.flower.node import attend, private_key
 from harmofl.backends.relayed import answer_relays, listen
 from harmofl.backends.remote import answering
 from harmofl.backends.supervision import SiteProcess
 from harmofl.data.site import Site
-from harmofl.deployment.certificates import check_dates
-from harmofl.deployment.folders import DIRECT, NVFLARE, RELAY, SiteKit, experiment_of
+from harmofl.deployment.certificates import check_dates, private_key
+from harmofl.deployment.folders import FLOWER, NVFLARE, RELAY, SiteKit, experiment_of
 from harmofl.deployment.site_descriptions import STATISTICS
 from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
@@ -58,7 +57,7 @@ def run_site(
     """
     place = SiteKit.open(folder)
     ask = "ask who made the folders for a new one, of harmofl deploy renew"
-    for line in check_dates(folder / "ca.pem", ask) if place.authority else ():
+    for line in check_dates(folder / "ca.pem", ask) if place.engine == FLOWER and not place.attach else ():
         log.warning(line)
     with locked(folder, "joined"):
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
@@ -75,22 +74,22 @@ def run_site(
 
 def _answer_requests(place: SiteKit, answer: Callable[[str, bytes], bytes], over: Callable[[], bool]) -> None:
     """Answer the server's requests until `over` returns True."""
-    if place.engine != DIRECT:
-        relay = place.folder / RELAY
-        with listen(relay) as listener, _engine(place, relay) as process:
+    relay = place.folder / RELAY
+    with listen(relay) as listener, _engine(place, relay) as process:
 
-            def ended() -> bool:
-                if process.fault:
-                    raise ConfigError(process.fault)
-                return over()
+        def ended() -> bool:
+            if process and process.fault:
+                raise ConfigError(process.fault)
+            return over()
 
-            answer_relays(listener, answer, ended)
-        return
-    attend(place.server, place.key, place.authority, client_app(answer), over)
+        answer_relays(listener, answer, ended)
 
 
-def _engine(place: SiteKit, relay: Path) -> SiteProcess:
+def _engine(place: SiteKit, relay: Path) -> AbstractContextManager[SiteProcess | None]:
     """Return the process of an engine at a site."""
+    if place.attach:
+        log.info("waits for %s, whose process here must know %s", place.engine, relay.resolve())
+        return nullcontext()
     if place.engine == NVFLARE:
         from harmofl.backends.nvflare.engine_processes import NVFlareClient
 

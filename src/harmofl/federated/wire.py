@@ -76,18 +76,18 @@ def unpack_broadcast(data: bytes) -> tuple[dict[str, Any], Broadcast]:
     return head, Broadcast(_entry(head, "round", int), weights, extras)
 
 
-def pack_update(update: ClientUpdate) -> bytes:
-    """Return the message to the server."""
-    head = {name: getattr(update, name) for name in ("site", *_NUMBERS)}
+def pack_update(update: ClientUpdate, head: Scalars | None = None) -> bytes:
+    """Return the message to the server, with the entries of `head` in its head."""
+    head = {**(head or {}), **{name: getattr(update, name) for name in ("site", *_NUMBERS)}}
     return pack(head, {"weights": update.weights, **{f"extras/{key}": value for key, value in update.extras.items()}})
 
 
-def unpack_update(data: bytes) -> ClientUpdate:
-    """Undo `pack_update`; raise RunError for other bytes."""
+def unpack_update(data: bytes) -> tuple[dict[str, Any], ClientUpdate]:
+    """Undo `pack_update`: return the head and the update; raise RunError for other bytes."""
     head, groups = unpack(data)
     weights, extras = _split(groups)
     numbers = {name: _entry(head, name, kind) for name, kind in _NUMBERS.items()}
-    return ClientUpdate(site=_entry(head, "site", str), weights=weights, extras=extras, **numbers)
+    return head, ClientUpdate(site=_entry(head, "site", str), weights=weights, extras=extras, **numbers)
 
 
 def _split(groups: Mapping[str, Arrays]) -> tuple[Arrays, dict[str, Arrays]]:

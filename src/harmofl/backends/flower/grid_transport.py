@@ -1,4 +1,4 @@
-"""Requests to sites through a Flower grid, and the Flower app of a site that answers them; imports no torch."""
+"""Requests to sites through a Flower grid, and answers to them; imports no torch."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,41 +8,48 @@ from harmofl.federated.transport import Reply
 
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-    from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
 except ImportError as error:
     raise ConfigError(f"Flower must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
-_NAME = "harmofl"
+_NAME, _RETRIES = "harmofl", 3
+"""Name of the content of a message; number of times that a site whose connection fails is asked again."""
 _LOOK_S, _RENEW_S, _AGAIN_S, AWAY_S, GRACE_S = 0.2, 1.0, 15.0, 60.0, 60.0
 """Seconds between checks for replies, between checks of who is connected, before a site whose connection failed is
 asked again, for it to come back, and that Flower keeps a late message."""
 
 
 class GridTransport:
-    """Transport over a Flower grid, see `harmofl.federated.transport.Transport`.
+    """Transport over a Flower grid, see `harmofl.federated.transport.Transport`; nodes are known by their public keys.
 
     Args:
         grid: grid of the running ServerApp.
-        nodes: Flower node of each site, by site name.
+        keys: public key of each site as Flower writes it (PEM), by site name.
     """
 
-    _retries = 0
-    """Number of times that a site whose connection fails is asked again."""
-
-    def __init__(self, grid: Grid, nodes: Mapping[str, int]) -> None:
-        self._grid, self._nodes = grid, dict(nodes)
+    def __init__(self, grid: Grid, keys: Mapping[str, str]) -> None:
+        self._grid, self._nodes = grid, dict[str, int]()
+        self._names = {key: name for name, key in keys.items()}
+        self._seen, self._at = dict[str, object](), float("-inf")
 
     def connected(self) -> Mapping[str, object]:
-        """Return all sites: nodes alone do not tell when one connects anew."""
-        return dict.fromkeys(self._nodes)
+        """Return the online nodes with a site's key, each with the time at which it connected."""
+        if time.monotonic() - self._at > _RENEW_S:
+            online = [node for node in self._grid.get_nodes() if node.status == "online"]
+            named = {self._names.get(node.public_key.decode()): node for node in online}
+            known = {name: node for name, node in named.items() if name}
+            self._nodes |= {name: node.node_id for name, node in known.items()}
+            self._seen = {name: node.last_activated_at for name, node in known.items()}
+            self._at = time.monotonic()
+        return self._seen
 
     def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
         """Send a request to sites and yield their replies; a site that connects anew is asked again."""
         end = float("inf") if timeout is None else time.monotonic() + timeout
         record, ttl = to_record(content), timeout and timeout + GRACE_S
-        since, waiting, lost = self.connected(), dict[str, str](), dict[str, tuple[float, Reply]]()
-        asking, left = list(sites), dict.fromkeys(sites, self._retries)
+        since, waiting, left = self.connected(), dict[str, str](), dict.fromkeys(sites, _RETRIES)
+        asking, away = [site for site in sites if site in self._nodes], time.monotonic() + AWAY_S
+        lost = {site: (away, Reply(site, error="it is not connected")) for site in sites if site not in asking}
         while (asking or waiting or lost) and time.monotonic() < end:
             for site in asking:
                 (name,) = self._grid.push_messages([Message(record, self._nodes[site], kind, ttl=ttl)])
@@ -70,33 +77,6 @@ class GridTransport:
                 time.sleep(_LOOK_S)
 
 
-class KeyedGridTransport(GridTransport):
-    """Transport over a Flower grid whose nodes are recognized by their public keys.
-
-    Args:
-        grid: grid of the running ServerApp.
-        keys: public key of each site as Flower writes it (PEM), by site name.
-    """
-
-    _retries = 3
-
-    def __init__(self, grid: Grid, keys: Mapping[str, str]) -> None:
-        super().__init__(grid, {})
-        self._names = {key: name for name, key in keys.items()}
-        self._seen, self._at = dict[str, object](), float("-inf")
-
-    def connected(self) -> Mapping[str, object]:
-        """Return the online nodes with a site's key, each with the time at which it connected."""
-        if time.monotonic() - self._at > _RENEW_S:
-            online = [node for node in self._grid.get_nodes() if node.status == "online"]
-            named = {self._names.get(node.public_key.decode()): node for node in online}
-            known = {name: node for name, node in named.items() if name}
-            self._nodes |= {name: node.node_id for name, node in known.items()}
-            self._seen = {name: node.last_activated_at for name, node in known.items()}
-            self._at = time.monotonic()
-        return self._seen
-
-
 def reply_of(site: str, message: Message) -> Reply:
     """Return the reply of a site in a Flower message."""
     if message.has_error():
@@ -104,18 +84,6 @@ def reply_of(site: str, message: Message) -> Reply:
     if _NAME in message.content.config_records:
         return Reply(site, error=str(message.content.config_records[_NAME].get("error")))
     return Reply(site, from_record(message.content))
-
-
-def client_app(answer: Callable[[str, bytes], bytes]) -> ClientApp:
-    """Return the Flower app of a site.
-
-    Args:
-        answer: answers requests, see `harmofl.backends.remote.answering`.
-    """
-    app = ClientApp()
-    for register in (app.train, app.query, app.evaluate):
-        register()(lambda message, context: answered(message, answer))
-    return app
 
 
 def answered(message: Message, answer: Callable[[str, bytes], bytes]) -> Message:

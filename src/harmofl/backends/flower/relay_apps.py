@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from harmofl.backends.flower.grid_transport import KeyedGridTransport, answered
+from harmofl.backends.flower.grid_transport import GridTransport, answered
 from harmofl.federated.relay import relay, relayed
 
 server_app, client_app = ServerApp(), ClientApp()
@@ -24,7 +24,7 @@ def serve(grid: Grid, context: Context) -> None:
     public key of each site by its name.
     """
     keys = json.loads(Path(str(context.run_config["keys"])).read_text())
-    relay(Path(str(context.run_config["relay"])), KeyedGridTransport(grid, keys))
+    relay(Path(str(context.run_config["relay"])), GridTransport(grid, keys))
 
 
 def join(message: Message, context: Context) -> Message:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +34,18 @@ from harmofl.utils.lazy_imports import optional
 log = logging.getLogger("harmofl")
 _COMMAND_S = 60.0
 _LINK, _APP = "harmofl", "harmofl-app"
-_QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+_ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+}
+_REFUSED = "Attempted to register SuperNode with public key"
+_SIGNS = {
+    "SuperNode ID:": "connected to %s",
+    "[code: 2004]": "%s: the server does not know this site's key yet; trying again. If it stays so, ask its operator "
+    "whether this folder is of its federation",
+}
+"""Parts of the lines that Flower's programs print, and what those of a site mean."""
 _PROJECT = """[build-system]
 requires = ["setuptools"]
 build-backend = "setuptools.build_meta"
@@ -90,6 +102,28 @@ def write_app(folder: Path) -> None:
     (folder / "relays" / "__init__.py").write_text(f'"""HarmoFL relays."""\n\n{imports}{exports}')
 
 
+def write_keys(folder: Path, file: Path, keys: Mapping[str, bytes]) -> None:
+    """Write the sites' public keys as `flwr supernode register` reads them, and in a file for the app that relays.
+
+    Args:
+        folder: new folder for NAME.pub.
+        file: the file for the app.
+        keys: public key of each site as Flower writes it (PEM), by name.
+    """
+    folder.mkdir(mode=0o700)
+    for name, key in keys.items():
+        public = load_pem_public_key(key).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        (folder / f"{name}.pub").write_bytes(public)
+    write_atomic(file, json.dumps({name: key.decode() for name, key in keys.items()}).encode())
+
+
+def write_private(file: Path, key: bytes) -> None:
+    """Write a site's private key, PEM, as `flower-supernode` reads it."""
+    private = load_pem_private_key(key, None).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(private)
+
+
 def free_port() -> int:
     """Return a port on which nothing listens on this machine."""
     with socket.socket() as probe:
@@ -106,34 +140,46 @@ class SuperLink(Supervisor):
         keys: public key of each site as Flower writes it (PEM), by name.
         relay: file of the transport's `RelayListener`.
         transport: the transport whose requests the run relays.
+        has_proxy: start no nginx; Flower's server listens at 127.0.0.1 and the port of `listen` for a proxy there.
 
     Raises:
         ConfigError: if nginx or Flower is not installed.
     """
 
     def __init__(
-        self, folder: Path, listen: str, keys: Mapping[str, bytes], relay: Path, transport: RelayTransport
+        self,
+        folder: Path,
+        listen: str,
+        keys: Mapping[str, bytes],
+        relay: Path,
+        transport: RelayTransport,
+        has_proxy: bool = False,
     ) -> None:
         optional("flwr", "a deployment with --engine flower", "flower")
         nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if nginx is None:
+        if nginx is None and not has_proxy:
             raise ConfigError(
                 "nginx must be installed, but is not found: it keeps sites from what else Flower's server listens to; "
-                "install nginx, or choose --engine nvflare"
+                "install nginx, choose --engine nvflare, or add --i-have-a-proxy if another proxy does so"
             )
         folder = folder.resolve()
-        self._place, self._keys, self._relay = folder / "flower", keys, relay.resolve()
-        port = free_port()
-        self._environment = {**_QUIET, "FLWR_HOME": str(self._place / "home")}
+        self._place, self._keys, self._relay, self._told = folder / "flower", keys, relay.resolve(), False
+        port = int(listen.rpartition(":")[2]) if has_proxy else free_port()
+        self._environment = {**_ENVIRONMENT, "FLWR_HOME": str(self._place / "home")}
         _write_server(self._place, folder, listen, port, keys)
         command = [
             *("flower-superlink", "--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth"),
             *("--ssl-certfile", str(folder / "cert.pem"), "--ssl-keyfile", str(folder / "key.pem")),
             *("--ssl-ca-certfile", str(folder / "ca.pem"), "--disable-runtime-dependency-installation"),
         ]
-        super().__init__(KeptProcess(command, folder / "flower.log", self._place, self._environment), transport)
-        proxy = [nginx, "-c", str(self._place / "nginx.conf")]
-        self._proxy = KeptProcess(proxy, folder / "nginx.log", self._place / "nginx", {})
+        kept = KeptProcess(command, folder / "flower.log", self._place, self._environment, self._tell)
+        super().__init__(kept, transport)
+        if nginx is None or has_proxy:
+            log.info("a proxy must pass what is below /v1/fleet/, and nothing else, to https://127.0.0.1:%d", port)
+            self._proxy: AbstractContextManager[object] = nullcontext()
+        else:
+            proxy = [nginx, "-c", str(self._place / "nginx.conf")]
+            self._proxy = KeptProcess(proxy, folder / "nginx.log", self._place / "nginx", {})
 
     def __enter__(self) -> "SuperLink":
         self._proxy.__enter__()
@@ -142,6 +188,13 @@ class SuperLink(Supervisor):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         super().__exit__(kind, error, at)
         self._proxy.__exit__(kind, error, at)
+
+    def _tell(self, line: str) -> None:
+        """Log once that a stranger is refused; sites may knock before they are registered."""
+        known = (key.split(b"\n")[1].decode() for key in self._keys.values())
+        if _REFUSED in line and not any(key in line for key in known) and not self._told:
+            self._told = True
+            log.warning("refused: a SuperNode whose key no site of this federation has; flower.log names it")
 
     def prepare(self) -> None:
         """Register the sites' keys, which a SuperLink forgets when it ends."""
@@ -188,13 +241,10 @@ class SuperLink(Supervisor):
 def _write_server(place: Path, folder: Path, listen: str, port: int, keys: Mapping[str, bytes]) -> None:
     """Write the app, the keys, the proxy's configuration, and where Flower's command finds the SuperLink."""
     shutil.rmtree(place, ignore_errors=True)
-    for made in (place / "home", place / "keys", place / "nginx"):
+    for made in (place / "home", place / "nginx"):
         made.mkdir(parents=True, mode=0o700)
     write_app(place / _APP)
-    for name, key in keys.items():
-        public = load_pem_public_key(key).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        (place / "keys" / f"{name}.pub").write_bytes(public)
-    write_atomic(place / "keys.json", json.dumps({name: key.decode() for name, key in keys.items()}).encode())
+    write_keys(place / "keys", place / "keys.json", keys)
     link = f'[superlink]\ndefault = "{_LINK}"\n\n[superlink.{_LINK}]\naddress = "127.0.0.1:{port}"\n'
     (place / "home" / "config.toml").write_text(f'{link}root-certificates = "{folder / "ca.pem"}"\n')
     names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -219,17 +269,15 @@ class SuperNode(SiteProcess):
         place = folder / "flower"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(mode=0o700)
-        private = load_pem_private_key(key, None).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        with os.fdopen(os.open(place / "key", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            file.write(private)
+        write_private(place / "key", key)
         command = [
             *("flower-supernode", "--superlink", address, "--root-certificates", str(folder / "ca.pem")),
             *("--auth-supernode-private-key", str(place / "key"), "--port", str(free_port())),
             *("--node-config", f'relay="{relay.resolve()}"'),
         ]
-        environment = {**_QUIET, "FLWR_HOME": str(place / "home")}
+        environment = {**_ENVIRONMENT, "FLWR_HOME": str(place / "home")}
 
         def process(tell: Callable[[str], None]) -> KeptProcess:
             return KeptProcess(command, folder / "flower.log", place, environment, tell)
 
-        super().__init__(process, relay, address, {})
+        super().__init__(process, relay, address, _SIGNS)

@@ -19,6 +19,8 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_common.workflows.model_controller import ModelController
 
@@ -28,6 +30,7 @@ from harmofl.federated.transport import Reply
 
 AWAY_S = 60.0
 """Seconds that a site may be gone before its request counts as lost."""
+_ACCEPTED = AppConstants.AGGREGATION_ACCEPTED
 _BEAT, _BEAT_S, _SILENT_S, _LOOK_S = "harmofl_beat", 1.0, 8.0, 0.1
 """Topic of the sites' heartbeats, seconds between two, silence after which a site is gone, between checks for that."""
 
@@ -39,11 +42,16 @@ class RelayController(ModelController):
         super().__init__(persistor_id="", ignore_result_error=True, task_check_period=_LOOK_S)
         self._beats = dict[str, tuple[float, str]]()
         self._number, self._begin = 0, time.monotonic()
+        self._came = queue.Queue[FLModel]()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Listen for the heartbeats of sites from the start of the run."""
+        """Listen for the heartbeats of sites from the start of the run, and for results that NVFlare rejects."""
         if event_type == EventType.START_RUN:
             fl_ctx.get_engine().register_aux_message_handler(_BEAT, self._beat)
+        elif event_type == AppEventType.AFTER_CONTRIBUTION_ACCEPT and not fl_ctx.get_prop(_ACCEPTED):
+            name = str(fl_ctx.get_peer_context().get_identity_name())
+            failed = {"client_name": name, "number": self._number, "error": "it failed; nvflare.log there says why"}
+            self._came.put(FLModel(params={"content": np.empty(0, np.uint8)}, meta=failed))
         super().handle_event(event_type, fl_ctx)
 
     def _beat(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
@@ -68,7 +76,8 @@ class RelayController(ModelController):
         """Send a request to sites and yield their replies; a site whose process begins anew is asked again."""
         end = float("inf") if timeout is None else time.monotonic() + timeout
         self._number += 1
-        number, came = self._number, queue.Queue[FLModel]()
+        number, self._came = self._number, queue.Queue[FLModel]()
+        came = self._came
         data = np.frombuffer(content, np.uint8)
         since, waiting, asking = self.connected(), set(sites), list(sites)
         while waiting and time.monotonic() < end and not self.abort_signal.triggered:

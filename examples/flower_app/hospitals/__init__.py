@@ -1,1 +1,0 @@
-"""HarmoFL's method code inside an own Flower app."""
