@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from harmofl.errors import ConfigError
@@ -78,14 +79,16 @@ def parse_variants(text: str, tuned: Mapping[str, Mapping[str, Any]] | None = No
     Raises:
         ConfigError: for an unknown method, a repeated label, a setting that must be the same for all, or other text.
     """
-    variants = [parse_variant(part, tuned or {}) for part in split_outside(text, ",") if part]
+    parts = [part for part in split_outside(text, ",") if part]
+    variants = [parse_variant(part, tuned or {}) for part in parts]
     if not variants:
         raise ConfigError("--methods needs at least one method, such as fedavg,harmofl; see `harmofl methods`")
     by_folder: dict[str, Variant] = {}
-    for variant in variants:
+    for part, variant in zip(parts, variants, strict=True):
         other = by_folder.setdefault(variant.folder.lower(), variant)
         if other.label == variant.label and other is not variant:
-            fix = f"give one a label, such as b={variant.label}"
+            free = next(label for label in ascii_lowercase if label not in by_folder)
+            fix = f"give one another label, such as {free}={part.removeprefix(f'{variant.label}=')}"
             raise ConfigError(f"--methods: {variant.label!r} must be given once, got it twice; {fix}")
         if other is not variant:
             both = f"{other.label!r} and {variant.label!r} must have different folders"
