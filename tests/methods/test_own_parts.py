@@ -225,11 +225,52 @@ class NoAggregate(FedAvg):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoReport(FedAvg):
-    """It reports nothing."""
+class GradientFree(Step):
+    """It forgets the gradient."""
+
+    def gradient(self, method, client, batch):
+        return client.loss(batch).detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backless(FedAvg):
+    """Its step has no backward pass."""
+
+    def local_step(self, client, batch):
+        client.step()
+        return client.loss(client.normalized(batch)).detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing(FedAvg):
+    """It computes a gradient and takes no step."""
+
+    def local_step(self, client, batch):
+        return self.backward(client, client.normalized(batch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHand(FedAvg):
+    """It takes its steps without the optimizer."""
+
+    def local_step(self, client, batch):
+        loss = client.loss(client.normalized(batch))
+        for param, g in zip(client.params, torch.autograd.grad(loss, client.params), strict=True):
+            param.data.sub_(g, alpha=0.1)
+        return loss.detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collecting(FedAvg):
+    """It only looks at the images in round 1."""
+
+    def local_step(self, client, batch):
+        if client.broadcast.round > 1:
+            return super().local_step(client, batch)
+        return client.loss(client.normalized(batch)).detach()
 
     def report(self, client):
-        return None
+        return {}, {"seen": {"images": torch.tensor(len(client.site.train))}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +305,19 @@ class Gone(AmplitudeNorm):
 class Halved(AmplitudeNorm):
     def forward(self, x):
         return x[..., ::2, ::2]
+
+
+class Wide(AmplitudeNorm):
+    def forward(self, x):
+        return x.double()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widen(Normalizer):
+    """Its layer changes the type."""
+
+    def layer(self):
+        return Wide()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,7 +431,12 @@ def test_by_entry_point_and_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> 
         (f"{HERE}.NoObjective", rf"^{HERE}.NoObjective: objective\(\) must return the loss, .*, got None; end it"),
         (f"{HERE}.Vector", r"objective\(\) must return the loss, a tensor of one number, got \(4, 2\)"),
         (f"{HERE}.NoAggregate", rf"^{HERE}.NoAggregate: aggregate\(\) must return a ServerState, got None; end it"),
-        (f"{HERE}.NoReport", r"report\(\) must return two dicts, what is sent and what is kept, got None"),
+        (f"fedavg+{HERE}.GradientFree", r"^fedavg.*GradientFree: gradient\(\) must compute the gradient of the params"),
+        (
+            f"fedprox+{HERE}.GradientFree",
+            r"gradient\(\) must compute .* call backward\(client, batch\) of",
+        ),
+        (f"ditto+{HERE}.GradientFree", r"gradient\(\) must compute the gradient of the params, but none has one"),
         (
             f"{HERE}.ArrayReport",
             r"mine of x must be a tensor after round 1 of .*, got ndarray; return torch",
@@ -396,7 +455,53 @@ def test_own_code_that_would_train_nothing_is_refused(text: str, message: str) -
 
 
 @pytest.mark.parametrize(
-    ("part", "got"), [("Vanish", r"forward\(\) of Gone .*, got None"), ("Halve", r"forward\(\) of Halved .*, got \(")]
+    ("function", "must"),
+    [
+        ("model", "a Module"),
+        ("start", "a ServerState"),
+        ("broadcast", "a Broadcast"),
+        ("shares", "a list"),
+        ("server_step", "a tuple of two dicts"),
+        ("report", "a tuple of two dicts"),
+        ("personal_weights", "a dict"),
+        ("weights_for_new_site", "a dict"),
+        ("remarks", "a list"),
+    ],
+)
+def test_a_function_that_forgets_its_return_is_named(
+    federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, must: str
+) -> None:
+    def forgetful(self, *args):
+        getattr(FedAvg, function)(self, *args)
+
+    body = {function: forgetful, "__module__": HERE, "__qualname__": "Forgetting"}
+    forgetting = dataclass(frozen=True, kw_only=True)(type("Forgetting", (FedAvg,), body))
+    monkeypatch.setitem(globals(), "Forgetting", forgetting)
+    message = rf"^{HERE}.Forgetting: {function}\(\) must return {must}, got None; end it with a return of one$"
+    with pytest.raises(ConfigError, match=message):
+        run(small(federation, method__name=f"{HERE}.Forgetting"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", [Backless(), Standing()])
+def test_a_round_that_trains_nothing_is_refused(federation: Path, tmp_path: Path, method: FedAvg) -> None:
+    settings = {"method__name": str(method), "network__norm": "instance"}
+    message = rf"{method}: local_step\(\) must train, but round 1 changed nothing at site-1; call backward"
+    with pytest.raises(ConfigError, match=message):
+        run(small(federation, **settings), tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", [ByHand(), Collecting()])
+def test_a_round_without_gradients_of_the_optimizer_may_train(method: FedAvg) -> None:
+    assert train(method, toy_training(method), rounds=1)[0].round == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "got"),
+    [
+        ("Vanish", r"forward\(\) of Gone .*, got None"),
+        ("Halve", r"forward\(\) of Halved .*, got \("),
+        ("Widen", r"forward\(\) of Wide must return a tensor of the type of its input, .*32, got torch.float64"),
+    ],
 )
 def test_an_own_normalizer_returns_images(federation: Path, tmp_path: Path, part: str, got: str) -> None:
     with pytest.raises(ConfigError, match=f"^{HERE}.{part}: {got}"):
@@ -430,7 +535,7 @@ def test_an_own_normalizer_is_exported(federation: Path, tmp_path: Path) -> None
         (f"fedavg+{HERE}.Bare", "must be a @dataclass"),
         (f"fedavg+{HERE}.Needy", "length must have a default value"),
         (f"{HERE}.Dots", r"Dots: ranges must be as in '\[0, 1\) or off' or .*, got '0..1' for mu"),
-        (f"{HERE}.Misnamed", "Misnamed: ranges must name fields, got 'mux'; the fields are .*, mu"),
+        (f"{HERE}.Misnamed", "Misnamed: ranges must name fields, got 'mux'; its fields are mu$"),
         (f"fedavg+{HERE}.Layerless", rf"^{HERE}.Layerless: every Normalizer must define layer\(self\); define it so"),
         (f"fedavg+{HERE}.NeedyLayer", r"must define layer\(self\), got layer\(self, channels\); define it so"),
         (f"fedavg+{HERE}.Stepless", r"every Step must define gradient\(self, method, client, batch\); define it so"),

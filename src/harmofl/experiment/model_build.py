@@ -148,11 +148,13 @@ class _NormalizerError(ConfigError):
 
 def _check_normalized(method: FedAvg, layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
     """Raise an error unless the normalizer returned images of the shape of its input; a forward hook."""
-    shape = tuple(inputs[0].shape)
+    shape, dtype = tuple(inputs[0].shape), inputs[0].dtype
     got = tuple(output.shape) if isinstance(output, Tensor) else "None" if output is None else type(output).__name__
-    if got != shape:
-        where = f"{method.normalize}: forward() of {type(layer).__name__}"
-        raise _NormalizerError(f"{where} must return a tensor of the shape of its input, {shape}, got {got}")
+    where = f"{method.normalize}: forward() of {type(layer).__name__} must return a tensor of the"
+    if not isinstance(output, Tensor) or got != shape:
+        raise _NormalizerError(f"{where} shape of its input, {shape}, got {got}")
+    if output.dtype not in (dtype, torch.bfloat16, torch.float16):  # as under autocast
+        raise _NormalizerError(f"{where} type of its input, {dtype}, got {output.dtype}; end it with .to(x)")
 
 
 def _try_out(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harmofl.errors import TrainingError
+from harmofl.errors import ConfigError, TrainingError
 from harmofl.federated.batch import Batch
 from harmofl.federated.finite_checks import AT_A_SITE, check_finite, naming_overflow
 from harmofl.federated.messages import LATE, Broadcast, ClientState, ClientUpdate
 from harmofl.federated.model import AMPLITUDE, is_sent, normalizer_of, role_of
-from harmofl.federated.returned import reported, returned
 from harmofl.federated.tensors import Arrays, state_of
 from harmofl.optim.mixed_precision import LossScale, computing
 from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
@@ -129,6 +128,16 @@ class ClientContext:
             if param.grad is None:
                 param.grad = torch.zeros_like(param)
         return [param.grad for param in self.params if param.grad is not None]
+
+    @property
+    def has_gradient(self) -> bool:
+        """True if a param has a gradient, or there are no params."""
+        return not self.params or any(param.grad is not None for param in self.params)
+
+    def is_unchanged(self, names: Iterable[str]) -> bool:
+        """Return True if these entries of the model have the values with which the round began."""
+        before, now = site_weights(self.broadcast.weights, self.state), self.model.state_dict()
+        return all(torch.equal(now[name].cpu(), before[name]) for name in names)
 
     @property
     def total_steps(self) -> int:
@@ -246,11 +255,13 @@ def run_client(
             layer.learn_beside(bool(layer.frozen) and bool(layer.count) and "optimizer" not in state)
         method.prepare(client)
         loss, drift = _take_steps(client, method)
-        extras, kept = reported(method, method.report(client))
+        extras, kept = method.report(client)
         if layer is not None and layer.beside is not None:
             extras = {**extras, LATE.name: {AMPLITUDE: layer.beside.cpu()}}
         memory = held_bytes(client.round_state)
     weights = state_of(client.model)
+    if not (extras or kept):
+        _check_trained(client, method)
     sent = [name for name in weights if is_sent(method, client.model, name, broadcast.round)]
     shared = {name: weights[name] for name in sent}
     check_finite({"": weights, **extras, **kept}, where, when, AT_A_SITE)
@@ -267,12 +278,22 @@ def run_client(
     return update, {**kept, "optimizer": optimizer_arrays(client.model, client.optimizer), "weights": own}
 
 
+def _check_trained(client: ClientContext, method: Method) -> None:
+    """Raise ConfigError if a round that reports nothing left no gradient, or took no step, and changed nothing."""
+    stepped = client.taken or client.scale
+    if not (client.has_gradient and stepped) and client.is_unchanged(client.model.state_dict()):
+        raise ConfigError(
+            f"{method}: local_step() must train, but round {client.broadcast.round} changed nothing at "
+            f"{client.site.name}; call backward(client, batch), then client.step()"
+        )
+
+
 def _take_steps(client: ClientContext, method: Method) -> tuple[float, float]:
     """Take the round's steps; return the mean loss, and the mean of ||w_{i,k} - w||^2 or NaN, see `ClientUpdate`."""
     losses, away = [], []
     start = _shared_start(client, method) if client.training.drift else {}
     for batch in client.batches():
-        losses.append(returned(method, "local_step", Tensor, method.local_step(client, batch)))
+        losses.append(method.local_step(client, batch))
         client.num_steps += 1
         if start:
             away.append(_squared_distance(client.params, start))
@@ -314,6 +335,7 @@ def site_weights(weights: Arrays, state: ClientState) -> dict[str, Tensor]:
 def build_context(site: Site, broadcast: Broadcast, state: ClientState, training: Training) -> ClientContext:
     """Load the weights and optimizer moments for the start of a site's round."""
     model = training.model.to(training.device).train()
+    model.zero_grad()  # of another site
     model.load_state_dict(site_weights(broadcast.weights, state))
     optimizer = training.optimizer(model.parameters())
     load_optimizer_arrays(model, optimizer, state.get("optimizer", {}))

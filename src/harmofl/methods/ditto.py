@@ -55,10 +55,7 @@ class Ditto(FedAvg):
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """Take a step of w_i, then one of v_i."""
         batch = client.normalized(batch)
-        loss = self.gradient(client, batch)
-        if not client.overflowed:
-            self.correct(client)
-        client.step()
+        loss = self.step_on(client, batch)
         seed = (client.training.seed, "ditto", client.broadcast.round, client.site.name, client.num_steps)
         with torch_seed(*seed, device=client.training.device):
             self._own_step(client, batch)

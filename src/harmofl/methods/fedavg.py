@@ -16,7 +16,6 @@ from harmofl.federated.client import ClientContext
 from harmofl.federated.finite_checks import check_finite, naming_overflow
 from harmofl.federated.messages import Broadcast, ClientState, Extra, Extras, ServerState, Updates
 from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
-from harmofl.federated.returned import returned
 from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
 from harmofl.methods.common_amplitude import COLLECTING, collected
 from harmofl.methods.hyperparameters import Hyperparameters
@@ -138,20 +137,31 @@ class FedAvg(Hyperparameters):
     def backward(self, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient of the objective at the current weights; return its value there."""
         client.optimizer.zero_grad()
-        loss = returned(self, "objective", Tensor, self.objective(client, batch))
+        loss = self.objective(client, batch)
         client.backward(loss)
         return loss.detach()
 
     def gradient(self, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient of a step, at w or where the step part takes it; return the objective."""
-        return returned(self.step, "gradient", Tensor, self.step.gradient(self, client, batch))
+        return self.step.gradient(self, client, batch)
 
     def correct(self, client: ClientContext) -> None:
         """Change the gradient before the optimizer's step, as by a regularizer; no perturbation follows it."""
 
     def local_step(self, client: ClientContext, batch: Batch) -> Tensor:
         """Take one step of the site's optimizer, on images that pass Psi once."""
-        loss = returned(self, "gradient", Tensor, self.gradient(client, client.normalized(batch)))
+        return self.step_on(client, client.normalized(batch))
+
+    def step_on(self, client: ClientContext, normalized: Batch) -> Tensor:
+        """Take one step of the site's optimizer on normalized images.
+
+        Raises:
+            ConfigError: if the first step computed no gradient.
+        """
+        loss = self.gradient(client, normalized)
+        if not (client.num_steps or client.has_gradient) and client.is_unchanged(client.names):
+            must = "gradient() must compute the gradient of the params, but none has one"
+            raise ConfigError(f"{self}: {must}; call backward(client, batch) of the method in it")
         if not client.overflowed:
             self.correct(client)
         client.step()

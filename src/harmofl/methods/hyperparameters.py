@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from harmofl.errors import ConfigError
+from harmofl.federated.returned import check_returns
 from harmofl.methods.catalogue import name_of
 from harmofl.utils.validators import check_within, is_allowed, is_notation
 
@@ -22,6 +23,11 @@ class Hyperparameters:
     field takes all values of its type, see `OF_TYPES`."""
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Hyperparameters that `harmofl search` tries, from lowest to highest value, on a logarithmic scale."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not cls.__module__.startswith("harmofl."):
+            check_returns(cls)
 
     def __post_init__(self) -> None:
         for name, allowed in ranges_of(type(self)).items():
@@ -54,7 +60,8 @@ def ranges_of(owner: type[Hyperparameters]) -> dict[str, str]:
     Raises:
         ConfigError: if its `ranges` name no field, or do not follow the notation.
     """
-    found, known = dict[str, str](), {field.name: field for field in fields(owner)}
+    found = dict[str, str]()
+    known = {field.name: field for field in fields(owner) if not isinstance(field.default, Hyperparameters)}
     for name, field in known.items():
         allowed = OF_TYPES.get(getattr(field.type, "__name__", str(field.type)))
         if allowed and is_allowed(field.default, allowed):
@@ -63,7 +70,7 @@ def ranges_of(owner: type[Hyperparameters]) -> dict[str, str]:
         for name, allowed in dict(vars(cls).get("ranges", {})).items():
             where = f"{name_of(owner)}: ranges must"
             if name not in known:
-                raise ConfigError(f"{where} name fields, got {name!r}; the fields are {', '.join(known)}")
+                raise ConfigError(f"{where} name fields, got {name!r}; its fields are {', '.join(known) or 'none'}")
             if not is_notation(allowed):
                 raise ConfigError(f"{where} be as in '[0, 1) or off' or 'whole [1, inf)', got {allowed!r} for {name}")
             found[name] = allowed
