@@ -1,9 +1,11 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from experiments import small
+from PIL import Image
 from torch import nn
 
 from harmofl import run
@@ -144,3 +146,22 @@ def test_a_published_split_that_parts_patients_is_told_of(federation: Path, tmp_
     table = (folder / "federation.toml").read_text()
     (folder / "federation.toml").write_text(table.replace('split = "patients"', 'split = "images"'))
     assert any("published split puts images of one patient" in line for line in prepared(folder).remarks())
+
+
+def test_remarks_on_the_data_are_made_once(tmp_path: Path) -> None:
+    """Masks in two colours, and a site without the class; both are warnings when the folder is read."""
+    for site, classes in (("a", (0, 9)), ("b", (0,))):
+        for kind in ("images", "masks"):
+            (tmp_path / site / kind).mkdir(parents=True)
+        for k in range(10):
+            mask = np.full((16, 16), classes[-1], np.uint8)
+            mask[:4] = classes[0]
+            Image.fromarray(np.full((16, 16), k, np.uint8)).save(tmp_path / site / "images" / f"{k}.png")
+            Image.fromarray(mask).save(tmp_path / site / "masks" / f"{k}.png")
+    told: list[str] = []
+    experiment = small(tmp_path, network__norm="instance", data__size=[32, 32])
+    setup = Setup.prepare(experiment, lambda *done: None, told=told.append)
+    data = setup.cautions()[:2]
+    assert ["no training image shows class" in line for line in data] == [False, True]
+    assert [sum(line in one for one in told) for line in data] == [1, 1]
+    assert not set(data) & set(setup.remarks())

@@ -19,12 +19,11 @@ from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split,
 from harmofl.experiment.config import Experiment, check_data, resolved
 from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
+from harmofl.experiment.remarks import remarks_on_method, remarks_on_sites
 from harmofl.federated.client import Training
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
-from harmofl.methods.parts.averages import Mean, Median, Trimmed
-from harmofl.models.bn_calibration import caution
 from harmofl.types import Progress, Task, Tell
 from harmofl.utils.hardware import available_cores, keep_freed_memory
 from harmofl.utils.seeding import rng
@@ -103,13 +102,12 @@ class Setup:
 
     def drawn(self, round_number: int) -> tuple[Site, ...]:
         """Return the sites that train in a round: all, or the share that takes part, drawn by seed and round."""
-        return tuple(
-            self.training_sites[k] for k in draw_sites(self.experiment, len(self.training_sites), round_number)
-        )
+        sites = self.training_sites
+        return tuple(sites[k] for k in draw_sites(self.experiment, len(sites), round_number))
 
     def remarks(self) -> list[str]:
-        """Return the remarks for a user before training that `prepare` did not pass to `told`."""
-        said = self.cautions()[len(absent_classes(self.federation)) :]
+        """Return the remarks for a user before training; `prepare` passed those on the data to `told`."""
+        said = self._remarks_on_results()
         if (held := _gigabytes_held(self.federation)) > LARGE:
             said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
         threads, cores = self.experiment.run.threads, available_cores()
@@ -121,36 +119,14 @@ class Setup:
 
     def cautions(self) -> list[str]:
         """Return the remarks for a reader of the results."""
-        said = [
-            *said_of_masks(self.federation),
-            *absent_classes(self.federation),
-            *self.method.remarks(self.training.model),
-            *self._remarks_on_average(),
-            *caution(self.training.model),
-        ]
-        if self.experiment.data.unseen and self.experiment.arrangement == "local":
-            name, sites = self.experiment.method_name, ", ".join(self.experiment.data.unseen)
-            said.append(f"{name} trains no common model: it has no score at {sites}, which did not train")
-        if self.federation.info.split == "images":
-            said.append("the published split puts images of one patient into several splits, so scores are too high")
-        if self.experiment.data.split == "images":
-            said.append("data.split=images puts images of one patient into several splits, so scores are too high")
-        return said + statement(self.experiment, self.method, deployed=False)
+        return [*said_of_masks(self.federation), *absent_classes(self.federation), *self._remarks_on_results()]
 
-    def _remarks_on_average(self) -> list[str]:
-        """Return a remark if the average part, or its weighting, changes nothing."""
-        name, average, sites = self.experiment.method_name, self.method.average, len(self.drawn(1))
-        if (place := self.experiment.arrangement) != "federated":
-            idle = average != Mean()
-            return [f"{place}: no weights are averaged, so {average} has no effect; leave it out"] if idle else []
-        if not isinstance(average, Median | Trimmed):
-            return []
-        said = []
-        if average.weighting == "samples":
-            said.append(f"{name}: {average} takes no p_i, so weighting=samples does not change the averaged weights")
-        if sites < 3:
-            said.append(f"{name}: {average} of the weights of {sites} sites is their mean; it takes 3 sites")
-        return said
+    def _remarks_on_results(self) -> list[str]:
+        return [
+            *remarks_on_method(self.experiment, self.method, self.training.model, len(self.drawn(1))),
+            *remarks_on_sites(self.experiment, self.federation.info),
+            *statement(self.experiment, self.method, deployed=False),
+        ]
 
     def start(self) -> ServerState:
         """Return the server's state before round 1; call it before any training."""

@@ -1,0 +1,40 @@
+"""Remarks on an experiment for a reader of its results, in plain words."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from harmofl.data.manifest import FederationInfo
+from harmofl.experiment.config import Experiment
+from harmofl.methods import FedAvg
+from harmofl.methods.parts.averages import Mean, Median, Trimmed
+from harmofl.models.bn_calibration import caution
+
+
+def remarks_on_method(experiment: Experiment, method: FedAvg, model: nn.Module, sites: int) -> list[str]:
+    """Return the remarks on a method with this model, on one machine and in a deployment; `sites` train in a round."""
+    return [*method.remarks(model), *_remarks_on_average(experiment, method, sites), *caution(model)]
+
+
+def _remarks_on_average(experiment: Experiment, method: FedAvg, sites: int) -> Iterator[str]:
+    """Yield remarks if the average part, or its weighting, changes nothing."""
+    name, average, place = experiment.method_name, method.average, experiment.arrangement
+    if place != "federated":
+        if average != Mean():
+            yield f"{place}: no weights are averaged, so {average} has no effect; leave it out"
+    elif isinstance(average, Median | Trimmed):
+        if average.weighting == "samples":
+            yield f"{name}: {average} takes no p_i, so weighting=samples does not change the averaged weights"
+        if sites < 3:
+            yield f"{name}: {average} of the weights of {sites} sites is their mean; it takes 3 sites"
+
+
+def remarks_on_sites(experiment: Experiment, info: FederationInfo) -> Iterator[str]:
+    """Yield remarks on sites without scores, and on splits that make scores too high."""
+    table = experiment.data
+    if table.unseen and experiment.arrangement == "local":
+        name, sites = experiment.method_name, ", ".join(table.unseen)
+        yield f"{name} trains no common model: it has no score at {sites}, which did not train"
+    for split, said in ((info.split, "the published split"), (table.split, "data.split=images")):
+        if split == "images":
+            yield f"{said} puts images of one patient into several splits, so scores are too high"
