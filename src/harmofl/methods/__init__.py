@@ -1,13 +1,13 @@
 """Methods by their name on the command line, imported at first access."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import ConfigError
 from harmofl.methods import plugins
-from harmofl.methods.catalogue import HOMES, NAMES, PARTS, PRESETS, composition_of
+from harmofl.methods.catalogue import HOMES, NAMES, PRESETS, composition_of
 from harmofl.methods.composition import canonical, check_names, describe, terms
 from harmofl.utils.lazy_imports import lazily as _lazily
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ASAM", "METHODS", "SAM", "Amplitude", "FedAvg", "FedSAM", "RadialProfile", "make_method"]
 
-_CLASSES = {cls: module.replace("/", ".") for module, cls in (*HOMES.values(), *(home for _, *home in PARTS.values()))}
-__getattr__ = _lazily(__name__, _CLASSES)
+__getattr__ = _lazily(__name__, {cls: module for module, cls in HOMES.values()})
 
 
 class _Methods(Mapping[str, "FedAvg"]):
@@ -63,13 +62,15 @@ def make_method(name: str, options: Mapping[str, Any]) -> "FedAvg":
     values = {key: field.default for key, field in known.hyperparameters.items()} | table
     try:
         parts = {
-            slot: _part(part)(**{k: values[k] for k in known.of_parts[slot]}) for slot, part in known.parts.items()
+            slot: _class(part, plugins.own_part)(**{k: values[k] for k in known.of_parts[slot]})
+            for slot, part in known.parts.items()
         }
-        return _class(terms(name)[0])(**{key: values[key] for key in known.own}, **parts)
+        made: FedAvg = _class(terms(name)[0], plugins.own_method)(**{key: values[key] for key in known.own}, **parts)
     except ConfigError:
         raise
     except Exception as error:  # of a user's own class
         raise ConfigError(f"{name} must be made of its hyperparameters, got {type(error).__name__}: {error}") from error
+    return made
 
 
 def hyperparameters_of(method: "FedAvg") -> dict[str, Any]:
@@ -91,16 +92,11 @@ def search_space(method: "FedAvg") -> dict[str, tuple[float, float]]:
     return {**method.search_space, **method.normalize.search_space, **method.step.search_space}
 
 
-def _class(name: str) -> type["FedAvg"]:
+def _class(name: str, own: Callable[[str], type]) -> Any:
+    """Import the class of a method or a part; `own` returns that of a user."""
     if name in PRESETS:
-        return _class(terms(composition_of(name)[0])[0].partition(":")[0])
-    found: type[FedAvg] = _attribute(*HOMES[name]) if name in HOMES else plugins.own_method(name)
-    return found
-
-
-def _part(name: str) -> Any:
-    return _attribute(*PARTS[name][1:]) if name in PARTS else plugins.own_part(name)
-
-
-def _attribute(module: str, name: str) -> Any:
-    return getattr(import_module(f"{__name__}.{module.replace('/', '.')}"), name)
+        return _class(terms(composition_of(name)[0])[0].partition(":")[0], own)
+    if name not in HOMES:
+        return own(name)
+    module, cls = HOMES[name]
+    return getattr(import_module(f"{__name__}.{module}"), cls)

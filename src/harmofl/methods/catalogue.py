@@ -44,24 +44,25 @@ METHODS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """The module in this package and the class of each method, by name in the order of lists; "" for a composition."""
 NAMES: Final = tuple(METHODS)
-HOMES: Final = {name: home for name, home in METHODS.items() if home[1]}
-"""The methods that have code of their own."""
 PRESETS: Final = {name: module for name, (module, cls) in METHODS.items() if not cls}
 """The module of each method that is a composition of others, see `harmofl.methods.composition`."""
 
 PARTS: Final[Mapping[str, tuple[Slot, str, str]]] = {
-    "identity": ("normalize", "parts/normalizers", "Identity"),
-    "amplitude": ("normalize", "parts/normalizers", "Amplitude"),
-    "profile": ("normalize", "parts/normalizers", "RadialProfile"),
-    "plain": ("step", "parts/steps", "Plain"),
-    "sam": ("step", "parts/steps", "SAM"),
-    "asam": ("step", "parts/steps", "ASAM"),
-    "mean": ("average", "parts/averages", "Mean"),
-    "median": ("average", "parts/averages", "Median"),
-    "trimmed": ("average", "parts/averages", "Trimmed"),
-    "clipped": ("average", "parts/averages", "Clipped"),
+    "identity": ("normalize", "parts.normalizers", "Identity"),
+    "amplitude": ("normalize", "parts.normalizers", "Amplitude"),
+    "profile": ("normalize", "parts.normalizers", "RadialProfile"),
+    "plain": ("step", "parts.steps", "Plain"),
+    "sam": ("step", "parts.steps", "SAM"),
+    "asam": ("step", "parts.steps", "ASAM"),
+    "mean": ("average", "parts.averages", "Mean"),
+    "median": ("average", "parts.averages", "Median"),
+    "trimmed": ("average", "parts.averages", "Trimmed"),
+    "clipped": ("average", "parts.averages", "Clipped"),
 }
 """The slot, the module in this package and the class of each part, by its name."""
+
+HOMES: Final = {n: home for n, home in METHODS.items() if home[1]} | {n: home for n, (_, *home) in PARTS.items()}
+"""The module and the class of each method and part that has code of its own."""
 
 Arrangement = Literal["federated", "pooled", "local"]
 
@@ -121,18 +122,17 @@ class Description:
 
 def name_of(owner: type) -> str:
     """Return the name of a method or a part of this package, or the dotted name of another class."""
-    homes = {**HOMES, **{part: home for part, (_, *home) in PARTS.items()}}
-    names = {f"{__package__}.{module.replace('/', '.')}.{cls}": name for name, (module, cls) in homes.items()}
+    names = {f"{__package__}.{module}.{cls}": name for name, (module, cls) in HOMES.items()}
     dotted = f"{owner.__module__}.{owner.__qualname__}"
     return names.get(dotted, dotted)
 
 
 @cache
 def class_description(name: str) -> Description:
-    """Describe a method or a part with code of its own, a key of `HOMES` or `PARTS`."""
-    slot, module, cls = PARTS[name] if name in PARTS else ("", *HOMES[name])
+    """Describe a method or a part with code of its own, a key of `HOMES`."""
+    module, cls = HOMES[name]
     fields, calls = _fields(module, cls)
-    about = (ast.get_docstring(_class(module, cls)) or "").splitlines()[0] if slot else _about(module)
+    about = (ast.get_docstring(_class(module, cls)) or "").splitlines()[0] if name in PARTS else _about(module)
     parts, of_parts = {}, {}
     for place, call in calls.items():
         part, defaults = _part(call)
@@ -159,7 +159,7 @@ def _part(call: ast.Call) -> tuple[str, dict[str, Any]]:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse(files(__package__).joinpath(f"{module}.py").read_text(encoding="utf-8"))
+    return ast.parse(files(__package__).joinpath(f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
 
 
 def _class(module: str, cls: str) -> ast.ClassDef:

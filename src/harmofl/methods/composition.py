@@ -14,7 +14,6 @@ from typing import Any
 from harmofl.errors import ConfigError
 from harmofl.methods import plugins
 from harmofl.methods.catalogue import (
-    HOMES,
     NAMES,
     PARTS,
     PRESETS,
@@ -183,7 +182,7 @@ def _head_description(head: str) -> Description:
         text, about = composition_of(head)
         name, values = parse_composition(text)
         return replace(describe(name).having(values), about=about)
-    return class_description(head) if head in HOMES else plugins.own_description(plugins.own_method(head))
+    return class_description(head) if head in NAMES else plugins.own_description(plugins.own_method(head))
 
 
 @cache
