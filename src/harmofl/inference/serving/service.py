@@ -41,8 +41,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     422: {"description": "The image cannot be read, or does not fit the model's channels."},
     503: {"description": "Too many images are waiting."},
 }
-
-
+_PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A PNG file."}}
+_TAKES_IMAGE: dict[str, Any] = {"openapi_extra": {"requestBody": _BODY}, "responses": _ERRORS}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
 
 
@@ -66,7 +66,24 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
         title=title, version="1", docs_url=None, redoc_url=None, description="A trained model. Images are not stored."
     )
     app.openapi_version = "3.0.2"  # the newest version that the bundled page reads
-    service, classes = _Service(predictor, limits), predictor.trained.card["classes"]
+    _add_pages(app, predictor, title, limits)
+    _add_predictions(app, predictor, limits)
+
+    @app.middleware("http")
+    async def guarded(request: Request, then: Callable[[Any], Awaitable[Response]]) -> Response:
+        found = await then(request)
+        found.headers.update(_HEADERS | {"Cache-Control": "no-store"})
+        # the page of the description has an inline script; nothing is loaded from other hosts
+        found.headers.setdefault("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:")
+        return found
+
+    if host in LOCAL:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
+    return app
+
+
+def _add_pages(app: FastAPI, predictor: Predictor, title: str, limits: Limits) -> None:
+    """Add the page for people, the page of the description, and the model's card."""
     page, policy = _page(predictor, title, limits)
 
     @app.get("/", include_in_schema=False)
@@ -92,50 +109,42 @@ def make_app(predictor: Predictor, title: str, limits: Limits, host: str = "127.
         shown = {key: about[key] for key in ("task", "classes", "channels", "size", "sites")}
         return {**shown, "used": predictor.said()}
 
+
+def _add_predictions(app: FastAPI, predictor: Predictor, limits: Limits) -> None:
+    """Add the endpoints that take an image."""
+    service, classes = _Service(predictor, limits), predictor.trained.card["classes"]
+    drawings: dict[str, Callable[[Picture, np.ndarray], bytes]] = {
+        "mask": lambda picture, found: mask_png(found[0], classes),
+        "overlay": lambda picture, found: png(overlay(picture, found)),
+    }
+
     async def answer(request: Request, made: Callable[[Picture, np.ndarray], Any]) -> Any:
         return await service.answer(request.headers.get("content-type", ""), request.stream(), made)
 
-    def described(summary: str, png_out: bool) -> dict[str, Any]:
-        responses = _ERRORS | ({200: {"content": {"image/png": {}}, "description": "A PNG file."}} if png_out else {})
-        return {"summary": summary, "openapi_extra": {"requestBody": _BODY}, "responses": responses}
-
-    @app.post("/predict", **described("Class and probabilities, or the share of each class in the image", False))
+    @app.post("/predict", summary="Class and probabilities, or the share of each class in the image", **_TAKES_IMAGE)
     async def predict(
         request: Request,
         pictures: bool = Query(False, description="for segmentation, add mask and overlay as PNG in base64"),
     ) -> dict[str, Any]:
-        drawn = pictures and predictor.segments
+        drawn = drawings if pictures and predictor.segments else {}
 
         def made(picture: Picture, found: np.ndarray) -> dict[str, Any]:
-            files = {"mask": mask_png(found[0], classes), "overlay": png(overlay(picture, found))} if drawn else {}
-            return _told(found[0], predictor) | {name: base64.b64encode(file).decode() for name, file in files.items()}
+            files = {name: base64.b64encode(draw(picture, found)).decode() for name, draw in drawn.items()}
+            return _told(found[0], predictor) | files
 
         answered: dict[str, Any] = await answer(request, made)
         return answered
 
-    @app.post("/predict/mask", response_class=Response, **described("The mask; 0 and 255 for two classes", True))
-    async def mask(request: Request) -> Response:
-        service.must_segment()
-        made = await answer(request, lambda picture, found: mask_png(found[0], classes))
-        return Response(made, media_type="image/png")
+    def drawing(name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def drawn(request: Request) -> Response:
+            service.must_segment()
+            return Response(await answer(request, drawings[name]), media_type="image/png")
 
-    @app.post("/predict/overlay", response_class=Response, **described("The image with outlines", True))
-    async def outlined(request: Request) -> Response:
-        service.must_segment()
-        made = await answer(request, lambda picture, found: png(overlay(picture, found)))
-        return Response(made, media_type="image/png")
+        return drawn
 
-    @app.middleware("http")
-    async def guarded(request: Request, then: Callable[[Any], Awaitable[Response]]) -> Response:
-        found = await then(request)
-        found.headers.update(_HEADERS | {"Cache-Control": "no-store"})
-        # the page of the description has an inline script; nothing is loaded from other hosts
-        found.headers.setdefault("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:")
-        return found
-
-    if host in LOCAL:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
-    return app
+    for name, summary in (("mask", "The mask; 0 and 255 for two classes"), ("overlay", "The image with outlines")):
+        options = {**_TAKES_IMAGE, "responses": _ERRORS | _PNG, "name": name, "summary": summary}
+        app.post(f"/predict/{name}", response_class=Response, **options)(drawing(name))
 
 
 def serve_app(app: Any, host: str, port: int) -> None:
