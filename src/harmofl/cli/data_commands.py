@@ -19,6 +19,7 @@ from harmofl.types import Progress
 from harmofl.utils.atomic_files import check_writable
 
 if TYPE_CHECKING:
+    from harmofl.data.checks.problem import Problem
     from harmofl.ingest.datasets import About
 
 data_app = typer.Typer(no_args_is_help=True, help="Create, import, check and show the images of a federation.")
@@ -138,24 +139,25 @@ def import_(
     from harmofl.ingest.importing import import_federation
 
     said: list[str] = []
-    with ExitStack() as stack:
-        stack.callback(_tell, said)  # after the progress bar has ended, also after an error
-        progress = stack.enter_context(bar("importing"))
-        info = import_federation(
-            source,
-            to,
-            size=parse_size(size),
-            channels=channels,
-            seed=seed,
-            fractions=parse_fractions(fractions),
-            classes=classes.split(",") if classes else (),
-            columns=Columns(image_column, target_column, site_column, patient_column, split_column),
-            origin=origin,
-            licence=licence,
-            progress=progress,
-            warned=said.append,
-            told=say,
-        )
+    try:
+        with bar("importing") as progress:
+            info = import_federation(
+                source,
+                to,
+                size=parse_size(size),
+                channels=channels,
+                seed=seed,
+                fractions=parse_fractions(fractions),
+                classes=classes.split(",") if classes else (),
+                columns=Columns(image_column, target_column, site_column, patient_column, split_column),
+                origin=origin,
+                licence=licence,
+                progress=progress,
+                warned=said.append,
+                told=say,
+            )
+    finally:
+        _tell(said)  # after the progress bar has ended
     print(f"{to}: {info.task}, classes {', '.join(info.classes)}")
 
 
@@ -187,7 +189,6 @@ def check(
     """
     if pages is not None:
         check_writable(pages)
-    from harmofl.data.checks.problem import alike
     from harmofl.ingest import check_federation
 
     with ExitStack() as stack:
@@ -200,17 +201,9 @@ def check(
         checked = check_federation(
             folder, size=parse_size(size), channels=channels, progress=lambda *step: shown[0](*step), told=begin
         )
-    told: Counter[str] = Counter()
-    listed = checked.problems if every else alike(checked.problems)
-    for problem in listed:
-        told[problem.kind] += 1
-        if every or told[problem.kind] <= LISTED:
-            print(f"{problem.severity}: {problem}")
-    for kind, count in told.items():
-        if not every and count > LISTED:
-            print(f"and {count - LISTED} more: {kind}; --all lists them")
+    merged = _print_problems(checked.problems, every)
     errors = sum(problem.severity == "error" for problem in checked.problems)
-    more = "; --all lists each separately" * (len(listed) < len(checked.problems))
+    more = "; --all lists each separately" * merged
     print(f"{folder}: {errors} errors, {len(checked.problems) - errors} warnings{more}")
     if pages is not None and checked.sites:
         from harmofl.report.data_page import write_overview, write_pages
@@ -221,6 +214,21 @@ def check(
             write_overview(checked.sites, pages / ("overview of all sites.html" if taken else "overview.html"))
         print(f"pages in {pages}")
     raise typer.Exit(2 if errors else 0)
+
+
+def _print_problems(problems: Sequence["Problem"], every: bool) -> bool:
+    """Print problems, up to 20 of a kind unless `every`; return True if some that are alike were merged."""
+    from harmofl.data.checks.problem import alike
+
+    listed, told = problems if every else alike(problems), Counter[str]()
+    for problem in listed:
+        told[problem.kind] += 1
+        if every or told[problem.kind] <= LISTED:
+            print(f"{problem.severity}: {problem}")
+    for kind, count in told.items():
+        if not every and count > LISTED:
+            print(f"and {count - LISTED} more: {kind}; --all lists them")
+    return len(listed) < len(problems)
 
 
 def _check_suffix(path: Path, suffix: str, option: str) -> None:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from harmofl.data.layout.reader import check_folder
 from harmofl.errors import ConfigError, DataError, RunError
 from harmofl.evaluation.metrics import MAIN_METRIC
+from harmofl.experiment.config_messages import EXAMPLES, in_words
 from harmofl.methods import hyperparameters_of, make_method
 from harmofl.methods.catalogue import Arrangement, arrangement
 from harmofl.methods.composition import canonical, carried, check_names, parse_composition, with_values_of_name
@@ -222,38 +223,6 @@ TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
 """The paper's settings of the histology and the prostate experiment (batch size: for smaller sites than Camelyon17)."""
 
 
-_EXAMPLES = {
-    "data": "data.folder=hospitals",
-    "run": "run.seed=1",
-    "method": "method.name=fedavg",
-    "network": "network.name=unet",
-    "training": "training.lr=0.01",
-    "evaluation": "evaluation.batch_size=8",
-    "privacy": "privacy.min_images=20",
-}
-
-
-_SITES = 'a list of names of sites, such as ["site-1"]'
-_WORDS = {
-    "run.name": "a name without slashes",
-    "run.device": "cpu, auto, mps, cuda or cuda:NUMBER",
-    "data.folder": "the path of a folder, as text",
-    "data.cache": "the path of a folder, as text",
-    "data.size": "two whole numbers, height and width, such as [256, 256]",
-    "data.sites": _SITES,
-    "data.unseen": _SITES,
-    "network.options": "a table, such as {features = 8}",
-}
-"""What a setting must be, where the words of its validator would not say it."""
-_TYPES = {
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
-    "string_type": "text",
-}
-"""What a setting must be, by the validator's name of the error."""
-
-
 def load_experiment(
     path: Path | str | None,
     changes: Mapping[str, Any],
@@ -347,7 +316,7 @@ def changed(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> Section:
     _check_given_once(changes)
     for key, value in changes.items():
         if key in TABLES:
-            raise ConfigError(f"{key} is a table; set one of its values, such as {_EXAMPLES[key]}")
+            raise ConfigError(f"{key} is a table; set one of its values, such as {EXAMPLES[key]}")
         if key in ("method.name", "name") and isinstance(value, str):
             result["method"] = _renamed(result.get("method", {}), value)
             continue
@@ -381,7 +350,7 @@ def _parsed(tables: Mapping[str, Any]) -> Experiment:
     try:
         experiment = Experiment.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(in_words(error, Experiment)) from None
     check_names(experiment.method_name, experiment.hyperparameters)
     return experiment
 
@@ -446,25 +415,3 @@ def _put(table: Section, dotted: str, value: Any) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"{dotted}: {parent} must be a table to set a value in it, got {table!r}")
     table[last] = deepcopy(value)
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    if isinstance(reason := first.get("ctx", {}).get("error"), ConfigError):
-        return str(reason)
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        model: Any = Experiment
-        for part in first["loc"][:-1]:
-            model = model.model_fields[part].annotation
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        return f"unknown key {key!r}; known keys are {', '.join(known)}"
-    if first["type"] in ("dict_type", "model_type") and key in _EXAMPLES:
-        return f"{key} must be a table, got {first['input']!r}; set one of its values, such as {_EXAMPLES[key]}"
-    setting = ".".join(part for part in first["loc"] if isinstance(part, str))
-    if first["type"] != "value_error" and (words := _WORDS.get(setting) or _TYPES.get(first["type"])):
-        return f"{setting} must be {words}, got {first['input']!r}"
-    if first["type"] == "missing":
-        return f"{key} is missing; give it in the configuration or with --set {key}=..."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
