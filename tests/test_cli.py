@@ -237,6 +237,7 @@ def test_errors_of_the_comparing_commands_are_one_line(federation: Path, tmp_pat
     assert "got 'fedex'" in refused("compare", *data, "--methods", "fedavg,fedex")
     assert "--baseline must be one of fedavg" in refused("compare", *data, "--methods", "fedavg", "--baseline", "local")
     assert "--equal must be rounds or gradients" in refused("compare", *data, "--methods", "fedavg", "--equal", "time")
+    assert "privacy is a table" in refused("compare", *data, "--set", "privacy=3")
     assert "--over must be a key with two or more values" in refused("sweep", *data, "--over", "alpha")
     words = [*data, "--over", "training.speed=1,2", "--methods", "fedavg"]
     assert "unknown key 'training.speed'" in refused("sweep", *words)

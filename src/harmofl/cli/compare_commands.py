@@ -196,19 +196,16 @@ def _experiment(
     unseen: Sequence[str] | None = None,
 ) -> tuple["Experiment", dict[str, Any], Path]:
     """Return the experiment, the hyperparameters that --set gives to every method, and the folder to write to."""
-    from harmofl.experiment.config import check_data, load_experiment
+    from harmofl.experiment.config import TABLES, check_data, load_experiment
 
     def check(base: "Experiment") -> None:
         if not (out or default_folder(base, kind)).exists():  # finished runs are shown without their images
             check_data(base.data)
 
     changes = given_changes(data, rounds, size, unseen, setting)
-    common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in _TABLES)}
+    common = {k: v for k, v in changes.items() if k.startswith("method.") or not ("." in k or k in TABLES)}
     base = load_experiment(config, {k: v for k, v in changes.items() if k not in common}, check)
     return base, common, out or default_folder(base, kind)
-
-
-_TABLES = {"run", "data", "method", "network", "training", "evaluation"}
 
 
 def _carry_out(chosen: "Study") -> "Comparison":

@@ -21,13 +21,10 @@ from harmofl.experiment.report_array_readers import (
 )
 from harmofl.experiment.run_dir import config_of
 from harmofl.methods.catalogue import arrangement
+from harmofl.utils.atomic_files import whole_lines
 
 T = TypeVar("T")
 TableName = Literal["rounds", "scores", "cases"]
-
-
-def _nan_for_none(value: object) -> object:
-    return math.nan if value is None else value
 
 
 def _only_numbers(metrics: object) -> object:
@@ -36,7 +33,8 @@ def _only_numbers(metrics: object) -> object:
     return {name: value for name, value in metrics.items() if value is None or isinstance(value, int | float)}
 
 
-Number = Annotated[float, BeforeValidator(_nan_for_none)]
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that is null in JSON if it is unknown or not finite; null is read as NaN."""
 ScoreTable = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_numbers)]]  # site -> metric -> value
 
 
@@ -277,11 +275,8 @@ def _read(path: Path) -> str:
 
 def _read_rounds(path: Path) -> Iterable[Round]:
     adapter = TypeAdapter(Round)
-    text = _read(path) if path.exists() else ""
-    whole, _, _ = text.rpartition("\n")  # a last line without its end was cut short by a kill
-    for number, line in enumerate(whole.splitlines(), start=1):
-        if line.strip():
-            yield _parse(adapter, line, f"{path} line {number}")
+    for number, line in enumerate(whole_lines(_read(path)) if path.exists() else (), start=1):
+        yield _parse(adapter, line, f"{path} line {number}")
 
 
 def _parse(adapter: TypeAdapter[T], text: str, where: str) -> T:

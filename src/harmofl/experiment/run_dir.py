@@ -13,7 +13,6 @@ samples.npz, probabilities.npz, amplitudes.npz: for the report, see `harmofl.exp
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -26,7 +25,15 @@ from harmofl.experiment.checkpoint import Checkpoint, pack, packed, read_arrays,
 from harmofl.experiment.client_states import ClientStateStore
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.composition import canonical
-from harmofl.utils.atomic_files import check_writable, locked, replacing, storing, strict_json, write_atomic
+from harmofl.utils.atomic_files import (
+    append_line,
+    check_writable,
+    locked,
+    replacing,
+    storing,
+    strict_json,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,11 +148,7 @@ class RunDir:
 
     def append(self, record: RoundRecord) -> None:
         """Append one round and flush it to the disk."""
-        row = {key: value for key, value in asdict(record).items() if value is not None}
-        with storing(self._rounds), self._rounds.open("a", encoding="utf-8") as file:
-            file.write(strict_json(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._rounds, {key: value for key, value in asdict(record).items() if value is not None})
 
     def records(self) -> list[dict[str, Any]]:
         """Read all rounds recorded so far.
@@ -283,17 +286,9 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
     Raises:
         RunError: if a file is missing or damaged.
     """
-    arrays, _ = read_arrays(folder / "model.safetensors")
-    weights: dict[str, Tensor] = {}
-    own: dict[str, dict[str, Tensor]] = {}
-    for key, value in arrays.items():
-        kind, _, rest = key.partition("/")
-        group, _, name = rest.partition("/")
-        if kind == "global":
-            weights[name] = value
-        else:
-            own.setdefault(group, {})[name] = value
-    return _read_json(folder / "model.json"), weights, own
+    found = _read_groups(folder / "model.safetensors")
+    weights = found.get("global", {}).get("weights", {})
+    return _read_json(folder / "model.json"), weights, found.get("sites", {})
 
 
 def read_moments(folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -303,11 +298,15 @@ def read_moments(folder: Path) -> dict[str, dict[str, Tensor]]:
         RunError: if the file is damaged.
     """
     path = folder / "statistics.safetensors"
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, value in (read_arrays(path)[0] if path.exists() else {}).items():
-        _, _, rest = key.partition("/")
-        site, _, name = rest.rpartition("/")
-        found.setdefault(site, {})[name] = value
+    return _read_groups(path).get("sites", {}) if path.exists() else {}
+
+
+def _read_groups(path: Path) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """Return the arrays of a file with entries `kind/group/name`, see `packed`."""
+    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for key, value in read_arrays(path)[0].items():
+        kind, group, name = key.split("/", 2)
+        found.setdefault(kind, {}).setdefault(group, {})[name] = value
     return found
 
 

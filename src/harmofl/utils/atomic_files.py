@@ -125,6 +125,23 @@ def write_atomic(path: Path, content: bytes) -> None:
         _flush_folder(path.parent)
 
 
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append a line of JSON to a file and flush it to the disk.
+
+    Raises:
+        StorageError: if the disk is full or not writable.
+    """
+    with storing(path), path.open("a", encoding="utf-8") as file:
+        file.write(strict_json(value) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def whole_lines(text: str) -> list[str]:
+    """Return the lines that `append_line` wrote, without a last one that a kill cut short."""
+    return [line for line in text.rpartition("\n")[0].splitlines() if line.strip()]
+
+
 def _flush_folder(folder: Path) -> None:
     """Flush a rename to the disk, where the system supports it."""
     if not hasattr(os, "O_DIRECTORY"):

@@ -1,19 +1,16 @@
 """The file diagnostics.jsonl of a run folder: one line of measurements a round."""
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from harmofl.errors import RunError
-from harmofl.utils.atomic_files import storing, strict_json
+from harmofl.experiment.finished_run import Number
+from harmofl.utils.atomic_files import append_line, whole_lines
 
-MaybeFloat = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A float that is null in JSON if it is unknown; null is read as NaN."""
 NAN = math.nan
 
 
@@ -49,28 +46,28 @@ class DiagnosticsRecord:
 
     round: int
     seconds: float = NAN
-    of_round: MaybeFloat = NAN
+    of_round: Number = NAN
     images: int = 0
-    loss: Mapping[str, MaybeFloat] = field(default_factory=dict)
-    norm: MaybeFloat = NAN
-    gradient: MaybeFloat = NAN
-    gradients: Mapping[str, MaybeFloat] = field(default_factory=dict)
-    square: MaybeFloat = NAN
-    spread: MaybeFloat = NAN
-    spread_unbiased: MaybeFloat = NAN
-    relative: MaybeFloat = NAN
-    epsilon: MaybeFloat = NAN
-    variance: MaybeFloat = NAN
-    rise: Mapping[str, MaybeFloat] = field(default_factory=dict)
-    eigenvalue: MaybeFloat = NAN
-    residual: MaybeFloat = NAN
-    drift: MaybeFloat = NAN
-    drift_end: MaybeFloat = NAN
-    bound: MaybeFloat = NAN
-    terms: Mapping[str, MaybeFloat] = field(default_factory=dict)
-    step: MaybeFloat = NAN
-    secant: MaybeFloat = NAN
-    cosines: Mapping[str, Mapping[str, MaybeFloat]] = field(default_factory=dict)
+    loss: Mapping[str, Number] = field(default_factory=dict)
+    norm: Number = NAN
+    gradient: Number = NAN
+    gradients: Mapping[str, Number] = field(default_factory=dict)
+    square: Number = NAN
+    spread: Number = NAN
+    spread_unbiased: Number = NAN
+    relative: Number = NAN
+    epsilon: Number = NAN
+    variance: Number = NAN
+    rise: Mapping[str, Number] = field(default_factory=dict)
+    eigenvalue: Number = NAN
+    residual: Number = NAN
+    drift: Number = NAN
+    drift_end: Number = NAN
+    bound: Number = NAN
+    terms: Mapping[str, Number] = field(default_factory=dict)
+    step: Number = NAN
+    secant: Number = NAN
+    cosines: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)
 
     @property
     def sharpness(self) -> float:
@@ -95,10 +92,7 @@ def append(path: Path, record: DiagnosticsRecord) -> None:
     Raises:
         StorageError: if the record cannot be written.
     """
-    with storing(path), path.open("a", encoding="utf-8") as file:
-        file.write(strict_json(asdict(record)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, asdict(record))
 
 
 def read_diagnostics(path: Path) -> list[DiagnosticsRecord]:
@@ -111,8 +105,7 @@ def read_diagnostics(path: Path) -> list[DiagnosticsRecord]:
         raise RunError(f"{path}: must be a file of diagnostics, but is missing; train with --diagnostics")
     adapter = TypeAdapter(DiagnosticsRecord)
     try:
-        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-        return [adapter.validate_json(line) for line in whole.splitlines() if line.strip()]
+        return [adapter.validate_json(line) for line in whole_lines(path.read_text(encoding="utf-8"))]
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise RunError(
