@@ -131,12 +131,20 @@ def test_a_kill_takes_the_workers_along_and_the_same_command_goes_on(federation:
     assert len(list(out.glob("*/seed-0/result.json"))) == 2
 
 
-@pytest.mark.parametrize(("name", "content"), [("cases.json", "[1]"), ("result.json", "{}"), ("cases.json", "{}")])
-def test_a_damaged_run_is_named(federation: Path, tmp_path: Path, name: str, content: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cases.json", "[1]", "seed-0: its results must be complete, but are damaged; delete the folder"),
+        ("result.json", "{}", "seed-0: its results must be complete, but are damaged; delete the folder"),
+        ("cases.json", "{}", "seed-0: its results must be complete, but are damaged; delete the folder"),
+        ("model/model.json", "{}", r"model\.json must name the task, but is damaged"),
+    ],
+)
+def test_a_damaged_run_is_named(federation: Path, tmp_path: Path, name: str, content: str, message: str) -> None:
     chosen = study(federation, tmp_path / "out", "fedavg", seeds=1)
     carry_out_study(chosen)
     (tmp_path / "out" / "fedavg" / "seed-0" / name).write_text(content)
-    with pytest.raises(RunError, match="seed-0: its results must be complete, but are damaged; delete the folder"):
+    with pytest.raises(RunError, match=message):
         carry_out_study(chosen)
 
 
@@ -277,14 +285,6 @@ def test_what_is_wrong_for_all_is_said_once_before_any_run(federation: Path, tmp
 def test_a_run_with_other_settings_is_refused(done: Path, federation: Path) -> None:
     with pytest.raises(RunError, match=r"a run with the same settings, but training\.lr was 0\.01 and is now 0\.5;"):
         carry_out_study(study(federation, done, "fedavg", training__lr=0.5))
-
-
-def test_a_damaged_card_is_named(federation: Path, tmp_path: Path) -> None:
-    chosen = study(federation, tmp_path / "out", "fedavg", seeds=1)
-    carry_out_study(chosen)
-    (tmp_path / "out" / "fedavg" / "seed-0" / "model" / "model.json").write_text("{}")
-    with pytest.raises(RunError, match=r"model\.json must name the task, but is damaged"):
-        carry_out_study(chosen)
 
 
 def test_folders_that_cannot_be_are_said(federation: Path, tmp_path: Path) -> None:

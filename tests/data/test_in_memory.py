@@ -99,7 +99,7 @@ IMAGE = np.zeros((1, 8, 8), np.float32)
         ([(IMAGE, 0), (np.zeros((8, 8, 3)), 0)], r"image 1 .* got \(8, 8, 3\), which looks like .H, W, C.; permute it"),
         ([(IMAGE, 2)], "a: train image 0 must have a target from 0 to 1, got 2 to 2; map its values to indices"),
         ([(IMAGE + 2, 0)], "values from 0 to 1, got 2 to 2; scale them"),
-        ([(IMAGE * np.nan, 0)], "values from 0 to 1"),
+        ([(IMAGE * np.nan, 0)], "must have finite values, but .* are not; replace them"),
         ([(IMAGE.astype(np.int16), 0)], "must be uint8 or floating-point, got int16; convert it"),
         ([(IMAGE, 0.5)], "whole numbers as target, got float64; give the indices of its classes"),
         ([(IMAGE, "yes")], "whole numbers as target, got <U3; give the indices of its classes"),

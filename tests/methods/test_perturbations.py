@@ -23,15 +23,23 @@ class Sum(torch.nn.Module):
         return self.weight + self.bias
 
 
-def test_fedasam_by_hand() -> None:
-    """Both gradients 1, T = (1.5, 1), ||T g|| = 1.8027756; e = .5 (2.25, 1) / 1.8027756 = (.6240377, .2773501).
+@pytest.mark.parametrize(
+    ("name", "options", "weight", "bias"),
+    [
+        ("fedasam", {"eta": 0.5}, 0.80986122, -0.19013878),
+        ("fedsam", {"params_regex": "bias"}, 0.85, -0.15),
+    ],
+)
+def test_perturbations_of_two_params_by_hand(name: str, options: dict, weight: float, bias: float) -> None:
+    """Both gradients 1 and rho .5.
 
-    There the gradient is 1.9013878: weight 1 - .19013878, bias -.19013878.
+    fedasam: T = (1.5, 1), ||T g|| = 1.8027756; e = .5 (2.25, 1) / 1.8027756 = (.6240377, .2773501). There the gradient
+    is 1.9013878: weight 1 - .19013878, bias -.19013878. fedsam of the bias alone: the gradient of both is 1.5.
     """
-    method = make_method("fedasam", {"rho": 0.5, "eta": 0.5})
+    method = make_method(name, {"rho": 0.5, **options})
     server, *_ = train(method, quadratic(method, Sum()), 1, [site("a", 0, steps=1)])
-    assert float(server.weights["network.weight"]) == pytest.approx(0.80986122)
-    assert float(server.weights["network.bias"]) == pytest.approx(-0.19013878)
+    assert float(server.weights["network.weight"]) == pytest.approx(weight)
+    assert float(server.weights["network.bias"]) == pytest.approx(bias)
 
 
 def test_fedlesam_by_hand() -> None:
@@ -90,14 +98,6 @@ def test_cheaper_perturbations_by_hand(options: dict, weight: float, passes: flo
     method = FedSAM(step=SAM(rho=0.5, **options))
     assert after(method, 1, [site("a", 0)]) == pytest.approx(weight)
     assert method.passes == passes
-
-
-def test_a_perturbation_of_some_params_by_hand() -> None:
-    """The bias alone is perturbed, by rho: the gradient of both is 1.5."""
-    method = make_method("fedsam", {"rho": 0.5, "params_regex": "bias"})
-    server, *_ = train(method, quadratic(method, Sum()), 1, [site("a", 0, steps=1)])
-    assert float(server.weights["network.weight"]) == pytest.approx(0.85)
-    assert float(server.weights["network.bias"]) == pytest.approx(-0.15)
 
 
 def test_params_that_there_are_not() -> None:

@@ -13,7 +13,7 @@ from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trainer import resume, run
 from harmofl.ingest.synthetic.federation import origin, write_federation
 from harmofl.report import write_report
-from harmofl.report.console import Terminal, print_cost, result_table
+from harmofl.report.console import Terminal, print_cost, print_plain, result_table
 
 METHODS = ("harmofl-released", "fedavg")
 """HarmoFL, in the variant with the best mean validation score on these images, and its baseline."""
@@ -72,7 +72,7 @@ def run_demo(out: Path, rounds: int, seed: int, console: Console, diagnostics: b
     for method in METHODS:
         print_cost(out / method, console)
     for line in (*answer(*results), LIMITS, f"runs in {out}; open {report.resolve()}"):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_plain(console, line)
 
 
 def answer(harmofl: Mapping[str, Any], fedavg: Mapping[str, Any]) -> list[str]:

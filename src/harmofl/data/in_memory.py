@@ -154,7 +154,9 @@ def _problem(item: tuple[Any, ...], shape: tuple[int, ...], task: Task, classes:
         return problem
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         return f"must be uint8 or floating-point, got {image.dtype}; convert it"
-    if image.dtype != np.uint8 and not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+    if not np.isfinite(image).all():
+        return f"must have finite values, but {np.count_nonzero(~np.isfinite(image))} are not; replace them"
+    if image.dtype != np.uint8 and not (image.min() >= 0 and image.max() <= 1):
         return f"must have values from 0 to 1, got {image.min():g} to {image.max():g}; scale them"
     expected = shape[1:] if task == "segmentation" else ()
     if target.shape != expected:

@@ -67,7 +67,7 @@ class Terminal(Callback):
         """Print a line unless it was printed before."""
         if line not in self._told:
             self._told.add(line)
-            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+            print_plain(self.console, line)
 
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Print the settings and start a new bar with one tick a site and round."""
@@ -76,21 +76,13 @@ class Terminal(Callback):
         self._metric = setup.metric
         name = experiment.method_name
         rounds = f"{self._rounds} round{'s' * (self._rounds != 1)}"
-        self.console.print(
-            f"{name}: {len(setup.federation.sites)} sites, {rounds}, {experiment.network.name} "
-            f"({experiment.network.norm}), {_threads(experiment)}",
-            soft_wrap=True,
-            markup=False,
-        )
+        network = f"{experiment.network.name} ({experiment.network.norm})"
+        sites = len(setup.federation.sites)
+        print_plain(self.console, f"{name}: {sites} sites, {rounds}, {network}, {_threads(experiment)}")
         for line in setup.remarks():
             self.on_message(f"warning: {line}")
-        self._progress.reset(
-            self._bar,
-            description=name,
-            total=self._rounds * count,
-            completed=(first_round - 1) * count,
-            said="",
-        )
+        done, total = (first_round - 1) * count, self._rounds * count
+        self._progress.reset(self._bar, description=name, total=total, completed=done, said="")
 
     def on_client_end(self, site: str) -> None:
         """Advance the bar by one tick."""
@@ -104,7 +96,12 @@ class Terminal(Callback):
             self._said = f"validation {self._metric} {summary.mean:.3f}, worst {worst}"
             self._progress.update(self._bar, said=self._said)
         if not self.console.is_terminal and record.round % max(1, self._rounds // 10) == 0:
-            self.console.print(f"round {record.round}/{self._rounds}: {self._said}", soft_wrap=True, markup=False)
+            print_plain(self.console, f"round {record.round}/{self._rounds}: {self._said}")
+
+
+def print_plain(console: Console, line: str) -> None:
+    """Print a line as it is: not cut to the width, without markup and colours."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _threads(experiment: Experiment) -> str:
@@ -140,12 +137,7 @@ def print_cost(folder: Path, console: Console) -> None:
     """Print the time that diagnostics took, if the run has diagnostics."""
     path = folder / "diagnostics.jsonl"
     if path.exists():
-        console.print(
-            f"{told(read_diagnostics(path))}; see `harmofl diagnostics {folder}`",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
+        print_plain(console, f"{told(read_diagnostics(path))}; see `harmofl diagnostics {folder}`")
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RoundRecord
 from harmofl.experiment.setup import Setup
+from harmofl.report.console import print_plain
 from harmofl.report.scores import estimated_end
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -63,7 +64,7 @@ class Dashboard(Callback):
 
     def on_message(self, line: str) -> None:
         """Print a line above the dashboard."""
-        self._live.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_plain(self._live.console, line)
 
     def on_train_begin(self, setup: Setup, first_round: int) -> None:
         """Show the run before its first round."""

@@ -63,11 +63,17 @@ def class_colour(label: int) -> str:
     return CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)]
 
 
+def png(pixels: Array) -> bytes:
+    """Return (H, W) or (H, W, 3) uint8 pixels as a PNG file."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
+    image.save(buffer, format="PNG", compress_level=4)  # faster than the default level, and hardly larger
+    return buffer.getvalue()
+
+
 def data_uri(pixels: Array) -> str:
     """Encode the pixels as a PNG data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=4)  # as small as the default, and faster
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return f"data:image/png;base64,{base64.b64encode(png(pixels)).decode('ascii')}"
 
 
 def _resize(pixels: Array, side: int, shrink: Image.Resampling) -> Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harmofl.experiment.finished_run import Result, Run, ScoreTable
+from harmofl.utils.grouping import grouped
 
 DASH = "\N{EN DASH}"
 MANY = 8
@@ -87,9 +88,7 @@ class TextTable:
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Group the runs that share the main metric and the sites, in the given order."""
-    found: dict[tuple[str, frozenset[str]], list[Run]] = {}
-    for run in runs:
-        found.setdefault((run.main_metric, frozenset(run.sites)), []).append(run)
+    found = grouped(runs, lambda run: (run.main_metric, frozenset(run.sites)))
     return [Group(metric, members[0].sites, tuple(members)) for (metric, _), members in found.items()]
 
 

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,14 +108,12 @@ class _Work:
         def computed() -> Surfaces:
             opened = self._open()
             total = len(opened.setup.federation.sites) * (len(axis) ** 2 + 1)
-            done = partial(self._point_done, label, count(1), total)
+            points = count(1)
+            done = lambda: self._progress(label, next(points), total)  # noqa: E731
             return opened.surfaces(asked.kind, asked.seed, axis, asked.images, workers, done)
 
         key = {**self._key, "images": asked.images, "span": float(axis[-1]), "resolution": len(axis)}
         return self._held(Surfaces, key, computed)
-
-    def _point_done(self, label: str, points: Iterator[int], total: int) -> None:
-        self._progress(label, next(points), total)
 
     def close(self) -> None:
         self._opened = None

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from harmofl.data.csv_tables import csv_text
 from harmofl.data.decoding.images import QUIET
 from harmofl.data.decoding.volumes import nibabel
 from harmofl.inference.prediction.image_reader import Picture, in_unit_range, to_stored
 from harmofl.inference.prediction.inputs import Input
-from harmofl.report.png_images import outlined
+from harmofl.report.png_images import outlined, png
 from harmofl.utils.atomic_files import storing, write_atomic
 
 SUFFIX = {"photograph": ".png", "volume": ".nii.gz", "series": ".dcm"}
@@ -68,14 +67,6 @@ def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
         image = nibabel().Nifti1Image(voxels.astype(np.uint8), picture.stored.affine, header)
     image.header["cal_min"], image.header["cal_max"] = 0, 0
     return gzip.compress(image.to_bytes(), 6, mtime=0)
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """Return (H, W) or (H, W, 3) uint8 pixels as a PNG file."""
-    buffer = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
-    image.save(buffer, format="PNG", compress_level=4)  # faster than the default level, and hardly larger
-    return buffer.getvalue()
 
 
 def write_overlay(one: Input, picture: Picture, labels: np.ndarray, out: Path) -> None:

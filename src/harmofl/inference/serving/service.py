@@ -14,8 +14,9 @@ from markupsafe import Markup
 from harmofl.errors import ConfigError, DataError
 from harmofl.inference.prediction.image_reader import Picture
 from harmofl.inference.prediction.predictor import Predictor
-from harmofl.inference.prediction.writing import mask_png, overlay, png
+from harmofl.inference.prediction.writing import mask_png, overlay
 from harmofl.inference.serving.request_images import FORMATS, TooLargeError, decode
+from harmofl.report.png_images import png
 from harmofl.report.templates import template_of
 from harmofl.report.vega import allowed
 
