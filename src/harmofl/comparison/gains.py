@@ -99,12 +99,8 @@ def _cost_chart(comparison: Comparison, rows: Sequence[GainRow], field: str, tit
     spec = {
         "height": 260,
         "layer": [
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.5},
-                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
-            {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {"tooltip": shown}},
+            interval_layer({"y": {**y, "field": "low"}, "y2": {"field": "high"}}, 0.5),
+            {"mark": {**POINT, "size": 80, "opacity": 1}, "encoding": {"tooltip": shown}},
         ],
         "encoding": {
             "x": x,
