@@ -82,9 +82,11 @@ def test_the_same_again_runs_nothing_and_more_runs_only_that(
     out = tmp_path / "copy"
     shutil.copytree(done, out)
     ran = []
-    one = workers._one
+    one = workers.run_or_resume
     monkeypatch.setattr(
-        workers, "_one", lambda tables, folder, watch=None: ran.append(folder.parent.name) or one(tables, folder, watch)
+        workers,
+        "run_or_resume",
+        lambda tables, folder, watch=None: ran.append(folder.parent.name) or one(tables, folder, watch),
     )
     carry_out_study(study(federation, out, "fedavg,fedsam"))
     assert ran == []
@@ -326,6 +328,6 @@ def test_search_tries_every_method_as_often_and_goes_on(federation: Path, tmp_pa
     result = RunDir(tmp_path / "fedprox-try-1" / "seed-0").result()
     assert found["fedprox"][1].score == pytest.approx(sum(s["dice"] for s in result["val"].values()) / 2)
 
-    monkeypatch.setattr(workers, "_one", lambda *args: pytest.fail("a finished try was run again"))
+    monkeypatch.setattr(workers, "run_or_resume", lambda *args: pytest.fail("a finished try was run again"))
     again = search(base, parse_variants("fedavg,fedprox"), 3, tmp_path)
     assert again == found

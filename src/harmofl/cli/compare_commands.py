@@ -28,6 +28,13 @@ Equal = Annotated[str, typer.Option(help="Budget of every method: rounds, or gra
 Baseline = Annotated[str, typer.Option(help="The method the others are compared with; the first by default.")]
 LeaveOut = Annotated[bool, typer.Option("--leave-one-site-out", help="Train without each site in turn, test there.")]
 RunsAtATime = Annotated[int, typer.Option(min=0, help="Parallel runs; 0: one per GPU, or as many as the cores allow.")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        help="Run on the workers of a Dask scheduler: its address or scheduler file; all share a file system.",
+        metavar="ADDRESS",
+    ),
+]
 Tuned = Annotated[Path | None, typer.Option(help="The tuned.toml of `harmofl search`.", metavar="FILE")]
 SettingsOfAll = Annotated[
     list[str] | None,
@@ -52,6 +59,7 @@ def compare(
     leave_one_site_out: LeaveOut = False,
     unseen: Unseen = None,
     workers: RunsAtATime = 0,
+    cluster: Cluster = "",
     tuned: Tuned = None,
     setting: SettingsOfAll = None,
     out: Out = None,
@@ -69,6 +77,8 @@ def compare(
         harmofl compare --data hospitals/ --methods fedavg,harmofl --unseen oslo
 
         harmofl compare --data hospitals/ --methods fedavg,harmofl --leave-one-site-out
+
+        harmofl compare --data hospitals/ --methods fedavg,harmofl --cluster tcp://scheduler:8786
     """
     kind = "left-out" if leave_one_site_out else "compare"
     base, common, folder = _experiment(config, data, rounds, size, setting, out, kind, unseen)
@@ -77,7 +87,7 @@ def compare(
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
     variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
-    chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers)  # type: ignore[arg-type]
+    chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers, cluster)  # type: ignore[arg-type]
     _end(_carry_out(chosen))
 
 
@@ -89,6 +99,7 @@ def ablate(
     size: Size = None,
     equal: Equal = "rounds",
     workers: RunsAtATime = 0,
+    cluster: Cluster = "",
     setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
@@ -106,7 +117,7 @@ def ablate(
     of_harmofl = describe("harmofl").hyperparameters
     parts = {key: value for key, value in base.method_table.items() if key in of_harmofl}
     variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
-    _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers)))  # type: ignore[arg-type]
+    _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers, cluster=cluster)))  # type: ignore[arg-type]
 
 
 def sweep(
@@ -120,6 +131,7 @@ def sweep(
     rounds: Rounds = None,
     size: Size = None,
     workers: RunsAtATime = 0,
+    cluster: Cluster = "",
     setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
@@ -141,7 +153,8 @@ def sweep(
 
     (key, values), variants = parse_sweep(over), with_common(parse_variants(methods), common)
     lines = swept(base, variants, key, values)
-    comparison = _carry_out(Study(base, [v for line in lines for v in line], seeds, folder, workers=workers))
+    all_variants = [variant for line in lines for variant in line]
+    comparison = _carry_out(Study(base, all_variants, seeds, folder, workers=workers, cluster=cluster))
     found = {outcome.variant.label: outcome for outcome in comparison.outcomes}
     by_method = {
         variant.label: [found.get(v.label) for v in line] for variant, line in zip(variants, lines, strict=True)
@@ -158,6 +171,7 @@ def search(
     trials: Annotated[int, typer.Option(help="Trials per method, at least 1; the first uses the defaults.")] = 10,
     rounds: Rounds = None,
     size: Size = None,
+    cluster: Cluster = "",
     setting: SettingsOfAll = None,
     out: Out = None,
 ) -> None:
@@ -175,7 +189,7 @@ def search(
 
     variants = with_common(parse_variants(methods), common)
     with interruptible():
-        found = searching.search(base, variants, trials, folder, say)
+        found = searching.search(base, variants, trials, folder, say, cluster)
     table = Table("method", "defaults", "best", "settings", title="best mean validation score of each method")
     for label, tried in found.items():
         best = max(tried, key=lambda setup: setup.score if setup.score == setup.score else float("-inf"))

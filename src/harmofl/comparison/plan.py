@@ -31,6 +31,13 @@ class Job:
     folder: Path
     experiment: Experiment
 
+    def rounds_done(self) -> int:
+        """Return the number of recorded rounds, also while the run goes on in another process."""
+        try:
+            return (self.folder / "rounds.jsonl").read_bytes().count(b"\n")
+        except OSError:
+            return 0
+
 
 def plan_jobs(
     base: Experiment,

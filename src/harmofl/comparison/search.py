@@ -49,38 +49,65 @@ def spans(base: Experiment, variant: Variant) -> Spans:
 
 
 def search(
-    base: Experiment, variants: Sequence[Variant], trials: int, out: Path, told: Tell | None = None
+    base: Experiment,
+    variants: Sequence[Variant],
+    trials: int,
+    out: Path,
+    told: Tell | None = None,
+    cluster: str = "",
 ) -> dict[str, list[SearchTrial]]:
     """Run `trials` trials of every method and write the best hyperparameters of each to `tuned.toml`.
 
-    The first trial uses the method's defaults; later ones are drawn by optuna's TPE from the earlier trials. Only
-    validation scores are used. A search that was stopped is resumed: finished trials are not run again.
+    The first trial uses the method's defaults; later ones are drawn by optuna's TPE from the method's earlier trials,
+    so that only trials of different methods can run in parallel. Only validation scores are used. A search that was
+    stopped is resumed: finished trials are not run again.
+
+    Args:
+        base: the experiment.
+        variants: the methods.
+        trials: number of trials per method.
+        out: the folder for the runs and tuned.toml.
+        told: called with one line each for the detected data layout and for warnings.
+        cluster: address or scheduler file of a Dask scheduler that runs a trial of every method at a time; "" runs one
+            trial at a time in this process.
+
+    Returns:
+        The trials in their order, by the label of the method.
 
     Raises:
-        ConfigError: if optuna is not installed or `trials` is below 1.
+        ConfigError: if optuna is not installed, `trials` is below 1, or the cluster cannot be used.
         TrainingError: if no trial of any method finished.
     """
     optuna = _optuna()
     if trials < 1:
         raise ConfigError(f"--trials must be at least 1, got {trials}")
-    found: dict[str, list[SearchTrial]] = {}
-    total = base.training.rounds * trials * len(variants)
-    with rounds_bar(total) as bar:
-        for index, variant in enumerate(variants):
-            ranges = spans(base, variant).items()
-            space = {key: optuna.distributions.FloatDistribution(*ends, log=True) for key, ends in ranges}
-            study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))
-            for number in range(trials):
-                before = base.training.rounds * (trials * index + number)
-                asked = study.ask(space) if number else None
-                changes = {key: float(f"{value:.3g}") for key, value in asked.params.items()} if asked else {}
-                trial = _try(base, variant, number, changes, out, partial(_as_part, bar, before, total), told)
-                told = None  # once
-                found.setdefault(variant.label, []).append(trial)
-                if asked and np.isnan(trial.score):
-                    study.tell(asked, state=optuna.trial.TrialState.FAIL)
-                elif asked:
-                    study.tell(asked, trial.score)
+    found: dict[str, list[SearchTrial]] = {variant.label: [] for variant in variants}
+    spaces = {
+        variant.label: {
+            key: optuna.distributions.FloatDistribution(*ends, log=True) for key, ends in spans(base, variant).items()
+        }
+        for variant in variants
+    }
+    studies = {
+        variant.label: optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))
+        for variant in variants
+    }
+    at_once = base.training.rounds * len(variants)
+    with rounds_bar(at_once * trials) as bar:
+        for number in range(trials):
+            asked = {label: study.ask(spaces[label]) if number else None for label, study in studies.items()}
+            drawn = {
+                label: {key: float(f"{value:.3g}") for key, value in one.params.items()} if one else {}
+                for label, one in asked.items()
+            }
+            progress = partial(_as_part, bar, at_once * number, at_once * trials)
+            for trial in _try(base, variants, number, drawn, out, progress, told, cluster):
+                label = trial.variant.label
+                found[label].append(trial)
+                if asked[label] and np.isnan(trial.score):
+                    studies[label].tell(asked[label], state=optuna.trial.TrialState.FAIL)
+                elif asked[label]:
+                    studies[label].tell(asked[label], trial.score)
     ended = {label: [trial for trial in tried if not np.isnan(trial.score)] for label, tried in found.items()}
     best = {label: dict(max(tried, key=lambda one: one.score).changes) for label, tried in ended.items() if tried}
     if not best:
@@ -105,21 +132,34 @@ def _as_part(bar: Progress, before: int, total: int, what: str, done: int, _: in
 
 def _try(
     base: Experiment,
-    variant: Variant,
+    variants: Sequence[Variant],
     number: int,
-    changes: Mapping[str, float],
+    drawn: Mapping[str, Mapping[str, float]],
     out: Path,
     progress: Progress,
     told: Tell | None,
-) -> SearchTrial:
-    named = Variant(f"{variant.label}-try-{number}", variant.method, {**variant.changes, **changes})
-    jobs: list[Job] = plan_jobs(base, [named], [base.run.seed], out)
+    cluster: str,
+) -> list[SearchTrial]:
+    """Run the trial of this number of every method, with the hyperparameters drawn for its label."""
+    named = [
+        Variant(f"{variant.label}-try-{number}", variant.method, {**variant.changes, **drawn[variant.label]})
+        for variant in variants
+    ]
+    jobs: list[Job] = plan_jobs(base, named, [base.run.seed], out)
     check_earlier(jobs, out)
     if number == 0:
-        try_first(jobs, told)
-    failed = carry_out(jobs, 1, progress)
-    if failed:
-        return SearchTrial(variant, changes, float("nan"), failed[0][1])
-    result = RunDir(jobs[0].folder).result()
+        for job in jobs:
+            try_first([job], told if job is jobs[0] else None)
+    failed = {job.variant.label: error for job, error in carry_out(jobs, 1, progress, cluster)}
+    found = []
+    for variant, job in zip(variants, jobs, strict=True):
+        error = failed.get(job.variant.label, "")
+        found.append(SearchTrial(variant, drawn[variant.label], float("nan") if error else _score(job), error))
+    return found
+
+
+def _score(job: Job) -> float:
+    """Return the validation score of the best round of a finished run, mean over sites."""
+    result = RunDir(job.folder).result()
     scores = [values[result["main_metric"]] for values in result["val"].values()]
-    return SearchTrial(variant, changes, float(np.mean([np.nan if s is None else s for s in scores])))
+    return float(np.mean([np.nan if s is None else s for s in scores]))

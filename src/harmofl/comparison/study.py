@@ -31,6 +31,7 @@ class Study:
         baseline: label of the variant that the others are compared with; the first if "".
         leave_one_site_out: train without each site in turn, and test there.
         workers: number of parallel runs; 0 for as many as fit the machine.
+        cluster: address or scheduler file of a Dask scheduler whose workers run the jobs; "" for this machine.
     """
 
     base: Experiment
@@ -41,6 +42,7 @@ class Study:
     baseline: str = ""
     leave_one_site_out: bool = False
     workers: int = 0
+    cluster: str = ""
 
     def jobs(self) -> list[Job]:
         """Return the runs.
@@ -90,17 +92,22 @@ def carry_out_study(study: Study, told: Tell | None = None) -> Comparison:
         told: called with one line each for the detected data layout and for warnings.
 
     Raises:
-        HarmoFLError: before any run starts, if a setting is invalid.
+        HarmoFLError: before any run starts, if a setting is invalid; or if the cluster cannot be used.
         TrainingError: if no run finished.
     """
     from harmofl.comparison.comparison_page import write_comparison  # slow to import
 
+    if study.cluster and study.workers:
+        raise ConfigError(
+            f"--workers must be left out with --cluster, got {study.workers}; the number of parallel runs is that of "
+            "the Dask workers' threads"
+        )
     baseline, jobs = study.chosen_baseline(), study.jobs()
     check_earlier(jobs, study.out)
     try_first(jobs, told)
     with rounds_bar(sum(job.experiment.training.rounds for job in jobs)) as progress:
         device, threads = study.base.run.device, study.base.run.threads
-        failed = carry_out(jobs, study.workers or processes_that_fit(device, threads), progress)
+        failed = carry_out(jobs, study.workers or processes_that_fit(device, threads), progress, study.cluster)
     metric, outcomes = collect(jobs)
     if not outcomes:
         raise TrainingError(

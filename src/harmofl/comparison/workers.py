@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harmofl.comparison.cluster import run_on_cluster
 from harmofl.comparison.plan import Job
 from harmofl.data.checks.quick_checks import tell_understood
 from harmofl.data.layout.reader import read_layout, settle
 from harmofl.errors import HarmoFLError
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.config import Experiment
+from harmofl.experiment.config import validated
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import resume, run
@@ -49,7 +50,7 @@ def _has_result(job: Job) -> bool:
     return RunDir(job.folder).result_path.exists()
 
 
-def carry_out(jobs: Sequence[Job], workers: int, progress: Progress) -> list[tuple[Job, str]]:
+def carry_out(jobs: Sequence[Job], workers: int, progress: Progress, cluster: str = "") -> list[tuple[Job, str]]:
     """Run every job without a result; resume the ones that an earlier call began.
 
     Args:
@@ -57,17 +58,24 @@ def carry_out(jobs: Sequence[Job], workers: int, progress: Progress) -> list[tup
         workers: number of parallel runs, each in its own process; 1 runs them in this process.
         progress: called with a line on a run that has ended, or "", the number of finished rounds of all runs and the
             number of all rounds.
+        cluster: address or scheduler file of a Dask scheduler whose workers run the jobs, see
+            `harmofl.comparison.cluster.run_on_cluster`; "" runs them on this machine.
 
     Returns:
         The failed jobs, each with its error in one line; a failed job does not stop the others.
+
+    Raises:
+        HarmoFLError: if the cluster cannot be used.
     """
     todo = [job for job in jobs if not _has_result(job)]
     total = sum(job.experiment.training.rounds for job in jobs)
 
     def told(line: str) -> None:
-        progress(line, sum(_lines(job.folder / "rounds.jsonl") for job in jobs), total)
+        progress(line, sum(job.rounds_done() for job in jobs), total)
 
     told("")
+    if cluster and todo:
+        return _on_cluster(todo, cluster, told)
     if workers == 1 or len(todo) < 2:
         return _in_turn(todo, told)
     return _side_by_side(todo, min(workers, len(todo)), told)
@@ -80,7 +88,7 @@ def _in_turn(todo: Sequence[Job], told: Tell) -> list[tuple[Job, str]]:
 
     failed = []
     for job in todo:
-        error = _one(job.experiment.model_dump(mode="json"), job.folder, Counting())
+        error = run_or_resume(job.experiment.model_dump(mode="json"), job.folder, Counting())
         if error:
             failed.append((job, error))
         told(_said(job, error))
@@ -92,7 +100,7 @@ def _side_by_side(todo: Sequence[Job], workers: int, told: Tell) -> list[tuple[J
     with _pool(workers) as pool:
         with without_interrupts():  # the first jobs start the processes
             pending: dict[Future[str], Job] = {
-                pool.submit(_one, job.experiment.model_dump(mode="json"), job.folder): job for job in todo
+                pool.submit(run_or_resume, job.experiment.model_dump(mode="json"), job.folder): job for job in todo
             }
         while pending:
             done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
@@ -105,6 +113,18 @@ def _side_by_side(todo: Sequence[Job], workers: int, told: Tell) -> list[tuple[J
                 if error:
                     failed.append((job, error))
                 told(_said(job, error))
+    return failed
+
+
+def _on_cluster(todo: Sequence[Job], address: str, told: Tell) -> list[tuple[Job, str]]:
+    failed = []
+
+    def ended(job: Job, error: str) -> None:
+        if error:
+            failed.append((job, error))
+        told(_said(job, error))
+
+    run_on_cluster(todo, address, told, ended)
     return failed
 
 
@@ -136,7 +156,7 @@ def _begin(devices: Any) -> None:
         torch.cuda.set_device(index % torch.cuda.device_count())
 
 
-def _one(tables: dict[str, Any], folder: Path, *callbacks: Callback) -> str:
+def run_or_resume(tables: dict[str, Any], folder: Path, *callbacks: Callback) -> str:
     """Run or resume one experiment; return its error message, or ""."""
     try:
         if RunDir(folder).config_path.exists():
@@ -144,7 +164,7 @@ def _one(tables: dict[str, Any], folder: Path, *callbacks: Callback) -> str:
         else:
             with storing(folder.parent):
                 folder.parent.mkdir(parents=True, exist_ok=True)
-            run(Experiment.model_validate(tables), folder, callbacks)
+            run(validated(tables, folder.name), folder, callbacks)
     except HarmoFLError as error:
         return " ".join(str(error).split())
     return ""
@@ -153,10 +173,3 @@ def _one(tables: dict[str, Any], folder: Path, *callbacks: Callback) -> str:
 def _said(job: Job, error: str) -> str:
     where = f" without {job.left_out}" if job.left_out else ""
     return f"{job.variant.label}, seed {job.seed}{where}: {f'failed: {error}' if error else 'done'}"
-
-
-def _lines(path: Path) -> int:
-    try:
-        return path.read_bytes().count(b"\n")
-    except OSError:
-        return 0

@@ -1,11 +1,9 @@
 """The training loop: runs an experiment into a run directory, or resumes an interrupted run."""
 
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from harmofl.experiment.config import DataTable, Experiment, check_images_remain
 from harmofl.experiment.run_dir import RoundRecord, RunDir
 from harmofl.experiment.setup import Setup, main_metric
 from harmofl.federated.tensors import Arrays
+from harmofl.utils.package_versions import package_versions
 
 MakeBackend = Callable[[Setup, RunDir], Backend]
 """Function or class that makes the backend of a run."""
@@ -54,7 +53,7 @@ def run(
     folder = Path(folder)
     RunDir.refuse_used(folder)
     with _prepared(experiment, callbacks, sites) as (setup, cache):
-        run_dir = RunDir.create(folder, to_toml(setup.experiment, _versions()), setup.card())
+        run_dir = RunDir.create(folder, to_toml(setup.experiment, package_versions()), setup.card())
         with run_dir.locked():
             return _train(setup, cache, run_dir, Checkpoint(setup.start()), callbacks, backend)
 
@@ -257,8 +256,3 @@ def _fits(weights: Arrays, start: Arrays) -> bool:
     return weights.keys() == start.keys() and all(
         not start[name].numel() or weights[name].shape == start[name].shape for name in weights
     )
-
-
-def _versions() -> Mapping[str, str]:
-    packages = ("harmofl", "torch", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
