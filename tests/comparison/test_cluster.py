@@ -17,12 +17,14 @@ import typer
 from experiments import same_end, small
 
 from harmofl.cli.compare_commands import sweep
-from harmofl.comparison import cluster, study
+from harmofl.comparison import cluster
 from harmofl.comparison.cluster import Shared
 from harmofl.comparison.search import search
 from harmofl.comparison.study import Study, carry_out_study
 from harmofl.comparison.variants import parse_variants
+from harmofl.comparison.workers import carry_out
 from harmofl.errors import ConfigError
+from harmofl.experiment.trainer import run
 
 distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'harmofl[cluster]'")
 pytestmark = pytest.mark.xdist_group("cluster")
@@ -79,16 +81,14 @@ def tables(out: Path) -> list[str]:
     return [*csv, *(re.sub(seconds, "SECONDS", text) for text in texts)]
 
 
-def test_a_worker_that_dies_costs_the_last_round(
-    federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_dies_costs_the_last_round(federation: Path, tmp_path: Path) -> None:
     """Killed twice: the scheduler gives the run to another worker once, then the command asks it to go on."""
     said: list[str] = []
     kept: list[list[bytes]] = []
+    base = small(federation, training__rounds=30)
     with local_cluster(workers=0, deaths=1) as made:
-        chosen = on_cluster(federation, tmp_path / "many", "fedavg", made.scheduler_address)
-        chosen = replace(chosen, base=small(federation, training__rounds=40))
-        rounds = tmp_path / "many" / "fedavg" / "seed-0" / "rounds.jsonl"
+        (job,) = Study(base, parse_variants("fedavg"), 1, tmp_path / "many").jobs()
+        rounds = job.folder / "rounds.jsonl"
 
         def kill_twice() -> None:
             patience.until(lambda: any("no Dask worker is connected" in line for line in said))
@@ -96,22 +96,22 @@ def test_a_worker_that_dies_costs_the_last_round(
             for _ in range(2):
                 before = len(lines(rounds))
                 patience.until(lambda before=before: len(lines(rounds)) > before + 1)
-                os.kill(run_process(rounds.parent).ppid(), signal.SIGKILL)
+                os.kill(run_process(job.folder).ppid(), signal.SIGKILL)
                 kept.append(lines(rounds))
 
-        monkeypatch.setattr(study, "rounds_bar", lambda total: bar(said))
         killer = threading.Thread(target=kill_twice)
         killer.start()
-        comparison = carry_out_study(chosen)
+        failed = carry_out([job], 1, lambda line, done, total: said.append(line), made.scheduler_address)
         killer.join()
-    assert comparison.failed == []
+    assert failed == []
+    assert "fedavg, seed 0: done" in said
     ended = lines(rounds)
-    assert len(ended) == 40
+    assert len(ended) == 30
     for before in kept:
-        assert 0 < len(before) < 40
+        assert 0 < len(before) < 30
         assert ended[: len(before) - 1] == before[:-1], "with their times: these rounds were not repeated"
-    carry_out_study(replace(chosen, out=tmp_path / "one", cluster="", workers=1))
-    same_end(rounds.parent, tmp_path / "one" / "fedavg" / "seed-0")
+    run(job.experiment, tmp_path / "one")
+    same_end(job.folder, tmp_path / "one")
 
 
 def lines(path: Path) -> list[bytes]:
@@ -129,11 +129,6 @@ def run_process(folder: Path) -> psutil.Process:
     return found[0]
 
 
-@contextmanager
-def bar(said: list[str]) -> Iterator[Any]:
-    yield lambda line, done, total: said.append(line)
-
-
 def test_a_search_on_a_cluster(federation: Path, tmp_path: Path, scheduler: str) -> None:
     pytest.importorskip("optuna")
     base = small(federation, training__rounds=1)
@@ -142,13 +137,15 @@ def test_a_search_on_a_cluster(federation: Path, tmp_path: Path, scheduler: str)
     assert (tmp_path / "many" / "tuned.toml").read_bytes() == (tmp_path / "one" / "tuned.toml").read_bytes()
 
 
+@pytest.mark.parametrize("package", ["torch", "python"])
 def test_a_worker_with_other_versions_is_refused(
-    federation: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+    package: str, federation: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = {**cluster.package_versions(), "torch": "2.0.0"}
+    """Packages before any task, Python by the task."""
+    here = {**cluster.package_versions(), package: "2.0.0"}
     monkeypatch.setattr(cluster, "package_versions", lambda: here)
-    with pytest.raises(ConfigError, match=r"Dask worker tcp://.*: must have torch 2\.0\.0, .* but has \d") as refused:
-        carry_out_study(on_cluster(federation, tmp_path / "out", "fedavg,fedsam", scheduler))
+    with pytest.raises(ConfigError, match=rf"Dask worker tcp://.*: must have {package} 2\.0\.0, .* has \d") as refused:
+        carry_out_study(on_cluster(federation, tmp_path / "out", "fedavg", scheduler))
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.glob("out/*/seed-*"))
 

@@ -66,6 +66,7 @@ def run_on_cluster(jobs: Sequence[Job], address: str, told: Tell, ended: Callabl
     """
     killed = optional("distributed", "--cluster", "cluster").KilledWorker
     with _connected(address) as client, _shared(jobs[0].folder.parent.parent) as shared:
+        _check_workers(client, shared)
         pending = {_submit(client, job, shared): (job, job.rounds_done()) for job in jobs}
         waiting = False
         while pending:
@@ -88,6 +89,13 @@ def run_on_cluster(jobs: Sequence[Job], address: str, told: Tell, ended: Callabl
             time.sleep(POLL_SECONDS if pending else 0)
 
 
+def _check_workers(client: Any, shared: Shared) -> None:
+    """Raise ConfigError if a worker that is connected now has other packages; without harmofl a task would end it."""
+    names = [name for name in shared.versions if name != "python"]
+    for worker, about in client.get_versions(packages=names)["workers"].items():
+        _check_versions(f"Dask worker {worker}", {name: about["packages"].get(name) for name in names}, shared)
+
+
 def _workers(client: Any, address: str) -> int:
     """Return the number of connected workers."""
     try:
@@ -100,16 +108,15 @@ def _fatal(failure: Exception, address: str) -> HarmoFLError:
     """Return the error that ends the command: of a worker that cannot take part, or of a lost connection."""
     if isinstance(failure, HarmoFLError):
         return failure
-    lost = isinstance(failure, CancelledError)  # by the client, for each run, when the scheduler has gone
-    reason = "no connection" if lost else " ".join(f"{type(failure).__name__}: {failure}".split())
-    if isinstance(failure, ImportError | AttributeError):
-        return ConfigError(
-            f"{address}: every Dask worker must be able to import harmofl {package_versions()['harmofl']}, got "
-            f"{reason}; install there what is installed here"
+    reason = " ".join(f"{type(failure).__name__}: {failure}".split())
+    if isinstance(failure, CancelledError | OSError):  # the client cancels all runs when the scheduler has gone
+        return TrainingError(
+            f"{address}: the Dask scheduler must stay connected until all runs have ended, but the connection was lost "
+            f"({type(failure).__name__}); repeat the command to continue"
         )
-    return TrainingError(
-        f"{address}: the Dask scheduler must stay connected until all runs have ended, got {reason}; repeat the "
-        "command to continue"
+    return ConfigError(
+        f"{address}: the Dask scheduler and every worker must be able to import harmofl "
+        f"{package_versions()['harmofl']}, got {reason}; install there what is installed here"
     )
 
 
@@ -129,7 +136,8 @@ def _connected(address: str) -> Any:
                 f"scheduler --scheduler-file FILE` wrote, got {address!r}, which is no such file"
             ) from None
     distributed = optional("distributed", "--cluster", "cluster")
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost connection is one line of this module
+    for name in ("distributed", "distributed.client"):  # a lost connection is one line of this module
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return distributed.Client(place, timeout=CONNECT_SECONDS)
     except (OSError, ValueError):
@@ -185,7 +193,8 @@ def run_at_worker(tables: dict[str, Any], folder: Path, shared: Shared) -> str:
     from distributed import Reschedule, get_worker
 
     worker = get_worker()
-    _check(f"Dask worker {worker.address}", Path(tables["data"]["folder"]), shared)
+    _check_versions(f"Dask worker {worker.address}", package_versions(), shared)
+    _check_folders(f"Dask worker {worker.address}", Path(tables["data"]["folder"]), shared)
     key = worker.get_current_task()
     words = [sys.executable, "-m", "harmofl.comparison.cluster", json.dumps([tables, str(folder), os.getpid()])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -201,14 +210,16 @@ def run_at_worker(tables: dict[str, Any], folder: Path, shared: Shared) -> str:
     return answer
 
 
-def _check(where: str, data: Path, shared: Shared) -> None:
-    """Raise ConfigError unless this machine has the versions and sees the folders."""
-    for name, there in package_versions().items():
+def _check_versions(where: str, found: Mapping[str, str | None], shared: Shared) -> None:
+    for name, there in found.items():
         if there != shared.versions[name]:
             raise ConfigError(
                 f"{where}: must have {name} {shared.versions[name]}, the version of the machine that compares, because "
-                f"results may differ, but has {there}; install the same version on all machines"
+                f"results may differ, but has {there or 'none'}; install the same version on all machines"
             )
+
+
+def _check_folders(where: str, data: Path, shared: Shared) -> None:
     for path, folder, option in ((shared.results, shared.results.parent, "--out"), (data, data, "--data")):
         if not path.exists():
             raise ConfigError(
