@@ -78,7 +78,9 @@ def run_on_cluster(jobs: Sequence[Job], address: str, told: Tell, ended: Callabl
                     if job.rounds_done() > rounds:  # workers of limited time, for example
                         pending[_submit(client, job, shared)] = (job, job.rounds_done())
                         continue
-                    error = f"no round ended before its Dask worker did, {death.allowed_failures + 1} times"
+                    error = (
+                        f"no round ended before its Dask worker did, {death.allowed_failures + 1} times; see their logs"
+                    )
                 except Exception as failure:
                     raise _fatal(failure, address) from None
                 ended(job, error)
@@ -171,7 +173,11 @@ def _submit(client: Any, job: Job, shared: Shared) -> Any:
 def _unseen(job: Job) -> str:
     """Wait until this machine sees the result of a finished run; return an error if it does not appear."""
     path = RunDir(job.folder).result_path
-    return "" if _soon(path.exists) else f"{path} must be visible here, but is not after {DELAY_SECONDS:g} s"
+    return (
+        ""
+        if _soon(path.exists)
+        else f"{path} must be visible here, but is not after {DELAY_SECONDS:g} s; repeat the command"
+    )
 
 
 def _soon(holds: Callable[[], bool]) -> bool:
@@ -234,7 +240,11 @@ def _answer(process: "subprocess.Popen[str]") -> str | None:
         said, _ = process.communicate(timeout=POLL_SECONDS)
     except subprocess.TimeoutExpired:
         return None
-    return str(json.loads(said)) if said else f"its process ended unexpectedly (exit code {process.returncode})"
+    return (
+        str(json.loads(said))
+        if said
+        else f"its process ended unexpectedly ({process.returncode}); see its Dask worker's log"
+    )
 
 
 def main() -> None:
