@@ -34,6 +34,7 @@ from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import Experiment, resolved, to_toml
 from harmofl.experiment.model_build import build_model
 from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
+from harmofl.experiment.remarks import remarks_on_method
 from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
 from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card
 from harmofl.experiment.trainer import fit
@@ -42,7 +43,7 @@ from harmofl.federated.tensors import Arrays
 from harmofl.federated.transport import Transport
 from harmofl.federated.wire import Scalars
 from harmofl.methods import FedAvg
-from harmofl.models.bn_calibration import caution, from_lists
+from harmofl.models.bn_calibration import from_lists
 from harmofl.utils.atomic_files import locked
 
 log = logging.getLogger("harmofl")
@@ -423,7 +424,9 @@ class Server:
 
     def remarks(self) -> list[str]:
         """See `Backend`."""
-        return [*caution(self.model), *statement(self.experiment, self.method, deployed=True)]
+        drawn = len(self.drawn(1))
+        own = remarks_on_method(self.experiment, self.method, self.model, drawn)
+        return [*own, *statement(self.experiment, self.method, deployed=True)]
 
     def test(self, run_dir: RunDir, best_round: int) -> Scores:
         """See `Backend`; asked again until enough sites answer."""

@@ -93,6 +93,12 @@ http {{
 """
 
 
+def _environment(place: Path) -> dict[str, str]:
+    """Return the variables of Flower's programs; what they say to each other on this machine goes by no proxy."""
+    direct = ",".join(filter(None, (os.environ.get("no_proxy", os.environ.get("NO_PROXY", "")), "127.0.0.1")))
+    return {**_ENVIRONMENT, "FLWR_HOME": str(place / "home"), "no_proxy": direct, "NO_PROXY": direct}
+
+
 def write_app(folder: Path) -> None:
     """Write the Flower App that relays, which `flwr run` takes; it imports the installed HarmoFL and no torch."""
     (folder / "relays").mkdir(parents=True)
@@ -165,7 +171,7 @@ class SuperLink(Supervisor):
         folder = folder.resolve()
         self._place, self._keys, self._relay, self._told = folder / "flower", keys, relay.resolve(), False
         port = int(listen.rpartition(":")[2]) if has_proxy else free_port()
-        self._environment = {**_ENVIRONMENT, "FLWR_HOME": str(self._place / "home")}
+        self._environment = _environment(self._place)
         _write_server(self._place, folder, listen, port, keys)
         command = [
             *("flower-superlink", "--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth"),
@@ -275,7 +281,7 @@ class SuperNode(SiteProcess):
             *("--auth-supernode-private-key", str(place / "key"), "--port", str(free_port())),
             *("--node-config", f'relay="{relay.resolve()}"'),
         ]
-        environment = {**_ENVIRONMENT, "FLWR_HOME": str(place / "home")}
+        environment = _environment(place)
 
         def process(tell: Callable[[str], None]) -> KeptProcess:
             return KeptProcess(command, folder / "flower.log", place, environment, tell)
