@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# What some tests need beside Python packages: a browser, and the proxy of docs/flower.md. Without them those tests are skipped.
+# What some tests need beside Python packages: a browser, and the proxy of docs/deploy.md. Without them those tests are skipped.
 DEBIAN := chromium nginx-light
 
 .PHONY: packages demo test docs bench bench-compare check format clean
