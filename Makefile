@@ -1,5 +1,6 @@
 # make demo   train HarmoFL and FedAvg on synthetic hospitals, say which is ahead where, and write runs/demo/report.html
 # make test   run the tests
+# make test-oldest  test deployments with the oldest releases of NVFlare and Flower that pyproject.toml promises
 # make bench  measure how fast the parts are, and write bench.json; BENCH="--threads 1 --only step" for a part of it
 # make bench-compare BEFORE=old.json AFTER=bench.json  compare two of these
 # make docs   build the documentation as a site into site/
@@ -12,13 +13,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What some tests need beside Python packages: a browser, and the proxy of docs/deploy.md. Without them those tests are skipped.
 DEBIAN := chromium nginx-light
 
-.PHONY: packages demo test docs bench bench-compare check format clean
+.PHONY: packages demo test test-oldest docs bench bench-compare check format clean
 
 demo: $(VENV)/core
 	$(BIN)/harmofl demo --out runs/demo
 
 test: $(VENV)/installed packages
 	$(BIN)/pytest
+
+test-oldest: $(VENV)/installed packages
+	$(BIN)/pip install --quiet --target build/oldest --no-deps flwr==1.41.0 nvflare==2.9.0
+	PYTHONPATH=build/oldest $(BIN)/pytest tests/deployment tests/backends
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,12 +1,15 @@
 """What every test may use: the images and reference numbers beside a checkout, when they are there."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import patience
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -41,6 +44,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores for this process, for `-n auto`: tests of deployments mostly wait."""
     return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+GROUPS = {
+    "nvflare": r"\[nvflare\b",
+    "flower": r"\[flower\b",
+    "cluster": r"test_cluster\.py",
+    "pages": r"report/test_browser\.py",
+    "site": r"test_docs\.py::test_the_site",
+}
+"""Tests that one process runs one after the other: they start many processes, or share what takes long to make."""
+
+
+class Groups(LoadScopeScheduling):
+    """Hands out groups and single tests; pytest 9.2 with xdist 3.8 ignores the mark `xdist_group`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((name for name, pattern in GROUPS.items() if re.search(pattern, nodeid)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Return the scheduler, for `-n`."""
+    return Groups(config, log)
 
 
 def pytest_report_header() -> str:

@@ -31,7 +31,6 @@ NVFLARE = pytest.param(
     "nvflare",
     marks=[
         pytest.mark.skipif(find_spec("nvflare") is None, reason="needs NVFlare: harmofl[nvflare]"),
-        pytest.mark.xdist_group("nvflare"),  # many processes: one such federation at a time
     ],
 )
 FLOWER = pytest.param(
@@ -39,7 +38,6 @@ FLOWER = pytest.param(
     marks=[
         pytest.mark.skipif(find_spec("flwr") is None, reason="needs Flower: pip install 'harmofl[flower]'"),
         pytest.mark.skipif(not shutil.which("nginx", path="/usr/sbin:/usr/bin"), reason="needs nginx"),
-        pytest.mark.xdist_group("flower"),
     ],
 )
 

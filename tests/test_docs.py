@@ -65,7 +65,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.xdist_group("site")
 def test_the_site_has_every_page_and_the_reference(site: Path) -> None:
     pages = {page.relative_to(ROOT / "docs").with_suffix("") for page in (ROOT / "docs").rglob("*.md")}
     assert pages <= {page.relative_to(site).with_suffix("") for page in site.rglob("*.html")}
@@ -74,7 +73,6 @@ def test_the_site_has_every_page_and_the_reference(site: Path) -> None:
     assert "harmofl.perturbed" in reference
 
 
-@pytest.mark.xdist_group("site")
 def test_links_of_the_site_lead_to_pages_and_name_files(site: Path) -> None:
     text = (site / "results" / "speed.html").read_text(encoding="utf-8")
     assert 'href="../speed.html#what-threads-change"' in text
@@ -82,7 +80,6 @@ def test_links_of_the_site_lead_to_pages_and_name_files(site: Path) -> None:
 
 
 @needs_browser
-@pytest.mark.xdist_group("site")
 @pytest.mark.parametrize(("size", "scheme"), [("laptop", "light"), ("phone", "dark"), ("print", "light")])
 def test_the_site_in_a_browser(site: Path, tmp_path: Path, size: str, scheme: str) -> None:
     with opened((site / "index.html").as_uri(), size, scheme) as seen:

@@ -27,7 +27,6 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.trainer import run
 
 distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'harmofl[cluster]'")
-pytestmark = pytest.mark.xdist_group("cluster")
 
 
 @contextmanager

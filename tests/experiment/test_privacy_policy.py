@@ -23,8 +23,8 @@ NOISE = {"privacy.clip": 1.0, "privacy.noise": 1.0}
 def told(federation: Path, folder: Path, **changes: object) -> bool:
     """Whether a site answers the server with statistics, and the server would ask for them."""
     setup = Setup.prepare(small(federation, **{"method.name": "fedavg", **changes}), lambda site, done, total: None)
-    place = SiteKit(folder, "site-1", "localhost:1", True, b"", None, {})
-    cover = Cover(place, ec.generate_private_key(ec.SECP384R1()), setup.experiment.privacy)
+    place = SiteKit(folder, "site-1", "localhost:1", "nvflare", False, b"", {})
+    cover = Cover(place, ec.generate_private_key(ec.SECP384R1()), setup.experiment.privacy, 1)
     desk = Desk(place, "", setup, setup.federation.sites[0], cover, head={"run": "r"})
     asked = tells_statistics(setup.experiment.privacy, setup.training.model)
     try:

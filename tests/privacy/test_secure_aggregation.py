@@ -81,9 +81,20 @@ def test_labels_are_of_all_that_was_sent() -> None:
 
 
 def cover(tmp_path: Path, **privacy: object) -> Cover:
-    place = SiteKit(tmp_path, "a", "localhost:1", True, b"", None, PEERS)
+    place = SiteKit(tmp_path, "a", "localhost:1", "nvflare", False, b"", PEERS)
     table = load_experiment(None, {"data.folder": "x", **{f"privacy.{key}": v for key, v in privacy.items()}}).privacy
-    return Cover(place, KEYS["a"], table)
+    return Cover(place, KEYS["a"], table, rounds=2)
+
+
+def test_no_more_updates_with_noise_than_the_statement_covers(tmp_path: Path) -> None:
+    """Of all runs of a site's folder; a repeated answer is the same one."""
+    update = ClientUpdate("a", {"w": torch.ones(3)}, 5, 1, 0.1)
+    sent = [Broadcast(number, {"w": torch.zeros(3)}) for number in (1, 2, 3)]
+    for run, broadcast in (("run", sent[0]), ("run", sent[0]), ("another", sent[1])):
+        cover(tmp_path, clip=1.0, noise=1.0).put(update, broadcast, run, NAMES, tmp_path)
+    for run, broadcast in (("run", sent[2]), ("third", sent[0])):
+        with pytest.raises(TrainingError, match=r"^a: privacy.noise covers 2 updates \(training.rounds\), and as many"):
+            cover(tmp_path, clip=1.0, noise=1.0).put(update, broadcast, run, NAMES, tmp_path)
 
 
 def test_a_round_is_answered_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from run_folders import write_run, write_samples
 
 from harmofl.report import write_report
 
-pytestmark = [needs_browser, pytest.mark.xdist_group("pages")]
+pytestmark = needs_browser
 
 
 def federation_of(folder, count, classes):

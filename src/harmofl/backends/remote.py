@@ -1,6 +1,7 @@
 """Rounds, descriptions and scores at sites on other machines, whatever carries the messages."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -24,6 +25,7 @@ from harmofl.privacy.secure_aggregation import unmasked
 
 log = logging.getLogger("harmofl")
 Answer = TypeVar("Answer")
+_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[\\/][^\s:;,'\"()]+")
 
 
 class RemoteRounds:
@@ -174,7 +176,7 @@ def answering(
 ) -> Callable[[str, bytes], bytes]:
     """Return the function of a site that answers requests: (kind, message) -> message.
 
-    Errors go to the server as one line: the text of a HarmoFLError; of any other, whose text may name files, its type.
+    Errors go to the server as one line: the text of a HarmoFLError without its paths; of any other, its type.
 
     Args:
         train: the site's part of a round, such as `run_client` with the site's images and client state.
@@ -209,8 +211,8 @@ def answering(
         try:
             return answered(kind, content)
         except HarmoFLError as error:
-            line = str(error)
-            log.warning("%s", line)
+            log.warning("%s", error)
+            line = _PATH.sub("[a path of this site]", str(error))
         except Exception as error:  # any error of a message, a network or a GPU
             log.warning("%s: %s", type(error).__name__, clean(str(error)))
             line = f"it failed with {type(error).__name__}; its own log says more"

@@ -149,6 +149,6 @@ def renew(
 
 def _log() -> None:
     """Log lines with the time to the standard error stream."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr, force=True)
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("harmofl").setLevel(logging.INFO)

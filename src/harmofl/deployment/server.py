@@ -100,14 +100,15 @@ def _engine(place: ServerFolder, transport: RelayTransport, has_proxy: bool) -> 
         log.info("waits for the job or app in %s, which %s must run, and for %s", folder, place.engine, sites)
         return nullcontext()
     log.info("%s starts at %s for %s; its log is in %s", place.engine, place.listen, sites, folder)
+    certificate = folder / ("nvflare/startup/server.crt" if place.engine == NVFLARE else "cert.pem")
+    for line in check_dates(certificate, RENEW):
+        log.warning(line)
     if place.engine == NVFLARE:
         from harmofl.backends.nvflare.engine_processes import ServerProcesses
 
         return ServerProcesses(folder, relay, transport, frozenset(place.keys))
     from harmofl.backends.flower.superlink import SuperLink
 
-    for line in check_dates(folder / "cert.pem", RENEW):
-        log.warning(line)
     return SuperLink(folder, place.listen, place.keys, relay, transport, has_proxy)
 
 
@@ -222,7 +223,7 @@ class Server:
 
     def greet(self) -> None:
         """Request the descriptions of newly connected sites; refuse unsuitable sites with a reason in one line."""
-        since, now = self.transport.connected(), time.monotonic()
+        since, now = self.connected(), time.monotonic()
         new = [name for name, when in since.items() if self.greeted.get(name, (None, 0.0))[0] != when]
         silent = [name for name in since if now > self.greeted.get(name, (0, now))[1] and name in self.refused]
         if not (asked := sorted({*new, *silent})):
@@ -248,9 +249,11 @@ class Server:
     def present(self) -> list[str]:
         """Return the names of the connected sites that are not refused."""
         self.greet()
-        return sorted(
-            name for name in self.transport.connected() if name in self.described and name not in self.refused
-        )
+        return sorted(name for name in self.connected() if name in self.described and name not in self.refused)
+
+    def connected(self) -> dict[str, object]:
+        """Return the connected sites of this federation; one whose key was taken out of sites/ is none."""
+        return {name: since for name, since in self.transport.connected().items() if name in self.place.keys}
 
     def open_run_dir(self, first: Mapping[str, Any]) -> RunDir:
         """Return the run folder; create it if there is none."""

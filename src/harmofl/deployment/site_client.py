@@ -1,6 +1,7 @@
 """The client of a site: it trains and scores the server's model on images that never leave the site."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from harmofl.backends.remote import answering
 from harmofl.backends.supervision import SiteProcess
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates, private_key
-from harmofl.deployment.folders import FLOWER, NVFLARE, RELAY, SiteKit, experiment_of
+from harmofl.deployment.folders import NVFLARE, RELAY, SiteKit, experiment_of
 from harmofl.deployment.site_descriptions import STATISTICS
 from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
@@ -32,6 +33,8 @@ from harmofl.utils.atomic_files import locked
 
 log = logging.getLogger("harmofl")
 VERSION = version("harmofl")
+KEPT = 3
+"""Most rounds whose states a server may have a site keep."""
 
 
 def run_site(
@@ -57,14 +60,16 @@ def run_site(
     """
     place = SiteKit.open(folder)
     ask = "ask who made the folders for a new one, of harmofl deploy renew"
-    for line in check_dates(folder / "ca.pem", ask) if place.engine == FLOWER and not place.attach else ():
+    certificate = folder / ("nvflare/startup/client.crt" if place.engine == NVFLARE else "ca.pem")
+    for line in check_dates(certificate, ask) if not place.attach else ():
         log.warning(line)
     with locked(folder, "joined"):
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
         setup = Setup.prepare(experiment.model_copy(update={"privacy": stricter}), progress, None, log.info)
-        cover = Cover(place, private_key(place.key), privacy, experiment.training.updates == "bfloat16")
+        small = experiment.training.updates == "bfloat16"
+        cover = Cover(place, private_key(place.key), privacy, experiment.training.rounds, small)
         desk = Desk(place, digest, setup, _site_of(setup, place, force), cover)
         for line in statement(setup.experiment, setup.method, deployed=True):
             log.info(line)
@@ -260,8 +265,11 @@ class Desk:
 
         States of later rounds than this one are from before the server resumed from a checkpoint.
         """
+        others = sorted(self._folder.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        for folder in [folder for folder in others if folder != self._folder][:-1]:  # of runs before the last one
+            shutil.rmtree(folder, ignore_errors=True)
         rounds, wanted = self._rounds(), {round_number}
-        for number in (*self.head.get("keep", ()), self._counted()):
+        for number in (*self.head.get("keep", ())[:KEPT], self._counted()):
             wanted |= {max((past for past in rounds if past <= number), default=round_number)}
         for number in set(rounds) - wanted:
             self._file(number).unlink(missing_ok=True)

@@ -18,6 +18,9 @@ from harmofl.federated.messages import Broadcast, ClientUpdate
 from harmofl.privacy.secure_aggregation import label_of, masked, secret_of, stream
 from harmofl.utils.atomic_files import strict_json, write_atomic
 
+SENT = "sent.json"
+"""File in a site's folder that tells which updates with noise were sent."""
+
 
 @dataclass(frozen=True)
 class Cover:
@@ -27,12 +30,14 @@ class Cover:
         place: the site's folder.
         key: the site's private key.
         table: the agreed [privacy] table.
+        rounds: number of rounds that the privacy statement covers.
         small: whether the changes of the weights are sent in bfloat16.
     """
 
     place: SiteKit
     key: ec.EllipticCurvePrivateKey
     table: PrivacyTable
+    rounds: int
     small: bool = False
 
     def put(
@@ -48,9 +53,11 @@ class Cover:
             kept: the folder in which the site records its answers.
 
         Raises:
-            TrainingError: if the requested sum would reveal one site's update.
+            TrainingError: if the requested sum would reveal one site's update, or if the privacy statement covers no
+                further update.
         """
         if noise := noise_of(self.table):
+            self._spend(label_of(f"noise {run}", among, broadcast))
             update = noise.added(update, broadcast, self._normals(update, run, broadcast.round))
         if self.small:
             update = replace(update, weights=compressed(update.weights, broadcast.weights))
@@ -62,6 +69,19 @@ class Cover:
         peers = {name: self.place.keys[name] for name in among}
         covered = masked(update.weights, self.place.name, self.key, peers, label)
         return replace(update, weights=covered, extras={})  # no mask covers an amplitude that is sent again
+
+    def _spend(self, label: str) -> None:
+        """Record that an update with noise is sent, in all runs of this folder; a repeated one is none more."""
+        path = self.place.folder / SENT
+        sent: list[str] = json.loads(path.read_text()) if path.exists() else []
+        if label in sent:
+            return
+        if len(sent) >= self.rounds:
+            raise TrainingError(
+                f"{self.place.name}: privacy.noise covers {self.rounds} updates (training.rounds), and as many were "
+                f"sent; agree on a new federation, whose noise is counted with this one's"
+            )
+        write_atomic(path, strict_json([*sent, label]).encode())
 
     def _normals(self, update: ClientUpdate, run: str, round_number: int) -> "SecretNormals":
         """Return noise that is equal for equal updates, so that a repeated answer reveals nothing more."""

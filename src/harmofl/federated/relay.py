@@ -76,7 +76,7 @@ def connect(file: Path, patience_s: float) -> Connection:
             return Client(place["address"], "AF_UNIX", authkey=bytes.fromhex(place["key"]))
         except (OSError, EOFError, ValueError, KeyError) as error:
             if time.monotonic() > end:
-                raise ConnectionError(f"no HarmoFL process listens at {file.name} ({error})") from None
+                raise ConnectionError(f"no HarmoFL process listens at {file.name} ({type(error).__name__})") from None
         time.sleep(_PAUSE_S)
 
 

@@ -19,7 +19,9 @@ KIT, JOB, ADMIN = "nvflare", "job", "admin"
 """Folders in those of the server and the sites: the startup kit, the job, and the administrator's kit."""
 ADMINISTRATOR = "admin@harmofl.org"
 _SERVER, _ORGANIZATION = "harmofl-server", "harmofl"
-_ALLOWED = ["harmofl.backends.nvflare."]
+_PACKAGE = "harmofl.backends.nvflare"
+_ALLOWED = [f"{_PACKAGE}.relay_job.Relay{part}" for part in ("Controller", "Executor")]
+_GUARD = {"id": "command_guard", "path": f"{_PACKAGE}.site_guard.CommandGuard", "args": {}}
 _RIGHTS = {
     "format_version": "1.0",
     "permissions": {
@@ -84,7 +86,9 @@ def provision(authority: Path, folders: Mapping[str, Path], server: Path, host: 
 
 def _made(authority: Path) -> Path:
     """Make all kits and return their folder; what the authority made before stays as it is."""
+    (authority / "federation").mkdir(mode=0o700, exist_ok=True)
     nvflare("provision", "-p", str(authority / "project.yml"), "-w", str(authority), "--force")
+    (authority / "federation" / "state" / "cert.json").chmod(0o600)
     return max((authority / "federation").glob("prod_*"))
 
 
@@ -101,18 +105,15 @@ def renew(deployment: Path) -> list[str]:
     state = authority / "federation" / "state" / "cert.json"
     kept = {name: value for name, value in json.loads(state.read_text()).items() if name.startswith("root")}
     write_atomic(state, json.dumps(kept).encode())
-    state.chmod(0o600)
     made, lines = _made(authority), []
     for party in sorted(made.iterdir()):
         folder = deployment / {_SERVER: f"server/{KIT}", ADMINISTRATOR: f"server/{ADMIN}"}.get(
             party.name, f"{party.name}/{KIT}"
         )
-        if folder.is_dir():
-            shutil.rmtree(folder / "startup")
-            shutil.copytree(party / "startup", folder / "startup")
-            lines.append(
-                f"{folder / 'startup'}: valid for 360 days; put it into that folder of its party, and start again"
-            )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.rmtree(folder / "startup", ignore_errors=True)
+        shutil.copytree(party / "startup", folder / "startup")
+        lines.append(f"{folder / 'startup'}: valid for 360 days; put it into that folder of its party, and start again")
     shutil.rmtree(made)
     return lines
 
@@ -163,9 +164,10 @@ def keep_in(kit: Path) -> None:
 
 
 def _site_rules(resources: dict[str, Any]) -> None:
-    """Send no logs to the server, and reserve no GPU for what only relays."""
+    """Send no logs to the server, refuse needless commands, and reserve no GPU for what only relays."""
     resources["allow_log_streaming"] = False
     resources["components"] = [part for part in resources["components"] if part["id"] != "site_log_streamer"]
+    resources["components"].append(_GUARD)
     for part in resources["components"]:
         if part["id"] == "resource_manager":
             part["args"] = {**part["args"], "num_of_gpus": 0, "mem_per_gpu_in_GiB": 0}
