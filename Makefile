@@ -1,6 +1,7 @@
 # make demo   train HarmoFL and FedAvg on synthetic hospitals, say which is ahead where, and write runs/demo/report.html
 # make test   run the tests
-# make test-oldest  test deployments with the oldest releases of NVFlare and Flower that pyproject.toml promises
+# make test-engines  run all tests of deployments, also those that take minutes with Flower
+# make test-oldest  the same with the oldest releases of NVFlare and Flower that pyproject.toml promises
 # make bench  measure how fast the parts are, and write bench.json; BENCH="--threads 1 --only step" for a part of it
 # make bench-compare BEFORE=old.json AFTER=bench.json  compare two of these
 # make docs   build the documentation as a site into site/
@@ -13,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What some tests need beside Python packages: a browser, and the proxy of docs/deploy.md. Without them those tests are skipped.
 DEBIAN := chromium nginx-light
 
-.PHONY: packages demo test test-oldest docs bench bench-compare check format clean
+.PHONY: packages demo test test-engines test-oldest docs bench bench-compare check format clean
 
 demo: $(VENV)/core
 	$(BIN)/harmofl demo --out runs/demo
@@ -21,9 +22,12 @@ demo: $(VENV)/core
 test: $(VENV)/installed packages
 	$(BIN)/pytest
 
+test-engines: $(VENV)/installed packages
+	HARMOFL_LONG_TESTS=1 $(BIN)/pytest tests/deployment tests/backends tests/test_examples.py
+
 test-oldest: $(VENV)/installed packages
 	$(BIN)/pip install --quiet --target build/oldest --no-deps flwr==1.41.0 nvflare==2.9.0
-	PYTHONPATH=build/oldest $(BIN)/pytest tests/deployment tests/backends
+	PYTHONPATH=build/oldest HARMOFL_LONG_TESTS=1 $(BIN)/pytest tests/deployment tests/backends tests/test_examples.py
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

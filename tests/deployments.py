@@ -33,13 +33,14 @@ NVFLARE = pytest.param(
         pytest.mark.skipif(find_spec("nvflare") is None, reason="needs NVFlare: harmofl[nvflare]"),
     ],
 )
-FLOWER = pytest.param(
-    "flower",
-    marks=[
-        pytest.mark.skipif(find_spec("flwr") is None, reason="needs Flower: pip install 'harmofl[flower]'"),
-        pytest.mark.skipif(not shutil.which("nginx", path="/usr/sbin:/usr/bin"), reason="needs nginx"),
-    ],
-)
+_FLOWER = [
+    pytest.mark.skipif(find_spec("flwr") is None, reason="needs Flower: pip install 'harmofl[flower]'"),
+    pytest.mark.skipif(not shutil.which("nginx", path="/usr/sbin:/usr/bin"), reason="needs nginx"),
+]
+FLOWER = pytest.param("flower", marks=_FLOWER)
+LONG = pytest.mark.skipif("HARMOFL_LONG_TESTS" not in os.environ, reason="takes minutes: `make test-engines` runs it")
+FLOWER_LONG = pytest.param("flower", marks=[*_FLOWER, LONG])
+"""For tests of many rounds, each of which Flower begins with a process at every site."""
 
 HARMOFL = "\nimport runpy\nrunpy.run_module('harmofl', run_name='__main__', alter_sys=True)"
 
@@ -116,7 +117,9 @@ class Deployment:
     def ended(self, name: str) -> int:
         """Its exit status."""
         process = self.processes[name]
-        patience.until(lambda: process.poll() is not None, lambda: f"{name} should have ended:\n{self.all_said()}")
+        patience.until(
+            lambda: process.poll() is not None, lambda: f"{name} should have ended:\n{self.all_said()}", at_ease=150
+        )
         return int(process.returncode)
 
     def end_well(self) -> None:

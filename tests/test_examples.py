@@ -9,7 +9,7 @@ from types import ModuleType
 
 import patience
 import pytest
-from deployments import NVFLARE, free_port
+from deployments import FLOWER_LONG, NVFLARE, free_port
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -42,7 +42,7 @@ def test_any_optimizer_steps_with_the_perturbed_gradient(name: str) -> None:
     assert example.train(name, alpha=0.0)[1] != after
 
 
-@pytest.mark.parametrize("engine", [NVFLARE])
+@pytest.mark.parametrize("engine", [NVFLARE, FLOWER_LONG])
 def test_three_hospitals_train_on_one_machine(engine: str, tmp_path: Path) -> None:
     words = ["sh", str(EXAMPLES / "three_hospitals" / "run.sh"), engine, str(tmp_path / "out")]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

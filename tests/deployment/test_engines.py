@@ -12,7 +12,7 @@ from typing import Any
 import patience
 import pytest
 import torch
-from deployments import FLOWER, NVFLARE, SITES, Deployment
+from deployments import FLOWER, FLOWER_LONG, NVFLARE, SITES, Deployment
 from simulated import same_as_simulated, simulated
 
 from harmofl.experiment.run_dir import RunDir
@@ -117,7 +117,7 @@ def test_kills_of_every_process_change_no_bit(engine: str, hospitals: Path, tmp_
         assert 1 <= len(kept) <= 5, "old states must not pile up"
 
 
-@pytest.mark.parametrize("engine", [NVFLARE, FLOWER])
+@pytest.mark.parametrize("engine", [NVFLARE, FLOWER_LONG])
 def test_faulty_sites_are_left_out_with_the_reason_and_come_back(engine: str, hospitals: Path, tmp_path: Path) -> None:
     """Another version and another experiment; then wrong updates, an error, a hang and a death of the others."""
     settings = {"method.name": "fedavg", "training.rounds": 100_000, "run.checkpoint_every": 100}
@@ -185,7 +185,7 @@ def small_disk(folder: Path) -> Iterator[None]:
     ("engine", "party"),
     [
         pytest.param(*engine.values, party, marks=engine.marks)
-        for engine, party in ((NVFLARE, "server"), (NVFLARE, "site-1"), (FLOWER, "server"))
+        for engine, party in ((NVFLARE, "server"), (NVFLARE, "site-1"), (FLOWER_LONG, "server"))
     ],
 )
 def test_a_full_disk_loses_no_round(engine: str, party: str, hospitals: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_full_disk_loses_no_round(engine: str, party: str, hospitals: Path, tm
         same_as_simulated(deployed, tmp_path)
 
 
-@pytest.mark.parametrize("engine", [NVFLARE, FLOWER])
+@pytest.mark.parametrize("engine", [NVFLARE, FLOWER_LONG])
 def test_under_masks_the_same_model(engine: str, hospitals: Path, tmp_path: Path) -> None:
     """Normalized by groups: statistics of four small images would blow the rounding of masks up, more on some CPUs."""
     settings = {"method.name": "harmofl", "training.rounds": 2, "privacy.masks": True, "network.norm": "group"}

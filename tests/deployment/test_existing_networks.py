@@ -12,7 +12,7 @@ from pathlib import Path
 
 import patience
 import pytest
-from deployments import FLOWER, NVFLARE, SITES, Deployment, free_port
+from deployments import FLOWER_LONG, NVFLARE, SITES, Deployment, free_port
 from simulated import same_as_simulated
 from typer.testing import CliRunner
 
@@ -64,7 +64,7 @@ def test_a_job_for_a_network_of_nvflare(engine: str, hospitals: Path, tmp_path: 
         same_as_simulated(deployed, tmp_path)
 
 
-@pytest.mark.parametrize("engine", [FLOWER])
+@pytest.mark.parametrize("engine", [FLOWER_LONG])
 def test_an_app_for_a_network_of_flower(engine: str, hospitals: Path, tmp_path: Path) -> None:
     network, port = tmp_path / "network", free_port()
     home = network / "home"
