@@ -11,7 +11,7 @@ harmofl deploy init --out "$folder/deployment" --engine "$engine" --address "loc
     --site site-1 --site site-2 --site site-3 \
     --set training.rounds=5 --set run.threads=1 --set 'network.options={features=8}' --set training.lr=0.001
 
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 harmofl deploy serve "$folder/deployment/server" &
 server=$!
 for site in site-1 site-2 site-3; do

@@ -49,9 +49,11 @@ def test_nothing_secret_is_in_the_wrong_folder(engine: str, tmp_path: Path) -> N
 def test_nvflare_takes_no_code_and_sends_no_logs(tmp_path: Path) -> None:
     create(tmp_path / "d", load_experiment(None, {"data.folder": "x"}), ["north"], "localhost:1")
     local = tmp_path / "d" / "north" / "nvflare" / "local"
-    resources = (local / "resources.json").read_text()
-    assert '"class_allow_list": [\n  "harmofl.backends.nvflare."\n ]' in resources
-    assert '"allow_log_streaming": false' in resources
+    resources = json.loads((local / "resources.json").read_text())
+    relay = "harmofl.backends.nvflare.relay_job.Relay"
+    assert resources["class_allow_list"] == [f"{relay}Controller", f"{relay}Executor"]
+    assert resources["allow_log_streaming"] is False
+    assert "harmofl.backends.nvflare.site_guard.CommandGuard" in [part["path"] for part in resources["components"]]
     rights = (local / "authorization.json").read_text()
     assert '"byoc": "none"' in rights and '"shell_commands": "none"' in rights
     assert not list((tmp_path / "d" / "server" / "job").rglob("custom")), "a job with code of its own would be refused"

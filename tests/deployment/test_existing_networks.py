@@ -56,9 +56,8 @@ def test_a_job_for_a_network_of_nvflare(engine: str, hospitals: Path, tmp_path: 
         (line,) = re.findall(r"`(nvflare job submit [^`]+)`", page)
         line = line.replace("KIT/startup", str(network / "server" / "admin" / "startup"))
         console = {"HOME": str(tmp_path), "PATH": f"{BIN}:{os.environ['PATH']}"}
-        deployed.until(lambda: (network / "server.log").exists())
-        registered = "Successfully registered client"
-        deployed.until(lambda: all(registered in (network / f"{name}.log").read_text() for name in SITES))
+        logs = [network / f"{name}.log" for name in SITES]
+        deployed.until(lambda: all(log.exists() and "Successfully registered" in log.read_text() for log in logs))
         until_it_succeeds(line.split(), console, deployed.folder)
         deployed.end_well()
         same_as_simulated(deployed, tmp_path)
