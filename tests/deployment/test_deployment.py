@@ -149,3 +149,9 @@ def test_join_says_what_it_understood_and_warns(
         "warning: site-1/images/x.bmp: is not used: this file type is not supported; convert it to PNG, JPEG, TIFF or "
         "NIfTI" in (others)
     )
+
+
+def test_a_folder_that_nvflare_cannot_start_from_is_one_line(hospitals: Path, tmp_path: Path) -> None:
+    made = create(tmp_path / "my folder", load_experiment(None, SETTINGS), SITES, "localhost:1")
+    with pytest.raises(ConfigError, match=r"my folder/site-1/nvflare: the path must have no spaces and quotes"):
+        run_site(made[1], hospitals)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from harmofl.backends.nvflare.kits import ADMIN, JOB, KIT, VARIABLE, keep_in
 from harmofl.backends.relayed import RelayTransport
 from harmofl.backends.supervision import EngineError, KeptProcess, SiteProcess, Supervisor
+from harmofl.errors import ConfigError
 from harmofl.utils.child_processes import end_with_parent
 from harmofl.utils.lazy_imports import optional
 
@@ -28,9 +30,17 @@ _SIGNS = {
 
 
 def _kept(folder: Path, relay: Path, on_line: Callable[[str], None] = lambda line: None) -> KeptProcess:
-    """Return the process of the startup kit in a folder; its jobs find their relay by the environment."""
+    """Return the process of the startup kit in a folder; its jobs find their relay by the environment.
+
+    Raises:
+        ConfigError: if the folder's path has characters that NVFlare's start script cannot read.
+    """
     optional("nvflare", "a deployment with --engine nvflare", "nvflare")
     kit = (folder / KIT).resolve()
+    if re.search(r"[^\w./@%+,=:-]", str(kit)):
+        raise ConfigError(
+            f"{kit}: the path must have no spaces and quotes, which NVFlare's start script cannot read; move the folder"
+        )
     command = ["bash", str(kit / "startup" / "sub_start.sh"), "--once"]
     environment = {VARIABLE: str(relay.resolve()), "GRPC_VERBOSITY": "INFO"}  # which says why TLS fails
     return KeptProcess(command, folder / "nvflare.log", kit, environment, on_line)
