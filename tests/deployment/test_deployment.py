@@ -155,3 +155,24 @@ def test_a_folder_that_nvflare_cannot_start_from_is_one_line(hospitals: Path, tm
     made = create(tmp_path / "my folder", load_experiment(None, SETTINGS), SITES, "localhost:1")
     with pytest.raises(ConfigError, match=r"my folder/site-1/nvflare: the path must have no spaces and quotes"):
         run_site(made[1], hospitals)
+
+
+def test_flower_starts_no_server_without_a_proxy_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own server listens on this machine alone, at the port that a proxy of one's own knows."""
+    from harmofl.backends.flower import superlink
+
+    create(tmp_path / "d", load_experiment(None, SETTINGS), SITES, "localhost:1", engine="flower")
+    place = ServerFolder.open(tmp_path / "d" / "server")
+    monkeypatch.setattr(superlink.shutil, "which", lambda *words, **named: None)
+    words = (place.folder, "127.0.0.1:4321", place.keys, place.folder / "relay.json", None)
+    with pytest.raises(ConfigError, match=r"nginx must be installed, .* or add --i-have-a-proxy if another proxy"):
+        superlink.SuperLink(*words)
+    started = list[list[str]]()
+    monkeypatch.setattr(superlink, "KeptProcess", lambda command, *more: started.append(command))
+    caplog.set_level("INFO", "harmofl")
+    superlink.SuperLink(*words, has_proxy=True)
+    (command,) = started
+    assert command[:5] == ["flower-superlink", "--host", "127.0.0.1", "--port", "4321"]
+    assert "below /v1/fleet/, and nothing else, to https://127.0.0.1:4321" in caplog.text
