@@ -28,18 +28,17 @@ SETTINGS = {
     "training.lr": 0.01,
 }
 NVFLARE = pytest.param(
-    "nvflare",
-    marks=[
-        pytest.mark.skipif(find_spec("nvflare") is None, reason="needs NVFlare: harmofl[nvflare]"),
-    ],
+    "nvflare", marks=pytest.mark.skipif(find_spec("nvflare") is None, reason="needs NVFlare: harmofl[nvflare]")
 )
 _FLOWER = [
     pytest.mark.skipif(find_spec("flwr") is None, reason="needs Flower: pip install 'harmofl[flower]'"),
     pytest.mark.skipif(not shutil.which("nginx", path="/usr/sbin:/usr/bin"), reason="needs nginx"),
 ]
 FLOWER = pytest.param("flower", marks=_FLOWER)
-LONG = pytest.mark.skipif("HARMOFL_LONG_TESTS" not in os.environ, reason="takes minutes: `make test-engines` runs it")
-FLOWER_LONG = pytest.param("flower", marks=[*_FLOWER, LONG])
+_MINUTES = pytest.mark.skipif(
+    "HARMOFL_LONG_TESTS" not in os.environ, reason="takes minutes: `make test-engines` runs it"
+)
+FLOWER_LONG = pytest.param("flower", marks=[*_FLOWER, _MINUTES])
 """For tests of many rounds, each of which Flower begins with a process at every site."""
 
 HARMOFL = "\nimport runpy\nrunpy.run_module('harmofl', run_name='__main__', alter_sys=True)"

@@ -118,7 +118,17 @@ class RemoteRounds:
             raise RunError(
                 f"round {broadcast.round}: at least {self.quorum} sites must take part, got {len(updates)}: {reasons}"
             )
-        arrived = [updates[name] for name in sorted(updates)]
+        return self._aggregated(method, server, broadcast, shared, [updates[name] for name in sorted(updates)])
+
+    def _aggregated(
+        self,
+        method: Method,
+        server: ServerState,
+        broadcast: Broadcast,
+        shared: Sequence[str],
+        arrived: list[ClientUpdate],
+    ) -> tuple[ServerState, list[ClientUpdate]]:
+        """Return the state after the round and the updates; those under masks are their sum, which is checked here."""
         try:
             if self._masked:
                 arrived = _summed(arrived, broadcast)

@@ -1,14 +1,13 @@
 """Creation of the keys and certificates of a deployment, and renewal of the certificates."""
 
 import ipaddress
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from harmofl.errors import ConfigError
-from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.atomic_files import write_atomic, write_secret_file
 
 try:
     from cryptography import x509
@@ -202,9 +201,7 @@ def private_key(content: bytes) -> ec.EllipticCurvePrivateKey:
 
 def write_secret(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """Write a private key to a file that only its owner can read."""
-    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
+    write_secret_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def write_public(folder: Path, keys: Mapping[str, ec.EllipticCurvePrivateKey]) -> None:

@@ -11,8 +11,8 @@ The job in `server/job` holds names of installed classes and no code. It only pa
 serve`, beside NVFlare's server, and `harmofl deploy join`, beside each NVFlare client.
 
 1. Install `harmofl[nvflare]` where NVFlare's server and clients run. The clients must have the names {sites}.
-2. If `local/resources.json` has a `class_allow_list`, add `harmofl.backends.nvflare.` to it, at the server and at each
-   site.
+2. If `local/resources.json` has a `class_allow_list`, add `harmofl.backends.nvflare.relay_job.` to it, at the server
+   and at each site.
 3. Start NVFlare's server with the environment variable `HARMOFL_RELAY` set to the absolute path of `server/{relay}`,
    and each client with that of its own `NAME/{relay}`: on the machine and under the account of `serve` or `join`.
 4. At the server `harmofl deploy serve server`, at each site `harmofl deploy join NAME --data IMAGES`.
@@ -53,9 +53,9 @@ def write_for_network(out: Path) -> None:
 
         write_job(server / "job")
         return
-    from harmofl.backends.flower.superlink import write_app, write_keys, write_private
+    from harmofl.backends.flower.superlink import write_app, write_keys, write_supernode_key
 
     write_app(server / "app")
     write_keys(server / "supernodes", server / "keys.json", place.keys)
     for name in place.keys:
-        write_private(out / name / "supernode_key", (out / name / "key.pem").read_bytes())
+        write_supernode_key(out / name / "supernode_key", (out / name / "key.pem").read_bytes())

@@ -187,7 +187,7 @@ class Server:
         """The metric by which the round is chosen."""
         return main_metric(self.experiment, self.card["task"])
 
-    def line(self, timeout: float, **more: Any) -> RemoteRounds:
+    def line(self, timeout: float, quorum: int = 0, **more: Any) -> RemoteRounds:
         """Return the connection to the sites; every message names its run, version and experiment."""
         head = {
             "run": self.run,
@@ -198,7 +198,7 @@ class Server:
             "counted": list(self.counted.values()),
             **more,
         }
-        return RemoteRounds(self.transport, timeout, 0, head, masked=self.experiment.privacy.masks)
+        return RemoteRounds(self.transport, timeout, quorum, head, masked=self.experiment.privacy.masks)
 
     def first_description(self, card: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Wait for enough equal site descriptions and return one; in a resumed run return its card."""
@@ -336,8 +336,7 @@ class Server:
         patience, self.begun = 0.0 if self.begun else self.place.deadline_s, True
         for attempt in range(1, TRIES + 1):
             there = self.gather(drawn, number, patience)
-            line = self.line(self.place.deadline_s, among=there)
-            line.quorum = self.needed(drawn)
+            line = self.line(self.place.deadline_s, self.needed(drawn), among=there)
             try:
                 after, updates = line.train(self.method, server, self.model, there, on_client_end)
                 self.lost = 0
@@ -410,8 +409,7 @@ class Server:
         there = [name for name in self.present() if name in drawn]
         if len(there) < self.needed(drawn):
             return {}
-        line = self.line(self.place.deadline_s, among=there)
-        line.quorum = self.needed(drawn)
+        line = self.line(self.place.deadline_s, self.needed(drawn), among=there)
         try:
             self.ahead = self.trained(
                 drawn, there, line, *line.train(self.method, before, self.model, there, split="val")

@@ -125,6 +125,12 @@ def write_atomic(path: Path, content: bytes) -> None:
         _flush_folder(path.parent)
 
 
+def write_secret_file(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read; raise FileExistsError if there is one."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+
+
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append a line of JSON to a file and flush it to the disk.
 

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from harmofl.backends.relayed import RelayTransport
 from harmofl.backends.supervision import EngineError, KeptProcess, SiteProcess, Supervisor
 from harmofl.errors import ConfigError
-from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.atomic_files import write_atomic, write_secret_file
 from harmofl.utils.lazy_imports import optional
 
 log = logging.getLogger("harmofl")
@@ -123,11 +123,10 @@ def write_keys(folder: Path, file: Path, keys: Mapping[str, bytes]) -> None:
     write_atomic(file, json.dumps({name: key.decode() for name, key in keys.items()}).encode())
 
 
-def write_private(file: Path, key: bytes) -> None:
+def write_supernode_key(file: Path, key: bytes) -> None:
     """Write a site's private key, PEM, as `flower-supernode` reads it."""
     private = load_pem_private_key(key, None).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-        opened.write(private)
+    write_secret_file(file, private)
 
 
 def free_port() -> int:
@@ -275,7 +274,7 @@ class SuperNode(SiteProcess):
         place = folder / "flower"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(mode=0o700)
-        write_private(place / "key", key)
+        write_supernode_key(place / "key", key)
         command = [
             *("flower-supernode", "--superlink", address, "--root-certificates", str(folder / "ca.pem")),
             *("--auth-supernode-private-key", str(place / "key"), "--port", str(free_port())),
