@@ -1,5 +1,6 @@
 """Requests through relays: the bits of the plain loop, and no request is lost with the relay that carried it."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -178,6 +179,19 @@ def test_only_the_owner_reads_door_and_socket(tmp_path: Path) -> None:
         with pytest.raises(Exception, match="digest"):
             connect(tmp_path / "wrong", 0)
     assert not (tmp_path / "door").exists() and not door._folder.exists()
+
+
+def test_the_socket_of_a_killed_process_goes_with_the_next(tmp_path: Path) -> None:
+    killed = RelayListener(tmp_path / "door")
+    left = Path(json.loads((tmp_path / "door").read_text())["address"]).parent
+    with RelayListener(tmp_path / "door"):
+        assert not left.exists()
+    killed.__exit__(None, None, None)
+    other = tmp_path / "harmofl-other"
+    other.mkdir()
+    (tmp_path / "door").write_text(json.dumps({"address": f"{other}/relay"}))
+    with RelayListener(tmp_path / "door"):
+        assert other.exists(), "it is not where sockets are"
 
 
 def test_relays_start_without_torch() -> None:

@@ -204,3 +204,25 @@ def test_with_a_quorum_a_wrong_site_is_left_out(wrong: Any, reason: str) -> None
 def test_a_site_that_does_not_answer_is_named() -> None:
     with pytest.raises(RunError, match=rf"^{LAST}: must answer round 1 in 5"):
         one_round(with_last(None), timeout=5)
+
+
+def test_scores_that_fail_cost_no_site_its_round() -> None:
+    """They come with the update otherwise, for the weights before it."""
+    method = make_method("fedavg", {})
+    training = toy_training(method, toy_network())
+
+    def evaluate(broadcast: Broadcast, split: str) -> dict[str, Any]:
+        return {"split": split, "round": broadcast.round}
+
+    def failing(broadcast: Broadcast, split: str) -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    answers: dict[str, Answer | None] = {
+        site: answering(ToySite(site, "fedavg").train, evaluate=failing if site == LAST else evaluate) for site in NAMES
+    }
+    carried = RemoteRounds(Wire(answers))
+    _, updates = carried.train(method, method.start(training.model), training.model, NAMES, split="val")
+    assert [update.site for update in updates] == NAMES
+    assert carried.scores == {site: {"split": "val", "round": 0} for site in NAMES if site != LAST}
+    with pytest.raises(TrainingError, match=f"{LAST}: it failed with ZeroDivisionError"):
+        carried.evaluate(NAMES, 0, {}, "val")

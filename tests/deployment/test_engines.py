@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +27,9 @@ PROCESSES = {
     ],
     "flower": [("server", "flwr-serverapp")],
 }
-"""The processes of an engine that a power cut may end, by party.
-
-After the end of a SuperNode or of the SuperLink, Flower counts a site as connected for a minute or more: not here.
-"""
+"""The processes of an engine that a power cut may end, by party."""
+SLOW_TO_HEAL = {"flower": [("site-1", "flower-supernode"), ("server", "flower-superlink")]}
+"""After whose end Flower counts a site as connected for a minute or more."""
 FAULTY = """
 from dataclasses import replace
 from pathlib import Path
@@ -83,18 +83,28 @@ def test_the_same_bits_as_the_simulation(engine: str, hospitals: Path, tmp_path:
         assert not (deployed.folder / "server" / "relay.json").exists()
 
 
-@pytest.mark.parametrize("engine", [NVFLARE, FLOWER])
-def test_kills_of_every_process_change_no_bit(engine: str, hospitals: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "processes"),
+    [
+        pytest.param(*engine.values, processes, marks=engine.marks)
+        for engine, processes in ((NVFLARE, PROCESSES), (FLOWER, PROCESSES), (FLOWER_LONG, SLOW_TO_HEAL))
+    ],
+    ids=["nvflare", "flower", "flower-slow-to-heal"],
+)
+def test_kills_of_every_process_change_no_bit(
+    engine: str, processes: dict[str, list[tuple[str, str]]], hospitals: Path, tmp_path: Path
+) -> None:
     """Of the engine's kinds and of ours, one after the other, while rounds go on."""
     name, rounds = {"nvflare": ("fedbn", 150), "flower": ("scaffold", 8)}[engine]
     settings = {"method.name": name, "training.rounds": rounds, "run.checkpoint_every": 2}
     settings["network.norm"] = {"nvflare": "batch", "flower": "batch-stats"}[engine]
     with Deployment(tmp_path / "d", hospitals, settings, engine) as deployed:
 
-        def goes_on(broken: Callable[[], Any]) -> None:
-            before = deployed.rounds()
+        def goes_on(broken: Callable[[], Any], what: str) -> None:
             broken()
+            before, begin = deployed.rounds(), time.monotonic()
             deployed.until(lambda: deployed.rounds() > before + 1)
+            print(f"two rounds after the end of {what}: {time.monotonic() - begin:.0f} s")
             assert deployed.rounds() < rounds, "all of this must happen before the end"
 
         def kill(folder: Path, program: str) -> None:
@@ -103,10 +113,10 @@ def test_kills_of_every_process_change_no_bit(engine: str, hospitals: Path, tmp_
 
         deployed.start_all()
         deployed.until(lambda: deployed.rounds() >= 1)
-        for party, program in PROCESSES[engine]:
-            goes_on(lambda place=deployed.folder / party, name=program: kill(place, name))
-        if engine != "flower":
-            goes_on(lambda: (deployed.kill("site-3"), deployed.start("site-3")))
+        for party, program in processes[engine]:
+            goes_on(lambda place=deployed.folder / party, name=program: kill(place, name), program)
+        if engine != "flower" or processes is SLOW_TO_HEAL:
+            goes_on(lambda: (deployed.kill("site-3"), deployed.start("site-3")), "join")
         deployed.kill("server")
         deployed.start("server")
         deployed.until(lambda: "going on after round" in deployed.said("server"))

@@ -210,11 +210,11 @@ def answering(
         return pack(evaluate(broadcast, split))
 
     def scored(broadcast: Broadcast, split: str) -> Scalars | None:
-        """Return the scores before training; None if there are none, as the server learns when it asks for them."""
+        """Return the scores before training; None if that fails: the server asks for them again, and learns why."""
         try:
             before = replace(broadcast, round=broadcast.round - 1)
             return evaluate(before, split) if split and evaluate else None
-        except HarmoFLError:
+        except Exception:  # any error of a network, a metric or a GPU, which must not cost the site its round
             return None
 
     def answer(kind: str, content: bytes) -> bytes:

@@ -22,6 +22,7 @@ from typing import Any
 from harmofl.federated.transport import Transport
 
 _PAUSE_S = 0.2
+_PREFIX = "harmofl-"
 
 
 class RelayListener:
@@ -35,9 +36,13 @@ class RelayListener:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file, self._folder = file, Path(tempfile.mkdtemp(prefix="harmofl-"))  # a socket's path must be short
+        self._file, self._folder = file, Path(tempfile.mkdtemp(prefix=_PREFIX))  # a socket's path must be short
         address, key = str(self._folder / "relay"), secrets.token_bytes(32)
         self._listener = Listener(address, "AF_UNIX", backlog=16, authkey=key)
+        with suppress(OSError, ValueError, KeyError):  # the folder of a process that was killed
+            before = Path(json.loads(file.read_text())["address"]).parent
+            if before.parent == self._folder.parent and before.name.startswith(_PREFIX):
+                shutil.rmtree(before)
         file.unlink(missing_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
             json.dump({"address": address, "key": key.hex(), "pid": os.getpid()}, opened)
