@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -182,16 +183,15 @@ def test_only_the_owner_reads_door_and_socket(tmp_path: Path) -> None:
 
 
 def test_the_socket_of_a_killed_process_goes_with_the_next(tmp_path: Path) -> None:
-    killed = RelayListener(tmp_path / "door")
-    left = Path(json.loads((tmp_path / "door").read_text())["address"]).parent
-    with RelayListener(tmp_path / "door"):
-        assert not left.exists()
-    killed.__exit__(None, None, None)
-    other = tmp_path / "harmofl-other"
+    door = tmp_path / "door"
+    left, other = Path(tempfile.mkdtemp(prefix="harmofl-")), tmp_path / "harmofl-other"
     other.mkdir()
-    (tmp_path / "door").write_text(json.dumps({"address": f"{other}/relay"}))
-    with RelayListener(tmp_path / "door"):
-        assert other.exists(), "it is not where sockets are"
+    for folder in (left, other):
+        door.write_text(json.dumps({"address": f"{folder}/relay"}))
+        with RelayListener(door):
+            assert json.loads(door.read_text())["address"] != f"{folder}/relay"
+    assert not left.exists()
+    assert other.exists(), "it is not where sockets are"
 
 
 def test_relays_start_without_torch() -> None:
