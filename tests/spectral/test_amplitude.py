@@ -11,40 +11,75 @@ from harmofl.spectral.radial_profile import ProfileNorm
 
 
 def naive(x: np.ndarray, A: np.ndarray, L: float) -> np.ndarray:
-    """Eq 2 and 4 with the whole complex spectrum, one image and channel at a time."""
-    H, W = x.shape[-2:]
-    b = max(H, W) if L == 1 else int(np.floor(min(H, W) * L))
+    """Eq 2 and 4 with the whole complex spectrum, one image or volume and channel at a time."""
+    size = x.shape[2:]
+    b = max(size) if L == 1 else int(np.floor(min(size) * L))
     out = np.empty_like(x)
-    f_y, f_x = np.abs(np.fft.fftfreq(H, 1 / H).round()), np.abs(np.fft.fftfreq(W, 1 / W).round())
-    window = (f_y[:, None] <= b) & (f_x <= b)
+    along = np.meshgrid(*(np.abs(np.fft.fftfreq(n, 1 / n).round()) for n in size), indexing="ij")
+    window = np.max(along, axis=0) <= b
     for n, c in np.ndindex(x.shape[:2]):
-        F = np.fft.fft2(x[n, c])
-        tiny = np.finfo(x.dtype).eps * np.log2(max(H * W, 2)) * np.linalg.norm(x[n, c])
+        F = np.fft.fftn(x[n, c])
+        tiny = np.finfo(x.dtype).eps * np.log2(max(np.prod(size), 2)) * np.linalg.norm(x[n, c])
         P = np.where(np.abs(F) > tiny, np.angle(F), 0)
-        out[n, c] = np.real(np.fft.ifft2(np.where(window, A[c] * np.exp(1j * P), F)))
+        out[n, c] = np.real(np.fft.ifftn(np.where(window, A[c] * np.exp(1j * P), F)))
     return out
 
 
-def images(dtype: type = np.float64) -> st.SearchStrategy[np.ndarray]:
-    shape = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
+def images(dtype: type = np.float64, axes: int = 2) -> st.SearchStrategy[np.ndarray]:
+    shape = st.tuples(st.integers(1, 3), st.integers(1, 3), *[st.integers(1, 9)] * axes)
     levels = st.integers(0, 8).map(lambda v: v / 8)
     return shape.flatmap(lambda s: hnp.arrays(dtype, s, elements=levels))
 
 
 @settings(max_examples=150)
-@given(images(), st.sampled_from([0, 0.1, 0.25, 0.5, 0.8, 1.0]))
+@given(images() | images(axes=3), st.sampled_from([0, 0.1, 0.25, 0.5, 0.8, 1.0]))
 def test_equals_a_naive_reference(x: np.ndarray, L: float) -> None:
-    A = np.abs(np.fft.fft2(x[::-1], axes=(-2, -1))).mean(axis=0) + 0.5
+    A = np.abs(np.fft.fftn(x[::-1], axes=range(2, x.ndim))).mean(axis=0) + 0.5
     result = with_amplitude(torch.from_numpy(x), torch.from_numpy(A), L)
     np.testing.assert_allclose(result.numpy(), naive(x, A, L), atol=1e-9)
 
 
 @settings(max_examples=50)
-@given(images(np.float32))
+@given(images(np.float32) | images(np.float32, axes=3))
 def test_amplitude_is_the_half_spectrum(x: np.ndarray) -> None:
-    W = x.shape[-1]
-    expected = np.abs(np.fft.fft2(x, axes=(-2, -1)))[..., : W // 2 + 1]
-    np.testing.assert_allclose(amplitude(torch.from_numpy(x)).numpy(), expected, atol=1e-4)
+    W, axes = x.shape[-1], x.ndim - 2
+    expected = np.abs(np.fft.fftn(x, axes=range(2, x.ndim)))[..., : W // 2 + 1]
+    np.testing.assert_allclose(amplitude(torch.from_numpy(x), axes).numpy(), expected, atol=1e-4)
+
+
+def test_axes_before_those_of_an_image_are_one_after_the_other() -> None:
+    """An amplitude with three axes is of images, whatever their number of axes."""
+    x = torch.rand(2, 3, 2, 6, 5)
+    A = amplitude(torch.rand(2, 6, 5))
+    torch.testing.assert_close(with_amplitude(x, A)[1], with_amplitude(x[1], A))
+    torch.testing.assert_close(with_amplitude(x, A)[1, 2], with_amplitude(x[1, 2], A))
+
+
+@pytest.mark.parametrize("band", [0, 1.0])  # the cube of others would be that of the one slice
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_a_layer_learns_from_volumes_what_it_learns_from_images(band: float, strength: float) -> None:
+    """Volumes of one slice: both transforms are the same."""
+    x = torch.rand(4, 2, 12, 9)
+    flat, deep = AmplitudeNorm(band=band, strength=strength), AmplitudeNorm(band=band, strength=strength)
+    for batch in x.split(2):
+        flat(batch)
+        deep(batch[:, :, None])
+    torch.testing.assert_close(deep.amplitude[:, 0], flat.amplitude)
+    torch.testing.assert_close(deep.eval()(x[:, :, None])[:, :, 0], flat.eval()(x))
+    loaded = AmplitudeNorm(band=band, strength=strength).eval()
+    loaded.load_state_dict(deep.state_dict())
+    assert torch.equal(loaded(x[:, :, None]), deep(x[:, :, None]))
+
+
+def test_volumes_of_another_depth_are_refused_and_channels_last_stays() -> None:
+    layer = AmplitudeNorm()
+    layer(torch.rand(2, 1, 4, 6, 8))
+    with pytest.raises(ShapeError, match=r"images must be 1x4x6x8 \(C x D x H x W\).* got 1x5x6x8"):
+        layer(torch.rand(2, 1, 5, 6, 8))
+    with pytest.raises(ShapeError, match=r"the amplitude must be \(1, 4, 6, 9\) or its half \(1, 4, 6, 5\)"):
+        with_amplitude(torch.rand(2, 1, 4, 6, 9), layer.amplitude[..., :3])
+    last = torch.rand(2, 3, 4, 6, 8).to(memory_format=torch.channels_last_3d)
+    assert AmplitudeNorm()(last).is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("L", [1.0, 0.3, 0])

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -31,6 +31,45 @@ def test_profile_is_the_mean_over_rings_of_the_whole_spectrum(H: int, W: int, ri
         inside = A[..., ring == k]
         expected = inside.mean(axis=-1) / np.sqrt(H * W) if inside.size else np.zeros((2, 1))
         np.testing.assert_allclose(got[..., k], expected / (np.sqrt(H * W) if k == 0 else 1), atol=1e-9)
+
+
+@settings(max_examples=30)
+@given(
+    size=st.tuples(*[st.integers(1, 9)] * 3),
+    spacing=st.tuples(*[st.sampled_from([0.53, 1.07, 3.1])] * 3),
+    rings=st.integers(1, 6),
+)
+def test_shells_of_volumes_are_in_cycles_per_millimetre(
+    size: tuple[int, ...], spacing: tuple[float, ...], rings: int
+) -> None:
+    x = np.random.default_rng(0).random((2, 1, *size))
+    got = profile(torch.from_numpy(x), rings, spacing).numpy()
+    A = np.abs(np.fft.fftn(x, axes=(2, 3, 4)))
+    along = [np.fft.fftfreq(n) / s for n, s in zip(size, spacing, strict=True)]
+    radius = np.sqrt(sum(f**2 for f in np.meshgrid(*along, indexing="ij")))
+    largest = np.sqrt(sum(0.25 / s**2 for s in spacing))
+    place = radius / largest * rings
+    inside = place[(radius > 0) & (radius < 0.999 * largest)]
+    assume((np.abs(inside - inside.round()) > 1e-4).all())  # none on the border of two shells
+    ring = 1 + np.minimum(np.floor(place).astype(int), rings - 1)
+    ring[radius == 0] = 0
+    scale = np.sqrt(np.prod(size))
+    for k in range(rings + 1):
+        inside = A[..., ring == k]
+        expected = inside.mean(axis=-1) / scale if inside.size else np.zeros((2, 1))
+        np.testing.assert_allclose(got[..., k], expected / (scale if k == 0 else 1), atol=1e-9)
+
+
+def test_volumes_get_the_profile_for_their_spacing() -> None:
+    x, spacing = torch.rand(2, 2, 4, 12, 9, dtype=torch.float64), (3.0, 0.5, 0.5)
+    target = profile(torch.rand(1, 2, 4, 12, 9, dtype=torch.float64), 5, spacing)[0]
+    torch.testing.assert_close(profile(with_profile(x, target, spacing=spacing), 5, spacing), target.expand(2, -1, -1))
+    layer = ProfileNorm(5, spacing=spacing)
+    torch.testing.assert_close(layer(x), with_profile(x, layer.amplitude, spacing=spacing))
+    assert not torch.equal(profile(x, 5), profile(x, 5, spacing))
+    for wrong in ((1.0, 1.0), (0.0, 1.0, 1.0), (float("nan"), 1.0, 1.0)):
+        with pytest.raises(ShapeError, match="spacing must be 3 positive numbers"):
+            profile(x, 5, wrong)
 
 
 def test_images_get_the_profile_and_keep_phase_and_direction() -> None:

@@ -2,7 +2,8 @@
 
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 2-4. https://arxiv.org/abs/2112.10775
 
-The spectrum of a real image is Hermitian, so this module uses its half, F of shape (..., H, W//2 + 1).
+The spectrum of a real image is Hermitian, so this module uses its half, F of shape (..., H, W//2 + 1). Volumes,
+(..., D, H, W), have the half (..., D, H, W//2 + 1) in the same way.
 """
 
 import math
@@ -22,16 +23,18 @@ from harmofl.utils.validators import check_within
 Band = float | Literal["off"]
 
 
-def amplitude(x: Tensor) -> Tensor:
+def amplitude(x: Tensor, axes: int = 2) -> Tensor:
     """Return A(x) = |F(x)|, the amplitude spectrum per channel (Eq 2).
 
     Args:
-        x: (..., H, W) real images.
+        x: (..., H, W) real images, or (..., D, H, W) volumes.
+        axes: number of spatial axes, the last ones: 2 for images, 3 for volumes.
 
     Returns:
-        The half spectrum (..., H, W//2 + 1), at least float32, >= 0. Its bin [0, 0] is |sum of the pixels|.
+        The half spectrum (..., H, W//2 + 1) or (..., D, H, W//2 + 1), at least float32, >= 0. Its bin of frequency zero
+        is |sum of the pixels|.
     """
-    spectrum: Tensor = torch.fft.rfft2(wide(x))
+    spectrum: Tensor = torch.fft.rfftn(wide(x), dim=tuple(range(-axes, 0)))
     return spectrum.abs()
 
 
@@ -42,10 +45,12 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0
     A bin too small to have a phase (rounding noise, as in a constant image) gets phase 0, as atan2(0, 0) does.
 
     Args:
-        x: (N, C, H, W) images; not modified.
-        A: (C, H, W) amplitude of real images, or its half spectrum (C, H, W//2 + 1).
+        x: (N, C, H, W) images or (N, C, D, H, W) volumes; not modified.
+        A: (C, H, W) amplitude of real images, or its half spectrum (C, H, W//2 + 1); of volumes (C, D, H, W) or
+            (C, D, H, W//2 + 1).
         band: 1 replaces the whole amplitude (the paper); 0 < L < 1 the frequencies of at most
-            b = floor(L min(H, W)) cycles per image; 0 only the mean level (the released code); "off" nothing.
+            b = floor(L min(H, W)) cycles per image along each axis, floor(L min(D, H, W)) in volumes; 0 only the mean
+            level (the released code); "off" nothing.
         strength: s, in [0, 1]; 1 in the paper.
 
     Returns:
@@ -60,8 +65,9 @@ def with_amplitude(x: Tensor, A: Tensor, band: Band = 1.0, strength: float = 1.0
     if band == "off" or strength == 0:
         return x
     A = _half(A, x)
+    images = x.reshape(-1, *x.shape[-A.dim() :])
     with torch.autocast(x.device.type, enabled=False):
-        result = cheapest(x, A, float(band), strength)(wide(x))
+        result = cheapest(images, A, float(band), strength)(wide(images)).reshape(x.shape)
     return result.to(x.dtype) if x.is_floating_point() else result
 
 
@@ -72,18 +78,20 @@ def wide(x: Tensor) -> Tensor:
 
 def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
     """Return the result in channels-last memory if x is, as elementwise layers do."""
-    last = torch.channels_last
+    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
     kept = x.is_contiguous(memory_format=last) and not x.is_contiguous()
     return result.contiguous(memory_format=last) if kept else result
 
 
 def _half(A: Tensor, x: Tensor) -> Tensor:
     """Return the half spectrum of A; raise ShapeError if A does not fit x."""
-    C, H, W = x.shape[-3:]
-    if tuple(A.shape) not in ((C, H, W), (C, H, W // 2 + 1)):
+    axes = 4 if A.dim() == 4 and x.dim() > 4 else 3
+    whole, W = tuple(x.shape[-axes:]), x.shape[-1]
+    half = (*whole[:-1], W // 2 + 1)
+    if tuple(A.shape) not in (whole, half):
         raise ShapeError(
-            f"the amplitude must be ({C}, {H}, {W}) or its half ({C}, {H}, {W // 2 + 1}) for images of "
-            f"{C}x{H}x{W}, got {tuple(A.shape)}; resize the images to the size the amplitude was learnt on"
+            f"the amplitude must be {whole} or its half {half} for images of {'x'.join(map(str, whole))}, got "
+            f"{tuple(A.shape)}; resize the images to the size the amplitude was learnt on"
         )
     return A[..., : W // 2 + 1].to(device=x.device, dtype=wide(x).dtype)
 
@@ -95,8 +103,9 @@ class AmplitudeNorm(nn.Module):
     Psi(x_m) = F^-1(A_k, P(x_m))                                                      (Eq 4)
 
     While training and not frozen, each batch first updates A; in evaluation, once frozen, and inside `held()`,
-    A does not change. Before the first batch images pass through unchanged. The state (`amplitude`, a half spectrum of
-    shape (C, H, W//2 + 1), `width` W, `count` k and `frozen`) is in `state_dict`; all but A stay on the CPU.
+    A does not change. Before the first batch images pass through unchanged. The state is in `state_dict`: `amplitude`,
+    a half spectrum (C, H, W//2 + 1), or (C, D, H, W//2 + 1) of volumes, `width` W, `count` k and `frozen`; all but A
+    stay on the CPU.
 
     Args:
         band: frequencies to normalize, see `with_amplitude`.
@@ -129,11 +138,14 @@ class AmplitudeNorm(nn.Module):
         self.register_buffer("frozen", torch.tensor(False, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized images, (N, C, H, W); see the class."""
+        """Return the normalized images, (N, C, H, W), or volumes, (N, C, D, H, W); see the class."""
         if self.band == "off":
             return x
-        if x.dim() != 4 or not x.is_floating_point():
-            raise ShapeError(f"images must be (N, C, H, W) of a floating-point type, got {tuple(x.shape)} {x.dtype}")
+        if x.dim() not in (4, 5) or not x.is_floating_point():
+            raise ShapeError(
+                "images must be (N, C, H, W), and volumes (N, C, D, H, W), of a floating-point type, got "
+                f"{tuple(x.shape)} {x.dtype}"
+            )
         if self.training and not self._held:
             plain = x.detach().as_subclass(Tensor)  # a MetaTensor would put its file names into the state
             for layer in self._beside if self.frozen else (self,):
@@ -182,7 +194,7 @@ class AmplitudeNorm(nn.Module):
             self.width.fill_(x.shape[-1])
         else:
             self._check_size(x)
-        return amplitude(x)
+        return amplitude(x, x.dim() - 2)
 
     @torch.no_grad()
     def _learn(self, x: Tensor) -> None:
@@ -202,11 +214,12 @@ class AmplitudeNorm(nn.Module):
         return self.decay / -math.expm1(k * math.log1p(-self.decay))
 
     def _check_size(self, x: Tensor) -> None:
-        learnt = (*self.amplitude.shape[:2], int(self.width))
-        if tuple(x.shape[-3:]) != learnt:
+        learnt = (*self.amplitude.shape[:-1], int(self.width))
+        if tuple(x.shape[1:]) != learnt:
+            axes = "C x H x W" if len(learnt) == 3 else "C x D x H x W"
             raise ShapeError(
-                f"images must be {'x'.join(map(str, learnt))} (C x H x W) as those the amplitude was learnt on, got "
-                f"{'x'.join(map(str, x.shape[-3:]))}; resize the images, or start with a new AmplitudeNorm"
+                f"images must be {'x'.join(map(str, learnt))} ({axes}) as those the amplitude was learnt on, got "
+                f"{'x'.join(map(str, x.shape[1:]))}; resize the images, or start with a new AmplitudeNorm"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AmplitudeNorm":

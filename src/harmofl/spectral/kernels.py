@@ -1,12 +1,13 @@
 """Kernels that replace the amplitude of images, one for each kind of band.
 
 Jiang, Wang, Dou, "HarmoFL", AAAI 2022, Eq 4. Images are (N, C, H, W) float32 or float64; their spectrum is Hermitian,
-so its half F, of shape (N, C, H, W//2 + 1), determines it. Amplitudes A are (C, H, W//2 + 1).
+so its half F, of shape (N, C, H, W//2 + 1), determines it. Amplitudes A are (C, H, W//2 + 1). Volumes have a further
+axis D before H, in all of these.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ def cheapest(x: Tensor, A: Tensor, band: float, strength: float) -> Callable[[Te
     """Return the fastest function that applies `with_amplitude` to images like x."""
     if band == 0 and strength == 1:
         return partial(_with_mean_level, A=A)
-    b, (H, W) = reach(band, x), x.shape[-2:]
-    if band < 1 and b <= _FEW and 2 * b < min(H, W) and x.device.type == "cpu":  # GPUs may round products
+    b, size = reach(band, x), x.shape[2:]
+    few = band < 1 and b <= _FEW and 2 * b < min(size) and len(size) == 2
+    if few and x.device.type == "cpu":  # GPUs may round products
         return partial(_with_low_band, A=A, b=b, strength=strength)
     whole = partial(_with_spectrum, A=A, inside=None if band == 1 else window(b, x), strength=strength)
     plain = x.device.type == "cpu" and not (x.requires_grad and torch.is_grad_enabled())
@@ -40,17 +42,18 @@ def _in_pieces(operator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def _with_mean_level(x: Tensor, A: Tensor) -> Tensor:
     """Replace the zero-frequency bin alone: move the mean of each image and channel to +-A[0, 0] / (H W)."""
-    H, W = x.shape[-2:]
-    mean = x.mean(dim=(-2, -1), keepdim=True)
-    level = (A[:, :1, :1] / (H * W)).expand_as(mean)
+    axes = axes_of(x)
+    mean = x.mean(dim=axes, keepdim=True)
+    level = (A.flatten(1)[:, 0] / x[0, 0].numel()).view(-1, *(1 for _ in axes)).expand_as(mean)
     return x + (torch.where(mean < 0, -level, level) - mean)
 
 
 def _with_spectrum(x: Tensor, A: Tensor, inside: Tensor | None, strength: float) -> Tensor:
     """Replace the bins where `inside` is True, or all if it is None, by the fast Fourier transform and its inverse."""
-    F = torch.fft.rfft2(x)
+    axes = axes_of(x)
+    F = torch.fft.rfftn(x, dim=axes)
     G = _replaced(F, A, x, strength)
-    result: Tensor = torch.fft.irfft2(G if inside is None else torch.where(inside, G, F), s=x.shape[-2:])
+    result: Tensor = torch.fft.irfftn(G if inside is None else torch.where(inside, G, F), s=x.shape[2:], dim=axes)
     return result
 
 
@@ -81,10 +84,9 @@ def waves(f: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 def _replaced(F: Tensor, A: Tensor, x: Tensor, strength: float) -> Tensor:
     """Return A^s |F|^(1-s) exp(i P) for the bins F of x; P = 0 where |F| is below the transform's rounding error."""
-    H, W = x.shape[-2:]
-    noise = torch.finfo(x.dtype).eps * math.log2(max(H * W, 2))
+    noise = torch.finfo(x.dtype).eps * math.log2(max(x.shape[2:].numel(), 2))
     tiny = torch.finfo(x.dtype).tiny
-    floor = (noise * torch.linalg.vector_norm(x.detach(), dim=(-2, -1), keepdim=True)).square().clamp_min(tiny)
+    floor = (noise * torch.linalg.vector_norm(x.detach(), dim=axes_of(x), keepdim=True)).square().clamp_min(tiny)
     power = (F * F.conj()).real.clamp_min(tiny)
     scale = A * power.rsqrt() if strength == 1 else A**strength * power ** (-strength / 2)
     silent = power <= floor
@@ -93,15 +95,25 @@ def _replaced(F: Tensor, A: Tensor, x: Tensor, strength: float) -> Tensor:
     return torch.where(silent, scale * power.sqrt(), F * scale)
 
 
+def axes_of(x: Tensor) -> tuple[int, ...]:
+    """Return the spatial axes of images or volumes, (-2, -1) or (-3, -2, -1)."""
+    return tuple(range(2 - x.dim(), 0))
+
+
 def reach(L: float, x: Tensor) -> int:
-    """Return b = floor(L min(H, W)), the largest frequency of the window in cycles per image."""
-    return math.floor(min(x.shape[-2:]) * L)
+    """Return b = floor(L min(H, W)), the largest frequency of the window in cycles per image; D counts too."""
+    return math.floor(min(x.shape[2:]) * L)
+
+
+def frequencies(shape: Sequence[int], device: torch.device | None = None) -> list[Tensor]:
+    """Return the frequencies of the half spectrum along each axis, in cycles per pixel, each shaped to broadcast."""
+    *rest, W = shape
+    along = [torch.fft.fftfreq(length, device=device) for length in rest] + [torch.fft.rfftfreq(W, device=device)]
+    return [f.view(-1, *(1 for _ in shape[axis + 1 :])) for axis, f in enumerate(along)]
 
 
 def window(b: int, x: Tensor) -> Tensor:
-    """Return the mask of the released code's low-frequency square: |f_y| <= b and |f_x| <= b."""
-    H, W = x.shape[-2:]
-    f_y = torch.fft.fftfreq(H, d=1 / H, device=x.device).abs().round()
-    f_x = torch.arange(W // 2 + 1, device=x.device)
-    inside: Tensor = (f_y[:, None] <= b) & (f_x <= b)
-    return inside
+    """Return the mask of the released code's low-frequency square: |f_y| <= b and |f_x| <= b; a cube in volumes."""
+    size = x.shape[2:]
+    waves = (f.abs() * length for f, length in zip(frequencies(size, x.device), size, strict=True))
+    return reduce(torch.logical_and, (f.round() <= b for f in waves))

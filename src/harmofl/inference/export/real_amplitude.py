@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harmofl.errors import ExportError
 from harmofl.spectral.amplitude import AmplitudeNorm
 from harmofl.spectral.kernels import reach, waves, window
-from harmofl.spectral.radial_profile import ProfileNorm, _averaging, _ring_of
+from harmofl.spectral.radial_profile import ProfileNorm, averaging, ring_of
 
 
 class FixedAmplitude(nn.Module):
@@ -56,14 +56,15 @@ class FixedAmplitude(nn.Module):
             self.shared_gain = layer.shared_gain
             self.register_buffer("target", layer.amplitude.float().clone())
             self.register_buffer("own", own.float().clone())
-            self.register_buffer("average", _averaging(H, W, layer.radial_bins, torch.device("cpu"), torch.float32))
-            ring = _ring_of(H, W, layer.radial_bins, torch.device("cpu"))
+            shape, cpu = torch.Size((H, W)), torch.device("cpu")
+            self.register_buffer("average", averaging(shape, layer.radial_bins, cpu, torch.float32))
+            ring = ring_of(shape, layer.radial_bins, cpu)
             self.register_buffer(
                 "spread", nn.functional.one_hot(ring.flatten(), layer.radial_bins + 1).float().T.contiguous()
             )
         else:
             self.register_buffer("A", layer.amplitude.float().clone())
-            whole, like = torch.ones(H, W // 2 + 1, dtype=torch.bool), torch.zeros(H, W)
+            whole, like = torch.ones(H, W // 2 + 1, dtype=torch.bool), torch.zeros(1, 1, H, W)
             self.register_buffer("inside", whole if layer.band == 1 else window(reach(float(layer.band), like), like))
 
     def _matrices(self, H: int, W: int) -> None:
