@@ -1,7 +1,7 @@
 # make demo   train HarmoFL and FedAvg on synthetic hospitals, say which is ahead where, and write runs/demo/report.html
 # make test   run the tests
 # make test-engines  run all tests of deployments, also those that take minutes with Flower
-# make test-oldest  the same with the oldest releases of NVFlare and Flower that pyproject.toml promises
+# make test-oldest  the same with the oldest releases of NVFlare and Flower that pyproject.toml promises; TESTS="..." for some of them
 # make bench  measure how fast the parts are, and write bench.json; BENCH="--threads 1 --only step" for a part of it
 # make bench-compare BEFORE=old.json AFTER=bench.json  compare two of these
 # make docs   build the documentation as a site into site/
@@ -22,12 +22,14 @@ demo: $(VENV)/core
 test: $(VENV)/installed packages
 	$(BIN)/pytest
 
+TESTS := tests/deployment tests/backends tests/test_examples.py
+
 test-engines: $(VENV)/installed packages
-	HARMOFL_LONG_TESTS=1 $(BIN)/pytest tests/deployment tests/backends tests/test_examples.py
+	HARMOFL_LONG_TESTS=1 $(BIN)/pytest $(TESTS)
 
 test-oldest: $(VENV)/installed packages
 	$(BIN)/pip install --quiet --target build/oldest --no-deps flwr==1.41.0 nvflare==2.9.0
-	PYTHONPATH=build/oldest HARMOFL_LONG_TESTS=1 $(BIN)/pytest tests/deployment tests/backends tests/test_examples.py
+	PYTHONPATH=$(CURDIR)/build/oldest HARMOFL_LONG_TESTS=1 $(BIN)/pytest $(TESTS)
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
