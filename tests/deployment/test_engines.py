@@ -5,10 +5,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import patience
 import pytest
@@ -24,12 +23,12 @@ PROCESSES = {
         ("site-2", "client_train"),
         ("server", "runner_process"),
         ("server", "server_train"),
+        ("site-3", "join"),
     ],
     "flower": [("server", "flwr-serverapp")],
+    "flower-slow-to-heal": [("site-1", "flower-supernode"), ("server", "flower-superlink"), ("site-3", "join")],
 }
-"""The processes of an engine that a power cut may end, by party."""
-SLOW_TO_HEAL = {"flower": [("site-1", "flower-supernode"), ("server", "flower-superlink")]}
-"""After whose end Flower counts a site as connected for a minute or more."""
+"""The processes that a power cut may end, by party; after some, Flower counts a site as connected for over a minute."""
 FAULTY = """
 from dataclasses import replace
 from pathlib import Path
@@ -87,12 +86,12 @@ def test_the_same_bits_as_the_simulation(engine: str, hospitals: Path, tmp_path:
     ("engine", "processes"),
     [
         pytest.param(*engine.values, processes, marks=engine.marks)
-        for engine, processes in ((NVFLARE, PROCESSES), (FLOWER, PROCESSES), (FLOWER_LONG, SLOW_TO_HEAL))
+        for engine, processes in zip((NVFLARE, FLOWER, FLOWER_LONG), PROCESSES.values(), strict=True)
     ],
-    ids=["nvflare", "flower", "flower-slow-to-heal"],
+    ids=PROCESSES,
 )
 def test_kills_of_every_process_change_no_bit(
-    engine: str, processes: dict[str, list[tuple[str, str]]], hospitals: Path, tmp_path: Path
+    engine: str, processes: list[tuple[str, str]], hospitals: Path, tmp_path: Path
 ) -> None:
     """Of the engine's kinds and of ours, one after the other, while rounds go on."""
     name, rounds = {"nvflare": ("fedbn", 150), "flower": ("scaffold", 8)}[engine]
@@ -100,23 +99,26 @@ def test_kills_of_every_process_change_no_bit(
     settings["network.norm"] = {"nvflare": "batch", "flower": "batch-stats"}[engine]
     with Deployment(tmp_path / "d", hospitals, settings, engine) as deployed:
 
-        def goes_on(broken: Callable[[], Any], what: str) -> None:
-            broken()
-            before, begin = deployed.rounds(), time.monotonic()
-            deployed.until(lambda: deployed.rounds() > before + 1)
-            print(f"two rounds after the end of {what}: {time.monotonic() - begin:.0f} s")
-            assert deployed.rounds() < rounds, "all of this must happen before the end"
-
-        def kill(folder: Path, program: str) -> None:
+        def kill(party: str, program: str) -> None:
+            folder = deployed.folder / party
+            if program == "join":
+                deployed.kill(party)
+                deployed.start(party)
+                return
             deployed.until(lambda: process_of(folder, program))
             os.kill(process_of(folder, program) or 0, signal.SIGKILL)
 
+        def goes_on_without(party: str, program: str) -> None:
+            kill(party, program)
+            before, begin = deployed.rounds(), time.monotonic()
+            deployed.until(lambda: deployed.rounds() > before + 1)
+            print(f"two rounds after the end of {program}: {time.monotonic() - begin:.0f} s")
+            assert deployed.rounds() < rounds, "all of this must happen before the end"
+
         deployed.start_all()
         deployed.until(lambda: deployed.rounds() >= 1)
-        for party, program in processes[engine]:
-            goes_on(lambda place=deployed.folder / party, name=program: kill(place, name), program)
-        if engine != "flower" or processes is SLOW_TO_HEAL:
-            goes_on(lambda: (deployed.kill("site-3"), deployed.start("site-3")), "join")
+        for party, program in processes:
+            goes_on_without(party, program)
         deployed.kill("server")
         deployed.start("server")
         deployed.until(lambda: "going on after round" in deployed.said("server"))

@@ -115,5 +115,5 @@ def frequencies(shape: Sequence[int], device: torch.device | None = None) -> lis
 def window(b: int, x: Tensor) -> Tensor:
     """Return the mask of the released code's low-frequency square: |f_y| <= b and |f_x| <= b; a cube in volumes."""
     size = x.shape[2:]
-    waves = (f.abs() * length for f, length in zip(frequencies(size, x.device), size, strict=True))
-    return reduce(torch.logical_and, (f.round() <= b for f in waves))
+    cycles = (f.abs() * length for f, length in zip(frequencies(size, x.device), size, strict=True))
+    return reduce(torch.logical_and, (f.round() <= b for f in cycles))

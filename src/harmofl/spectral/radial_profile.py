@@ -99,8 +99,8 @@ def ring_of(
     shape: torch.Size, radial_bins: int, device: torch.device, spacing: tuple[float, ...] = (1.0, 1.0)
 ) -> Tensor:
     """Return the ring of each bin of the half spectrum, (..., H, W//2 + 1): 0 at zero frequency, else from 1."""
-    waves = [f / length for f, length in zip(frequencies(shape, device), spacing, strict=True)]
-    radius = sum((f**2 for f in waves[1:]), waves[0] ** 2).sqrt()
+    along = [f / length for f, length in zip(frequencies(shape, device), spacing, strict=True)]
+    radius = sum((f**2 for f in along[1:]), along[0] ** 2).sqrt()
     largest = math.sqrt(sum(0.25 / length**2 for length in spacing))
     ring = 1 + (radius / largest * radial_bins).floor().long().clamp_max(radial_bins - 1)
     return torch.where(radius > 0, ring, 0)
