@@ -22,7 +22,7 @@ from harmofl.methods.catalogue import PRESETS
 
 SOURCE = Path(harmofl.__file__).parent
 FOLDERS = [
-    *("errors", "types", "utils", "spectral", "optim", "federated"),
+    *("errors", "types", "utils", "spectral", "intensity", "optim", "federated"),
     *("data", "models", "methods", "privacy", "evaluation", "backends", "ingest"),
     *("experiment", "analysis", "report", "inference", "comparison", "deployment"),
     *("__init__", "cli", "__main__"),

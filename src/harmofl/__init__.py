@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harmofl.methods import METHODS, FedAvg, make_method
     from harmofl.optim.sharpness import perturbed
     from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
+    from harmofl.spectral.image_norm import ImageNorm
     from harmofl.spectral.radial_profile import ProfileNorm
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Experiment",
     "FedAvg",
     "HarmoFLError",
+    "ImageNorm",
     "ProfileNorm",
     "ServerState",
     "Training",
@@ -54,6 +56,7 @@ _HOMES = {
     **dict.fromkeys(("Training", "run_client"), "federated.client"),
     **dict.fromkeys(("resume", "run"), "experiment.trainer"),
     "HarmoFLError": "errors",
+    "ImageNorm": "spectral.image_norm",
     "ProfileNorm": "spectral.radial_profile",
     "load_run": "experiment.finished_run",
     "federation_of": "data.in_memory",

@@ -242,8 +242,8 @@ def test_a_newcomer_s_profile_depends_on_no_batch(
     whole = model.outputs(site, "test", statistics, batch_size=9)
     np.testing.assert_array_equal(whole, model.outputs(site, "test", statistics, batch_size=1))
     what = {"sites": "the mean over 2 training sites", "images": "of this site's images"}[statistics]
-    assert f"profile of the site: {what}" in model.said("newcomer", statistics)
-    assert "profile of the site: its own" in model.said("site-1", statistics)
+    assert f"radial profile of the site: {what}" in model.said("newcomer", statistics)
+    assert "radial profile of the site: its own" in model.said("site-1", statistics)
     alone = model.network()(site.test.batch([0]).images)
     torch.testing.assert_close(alone, model.network()(site.test.batch([0, 1, 2]).images)[:1], atol=1e-5, rtol=0)
 

@@ -24,9 +24,10 @@ from harmofl.data.decoding.volumes import neighbourhoods
 from harmofl.errors import ConfigError, ExportError
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.model import FederatedModel
 from harmofl.inference.export import exporting
 from harmofl.inference.export.exporting import export_model
-from harmofl.inference.export.graph import exported, images_like, output_difference, write_pt2
+from harmofl.inference.export.graph import Exported, exported, images_like, output_difference, write_pt2
 from harmofl.inference.export.real_amplitude import FixedAmplitude
 from harmofl.inference.prediction.predict import predict_files
 from harmofl.ingest.synthetic.federation import write_federation
@@ -52,8 +53,12 @@ def smooth(count: int, channels: int, size: tuple[int, int]) -> torch.Tensor:
         ProfileNorm(8),
         ProfileNorm(8, shared_gain=True, strength=0.7),
         ProfileNorm(8, per="site"),
+        AmplitudeNorm(per="site"),
+        AmplitudeNorm(band=0.2, per="site", strength=0.5),
+        AmplitudeNorm(band=0.2, space="density"),
+        ProfileNorm(8, space="density"),
     ],
-    ids=["whole", "half way", "band", "level", "profile", "shared_gain profile", "site's profile"],
+    ids=repr,
 )
 def test_products_with_waves_are_the_layer(layer: AmplitudeNorm, size: tuple[int, int]) -> None:
     layer = deepcopy(layer)
@@ -68,7 +73,7 @@ def test_a_profile_that_depends_on_the_batch_is_refused() -> None:
     layer.train()(smooth(2, 1, (16, 16)))
     layer.own = torch.zeros(0)
     with pytest.raises(ExportError, match="choose one with --site"):
-        FixedAmplitude(layer.eval(), (16, 16))
+        Exported(FederatedModel(torch.nn.Identity(), layer.eval()), (16, 16))
 
 
 def test_every_format_gives_what_torch_gives(finished_run: Path, tmp_path: Path) -> None:

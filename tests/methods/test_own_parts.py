@@ -419,7 +419,7 @@ def test_by_entry_point_and_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> 
         (f"fedavg+{HERE}.Params", r"does not for network\.0\.1\.running_mean and 2 more; return one for each name"),
         (f"fedavg+{HERE}.Flat", r"a tensor of the same shape .* but does not for network\.0\.0\.weight and 2 more"),
         (f"{HERE}.NoStep", f"{HERE}.NoStep: server_step must return new weights, got none"),
-        (f"fedavg+{HERE}.NotANorm", "NotANorm: layer.. must return a subclass of AmplitudeNorm or None, got Identity"),
+        (f"fedavg+{HERE}.NotANorm", "NotANorm: layer.. must return a subclass of ImageNorm or None, got Identity"),
         (
             f"fedavg+{HERE}.Silent",
             rf"^{HERE}.Silent: gradient\(\) must return the loss, .*, got None; end it",

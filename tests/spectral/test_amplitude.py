@@ -334,6 +334,6 @@ def test_with_decay_0_only_the_first_batch_is_learnt_from(
     x = torch.rand(2, 3, 8, 8)
     layer(x)
     first = layer.amplitude.clone()
-    monkeypatch.setattr(type(layer), "_statistic", None)  # not to be called again
+    monkeypatch.setattr(type(layer), "statistic", None)  # not to be called again
     layer(torch.rand(2, 3, 8, 8))
     assert torch.equal(layer.amplitude, first) and int(layer.count) == 2

@@ -60,7 +60,7 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
         )
     if table.masks and experiment.training.updates != "float32":
         raise ConfigError("privacy.masks: training.updates must be float32, as masked numbers are integers; change it")
-    if table.clip is not None and method.normalize.layer() and table.amplitude_clip is None:
+    if table.clip is not None and method.normalize.learns and table.amplitude_clip is None:
         raise ConfigError(
             "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "
             "more than height x width x sqrt(channels) of an image"
@@ -83,7 +83,7 @@ def check_model_privacy(table: PrivacyTable, method: FedAvg, model: nn.Module) -
 
 def check_images(table: PrivacyTable, method: FedAvg, sites: Sequence[Site]) -> None:
     """Raise ConfigError if a site would send an amplitude of fewer than privacy.min_images images."""
-    for site in sites if method.normalize.layer() else ():
+    for site in sites if method.normalize.learns else ():
         if len(site.train) < table.min_images:
             raise ConfigError(
                 f"{site.name}: an amplitude that is sent must be of at least {table.min_images} images "
@@ -101,7 +101,7 @@ def statement(experiment: Experiment, method: FedAvg, deployed: bool) -> list[st
     """Return lines that say what is protected and what is not, in plain words."""
     table, rounds, said = experiment.privacy, experiment.training.rounds, list[str]()
     if table.noise:
-        spent = epsilon(table.noise, rounds + bool(method.normalize.layer()), table.delta)
+        spent = epsilon(table.noise, rounds + bool(method.normalize.learns), table.delta)
         where = "each update" if table.noise_of == "update" else f"each sum over at least {table.sites} sites"
         said.append(
             f"privacy: {where} has noise; after {rounds} rounds, a site's participation has epsilon at most "

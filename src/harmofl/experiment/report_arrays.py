@@ -15,6 +15,7 @@ import torch
 from harmofl.data.site import Site, Split
 from harmofl.evaluation.metrics import CaseScores
 from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
+from harmofl.spectral.image_norm import ImageNorm
 from harmofl.utils.atomic_files import write_atomic
 
 SPREAD = 3
@@ -30,16 +31,14 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def sample(
-    site: Site, outputs: np.ndarray, cases: CaseScores, normalize: AmplitudeNorm | None
-) -> dict[str, np.ndarray]:
+def sample(site: Site, outputs: np.ndarray, cases: CaseScores, normalize: ImageNorm | None) -> dict[str, np.ndarray]:
     """Return a few test images of a site with predictions: `SPREAD` spread evenly, and one of each of `RANKS`.
 
     Args:
         site: the site.
         outputs: outputs of `harmofl.evaluation.scoring.predict_split` for the test split.
         cases: the score of every case.
-        normalize: the amplitude normalization of the site's model, in evaluation mode, or None.
+        normalize: the normalizer of the site's model, in evaluation mode, or None.
 
     Returns:
         `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and `<site>/predictions` (K, H, W) uint8 or
@@ -97,8 +96,8 @@ def spectrum(site: Site) -> np.ndarray:
     return found
 
 
-def common_spectrum(layer: AmplitudeNorm) -> np.ndarray | None:
+def common_spectrum(layer: ImageNorm) -> np.ndarray | None:
     """Return the layer's common amplitude, averaged over channels, (H, W//2 + 1) float32; None if it has none."""
-    if layer.band == "off" or layer.amplitude.dim() != 3 or not layer.amplitude.numel():
+    if not isinstance(layer, AmplitudeNorm) or layer.amplitude.dim() != 3:
         return None
     return layer.amplitude.mean(dim=0).float().cpu().numpy()

@@ -25,7 +25,6 @@ from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
 from harmofl.methods.catalogue import arrangement
 from harmofl.models.bn_calibration import Moments, average_moments, estimate_moments, fix, fixed, mixes, profile_of
-from harmofl.spectral.radial_profile import ProfileNorm
 from harmofl.types import Progress, Statistics, Task, Tell
 
 DEFAULT: Statistics = "images"
@@ -137,9 +136,9 @@ class TrainedModel:
 
     @property
     def of_site_profile(self) -> bool:
-        """True if the normalizer maps images from their site's own profile to the common one."""
+        """True if the normalizer maps images from their site's own statistic to the common one."""
         layer = normalizer_of(self.model)
-        return isinstance(layer, ProfileNorm) and layer.per == "site"
+        return layer is not None and layer.per == "site"
 
     def check(self, site: Site) -> None:
         """Raise ConfigError unless the site has the model's task, classes and channels."""
@@ -223,7 +222,7 @@ class TrainedModel:
             ConfigError: if the profiles of the training sites were not saved.
         """
         layer = normalizer_of(model)
-        if not isinstance(layer, ProfileNorm) or not layer.lacks_own:
+        if layer is None or not layer.lacks_own:
             return
         if images is not None:
             layer.own = profile_of(layer, images)
@@ -244,12 +243,12 @@ class TrainedModel:
         """Return lines on the amplitude, normalization statistics and weights used for a site, in plain words."""
         lines = []
         layer = normalizer_of(self.model)
-        if layer is not None:
-            lines.append(f"amplitude: the average over {', '.join(self.card['sites'])}, as fixed in training")
-        if self.of_site_profile:
+        if layer is not None and layer.learns:
+            lines.append(f"{layer.what}: the average over {', '.join(self.card['sites'])}, as fixed in training")
+        if layer is not None and self.of_site_profile:
             mean = f"the mean over {len(self.own)} training sites"
             how = {"sites": mean, "images": "of this site's images", "batch": "of each batch, as in training"}
-            lines.append(f"profile of the site: {'its own' if site in self.own else how[statistics]}")
+            lines.append(f"{layer.what} of the site: {'its own' if site in self.own else how[statistics]}")
         if self.mixes:
             mean = f"the average over {len(self.moments)} training sites, fixed"
             how = {

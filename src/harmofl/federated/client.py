@@ -20,7 +20,7 @@ from harmofl.federated.model import AMPLITUDE, is_sent, normalizer_of, role_of
 from harmofl.federated.tensors import Arrays, state_of
 from harmofl.optim.mixed_precision import LossScale, computing
 from harmofl.optim.optimizer_state import load_optimizer_arrays, optimizer_arrays
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.image_norm import ImageNorm
 from harmofl.types import Precision, Role
 from harmofl.utils.seeding import rng, torch_seed
 
@@ -155,7 +155,7 @@ class ClientContext:
         return batch if layer is None else replace(batch, images=layer(batch.images))
 
     @property
-    def normalizer(self) -> AmplitudeNorm | None:
+    def normalizer(self) -> ImageNorm | None:
         """The model's normalizer, or None."""
         return normalizer_of(self.model)
 

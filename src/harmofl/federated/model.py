@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from harmofl.errors import ConfigError
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.image_norm import ImageNorm
 from harmofl.types import Role
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NORMALIZER = "amplitude_norm"
 AMPLITUDE, FROZEN, WIDTH, OWN_PROFILE = (f"{NORMALIZER}.{name}" for name in ("amplitude", "frozen", "width", "own"))
-"""State dict entries of a model with a normalizer, see `AmplitudeNorm` and `ProfileNorm`."""
+"""State dict entries of a model with a normalizer, see `ImageNorm`."""
 
 
 class FederatedModel(nn.Module):
@@ -27,7 +27,7 @@ class FederatedModel(nn.Module):
 
     network: nn.Module
 
-    def __init__(self, network: nn.Module, normalizer: AmplitudeNorm | None = None) -> None:
+    def __init__(self, network: nn.Module, normalizer: ImageNorm | None = None) -> None:
         super().__init__()
         if normalizer is not None:
             self.add_module(NORMALIZER, normalizer)
@@ -40,10 +40,10 @@ class FederatedModel(nn.Module):
         return logits
 
 
-def normalizer_of(model: nn.Module) -> AmplitudeNorm | None:
+def normalizer_of(model: nn.Module) -> ImageNorm | None:
     """Return the normalizer of a model, or None."""
     layer = getattr(model, NORMALIZER, None)
-    return layer if isinstance(layer, AmplitudeNorm) else None
+    return layer if isinstance(layer, ImageNorm) else None
 
 
 def declared_role(model: nn.Module, name: str) -> Role:

@@ -22,7 +22,7 @@ from harmofl.methods.hyperparameters import Hyperparameters
 from harmofl.methods.parts.averages import Average, Mean, check_complete
 from harmofl.methods.parts.normalizers import Identity, Normalizer
 from harmofl.methods.parts.steps import Plain, Step
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.image_norm import ImageNorm
 from harmofl.types import Role
 
 SLOTS: Mapping[str, type[Hyperparameters]] = {"normalize": Normalizer, "step": Step, "average": Average}
@@ -68,12 +68,12 @@ class FedAvg(Hyperparameters):
         """Return the model: Psi if there is one, then the network.
 
         Raises:
-            ConfigError: if the normalizer makes another layer than an `AmplitudeNorm`, or the step does not fit.
+            ConfigError: if the normalizer makes another layer than an `ImageNorm`, or the step does not fit.
         """
         layer: object = self.normalize.layer()
-        if not (layer is None or isinstance(layer, AmplitudeNorm)):
+        if not (layer is None or isinstance(layer, ImageNorm)):
             kind = type(layer).__name__
-            raise ConfigError(f"{self.normalize}: layer() must return a subclass of AmplitudeNorm or None, got {kind}")
+            raise ConfigError(f"{self.normalize}: layer() must return a subclass of ImageNorm or None, got {kind}")
         model = FederatedModel(network, layer)
         self.step.check(model)
         return model

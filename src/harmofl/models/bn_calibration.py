@@ -13,7 +13,7 @@ from harmofl.data.site import Split
 from harmofl.errors import ConfigError, RunError, ShapeError
 from harmofl.federated.client import batch_indices
 from harmofl.models.normalization import holds_nothing, naming_single_values
-from harmofl.spectral.radial_profile import ProfileNorm
+from harmofl.spectral.image_norm import ImageNorm
 
 Moments = Mapping[str, Tensor]
 """`LAYER.mean` and `LAYER.var` -> (channels,) float32, for every layer that normalizes by batches."""
@@ -72,8 +72,8 @@ def estimate_moments(
 
 
 @torch.no_grad()
-def profile_of(layer: ProfileNorm, split: Split) -> Tensor:
-    """Return the mean profile of images, which does not depend on their order."""
+def profile_of(layer: ImageNorm, split: Split) -> Tensor:
+    """Return the mean statistic of images, such as their radial profile, which does not depend on their order."""
     batches, device = batch_indices(by_content(split), _BATCH), layer.amplitude.device
     total = sum(layer.of(split.batch(index).images.to(device)) * len(index) for index in batches)
     return torch.as_tensor(total / len(split))

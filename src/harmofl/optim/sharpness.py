@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.errors import ConfigError
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.image_norm import ImageNorm
 from harmofl.utils.validators import check_within
 
 
@@ -92,13 +92,13 @@ def perturbation(gradients: list[Tensor], alpha: float) -> list[Tensor]:
 
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
-    """Restore the model's buffers on exit, and hold every AmplitudeNorm within the context."""
+    """Restore the model's buffers on exit, and hold every ImageNorm within the context."""
     places = [(m, name, buffer) for m in model.modules() for name, buffer in m.named_buffers(recurse=False)]
     buffers = [buffer for _, _, buffer in places]
     before = _copies(buffers)
     with ExitStack() as stack:
         for module in model.modules():
-            if isinstance(module, AmplitudeNorm):
+            if isinstance(module, ImageNorm):
                 stack.enter_context(module.held())
         try:
             yield

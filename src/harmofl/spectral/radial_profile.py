@@ -6,20 +6,18 @@ scanner, stain and focus, takes a few dozen numbers per channel, and fits images
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from harmofl.errors import ShapeError
-from harmofl.spectral.amplitude import AmplitudeNorm, wide
+from harmofl.spectral.image_norm import ImageNorm, Per, Space, wide
 from harmofl.spectral.kernels import axes_of, frequencies
-from harmofl.types import Role
 from harmofl.utils.validators import check_within
 
-Per = Literal["image", "site"]
 RADIUS = 0.5**0.5  # the largest radius of an image's spectrum, in cycles per pixel
 
 
@@ -126,31 +124,30 @@ def averaging(
     return (weight / weight.sum(dim=0).clamp_min(1)).to(dtype)
 
 
-class ProfileNorm(AmplitudeNorm):
+class ProfileNorm(ImageNorm):
     """`AmplitudeNorm` with a radial profile instead of the whole amplitude.
 
     R_k = (1 - v) R_{k-1} + v mean_m R(x_m), bias corrected                          (Eq 3 with R for A)
     Psi(x) = F^-1(gain F(x)), gain = (R_k / R(x))^strength
 
     The state `amplitude` is R, (C, 1 + radial_bins). With `per="site"` the gain is (R / R_i)^strength instead, with R_i
-    the site's own profile from the time R was learnt: one filter for all its images. A site without R_i, such as a new
-    one, uses the profile of the current batch. R_i is the state `own` and stays at the site.
+    the site's own profile: one filter for all its images, see `ImageNorm`.
 
     Args:
         radial_bins: number of bins of the radius, at least 1; 1 leaves two numbers per channel, the level and the
             contrast.
         per: "image" or "site".
-        decay: v, see `AmplitudeNorm`.
+        decay: v, see `ImageNorm`.
         strength: in [0, 1]; 0 leaves images unchanged.
         shared_gain: one gain for all channels, from the mean of their profiles, which keeps the colours.
         spacing: of all images, see `profile`.
+        space: "intensity", or "density" to normalize the optical density, see `ImageNorm`.
 
     Raises:
         ConfigError: if an argument is out of range.
     """
 
-    own: Tensor
-    roles: ClassVar[Mapping[str, Role]] = {**AmplitudeNorm.roles, "own": Role.LOCAL}
+    what: ClassVar[str] = "radial profile"
 
     def __init__(
         self,
@@ -160,37 +157,30 @@ class ProfileNorm(AmplitudeNorm):
         strength: float = 1.0,
         shared_gain: bool = False,
         spacing: Sequence[float] = (),
+        space: Space = "intensity",
     ) -> None:
-        super().__init__(1.0, decay, strength)
+        super().__init__(decay, per, space)
+        check_within("strength", strength, "[0, 1]")
         check_within("radial_bins", radial_bins, "whole [1, inf)")
-        check_within("per", per, "image or site")
-        self.radial_bins, self.per, self.shared_gain = radial_bins, per, shared_gain
+        self.radial_bins, self.strength, self.shared_gain = radial_bins, strength, shared_gain
         self.spacing = tuple(spacing)
-        self.register_buffer("own", torch.zeros(0))
+        if per == "image":  # in the state, since it was in that of earlier versions
+            self.register_buffer("own", torch.zeros(0))
 
     @property
-    def lacks_own(self) -> bool:
-        """True if the layer needs a site's own profile and has none, so that an output depends on the batch."""
-        return self.per == "site" and self.strength > 0 and not self.own.numel()
+    def is_idle(self) -> bool:
+        """True if images never change."""
+        return self.strength == 0
 
-    def of(self, x: Tensor) -> Tensor:
-        """Return the mean profile of images, (C, 1 + radial_bins), which may serve as `own`."""
-        return self._statistic(x).mean(dim=0)
-
-    def _statistic(self, x: Tensor) -> Tensor:
+    def statistic(self, x: Tensor) -> Tensor:
+        """Return the profile of each image, (N, C, 1 + radial_bins)."""
         R = profile(x, self.radial_bins, self.spacing)
         return R.mean(dim=1, keepdim=True).expand_as(R) if self.shared_gain else R
 
-    def _learnt(self, layer: AmplitudeNorm) -> None:
-        if self.per == "site":
-            self.own = layer.amplitude.clone()
-
-    def _normalized(self, x: Tensor) -> Tensor:
-        if x.shape[1] != len(self.amplitude):
-            raise ShapeError(f"images must have {len(self.amplitude)} channels, as those learnt on, got {x.shape[1]}")
+    def normalize(self, x: Tensor) -> Tensor:
+        """Return Psi(x)."""
+        self._check_channels(x, len(self.amplitude))
         if self.strength == 0:
             return x
-        own = None
-        if self.per == "site":
-            own = self.own if self.own.numel() else self.of(x.detach())
+        own = self.own_of(x) if self.per == "site" else None
         return with_profile(x, self.amplitude, own, self.strength, self.shared_gain, self.spacing)

@@ -141,7 +141,7 @@ class Diagnostics(Callback):
 
     def _secant(self, before: ServerState, server: ServerState, earlier: Tensor) -> float:
         """Return the secant of grad F over a round; NaN in round 1 if the method's amplitude layer changes F."""
-        if self._before is None or not self._shared or (server.round == 1 and self._setup.method.normalize.layer()):
+        if self._before is None or not self._shared or (server.round == 1 and self._setup.method.normalize.learns):
             return NAN
         way = norm([server.weights[name].double() - before.weights[name].double() for name in self._names])
         return norm([self._before[0] - earlier]) / way if way else NAN

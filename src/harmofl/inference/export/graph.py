@@ -15,6 +15,7 @@ from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.model import NORMALIZER, normalizer_of
 from harmofl.inference.export.real_amplitude import FixedAmplitude
 from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.image_norm import ImageNorm
 from harmofl.spectral.radial_profile import ProfileNorm
 from harmofl.utils.lazy_imports import optional
 
@@ -28,16 +29,34 @@ class Exported(nn.Module):
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
         layer = normalizer_of(model)
-        if type(layer) in (AmplitudeNorm, ProfileNorm):  # a normalizer of one's own is exported as it is
-            assert layer is not None
-            idle = layer.band == "off" or not layer.count or layer.strength == 0
-            setattr(model, NORMALIZER, nn.Identity() if idle else FixedAmplitude(layer, size))
+        if layer is not None and type(layer).forward is ImageNorm.forward:  # one's own forward is exported as it is
+            setattr(model, NORMALIZER, _fixed(layer, size))
         self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the probabilities, see the class."""
         found: Tensor = self.model(image).softmax(dim=1)
         return found
+
+
+class _FixedNorm(nn.Module):
+    """A normalizer in evaluation mode, without the state that decides if it learns."""
+
+    def __init__(self, layer: ImageNorm) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized images."""
+        return self.layer.normalized(x)
+
+
+def _fixed(layer: ImageNorm, size: tuple[int, int]) -> nn.Module:
+    if layer.is_idle or not layer.count:
+        return nn.Identity()
+    if layer.lacks_own:
+        raise ExportError("per=site needs a site that trained; choose one with --site")
+    return FixedAmplitude(layer, size) if type(layer) in (AmplitudeNorm, ProfileNorm) else _FixedNorm(layer)  # type: ignore[arg-type]
 
 
 def exported(trained: TrainedModel, site: str) -> Exported:
@@ -126,7 +145,10 @@ def _quiet(name: str) -> Iterator[None]:
     except (ConfigError, ExportError):
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
         raise ExportError(f"the network cannot be written as {name} ({reason}); choose another --format") from error
     finally:
         logger.setLevel(level)

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from harmofl.errors import ExportError
-from harmofl.spectral.amplitude import AmplitudeNorm
+from harmofl.spectral.amplitude import AmplitudeNorm, gain_of
+from harmofl.spectral.image_norm import DARKEST
 from harmofl.spectral.kernels import reach, waves, window
 from harmofl.spectral.radial_profile import ProfileNorm, averaging, ring_of
 
@@ -24,9 +24,6 @@ class FixedAmplitude(nn.Module):
     Args:
         layer: layer that has learnt its amplitude.
         size: (H, W) of the images.
-
-    Raises:
-        ExportError: if the layer's output for an image depends on other images.
     """
 
     zero: Tensor
@@ -38,34 +35,37 @@ class FixedAmplitude(nn.Module):
     sin_back: Tensor
     A: Tensor
     inside: Tensor
+    gain: Tensor
     own: Tensor
     target: Tensor
     average: Tensor
     spread: Tensor
 
-    def __init__(self, layer: AmplitudeNorm, size: tuple[int, int]) -> None:
+    def __init__(self, layer: AmplitudeNorm | ProfileNorm, size: tuple[int, int]) -> None:
         super().__init__()
         H, W = size
         self.strength, self.noise = layer.strength, torch.finfo(torch.float32).eps * math.log2(max(H * W, 2))
         self._matrices(H, W)
         self.profile = isinstance(layer, ProfileNorm)
+        self.density = layer.space == "density"
+        own = layer.own if layer.per == "site" else torch.zeros(0)
+        self.register_buffer("own", own.float().clone())
         if isinstance(layer, ProfileNorm):
-            if layer.per == "site" and not layer.own.numel():
-                raise ExportError("per=site needs a site that trained; choose one with --site")
-            own = layer.own if layer.per == "site" else torch.zeros(0)
-            self.shared_gain = layer.shared_gain
-            self.register_buffer("target", layer.amplitude.float().clone())
-            self.register_buffer("own", own.float().clone())
-            shape, cpu = torch.Size((H, W)), torch.device("cpu")
-            self.register_buffer("average", averaging(shape, layer.radial_bins, cpu, torch.float32))
-            ring = ring_of(shape, layer.radial_bins, cpu)
-            self.register_buffer(
-                "spread", nn.functional.one_hot(ring.flatten(), layer.radial_bins + 1).float().T.contiguous()
-            )
+            self._rings(layer, torch.Size((H, W)))
         else:
             self.register_buffer("A", layer.amplitude.float().clone())
             whole, like = torch.ones(H, W // 2 + 1, dtype=torch.bool), torch.zeros(1, 1, H, W)
             self.register_buffer("inside", whole if layer.band == 1 else window(reach(float(layer.band), like), like))
+            if self.own.numel():
+                gain = torch.where(self.inside, gain_of(self.A, self.own, self.strength), 1)
+                self.register_buffer("gain", gain)
+
+    def _rings(self, layer: ProfileNorm, shape: torch.Size) -> None:
+        self.shared_gain, cpu = layer.shared_gain, torch.device("cpu")
+        self.register_buffer("target", layer.amplitude.float().clone())
+        self.register_buffer("average", averaging(shape, layer.radial_bins, cpu, torch.float32))
+        ring = nn.functional.one_hot(ring_of(shape, layer.radial_bins, cpu).flatten(), layer.radial_bins + 1)
+        self.register_buffer("spread", ring.float().T.contiguous())
 
     def _matrices(self, H: int, W: int) -> None:
         self.size = (H, W)
@@ -84,6 +84,7 @@ class FixedAmplitude(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalized images, (N, C, H, W) float32."""
+        x = -x.clamp_min(DARKEST).log() if self.density else x
         mean = x.mean(dim=(-2, -1), keepdim=True)  # separate, so that the other bins keep their precision
         centred = x - mean
         by_cos, by_sin = centred @ self.cos_x, centred @ self.sin_x  # (N, C, H, W//2 + 1)
@@ -93,10 +94,13 @@ class FixedAmplitude(nn.Module):
         real, imaginary = self._matched(real, imaginary) if self.profile else self._replaced(x, real, imaginary)
         up = self.cos_y @ real - self.sin_y @ imaginary
         down = self.sin_y @ real + self.cos_y @ imaginary
-        return up @ self.cos_back.T - down @ self.sin_back.T
+        result = up @ self.cos_back.T - down @ self.sin_back.T
+        return (-result).exp() if self.density else result
 
     def _replaced(self, x: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply Eq 4, see `harmofl.spectral.kernels`."""
+        """Apply Eq 4, see `harmofl.spectral.kernels`, or the filter of the site."""
+        if self.own.numel():
+            return real * self.gain, imaginary * self.gain
         tiny = torch.finfo(torch.float32).tiny
         norm = (x * x).sum(dim=(-2, -1), keepdim=True).sqrt()
         power = (real * real + imaginary * imaginary).clamp_min(tiny)
