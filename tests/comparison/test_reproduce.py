@@ -358,11 +358,18 @@ def test_hours_of_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [m.label for m in plan_work(jobs, 0, 1, lambda what, done, total: None).methods] == ["harmofl"]
 
 
+def replaced(method: MethodPlan, **values: float) -> WorkPlan:
+    return WorkPlan((replace(method, forecast=replace(method.forecast, **values)),), 1, "cpu")
+
+
 def test_a_plan_that_does_not_fit_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduction_plan, "free_memory", lambda: 2 * 10**9)
     method = MethodPlan("harmofl", replace(FORECAST, short=True), (3600.0, 3600.0, 3600.0))
     lines = list(plan_lines(WorkPlan((method,), 3, "cpu, 4 cores"), tmp_path))
     assert lines[1] == "time    harmofl: 3 h 0 min for 3 runs, 10.00 s a round, 100 rounds, measured on few steps"
+    (busy,) = (line for line in plan_lines(replaced(method, share=0.5, idle=600.0), tmp_path) if "harmofl" in line)
+    assert "measured on few steps; other processes keep the cores busy" in busy
+    assert busy.endswith("on idle ones a run takes at most 10 min")
     assert lines[2].startswith("time    in all 3 h 0 min of runs, one after the other; 3 at a time take 60 min")
     assert lines[3] == "memory  3.0 GB for 3 at a time, 2.0 GB free"
     assert lines[-1].startswith("warning: this machine may lack memory or disk")

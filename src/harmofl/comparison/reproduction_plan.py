@@ -128,7 +128,8 @@ def plan_lines(plan: WorkPlan, out: Path) -> Iterator[str]:
     for method in plan.methods:
         count, found = len(method.seconds), method.forecast
         left = f"{duration(sum(method.seconds))} for {count} run{'s' * (count > 1)}"
-        short = ", measured on few steps" * found.short + ", while other processes kept the cores busy" * found.busy
+        idle = f"; other processes keep the cores busy, on idle ones a run takes at most {duration(found.idle)}"
+        short = ", measured on few steps" * found.short + idle * found.busy
         yield f"time    {method.label}: {left}, {found.a_round:.2f} s a round, {_rounds(found.rounds)}{short}"
     side = f"; {plan.workers} at a time take {duration(plan.passed)} if they do not slow each other down"
     yield f"time    in all {duration(plan.total)} of runs, one after the other{side * (plan.workers > 1)}"
