@@ -47,7 +47,7 @@ class PaperPage:
 
     @property
     def tables(self) -> list[TextTable]:
-        """All tables in the order of the page."""
+        """The tables in the order of the page."""
         return [self.scores, self.orders, *self.sites, self.settings]
 
 
