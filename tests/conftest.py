@@ -15,7 +15,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 LONG = (
     *("test_engines", "test_existing_networks", "test_cluster"),
-    *("test_precision", "test_study", "test_tutorial"),
+    *("test_precision", "test_reproduce", "test_study", "test_tutorial"),
 )
 """Whose tests begin first, so that none of them is left to one process at the end."""
 
@@ -50,6 +50,7 @@ GROUPS = {
     "nvflare": r"\[nvflare\b",
     "flower": r"\[flower\b",
     "cluster": r"test_cluster\.py",
+    "reproduce": r"test_reproduce\.py",
     "pages": r"report/test_browser\.py",
     "site": r"test_docs\.py::test_the_site",
 }

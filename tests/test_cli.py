@@ -94,7 +94,7 @@ def test_methods_lists_every_method() -> None:
     "command",
     [
         *("run", "plan", "report", "demo", "methods", "config", "compare", "ablate", "sweep", "search", "watch"),
-        *("evaluate", "predict", "export", "serve-model", "diagnostics", "landscape"),
+        *("reproduce", "evaluate", "predict", "export", "serve-model", "diagnostics", "landscape"),
         *("data synth", "data prepare", "data import", "data check", "data overview", "data shift", "data show"),
         *("deploy init", "deploy serve", "deploy join", "deploy status"),
     ],

@@ -6,9 +6,11 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.config import check_data, load_experiment, parse_settings, resolved, to_toml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+PAPER = CONFIGS / "paper"
+"""A link to the settings in the package."""
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((*CONFIGS.rglob("*.toml"), *PAPER.glob("*.toml"))), ids=lambda path: path.stem)
 def test_configurations_of_the_project_are_valid(path: Path) -> None:
     load_experiment(path, {})
 
@@ -18,7 +20,7 @@ PAIRS = ["camelyon17", "nuclei", "prostate"]
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_paper_and_released_differ_in_the_marked_lines_alone(name: str) -> None:
-    texts = [(CONFIGS / "paper" / f"{name}-{which}.toml").read_text().splitlines() for which in ("paper", "released")]
+    texts = [(PAPER / f"{name}-{which}.toml").read_text().splitlines() for which in ("paper", "released")]
     marked = [
         [line for line in text if f"# {which}: " in line]
         for text, which in zip(texts, ("PAPER", "RELEASED"), strict=True)
@@ -34,9 +36,7 @@ def test_paper_and_released_differ_in_the_marked_lines_alone(name: str) -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_published_experiments_are_the_papers(name: str) -> None:
     """METHOD of the paper: operators, rounds, batch, optimizer, and what the released code does instead."""
-    paper, released = (
-        load_experiment(CONFIGS / "paper" / f"{name}-{which}.toml", {}) for which in ("paper", "released")
-    )
+    paper, released = (load_experiment(PAPER / f"{name}-{which}.toml", {}) for which in ("paper", "released"))
     assert (paper.method_table["band"], paper.method_table["decay"], paper.method_table["rho"]) == (1.0, 0.1, 0.05)
     assert (released.method_table["band"], released.method_table["decay"]) == (0.0, 0.0)
     training = paper.training

@@ -12,6 +12,7 @@ from harmofl.cli.data_commands import data_app
 from harmofl.cli.deploy_commands import deploy_app
 from harmofl.cli.model_commands import evaluate, export, predict, serve_model
 from harmofl.cli.options import interruptible
+from harmofl.cli.reproduce_command import reproduce
 from harmofl.cli.run_commands import config, demo, plan, report, run, watch
 from harmofl.cli.theory_commands import diagnostics, landscape
 from harmofl.errors import HarmoFLError
@@ -26,7 +27,14 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
         "watch": watch,
         "report": report,
     },
-    "Compare methods": {"methods": methods, "compare": compare, "ablate": ablate, "sweep": sweep, "search": search},
+    "Compare methods": {
+        "methods": methods,
+        "compare": compare,
+        "ablate": ablate,
+        "sweep": sweep,
+        "search": search,
+        "reproduce": reproduce,
+    },
     "Use a model": {"evaluate": evaluate, "predict": predict, "export": export, "serve-model": serve_model},
     "Theory": {"diagnostics": diagnostics, "landscape": landscape},
     "Across hospitals": {"deploy": deploy_app},

@@ -15,12 +15,13 @@ from harmofl.utils.atomic_files import strict_json, write_atomic
 
 def markdown(comparison: Comparison) -> str:
     """Return the score table and its notes as Markdown; best scores are bold."""
-    lines = [comparison.title, "", _markdown_row(header(comparison)), "|---" * len(header(comparison)) + "|"]
-    lines += [_markdown_row([f"**{c.text}**" if c.best else c.text for c in row]) for row in rows(comparison)]
+    lines = [comparison.title, "", markdown_row(header(comparison)), "|---" * len(header(comparison)) + "|"]
+    lines += [markdown_row([f"**{c.text}**" if c.best else c.text for c in row]) for row in rows(comparison)]
     return "\n".join([*lines, "", *(f"- {note}" for note in comparison.notes), ""])
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
+def markdown_row(texts: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
