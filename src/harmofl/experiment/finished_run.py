@@ -1,7 +1,7 @@
 """Reader of run directories: checks every file and returns rounds and scores as typed records and as flat rows."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,14 +39,10 @@ ScoreTable = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_number
 
 
 @dataclass(frozen=True)
-class _Cases:
+class _Cases(CaseScores):
     """The test cases of one site in cases.json; a score that is no number is null."""
 
-    cases: list[str]
-    groups: list[str]
     scores: list[Number]
-    patients: list[int] = field(default_factory=list)
-    doubled: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Run:
     rounds: tuple[Round, ...]
     result: Result | None
     samples: dict[str, SiteSamples] = field(default_factory=dict)
-    cases: dict[str, CaseScores] = field(default_factory=dict)
+    cases: Mapping[str, CaseScores] = field(default_factory=dict)
     probabilities: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     amplitudes: dict[str, Array] = field(default_factory=dict)
 
@@ -188,8 +184,8 @@ class Run:
 
     def _case_rows(self) -> Iterable[dict[str, Any]]:
         for site, found in self.cases.items():
-            patients: Sequence[int | None] = found.patients or [None] * len(found.cases)
-            for case, group, patient, score in zip(found.cases, found.groups, patients, found.scores, strict=True):
+            columns = (found.cases, found.groups, found.patients, found.scores)
+            for case, group, patient, score in zip(*columns, strict=True):
                 yield {"site": site, "case": case, "group": group, "patient": patient, self.main_metric: score}
 
     @property
@@ -241,7 +237,7 @@ def load_run(folder: Path | str) -> Run:
     )
 
 
-def read_results(folder: Path) -> tuple[tuple[Round, ...], Result | None, dict[str, CaseScores]]:
+def read_results(folder: Path) -> tuple[tuple[Round, ...], Result | None, Mapping[str, CaseScores]]:
     """Return the rounds of a run, and the result and the scores of the test cases if it is finished.
 
     Raises:
@@ -255,12 +251,8 @@ def read_results(folder: Path) -> tuple[tuple[Round, ...], Result | None, dict[s
     if len(rounds) < result.rounds:
         got = f"must have the {result.rounds} rounds of the finished run, but has {len(rounds)}"
         raise RunError(f"{folder / 'rounds.jsonl'}: {got}; restore it or train again")
-    return rounds, result, _read_cases(folder / "cases.json")
-
-
-def _read_cases(path: Path) -> dict[str, CaseScores]:
-    found = _parse(TypeAdapter(dict[str, _Cases]), _read(path), str(path)) if path.exists() else {}
-    return {site: CaseScores(of.cases, of.groups, of.scores, of.patients) for site, of in found.items()}
+    path = folder / "cases.json"
+    return rounds, result, _parse(TypeAdapter(dict[str, _Cases]), _read(path), str(path)) if path.exists() else {}
 
 
 def _read(path: Path) -> str:
