@@ -14,7 +14,7 @@ from harmofl.cli.options import Config, Data, Rounds, Size, Unseen, default_fold
 if TYPE_CHECKING:
     from harmofl.comparison.score_table import Comparison
     from harmofl.comparison.study import Study
-    from harmofl.experiment.config import Experiment
+    from harmofl.experiment.tables import Experiment
     from harmofl.methods.catalogue import Description
 
 Methods = Annotated[
@@ -210,7 +210,8 @@ def _experiment(
     unseen: Sequence[str] | None = None,
 ) -> tuple["Experiment", dict[str, Any], Path]:
     """Return the experiment, the hyperparameters that --set gives to every method, and the folder to write to."""
-    from harmofl.experiment.config import TABLES, check_data, load_experiment
+    from harmofl.experiment.config import check_data, load_experiment
+    from harmofl.experiment.tables import TABLES
 
     def check(base: "Experiment") -> None:
         if not (out or default_folder(base, kind)).exists():  # finished runs are shown without their images

@@ -16,7 +16,7 @@ from harmofl.errors import ConfigError
 from harmofl.types import Progress
 
 if TYPE_CHECKING:
-    from harmofl.experiment.config import Experiment
+    from harmofl.experiment.tables import Experiment
 
 Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
 Data = Annotated[Path | None, typer.Option(help="The federation folder, with one folder per site.")]

@@ -15,8 +15,8 @@ from harmofl.errors import ConfigError
 from harmofl.types import Task
 
 if TYPE_CHECKING:
-    from harmofl.experiment.config import Experiment
     from harmofl.experiment.cost_estimate import Forecast
+    from harmofl.experiment.tables import Experiment
 
 Named = Annotated[str | None, typer.Option(help="The method; `harmofl methods` lists them.")]
 

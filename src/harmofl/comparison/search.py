@@ -14,8 +14,8 @@ from harmofl.comparison.progress import rounds_bar
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
 from harmofl.errors import ConfigError, TrainingError
-from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.tables import Experiment
 from harmofl.methods import METHODS, search_space
 from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import write_atomic

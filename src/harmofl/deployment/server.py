@@ -31,12 +31,13 @@ from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.backend import TrainedRound
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.config import Experiment, resolved, to_toml
+from harmofl.experiment.config import resolved, to_toml
 from harmofl.experiment.model_build import build_model
 from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
 from harmofl.experiment.remarks import remarks_on_method
 from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
 from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card
+from harmofl.experiment.tables import Experiment
 from harmofl.experiment.trainer import fit
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays

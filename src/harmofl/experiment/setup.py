@@ -16,10 +16,11 @@ from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score
-from harmofl.experiment.config import Experiment, check_data, resolved
+from harmofl.experiment.config import check_data, resolved
 from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
 from harmofl.experiment.remarks import remarks_on_method, remarks_on_sites
+from harmofl.experiment.tables import Experiment
 from harmofl.federated.client import Training
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
