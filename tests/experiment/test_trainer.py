@@ -24,7 +24,8 @@ from harmofl.data.site import merged, open_federation
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.messages import ServerState

@@ -100,7 +100,7 @@ def config(
     chosen = configuration.load_experiment(file, configuration.parse_settings(setting or []))
     configuration.check_folder_is_named(chosen.data)
 
-    from harmofl.experiment.setup import check_metric
+    from harmofl.experiment.model_card import check_metric
     from harmofl.models import build_network
 
     segmentation = chosen.network.name == "unet" or "dice" in (chosen.training.loss or "")

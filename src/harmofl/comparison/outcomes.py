@@ -11,7 +11,7 @@ from harmofl.comparison.variants import Variant
 from harmofl.errors import RunError
 from harmofl.evaluation.confidence_intervals import Cases, Floats
 from harmofl.evaluation.metrics import CaseScores
-from harmofl.experiment.finished_run import Result, Round, ScoreTable, read_results
+from harmofl.experiment.run_files import Result, Round, ScoreTable, read_results
 from harmofl.methods.catalogue import arrangement
 
 

@@ -15,7 +15,8 @@ from harmofl.data.layout.reader import read_layout, settle
 from harmofl.errors import HarmoFLError
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.config import validated
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import resume, run
 from harmofl.types import Progress, Tell

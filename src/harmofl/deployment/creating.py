@@ -13,8 +13,8 @@ from harmofl.deployment.existing_network import write_for_network
 from harmofl.deployment.folders import ENGINES, FLOWER, NVFLARE, refuse_arrangement, split_address
 from harmofl.errors import ConfigError
 from harmofl.experiment.privacy_policy import check_method
-from harmofl.experiment.setup import draw_sites
 from harmofl.experiment.tables import Experiment
+from harmofl.experiment.taking_part import draw_sites
 from harmofl.utils.atomic_files import storing
 from harmofl.utils.lazy_imports import optional
 

@@ -33,11 +33,13 @@ from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import resolved, to_toml
 from harmofl.experiment.model_build import build_model
+from harmofl.experiment.model_card import check_metric, main_metric, model_card
 from harmofl.experiment.privacy_policy import check_method, check_model_privacy, statement, tells_statistics
 from harmofl.experiment.remarks import remarks_on_method
-from harmofl.experiment.run_dir import RoundRecord, RunDir, Scores
-from harmofl.experiment.setup import check_metric, draw_sites, main_metric, model_card
+from harmofl.experiment.round_record import RoundRecord, Scores
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.tables import Experiment
+from harmofl.experiment.taking_part import draw_sites
 from harmofl.experiment.trainer import fit
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays

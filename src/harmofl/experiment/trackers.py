@@ -12,7 +12,7 @@ from typing import Any
 from harmofl.errors import ConfigError
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.setup import Setup
 from harmofl.utils.toml_values import flat_settings
 

@@ -19,7 +19,7 @@ from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, predict_split, used
 from harmofl.experiment.config import resolved, validated
 from harmofl.experiment.model_build import IN_USE, build_model
-from harmofl.experiment.run_dir import model_folder, read_model, read_moments
+from harmofl.experiment.model_folder import model_folder, read_model, read_moments
 from harmofl.federated.model import OWN_PROFILE, normalizer_of, of_network
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg

@@ -20,7 +20,7 @@ from rich.table import Table
 from harmofl.analysis.diagnostics.records import read_diagnostics, told
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.tables import Experiment
 from harmofl.utils.hardware import default_threads

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.setup import Setup
 from harmofl.report.console import print_plain
 from harmofl.report.scores import estimated_end
