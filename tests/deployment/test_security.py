@@ -19,7 +19,7 @@ from harmofl.backends.remote import answering
 from harmofl.backends.supervision import KeptProcess
 from harmofl.deployment.creating import create
 from harmofl.deployment.folders import ServerFolder, SiteKit, experiment_of
-from harmofl.deployment.server import Server
+from harmofl.deployment.server_backend import Server
 from harmofl.deployment.site_client import Desk
 from harmofl.deployment.update_protection import Cover
 from harmofl.errors import StorageError
