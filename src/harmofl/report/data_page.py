@@ -15,7 +15,7 @@ from harmofl.report.scores import DASH
 from harmofl.report.svg import draw_svg
 from harmofl.report.templates import template_of
 from harmofl.spectral.radial_profile import RADIUS
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, write_atomic
 
 CHANNELS = {"red": 4, "green": 2, "blue": 0}
 """Channel -> index of its colour in `SERIES`."""
@@ -39,8 +39,7 @@ def write_pages(sites: Sequence[SiteFacts], folder: Path) -> list[Path]:
     Raises:
         StorageError: if the folder cannot be written.
     """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for site in sites:
         page, facts = folder / f"{site.site}.html", folder / f"{site.site}.json"

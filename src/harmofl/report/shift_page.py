@@ -16,7 +16,7 @@ from harmofl.report.shift_outcome import shift_numbers, shift_sentences
 from harmofl.report.shift_picture import amplitude_lines, brightness_lines, shift_picture
 from harmofl.report.svg import draw_svg
 from harmofl.report.templates import template_of
-from harmofl.utils.atomic_files import storing, strict_json, write_atomic
+from harmofl.utils.atomic_files import make_folder, strict_json, write_atomic
 
 _SIDE = 132  # pixels
 
@@ -31,8 +31,7 @@ def write_shift(shift: Shift, folder: Path) -> None:
     Raises:
         StorageError: if a file cannot be written.
     """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomic(folder / "shift.json", strict_json(shift_numbers(shift), indent=1).encode())
     write_atomic(folder / "shift.png", shift_picture(shift))
     write_atomic(folder / "shift.html", render_shift_page(shift).encode())

@@ -12,7 +12,7 @@ from harmofl.data.decoding.volumes import nibabel
 from harmofl.inference.prediction.image_reader import Picture, in_unit_range, to_stored
 from harmofl.inference.prediction.inputs import Input
 from harmofl.report.png_images import outlined, png
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, write_atomic
 
 SUFFIX = {"photograph": ".png", "volume": ".nii.gz", "series": ".dcm"}
 TABLE = "predictions.csv"
@@ -45,8 +45,7 @@ def write_mask(one: Input, picture: Picture, labels: np.ndarray, classes: Sequen
 
 
 def _write(path: Path, content: bytes) -> None:
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, content)
 
 
