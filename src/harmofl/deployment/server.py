@@ -12,7 +12,6 @@ from harmofl.deployment.folders import NVFLARE, RELAY, ServerFolder, experiment_
 from harmofl.deployment.server_backend import Server
 from harmofl.deployment.site_registry import GREETING_S
 from harmofl.errors import ConfigError
-from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.run_dir import RunDir
@@ -102,7 +101,6 @@ class _Log(Callback):
     def on_round_end(self, record: RoundRecord) -> None:
         """Tell the round's number, sites, mean score and time."""
         metric, total = self._server.metric, self._server.experiment.training.rounds
-        mean = summarize({site: values[metric] for site, values in (record.val or {}).items()}).mean
-        said = f"{metric} {mean:.4f}" if record.val else "not validated"
+        said = f"{metric} {summary.mean:.4f}" if (summary := record.summary(metric)) else "not validated"
         sites = len(record.train_loss)
         log.info("round %d of %d: %d sites, %s, %.1f s", record.round, total, sites, said, record.seconds)

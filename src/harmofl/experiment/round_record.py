@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harmofl.evaluation.metrics import Summary, summarize
+
 Scores = Mapping[str, Mapping[str, float]]
 """site -> metric -> value."""
 
@@ -36,3 +38,7 @@ class RoundRecord:
     best: bool
     test: Scores | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def summary(self, metric: str) -> Summary | None:
+        """Return mean, worst and spread of a validation score over the sites; None for a round without validation."""
+        return summarize({site: scores[metric] for site, scores in self.val.items()}) if self.val else None

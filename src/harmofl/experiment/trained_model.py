@@ -152,6 +152,11 @@ class TrainedModel:
             if must != got:
                 raise ConfigError(f"{site.name}: {what} must be the model's, {must}, got {got}")
 
+    def check_trained(self, site: str) -> None:
+        """Raise ConfigError unless this is a training site, or "" for the mean over them."""
+        if site and site not in self.card["sites"]:
+            raise ConfigError(f"--site must be one that trained, {', '.join(self.card['sites'])}, got {site!r}")
+
     def load(self, site: str) -> None:
         """Load a site's weights: its personal ones over the global ones, or the weights for a site that did not train.
 
