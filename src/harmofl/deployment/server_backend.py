@@ -188,10 +188,10 @@ class Server(SiteRegistry):
         Sites whose update was just averaged may have lost their connection since, and have some time to come back.
         """
         took_part = sorted(name for name, counted in self.counted.items() if counted == round_number)
-        self.gather(took_part, round_number, min(RETURN_S, self.place.deadline_s))
+        back = self.gather(took_part, round_number, min(RETURN_S, self.place.deadline_s))
         found = self.train_ahead(round_number) if split == "val" else {}
         line = self.line(max(self.place.deadline_s, 1.0))
-        if others := [name for name in self.present() if name not in found]:
+        if others := sorted({*back, *self.present()} - found.keys()):  # the engine may end just after they were back
             found |= line.evaluate(others, round_number, weights, split)
         for reason in line.left_out.values():
             log.warning("round %d is not scored at %s", round_number, reason)
