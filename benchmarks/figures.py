@@ -25,8 +25,8 @@ from harmofl.comparison.outcomes import Outcome, collect
 from harmofl.comparison.plan import Job
 from harmofl.comparison.score_table import COSTS, Comparison, compare, header, rows
 from harmofl.comparison.variants import Variant
-from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.tables import Experiment
 from harmofl.report import vega
 from harmofl.utils.atomic_files import write_atomic
 

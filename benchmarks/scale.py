@@ -80,7 +80,7 @@ def long_run(folder: Path) -> None:
     from harmofl import run
     from harmofl.experiment.callbacks import Callback
     from harmofl.experiment.config import load_experiment
-    from harmofl.experiment.run_dir import RoundRecord
+    from harmofl.experiment.round_record import RoundRecord
 
     class Weighing(Callback):
         def on_round_end(self, record: RoundRecord) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 from toys import assert_same
 
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.config import Experiment, load_experiment
+from harmofl.experiment.config import load_experiment
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.tables import Experiment
 
 
 def small(data: Path, **changes: Any) -> Experiment:

@@ -10,7 +10,8 @@ from toys import assert_same
 from harmofl import run
 from harmofl.data.site import open_federation
 from harmofl.experiment.config import load_experiment
-from harmofl.experiment.run_dir import RunDir, read_moments
+from harmofl.experiment.model_folder import read_moments
+from harmofl.experiment.run_dir import RunDir
 
 
 def simulated(data: Path, settings: dict[str, Any], folder: Path) -> RunDir:

@@ -12,7 +12,8 @@ from harmofl import resume, run
 from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.analysis.landscape.computing import Asked, compute
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.client import build_context
 from harmofl.methods import METHODS, make_method
 from harmofl.optim.mixed_precision import computing

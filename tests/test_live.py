@@ -13,7 +13,8 @@ from harmofl.cli.main import main
 from harmofl.errors import ConfigError
 from harmofl.experiment import trainer
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trackers import numbers, writers
 from harmofl.report.dashboard import Dashboard, sparkline
 

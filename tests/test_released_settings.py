@@ -19,7 +19,8 @@ from harmofl.data.transforms import augment, augment_as_released
 from harmofl.deployment.creating import create
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import Batching, mean_of_batches, score
-from harmofl.experiment.setup import Setup, cut
+from harmofl.experiment.setup import Setup
+from harmofl.experiment.taking_part import cut
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import batch_indices

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from harmofl.data.in_memory import federation_of
     from harmofl.data.site import open_federation
     from harmofl.errors import HarmoFLError
-    from harmofl.experiment.config import Experiment, load_experiment
+    from harmofl.experiment.config import load_experiment
     from harmofl.experiment.finished_run import load_run
+    from harmofl.experiment.tables import Experiment
     from harmofl.experiment.trainer import resume, run
     from harmofl.federated.client import Training, run_client
     from harmofl.federated.messages import Broadcast, ClientUpdate, ServerState
@@ -52,7 +53,8 @@ _HOMES = {
     **dict.fromkeys(("METHODS", "FedAvg", "make_method"), "methods"),
     **dict.fromkeys(("AmplitudeNorm", "amplitude", "with_amplitude"), "spectral.amplitude"),
     **dict.fromkeys(("Broadcast", "ClientUpdate", "ServerState"), "federated.messages"),
-    **dict.fromkeys(("Experiment", "load_experiment"), "experiment.config"),
+    "Experiment": "experiment.tables",
+    "load_experiment": "experiment.config",
     **dict.fromkeys(("Training", "run_client"), "federated.client"),
     **dict.fromkeys(("resume", "run"), "experiment.trainer"),
     "HarmoFLError": "errors",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from harmofl.data.manifest import read_info, read_manifest
 from harmofl.errors import DataError, StorageError
-from harmofl.ingest.synthetic import cells, mri
+from harmofl.ingest.synthetic import cells, cells_anatomy, mri
 from harmofl.ingest.synthetic.common import Bytes, FloatImage, smooth_noise, spread
 from harmofl.ingest.synthetic.federation import (
     CLASSES,
@@ -252,7 +252,7 @@ def test_nuclei_are_darker_than_what_is_around_them() -> None:
 
 def test_tumor_nuclei_are_larger_and_darker() -> None:
     scenes = {
-        tumor: [cells.draw_scene(96, tumor, rng(i, "patient"), rng(i, "image")) for i in range(6)]
+        tumor: [cells_anatomy.draw_scene(96, tumor, rng(i, "patient"), rng(i, "image")) for i in range(6)]
         for tumor in (False, True)
     }
     area = {tumor: np.mean([s.mask.mean() for s in scenes[tumor]]) for tumor in scenes}

@@ -19,7 +19,7 @@ from harmofl.backends.remote import answering
 from harmofl.backends.supervision import KeptProcess
 from harmofl.deployment.creating import create
 from harmofl.deployment.folders import ServerFolder, SiteKit, experiment_of
-from harmofl.deployment.server import Server
+from harmofl.deployment.server_backend import Server
 from harmofl.deployment.site_client import Desk
 from harmofl.deployment.update_protection import Cover
 from harmofl.errors import StorageError
@@ -89,9 +89,12 @@ class Here:
     def __init__(self, *sites: str) -> None:
         self.sites = sites
         self.asked = set[str]()
+        self.looks = 99
+        """How often one may look before the engine ends."""
 
     def connected(self) -> Mapping[str, object]:
-        return dict.fromkeys(self.sites, 1)
+        self.looks -= 1
+        return dict.fromkeys(self.sites, 1) if self.looks >= 0 else {}
 
     def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
         self.asked |= set(sites)
@@ -101,19 +104,30 @@ class Here:
             yield Reply(site, pack({"site": site, **about} if kind == DESCRIBE else {"dice": 0.5}))
 
 
-def test_an_excluded_site_gets_nothing(tmp_path: Path) -> None:
-    settings = {"data.folder": "x", "network.name": "unet"}
-    create(
-        tmp_path / "d", load_experiment(None, settings), ["a", "b", "c"], "localhost:1", engine="flower", min_sites=2
-    )
-    folder = tmp_path / "d" / "server"
-    (folder / "sites" / "c.pub").unlink()
-    there = Here("a", "b", "c")
-    server = Server(ServerFolder.open(folder), *experiment_of(folder, {"data.folder": "x"}), there)
+def serving(folder: Path, there: Here) -> Server:
+    """The server of a federation of a, b and c, of which two are needed, without the key of c."""
+    experiment = load_experiment(None, {"data.folder": "x", "network.name": "unet"})
+    place = create(folder, experiment, ["a", "b", "c"], "localhost:1", engine="flower", min_sites=2)[0]
+    (place / "sites" / "c.pub").unlink()
+    server = Server(ServerFolder.open(place), *experiment_of(place, {"data.folder": "x"}), there)
     server.open_run_dir(server.first_description(None))
+    return server
+
+
+def test_an_excluded_site_gets_nothing(tmp_path: Path) -> None:
+    there = Here("a", "b", "c")
+    server = serving(tmp_path / "d", there)
     assert server.present() == ["a", "b"]
     assert set(server.evaluate(1, {"w": torch.zeros(3)}, "test")) == {"a", "b"}
     assert there.asked == {"a", "b"}
+
+
+def test_an_engine_that_ends_after_sites_are_found_there_costs_no_scores(tmp_path: Path) -> None:
+    there = Here("a", "b", "c")
+    server = serving(tmp_path / "d", there)
+    server.counted, there.looks = {"a": 1, "b": 1}, 2
+    assert set(server.evaluate(1, {"w": torch.zeros(3)}, "val")) == {"a", "b"}
+    assert there.looks < 0
 
 
 def desk_of(federation: Path, folder: Path) -> Desk:

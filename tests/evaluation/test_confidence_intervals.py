@@ -139,6 +139,13 @@ def test_the_area_varies_as_delong_says() -> None:
     assert found == pytest.approx((middle - reach, middle + reach))
 
 
+def test_a_difference_of_areas_varies_as_the_areas() -> None:
+    """A site's variance with `doubled` is four times that of the mean over its groups."""
+    scores, groups = np.random.default_rng(5).random((1, 8)), np.array(["1", "not 1"] * 4)
+    half, whole = (interval_estimate([Cases(scores, groups, np.arange(8), doubled)]) for doubled in (False, True))
+    assert whole.variance == pytest.approx(4 * half.variance)
+
+
 def test_the_area_of_one_class_has_no_interval() -> None:
     found = auc_cases(np.array([[0.1, 0.9], [0.4, 0.6]]), np.array([1, 1]), ["a", "b"])
     assert np.isnan(interval(found)).all()

@@ -10,9 +10,10 @@ from harmofl import run
 from harmofl.cli.run_commands import plan
 from harmofl.errors import DataError
 from harmofl.experiment import cost_estimate as forecast_module
-from harmofl.experiment.config import Experiment
+from harmofl.experiment import measured_steps
 from harmofl.experiment.cost_estimate import estimate_cost
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.tables import Experiment
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.report.scores import duration
 from harmofl.utils.timing import Meter
@@ -88,7 +89,7 @@ class Clock:
 
 def put(clock: Clock, patch: pytest.MonkeyPatch) -> None:
     """The forecast's clock from here on."""
-    train, score = forecast_module.run_client, forecast_module._scored
+    train, score = measured_steps.run_client, forecast_module._scored
 
     def trained(method: Any, site: Any, broadcast: Any, state: Any, training: Any) -> Any:
         clock.passes(clock.step * max(len(site.train) // training.batch_size, 1) + clock.compiling)
@@ -101,7 +102,7 @@ def put(clock: Clock, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(forecast_module, "time", clock)
     patch.setattr("harmofl.utils.timing.time", clock)
-    patch.setattr(forecast_module, "run_client", trained)
+    patch.setattr(measured_steps, "run_client", trained)
     patch.setattr(forecast_module, "_scored", scored)
 
 

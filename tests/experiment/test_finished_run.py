@@ -2,12 +2,17 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harmofl import load_run
 from harmofl.errors import ConfigError, RunError
+from harmofl.evaluation.confidence_intervals import interval
+from harmofl.evaluation.metrics import auc_cases
+from harmofl.experiment.run_dir import RunDir
 
 
 def test_scores_are_those_of_the_result(finished_run: Path) -> None:
@@ -53,3 +58,13 @@ def test_what_is_no_run_or_no_table(finished_run: Path, tmp_path: Path) -> None:
         load_run(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="one of rounds, scores, cases, got 'all'"):
         load_run(finished_run).table("all")  # type: ignore[arg-type]
+
+
+def test_an_area_read_back_has_the_interval_that_was_measured(finished_run: Path, tmp_path: Path) -> None:
+    """`doubled` of the cases, without which the interval is half as wide."""
+    for file in ("config.toml", "rounds.jsonl", "result.json"):
+        (tmp_path / file).write_bytes((finished_run / file).read_bytes())
+    likely, targets = np.random.default_rng(0).random(40), np.arange(40) % 2
+    cases = auc_cases(np.stack([1 - likely, likely], axis=1), targets, [str(k) for k in range(40)])
+    RunDir(tmp_path).save_cases({"site-1": asdict(cases)})
+    assert load_run(tmp_path).intervals["site-1"] == pytest.approx(interval(cases))

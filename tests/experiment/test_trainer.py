@@ -24,7 +24,8 @@ from harmofl.data.site import merged, open_federation
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.messages import ServerState
@@ -95,14 +96,10 @@ def test_test_scores_every_round_only_if_asked(federation: Path, tmp_path: Path)
 
 KILL = """
 import os, signal, sys
-from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import tomli_w
-import torch
 from experiments import small
 from harmofl.experiment import backend, run_dir, trainer
-from harmofl.federated import client
 from harmofl.utils import atomic_files
 from harmofl.methods import FedAvg
 
@@ -165,9 +162,7 @@ def test_resume_after_kill_ends_with_the_same_bits(
 
 def test_resume_after_a_torn_record(federation: Path, finished_run: Path, tmp_path: Path) -> None:
     """As if the power went while round 3 was recorded."""
-    folder = tmp_path / "run"
-    run(small(federation, training__rounds=2), folder)
-    (folder / "result.json").unlink()
+    folder = unfinished(federation, tmp_path / "run", 2).folder
     config = (folder / "config.toml").read_text().replace("rounds = 2", "rounds = 3")
     (folder / "config.toml").write_text(config)
     with (folder / "rounds.jsonl").open("a") as file:
@@ -177,9 +172,7 @@ def test_resume_after_a_torn_record(federation: Path, finished_run: Path, tmp_pa
 
 
 def test_resume_of_a_run_with_the_names_of_version_0_1(federation: Path, finished_run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    run(small(federation, training__rounds=2), folder)
-    (folder / "result.json").unlink()
+    folder = unfinished(federation, tmp_path / "run", 2).folder
     old: dict[str, object] = {
         **{"name": "harmofl", "weighting": "uniform", "average": "mean", "trim": 0.2, "alpha": 0.05},
         **{"climb": "fresh", "climb_every": 1, "climb_part": "", "band": 1.0, "rings": 0, "reference": "image"},
@@ -231,9 +224,9 @@ def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
-def unfinished(federation: Path, folder: Path) -> RunDir:
-    """As if killed after its first round."""
-    run(small(federation, training__rounds=1), folder)
+def unfinished(federation: Path, folder: Path, rounds: int = 1) -> RunDir:
+    """As if killed after its last round."""
+    run(small(federation, training__rounds=rounds), folder)
     (folder / "result.json").unlink()
     return RunDir(folder)
 
@@ -302,9 +295,7 @@ def test_a_checkpoint_holds_all_of_the_state(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named(federation: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    run(small(federation, training__rounds=1), folder)
-    (folder / "result.json").unlink()
+    folder = unfinished(federation, tmp_path / "run").folder
     state = folder / "checkpoint" / "state.safetensors"
     state.write_bytes(b"broken")
     with pytest.raises(RunError, match=r"state\.safetensors: could not be read"):
@@ -319,7 +310,6 @@ def test_a_full_disk_leaves_the_last_checkpoint(federation: Path, tmp_path: Path
     folder = tmp_path / "run"
     script = f"""
 import resource, sys
-from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from experiments import small

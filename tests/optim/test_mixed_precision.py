@@ -15,7 +15,8 @@ from harmofl.backends.sequential import run_round
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import Batching, predict_split
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.client import run_client
 from harmofl.ingest.synthetic.federation import write_federation
 from harmofl.methods import FedAvg, FedSAM, make_method

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from harmofl.cli import options
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.report.console import Terminal, result_table
 
 NAME = "x [red] [/] [b]y[/b]"

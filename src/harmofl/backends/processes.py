@@ -24,7 +24,6 @@ from harmofl.errors import HarmoFLError, RunError
 from harmofl.federated.client import Training, run_client
 from harmofl.federated.messages import ClientState, ServerState
 from harmofl.federated.method import Method
-from harmofl.federated.returned import returned
 from harmofl.federated.tensors import Arrays
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
@@ -111,11 +110,7 @@ class Workers:
         done = self._share(_TRAIN, broadcast, [site.name for site in order], state, on_site)
         names = sorted(done)
         updates = [done[name][0] for name in names]
-        return (
-            returned(method, "aggregate", ServerState, method.aggregate(server, updates)),
-            {name: done[name][1] for name in names},
-            updates,
-        )
+        return method.aggregate(server, updates), {name: done[name][1] for name in names}, updates
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
         """Score the sites side by side, see `Runner`; errors as of `run_round`."""

@@ -16,7 +16,6 @@ from harmofl.federated.compression import expanded
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
 from harmofl.federated.model import is_sent
-from harmofl.federated.returned import returned
 from harmofl.federated.tensors import Arrays
 from harmofl.federated.transport import DESCRIBE, EVALUATE, TRAIN, Reply, Transport
 from harmofl.federated.update_checks import check_masked, check_update
@@ -135,7 +134,7 @@ class RemoteRounds:
                 check_update(
                     replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.uplink_extras
                 )
-            return returned(method, "aggregate", ServerState, method.aggregate(server, arrived)), arrived
+            return method.aggregate(server, arrived), arrived
         except HarmoFLError:
             raise
         except Exception as error:  # extras that do not fit each other

@@ -8,7 +8,6 @@ from harmofl.data.site import Site
 from harmofl.federated.client import Training, run_client
 from harmofl.federated.messages import ClientState, ServerState
 from harmofl.federated.method import Method
-from harmofl.federated.returned import returned
 from harmofl.federated.tensors import Arrays
 
 
@@ -29,7 +28,7 @@ def run_round(
         update, kept[site.name] = run_client(method, site, broadcast, state, training)
         updates.append(update)
         on_site(site.name)
-    return returned(method, "aggregate", ServerState, method.aggregate(server, updates)), kept, updates
+    return method.aggregate(server, updates), kept, updates
 
 
 class Sequential:

@@ -1,4 +1,4 @@
-"""The commands `harmofl compare | ablate | sweep | search | methods`."""
+"""The commands `harmofl compare | ablate | sweep | search`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,7 @@ from harmofl.cli.options import Config, Data, Rounds, Size, Unseen, default_fold
 if TYPE_CHECKING:
     from harmofl.comparison.score_table import Comparison
     from harmofl.comparison.study import Study
-    from harmofl.experiment.config import Experiment
-    from harmofl.methods.catalogue import Description
+    from harmofl.experiment.tables import Experiment
 
 Methods = Annotated[
     str,
@@ -210,7 +209,8 @@ def _experiment(
     unseen: Sequence[str] | None = None,
 ) -> tuple["Experiment", dict[str, Any], Path]:
     """Return the experiment, the hyperparameters that --set gives to every method, and the folder to write to."""
-    from harmofl.experiment.config import TABLES, check_data, load_experiment
+    from harmofl.experiment.config import check_data, load_experiment
+    from harmofl.experiment.tables import TABLES
 
     def check(base: "Experiment") -> None:
         if not (out or default_folder(base, kind)).exists():  # finished runs are shown without their images
@@ -262,43 +262,3 @@ def _show(comparison: "Comparison") -> None:
     console.print(table)
     for note in comparison.notes:
         print(note)
-
-
-def methods() -> None:
-    """List the methods and the parts that every method takes, with their hyperparameters and defaults.
-
-    Example:
-        harmofl methods
-    """
-    from harmofl.methods import plugins
-    from harmofl.methods.catalogue import NAMES, PARTS, PRESETS, composition_of
-    from harmofl.methods.composition import describe, part_description
-
-    table = _folded("method", "description", "hyperparameters")
-    for name in (*NAMES, *plugins.entry_points(plugins.METHODS)):
-        known = describe(name)
-        parts = [f"+{part}" for part in known.parts.values() if part not in NEUTRAL]
-        made = f"= {composition_of(name)[0]}" if name in PRESETS else " ".join([_defaults(known), *parts])
-        table.add_row(name, escape(known.about), escape(made))
-    parts_table = _folded("part", "description", "hyperparameters")
-    for name in (*PARTS, *plugins.entry_points(plugins.PARTS)):
-        known = part_description(name)
-        parts_table.add_row(name, escape(known.about), escape(_defaults(known)))
-    Console().print(table)
-    Console().print("Every method takes parts, as in fedprox:mu=1+amplitude:band=0.1+sam:rho=0.05:")
-    Console().print(parts_table)
-
-
-NEUTRAL = ("identity", "plain", "mean")
-"""The parts of FedAvg."""
-
-
-def _defaults(known: "Description") -> str:
-    return ", ".join(f"{key}={field.default}" for key, field in known.own.items())
-
-
-def _folded(*columns: str) -> Table:
-    table = Table(show_lines=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

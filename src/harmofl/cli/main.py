@@ -7,9 +7,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harmofl.cli.compare_commands import ablate, compare, methods, search, sweep
-from harmofl.cli.data_commands import data_app
+from harmofl.cli.compare_commands import ablate, compare, search, sweep
+from harmofl.cli.data_commands import import_, prepare, synth
 from harmofl.cli.deploy_commands import deploy_app
+from harmofl.cli.look_commands import check, overview, shift, show
+from harmofl.cli.method_commands import methods
 from harmofl.cli.model_commands import evaluate, export, predict, serve_model
 from harmofl.cli.options import interruptible
 from harmofl.cli.reproduce_command import reproduce
@@ -17,6 +19,14 @@ from harmofl.cli.run_commands import config, demo, plan, report, run, watch
 from harmofl.cli.theory_commands import diagnostics, landscape
 from harmofl.errors import HarmoFLError
 
+DATA: Mapping[str, Callable[..., None]] = {
+    **{"synth": synth, "prepare": prepare, "import": import_},
+    **{"check": check, "overview": overview, "shift": shift, "show": show},
+}
+"""The commands of `harmofl data` by name."""
+data_app = typer.Typer(no_args_is_help=True, help="Create, import, check and show the images of a federation.")
+for name, command in DATA.items():
+    data_app.command(name)(command)
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Start": {"demo": demo},
     "Data, training": {
@@ -68,11 +78,11 @@ app = typer.Typer(
     help="Federated learning on heterogeneous medical images: HarmoFL and the methods it is compared with.",
 )
 for title, group in COMMANDS.items():
-    for name, command in group.items():
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name, rich_help_panel=title)
+    for name, listed in group.items():
+        if isinstance(listed, typer.Typer):
+            app.add_typer(listed, name=name, rich_help_panel=title)
         else:
-            app.command(name, rich_help_panel=title)(command)
+            app.command(name, rich_help_panel=title)(listed)
 
 
 def main() -> None:

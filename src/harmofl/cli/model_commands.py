@@ -47,11 +47,9 @@ def evaluate(
     for path in filter(None, (cases, json)):
         check_writable(path)
 
-    from harmofl.data.csv_tables import csv_text
     from harmofl.experiment.model_build import device_of
     from harmofl.experiment.trained_model import TrainedModel
     from harmofl.inference.evaluate import evaluate_site
-    from harmofl.report.scores import between
 
     trained, where = TrainedModel.open(model), str(device_of(device))
     with bar("reading") as progress:
@@ -62,21 +60,36 @@ def evaluate(
             progress(site.name, k, len(sites))
             found.append(evaluate_site(trained, site, split, cast(Statistics, statistics), batch_size, where))
     if cases is not None:
-        rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
-        with storing(cases):
-            cases.write_text(csv_text([("site", "case", trained.metric), *rows]), encoding="utf-8")
+        _write(cases, _cases_csv(found, trained.metric))
     if json is not None:
         entries = {one.site: _entry(one, trained.metric, unlike[one.site]) for one in found}
-        text = strict_json({"metric": trained.metric, "statistics": statistics, "sites": entries}, indent=1)
-        with storing(json):
-            json.write_text(text, encoding="utf-8")
-    table = Table("site", "images", "trained", trained.metric, "95 % interval")
-    for one in found:
-        score, interval = f"{one.scores[trained.metric]:.3f}", between(*one.intervals[trained.metric])
-        table.add_row(escape(one.site), str(one.images), "yes" if one.trained else "no", score, interval)
-    Console().print(table)
+        _write(json, strict_json({"metric": trained.metric, "statistics": statistics, "sites": entries}, indent=1))
+    Console().print(_scores(found, trained.metric))
     for line in dict.fromkeys(line for one in found for line in (*one.said, *unlike[one.site])):
         print(line)
+
+
+def _write(path: Path, text: str) -> None:
+    with storing(path):
+        path.write_text(text, encoding="utf-8")
+
+
+def _cases_csv(found: Sequence["SiteEvaluation"], metric: str) -> str:
+    from harmofl.data.csv_tables import csv_text
+
+    rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
+    return csv_text([("site", "case", metric), *rows])
+
+
+def _scores(found: Sequence["SiteEvaluation"], metric: str) -> Table:
+    """Return the main score of each site with its interval, as a table for the terminal."""
+    from harmofl.report.scores import between
+
+    table = Table("site", "images", "trained", metric, "95 % interval")
+    for one in found:
+        score, interval = f"{one.scores[metric]:.3f}", between(*one.intervals[metric])
+        table.add_row(escape(one.site), str(one.images), "yes" if one.trained else "no", score, interval)
+    return table
 
 
 def _entry(one: "SiteEvaluation", metric: str, unlike: Sequence[str]) -> dict[str, Any]:

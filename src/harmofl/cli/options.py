@@ -16,7 +16,7 @@ from harmofl.errors import ConfigError
 from harmofl.types import Progress
 
 if TYPE_CHECKING:
-    from harmofl.experiment.config import Experiment
+    from harmofl.experiment.tables import Experiment
 
 Config = Annotated[Path | None, typer.Argument(help="An experiment as TOML; see configs/.")]
 Data = Annotated[Path | None, typer.Option(help="The federation folder, with one folder per site.")]
@@ -106,7 +106,7 @@ def default_folder(chosen: "Experiment", kind: str) -> Path:
 def check_model(model: Path, data: Path | None = None) -> None:
     """Raise a HarmoFLError unless the folders of model and data exist, before slow imports."""
     from harmofl.data.layout.reader import check_folder
-    from harmofl.experiment.run_dir import model_folder
+    from harmofl.experiment.model_folder import model_folder
 
     model_folder(model)
     if data is not None:

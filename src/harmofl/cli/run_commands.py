@@ -15,8 +15,8 @@ from harmofl.errors import ConfigError
 from harmofl.types import Task
 
 if TYPE_CHECKING:
-    from harmofl.experiment.config import Experiment
     from harmofl.experiment.cost_estimate import Forecast
+    from harmofl.experiment.tables import Experiment
 
 Named = Annotated[str | None, typer.Option(help="The method; `harmofl methods` lists them.")]
 
@@ -100,7 +100,7 @@ def config(
     chosen = configuration.load_experiment(file, configuration.parse_settings(setting or []))
     configuration.check_folder_is_named(chosen.data)
 
-    from harmofl.experiment.setup import check_metric
+    from harmofl.experiment.model_card import check_metric
     from harmofl.models import build_network
 
     segmentation = chosen.network.name == "unet" or "dice" in (chosen.training.loss or "")

@@ -34,6 +34,8 @@ CONNECT_SECONDS = 20.0
 DELAY_SECONDS = 90.0
 """Longest wait for a network file system to show a file of another machine, or to release the lock of a dead one."""
 POLL_SECONDS = 0.5
+Ended = Callable[[Job, str], None]
+"""Called with each job that has ended, and its error in one line or ""."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class Shared:
     current: Path
 
 
-def run_on_cluster(jobs: Sequence[Job], address: str, told: Tell, ended: Callable[[Job, str], None]) -> None:
+def run_on_cluster(jobs: Sequence[Job], address: str, told: Tell, ended: Ended) -> None:
     """Run or resume every job on the workers of a Dask scheduler, as many at a time as the workers have threads.
 
     Args:
         jobs: the runs, all in one results folder.
         address: the scheduler's address, or the path of its scheduler file.
         told: called with a line for the user, or "" after each `POLL_SECONDS`.
-        ended: called with each job that has ended, and its error in one line or "".
+        ended: see `Ended`.
 
     Raises:
         ConfigError: if there is no scheduler, or if a worker has other versions or does not see the folders.

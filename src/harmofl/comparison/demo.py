@@ -8,8 +8,9 @@ from rich.console import Console
 
 from harmofl.data.manifest import read_info
 from harmofl.errors import ConfigError, RunError
-from harmofl.experiment.config import Experiment, load_experiment, validated
+from harmofl.experiment.config import load_experiment, validated
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.tables import Experiment
 from harmofl.experiment.trainer import resume, run
 from harmofl.ingest.synthetic.federation import origin, write_federation
 from harmofl.report import write_report

@@ -10,8 +10,8 @@ from harmofl.comparison.plan import Job
 from harmofl.comparison.variants import Variant
 from harmofl.errors import RunError
 from harmofl.evaluation.confidence_intervals import Cases, Floats
-from harmofl.evaluation.metrics import CaseScores, numbered
-from harmofl.experiment.finished_run import Result, Round, ScoreTable, read_results
+from harmofl.evaluation.metrics import CaseScores
+from harmofl.experiment.run_files import Result, Round, ScoreTable, read_results
 from harmofl.methods.catalogue import arrangement
 
 
@@ -209,9 +209,8 @@ def _cases(site: str, by_seed: Mapping[int, list[_Finished]]) -> Cases:
         raise RunError(
             f"{folder}: {site} must have the same test cases for all seeds, but has others; delete the runs and repeat"
         )
-    patients = first.patients or numbered(first.cases)  # runs of older versions have no patients
     scores = np.array([table.scores for table in tables], float)
-    return Cases(scores, np.array(first.groups, str), np.array(patients, int))
+    return Cases(scores, np.array(first.groups, str), np.array(first.patients, int), first.doubled)
 
 
 def _cost(runs: Sequence[_Finished]) -> Cost:

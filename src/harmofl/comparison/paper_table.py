@@ -12,7 +12,7 @@ from harmofl.comparison.paper_scores import PAPER_NAMES, PaperScore
 from harmofl.comparison.statistics import Difference, corrected, method_difference
 from harmofl.errors import RunError
 from harmofl.evaluation.confidence_intervals import Floats
-from harmofl.experiment.finished_run import read_results
+from harmofl.experiment.run_files import read_results
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "camelyon17": ("accuracy",),

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from harmofl.comparison.variants import Variant
 from harmofl.errors import ConfigError, RunError
-from harmofl.experiment.config import Experiment, changed, load_experiment, resolved, validated
+from harmofl.experiment.config import changed, load_experiment, resolved, validated
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.tables import Experiment
 
 Budget = Literal["rounds", "gradients"]
 

@@ -10,8 +10,9 @@ from harmofl.comparison.study import Study
 from harmofl.comparison.variants import Variant, parse_variants, with_common
 from harmofl.data.layout.site_files import demand_free
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import TABLES, Experiment, load_experiment
+from harmofl.experiment.config import load_experiment
 from harmofl.experiment.paper_settings import TASKS, VERSIONS, paper_config
+from harmofl.experiment.tables import TABLES, Experiment
 from harmofl.ingest.prepare import look_through, prepare
 from harmofl.ingest.staging_folder import Download
 from harmofl.methods.composition import describe

@@ -5,8 +5,9 @@ from typing import Any
 
 from harmofl.comparison.reproduction import Reproduction
 from harmofl.comparison.reproduction_record import DownloadFacts
-from harmofl.experiment.config import Experiment, load_experiment
+from harmofl.experiment.config import load_experiment
 from harmofl.experiment.paper_settings import setting_remarks
+from harmofl.experiment.tables import Experiment
 from harmofl.methods.composition import describe
 from harmofl.report.scores import metric_name
 

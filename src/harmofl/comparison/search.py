@@ -14,11 +14,12 @@ from harmofl.comparison.progress import rounds_bar
 from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
 from harmofl.errors import ConfigError, TrainingError
-from harmofl.experiment.config import Experiment
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.tables import Experiment
 from harmofl.methods import METHODS, search_space
 from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.lazy_imports import optional
 
 Spans = Mapping[str, tuple[float, float]]
 """Hyperparameter -> lowest and highest value; draws are log-uniform."""
@@ -78,36 +79,20 @@ def search(
         ConfigError: if optuna is not installed, `trials` is below 1, or the cluster cannot be used.
         TrainingError: if no trial of any method finished.
     """
-    optuna = _optuna()
+    optuna = optional("optuna", "harmofl search", "search")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if trials < 1:
         raise ConfigError(f"--trials must be at least 1, got {trials}")
     found: dict[str, list[SearchTrial]] = {variant.label: [] for variant in variants}
-    spaces = {
-        variant.label: {
-            key: optuna.distributions.FloatDistribution(*ends, log=True) for key, ends in spans(base, variant).items()
-        }
-        for variant in variants
-    }
-    studies = {
-        variant.label: optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))
-        for variant in variants
-    }
+    samplers = {variant.label: _Sampler(optuna, base, variant) for variant in variants}
     at_once = base.training.rounds * len(variants)
     with rounds_bar(at_once * trials) as bar:
         for number in range(trials):
-            asked = {label: study.ask(spaces[label]) if number else None for label, study in studies.items()}
-            drawn = {
-                label: {key: float(f"{value:.3g}") for key, value in one.params.items()} if one else {}
-                for label, one in asked.items()
-            }
+            drawn = {label: sampler.draw(number) for label, sampler in samplers.items()}
             progress = partial(_as_part, bar, at_once * number, at_once * trials)
             for trial in _try(base, variants, number, drawn, out, progress, told, cluster):
-                label = trial.variant.label
-                found[label].append(trial)
-                if asked[label] and np.isnan(trial.score):
-                    studies[label].tell(asked[label], state=optuna.trial.TrialState.FAIL)
-                elif asked[label]:
-                    studies[label].tell(asked[label], trial.score)
+                found[trial.variant.label].append(trial)
+                samplers[trial.variant.label].tell(trial.score)
     ended = {label: [trial for trial in tried if not np.isnan(trial.score)] for label, tried in found.items()}
     best = {label: dict(max(tried, key=lambda one: one.score).changes) for label, tried in ended.items() if tried}
     if not best:
@@ -117,13 +102,26 @@ def search(
     return found
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("harmofl search needs optuna; install it with `pip install 'harmofl[search]'`") from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
+class _Sampler:
+    """Draws the trials of one method by optuna's TPE; trial 0 has the defaults and tells the sampler nothing."""
+
+    def __init__(self, optuna: Any, base: Experiment, variant: Variant) -> None:
+        distribution, self._states = optuna.distributions.FloatDistribution, optuna.trial.TrialState
+        self._space = {key: distribution(*ends, log=True) for key, ends in spans(base, variant).items()}
+        self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.run.seed))
+        self._asked: Any = None
+
+    def draw(self, number: int) -> dict[str, float]:
+        """Return the hyperparameters of the trial of this number, rounded to three digits."""
+        self._asked = self._study.ask(self._space) if number else None
+        return {key: float(f"{value:.3g}") for key, value in self._asked.params.items()} if self._asked else {}
+
+    def tell(self, score: float) -> None:
+        """Record the score of the last drawn trial; NaN for a failed one."""
+        if self._asked and np.isnan(score):
+            self._study.tell(self._asked, state=self._states.FAIL)
+        elif self._asked:
+            self._study.tell(self._asked, score)
 
 
 def _as_part(bar: Progress, before: int, total: int, what: str, done: int, _: int) -> None:

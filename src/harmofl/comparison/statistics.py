@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harmofl.comparison.outcomes import Outcome
-from harmofl.evaluation.confidence_intervals import Cases, holm, interval_estimate
+from harmofl.evaluation.confidence_intervals import holm, interval_estimate
 
 FEWEST_SEEDS = 3
 """Fewest seeds with which a difference can be called clear; with fewer, the variance over seeds is hardly known."""
@@ -49,7 +49,7 @@ def method_difference(method: Outcome, baseline: Outcome) -> Difference | None:
         return None
     ours, theirs = ([outcome.seeds.index(s) for s in common] for outcome in (method, baseline))
     pairs = [(method.cases[site], baseline.cases[site]) for site in method.sites]
-    found = interval_estimate([Cases(a.scores[ours] - b.scores[theirs], a.groups, a.patients) for a, b in pairs])
+    found = interval_estimate([replace(a, scores=a.scores[ours] - b.scores[theirs]) for a, b in pairs])
     by_seed = method.average[ours] - baseline.average[theirs]
     return Difference(found.mean, *found.interval, int(np.sum(by_seed > 0)), len(common), found.p)
 

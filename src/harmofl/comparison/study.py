@@ -13,7 +13,7 @@ from harmofl.comparison.variants import Variant
 from harmofl.comparison.workers import carry_out, try_first
 from harmofl.data.layout.reader import read_layout
 from harmofl.errors import ConfigError, TrainingError
-from harmofl.experiment.config import Experiment
+from harmofl.experiment.tables import Experiment
 from harmofl.types import Tell
 from harmofl.utils.hardware import processes_that_fit
 

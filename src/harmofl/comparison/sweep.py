@@ -15,7 +15,7 @@ from harmofl.comparison.study import site_names
 from harmofl.comparison.variants import Variant, check_may_differ
 from harmofl.data.csv_tables import csv_text
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import Experiment
+from harmofl.experiment.tables import Experiment
 from harmofl.report.scores import metric_name
 from harmofl.report.vega import Chart, picture, told_apart, tooltip
 from harmofl.utils.atomic_files import write_atomic

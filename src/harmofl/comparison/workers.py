@@ -8,18 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harmofl.comparison.cluster import run_on_cluster
+from harmofl.comparison.cluster import Ended, run_on_cluster
 from harmofl.comparison.plan import Job
 from harmofl.data.checks.quick_checks import tell_understood
 from harmofl.data.layout.reader import read_layout, settle
 from harmofl.errors import HarmoFLError
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.config import validated
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trainer import resume, run
 from harmofl.types import Progress, Tell
-from harmofl.utils.atomic_files import storing
+from harmofl.utils.atomic_files import make_folder
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
 
 
@@ -67,36 +68,37 @@ def carry_out(jobs: Sequence[Job], workers: int, progress: Progress, cluster: st
     Raises:
         HarmoFLError: if the cluster cannot be used.
     """
-    todo = [job for job in jobs if not _has_result(job)]
+    todo, failed = [job for job in jobs if not _has_result(job)], list[tuple[Job, str]]()
     total = sum(job.experiment.training.rounds for job in jobs)
 
     def told(line: str) -> None:
         progress(line, sum(job.rounds_done() for job in jobs), total)
 
+    def ended(job: Job, error: str) -> None:
+        if error:
+            failed.append((job, error))
+        told(_said(job, error))
+
     told("")
     if cluster and todo:
-        return _on_cluster(todo, cluster, told)
-    if workers == 1 or len(todo) < 2:
-        return _in_turn(todo, told)
-    return _side_by_side(todo, min(workers, len(todo)), told)
+        run_on_cluster(todo, cluster, told, ended)
+    elif workers == 1 or len(todo) < 2:
+        _in_turn(todo, told, ended)
+    else:
+        _side_by_side(todo, min(workers, len(todo)), told, ended)
+    return failed
 
 
-def _in_turn(todo: Sequence[Job], told: Tell) -> list[tuple[Job, str]]:
+def _in_turn(todo: Sequence[Job], told: Tell, ended: Ended) -> None:
     class Counting(Callback):
         def on_round_end(self, record: RoundRecord) -> None:
             told("")
 
-    failed = []
     for job in todo:
-        error = run_or_resume(job.experiment.model_dump(mode="json"), job.folder, Counting())
-        if error:
-            failed.append((job, error))
-        told(_said(job, error))
-    return failed
+        ended(job, run_or_resume(job.experiment.model_dump(mode="json"), job.folder, Counting()))
 
 
-def _side_by_side(todo: Sequence[Job], workers: int, told: Tell) -> list[tuple[Job, str]]:
-    failed: list[tuple[Job, str]] = []
+def _side_by_side(todo: Sequence[Job], workers: int, told: Tell, ended: Ended) -> None:
     with _pool(workers) as pool:
         with without_interrupts():  # the first jobs start the processes
             pending: dict[Future[str], Job] = {
@@ -106,26 +108,8 @@ def _side_by_side(todo: Sequence[Job], workers: int, told: Tell) -> list[tuple[J
             done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
             told("")
             for future in done:
-                job = pending.pop(future)
-                error = (
-                    f"its process ended unexpectedly ({future.exception()})" if future.exception() else future.result()
-                )
-                if error:
-                    failed.append((job, error))
-                told(_said(job, error))
-    return failed
-
-
-def _on_cluster(todo: Sequence[Job], address: str, told: Tell) -> list[tuple[Job, str]]:
-    failed = []
-
-    def ended(job: Job, error: str) -> None:
-        if error:
-            failed.append((job, error))
-        told(_said(job, error))
-
-    run_on_cluster(todo, address, told, ended)
-    return failed
+                death = future.exception()
+                ended(pending.pop(future), f"its process ended unexpectedly ({death})" if death else future.result())
 
 
 @contextmanager
@@ -162,8 +146,7 @@ def run_or_resume(tables: dict[str, Any], folder: Path, *callbacks: Callback) ->
         if RunDir(folder).config_path.exists():
             resume(folder, callbacks)
         else:
-            with storing(folder.parent):
-                folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             run(validated(tables, folder.name), folder, callbacks)
     except HarmoFLError as error:
         return " ".join(str(error).split())

@@ -100,10 +100,10 @@ class Site:
         return split
 
 
-def merged(sites: Sequence[Site], name: str = "pooled") -> Site:
+def merged(sites: Sequence[Site]) -> Site:
     """Return one site with the images of all sites, without copying them."""
     parts = [_merged([_prefixed(site.split(split), f"{site.name}/") for site in sites]) for split in SPLITS]
-    return Site(name, sites[0].task, sites[0].classes, *parts)
+    return Site("pooled", sites[0].task, sites[0].classes, *parts)
 
 
 def undivided(site: Site) -> Site:

@@ -25,6 +25,8 @@ try:
 except ImportError as error:
     raise ConfigError(f"what deployments need must be installed, but {error}; pip install 'harmofl[flower]'") from None
 
+Keys = Mapping[str, ec.EllipticCurvePrivateKey]
+"""The private key of each site, by name."""
 _ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "HarmoFL federation")])
 SERVER_DAYS, AUTHORITY_DAYS = 825, 3650
 SOON = timedelta(days=30)
@@ -32,7 +34,7 @@ SOON = timedelta(days=30)
 RENEW = "make a new one where authority/ is: harmofl deploy renew DEPLOYMENT"
 
 
-def site_keys(names: Sequence[str]) -> dict[str, ec.EllipticCurvePrivateKey]:
+def site_keys(names: Sequence[str]) -> Keys:
     """Generate a private key for each site."""
     return {name: ec.generate_private_key(ec.SECP384R1()) for name in names}
 
@@ -204,7 +206,7 @@ def write_secret(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     write_secret_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def write_public(folder: Path, keys: Mapping[str, ec.EllipticCurvePrivateKey]) -> None:
+def write_public(folder: Path, keys: Keys) -> None:
     """Write the public keys of all sites as NAME.pub."""
     folder.mkdir(mode=0o700)
     for name, key in keys.items():

@@ -8,13 +8,13 @@ from typing import Any
 
 import tomli_w
 
-from harmofl.deployment.certificates import certificates, site_keys, write_public, write_secret
+from harmofl.deployment.certificates import Keys, certificates, site_keys, write_public, write_secret
 from harmofl.deployment.existing_network import write_for_network
 from harmofl.deployment.folders import ENGINES, FLOWER, NVFLARE, refuse_arrangement, split_address
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import Experiment
 from harmofl.experiment.privacy_policy import check_method
-from harmofl.experiment.setup import draw_sites
+from harmofl.experiment.tables import Experiment
+from harmofl.experiment.taking_part import draw_sites
 from harmofl.utils.atomic_files import storing
 from harmofl.utils.lazy_imports import optional
 
@@ -61,37 +61,42 @@ def create(
     _check_engine(engine, sites)
     host, port = _address(address, listen, engine, attach)
     _check_experiment(experiment, sites, count)
-    agreed = _agreed(experiment)
-    server = {
-        "listen": listen or (address and f"0.0.0.0:{port}"),
-        "min_sites": count,
-        "deadline_s": float(deadline_s),
-        "engine": engine,
-        "attach": attach,
-    }
+    agreed, both = _agreed(experiment), {"engine": engine, "attach": attach}
+    listen = listen or (address and f"0.0.0.0:{port}")
+    server = {"listen": listen, "min_sites": count, "deadline_s": float(deadline_s), **both}
     with storing(out):
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = _folder(out / "server", agreed)
-        _toml(folder / "server.toml", server)
-        keys = site_keys(sites)
-        write_public(folder / "sites", keys)
-        made = [folder]
-        for name, key in keys.items():
-            made.append(_folder(out / name, agreed))
-            write_public(made[-1] / "sites", keys)
-            _toml(made[-1] / "site.toml", {"name": name, "server": address, "engine": engine, "attach": attach})
-            write_secret(made[-1] / "key.pem", key)
+        made = _folders(out, agreed, server, {name: {"name": name, "server": address, **both} for name in sites})
         if attach:
             write_for_network(out)
         elif engine == FLOWER:
-            authority = certificates(out / "authority", folder, host)
+            authority = certificates(out / "authority", made[0], host)
             for place in made:
                 (place / "ca.pem").write_bytes(authority)
     if engine == NVFLARE and not attach:
         from harmofl.backends.nvflare.kits import provision
 
-        provision(out / "authority", {name: out / name for name in sites}, folder, host, port)
+        provision(out / "authority", {name: out / name for name in sites}, made[0], host, port)
     return made
+
+
+def _folders(out: Path, agreed: str, server: Mapping[str, Any], sites: Mapping[str, Mapping[str, Any]]) -> list[Path]:
+    """Make the folder of the server and then that of each site, with their settings and the sites' new keys."""
+    keys = site_keys(list(sites))
+    made = [_folder(out / "server", agreed, "server.toml", server, keys)]
+    for name, settings in sites.items():
+        made.append(_folder(out / name, agreed, "site.toml", settings, keys))
+        write_secret(made[-1] / "key.pem", keys[name])
+    return made
+
+
+def _folder(path: Path, agreed: str, file: str, settings: Mapping[str, Any], keys: Keys) -> Path:
+    """Make a folder that only its owner can read, with the agreed experiment, its settings and all public keys."""
+    path.mkdir(mode=0o700)
+    (path / "experiment.toml").write_text(agreed, encoding="utf-8")
+    (path / file).write_text(tomli_w.dumps(settings), encoding="utf-8")
+    write_public(path / "sites", keys)
+    return path
 
 
 def _address(address: str, listen: str, engine: str, attach: bool) -> tuple[str, int]:
@@ -120,13 +125,6 @@ def _check_engine(engine: str, sites: Sequence[str]) -> None:
             raise ConfigError(
                 f"--site must be letters, digits, - and _ under --engine nvflare, and not harmofl-server, got {name!r}"
             )
-
-
-def _folder(path: Path, agreed: str) -> Path:
-    """Make a folder that only its owner can read, with the agreed experiment.toml."""
-    path.mkdir(mode=0o700)
-    (path / "experiment.toml").write_text(agreed, encoding="utf-8")
-    return path
 
 
 def _check_options(out: Path, sites: Sequence[str], count: int, deadline_s: float) -> None:
@@ -184,7 +182,3 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _toml(path: Path, table: Mapping[str, Any]) -> None:
-    path.write_text(tomli_w.dumps(table), encoding="utf-8")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import Experiment, load_experiment
+from harmofl.experiment.config import load_experiment
+from harmofl.experiment.tables import Experiment
 
 try:
     from cryptography.exceptions import UnsupportedAlgorithm

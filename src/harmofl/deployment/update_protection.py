@@ -11,8 +11,8 @@ from scipy.special import ndtri
 
 from harmofl.deployment.folders import SiteKit
 from harmofl.errors import TrainingError
-from harmofl.experiment.config import PrivacyTable
 from harmofl.experiment.privacy_policy import noise_of
+from harmofl.experiment.tables import PrivacyTable
 from harmofl.federated.compression import compressed
 from harmofl.federated.messages import Broadcast, ClientUpdate
 from harmofl.privacy.secure_aggregation import label_of, masked, secret_of, stream

@@ -26,6 +26,7 @@ class Cases:
     scores: Floats  # (seeds, cases)
     groups: NDArray[np.str_]  # (cases,)
     patients: NDArray[np.int64]  # (cases,)
+    doubled: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def interval_estimate(sites: Sequence[Cases]) -> Estimate:
     """
     if not sites or not all(site.scores.size for site in sites):
         return Estimate(math.nan, math.nan, 1.0)
-    spreads = [_spread(site.scores, site.groups, site.patients) for site in sites]
+    spreads = [_spread(site.scores, site.groups, site.patients, site.doubled) for site in sites]
     by_seed = np.mean([spread.means for spread in spreads], axis=0)
     share, count = 1 / len(sites) ** 2, len(by_seed)
     of_one = [spread.variance * spread.patients for spread in spreads if not math.isnan(spread.variance)]

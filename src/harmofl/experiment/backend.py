@@ -13,7 +13,8 @@ from harmofl.data.manifest import SPLITS
 from harmofl.evaluation.scoring import case_scores, score, used
 from harmofl.experiment.privacy_policy import tells_statistics
 from harmofl.experiment.report_arrays import common_spectrum, sample, save_arrays, spectrum
-from harmofl.experiment.run_dir import RunDir, Scores
+from harmofl.experiment.round_record import Scores
+from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.messages import ClientUpdate, ServerState

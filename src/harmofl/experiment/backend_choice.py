@@ -13,8 +13,8 @@ from harmofl.backends.auto import Auto
 from harmofl.backends.processes import Equipment, Workers
 from harmofl.backends.runner import Runner
 from harmofl.backends.sequential import Sequential
-from harmofl.experiment.config import Experiment, Section
 from harmofl.experiment.setup import Setup
+from harmofl.experiment.tables import Experiment, Section
 from harmofl.utils.hardware import processes_that_fit
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harmofl.experiment.backend import TrainedRound
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays

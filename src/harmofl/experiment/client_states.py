@@ -12,7 +12,7 @@ from harmofl.errors import RunError
 from harmofl.experiment.checkpoint import packed, read_arrays, unflatten
 from harmofl.federated.messages import ClientState
 from harmofl.federated.tensors import total_bytes
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, write_atomic
 
 MEMORY = 1 << 30
 """Bytes of states held in memory; beyond them, the least recently used states are read from disk when needed."""
@@ -101,8 +101,7 @@ class ClientStateStore(Mapping[str, ClientState]):
 
 def write_state(path: Path, state: ClientState) -> None:
     """Write a client state; raise StorageError if that fails."""
-    with storing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, packed({"state": state}))
 
 

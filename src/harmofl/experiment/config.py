@@ -1,213 +1,26 @@
-"""The configuration of an experiment: a TOML file, options of the command line, and the defaults of the task.
-
-[run]         name, seed, device, threads, workers, checkpoint_every, diagnostics
-[data]        folder, size, channels, slices, levels, sites, unseen, split, split_seed, images_per_site, cache, source
-[method]      name, and the method's hyperparameters
-[network]     name, norm, values, options
-[training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
-              compile, augment, last_image, updates
-[evaluation]  metric, batch_size, test_batch_size, batches, validation, every, test_every_round
-[privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
-"""
+"""The configuration of an experiment: a TOML file, options of the command line, and the defaults of the task."""
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError
 
 from harmofl.data.layout.reader import check_folder
 from harmofl.errors import ConfigError, DataError, RunError
 from harmofl.evaluation.metrics import MAIN_METRIC
 from harmofl.experiment.config_messages import EXAMPLES, in_words
-from harmofl.methods import hyperparameters_of, make_method
-from harmofl.methods.catalogue import Arrangement, arrangement
+from harmofl.experiment.tables import DEFAULT, IN_MEMORY, TABLES, DataTable, Experiment, Section
+from harmofl.methods import hyperparameters_of
 from harmofl.methods.composition import canonical, carried, check_names, parse_composition, with_values_of_name
-from harmofl.types import Augmentation, Levels, Normalization, Precision, Task
+from harmofl.types import Task
 from harmofl.utils.hardware import default_threads
 from harmofl.utils.toml_values import parse_value
 
-if TYPE_CHECKING:
-    from harmofl.methods import FedAvg
-
-Section = dict[str, Any]
-DEFAULT = "harmofl"
-"""The method of an experiment that names none."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_flags_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false where a number must be."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("must not be true or false")
-        return value
-
-
-def _named(folder: object) -> object:
-    if folder == "":
-        raise ValueError("must name a folder")
-    return folder
-
-
-def _images_per_site(value: object) -> object:
-    if value not in ("all", "smallest") and not (type(value) is int and value >= 1):
-        raise ValueError('must be a whole number of at least 1, "smallest" or "all"')
-    return value
-
-
-Folder = Annotated[Path, BeforeValidator(_named)]
-IN_MEMORY = Path("(sites in memory)")
-"""The folder of an experiment that names none."""
-
-
-class RunTable(_Table):
-    """Settings of the run: device, processes, checkpoints."""
-
-    name: str = Field("run", pattern=r"^[^/\\]+$")
-    seed: int = Field(0, ge=0, lt=2**63)
-    device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?|mps)$")
-    threads: int = Field(0, ge=0, le=1024, description="of each process; 0: OMP_NUM_THREADS, or a share of the cores")
-    workers: int = Field(1, ge=0, le=1024, description="processes that train sites; 0: measure which number is fastest")
-    checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
-    diagnostics: bool = Field(False, description="measure drift, dissimilarity and sharpness in every round")
-
-
-class DataTable(_Table):
-    """Settings of the images and their decoding."""
-
-    folder: Folder = IN_MEMORY
-    size: tuple[int, int] | None = None
-    channels: int | None = Field(None, ge=1)
-    slices: Literal["all", "foreground", "inner"] | None = Field(
-        None, description="of volumes; inner: with a mask, without the first and the last; None: federation.toml's"
-    )
-    levels: Levels = Field("rounded", description="conversion of volumes to 8 bit; truncated: as in the released code")
-    sites: tuple[str, ...] | None = Field(None, min_length=1, description="sites that take part; None: all")
-    unseen: tuple[str, ...] = Field((), description="sites that do not train, where the chosen model is tested")
-    split: Literal["given", "images"] = Field("given", description="images: random, 64/16/20 % of single images")
-    split_seed: int | None = Field(None, ge=0, lt=2**63, description="for data without a split; None: run.seed")
-    images_per_site: Annotated[int | str, BeforeValidator(_images_per_site)] = Field(
-        "all", description="the first training images of each site; smallest: as many as the smallest site has"
-    )
-    cache: Folder | None = Field(None, description="folder of decoded images, mapped instead of in memory")
-    source: str = Field("", description="source of the data, in words")
-
-
-class NetworkTable(_Table):
-    """Settings of the network; `name` is densenet, unet or a dotted name of any torch or MONAI network."""
-
-    name: str | None = None
-    norm: Normalization = "instance"
-    values: Literal["0..1", "0..255"] = Field("0..1", description="range of an 8-bit image at the network's input")
-    options: Section = Field(default_factory=dict)
-
-
-class TrainingTable(_Table):
-    """Settings of the training, the same at every site."""
-
-    rounds: int = Field(100, ge=1)
-    participation: float = Field(1.0, gt=0, le=1, description="share of the sites that is drawn for each round")
-    epochs: int = Field(1, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    optimizer: Literal["sgd", "adam"] | None = None
-    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
-    loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
-    precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
-    compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
-    augment: Augmentation = Field("none", description="flips: random flips, and quarter turns of square images")
-    last_image: Literal["joined", "alone"] = Field(
-        "joined", description="the batch of a single image that is left over: the one before it, or its own"
-    )
-    updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: changes at half the bytes")
-
-
-class EvaluationTable(_Table):
-    """Settings of the scoring of models."""
-
-    metric: str | None = Field(None, description="metric that chooses the round and compares methods")
-    batch_size: int = Field(32, ge=1)
-    test_batch_size: int | None = Field(None, ge=1, description="batch size of the final test; None: batch_size")
-    batches: Literal["mixed", "in-order"] = Field("mixed", description="mixed: one random order in all rounds")
-    validation: Literal["images", "batches"] = Field("images", description="batches: mean of the batches' scores")
-    every: int = Field(1, ge=1, description="rounds between validations; the last is always validated")
-    test_every_round: bool = False
-
-
-class PrivacyTable(_Table):
-    """Settings of the privacy of updates; by default all protection is off."""
-
-    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest norm of an update")
-    noise: float = Field(0.0, ge=0, allow_inf_nan=False, description="standard deviation of the noise, times clip")
-    noise_of: Literal["update", "sum"] = Field("update", description="sum: a share of it at each site, for masks")
-    amplitude_clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest norm of an amplitude")
-    sites: int = Field(3, ge=2, description="smallest number of sites in a sum, for masks and shares of noise")
-    masks: bool = Field(False, description="secure aggregation in deployments: the server sees only sums")
-    min_images: int = Field(0, ge=0, description="smallest number of images of an amplitude that is sent")
-    delta: float = Field(1e-5, gt=0, lt=1, description="delta at which epsilon is stated")
-
-    @field_validator("noise")
-    @classmethod
-    def _clipped(cls, value: float, info: ValidationInfo) -> float:
-        if value and info.data.get("clip", 0) is None:
-            raise ValueError("needs privacy.clip, the norm that scales the noise")
-        return value
-
-
-class Experiment(_Table):
-    """The settings that determine a run's result."""
-
-    data: DataTable
-    run: RunTable = RunTable()  # type: ignore[call-arg]
-    method_table: Section = Field(default_factory=dict, validate_default=True, alias="method")
-    network: NetworkTable = NetworkTable()  # type: ignore[call-arg]
-    training: TrainingTable = TrainingTable()  # type: ignore[call-arg]
-    evaluation: EvaluationTable = EvaluationTable()  # type: ignore[call-arg]
-    privacy: PrivacyTable = PrivacyTable()  # type: ignore[call-arg]
-
-    @field_validator("method_table")
-    @classmethod
-    def _named(cls, value: Section) -> Section:
-        return canonical({"name": DEFAULT, **value})
-
-    @property
-    def method_name(self) -> str:
-        """The name of the method."""
-        return str(self.method_table["name"])
-
-    @property
-    def hyperparameters(self) -> Section:
-        """The hyperparameters of the method and its parts, as far as they are set."""
-        return {key: value for key, value in self.method_table.items() if key != "name"}
-
-    @property
-    def arrangement(self) -> Arrangement:
-        """The place of training: federated sites, one place with all images pooled, or each site alone."""
-        return arrangement(self.method_name)
-
-    @cached_property
-    def method(self) -> "FedAvg":
-        """The method with its hyperparameters; it is made when it is first used, as that imports torch."""
-        return make_method(self.method_name, self.hyperparameters)
-
-    @property
-    def split_seed(self) -> int:
-        """The seed of the split of data without a split."""
-        return self.run.seed if self.data.split_seed is None else self.data.split_seed
-
-
-TABLES = tuple(field.alias or name for name, field in Experiment.model_fields.items())
-"""The names of the tables of an experiment."""
 TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
     "classification": {
         "network": {"name": "densenet"},

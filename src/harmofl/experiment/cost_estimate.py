@@ -5,9 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,24 +14,20 @@ from harmofl.data.site import Site
 from harmofl.evaluation.scoring import score
 from harmofl.experiment.backend_choice import processes, that_fit
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.config import Experiment
+from harmofl.experiment.measured_steps import ENOUGH, line_of, measure_average, measure_steps
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
-from harmofl.federated.client import run_client
-from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
+from harmofl.experiment.tables import Experiment
+from harmofl.federated.messages import Broadcast, ClientState, ServerState
 from harmofl.federated.model import AMPLITUDE
 from harmofl.federated.tensors import num_bytes, total_bytes
 from harmofl.types import Progress, Tell
 from harmofl.utils.timing import Meter
 
-T = TypeVar("T")
 BUDGET = 60.0
 """Default limit of the seconds for measuring."""
-ENOUGH = 6.0
-"""Target seconds of measured training steps, if a site has enough steps and the budget allows it."""
 BUSY = 0.8
 """Cores count as busy below this ratio of processor time to wall time; it is at least 1 without other work."""
-_FEWEST = 3  # fewest measured steps beyond the first two
 
 
 @dataclass(frozen=True)
@@ -116,9 +110,9 @@ def estimate_cost(
     server = setup.start()
     start = time.perf_counter() - begin
     meter = Meter(budget, setup.training.device.type == "cpu", progress)
-    steps = _steps(setup, server, meter)
+    steps = measure_steps(setup, server, meter)
     drawn, count = len(setup.drawn(1)), processes(setup)
-    average, server = _averaging(setup, steps, meter)
+    average, server = measure_average(setup, steps, meter)
     meter.tell("a checkpoint")
     keeping, disk, states = _keeping(setup, server, steps.state, drawn)
     once, validation, test, validated = _validation(setup, server, meter, steps.line(steps.batch) / steps.batch)
@@ -163,77 +157,6 @@ def _late(setup: Setup, broadcast: Broadcast) -> int:
     return len(late) * num_bytes({n: v for n, v in broadcast.weights.items() if n == AMPLITUDE})
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """The measurements of the training steps; for pairs of seconds see `harmofl.utils.timing.Meter`."""
-
-    opened: Broadcast  # of round 1, as are the next three
-    first: ClientUpdate
-    server: ServerState
-    average: np.ndarray  # pair of seconds
-    broadcast: Broadcast  # of a later round, as are the next two
-    update: ClientUpdate
-    state: ClientState
-    batch: int  # images in a step
-    line: Callable[[int], np.ndarray]  # images of a site -> pair of seconds of its training in a round
-    count: int  # measured steps
-
-
-def _steps(setup: Setup, server: ServerState, meter: Meter) -> _Steps:
-    """Measure one step of round 1, which also warms up, then one of round 2 and more, as the budget allows."""
-    largest = max(setup.training_sites, key=lambda site: len(site.train))
-    batch, opened = min(setup.training.batch_size, len(largest.train)), setup.method.broadcast(server)
-    warm, (first, state) = meter.time("the first step", lambda: _train(setup, largest, opened, batch))
-    average, server = meter.time("an average", lambda: setup.method.aggregate(server, [first]))
-    broadcast, guess = setup.method.broadcast(server), float(warm[0])
-    told = partial(_Steps, opened, first, server, average, broadcast)
-    if setup.experiment.training.compile:  # the first step's time is mostly compilation
-        meter.restart()
-        guess = 0.0
-    if not meter.fitting(1, guess):
-        meter.judge(warm)
-        return told(first, state, batch, _line(batch, warm), 1)
-    low, (update, kept) = meter.time("a step", lambda: _train(setup, largest, broadcast, batch, state))
-    meter.judge(low)
-    if (more := _more_steps(len(largest.train) // batch - 1, float(low[0]), meter)) < 1:
-        return told(update, kept, batch, _line(batch, low), 1)
-    images = (1 + more) * batch
-    high, _ = meter.time(f"{1 + more} steps", lambda: _train(setup, largest, broadcast, images, state))
-    meter.judge(high)
-    return told(update, kept, batch, _line(batch, low, images, high), 2 + more)
-
-
-def _more_steps(there: int, each: float, meter: Meter) -> int:
-    """Return the number of further steps to measure in half of the remaining budget; the rest is for validation."""
-    wanted = min(max(_FEWEST, int(ENOUGH / max(each, 1e-6))), there)
-    return meter.fitting(1 + wanted, 2 * each) - 1 if wanted > 0 else 0
-
-
-def _line(few: int, low: np.ndarray, more: int = 0, high: np.ndarray | None = None) -> Callable[[int], np.ndarray]:
-    """Return the line of seconds by number of images, through two measurements, or through one and zero."""
-    if high is None:
-        return lambda images: low * images / few
-    slope = np.maximum(high - low, 0.0) / (more - few)
-    fixed = np.maximum(low - slope * few, 0.0)
-    return lambda images: fixed + slope * images
-
-
-def _averaging(setup: Setup, steps: _Steps, meter: Meter) -> tuple[np.ndarray, ServerState]:
-    """Return the pair of seconds of a round's aggregation, and the server's state after it."""
-    updates = [replace(steps.update, site=site.name) for site in setup.drawn(1)]
-    count = max(meter.fitting(len(updates), float(steps.average[0])), 1)
-    average, server = meter.time("an average", lambda: setup.method.aggregate(steps.server, updates[:count]))
-    return average * len(updates) / count, server
-
-
-def _train(
-    setup: Setup, site: Site, broadcast: Broadcast, images: int, state: ClientState | None = None
-) -> tuple[ClientUpdate, ClientState]:
-    """Train one epoch on the first images of a site."""
-    fewer = replace(site, train=site.train.first(images))
-    return run_client(setup.method, fewer, broadcast, state or {}, replace(setup.training, epochs=1))
-
-
 def _side_by_side(costs: Sequence[np.ndarray], drawn: int, setup: Setup) -> np.ndarray:
     """Return the seconds that sites take, one after the other or in parallel processes."""
     total: np.ndarray = np.mean(costs, axis=0) * drawn
@@ -254,7 +177,7 @@ def _validation(
     sites = setup.federation.sites
     largest = max(sites, key=lambda site: len(site.val))
     every = (*sites, *setup.unseen)
-    once, line, count = np.zeros(2), _line(1, step), 0
+    once, line, count = np.zeros(2), line_of(1, step), 0
     size = meter.fitting(min(setup.experiment.evaluation.batch_size, len(largest.val)), float(step[0]))
     if size >= min(2, len(largest.val)):
         once, line, count = _validating(setup, server, largest, size, meter, size * step)
@@ -275,10 +198,10 @@ def _validating(
     batches = min(int(ENOUGH / 2 / max(float(one[0]), 1e-6)), -(-len(site.val) // size))
     count = min(len(site.val), size * meter.fitting(batches, float(one[0])))
     if count <= size:
-        return once, _line(size, one), size
+        return once, line_of(size, one), size
     more, _ = meter.time("validation", lambda: _scored(setup, site, server, count))
     meter.judge(more)
-    return once, _line(size, one, count, more), count
+    return once, line_of(size, one, count, more), count
 
 
 def _scored(setup: Setup, site: Site, server: ServerState, images: int) -> Mapping[str, float]:

@@ -1,13 +1,11 @@
-"""Reader of run directories: checks every file and returns rounds and scores as typed records and as flat rows."""
+"""A run directory as one object, with flat rows for tables; every file is checked."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from typing import Any, Literal
 
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.confidence_intervals import interval
@@ -20,69 +18,10 @@ from harmofl.experiment.report_array_readers import (
     read_samples,
 )
 from harmofl.experiment.run_dir import config_of
+from harmofl.experiment.run_files import Result, Round, read_results, read_text
 from harmofl.methods.catalogue import arrangement
-from harmofl.utils.atomic_files import whole_lines
 
-T = TypeVar("T")
 TableName = Literal["rounds", "scores", "cases"]
-
-
-def _only_numbers(metrics: object) -> object:
-    if not isinstance(metrics, dict):
-        return metrics
-    return {name: value for name, value in metrics.items() if value is None or isinstance(value, int | float)}
-
-
-Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A number that is null in JSON if it is unknown or not finite; null is read as NaN."""
-ScoreTable = dict[str, Annotated[dict[str, Number], BeforeValidator(_only_numbers)]]  # site -> metric -> value
-
-
-@dataclass(frozen=True)
-class _Cases:
-    """The test cases of one site in cases.json; a score that is no number is null."""
-
-    cases: list[str]
-    groups: list[str]
-    scores: list[Number]
-    patients: list[int] = field(default_factory=list)
-    doubled: bool = False
-
-
-@dataclass(frozen=True)
-class Round:
-    """One line of rounds.jsonl; a number that was not recorded is NaN."""
-
-    round: int
-    seconds: Number = math.nan
-    bytes_up: Number = math.nan
-    bytes_down: Number = math.nan
-    bytes_kept: Number = math.nan
-    bytes_held: Number = math.nan
-    train_loss: dict[str, Number] = field(default_factory=dict)
-    val: ScoreTable = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Result:
-    """result.json of a finished run."""
-
-    name: str
-    method: str
-    task: Literal["segmentation", "classification"]
-    classes: list[str]
-    main_metric: str
-    chosen_round: int
-    rounds: int
-    test: ScoreTable
-    val: ScoreTable = field(default_factory=dict)
-    unseen: ScoreTable = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-    num_images: dict[str, dict[str, int]] = field(default_factory=dict)
-    seconds_per_round: Number = math.nan
-    num_params: int | None = None
-    passes: Number = math.nan
 
 
 @dataclass(frozen=True)
@@ -107,7 +46,7 @@ class Run:
     rounds: tuple[Round, ...]
     result: Result | None
     samples: dict[str, SiteSamples] = field(default_factory=dict)
-    cases: dict[str, CaseScores] = field(default_factory=dict)
+    cases: Mapping[str, CaseScores] = field(default_factory=dict)
     probabilities: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     amplitudes: dict[str, Array] = field(default_factory=dict)
 
@@ -188,8 +127,8 @@ class Run:
 
     def _case_rows(self) -> Iterable[dict[str, Any]]:
         for site, found in self.cases.items():
-            patients: Sequence[int | None] = found.patients or [None] * len(found.cases)
-            for case, group, patient, score in zip(found.cases, found.groups, patients, found.scores, strict=True):
+            columns = (found.cases, found.groups, found.patients, found.scores)
+            for case, group, patient, score in zip(*columns, strict=True):
                 yield {"site": site, "case": case, "group": group, "patient": patient, self.main_metric: score}
 
     @property
@@ -225,7 +164,7 @@ def load_run(folder: Path | str) -> Run:
         raise RunError(f"{folder}: is the folder of a comparison, whose page is {page}; give runs in it, such as {run}")
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}; give a folder that training wrote")
-    config = config_of(_read(folder / "config.toml"), folder / "config.toml")
+    config = config_of(read_text(folder / "config.toml"), folder / "config.toml")
     rounds, result, cases = read_results(folder)
     method = result.method if result else _method_name(config)
     return Run(
@@ -239,54 +178,6 @@ def load_run(folder: Path | str) -> Run:
         read_probabilities(folder / "probabilities.npz"),
         read_amplitudes(folder / "amplitudes.npz"),
     )
-
-
-def read_results(folder: Path) -> tuple[tuple[Round, ...], Result | None, dict[str, CaseScores]]:
-    """Return the rounds of a run, and the result and the scores of the test cases if it is finished.
-
-    Raises:
-        RunError: if one of the files is damaged.
-    """
-    rounds = tuple(_read_rounds(folder / "rounds.jsonl"))
-    path = folder / "result.json"
-    if not path.exists():
-        return rounds, None, {}
-    result = _parse(TypeAdapter(Result), _read(path), str(path))
-    if len(rounds) < result.rounds:
-        got = f"must have the {result.rounds} rounds of the finished run, but has {len(rounds)}"
-        raise RunError(f"{folder / 'rounds.jsonl'}: {got}; restore it or train again")
-    return rounds, result, _read_cases(folder / "cases.json")
-
-
-def _read_cases(path: Path) -> dict[str, CaseScores]:
-    found = _parse(TypeAdapter(dict[str, _Cases]), _read(path), str(path)) if path.exists() else {}
-    return {site: CaseScores(of.cases, of.groups, of.scores, of.patients) for site, of in found.items()}
-
-
-def _read(path: Path) -> str:
-    if not path.is_file():
-        raise RunError(f"{path} is missing; give a folder with config.toml and rounds.jsonl, as training writes")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{path} cannot be read ({reason}); restore the file or train again") from error
-
-
-def _read_rounds(path: Path) -> Iterable[Round]:
-    adapter = TypeAdapter(Round)
-    for number, line in enumerate(whole_lines(_read(path)) if path.exists() else (), start=1):
-        yield _parse(adapter, line, f"{path} line {number}")
-
-
-def _parse(adapter: TypeAdapter[T], text: str, where: str) -> T:
-    try:
-        return adapter.validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        reason = f"{place}: {first['msg']}" if place else first["msg"]
-        raise RunError(f"{where} is not what training writes ({reason}); restore it or train again") from error
 
 
 def _method_name(config: dict[str, Any]) -> str:

@@ -15,8 +15,9 @@ from harmofl.data.site import Federation, Site
 from harmofl.data.transforms import augment, augment_as_released
 from harmofl.errors import ConfigError, HarmoFLError
 from harmofl.evaluation.losses import LOSSES
-from harmofl.experiment.config import TASK_DEFAULTS, EvaluationTable, Experiment, TrainingTable
+from harmofl.experiment.config import TASK_DEFAULTS
 from harmofl.experiment.privacy_policy import check_model_privacy, simulated_protection
+from harmofl.experiment.tables import EvaluationTable, Experiment, TrainingTable
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import Training, batch_indices
 from harmofl.federated.model import normalizer_of, role_of

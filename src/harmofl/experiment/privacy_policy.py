@@ -7,7 +7,7 @@ from torch import nn
 
 from harmofl.data.site import Site
 from harmofl.errors import ConfigError
-from harmofl.experiment.config import Experiment, PrivacyTable
+from harmofl.experiment.tables import Experiment, PrivacyTable
 from harmofl.federated.client import Protect
 from harmofl.federated.compression import rounded
 from harmofl.federated.messages import Broadcast, ClientUpdate

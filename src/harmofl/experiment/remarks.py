@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from harmofl.data.manifest import FederationInfo
-from harmofl.experiment.config import Experiment
+from harmofl.experiment.tables import Experiment
 from harmofl.methods import FedAvg
 from harmofl.methods.parts.averages import Mean, Median, Trimmed
 from harmofl.models.bn_calibration import caution

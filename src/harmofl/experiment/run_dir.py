@@ -16,13 +16,15 @@ import json
 import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harmofl.errors import RunError
-from harmofl.experiment.checkpoint import Checkpoint, pack, packed, read_arrays, unpack
+from harmofl.experiment.checkpoint import Checkpoint, pack, packed, unpack
 from harmofl.experiment.client_states import ClientStateStore
+from harmofl.experiment.model_folder import read_json, read_model
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.federated.tensors import Arrays
 from harmofl.methods.composition import canonical
 from harmofl.utils.atomic_files import (
@@ -37,40 +39,6 @@ from harmofl.utils.atomic_files import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Scores = Mapping[str, Mapping[str, float]]
-"""site -> metric -> value."""
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """One line of rounds.jsonl.
-
-    Args:
-        round: the round, from 1.
-        seconds: wall time of training, aggregation and validation.
-        train_loss: mean training loss per site.
-        bytes_up: bytes that all sites sent.
-        bytes_down: bytes that the server sent to all sites.
-        bytes_kept: bytes of the largest client state, including the optimizer's moments.
-        bytes_held: bytes that the method held in memory at a site while training, beside the model and its optimizer.
-        val: validation scores per site, in validated rounds.
-        best: True if this is the best round so far by mean validation score.
-        test: test scores per site, only with evaluation.test_every_round; never used to choose the model.
-        left_out: reasons why sites that were drawn have no part in the round, by site; in deployments.
-    """
-
-    round: int
-    seconds: float
-    train_loss: Mapping[str, float]
-    bytes_up: int
-    bytes_down: int
-    bytes_kept: int
-    bytes_held: int
-    val: Scores | None
-    best: bool
-    test: Scores | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunDir:
@@ -144,7 +112,7 @@ class RunDir:
 
     def card(self) -> dict[str, Any]:
         """Read the model card that was passed to `create`."""
-        return _read_json(self._model / "model.json")
+        return read_json(self._model / "model.json")
 
     def append(self, record: RoundRecord) -> None:
         """Append one round and flush it to the disk."""
@@ -241,11 +209,11 @@ class RunDir:
         Raises:
             RunError: if the file is missing or damaged.
         """
-        return _read_json(self._cases)
+        return read_json(self._cases)
 
     def result(self) -> dict[str, Any]:
         """Read the result of a finished run."""
-        return _read_json(self.result_path)
+        return read_json(self.result_path)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, which marks the run as finished."""
@@ -270,52 +238,6 @@ def config_of(text: str, path: Path) -> dict[str, Any]:
             "restore it or train again"
         )
     return tables
-
-
-def model_folder(folder: Path) -> Path:
-    """Return the model/ folder of a run folder, or the folder itself if it is one; raise RunError otherwise."""
-    place = folder / "model" if (folder / "model" / "model.json").is_file() else folder
-    if not (place / "model.json").is_file():
-        raise RunError(f"{folder}: must be a run folder or its model/ folder, but model.json is missing")
-    return place
-
-
-def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """Read the card of a model/ folder, its global weights, and its personal weights by site.
-
-    Raises:
-        RunError: if a file is missing or damaged.
-    """
-    found = _read_groups(folder / "model.safetensors")
-    weights = found.get("global", {}).get("weights", {})
-    return _read_json(folder / "model.json"), weights, found.get("sites", {})
-
-
-def read_moments(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Read the statistics that `RunDir.save_moments` wrote into a model/ folder; empty if there are none.
-
-    Raises:
-        RunError: if the file is damaged.
-    """
-    path = folder / "statistics.safetensors"
-    return _read_groups(path).get("sites", {}) if path.exists() else {}
-
-
-def _read_groups(path: Path) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """Return the arrays of a file with entries `kind/group/name`, see `packed`."""
-    found: dict[str, dict[str, dict[str, Tensor]]] = {}
-    for key, value in read_arrays(path)[0].items():
-        kind, group, name = key.split("/", 2)
-        found.setdefault(kind, {}).setdefault(group, {})[name] = value
-    return found
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: could not be read ({error}); restore it, or train again") from None
-    return found
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """Setup of an experiment: decoded images, method and model."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,23 +9,23 @@ import numpy as np
 import torch
 
 from harmofl.data.checks.quick_checks import tell_warnings
-from harmofl.data.manifest import SPLITS
-from harmofl.data.site import Federation, Site, merged, open_federation, split_by_image, undivided
+from harmofl.data.site import Federation, Site, merged, undivided
 from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
-from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score
-from harmofl.experiment.config import Experiment, check_data, resolved
+from harmofl.experiment.config import resolved
 from harmofl.experiment.model_build import build, device_of
+from harmofl.experiment.model_card import check_metric, main_metric, model_card
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
 from harmofl.experiment.remarks import remarks_on_method, remarks_on_sites
+from harmofl.experiment.tables import Experiment
+from harmofl.experiment.taking_part import check_training, chosen_sites, cut, draw_sites, open_images
 from harmofl.federated.client import Training
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
-from harmofl.types import Progress, Task, Tell
+from harmofl.types import Progress, Tell
 from harmofl.utils.hardware import available_cores, keep_freed_memory
-from harmofl.utils.seeding import rng
 
 LARGE = 2.0
 """Gigabytes of images in memory above which a remark recommends the cache."""
@@ -73,14 +72,14 @@ class Setup:
             HarmoFLError: one line about the first error.
         """
         data, device = experiment.data, device_of(experiment.run.device)
-        federation = sites or _opened(experiment, progress, cache, told)
-        unseen = tuple(map(undivided, _chosen(federation, data.unseen, "data.unseen")))
+        federation = sites or open_images(experiment, progress, cache, told)
+        unseen = tuple(map(undivided, chosen_sites(federation, data.unseen, "data.unseen")))
         named = data.sites if data.sites is not None else tuple(site.name for site in federation.sites)
         taking_part = tuple(name for name in named if name not in data.unseen)
-        federation = replace(federation, sites=_chosen(federation, taking_part, "data.sites"))
+        federation = replace(federation, sites=chosen_sites(federation, taking_part, "data.sites"))
         if not federation.sites:
             raise ConfigError(f"data.unseen: at least one site must train, but all are named: {', '.join(data.unseen)}")
-        _check_training(federation)
+        check_training(federation)
         if told:
             tell_warnings(absent_classes(federation), data.folder, told)
         federation = cut(federation, data.images_per_site)
@@ -190,102 +189,7 @@ class Setup:
         return main_metric(self.experiment, self.federation.info.task)
 
 
-def model_card(experiment: Experiment, about: Mapping[str, Any], sites: Sequence[str], **more: Any) -> dict[str, Any]:
-    """Return the description of the model for its use, the content of model.json.
-
-    Args:
-        experiment: the resolved experiment.
-        about: the images' task, classes, channels, size, images and bits.
-        sites: the sites that train.
-        more: further entries.
-    """
-    return {
-        "task": about["task"],
-        "classes": list(about["classes"]),
-        "channels": int(about["channels"]),
-        "size": list(about["size"]),
-        "images": about["images"],
-        "bits": about["bits"],
-        "metric": main_metric(experiment, about["task"]),
-        "network": experiment.network.model_dump(),
-        "method": dict(experiment.method_table),
-        "sites": list(sites),
-        "unseen": [],
-        "split": experiment.data.split,
-        "split_seed": experiment.split_seed,
-        **more,
-    }
-
-
-def main_metric(experiment: Experiment, task: Task) -> str:
-    """Return the metric by which the round is chosen and methods are compared."""
-    return experiment.evaluation.metric or MAIN_METRIC[task]
-
-
-def draw_sites(experiment: Experiment, sites: int, round_number: int) -> list[int]:
-    """Return the indices of the sites that train in a round, among so many sites in the order of their names."""
-    count = max(1, round(experiment.training.participation * sites))
-    order = rng(experiment.run.seed, "participation", round_number).permutation(sites)
-    return sorted(order[:count].tolist())
-
-
-def _opened(experiment: Experiment, progress: Progress, cache: Path | None, told: Tell | None) -> Federation:
-    data = experiment.data
-    check_data(data)
-    seed = experiment.split_seed
-    federation = open_federation(
-        data.folder,
-        size=data.size,
-        channels=data.channels,
-        slices=data.slices,
-        levels=data.levels,
-        seed=seed,
-        cache=data.cache or cache,
-        progress=progress,
-        told=told,
-    )
-    if data.split == "given":
-        return federation
-    return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
-
-
 def _gigabytes_held(federation: Federation) -> float:
     """Return the gigabytes of decoded images and label maps in memory, without those mapped from a cache."""
     arrays = (a for s in federation.sites for p in (s.train, s.val, s.test) for a in (p.images, p.targets))
     return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap)) / 1e9
-
-
-def cut(federation: Federation, images: int | str) -> Federation:
-    """Return the federation with at most this number of training images per site, the first ones."""
-    if images == "all":
-        return federation
-    most = min(len(site.train) for site in federation.sites) if images == "smallest" else int(images)
-    return replace(federation, sites=tuple(replace(s, train=s.train.first(most)) for s in federation.sites))
-
-
-def _check_training(federation: Federation) -> None:
-    """Raise ConfigError if a site has no training images."""
-    for site in federation.sites:
-        if len(site.train) and not (len(site.val) and len(site.test)):
-            raise ConfigError(f"{site.name}: a site that trains must have images for validation and test too; add some")
-        if not len(site.train):
-            few = " (a split needs at least 3 patients)" if len(set(site.test.patients)) < len(SPLITS) else ""
-            raise ConfigError(
-                f"{site.name}: a site that trains must have training images, but all of its images are for testing"
-                f"{few}; add data.unseen=['{site.name}'] to test there, or leave it out with data.sites"
-            )
-
-
-def check_metric(experiment: Experiment, task: Task) -> None:
-    """Raise ConfigError unless the task has the metric."""
-    metric = experiment.evaluation.metric
-    if metric not in CASE_METRICS[task]:
-        known = ", ".join(CASE_METRICS[task])
-        raise ConfigError(f"evaluation.metric must be one of {known} for {task}, got {metric!r}")
-
-
-def _chosen(federation: Federation, names: tuple[str, ...], key: str) -> tuple[Site, ...]:
-    there = {site.name: site for site in federation.sites}
-    if missing := [name for name in names if name not in there]:
-        raise ConfigError(f"{key} must name sites of the federation ({', '.join(there)}), got {missing[0]!r}")
-    return tuple(there[name] for name in sorted(set(names)))

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.errors import ConfigError
-from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.setup import Setup
 from harmofl.utils.toml_values import flat_settings
 
@@ -166,9 +165,8 @@ def writers(names: Sequence[str], folder: Path) -> list[Writer]:
 def numbers(record: RoundRecord, metric: str) -> dict[str, float]:
     """Return the numbers of a round by name, such as `loss/SITE` and `validation/SITE`."""
     found = {f"loss/{site}": float(loss) for site, loss in record.train_loss.items()}
-    if record.val is not None:
-        found |= {f"validation/{site}": scores[metric] for site, scores in record.val.items()}
-        summary = summarize({site: scores[metric] for site, scores in record.val.items()})
+    found |= {f"validation/{site}": scores[metric] for site, scores in (record.val or {}).items()}
+    if summary := record.summary(metric):
         found |= {"validation/mean": summary.mean, "validation/worst": summary.worst}
     found |= {
         "seconds": record.seconds,

@@ -19,7 +19,7 @@ from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, predict_split, used
 from harmofl.experiment.config import resolved, validated
 from harmofl.experiment.model_build import IN_USE, build_model
-from harmofl.experiment.run_dir import model_folder, read_model, read_moments
+from harmofl.experiment.model_folder import model_folder, read_model, read_moments
 from harmofl.federated.model import OWN_PROFILE, normalizer_of, of_network
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
@@ -150,6 +150,11 @@ class TrainedModel:
         for what, must, got in pairs:
             if must != got:
                 raise ConfigError(f"{site.name}: {what} must be the model's, {must}, got {got}")
+
+    def check_trained(self, site: str) -> None:
+        """Raise ConfigError unless this is a training site, or "" for the mean over them."""
+        if site and site not in self.card["sites"]:
+            raise ConfigError(f"--site must be one that trained, {', '.join(self.card['sites'])}, got {site!r}")
 
     def load(self, site: str) -> None:
         """Load a site's weights: its personal ones over the global ones, or the weights for a site that did not train.

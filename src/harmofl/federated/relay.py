@@ -110,7 +110,7 @@ def relayed(file: Path, kind: str, content: bytes, patience_s: float = 60.0) -> 
             raise ConnectionError("this site's HarmoFL process ended before it had answered") from None
 
 
-def relay(file: Path, transport: Transport, over: Callable[[], bool] = lambda: False, patience_s: float = 60.0) -> None:
+def relay(file: Path, transport: Transport, over: Callable[[], bool] = lambda: False) -> None:
     """Carry requests of the server's process, which listens at the `RelayListener` of a file, to sites until the end.
 
     It ends with the connection, and never connects again: the process may by then listen to another job's relay.
@@ -119,12 +119,11 @@ def relay(file: Path, transport: Transport, over: Callable[[], bool] = lambda: F
         file: the file of the listener.
         transport: reaches the sites.
         over: returns True if the engine ends its job; what is then unanswered is left to the next job.
-        patience_s: how long to wait for the process.
 
     Raises:
-        ConnectionError: if the process does not listen within `patience_s` seconds.
+        ConnectionError: if the process does not listen within a minute.
     """
-    with connect(file, patience_s) as line, suppress(EOFError, OSError):
+    with connect(file, 60.0) as line, suppress(EOFError, OSError):
         while not over():
             if line.poll(_PAUSE_S) and not _relayed_one(line, transport, over):
                 return

@@ -18,11 +18,10 @@ from rich.progress import (
 from rich.table import Table
 
 from harmofl.analysis.diagnostics.records import read_diagnostics, told
-from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.config import Experiment
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.setup import Setup
+from harmofl.experiment.tables import Experiment
 from harmofl.utils.hardware import default_threads
 
 
@@ -90,8 +89,7 @@ class Terminal(Callback):
 
     def on_round_end(self, record: RoundRecord) -> None:
         """Show the validation scores."""
-        if record.val is not None:
-            summary = summarize({site: scores[self._metric] for site, scores in record.val.items()})
+        if summary := record.summary(self._metric):
             worst = f"{summary.worst:.3f} ({summary.worst_site})"
             self._said = f"validation {self._metric} {summary.mean:.3f}, worst {worst}"
             self._progress.update(self._bar, said=self._said)

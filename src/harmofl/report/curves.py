@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from harmofl.report.colours import SERIES
+from harmofl.report.svg import draw_svg
 
-CHART = (5.2, 2.8)  # inches
+_SIZE = (5.2, 2.8)  # inches
 DASHES = ("-", "--", ":", "-.")
 MOST_NAMES = 14
 """Largest number of lines with which a chart has a legend; a longer legend would hide the lines."""
@@ -41,6 +43,16 @@ def paint_amplitude(axes: Axes, lines: Sequence[Line]) -> None:
     """Draw amplitudes in decibels over the frequency in cycles per pixel."""
     _paint(axes, lines)
     axes.set(title="Amplitude by frequency", xlabel="cycles per pixel", ylabel="dB")
+
+
+def brightness_chart(lines: Sequence[Line]) -> Markup:
+    """Return the chart of `paint_brightness` for a page."""
+    return draw_svg("histogram", "Share of the pixels at each level", _SIZE, lambda axes: paint_brightness(axes, lines))
+
+
+def amplitude_chart(lines: Sequence[Line]) -> Markup:
+    """Return the chart of `paint_amplitude` for a page."""
+    return draw_svg("spectrum", "Mean amplitude at each radius", _SIZE, lambda axes: paint_amplitude(axes, lines))
 
 
 def _paint(axes: Axes, lines: Sequence[Line]) -> None:

@@ -12,9 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harmofl.evaluation.metrics import summarize
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.setup import Setup
 from harmofl.report.console import print_plain
 from harmofl.report.scores import estimated_end
@@ -151,11 +150,9 @@ class Dashboard(Callback):
         return [score for score in found if math.isfinite(score)]
 
     def _score(self) -> str:
-        validated = [record for record in self._records if record.val]
-        if not validated:
+        summary = next((found for record in reversed(self._records) if (found := record.summary(self._metric))), None)
+        if not summary:
             return "not validated yet"
-        val = validated[-1].val or {}
-        summary = summarize({site: scores[self._metric] for site, scores in val.items()})
         best = [record.round for record in self._records if record.best]
         chosen = f"; best round so far {best[-1]}" if best else ""
         return f"validation {self._metric} {summary.mean:.3f}, worst {summary.worst:.3f} ({summary.worst_site}){chosen}"

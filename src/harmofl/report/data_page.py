@@ -10,12 +10,11 @@ from markupsafe import Markup
 from harmofl.data.checks.problem import Problem
 from harmofl.ingest.inspection.between_sites import between_sites, decibels, spectral_distance
 from harmofl.ingest.inspection.site_statistics import SiteFacts
-from harmofl.report.curves import CHART, Line, levels, paint_amplitude, paint_brightness
+from harmofl.report.curves import Line, amplitude_chart, brightness_chart, levels
 from harmofl.report.scores import DASH
-from harmofl.report.svg import draw_svg
 from harmofl.report.templates import template_of
 from harmofl.spectral.radial_profile import RADIUS
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, write_atomic
 
 CHANNELS = {"red": 4, "green": 2, "blue": 0}
 """Channel -> index of its colour in `SERIES`."""
@@ -39,8 +38,7 @@ def write_pages(sites: Sequence[SiteFacts], folder: Path) -> list[Path]:
     Raises:
         StorageError: if the folder cannot be written.
     """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for site in sites:
         page, facts = folder / f"{site.site}.html", folder / f"{site.site}.json"
@@ -199,13 +197,13 @@ def _histogram(sites: Sequence[SiteFacts]) -> Markup:
     """Draw the share of pixels at each level: by channel for one site, by site (mean over channels) for several."""
     rows = _by_name(sites, [np.asarray(site.histogram) for site in sites])
     lines = [Line(name, colour, levels(len(row)), 100 * row) for name, colour, row in rows]
-    return draw_svg("histogram", "Share of the pixels at each level", CHART, lambda axes: paint_brightness(axes, lines))
+    return brightness_chart(lines)
 
 
 def _spectrum(sites: Sequence[SiteFacts]) -> Markup:
     rows = _by_name(sites, [decibels(site.profile) for site in sites])
     lines = [Line(name, colour, RADIUS * levels(len(row) - 1), row[1:]) for name, colour, row in rows]
-    return draw_svg("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, lines))
+    return amplitude_chart(lines)
 
 
 def _by_name(sites: Sequence[SiteFacts], values: Sequence[np.ndarray]) -> list[tuple[str, int, np.ndarray]]:

@@ -201,7 +201,7 @@ def cases(group: Group, ident: str) -> Chart | None:
     return Chart(f"{ident}-cases", "Every test case", said, spec, rows)
 
 
-def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
+def time_and_traffic(runs: Sequence[Run]) -> Chart | None:
     """Return the chart of seconds a round, with megabytes in its numbers; None without times."""
     rows = [
         {
@@ -232,7 +232,7 @@ def time_and_traffic(runs: Sequence[Run], ident: str = "cost") -> Chart | None:
         for run in runs
         if (own := [float(str(row["seconds"])) for row in rows if row["run"] == run.label])
     )
-    return Chart(f"{ident}-seconds", "Seconds per round, and megabytes sent", said, spec, rows)
+    return Chart("cost-seconds", "Seconds per round, and megabytes sent", said, spec, rows)
 
 
 def participation(run: Run, ident: str) -> Chart | None:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from harmofl.experiment.finished_run import Result, Run
+from harmofl.experiment.finished_run import Run
+from harmofl.experiment.run_files import Result
 from harmofl.report.scores import Group, mean_score, metric_words, number, site_values
 
 Scored = tuple[float, Run, Result]

@@ -17,7 +17,7 @@ from harmofl.report.data_page import Grid
 from harmofl.report.scores import DASH
 from harmofl.report.svg import INK, embedded, saved, style
 from harmofl.report.templates import template_of
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, write_atomic
 
 LEVELS = 16
 _WIDE, _HIGH = 2.5, 2.2  # inches of one surface
@@ -33,8 +33,7 @@ def write_landscape(landscapes: Sequence[Landscape], asked: Asked, folder: Path)
     Raises:
         StorageError: if a file cannot be written.
     """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with style("landscape"):
         figure = _figure(landscapes, asked)
         shown, whole, png = saved(figure, "svg", None), saved(figure, "svg"), saved(figure, "png")

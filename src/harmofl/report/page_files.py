@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harmofl.report.vega import Chart, picture, table
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, storing, write_atomic
 
 
 def write_page(out: Path, text: str, charts: Sequence[Chart], pictures: Iterable[tuple[str, str]] = ()) -> None:
@@ -16,8 +16,7 @@ def write_page(out: Path, text: str, charts: Sequence[Chart], pictures: Iterable
     Raises:
         StorageError: if a file cannot be written; the page is then complete, either the old or the new one.
     """
-    with storing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_atomic(out, text.encode())
     if not charts:
         return

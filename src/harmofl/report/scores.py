@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harmofl.experiment.finished_run import Result, Run, ScoreTable
+from harmofl.experiment.finished_run import Run
+from harmofl.experiment.run_files import Result, ScoreTable
 from harmofl.utils.grouping import grouped
 
 DASH = "\N{EN DASH}"

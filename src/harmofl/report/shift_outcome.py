@@ -18,31 +18,20 @@ and its cost at the site itself is below this."""
 def shift_sentences(shift: Shift) -> list[str]:
     """Summarize the shift and the best normalization in a few sentences."""
     none, *others = shift.verdicts
-    said = [
-        _apart(shift),
-        _tells_site(none.site, len(shift.sites)),
-    ]
-    kept = [
-        verdict
-        for verdict in others
-        if mean_over_sites(verdict.within.values()) > mean_over_sites(none.within.values()) - CLEAR
-    ]
-    if not math.isfinite(mean_over_sites(none.within.values())):
+    said = [_apart(shift), _tells_site(none.site, len(shift.sites))]
+    kept = [verdict for verdict in others if verdict.mean_within > none.mean_within - CLEAR]
+    if not math.isfinite(none.mean_within):
         said.append("No site has enough cases (3 of each class) to measure the cost of a normalization.")
         return said
     best = max(kept or others, key=lambda verdict: mean_over_sites(_gains(verdict, none)))
     gained = _gains(best, none)
-    lost = mean_over_sites(best.within.values()) - mean_over_sites(none.within.values())
+    lost = best.mean_within - none.mean_within
     told = f"{number(mean_over_sites(gained), '+.2f')} at new sites, {number(lost, '+.2f')} at the training site"
     if kept and mean_over_sites(gained) > CLEAR and min(gained) > 0:
         said.append(f"Worth trying: {best.treatment.name} ({told}), `harmofl run {best.treatment.setting}`.")
     else:
         said.append(f"No normalization clearly helps the small model; the best is {best.treatment.name} ({told}).")
-    harmful = [
-        verdict.treatment.name
-        for verdict in others
-        if mean_over_sites(verdict.within.values()) < mean_over_sites(none.within.values()) - 2 * CLEAR
-    ]
+    harmful = [verdict.treatment.name for verdict in others if verdict.mean_within < none.mean_within - 2 * CLEAR]
     if harmful:
         said.append(f"The difference between the classes at a site is partly lost under {', '.join(harmful)}.")
     return said
@@ -68,10 +57,7 @@ def _apart(shift: Shift) -> str:
 
 def _gains(verdict: Verdict, none: Verdict) -> list[float]:
     """Return the gain in class accuracy at new sites over no normalization, for each repeat."""
-    return [
-        mean_over_sites(a.elsewhere.values()) - mean_over_sites(b.elsewhere.values())
-        for a, b in zip(verdict.repeats, none.repeats, strict=True)
-    ]
+    return [a.mean_elsewhere - b.mean_elsewhere for a, b in zip(verdict.repeats, none.repeats, strict=True)]
 
 
 def shift_numbers(shift: Shift) -> dict[str, object]:

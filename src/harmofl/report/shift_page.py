@@ -3,20 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
-from harmofl.analysis.diagnostics.records import mean_over_sites
 from harmofl.analysis.site_shift import Shift
 from harmofl.report.amplitudes import on_one_scale, whole_spectrum
-from harmofl.report.curves import CHART, paint_amplitude, paint_brightness
+from harmofl.report.curves import amplitude_chart, brightness_chart
 from harmofl.report.data_page import Grid
 from harmofl.report.png_images import data_uri, to_bytes
 from harmofl.report.scores import number
 from harmofl.report.shift_outcome import shift_numbers, shift_sentences
 from harmofl.report.shift_picture import amplitude_lines, brightness_lines, shift_picture
-from harmofl.report.svg import draw_svg
 from harmofl.report.templates import template_of
-from harmofl.utils.atomic_files import storing, strict_json, write_atomic
+from harmofl.utils.atomic_files import make_folder, strict_json, write_atomic
 
 _SIDE = 132  # pixels
 
@@ -31,8 +27,7 @@ def write_shift(shift: Shift, folder: Path) -> None:
     Raises:
         StorageError: if a file cannot be written.
     """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomic(folder / "shift.json", strict_json(shift_numbers(shift), indent=1).encode())
     write_atomic(folder / "shift.png", shift_picture(shift))
     write_atomic(folder / "shift.html", render_shift_page(shift).encode())
@@ -45,7 +40,7 @@ def render_shift_page(shift: Shift) -> str:
         kind=f"{shift.task}, {len(shift.sites)} sites, at {shift.size[0]} x {shift.size[1]} pixels",
         outcome=" ".join(shift_sentences(shift)),
         grids=[_probe(shift), _distances(shift), _brightness(shift)],
-        charts=_charts(shift),
+        charts=[amplitude_chart(amplitude_lines(shift)), brightness_chart(brightness_lines(shift))],
         galleries=[_spectra(shift), _examples(shift)],
         note=(
             "Training images only. The small model is linear on random filters: compare its scores between the rows of "
@@ -60,14 +55,7 @@ def _probe(shift: Shift) -> Grid:
     for verdict in shift.verdicts:
         pairs = ((verdict.within[site], verdict.elsewhere[site]) for site in shift.sites)
         per_site = [f"{number(within, '.2f')} / {number(elsewhere, '.2f')}" for within, elsewhere in pairs]
-        means = [
-            number(v, ".2f")
-            for v in (
-                verdict.site,
-                mean_over_sites(verdict.within.values()),
-                mean_over_sites(verdict.elsewhere.values()),
-            )
-        ]
+        means = [number(v, ".2f") for v in (verdict.site, verdict.mean_within, verdict.mean_elsewhere)]
         rows.append((f"{verdict.treatment.name}: {verdict.treatment.meaning}", *means, *per_site))
     columns = ("normalization", "site", "class, own site", "class, new site", *shift.sites)
     unit = "a pixel" if shift.task == "segmentation" else "an image"
@@ -88,14 +76,6 @@ def _distances(shift: Shift) -> Grid:
 def _brightness(shift: Shift) -> Grid:
     rows = [(site, *(f"{value:.3f}" for value in row)) for site, row in zip(shift.sites, shift.brightness, strict=True)]
     return Grid("Distance of the brightness histograms (earth mover's, of full scale)", ("", *shift.sites), tuple(rows))
-
-
-def _charts(shift: Shift) -> list[Markup]:
-    amplitude, brightness = amplitude_lines(shift), brightness_lines(shift)
-    return [
-        draw_svg("spectrum", "Mean amplitude at each radius", CHART, lambda axes: paint_amplitude(axes, amplitude)),
-        draw_svg("histogram", "Share of pixels at each level", CHART, lambda axes: paint_brightness(axes, brightness)),
-    ]
 
 
 def _spectra(shift: Shift) -> ShiftPictures:

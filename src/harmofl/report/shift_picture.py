@@ -6,16 +6,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harmofl.analysis.diagnostics.records import mean_over_sites
 from harmofl.analysis.site_shift import Shift
 from harmofl.report.colours import SERIES
 from harmofl.report.curves import Line, levels, paint_amplitude, paint_brightness
 from harmofl.report.svg import saved
 
-_QUESTIONS = {
+_QUESTIONS = {  # score of a `Verdict` -> its label
     "site": "site (low: the sites look alike)",
-    "within": "class, at the training site (high: nothing is lost)",
-    "elsewhere": "class, at a new site (high: it generalizes)",
+    "mean_within": "class, at the training site (high: nothing is lost)",
+    "mean_elsewhere": "class, at a new site (high: it generalizes)",
 }
 
 
@@ -56,15 +55,9 @@ def _paint_matrix(axes: Axes, shift: Shift) -> None:
 
 def _paint_probe(axes: Axes, shift: Shift) -> None:
     places = np.arange(len(shift.verdicts))[::-1]
-    scores = {
-        "site": [verdict.site for verdict in shift.verdicts],
-        "within": [mean_over_sites(verdict.within.values()) for verdict in shift.verdicts],
-        "elsewhere": [mean_over_sites(verdict.elsewhere.values()) for verdict in shift.verdicts],
-    }
-    for (question, values), colour, marker in zip(
-        scores.items(), (SERIES[4], SERIES[2], SERIES[0]), "sod", strict=True
-    ):
-        axes.plot(values, places, marker, color=colour, label=_QUESTIONS[question])
+    for (score, question), colour, marker in zip(_QUESTIONS.items(), (4, 2, 0), "sod", strict=True):
+        values = [getattr(verdict, score) for verdict in shift.verdicts]
+        axes.plot(values, places, marker, color=SERIES[colour], label=question)
     axes.set_yticks(places, [verdict.treatment.name for verdict in shift.verdicts], fontsize=8)
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", linewidth=0.5)

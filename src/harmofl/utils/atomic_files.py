@@ -58,6 +58,12 @@ def storing(path: Path) -> Iterator[None]:
         raise not_written(path, error) from None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it exists; raise StorageError if it cannot be made."""
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def not_written(path: Path, error: OSError) -> StorageError:
     """Return a StorageError for an OSError from writing, with its reason and what to do."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -24,7 +24,8 @@ from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.run_dir import RoundRecord, RunDir
+from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.tensors import state_of
 from harmofl.methods import make_method
 

@@ -15,8 +15,8 @@ from harmofl.analysis.diagnostics.records import NAN, DiagnosticsRecord, append,
 from harmofl.analysis.diagnostics.shared_params import shared_params, weights_of
 from harmofl.experiment.backend import TrainedRound
 from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.config import TrainingTable
 from harmofl.experiment.setup import Setup
+from harmofl.experiment.tables import TrainingTable
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays, norm
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from harmofl.errors import RunError
-from harmofl.experiment.finished_run import Number
+from harmofl.experiment.run_files import Number
 from harmofl.utils.atomic_files import append_line, whole_lines
 
 NAN = math.nan

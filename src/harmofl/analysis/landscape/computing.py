@@ -16,7 +16,7 @@ from harmofl.errors import ConfigError
 from harmofl.experiment.report_arrays import save_arrays
 from harmofl.experiment.run_dir import RunDir
 from harmofl.types import Progress
-from harmofl.utils.atomic_files import storing
+from harmofl.utils.atomic_files import make_folder
 
 T = TypeVar("T", Marks, Surfaces)
 VERSION = 1
@@ -70,8 +70,7 @@ def compute(
         HarmoFLError: see `harmofl.analysis.landscape.solutions.Opened`.
         StorageError: if the cache cannot be written.
     """
-    with storing(cache):
-        cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     work = [_Work(folder, asked, cache, device, progress) for folder in runs.values()]
     marks = [one.marks() for one in work]
     span = _span(asked, marks)

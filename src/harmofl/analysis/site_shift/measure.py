@@ -34,6 +34,11 @@ class ProbeScores:
     within: dict[str, float]
     elsewhere: dict[str, float]
 
+    @property
+    def mean_elsewhere(self) -> float:
+        """The mean of `elsewhere` over the sites."""
+        return mean_over_sites(self.elsewhere.values())
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -56,6 +61,16 @@ class Verdict:
     def elsewhere(self) -> dict[str, float]:
         """The means of `ProbeScores.elsewhere` over the repeats, by site."""
         return _means([scores.elsewhere for scores in self.repeats])
+
+    @property
+    def mean_within(self) -> float:
+        """The mean of `within` over the sites."""
+        return mean_over_sites(self.within.values())
+
+    @property
+    def mean_elsewhere(self) -> float:
+        """The mean of `elsewhere` over the sites."""
+        return mean_over_sites(self.elsewhere.values())
 
 
 def _means(scores: Sequence[dict[str, float]]) -> dict[str, float]:

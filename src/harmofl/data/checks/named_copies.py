@@ -26,7 +26,7 @@ def copies_by_name(files: FederationFiles, *, training: bool) -> Iterator[Proble
     yield from _between(files.sites)
 
 
-def _within(site: SiteFiles, part: Callable[[Record], str], where: str, of: str = "") -> Iterator[Problem]:
+def _within(site: SiteFiles, part: Callable[[Record], str], where: str) -> Iterator[Problem]:
     names: dict[str, dict[str, str]] = defaultdict(dict)
     for record in site.records:
         names[Path(record.image).name].setdefault(part(record), record.image)
@@ -34,7 +34,7 @@ def _within(site: SiteFiles, part: Callable[[Record], str], where: str, of: str 
     if same := [pair for pair in looked if _equal(*(site.folder / image for image in pair))]:
         one, other = same[0]
         count = f"{len(same)} of {len(looked)} compared names"
-        message = f"is the same file as {other}, {where}{of} ({count}); keep one of them"
+        message = f"is the same file as {other}, {where} ({count}); keep one of them"
         yield Problem("warning", site.name, one, message, f"a copy {where}", len(same))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from harmofl.data.checks.problem import Problem
 from harmofl.data.decoding.growing_arrays import Rows
+from harmofl.data.decoding.images import as_float
 from harmofl.data.decoding.record import decode_record
 from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles
@@ -100,11 +101,6 @@ def _assembled(
 def at_once(site: SiteFiles) -> int:
     """Return the number of records per task of a thread: 1 for volumes, which are slow, `QUICK` for photographs."""
     return 1 if any(is_volume(record.image) for record in site.records[:1]) else QUICK
-
-
-def as_float(images: np.ndarray) -> np.ndarray:
-    """Return 8-bit images as float32 in [0, 1], and float32 images unchanged."""
-    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
 
 
 def _no_slices(site: SiteFiles, split: str) -> Problem:

@@ -182,6 +182,11 @@ def with_channels(planes: np.ndarray, channels: int) -> np.ndarray:
     return np.array(Image.fromarray(np.ascontiguousarray(np.moveaxis(planes, 0, 2))).convert("L"))[None]
 
 
+def as_float(images: np.ndarray) -> np.ndarray:
+    """Return 8-bit images v as v / 255, float32; others already are float32 in [0, 1]."""
+    return images / np.float32(255) if images.dtype == np.uint8 else images
+
+
 def resize(planes: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
     """Resize every (H, W) plane of (P, H, W) uint8 or float32 to `size`, bilinear unless `nearest`."""
     if planes.shape[1:] == size:

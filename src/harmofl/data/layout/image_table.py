@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from harmofl.data.csv_tables import Table, column_name, read_table
 from harmofl.data.layout.class_inference import infer_info
 from harmofl.data.layout.file_names import composed, is_hidden, is_volume, normal, owner_of, suffix_of
-from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS
+from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS, TableRow, row_of
 from harmofl.data.layout.plain_folders import check_classes
 from harmofl.data.layout.site_files import AT_RANDOM, FederationFiles, Listing, SiteFiles
-from harmofl.data.manifest import SPLITS, Record
+from harmofl.data.manifest import Record
 from harmofl.data.splits import with_splits
 from harmofl.errors import DataError
 from harmofl.types import Task
@@ -41,18 +41,6 @@ class Columns:
     split: str | None = None
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """One row; `site`, `patient` and `split` are "" without a column."""
-
-    line: int
-    image: str
-    target: str
-    site: str
-    patient: str
-    split: str
-
-
 def read_rows(path: Path, columns: Columns) -> list[TableRow]:
     """Read the table.
 
@@ -67,7 +55,7 @@ def read_rows(path: Path, columns: Columns) -> list[TableRow]:
     return [_row(path, line, values, names) for line, values in table.rows]
 
 
-def _column(table: Table, what: str, wanted: str | None) -> str | None:
+def _column(table: Table, what: str, wanted: str | None) -> str:
     if wanted is not None:
         table.require([name := column_name(wanted)])
         return name
@@ -84,19 +72,14 @@ def _column(table: Table, what: str, wanted: str | None) -> str | None:
             f"{table.path}: a column must give the {what}, named one of {', '.join(_NAMES[what])}; the columns are "
             f"{got}; name it with --{what}-column"
         )
-    return name or None
+    return name
 
 
-def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, str | None]) -> TableRow:
-    found = {what: values[name] if name else "" for what, name in names.items()}
-    found |= {what: composed(found[what]) for what in ("site", "patient")}
-    if found["split"] and found["split"].lower() not in SPLITS:
-        raise DataError(
-            f"{path}:{line}: {names['split']} must be train, val or test, got {found['split']!r}; correct the row"
-        )
-    if not _can_be_folder(found["site"]):
-        raise DataError(f"{path}:{line}: a site must have a valid folder name, got {found['site']!r}; rename it")
-    return TableRow(line, **{**found, "split": found["split"].lower()})
+def _row(path: Path, line: int, values: Mapping[str, str], names: Mapping[str, str]) -> TableRow:
+    row = row_of(path, line, values, names)
+    if not _can_be_folder(row.site):
+        raise DataError(f"{path}:{line}: a site must have a valid folder name, got {row.site!r}; rename it")
+    return row
 
 
 def _can_be_folder(site: str) -> bool:
@@ -167,7 +150,7 @@ def unheeded(path: Path, columns: Columns, *, patients_told: bool = False) -> li
         "patient": "no column gives the patient, so each image counts as a separate patient; name it with "
         "--patient-column",
     }
-    lines = [line for what, line in said.items() if names[what] is None and not (what == "patient" and patients_told)]
+    lines = [line for what, line in said.items() if not names[what] and not (what == "patient" and patients_told)]
     unused = [name for name in table.columns if name and name not in names.values()]
     return lines + ([f"columns that are not used: {', '.join(unused)}"] if unused else [])
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from harmofl.data.layout.declared import Declared
 from harmofl.data.layout.file_names import composed, folded, is_volume, normal, owner_of, stem_of, suffix_of
 from harmofl.data.layout.image_folders import Place
-from harmofl.data.layout.metadata import MetadataRow
+from harmofl.data.layout.metadata import TableRow
 from harmofl.data.layout.name_meanings import image_key, mask_key, meaning, without_number
 from harmofl.data.layout.site_files import Listing, SiteFiles, has_images, image_files, subfolders
 from harmofl.data.manifest import Record
@@ -36,7 +36,7 @@ class SiteFolder:
     folder: Path
     task: Task | None
     places: tuple[Place, ...] = ()
-    rows: tuple[MetadataRow, ...] | None = None
+    rows: tuple[TableRow, ...] | None = None
     listed: Declared | None = None
 
 
@@ -55,7 +55,7 @@ def list_site(site: SiteFolder) -> SiteFiles:
     every = sorted(image for images in on_disk.values() for image in images)
     rows = site.rows
     if rows is None:
-        rows = tuple(MetadataRow(0, site.name, image, "", "", "") for image in every)
+        rows = tuple(TableRow(0, site.name, image, "", "", "") for image in every)
     else:
         listing = Listing(site.folder)
         stems = grouped(every, _without_suffix)
@@ -64,7 +64,7 @@ def list_site(site: SiteFolder) -> SiteFiles:
     if rows == () and site.rows is None:
         _refuse_folders(site)
     masks = {place: _masks_for(site.folder, place, images) for place, images in on_disk.items() if place.masks}
-    records = tuple(_record(row, _place_of(row.file, places, site.places), masks) for row in rows)
+    records = tuple(_record(row, _place_of(row.image, places, site.places), masks) for row in rows)
     unlisted = set(every) - {record.image for record in records}
     table = "" if site.rows is None else "metadata.csv"
     looked_in = tuple(dict.fromkeys(place.masks for place in site.places if place.masks))
@@ -93,7 +93,7 @@ def _without_suffix(image: str) -> str:
     return folded(image.removesuffix(suffix_of(image)))
 
 
-def _found(site: SiteFolder, row: MetadataRow, listing: Listing, stems: Mapping[str, Sequence[str]]) -> MetadataRow:
+def _found(site: SiteFolder, row: TableRow, listing: Listing, stems: Mapping[str, Sequence[str]]) -> TableRow:
     """Return the row with the path of its file on disk.
 
     The row may give the file relative to the folder of images, and without its suffix; `stems` maps names without
@@ -102,17 +102,17 @@ def _found(site: SiteFolder, row: MetadataRow, listing: Listing, stems: Mapping[
     Raises:
         DataError: if several files match the row's name and differ only in their suffixes.
     """
-    file = _in_site(site, row.file, listing)
+    file = _in_site(site, row.image, listing)
     within = [place.images for place in site.places if meaning(posixpath.basename(place.images)).role == "images"]
     candidates = [file, *(f"{place}/{file}" for place in within if not file.startswith(f"{place}/"))]
     there = next(filter(None, map(listing.find, candidates)), "")
     alike = next(filter(None, (stems.get(folded(one.replace("\\", "/"))) for one in candidates)), ())
     if not there and len(alike) > 1:
         raise DataError(
-            f"{site.name}/{row.file}: metadata.csv must name one file, but there are {' and '.join(alike[:2])}; "
+            f"{site.name}/{row.image}: metadata.csv must name one file, but there are {' and '.join(alike[:2])}; "
             "add the suffix there"
         )
-    return replace(row, file=there or "".join(alike) or candidates[-1])
+    return replace(row, image=there or "".join(alike) or candidates[-1])
 
 
 def _in_site(site: SiteFolder, file: str, listing: Listing) -> str:
@@ -126,13 +126,13 @@ def _in_site(site: SiteFolder, file: str, listing: Listing) -> str:
     return rest if told else normal(file)
 
 
-def _refuse_listed_masks(site: SiteFolder, rows: Sequence[MetadataRow]) -> None:
+def _refuse_listed_masks(site: SiteFolder, rows: Sequence[TableRow]) -> None:
     """Raise DataError if the table lists a mask; masks are found by the names of their images."""
     masks = {place.masks for place in site.places} - {""}
     for row in rows:
-        if posixpath.dirname(row.file) in masks:
+        if posixpath.dirname(row.image) in masks:
             raise DataError(
-                f"metadata.csv:{row.line}: a row must name an image, but {row.file} is in the folder of masks; delete "
+                f"metadata.csv:{row.line}: a row must name an image, but {row.image} is in the folder of masks; delete "
                 "the row"
             )
 
@@ -142,18 +142,18 @@ def _place_of(image: str, places: Mapping[str, Place], every: Sequence[Place]) -
     return known or next((place for place in every if place.masks), Place(posixpath.dirname(image)))
 
 
-def _record(row: MetadataRow, place: Place, masks: Mapping[Place, Callable[[str], str]]) -> Record:
-    image = row.file
+def _record(row: TableRow, place: Place, masks: Mapping[Place, Callable[[str], str]]) -> Record:
+    image = row.image
     patient = row.patient or owner_of(image)
     case = owner_of(image) if is_volume(image) else patient
     target = masks[place](image) if place in masks else _class_of(image, row, place)
     return Record(image, target, patient, case, row.split or place.split)
 
 
-def _class_of(image: str, row: MetadataRow, place: Place) -> str:
+def _class_of(image: str, row: TableRow, place: Place) -> str:
     """Return the row's label, or the name of the image's folder."""
-    if row.label:
-        return row.label
+    if row.target:
+        return composed(row.target)
     parent = Path(image).parent.name
     if not parent or (place.split and meaning(parent).split):
         raise DataError(

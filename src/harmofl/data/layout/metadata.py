@@ -14,20 +14,20 @@ FILE = "metadata.csv"
 SITE_COLUMNS = ("site", "hospital", "center", "centre", "institution")
 PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id", "group")
 """Default names of the column of patients."""
-_NAMES = {"site": ("site",), "file": ("file",), "label": ("label",), "patient": PATIENT_COLUMNS, "split": ("split",)}
+_NAMES = {"site": ("site",), "image": ("file",), "target": ("label",), "patient": PATIENT_COLUMNS, "split": ("split",)}
 
 
 @dataclass(frozen=True)
-class MetadataRow:
-    """One line of metadata.csv; values without a column are "".
+class TableRow:
+    """One line of metadata.csv or of a table of images; values without a column are "".
 
-    `file` is relative to the site's folder or to its images/.
+    `image` is relative to the site's folder or to its images/, or in a table of images to the table's folder.
     """
 
     line: int
     site: str
-    file: str
-    label: str
+    image: str
+    target: str
     patient: str
     split: str
 
@@ -36,7 +36,7 @@ class MetadataRow:
 class Metadata:
     """The rows of metadata.csv, and the names of its unused columns."""
 
-    rows: tuple[MetadataRow, ...]
+    rows: tuple[TableRow, ...]
     unused: tuple[str, ...]
 
 
@@ -64,7 +64,7 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
             raise DataError(f"{root}: column {wanted!r} needs a metadata.csv, but there is none; add one")
         return None
     table = read_table(path)
-    asked = {"file": "file", "patient": patient_column, "split": split_column}
+    asked = {"image": "file", "patient": patient_column, "split": split_column}
     given = {what: column_name(name) for what, name in asked.items() if name is not None}
     table.require(list(given.values()))
     columns = {
@@ -75,13 +75,19 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
         raise DataError(f"{path}: must have a row for each image, but has none; add them or delete the file")
     table.require_values(filter(None, columns.values()))
     unused = tuple(name for name in table.columns if name and name not in columns.values())
-    return Metadata(tuple(_row(path, line, values, columns) for line, values in table.rows), unused)
+    return Metadata(tuple(row_of(path, line, values, columns) for line, values in table.rows), unused)
 
 
-def _row(path: Path, line: int, values: Mapping[str, str], columns: Mapping[str, str]) -> MetadataRow:
-    found = {what: composed(values[column]) if column else "" for what, column in columns.items()}
+def row_of(path: Path, line: int, values: Mapping[str, str], columns: Mapping[str, str]) -> TableRow:
+    """Return the row of a line's values, given the name of each column or "".
+
+    Raises:
+        DataError: if the split is not one, naming the line.
+    """
+    found = {what: values[column] if column else "" for what, column in columns.items()}
+    found |= {what: composed(found[what]) for what in ("site", "patient")}
     split = found["split"].lower()
     if columns["split"] and split not in SPLITS:
         got = found["split"]
         raise DataError(f"{path}:{line}: {columns['split']} must be train, val or test, got {got!r}; correct the row")
-    return MetadataRow(line, **{**found, "file": values["file"], "split": split})
+    return TableRow(line, **{**found, "split": split})

@@ -9,7 +9,7 @@ from harmofl.data.layout.declared import FILE, read_declared
 from harmofl.data.layout.file_names import composed, folded, owner_of
 from harmofl.data.layout.listing import SiteFolder, list_site
 from harmofl.data.layout.metadata import FILE as METADATA
-from harmofl.data.layout.metadata import MetadataRow, read_metadata
+from harmofl.data.layout.metadata import TableRow, read_metadata
 from harmofl.data.layout.name_meanings import meaning
 from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles
 from harmofl.data.layout.site_search import find_sites
@@ -42,7 +42,7 @@ def read_folders(
 def _federation(
     root: Path,
     found: Sequence[SiteFolder],
-    rows: Sequence[MetadataRow] | None,
+    rows: Sequence[TableRow] | None,
     seed: int,
     fractions: tuple[float, float, float],
     expected: tuple[Task, tuple[str, ...]] | None,
@@ -124,9 +124,9 @@ def _check_order(root: Path, declared: Sequence[str], expected: Sequence[str]) -
         raise DataError(f"{root}: {FILE} must have the model's classes in their order, {want}, got {got}; reorder them")
 
 
-def _refuse_patients(root: Path, classes: Sequence[str], rows: Sequence[MetadataRow]) -> None:
+def _refuse_patients(root: Path, classes: Sequence[str], rows: Sequence[TableRow]) -> None:
     """Raise DataError if the class folders have the names of the patients in metadata.csv."""
-    if classes and {row.patient for row in rows if not row.label} >= set(classes):
+    if classes and {row.patient for row in rows if not row.target} >= set(classes):
         raise DataError(
             f"{root}: the folders ({', '.join(classes[:3])}) have the names of patients of {METADATA}, so they are not "
             f"classes; give the classes in a column label, or put images and masks into folders images and masks"
@@ -155,9 +155,7 @@ def _one_task(root: Path, sites: Sequence[SiteFolder]) -> Task:
     return task
 
 
-def _rows_by_site(
-    root: Path, rows: Sequence[MetadataRow] | None, names: Sequence[str]
-) -> dict[str, tuple[MetadataRow, ...]]:
+def _rows_by_site(root: Path, rows: Sequence[TableRow] | None, names: Sequence[str]) -> dict[str, tuple[TableRow, ...]]:
     if rows is None:
         return {}
     if len(names) == 1:

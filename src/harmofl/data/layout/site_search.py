@@ -9,7 +9,7 @@ from harmofl.data.layout.declared import FILE, Declared, read_declared
 from harmofl.data.layout.file_names import OTHER_IMAGES, composed, is_dicom
 from harmofl.data.layout.image_folders import Place, find_pairs, find_places, moved_into, refuse_masks, split_folders
 from harmofl.data.layout.listing import SiteFolder
-from harmofl.data.layout.metadata import MetadataRow
+from harmofl.data.layout.metadata import TableRow
 from harmofl.data.layout.name_meanings import Meaning, meaning
 from harmofl.data.layout.site_files import files_below, has_images, is_file, site_name, subfolders
 from harmofl.errors import DataError
@@ -25,7 +25,7 @@ _PACKED = ((".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"), "is an archive, u
 _BIDS = ("anat", "func", "dwi", "fmap", "pet", "perf", "eeg", "meg", "micr")
 
 
-def find_sites(root: Path, rows: Sequence[MetadataRow] | None) -> list[SiteFolder]:
+def find_sites(root: Path, rows: Sequence[TableRow] | None) -> list[SiteFolder]:
     """Return the sites, sorted by name, with task None if empty; the root itself if it holds images.
 
     Raises:
@@ -36,7 +36,7 @@ def find_sites(root: Path, rows: Sequence[MetadataRow] | None) -> list[SiteFolde
     return sites
 
 
-def _sites_in(root: Path, rows: Sequence[MetadataRow] | None) -> list[SiteFolder]:
+def _sites_in(root: Path, rows: Sequence[TableRow] | None) -> list[SiteFolder]:
     inner = subfolders(root)
     _refuse_bids(root, inner)
     splits = split_folders(inner)
@@ -95,7 +95,7 @@ def _readable_below(folders: Sequence[Path], deep: int) -> list[Path]:
     return found[:_DEEP]
 
 
-def _site(folder: Path, rows: Sequence[MetadataRow] | None) -> SiteFolder:
+def _site(folder: Path, rows: Sequence[TableRow] | None) -> SiteFolder:
     """Find the images of a site's folder, from dataset.json if there is one and no metadata.csv.
 
     If metadata.csv gives labels, images are looked for in the folder and its subfolders, without class folders.
@@ -104,7 +104,7 @@ def _site(folder: Path, rows: Sequence[MetadataRow] | None) -> SiteFolder:
     if rows is None and (found := _listed(folder)):
         return SiteFolder(name, folder, found.task, listed=found)
     inner = subfolders(folder)
-    if any(row.label for row in rows or ()) and not find_pairs(folder, inner):
+    if any(row.target for row in rows or ()) and not find_pairs(folder, inner):
         flat = [part for part in (folder, *inner) if has_images(part)]
         places = [Place("" if part == folder else part.name) for part in flat]
     else:

@@ -17,7 +17,7 @@ from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.bundle import write_bundle
 from harmofl.inference.export.card import card, run_of
 from harmofl.inference.export.graph import exported, images_like, output_difference, write_onnx, write_pt2
-from harmofl.utils.atomic_files import replacing, storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, replacing, storing, write_atomic
 
 FORMATS = {"onnx": "onnxruntime", "pt2": "torch", "monai": "monai", "card": "harmofl"}
 """The package that each format requires."""
@@ -63,8 +63,7 @@ def export_model(
     trained, run = TrainedModel.open(model), run_of(model)
     if (there := next((out / NAMES[one] for one in chosen if (out / NAMES[one]).exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not exist yet; choose another --out, or give --overwrite")
-    with storing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     module, images = exported(trained, site), _images(trained, run)
     found = []
     text = card(trained, run, site, [(NAMES[one], _SAID[one]) for one in chosen if one in _SAID])

@@ -66,8 +66,7 @@ def exported(trained: TrainedModel, site: str) -> Exported:
         ConfigError: if the site did not train, or the run kept no statistics to fix.
         ExportError: if an image's output would depend on other images.
     """
-    if site and site not in trained.card["sites"]:
-        raise ConfigError(f"--site must be one that trained, {', '.join(trained.card['sites'])}, got {site!r}")
+    trained.check_trained(site)
     size = trained.card["size"]
     return Exported(trained.network(site), (size[0], size[1])).eval()
 

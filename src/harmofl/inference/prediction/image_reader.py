@@ -68,11 +68,6 @@ def read_prepared(one: Input, levels: Levels = "rounded") -> Picture:
     return Picture(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 2, 0)))
 
 
-def in_unit_range(planes: np.ndarray) -> np.ndarray:
-    """Return 8-bit planes v as v / 255, float32; others already are float32 in [0, 1]."""
-    return planes / np.float32(255) if planes.dtype == np.uint8 else planes
-
-
 def _read_series(one: Input, levels: Levels) -> Picture:
     """Read a series through the NIfTI file that an import would write, so that nothing differs from training."""
     assert one.series is not None

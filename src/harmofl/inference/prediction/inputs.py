@@ -12,6 +12,7 @@ from harmofl.data.layout.name_meanings import mask_key, meaning
 from harmofl.data.layout.site_files import files_below
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_files import Series, series_in
+from harmofl.utils.grouping import grouped
 
 InputKind = Literal["photograph", "volume", "series"]
 
@@ -90,9 +91,7 @@ def passed_over(paths: Sequence[Path], inputs: Sequence[Input], out: Path | None
 def _masks(root: Path, files: Sequence[Path]) -> set[Path]:
     """Return the images in a folder named as masks, beside images or a folder of them, and x_mask.png beside x.png."""
     images = [file for file in files if suffix_of(file.name) or is_dicom(file)]
-    by_folder: dict[Path, list[Path]] = {}
-    for file in images:
-        by_folder.setdefault(file.parent, []).append(file)
+    by_folder = grouped(images, lambda file: file.parent)
     below = {one: meaning(one.name) for part in by_folder for one in (part, *part.parents) if root in one.parents}
     beside = {one.parent for one, meant in below.items() if meant.role == "images" or (meant.split and not meant.role)}
     apart = {one for one, meant in below.items() if meant.role == "masks" and one.parent in beside | by_folder.keys()}
@@ -140,10 +139,7 @@ def _flat(file: Path, relative: str) -> Input:
 def _series(files: Sequence[Path], root: Path) -> list[Input]:
     """Return the DICOM inputs: files without a position in space are photographs; segmentations are left out."""
     found: list[Input] = []
-    by_folder: dict[Path, list[Path]] = {}
-    for file in files:
-        by_folder.setdefault(file.parent, []).append(file)
-    for folder, members in by_folder.items():
+    for folder, members in grouped(files, lambda file: file.parent).items():
         place = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         flat = [file for file in members if not _has_header(file)]  # reported when they are read
         volumes: list[Input] = []

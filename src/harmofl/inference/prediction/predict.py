@@ -69,21 +69,7 @@ def predict_files(
     predictor = Predictor(trained, options or Options())
     inputs = find(paths, out)
     told(_found(inputs, trained))
-    targets = [path for one in inputs for path in _targets(predictor, one, out, overlays)]
-    if predictor.segments and (twice := [path for path, n in Counter(targets).items() if n > 1]):
-        raise ConfigError(
-            f"{twice[0]}: would be written twice; predict the images in folders called overlays separately"
-        )
-    if any(one.kind == "series" for one in inputs) and predictor.segments:
-        optional("highdicom", "DICOM SEG", "dicom")
-    given = {file.resolve() for one in inputs for file in one.files}
-    if mine := next((path for path in targets if path.resolve() in given), None):
-        raise ConfigError(f"{mine}: is an input image and would be overwritten; choose another --out")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: must be a folder, but is a file; choose another --out")
-    check_writable(out)
-    if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
-        raise ConfigError(f"{there}: must not exist yet; choose another --out, or give --overwrite")
+    _check_targets(predictor, inputs, out, overlays=overlays, overwrite=overwrite)
     if predictor.needs_images:
         with storing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -101,6 +87,27 @@ def predict_files(
         said.append(f"{len(alike)} images share a name with others; their output keeps the suffix: {alike[0].name}")
     said += passed_over(paths, inputs, out)
     return Done(tuple(written), tuple(work.failed), tuple(said), work.count, time.perf_counter() - begin)
+
+
+def _check_targets(
+    predictor: Predictor, inputs: Sequence[Input], out: Path, *, overlays: bool, overwrite: bool
+) -> None:
+    """Raise ConfigError or StorageError unless the files of a prediction can be written; arguments as above."""
+    targets = [path for one in inputs for path in _targets(predictor, one, out, overlays)]
+    if predictor.segments and (twice := [path for path, n in Counter(targets).items() if n > 1]):
+        raise ConfigError(
+            f"{twice[0]}: would be written twice; predict the images in folders called overlays separately"
+        )
+    if any(one.kind == "series" for one in inputs) and predictor.segments:
+        optional("highdicom", "DICOM SEG", "dicom")
+    given = {file.resolve() for one in inputs for file in one.files}
+    if mine := next((path for path in targets if path.resolve() in given), None):
+        raise ConfigError(f"{mine}: is an input image and would be overwritten; choose another --out")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: must be a folder, but is a file; choose another --out")
+    check_writable(out)
+    if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
+        raise ConfigError(f"{there}: must not exist yet; choose another --out, or give --overwrite")
 
 
 def _found(inputs: Sequence[Input], trained: TrainedModel) -> str:

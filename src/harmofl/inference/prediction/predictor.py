@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from harmofl.data.decoding.growing_arrays import FileRows
+from harmofl.data.decoding.images import as_float
 from harmofl.data.joined import Joined
 from harmofl.data.site import Split
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import answer
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.prediction.image_reader import Picture, in_unit_range
+from harmofl.inference.prediction.image_reader import Picture
 from harmofl.models.bn_calibration import estimate_moments, fix
 from harmofl.types import Levels, Statistics
 from harmofl.utils.lazy_imports import optional
@@ -57,9 +58,7 @@ class Predictor:
         self.channels: int = trained.card["channels"]
         self.levels: Levels = trained.card.get("levels", "rounded")
         self.segments = trained.card["task"] == "segmentation"
-        if options.site and options.site not in trained.card["sites"]:
-            known = ", ".join(trained.card["sites"])
-            raise ConfigError(f"--site must be one that trained, {known}, got {options.site!r}")
+        trained.check_trained(options.site)
         if not 0 <= options.overlap < 1:
             raise ConfigError(f"--overlap must be from 0 to below 1, got {options.overlap}")
         if trained.mixes and options.statistics == "batch":
@@ -115,7 +114,7 @@ class Predictor:
         found: list[list[np.ndarray]] = [[] for _ in images]
         for start in range(0, len(flat), step):
             part = flat[start : start + step]
-            batch = torch.from_numpy(np.concatenate([in_unit_range(image) for _, image in part])).to(self.device)
+            batch = torch.from_numpy(np.concatenate([as_float(image) for _, image in part])).to(self.device)
             logits = self._tiled(batch) if self.options.tiles else self.network(batch)
             for row, (k, _) in enumerate(part):
                 found[k].append(self._answer(logits[row : row + 1], shapes[k]))

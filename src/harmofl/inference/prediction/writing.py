@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from harmofl.data.csv_tables import csv_text
-from harmofl.data.decoding.images import QUIET
+from harmofl.data.decoding.images import QUIET, as_float
 from harmofl.data.decoding.volumes import nibabel
-from harmofl.inference.prediction.image_reader import Picture, in_unit_range, to_stored
+from harmofl.inference.prediction.image_reader import Picture, to_stored
 from harmofl.inference.prediction.inputs import Input
 from harmofl.report.png_images import outlined, png
-from harmofl.utils.atomic_files import storing, write_atomic
+from harmofl.utils.atomic_files import make_folder, write_atomic
 
 SUFFIX = {"photograph": ".png", "volume": ".nii.gz", "series": ".dcm"}
 TABLE = "predictions.csv"
@@ -45,8 +45,7 @@ def write_mask(one: Input, picture: Picture, labels: np.ndarray, classes: Sequen
 
 
 def _write(path: Path, content: bytes) -> None:
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, content)
 
 
@@ -77,11 +76,11 @@ def write_overlay(one: Input, picture: Picture, labels: np.ndarray, out: Path) -
 def overlay(picture: Picture, labels: np.ndarray) -> np.ndarray:
     """Return the image, or a sheet of slices of a volume, with outlines of the labelled regions, (H, W, 3) uint8."""
     if not picture.volume:
-        return outlined(in_unit_range(picture.planes), labels[0], _SIDE)
+        return outlined(as_float(picture.planes), labels[0], _SIDE)
     area = (labels > 0).sum(axis=(1, 2))
     chosen = np.sort(np.argsort(-area, kind="stable")[:_SLICES])
     # rows run to the right and columns to the front; after rotation the front is up and the left on the right
-    tiles = [outlined(in_unit_range(picture.planes[k : k + 1]), labels[k], _SIDE // 4) for k in chosen]
+    tiles = [outlined(as_float(picture.planes[k : k + 1]), labels[k], _SIDE // 4) for k in chosen]
     turned = [np.rot90(tile)[:, ::-1] for tile in tiles]
     columns = min(4, len(turned))
     turned += [np.zeros_like(turned[0])] * (-len(turned) % columns)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from harmofl.data.layout.file_names import owner_of
-from harmofl.data.layout.image_table import Columns, TableRow, inside, read_rows
+from harmofl.data.layout.image_table import Columns, inside, read_rows
+from harmofl.data.layout.metadata import TableRow
 from harmofl.errors import DataError
 from harmofl.ingest.dicom.dicom_cases import DicomCase, Made, convert_series
 from harmofl.ingest.dicom.dicom_folders import dicom_files

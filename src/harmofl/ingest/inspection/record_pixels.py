@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from harmofl.data.decoding.images import read_header
+from harmofl.data.decoding.images import as_float, read_header
 from harmofl.data.decoding.record import decode_record
 from harmofl.data.decoding.volumes import Geometry, read_geometry
 from harmofl.data.layout.file_names import is_volume
@@ -156,9 +156,8 @@ def _sums(images: np.ndarray, targets: np.ndarray, classes: int) -> Sums:
 
     from harmofl.spectral.radial_profile import profile
 
-    planes = images if images.shape[1] == 3 else images[:, [images.shape[1] // 2]]
-    level = planes.astype(np.float32) / np.float32(255) if planes.dtype == np.uint8 else planes
+    level = as_float(images if images.shape[1] == 3 else images[:, [images.shape[1] // 2]])
     bins = np.minimum((level * BINS).astype(np.int64), BINS - 1)
-    histogram = np.stack([np.bincount(bins[:, c].reshape(-1), minlength=BINS) for c in range(planes.shape[1])])
+    histogram = np.stack([np.bincount(bins[:, c].reshape(-1), minlength=BINS) for c in range(level.shape[1])])
     amplitudes = profile(torch.from_numpy(np.ascontiguousarray(level)), RINGS).sum(dim=0).double().numpy()
     return Sums(len(images), histogram, amplitudes, np.bincount(targets.reshape(-1), minlength=classes))

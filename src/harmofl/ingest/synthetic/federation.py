@@ -19,7 +19,7 @@ from harmofl.data.layout.file_names import written
 from harmofl.data.manifest import FederationInfo, Record, write_info, write_manifest
 from harmofl.data.splits import split_patients
 from harmofl.errors import DataError
-from harmofl.ingest.synthetic import cells, mri
+from harmofl.ingest.synthetic import cells, cells_anatomy, mri
 from harmofl.ingest.synthetic.cells import CellsStyle
 from harmofl.ingest.synthetic.common import Bytes
 from harmofl.ingest.synthetic.mri import MriStyle
@@ -74,7 +74,7 @@ def draw_sample(style: Style, *, size: int, seed: int, site: int, patient: int, 
     person, anatomy = rng(seed, "patient", site, patient), rng(seed, "anatomy", site, patient, image)
     sensor = rng(seed, "sensor", site, patient, image)
     if isinstance(style, CellsStyle):
-        tissue = cells.draw_scene(size, abnormal, person, anatomy)
+        tissue = cells_anatomy.draw_scene(size, abnormal, person, anatomy)
         picture, inside = cells.render(tissue, style, sensor), tissue.mask
     else:
         body = mri.draw_scene(size, abnormal, person, anatomy)
