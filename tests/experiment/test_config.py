@@ -73,6 +73,15 @@ def test_settings_are_toml_values_or_text() -> None:
     assert given == {"a.b": 0.5, "c": True, "d": [1, 2], "e": "off", "f": "sgd", "g": "a=b"}
 
 
+@pytest.mark.parametrize("size", ["64x48", [64, 48]])
+def test_sizes_and_names_also_as_words(size: object) -> None:
+    """As of `--size` and `--unseen`."""
+    data = load_experiment(None, {"data.size": size, "data.unseen": "oslo", "data.sites": ["bergen", "oslo"]}).data
+    assert data.size == (64, 48) and data.unseen == ("oslo",) and data.sites == ("bergen", "oslo")
+    assert load_experiment(None, {"data.size": "64"}).data.size == (64, 64)
+    assert load_experiment(None, {"data.size": 64}).data.size == (64, 64)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -95,7 +104,7 @@ def test_settings_are_toml_values_or_text() -> None:
         ),
         ({"data.size": [1, 2, 3]}, "data.size must be two whole numbers"),
         (
-            {"data.unseen": "site-1"},
+            {"data.unseen": 1},
             'data.unseen must be a list of names of sites, such as ["site-1"], got',
         ),
         ({"data.sites": []}, "data.sites must be a list of names of sites"),

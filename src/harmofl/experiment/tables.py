@@ -53,7 +53,21 @@ def _images_per_site(value: object) -> object:
     return value
 
 
+def _sides(value: object) -> object:
+    """Return the sides of a size as text, "256x256" or "256", or as one number; other values as they are."""
+    height, _, width = (str(value) if type(value) is int else value if isinstance(value, str) else "").partition("x")
+    sides = (height, width or height)
+    return tuple(map(int, sides)) if all(side.isascii() and side.isdigit() for side in sides) else value
+
+
+def _several(value: object) -> object:
+    """Return one name as a list of it; other values as they are."""
+    return [value] if isinstance(value, str) else value
+
+
 Folder = Annotated[Path, BeforeValidator(_named)]
+Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 IN_MEMORY = Path("(sites in memory)")
 """The folder of an experiment that names none."""
 
@@ -74,14 +88,14 @@ class DataTable(_Table):
     """Settings of the images and their decoding."""
 
     folder: Folder = IN_MEMORY
-    size: tuple[int, int] | None = None
+    size: Size | None = Field(None, description="height and width; also as text, 256x256, or one number for both")
     channels: int | None = Field(None, ge=1)
     slices: Literal["all", "foreground", "inner"] | None = Field(
         None, description="of volumes; inner: with a mask, without the first and the last; None: federation.toml's"
     )
     levels: Levels = Field("rounded", description="conversion of volumes to 8 bit; truncated: as in the released code")
-    sites: tuple[str, ...] | None = Field(None, min_length=1, description="sites that take part; None: all")
-    unseen: tuple[str, ...] = Field((), description="sites that do not train, where the chosen model is tested")
+    sites: Names | None = Field(None, min_length=1, description="sites that take part; None: all")
+    unseen: Names = Field((), description="sites that do not train, where the chosen model is tested")
     split: Literal["given", "images"] = Field("given", description="images: random, 64/16/20 % of single images")
     split_seed: int | None = Field(None, ge=0, lt=2**63, description="for data without a split; None: run.seed")
     images_per_site: Annotated[int | str, BeforeValidator(_images_per_site)] = Field(
