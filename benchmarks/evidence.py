@@ -31,6 +31,11 @@ FEW = (
 )
 MANY = f"{FEW},fedprox,fedsam,harmofl-profile,local"
 TWO = f"fedavg,{OURS}"
+PEERS = (
+    "z-score=fedavg+zscore,histogram=fedavg+histogram,reinhard=fedavg+reinhard,macenko=fedavg+macenko,"
+    "stain jitter=fedavg+stain-jitter"
+)
+"""What is used in the place of amplitude normalization."""
 RATES = (0.25, 1, 4)
 """Learning rates that are tried, in those of the configurations."""
 
@@ -99,6 +104,8 @@ def parts() -> Iterator[Part]:
     for other in others:
         yield Part(other, "batch", FEW, (1, 2))
     yield Part(hospitals, "batch", "harmofl,harmofl-released", left_out=True)
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", PEERS)
     yield Part(hospitals, "batch-stats", MANY)
     for federation in FEDERATIONS:
         for norm in ("batch", "instance"):

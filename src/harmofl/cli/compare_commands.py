@@ -1,4 +1,4 @@
-"""The commands `harmofl compare | ablate | sweep | search`."""
+"""The commands `harmofl compare | ablate | sweep | search | recommend`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from harmofl.cli.options import Config, Data, Rounds, Size, Unseen, default_folder, given_changes, interruptible, say
+from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from harmofl.comparison.recommendation import Tried
     from harmofl.comparison.score_table import Comparison
     from harmofl.comparison.study import Study
     from harmofl.experiment.tables import Experiment
@@ -196,6 +198,62 @@ def search(
         table.add_row(escape(label), f"{tried[0].score:.3f}", f"{best.score:.3f}", escape(changes))
     Console().print(table)
     print(f"tuned {folder / 'tuned.toml'}")
+
+
+def recommend(
+    config: Config = None,
+    data: Data = None,
+    seeds: Seeds = 2,
+    rounds: Rounds = None,
+    size: Size = None,
+    unseen: Unseen = None,
+    workers: RunsAtATime = 0,
+    cluster: Cluster = "",
+    setting: SettingsOfAll = None,
+    out: Out = None,
+) -> None:
+    """Recommend a normalizer and a normalization layer for a federation, by short runs of each on its own images.
+
+    Each candidate trains a small network for 15 rounds at 64x64 pixels, unless options say otherwise; validation images
+    alone decide. A configuration's network and learning rate are used instead of the small ones. Repeat the command to
+    continue, or to add seeds.
+
+    Examples:
+        harmofl recommend --data hospitals/
+
+        harmofl recommend my.toml --data hospitals/ --rounds 40 --size 256x256 --seeds 3
+    """
+    base, common, folder = _experiment(config, data, rounds, size, setting, out, "recommend", unseen)
+    given = given_changes(data, rounds, size, unseen, setting)
+    if fixed := next((key for key in given if key in common or key == "network.norm"), ""):
+        raise ConfigError(f"--set {fixed} must be left out, as normalizers and normalization layers are what is tried")
+
+    from harmofl.comparison import recommendation
+    from harmofl.comparison.study import Study, carry_out_study
+    from harmofl.data.layout.reader import read_layout, settle
+
+    files = settle(read_layout(base.data.folder, seed=base.split_seed), base.data.size, base.data.channels)
+    short = recommendation.short(base, files.info.task, given, config is not None)
+    variants = recommendation.candidates(recommendation.in_color(files))
+    chosen = Study(short, variants, seeds, folder, baseline=recommendation.PLAIN, workers=workers, cluster=cluster)
+    with interruptible():
+        comparison = carry_out_study(chosen, say)
+    tried = recommendation.ranked(comparison.outcomes)
+    _show_tried(tried, f"validation {comparison.metric} of {short.training.rounds} rounds, mean over sites")
+    for line in recommendation.answer(tried, comparison.metric, base.data.folder):
+        print(line)
+    print(f"report {folder / 'report.html'}")
+    _end(comparison)
+
+
+def _show_tried(tried: Sequence["Tried"], title: str) -> None:
+    table = Table(title=escape(title))
+    for name in ("candidate", "mean", "seeds", "gain", "ahead in seeds"):
+        table.add_column(name, justify="left" if name == "candidate" else "right")
+    for one in tried:
+        each = " ".join(f"{score:.3f}" for score in one.val)
+        table.add_row(escape(one.variant.label), f"{one.mean:.3f}", each, f"{one.gain:+.3f}", str(one.wins))
+    Console().print(table)
 
 
 def _experiment(

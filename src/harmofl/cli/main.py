@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harmofl.cli.compare_commands import ablate, compare, search, sweep
+from harmofl.cli.compare_commands import ablate, compare, recommend, search, sweep
 from harmofl.cli.data_commands import import_, prepare, synth
 from harmofl.cli.deploy_commands import deploy_app
 from harmofl.cli.look_commands import check, overview, shift, show
@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Compare methods": {
         "methods": methods,
+        "recommend": recommend,
         "compare": compare,
         "ablate": ablate,
         "sweep": sweep,
