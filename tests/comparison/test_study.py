@@ -284,6 +284,17 @@ def test_what_is_wrong_for_all_is_said_once_before_any_run(federation: Path, tmp
     carry_out_study(study(federation, tmp_path / "out", "fedavg", seeds=1))  # the folder is not spoilt
 
 
+def test_a_run_of_a_version_without_a_setting_goes_on_with_its_default(federation: Path, tmp_path: Path) -> None:
+    chosen = study(federation, tmp_path / "out", "harmofl", seeds=1)
+    carry_out_study(chosen)
+    config = tmp_path / "out" / "harmofl" / "seed-0" / "config.toml"
+    config.write_text(config.read_text().replace('space = "intensity"\n', ""))
+    carry_out_study(chosen)
+    config.write_text(config.read_text().replace('per = "image"\n', 'per = "site"\n'))
+    with pytest.raises(RunError, match=r"method\.per was 'site' and is now 'image'"):
+        carry_out_study(chosen)
+
+
 def test_a_run_with_other_settings_is_refused(done: Path, federation: Path) -> None:
     with pytest.raises(RunError, match=r"a run with the same settings, but training\.lr was 0\.01 and is now 0\.5;"):
         carry_out_study(study(federation, done, "fedavg", training__lr=0.5))

@@ -121,7 +121,7 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
             raise RunError(
                 f"{job.folder}: model.json must name the task, but is damaged; delete the folder and repeat the command"
             )
-        now = resolved(job.experiment, task)
+        ran, now = (resolved(one, task) for one in (ran, job.experiment))  # settings that are new have their defaults
         if found := _difference(ran.model_dump(mode="json"), now.model_dump(mode="json")):
             raise RunError(
                 f"{job.folder}: must hold a run with the same settings, but {found}; choose another --out, or delete it"
