@@ -17,6 +17,7 @@ METHODS: Final[Mapping[str, tuple[str, str]]] = {
     "fedavg": ("fedavg", "FedAvg"),
     "harmofl": ("harmofl", ""),
     "harmofl-released": ("harmofl_released", ""),
+    "harmofl-contrast": ("harmofl_contrast", ""),
     "harmofl-profile": ("harmofl_profile", ""),
     "fedprox": ("fedprox", "FedProx"),
     "fednova": ("fednova", "FedNova"),
