@@ -134,7 +134,24 @@ def by_method() -> str:
     return "\n".join(lines) + "\n"
 
 
-OWN_TABLES = {"normalizations": by_normalization, "operators": by_method}
+SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+def by_rounds() -> str:
+    """Return the best validation score so far after each share of the rounds, mean over sites and seeds."""
+    _, out = _store()
+    lines = ["| federation | method | rounds | 25 % | 50 % | 75 % | 100 % |", "|---" * 7 + "|"]
+    for federation in sorted(path.name for path in (out / "evidence").iterdir() if (path / "main-batch").is_dir()):
+        found = {o.variant.label: o for o in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]}
+        for method in ("fedavg", "level and contrast"):
+            so_far = np.maximum.accumulate(np.mean(list(found[method].curves.values()), axis=0), axis=1)
+            rounds = so_far.shape[1]
+            texts = [f"{so_far[:, round(share * rounds) - 1].mean():.3f}" for share in SHARES]
+            lines.append(f"| {federation} | {method} | {rounds} | {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+OWN_TABLES = {"normalizations": by_normalization, "operators": by_method, "rounds": by_rounds}
 
 
 def table(part: str) -> str:
