@@ -49,6 +49,13 @@ def test_another_layer_and_the_best_under_batch_normalization_are_both_said() ->
     assert second.endswith("`--method fedavg+profile:radial_bins=1 --set network.norm=batch`.")
 
 
+def test_an_operator_under_batch_normalization_is_said_once() -> None:
+    ranked = tried(level_alone=0.918, level_and_contrast=0.911, images_as_they_are=0.865, instance_normalization=0.927)
+    said = answer(ranked, "dice", Path("x"))
+    assert said[0].startswith("Recommended: level alone, ")
+    assert said[1:] == ["instance normalization has 0.009 more; below 0.01 the simpler one is recommended."]
+
+
 def test_what_the_user_gives_stays() -> None:
     base = load_experiment(None, {"data.folder": "x", "training.rounds": 40})
     found = short(base, "segmentation", {"training.rounds": 40}, configured=True)

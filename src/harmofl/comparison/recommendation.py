@@ -140,9 +140,10 @@ def chosen(tried: Sequence[Tried], norm: str | None = None) -> Tried:
 
 def answer(tried: Sequence[Tried], metric: str, data: Path) -> list[str]:
     """Return the recommendation in plain words, and how to go on."""
-    best, batch, head = chosen(tried), chosen(tried, "batch"), tried[0]
+    best, head = chosen(tried), tried[0]
     said = [f"Recommended: {_described(best, metric)}; `harmofl run --data {data} {best.settings}`."]
-    if batch is not best:
+    if "network.norm" in best.variant.changes:
+        batch = chosen(tried, "batch")
         said.append(f"If the network must keep batch normalization: {_described(batch, metric)}; `{batch.settings}`.")
     if head is not best:
         more = head.mean - best.mean
