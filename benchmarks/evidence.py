@@ -113,6 +113,9 @@ def parts() -> Iterator[Part]:
                 yield Part(federation, norm, TWO, rate=rate)
     yield Part(hospitals, "batch", TWO, (1, 2), left_out=True)
     yield Part(hospitals, "batch-stats", TWO, (1, 2))
+    for federation in others:
+        yield Part(federation, "batch", TWO, left_out=True)
+        yield Part(federation, "instance", "fedavg", left_out=True)
 
 
 def all_jobs(data: Path, out: Path) -> list[Job]:
