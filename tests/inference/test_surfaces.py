@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -122,17 +123,37 @@ def test_scores_are_those_of_the_masks_that_predict_writes(volumes: Path, traine
     assert compared == 2 * 4
 
 
+def copied(source: Path, target: Path, change: Callable[[Path, np.ndarray], np.ndarray], affine: np.ndarray) -> Path:
+    """A copy of a federation with changed volumes."""
+    for path in filter(Path.is_file, source.rglob("*")):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".gz":
+            save_volume(change(path, np.asarray(nibabel.load(path).dataobj)), affine, copy)
+        else:
+            copy.write_bytes(path.read_bytes())
+    return target
+
+
+@pytest.mark.parametrize("slices", ["all", "foreground"])
+def test_a_volume_without_any_structure(volumes: Path, trained: Path, tmp_path: Path, slices: str) -> None:
+    """What is found there is spurious; a volume without a predicted slice has no score, and a line says so."""
+    model = TrainedModel.open(trained)
+    names = [record.target for record in read_manifest(volumes / "site-1") if record.split == "test"]
+    empty = volumes / "site-1" / names[0]
+    folder = copied(volumes, tmp_path / "fed", lambda path, voxels: voxels * (path != empty), AFFINE)
+    one = measured(replace(model, card={**model.card, "slices": slices}), folder)[0]
+    outcomes = [score.score.outcome for score in one.scores]
+    if slices == "all":
+        assert outcomes == ["spurious", "spurious", "found", "found"] and not one.said
+    else:
+        assert outcomes == ["found", "found"]
+        assert one.said[1] == "site-1: 1 volumes without a used slice have no surface scores"
+
+
 def test_distances_follow_the_header(volumes: Path, trained: Path, tmp_path: Path) -> None:
     """Voxels twice as large make every distance twice as long, and the same shares lie within twice the tolerance."""
-    for path in volumes.rglob("*"):
-        if path.is_file():
-            target = tmp_path / path.relative_to(volumes)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".gz":
-                image = nibabel.load(path)
-                save_volume(np.asarray(image.dataobj), AFFINE @ np.diag([2, 2, 2, 1]), target)
-            else:
-                target.write_bytes(path.read_bytes())
+    copied(volumes, tmp_path, lambda _, voxels: voxels, AFFINE @ np.diag([2, 2, 2, 1]))
     model = TrainedModel.open(trained)
     pairs = zip(measured(model, volumes, "val"), measured(model, tmp_path, "val", 4.0), strict=True)
     for small_one, large_one in pairs:
@@ -191,7 +212,7 @@ def test_command(volumes: Path, trained: Path, tmp_path: Path) -> None:
     before, rows = json.loads((tmp_path / "a.json").read_text()), csv_rows(tmp_path / "a.csv")
     done = command(*words, "--surface", "--tolerance", "1.5")
     assert done.exit_code == 0, done.output
-    assert "HD95" in done.stdout and "tolerance 1.5" in done.stdout and " mm" in done.stdout
+    assert "HD95" in done.stdout and "tolerance 1.5 mm," in done.stdout
     told = json.loads((tmp_path / "a.json").read_text())
     for name, one in zip(("site-1", "site-2"), measured(TrainedModel.open(trained), volumes, None, 1.5), strict=True):
         surface = told["sites"][name].pop("surface")

@@ -50,7 +50,7 @@ def evaluate(
     --surface measures masks on the grid of the files. It needs: pip install 'harmofl\[monai]'.
 
     Example:
-        harmofl evaluate runs/hospitals-harmofl-seed0 --data newcomers --surface --tolerance 2 --cases cases.csv
+        harmofl evaluate runs/hospitals-harmofl-seed0 --data newcomers --surface --cases cases.csv
     """
     if split not in (None, "train", "val", "test"):
         raise ConfigError(f"--split must be train, val or test, got {split!r}")
@@ -82,8 +82,11 @@ def evaluate(
             entries[name]["surface"] = _surface_entry(of_site)
         _write(json, strict_json({"metric": trained.metric, "statistics": statistics, "sites": entries}, indent=1))
     Console().print(_scores(found, trained.metric))
+    for name, of_site in surfaces.items():
+        Console().print(_surface_table(name, of_site))
     if surface:
-        Console().print(_surface_table(surfaces, within))
+        units = dict.fromkeys(score.unit for of_site in surfaces.values() for score in of_site.scores)
+        print(_LEGEND.format(" or ".join(f"{within:g} {unit}" for unit in units)))
     lines = [line for one in found for line in (*one.said, *unlike[one.site])]
     for line in dict.fromkeys([*lines, *(line for of_site in surfaces.values() for line in of_site.said)]):
         print(line)
@@ -156,20 +159,20 @@ def _scores(found: Sequence["SiteEvaluation"], metric: str) -> Table:
     return table
 
 
-def _surface_table(surfaces: Mapping[str, "SurfaceEvaluation"], tolerance: float) -> Table:
-    """Return the surface scores of each site and structure, as a table for the terminal."""
+_LEGEND = (
+    "HD95: 95 % Hausdorff distance, mean over files in which the structure was found. Surface Dice: tolerance {}, "
+    "0 for a missed or spurious structure, absent ones left out. Below each: 95 % interval over patients."
+)
+
+
+def _surface_table(site: str, one: "SurfaceEvaluation") -> Table:
+    """Return the surface scores of a site, a row for each structure, as a table for the terminal."""
     from harmofl.evaluation.surface_summary import summaries
 
-    caption = (
-        "HD95: 95 % Hausdorff distance, mean over the files in which the structure was found. "
-        f"Surface Dice: tolerance {tolerance:g}, 0 for a missed or spurious structure; absent ones are left out. "
-        "Brackets: 95 % interval over patients."
-    )
     counts = ("files", "missed", "spurious", "absent")
-    table = Table("site", "structure", "HD95", "surface Dice", *counts, caption=caption, caption_justify="left")
-    for site, one in surfaces.items():
-        for summary in summaries(one.scores):
-            table.add_row(escape(site), escape(summary.structure), *_cells(summary))
+    table = Table("structure", "HD95", "surface Dice", *counts, title=escape(site), title_justify="left")
+    for summary in summaries(one.scores):
+        table.add_row(escape(summary.structure), *_cells(summary))
     return table
 
 
@@ -177,12 +180,12 @@ def _cells(summary: "StructureSummary") -> tuple[str, ...]:
     from harmofl.report.scores import between, number
 
     def cell(value: float, interval: tuple[float, float], form: str, unit: str = "") -> str:
-        return f"{number(value, form)}{unit}\n[{between(*interval, form)}]"
+        return f"{number(value, form)}{unit}\n{between(*interval, form)}"
 
     distance = cell(summary.hausdorff95, summary.hausdorff95_interval, ".2f", f" {summary.unit}")
     overlap = cell(summary.surface_dice, summary.surface_dice_interval, ".3f")
     counts = (summary.files, summary.missed, summary.spurious, summary.absent)
-    return escape(distance), escape(overlap), *map(str, counts)
+    return distance, overlap, *map(str, counts)
 
 
 def _entry(one: "SiteEvaluation", metric: str, unlike: Sequence[str]) -> dict[str, Any]:
