@@ -276,7 +276,11 @@ def test_real_volumes(shared_path: Path, tmp_path: Path) -> None:
     settings = {"network.options": {"features": 4}, "network.norm": "instance", "method.name": "fedavg"}
     settings |= {"training.rounds": 2, "training.lr": 0.004, "run.threads": 1, "data.folder": str(tmp_path / "fed")}
     run(load_experiment(None, settings), tmp_path / "run")
-    (one,) = measured(TrainedModel.open(tmp_path / "run"), tmp_path / "fed")
+    model = TrainedModel.open(tmp_path / "run")
+    federation, seen = model.read(tmp_path / "fed"), list[tuple[str, int, int]]()
+    site = (federation.sites[0], federation.files[0])
+    one = evaluate_surfaces(model, *site, federation.info, progress=lambda *state: seen.append(state))
+    assert [state[1:] for state in seen] == [(k, 12) for k in range(12)]
     anterior, posterior = summaries(one.scores)
     for summary in (anterior, posterior):
         low, high = summary.hausdorff95_interval

@@ -107,7 +107,7 @@ def _evaluated(
             if tolerance is not None:
                 info = federation.info
                 surfaces[site.name] = evaluate_surfaces(
-                    trained, site, files, info, split, tolerance=tolerance, **options
+                    trained, site, files, info, split, tolerance=tolerance, progress=progress, **options
                 )
     return found, surfaces
 

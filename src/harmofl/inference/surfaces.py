@@ -26,7 +26,7 @@ from harmofl.experiment.model_build import IN_USE
 from harmofl.experiment.trained_model import DEFAULT, TrainedModel
 from harmofl.inference.evaluate import parts_of, scored_part
 from harmofl.optim.mixed_precision import computing
-from harmofl.types import Statistics
+from harmofl.types import Progress, Statistics
 
 TOLERANCE = 2.0
 """Default tolerance of surface Dice, in mm or pixels."""
@@ -64,6 +64,7 @@ def evaluate_surfaces(
     tolerance: float = TOLERANCE,
     batch_size: int = IN_USE,
     device: str = "cpu",
+    progress: Progress | None = None,
 ) -> SurfaceEvaluation:
     """Return the surface scores of every file of a site and every foreground class.
 
@@ -80,6 +81,7 @@ def evaluate_surfaces(
         tolerance: largest distance that surface Dice accepts, >= 0.
         batch_size: slices per batch.
         device: device of the model.
+        progress: called with each file's path, the number of files done and their total.
 
     Raises:
         ConfigError: if the options do not fit the model, or MONAI is not installed.
@@ -90,7 +92,11 @@ def evaluate_surfaces(
     records = [record for part in parts_of(model, site, split) for record in files.records if record.split == part]
     with model.ready(scored, statistics, device) as network:
         masks = _Masks(network, scored.split(chosen), batch_size, torch.device(device))
-        measured = [_measured(record, files, info, masks, tolerance) for record in records]
+        measured = []
+        for k, record in enumerate(records):
+            if progress:
+                progress(f"{site.name}/{record.image}", k, len(records))
+            measured.append(_measured(record, files, info, masks, tolerance))
     masks.check_end(site.name)
     left = sum(not scores for scores in measured)
     said = _said(site.name, info, left) if any(is_volume(record.image) for record in records) else []
