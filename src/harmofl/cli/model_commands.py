@@ -1,8 +1,7 @@
-"""The commands `harmofl evaluate | predict | export | serve-model`: use of a trained model."""
+"""The commands `harmofl predict | export | serve-model`: use of a trained model."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -12,102 +11,6 @@ from rich.table import Table
 from harmofl.cli.options import Device, Host, Model, ModelSite, Overwrite, bar, check_model, say
 from harmofl.errors import ConfigError
 from harmofl.types import STATISTICS, Statistics
-from harmofl.utils.atomic_files import check_writable, storing, strict_json
-
-if TYPE_CHECKING:
-    from harmofl.inference.evaluate import SiteEvaluation
-
-
-def evaluate(
-    model: Model,
-    data: Annotated[Path, typer.Option(help="A folder of sites, or the images of one site.")],
-    split: Annotated[
-        str | None,
-        typer.Option(help="train, val or test; test by default, but all images of sites that did not train."),
-    ] = None,
-    statistics: Annotated[
-        str,
-        typer.Option(help="sites: kept from training; images: of these images, without labels; batch: of each batch."),
-    ] = "images",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
-    device: Device = "cpu",
-    cases: Annotated[Path | None, typer.Option(help="Write the score of every case to this CSV file.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all results to this JSON file.")] = None,
-) -> None:
-    """Score a trained model at sites, also at those that did not train, with 95 % intervals over patients.
-
-    Example:
-        harmofl evaluate runs/hospitals-harmofl-seed0 --data newcomers --cases cases.csv
-    """
-    if split not in (None, "train", "val", "test"):
-        raise ConfigError(f"--split must be train, val or test, got {split!r}")
-    if statistics not in STATISTICS:
-        raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
-    check_model(model, data)
-    for path in filter(None, (cases, json)):
-        check_writable(path)
-
-    from harmofl.experiment.model_build import device_of
-    from harmofl.experiment.trained_model import TrainedModel
-    from harmofl.inference.evaluate import evaluate_site
-
-    trained, where = TrainedModel.open(model), str(device_of(device))
-    with bar("reading") as progress:
-        sites, unlike = trained.read(data, progress, say)
-    with bar("scoring") as progress:
-        found = []
-        for k, site in enumerate(sites):
-            progress(site.name, k, len(sites))
-            found.append(evaluate_site(trained, site, split, cast(Statistics, statistics), batch_size, where))
-    if cases is not None:
-        _write(cases, _cases_csv(found, trained.metric))
-    if json is not None:
-        entries = {one.site: _entry(one, trained.metric, unlike[one.site]) for one in found}
-        _write(json, strict_json({"metric": trained.metric, "statistics": statistics, "sites": entries}, indent=1))
-    Console().print(_scores(found, trained.metric))
-    for line in dict.fromkeys(line for one in found for line in (*one.said, *unlike[one.site])):
-        print(line)
-
-
-def _write(path: Path, text: str) -> None:
-    with storing(path):
-        path.write_text(text, encoding="utf-8")
-
-
-def _cases_csv(found: Sequence["SiteEvaluation"], metric: str) -> str:
-    from harmofl.data.csv_tables import csv_text
-
-    rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
-    return csv_text([("site", "case", metric), *rows])
-
-
-def _scores(found: Sequence["SiteEvaluation"], metric: str) -> Table:
-    """Return the main score of each site with its interval, as a table for the terminal."""
-    from harmofl.report.scores import between
-
-    table = Table("site", "images", "trained", metric, "95 % interval")
-    for one in found:
-        score, interval = f"{one.scores[metric]:.3f}", between(*one.intervals[metric])
-        table.add_row(escape(one.site), str(one.images), "yes" if one.trained else "no", score, interval)
-    return table
-
-
-def _entry(one: "SiteEvaluation", metric: str, unlike: Sequence[str]) -> dict[str, Any]:
-    """Return the results of a site for the JSON file; a case has one score, or one for each of its slices."""
-    cases: dict[str, list[float]] = {}
-    for case, score in zip(one.cases.cases, one.cases.scores, strict=True):
-        cases.setdefault(case, []).append(score)
-    single = len(cases) == len(one.cases.cases)
-    return {
-        "images": one.images,
-        "trained": one.trained,
-        "scores": one.scores,
-        "interval": one.intervals[metric],
-        "intervals": one.intervals,
-        "used": one.said,
-        "unlike": unlike,
-        "cases": {case: scores[0] if single else scores for case, scores in cases.items()},
-    }
 
 
 def predict(

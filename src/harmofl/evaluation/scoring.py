@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harmofl.data.site import Site
 from harmofl.evaluation.metrics import (
@@ -104,8 +105,13 @@ def predict_split(
     return np.concatenate(outputs)[np.argsort(np.concatenate(batches))]
 
 
-def answer(logits: Tensor, task: Task) -> np.ndarray:
-    """Return class probabilities (N, K) float32, or label maps (N, H, W) uint8, of logits."""
+def answer(logits: Tensor, task: Task, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Return class probabilities (N, K) float32, or label maps (N, H, W) uint8, of logits.
+
+    Logits of label maps are first resized to the `shape` (H, W), if it is given, bilinearly.
+    """
     if task == "classification":
         return logits.float().softmax(dim=1).cpu().numpy()
+    if shape is not None and logits.shape[2:] != shape:
+        logits = functional.interpolate(logits.float(), size=shape, mode="bilinear", antialias=False)
     return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()

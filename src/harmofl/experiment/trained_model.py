@@ -1,9 +1,10 @@
 """A trained model for inference, with fixed weights, amplitude and normalization statistics."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from harmofl.data.image_differences import seen_in, unlike
 from harmofl.data.layout.site_files import SiteFiles
-from harmofl.data.site import Site, Split, open_federation, split_by_image, undivided
+from harmofl.data.site import Federation, Site, Split, open_federation, split_by_image, undivided
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
 from harmofl.evaluation.scoring import Batching, predict_split, used
@@ -90,12 +91,10 @@ class TrainedModel:
         Raises:
             HarmoFLError: as `open_federation`.
         """
-        return self.read(folder, progress, told)[0]
+        return self.read(folder, progress, told).sites
 
-    def read(
-        self, folder: Path, progress: Progress | None = None, told: Tell | None = None
-    ) -> tuple[tuple[Site, ...], Mapping[str, tuple[str, ...]]]:
-        """Read as `sites`, and return also lines by site on how its images differ from the training images."""
+    def read(self, folder: Path, progress: Progress | None = None, told: Tell | None = None) -> Federation:
+        """Read as `sites`, and return also the description and the files of the federation."""
         height, width = self.card["size"]
         expected = (self.card["task"], tuple(self.card["classes"]))
         channels, seed = self.card["channels"], self.card.get("split_seed", 0)
@@ -111,11 +110,12 @@ class TrainedModel:
             told=told,
             training=False,
         )
-        by_image = self.card.get("split") == "images"
-        sites = tuple(split_by_image(site, seed) for site in federation.sites) if by_image else federation.sites
-        return sites, {site.name: self._unlike(site) for site in federation.files}
+        if self.card.get("split") != "images":
+            return federation
+        return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
 
-    def _unlike(self, site: SiteFiles) -> tuple[str, ...]:
+    def unlike(self, site: SiteFiles) -> tuple[str, ...]:
+        """Return lines on how the images of a site differ from the training images."""
         seen = [seen_in(site.folder / record.image) for record in site.records]
         counts = Counter(line for one in seen for line in unlike(one, self.card))
         return tuple(f"{site.name}: {count} of {len(seen)} {line}" for line, count in counts.items())
@@ -207,6 +207,12 @@ class TrainedModel:
             batch_size: images per batch.
             device: device of the computation.
         """
+        with self.ready(site, statistics, device) as model:
+            return predict_split(model, site, split, batching=Batching(batch_size), device=torch.device(device))
+
+    @contextmanager
+    def ready(self, site: Site, statistics: Statistics, device: str) -> Iterator[nn.Module]:
+        """Yield the model on a device with a site's weights and, within the context, statistics; see `outputs`."""
         self.check(site)
         self.load(site.name)
         place = torch.device(device)
@@ -214,7 +220,7 @@ class TrainedModel:
         if statistics != "batch":
             self.adopt_profile(model, undivided(site).test if statistics == "images" else None)
         with fixed(model, self._chosen(statistics, site, place)):
-            return predict_split(model, site, split, batching=Batching(batch_size), device=place)
+            yield model
 
     def adopt_profile(self, model: nn.Module, images: Split | None = None) -> None:
         """Set the profile of a site that did not train, if the model needs one (`per=site`).

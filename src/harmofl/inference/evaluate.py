@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Site, undivided
 from harmofl.evaluation.confidence_intervals import interval
 from harmofl.evaluation.metrics import CaseScores
@@ -47,9 +48,7 @@ def evaluate_site(
         device: device to compute on.
     """
     trained = site.name in model.card["sites"]
-    whole = split is None and not trained
-    chosen = split or "test"
-    scored = undivided(site) if whole else site
+    scored, chosen = scored_part(model, site, split)
     outputs = model.outputs(scored, chosen, statistics, batch_size, device)
     scores = score(outputs, scored, chosen)
     cases = {metric: case_scores(metric, outputs, scored, chosen) for metric in scores}
@@ -65,3 +64,16 @@ def evaluate_site(
         cases[model.metric],
         tuple(said),
     )
+
+
+def parts_of(model: TrainedModel, site: Site, split: str | None) -> tuple[str, ...]:
+    """Return the splits that `evaluate_site` scores, in their order."""
+    if split is None and site.name not in model.card["sites"]:
+        return SPLITS
+    return (split or "test",)
+
+
+def scored_part(model: TrainedModel, site: Site, split: str | None) -> tuple[Site, str]:
+    """Return a site and the name of its split that hold all images of `parts_of`."""
+    parts = parts_of(model, site, split)
+    return (site, parts[0]) if len(parts) == 1 else (undivided(site), "test")

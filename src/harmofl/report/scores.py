@@ -147,9 +147,10 @@ def interval_at(run: Run, site: str) -> tuple[float, float]:
     return run.intervals.get(site, (math.nan, math.nan))
 
 
-def between(low: float, high: float) -> str:
-    """Format an interval; a dash if an end is not finite."""
-    return f"{number(low)} \N{EN DASH} {number(high)}" if math.isfinite(low) and math.isfinite(high) else DASH
+def between(low: float, high: float, form: str = ".3f") -> str:
+    """Format an interval, its ends as `number` does; a dash if an end is not finite."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{number(low, form)} \N{EN DASH} {number(high, form)}" if known else DASH
 
 
 def site_table(run: Run, result: Result, metric: str) -> TextTable:

@@ -32,17 +32,23 @@ def decode_record(folder: Path, record: Record, info: FederationInfo) -> tuple[n
     if info.task == "classification":
         images = _finish(planes, record, info)
         return images, np.full(len(images), info.classes.index(record.target), dtype=np.int64)
-    mask = _read_target(folder, record, info)
+    mask = read_target(folder, record, info)
     _same_shape(folder, planes, mask, record)
     if is_volume(record.image):
         demand_one_place(folder / record.image, folder / record.target)
     images, targets = _finish(planes, record, info), resize(mask, info.size or mask.shape[1:], nearest=True)
-    if info.slices != "all" and is_volume(record.image):
-        used = np.asarray(mask.any(axis=(1, 2)))
-        if info.slices == "inner":
-            used[[0, -1]] = False
-        return images[used], targets[used]
-    return images, targets
+    used = used_slices(mask, record, info)
+    return (images, targets) if used.all() else (images[used], targets[used])
+
+
+def used_slices(mask: np.ndarray, record: Record, info: FederationInfo) -> np.ndarray:
+    """Return (S,) bool, True for the slices of (S, H, W) labels that are used, see `FederationInfo.slices`."""
+    if info.slices == "all" or not is_volume(record.image):
+        return np.ones(len(mask), dtype=bool)
+    used = np.asarray(mask.any(axis=(1, 2)))
+    if info.slices == "inner":
+        used[[0, -1]] = False
+    return used
 
 
 def _finish(planes: np.ndarray, record: Record, info: FederationInfo) -> np.ndarray:
@@ -53,7 +59,8 @@ def _finish(planes: np.ndarray, record: Record, info: FederationInfo) -> np.ndar
     return resize(with_channels(planes, info.channels), size)[None]
 
 
-def _read_target(folder: Path, record: Record, info: FederationInfo) -> np.ndarray:
+def read_target(folder: Path, record: Record, info: FederationInfo) -> np.ndarray:
+    """Read a record's mask at its own size, as (S, H, W) uint8 labels; raise DataError if it is not valid."""
     try:
         mask = read_numbers(folder / record.target)
         if mask.orientation != 1 and mask.orientation != (image := read_header(folder / record.image).orientation):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.data.decoding.images import as_float
@@ -117,13 +116,8 @@ class Predictor:
             batch = torch.from_numpy(np.concatenate([as_float(image) for _, image in part])).to(self.device)
             logits = self._tiled(batch) if self.options.tiles else self.network(batch)
             for row, (k, _) in enumerate(part):
-                found[k].append(self._answer(logits[row : row + 1], shapes[k]))
+                found[k].append(answer(logits[row : row + 1], self.trained.card["task"], shapes[k]))
         return [np.concatenate(one) for one in found]
-
-    def _answer(self, logits: Tensor, shape: tuple[int, int]) -> np.ndarray:
-        if self.segments and logits.shape[2:] != shape:
-            logits = functional.interpolate(logits.float(), size=shape, mode="bilinear", antialias=False)
-        return answer(logits, self.trained.card["task"])
 
     def _tiled(self, image: Tensor) -> Tensor:
         found: Tensor = self.inferers.sliding_window_inference(
