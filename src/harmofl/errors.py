@@ -45,6 +45,10 @@ class ShapeError(HarmoFLError, ValueError):
     exit_code = 2
 
 
+class NotColorError(ShapeError):
+    """Images without three color channels, where colors are needed."""
+
+
 class TrainingError(HarmoFLError, ArithmeticError):
     """Number in training that is not finite."""
 

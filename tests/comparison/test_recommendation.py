@@ -25,14 +25,14 @@ def tried(**scores: float) -> list[Tried]:
 def test_of_those_that_are_level_the_first_in_order_is_recommended() -> None:
     ranked = tried(level_and_contrast=0.795, histogram=0.80, images_as_they_are=0.60)
     assert chosen(ranked).variant.label == "level and contrast"
-    assert answer(ranked, "dice", Path("x"))[-1].startswith("histogram has 0.005 more; below 0.01")
+    assert answer(ranked, "dice", "harmofl run --data x")[-1].startswith("histogram has 0.005 more; below 0.01")
     assert chosen(tried(level_and_contrast=0.78, histogram=0.80, images_as_they_are=0.6)).variant.label == "histogram"
 
 
 def test_where_nothing_is_ahead_images_stay_as_they_are() -> None:
     ranked = tried(level_and_contrast=0.80, images_as_they_are=0.795, instance_normalization=0.70)
     assert chosen(ranked).variant.label == PLAIN
-    assert answer(ranked, "dice", Path("x"))[0] == (
+    assert answer(ranked, "dice", "harmofl run --data x")[0] == (
         "Recommended: images as they are and batch normalization, as nothing else is ahead; "
         "`harmofl run --data x --method fedavg --set network.norm=batch`."
     )
@@ -40,7 +40,7 @@ def test_where_nothing_is_ahead_images_stay_as_they_are() -> None:
 
 def test_another_layer_and_the_best_under_batch_normalization_are_both_said() -> None:
     ranked = tried(level_and_contrast=0.75, images_as_they_are=0.60, instance_normalization=0.80)
-    first, second = answer(ranked, "dice", Path("x"))
+    first, second = answer(ranked, "dice", "harmofl run --data x")
     assert first == (
         "Recommended: instance normalization, validation dice +0.200 to FedAvg with batch normalization, ahead in 1 of "
         "1 seeds; `harmofl run --data x --method fedavg --set network.norm=instance`."
@@ -49,9 +49,21 @@ def test_another_layer_and_the_best_under_batch_normalization_are_both_said() ->
     assert second.endswith("`--method fedavg+profile:radial_bins=1 --set network.norm=batch`.")
 
 
+def test_where_nothing_was_learnt_nothing_is_recommended() -> None:
+    ranked = tried(level_alone=0.5, images_as_they_are=0.5, instance_normalization=0.6)
+    (said,) = answer(ranked, "dice", "harmofl run")
+    assert said.startswith("No recommendation: under batch normalization all candidates have the same validation dice")
+    assert "use more --rounds or another --set training.lr" in said
+
+
+def test_the_layer_of_a_configuration_is_tried_too() -> None:
+    assert [v.label for v in candidates(False, "group")][-2:] == ["instance normalization", "group normalization"]
+    assert [v.label for v in candidates(False, "batch")][-1] == "instance normalization"
+
+
 def test_an_operator_under_batch_normalization_is_said_once() -> None:
     ranked = tried(level_alone=0.918, level_and_contrast=0.911, images_as_they_are=0.865, instance_normalization=0.927)
-    said = answer(ranked, "dice", Path("x"))
+    said = answer(ranked, "dice", "harmofl run --data x")
     assert said[0].startswith("Recommended: level alone, ")
     assert said[1:] == ["instance normalization has 0.009 more; below 0.01 the simpler one is recommended."]
 
@@ -75,7 +87,7 @@ def test_the_command(federation: Path, tmp_path: Path) -> None:
     words += ["--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert "Recommended: " in done.output and (tmp_path / "out" / "report.html").exists()
+    assert "ecommend" in done.output.splitlines()[-2] and (tmp_path / "out" / "report.html").exists()
     runs = sorted(path.parent.parent.name for path in (tmp_path / "out").glob("*/seed-0/result.json"))
     assert runs == sorted(variant.folder for variant in candidates(True))
     ran = load_experiment(RunDir(tmp_path / "out" / "instance_normalization" / "seed-0").config_path, {})

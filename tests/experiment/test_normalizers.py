@@ -9,11 +9,12 @@ from experiments import same_end, small
 
 from harmofl import resume, run
 from harmofl.data.site import open_federation, undivided
-from harmofl.errors import ExportError
+from harmofl.errors import ExportError, HarmoFLError
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.graph import exported, images_like, output_difference, write_onnx
+from harmofl.ingest.synthetic.federation import write_federation
 
 
 class StoppedError(Exception):
@@ -77,3 +78,11 @@ def test_a_file_that_runs_elsewhere_says_the_same(federation: Path, tmp_path: Pa
         return
     with torch.no_grad():
         assert output_difference(model, "site-1", images, write_onnx(module, images, tmp_path / "model.onnx")) < 1e-4
+
+
+def test_colors_on_grey_images_are_one_line(tmp_path: Path) -> None:
+    write_federation(tmp_path / "mri", kind="mri", sites=2, images=6, size=32)
+    with pytest.raises(
+        HarmoFLError, match=r"^\+reinhard is for color images, .* got \(\d+, 1, 32, 32\); choose another normalizer$"
+    ):
+        run(small(tmp_path / "mri", method__name="fedavg+reinhard", network__norm="group"), tmp_path / "run")

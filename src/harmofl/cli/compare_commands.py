@@ -1,5 +1,6 @@
 """The commands `harmofl compare | ablate | sweep | search | recommend`."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -234,13 +235,17 @@ def recommend(
 
     files = settle(read_layout(base.data.folder, seed=base.split_seed), base.data.size, base.data.channels)
     short = recommendation.short(base, files.info.task, given, config is not None)
-    variants = recommendation.candidates(recommendation.in_color(files))
+    norm = base.network.norm if config else recommendation.LAYER
+    variants = recommendation.candidates(recommendation.in_color(files), norm)
     chosen = Study(short, variants, seeds, folder, baseline=recommendation.PLAIN, workers=workers, cluster=cluster)
     with interruptible():
         comparison = carry_out_study(chosen, say)
     tried = recommendation.ranked(comparison.outcomes)
     _show_tried(tried, f"validation {comparison.metric} of {short.training.rounds} rounds, mean over sites")
-    for line in recommendation.answer(tried, comparison.metric, base.data.folder):
+    words = [("--data", data), *(("--unseen", site) for site in unseen or ()), *(("--set", s) for s in setting or ())]
+    options = [str(word) for option in words if option[1] for word in option]
+    command = shlex.join(["harmofl", "run", *([str(config)] if config else []), *options])
+    for line in recommendation.answer(tried, comparison.metric, command):
         print(line)
     print(f"report {folder / 'report.html'}")
     _end(comparison)

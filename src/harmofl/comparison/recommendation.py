@@ -6,7 +6,6 @@ serves depends on the data (docs/evidence.md); a short run of each tells them ap
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -32,10 +31,12 @@ OPERATORS: Final[Mapping[str, str]] = {
 """What is tried under batch normalization; of those that are level PLAIN is recommended, else the first."""
 COLORS: Final = {"reinhard": "fedavg+reinhard", "macenko": "fedavg+macenko"}
 """Tried too where images have three channels."""
-LAYERS: Final = ("instance",)
-"""Other normalization layers that are tried with FedAvg."""
+LAYER: Final = "instance"
+"""The other normalization layer that is tried with FedAvg, beside that of a configuration."""
 LEVEL = 0.01
 """Difference of mean validation scores below which two candidates are called level."""
+TIED = 1e-6
+"""Difference below which no candidate has learnt anything that another has not."""
 
 ROUNDS, SIZE, SEEDS = 15, "64x64", 2
 SMALL: Final[Mapping[Task, Mapping[str, Any]]] = {
@@ -77,11 +78,12 @@ class Tried:
         return f"--method {self.variant.method}{values} --set network.norm={norm}"
 
 
-def candidates(colors: bool) -> list[Variant]:
-    """Return what is tried, for color images or for others."""
+def candidates(colors: bool, norm: str = LAYER) -> list[Variant]:
+    """Return what is tried, for color images or for others, and under the normalization layer `norm` too."""
     operators = {**OPERATORS, **(COLORS if colors else {})}
     listed = parse_variants(",".join(f"{label}={method}" for label, method in operators.items()))
-    return [*listed, *(Variant(f"{norm} normalization", "fedavg", {"network.norm": norm}) for norm in LAYERS)]
+    others = dict.fromkeys((LAYER, norm) if norm not in ("batch", "batch-stats") else (LAYER,))
+    return [*listed, *(Variant(f"{layer} normalization", "fedavg", {"network.norm": layer}) for layer in others)]
 
 
 def in_color(files: FederationFiles) -> bool:
@@ -131,21 +133,34 @@ def chosen(tried: Sequence[Tried], norm: str | None = None) -> Tried:
         tried: the candidates.
         norm: consider those of this normalization layer alone; None considers all.
     """
-    order = [variant.label for variant in candidates(True)]
+    order = [PLAIN, *(variant.label for variant in candidates(True) if variant.label != PLAIN)]
     among = [one for one in tried if norm is None or one.variant.changes.get("network.norm", "batch") == norm]
     best = max(one.mean for one in among)
     level = [one for one in among if one.mean > best - LEVEL]
-    return min(level, key=lambda one: (one.variant.label != PLAIN, order.index(one.variant.label)))
+    place = {label: k for k, label in enumerate(order)}  # a configuration's own layer stands last
+    return min(level, key=lambda one: place.get(one.variant.label, len(place)))
 
 
-def answer(tried: Sequence[Tried], metric: str, data: Path) -> list[str]:
-    """Return the recommendation in plain words, and how to go on."""
+def answer(tried: Sequence[Tried], metric: str, command: str) -> list[str]:
+    """Return the recommendation in plain words, and how to go on.
+
+    Args:
+        tried: the candidates, the best first.
+        metric: name of the score.
+        command: the beginning of the command that trains, with the user's options.
+    """
+    under_batch = {one.mean for one in tried if "network.norm" not in one.variant.changes}
+    if max(under_batch) - min(under_batch) < TIED:
+        return [
+            f"No recommendation: under batch normalization all candidates have the same validation {metric}, so they "
+            "learnt nothing in these rounds; use more --rounds or another --set training.lr, and another --out."
+        ]
     best, head = chosen(tried), tried[0]
-    said = [f"Recommended: {_described(best, metric)}; `harmofl run --data {data} {best.settings}`."]
+    said = [f"Recommended: {_described(best, metric)}; `{command} {best.settings}`."]
     if "network.norm" in best.variant.changes:
         batch = chosen(tried, "batch")
         said.append(f"If the network must keep batch normalization: {_described(batch, metric)}; `{batch.settings}`.")
-    if head is not best:
+    if head.mean > best.mean:
         more = head.mean - best.mean
         said.append(f"{head.variant.label} has {more:.3f} more; below {LEVEL:g} the simpler one is recommended.")
     return said

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harmofl.data.site import Federation, Site
 from harmofl.data.transforms import augment, augment_as_released
-from harmofl.errors import ConfigError, HarmoFLError
+from harmofl.errors import ConfigError, HarmoFLError, NotColorError
 from harmofl.evaluation.losses import LOSSES
 from harmofl.experiment.config import TASK_DEFAULTS
 from harmofl.experiment.privacy_policy import check_model_privacy, simulated_protection
@@ -186,7 +186,7 @@ def _try_out(
             problem = _misfit(logits, len(site.classes), batch)
             if problem and not (isinstance(logits, Tensor) and logits.ndim == 1 + batch.targets.ndim):
                 fix = f"set network.name to one for {site.task}, such as {TASK_DEFAULTS[site.task]['network']['name']}"
-        except _NormalizerError:
+        except (_NormalizerError, NotColorError):
             raise
         except HarmoFLError as error:
             problem = str(error)

@@ -60,6 +60,11 @@ def check_method(experiment: Experiment, method: FedAvg) -> None:
         )
     if table.masks and experiment.training.updates != "float32":
         raise ConfigError("privacy.masks: training.updates must be float32, as masked numbers are integers; change it")
+    if table.clip is not None and not method.normalize.takes_noise:
+        raise ConfigError(
+            f"privacy.clip: {method.normalize} must get no noise, which would make its statistic invalid; "
+            "choose +amplitude, +profile or +zscore, or leave privacy.clip out"
+        )
     if table.clip is not None and method.normalize.learns and table.amplitude_clip is None:
         raise ConfigError(
             "privacy.clip: with amplitude normalization privacy.amplitude_clip must be set too; no amplitude's norm is "

@@ -77,6 +77,11 @@ class HistogramNorm(ImageNorm):
         levels[0], levels[-1] = 0.01, 0.99
         self.landmarks, self.levels = landmarks, levels
 
+    @property
+    def takes_noise(self) -> bool:
+        """False: noise would make S invalid."""
+        return False
+
     def statistic(self, x: Tensor) -> Tensor:
         """Return the percentiles of each image, (N, C, K)."""
         return quantiles(wide(x).flatten(2), self.levels)

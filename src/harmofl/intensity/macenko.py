@@ -79,7 +79,7 @@ class MacenkoNorm(ImageNorm):
 
     V (3, 2) and C, the 99 % quantile of c, are those of each image; V' and C' are means over the images of all sites.
     The statistic is V and C, (4, 2): a site sends eight numbers, once. An image without stains, such as an empty one,
-    does not change and does not count in the mean.
+    does not change and does not count in a site's mean; a site without any stained image sends published values.
 
     Args:
         decay: v of the running statistic, see `ImageNorm`.
@@ -92,6 +92,11 @@ class MacenkoNorm(ImageNorm):
 
     def __init__(self, decay: float = 0.1) -> None:
         super().__init__(decay)
+
+    @property
+    def takes_noise(self) -> bool:
+        """False: noise would make S invalid."""
+        return False
 
     def statistic(self, x: Tensor) -> Tensor:
         """Return V and C of each image, (N, 4, 2); NaN for an image without stains."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harmofl.errors import ShapeError
+from harmofl.errors import NotColorError
 from harmofl.spectral.image_norm import ImageNorm, wide
 
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
@@ -64,6 +64,11 @@ class ReinhardNorm(ImageNorm):
     def __init__(self, decay: float = 0.1) -> None:
         super().__init__(decay)
 
+    @property
+    def takes_noise(self) -> bool:
+        """False: noise would make S invalid."""
+        return False
+
     def statistic(self, x: Tensor) -> Tensor:
         """Return the mean and deviation of each image in CIELAB, (N, 2, 3)."""
         check_rgb(x, "+reinhard")
@@ -80,9 +85,11 @@ class ReinhardNorm(ImageNorm):
 
 
 def check_rgb(x: Tensor, part: str) -> None:
-    """Raise ShapeError unless images are (N, 3, H, W)."""
+    """Raise NotColorError unless images are (N, 3, H, W)."""
     if x.dim() != 4 or x.shape[1] != 3:
-        raise ShapeError(f"{part} is for color images, (N, 3, H, W), got {tuple(x.shape)}; choose another normalizer")
+        raise NotColorError(
+            f"{part} is for color images, (N, 3, H, W), got {tuple(x.shape)}; choose another normalizer"
+        )
 
 
 def _moments(lab: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from harmofl.utils.validators import check_within
 
 
 class ZScoreNorm(ImageNorm):
-    """Psi(x) = (x - m) / s, with the mean m and the standard deviation s of each channel.
+    """Psi(x) = (x - m) / s, with the mean m and the standard deviation s of each channel of an image.
 
-    They are those of each image, or with `per="site"` of all images of the site: one linear map of the intensities. The
-    statistic is then m and the mean square, (C, 2). A constant image becomes 0.
+    A constant image becomes 0. With `per="site"` m and s are those of all images of the site, and
+    Psi(x) = (x - m) s' / s + m' with the mean m' and deviation s' of all sites: one linear map of a site's
+    intensities. The statistic is then the mean and the mean square, (C, 2).
 
     Args:
         per: "image" or "site".
@@ -37,14 +38,25 @@ class ZScoreNorm(ImageNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Return Psi(x)."""
-        if self.per == "site":
-            self._check_channels(x, len(self.amplitude))
-        moments = self.own_of(x)[None] if self.per == "site" else _moments(x)
-        mean, square = moments.reshape(*moments.shape[:2], *(1 for _ in x.shape[2:]), 2).unbind(-1)
-        variance = square - mean**2
-        noise = 8 * torch.finfo(square.dtype).eps * square
-        scale = torch.where(variance > noise, variance.clamp_min(torch.finfo(square.dtype).tiny).rsqrt(), 0)
-        return ((wide(x) - mean) * scale).to(x.dtype)
+        if self.per == "image":
+            mean, deviation = _scale(_moments(x), x)
+            return ((wide(x) - mean) * _inverse(deviation)).to(x.dtype)
+        self._check_channels(x, len(self.amplitude))
+        mean, deviation = _scale(self.own_of(x)[None], x)
+        new_mean, new_deviation = _scale(self.amplitude[None], x)
+        return ((wide(x) - mean) * (new_deviation * _inverse(deviation)) + new_mean).to(x.dtype)
+
+
+def _scale(moments: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation, 0 if it is rounding noise, in the shape of images like x."""
+    mean, square = moments.reshape(*moments.shape[:2], *(1 for _ in x.shape[2:]), 2).unbind(-1)
+    variance = square - mean**2
+    noise = 8 * torch.finfo(square.dtype).eps * square
+    return mean, torch.where(variance > noise, variance, 0).clamp_min(0).sqrt()
+
+
+def _inverse(deviation: Tensor) -> Tensor:
+    return torch.where(deviation > 0, 1 / deviation.clamp_min(torch.finfo(deviation.dtype).tiny), 0)
 
 
 def _moments(x: Tensor) -> Tensor:

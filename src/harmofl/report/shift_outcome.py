@@ -51,7 +51,7 @@ def _apart(shift: Shift) -> str:
     chance = mean_over_sites(shift.halves.values())
     said = f"Mean amplitude spectra of two sites differ by {apart:.1f} dB"
     if chance > 0:
-        said += f", {apart / chance:.0f} times as much as two halves of one site ({chance:.1f} dB)"
+        said += f", {apart / chance:.1f} times as much as two halves of one site ({chance:.1f} dB)"
     return f"{said}."
 
 

@@ -89,6 +89,11 @@ class ImageNorm(nn.Module):
         return bool(self.what)
 
     @property
+    def takes_noise(self) -> bool:
+        """True if S is still valid after clipping and noise, and its norm is bounded as an amplitude's is."""
+        return self.space == "intensity"
+
+    @property
     def is_idle(self) -> bool:
         """True if images never change."""
         return False
@@ -131,7 +136,7 @@ class ImageNorm(nn.Module):
         """Return images that were normalized in the layer's space; nothing is learnt."""
         if self.space == "intensity" or self.is_idle:
             return self.normalize(x)
-        return (-self.normalize(self._in_space(x))).exp().to(x.dtype)
+        return (-self.normalize(self._in_space(x)).clamp_min(0)).exp().to(x.dtype)
 
     def _in_space(self, x: Tensor) -> Tensor:
         return x if self.space == "intensity" else -wide(x).clamp_min(DARKEST).log()

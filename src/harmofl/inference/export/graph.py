@@ -148,6 +148,8 @@ def _quiet(name: str) -> Iterator[None]:
         while first.__cause__ is not None:
             first = first.__cause__
         reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
-        raise ExportError(f"the network cannot be written as {name} ({reason}); choose another --format") from error
+        raise ExportError(
+            f"the network cannot be written as {name} ({reason}); choose others, as --format pt2 --format card"
+        ) from error
     finally:
         logger.setLevel(level)

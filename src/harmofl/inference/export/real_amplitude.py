@@ -95,7 +95,7 @@ class FixedAmplitude(nn.Module):
         up = self.cos_y @ real - self.sin_y @ imaginary
         down = self.sin_y @ real + self.cos_y @ imaginary
         result = up @ self.cos_back.T - down @ self.sin_back.T
-        return (-result).exp() if self.density else result
+        return (-result.clamp_min(0)).exp() if self.density else result
 
     def _replaced(self, x: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         """Apply Eq 4, see `harmofl.spectral.kernels`, or the filter of the site."""

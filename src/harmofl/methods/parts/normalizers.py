@@ -28,6 +28,12 @@ class Normalizer(Hyperparameters):
         layer = self.layer()
         return layer is not None and layer.learns
 
+    @property
+    def takes_noise(self) -> bool:
+        """True if privacy.clip and privacy.noise leave the statistic valid, or there is none."""
+        layer = self.layer()
+        return layer is None or not layer.learns or layer.takes_noise
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Normalizer):
@@ -112,10 +118,10 @@ class RadialProfile(Normalizer):
 
 @dataclass(frozen=True, kw_only=True)
 class ZScore(Normalizer):
-    """Mean 0 and standard deviation 1 of each channel.
+    """Mean 0 and standard deviation 1 of each channel of an image.
 
     Args:
-        per: of each "image", or of all images of a "site", whose mean and deviation are learnt in round 1.
+        per: "image"; or "site" to give all images of a site one linear map, to the mean and deviation of all sites.
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"per": "image or site"}
