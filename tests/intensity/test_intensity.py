@@ -1,5 +1,7 @@
 """Normalizers of intensity and color, against scikit-image, NumPy, torchstain and images of known stains."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -276,3 +278,17 @@ def test_optical_density_is_normalized_where_asked(layer: AmplitudeNorm | Profil
     expected = (-plain(-x.log()).clamp_min(0)).exp()
     assert torch.allclose(learnt(layer, x)(x), expected, atol=1e-6)
     assert learnt(layer, torch.zeros(2, 3, 16, 16))(torch.zeros(2, 3, 16, 16)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [ZScoreNorm("site"), HistogramNorm(), ReinhardNorm(), MacenkoNorm(), ProfileNorm(4, space="density")],
+    ids=repr,
+)
+def test_mixed_precision_leaves_normalizers_in_float32(layer: ImageNorm) -> None:
+    x = torch.cat((stained(1), stained(2, strength=0.6)))
+    expected = learnt(copy.deepcopy(layer), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = learnt(layer, x)
+        assert torch.equal(mixed(x), expected(x))
+    assert torch.equal(mixed.amplitude, expected.amplitude)

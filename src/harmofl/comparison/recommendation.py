@@ -38,15 +38,14 @@ LEVEL = 0.01
 TIED = 1e-6
 """Difference below which no candidate has learnt anything that another has not."""
 
-ROUNDS, SIZE, SEEDS = 15, "64x64", 2
+ROUNDS, SIZE = 15, "64x64"
 SMALL: Final[Mapping[Task, Mapping[str, Any]]] = {
-    "segmentation": {"network.options": {"features": 6}, "training.lr": 0.004},
-    "classification": {
-        "network.options": {"growth": 12, "blocks": [2, 2, 2, 2], "initial": 24},
-        "training.lr": 0.004,
-    },
+    "segmentation": {"features": 6},
+    "classification": {"growth": 12, "blocks": [2, 2, 2, 2], "initial": 24},
 }
-"""Network and learning rate of the short runs, where the user configures none."""
+"""Options of the network of the short runs, where the user configures none."""
+TRAINING: Final = {"training.optimizer": "adam", "training.lr": 0.004, "training.batch_size": 16}
+"""Settings of their training, where the user configures none."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def short(base: Experiment, task: Task, given: Mapping[str, Any], configured: bo
         configured: True if the user has a configuration, whose network and learning rate stay.
     """
     pilot = {"network.norm": "batch", "training.rounds": ROUNDS, "data.size": SIZE, "training.augment": "flips"}
-    small = {} if configured else {**SMALL[task], "training.optimizer": "adam", "training.batch_size": 16}
+    small = {} if configured else {"network.options": SMALL[task], **TRAINING}
     changes = {key: value for key, value in {**small, **pilot}.items() if key not in given}
     return validated(changed(base.model_dump(exclude={"method_table"}), changes), "recommend")
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harmofl.intensity.reinhard import check_rgb
+from harmofl.intensity.color_norm import check_rgb
 from harmofl.spectral.image_norm import ImageNorm, wide
 from harmofl.spectral.kernels import axes_of
 from harmofl.spectral.radial_profile import ring_of
@@ -45,7 +45,7 @@ class StainJitter(_Jitter):
         sigma: width of the changes, at least 0; 0.05 is usual.
 
     Raises:
-        ShapeError: when called with images that do not have three channels.
+        NotColorError: when called with images that do not have three channels.
     """
 
     def __init__(self, sigma: float = 0.05) -> None:

@@ -69,6 +69,7 @@ class HistogramNorm(ImageNorm):
     """
 
     what: ClassVar[str] = "percentiles"
+    bounded: ClassVar[bool] = False
 
     def __init__(self, landmarks: int = 11, decay: float = 0.1) -> None:
         super().__init__(decay)
@@ -76,11 +77,6 @@ class HistogramNorm(ImageNorm):
         levels = torch.linspace(0, 1, landmarks, dtype=torch.float64)
         levels[0], levels[-1] = 0.01, 0.99
         self.landmarks, self.levels = landmarks, levels
-
-    @property
-    def takes_noise(self) -> bool:
-        """False: noise would make S invalid."""
-        return False
 
     def statistic(self, x: Tensor) -> Tensor:
         """Return the percentiles of each image, (N, C, K)."""

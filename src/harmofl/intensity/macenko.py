@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from harmofl.intensity.color_norm import ColorNorm, check_rgb
 from harmofl.intensity.landmarks import quantiles
-from harmofl.intensity.reinhard import check_rgb
-from harmofl.spectral.image_norm import ImageNorm, wide
+from harmofl.spectral.image_norm import wide
 
 WHITE = 240 / 255
 """Intensity of the light source."""
@@ -20,6 +20,8 @@ EXTREMES = 0.01, 0.99
 """Quantiles of the angle that give the two stains, and of the concentration that give its maximum."""
 FEWEST = 16
 """Stained pixels that an image must have."""
+PUBLISHED = ((0.5626, 0.2159), (0.7201, 0.8012), (0.4062, 0.5581), (1.9705, 1.0308))
+"""V and C of a typical slide, from the published implementation; used until an image with stains was seen."""
 
 
 def density(x: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ def _plane(OD: Tensor, stained: Tensor) -> Tensor:
     return signed
 
 
-class MacenkoNorm(ImageNorm):
+class MacenkoNorm(ColorNorm):
     """Psi(x) = white exp(-V' (C' / C) c), c the stain concentrations of x under its own stain colors V.
 
     V (3, 2) and C, the 99 % quantile of c, are those of each image; V' and C' are means over the images of all sites.
@@ -85,18 +87,10 @@ class MacenkoNorm(ImageNorm):
         decay: v of the running statistic, see `ImageNorm`.
 
     Raises:
-        ShapeError: when called with images that do not have three channels.
+        NotColorError: when called with images that do not have three channels.
     """
 
     what: ClassVar[str] = "stain colors and strengths"
-
-    def __init__(self, decay: float = 0.1) -> None:
-        super().__init__(decay)
-
-    @property
-    def takes_noise(self) -> bool:
-        """False: noise would make S invalid."""
-        return False
 
     def statistic(self, x: Tensor) -> Tensor:
         """Return V and C of each image, (N, 4, 2); NaN for an image without stains."""
@@ -120,7 +114,3 @@ class MacenkoNorm(ImageNorm):
         c = concentrations(density(images), V) * (target[3] / C)[..., None]
         result = (WHITE * (-target[:3] @ c).exp()).clamp(0, 1)
         return torch.where(known, result, images.flatten(2)).view_as(x).to(x.dtype)
-
-
-PUBLISHED = ((0.5626, 0.2159), (0.7201, 0.8012), (0.4062, 0.5581), (1.9705, 1.0308))
-"""V and C of a typical slide, from the published implementation; used until an image with stains was seen."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harmofl.errors import NotColorError
-from harmofl.spectral.image_norm import ImageNorm, wide
+from harmofl.intensity.color_norm import ColorNorm, check_rgb
+from harmofl.spectral.image_norm import wide
 
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 """From linear sRGB to CIE XYZ under D65."""
@@ -47,7 +47,7 @@ def _column(values: Tensor) -> Tensor:
     return values.view(1, -1, 1, 1)
 
 
-class ReinhardNorm(ImageNorm):
+class ReinhardNorm(ColorNorm):
     """Psi(x) = RGB((LAB(x) - m) s'/s + m') with mean m and deviation s of an image, and m', s' of all sites.
 
     The statistic is m and s of each image, (2, 3): a site sends six numbers, once.
@@ -56,18 +56,10 @@ class ReinhardNorm(ImageNorm):
         decay: v of the running statistic, see `ImageNorm`.
 
     Raises:
-        ShapeError: when called with images that do not have three channels.
+        NotColorError: when called with images that do not have three channels.
     """
 
     what: ClassVar[str] = "color statistics"
-
-    def __init__(self, decay: float = 0.1) -> None:
-        super().__init__(decay)
-
-    @property
-    def takes_noise(self) -> bool:
-        """False: noise would make S invalid."""
-        return False
 
     def statistic(self, x: Tensor) -> Tensor:
         """Return the mean and deviation of each image in CIELAB, (N, 2, 3)."""
@@ -82,14 +74,6 @@ class ReinhardNorm(ImageNorm):
         new_mean, new_deviation = self.amplitude.to(lab)[..., None, None]
         gain = torch.where(deviation > 1e-3, new_deviation / deviation.clamp_min(1e-3), 1)
         return rgb_of((lab - mean) * gain + new_mean).to(x.dtype)
-
-
-def check_rgb(x: Tensor, part: str) -> None:
-    """Raise NotColorError unless images are (N, 3, H, W)."""
-    if x.dim() != 4 or x.shape[1] != 3:
-        raise NotColorError(
-            f"{part} is for color images, (N, 3, H, W), got {tuple(x.shape)}; choose another normalizer"
-        )
 
 
 def _moments(lab: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from harmofl.spectral.image_norm import ImageNorm, Per, wide
-from harmofl.utils.validators import check_within
 
 
 class ZScoreNorm(ImageNorm):
@@ -25,7 +24,6 @@ class ZScoreNorm(ImageNorm):
 
     def __init__(self, per: Per = "image", decay: float = 0.1) -> None:
         super().__init__(decay, per)
-        check_within("per", per, "image or site")
 
     @property
     def learns(self) -> bool:

@@ -55,6 +55,8 @@ class ImageNorm(nn.Module):
     frozen: Tensor
     what: ClassVar[str] = "amplitude"
     """The statistic, as reports call it; "" if there is none."""
+    bounded: ClassVar[bool] = True
+    """True if the norm of S is bounded as an amplitude's is, and any S near a valid one is valid."""
     roles: ClassVar[Mapping[str, Role]] = {
         **dict.fromkeys(("amplitude", "width", "count", "frozen"), Role.COLLECTED),
         "own": Role.LOCAL,
@@ -90,8 +92,8 @@ class ImageNorm(nn.Module):
 
     @property
     def takes_noise(self) -> bool:
-        """True if S is still valid after clipping and noise, and its norm is bounded as an amplitude's is."""
-        return self.space == "intensity"
+        """True if S is still valid after clipping and noise."""
+        return self.bounded and self.space == "intensity"
 
     @property
     def is_idle(self) -> bool:
@@ -127,16 +129,17 @@ class ImageNorm(nn.Module):
         if self.training and not self._held:
             plain = x.detach().as_subclass(Tensor)  # a MetaTensor would put its file names into the state
             for layer in self._beside if self.frozen else (self,):
-                layer._learn(layer._in_space(plain))
+                layer._learn(plain)
                 if self.per == "site":
                     self.own = layer.amplitude.clone()
         return _in_layout_of(x, self.normalized(x)) if self.count else x
 
     def normalized(self, x: Tensor) -> Tensor:
         """Return images that were normalized in the layer's space; nothing is learnt."""
-        if self.space == "intensity" or self.is_idle:
-            return self.normalize(x)
-        return (-self.normalize(self._in_space(x)).clamp_min(0)).exp().to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            if self.space == "intensity" or self.is_idle:
+                return self.normalize(x)
+            return (-self.normalize(self._in_space(x)).clamp_min(0)).exp().to(x.dtype)
 
     def _in_space(self, x: Tensor) -> Tensor:
         return x if self.space == "intensity" else -wide(x).clamp_min(DARKEST).log()
@@ -170,11 +173,12 @@ class ImageNorm(nn.Module):
             self._held = before
 
     @torch.no_grad()
-    def _learn(self, x: Tensor) -> None:
+    def _learn(self, plain: Tensor) -> None:
         if self.decay == 0 and self.count:  # the statistic of the first batch is kept
             self.count += 1
             return
-        batch_mean = self.mean_statistic(x)
+        with torch.autocast(plain.device.type, enabled=False):
+            batch_mean = self.of(plain)
         if not self.count:
             self.amplitude = torch.zeros_like(batch_mean)
         self.count += 1
