@@ -1,6 +1,5 @@
-"""The commands `harmofl compare | ablate | sweep | search | recommend`."""
+"""The commands `harmofl compare | ablate | sweep | search`."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harmofl.cli.options import Config, Data, Rounds, Size, Unseen, default_folder, given_changes, interruptible, say
-from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harmofl.comparison.recommendation import Tried
     from harmofl.comparison.score_table import Comparison
     from harmofl.comparison.study import Study
     from harmofl.experiment.tables import Experiment
@@ -83,14 +80,14 @@ def compare(
         harmofl compare --data hospitals/ --methods fedavg,harmofl --cluster tcp://scheduler:8786
     """
     kind = "left-out" if leave_one_site_out else "compare"
-    base, common, folder = _experiment(config, data, rounds, size, setting, out, kind, unseen)
+    base, common, folder = study_experiment(config, data, rounds, size, setting, out, kind, unseen)
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
     variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
     chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers, cluster)  # type: ignore[arg-type]
-    _end(_carry_out(chosen))
+    end_study(_carry_out(chosen))
 
 
 def ablate(
@@ -110,7 +107,7 @@ def ablate(
     Example:
         harmofl ablate configs/nuclei.toml --data nuclei --seeds 3
     """
-    base, common, folder = _experiment(config, data, rounds, size, setting, out, "ablate")
+    base, common, folder = study_experiment(config, data, rounds, size, setting, out, "ablate")
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import ABLATION, parse_variants, with_common
@@ -119,7 +116,7 @@ def ablate(
     of_harmofl = describe("harmofl").hyperparameters
     parts = {key: value for key, value in base.method_table.items() if key in of_harmofl}
     variants = with_common(parse_variants(",".join(ABLATION)), {**parts, **common})
-    _end(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers, cluster=cluster)))  # type: ignore[arg-type]
+    end_study(_carry_out(Study(base, variants, seeds, folder, equal, workers=workers, cluster=cluster)))  # type: ignore[arg-type]
 
 
 def sweep(
@@ -147,7 +144,7 @@ def sweep(
         harmofl sweep --data hospitals/ --over sites=2,4,6 --methods fedavg,harmofl
     """
     kind = f"sweep-{over.partition('=')[0].strip()}"
-    base, common, folder = _experiment(config, data, rounds, size, setting, out, kind)
+    base, common, folder = study_experiment(config, data, rounds, size, setting, out, kind)
 
     from harmofl.comparison.study import Study
     from harmofl.comparison.sweep import parse_sweep, swept, write_sweep
@@ -163,7 +160,7 @@ def sweep(
     }
     paths = write_sweep(by_method, key, values, comparison, folder)
     print(f"picture {paths[1]}")
-    _end(comparison)
+    end_study(comparison)
 
 
 def search(
@@ -184,7 +181,7 @@ def search(
     Example:
         harmofl search configs/nuclei.toml --data nuclei --methods fedavg,fedprox,harmofl --trials 10
     """
-    base, common, folder = _experiment(config, data, rounds, size, setting, out, "search")
+    base, common, folder = study_experiment(config, data, rounds, size, setting, out, "search")
 
     from harmofl.comparison import search as searching
     from harmofl.comparison.variants import parse_variants, with_common
@@ -201,67 +198,7 @@ def search(
     print(f"tuned {folder / 'tuned.toml'}")
 
 
-def recommend(
-    config: Config = None,
-    data: Data = None,
-    seeds: Seeds = 2,
-    rounds: Rounds = None,
-    size: Size = None,
-    unseen: Unseen = None,
-    workers: RunsAtATime = 0,
-    cluster: Cluster = "",
-    setting: SettingsOfAll = None,
-    out: Out = None,
-) -> None:
-    """Recommend a normalizer and a normalization layer for a federation, by short runs of each on its own images.
-
-    Each candidate trains a small network for 15 rounds at 64x64 pixels, unless options say otherwise; validation images
-    alone decide. A configuration's network and learning rate are used instead of the small ones. Repeat the command to
-    continue, or to add seeds.
-
-    Examples:
-        harmofl recommend --data hospitals/
-
-        harmofl recommend my.toml --data hospitals/ --rounds 40 --size 256x256 --seeds 3
-    """
-    base, common, folder = _experiment(config, data, rounds, size, setting, out, "recommend", unseen)
-    given = given_changes(data, rounds, size, unseen, setting)
-    if fixed := next((key for key in given if key in common or key == "network.norm"), ""):
-        raise ConfigError(f"--set {fixed} must be left out, as normalizers and normalization layers are what is tried")
-
-    from harmofl.comparison import recommendation
-    from harmofl.comparison.study import Study, carry_out_study
-    from harmofl.data.layout.reader import read_layout, settle
-
-    files = settle(read_layout(base.data.folder, seed=base.split_seed), base.data.size, base.data.channels)
-    short = recommendation.short(base, files.info.task, given, config is not None)
-    norm = base.network.norm if config else recommendation.LAYER
-    variants = recommendation.candidates(recommendation.in_color(files), norm)
-    chosen = Study(short, variants, seeds, folder, baseline=recommendation.PLAIN, workers=workers, cluster=cluster)
-    with interruptible():
-        comparison = carry_out_study(chosen, say)
-    tried = recommendation.ranked(comparison.outcomes)
-    _show_tried(tried, f"validation {comparison.metric} of {short.training.rounds} rounds, mean over sites")
-    words = [("--data", data), *(("--unseen", site) for site in unseen or ()), *(("--set", s) for s in setting or ())]
-    options = [str(word) for option in words if option[1] for word in option]
-    command = shlex.join(["harmofl", "run", *([str(config)] if config else []), *options])
-    for line in recommendation.answer(tried, comparison.metric, command):
-        print(line)
-    print(f"report {folder / 'report.html'}")
-    _end(comparison)
-
-
-def _show_tried(tried: Sequence["Tried"], title: str) -> None:
-    table = Table(title=escape(title))
-    for name in ("candidate", "mean", "seeds", "gain", "ahead in seeds"):
-        table.add_column(name, justify="left" if name == "candidate" else "right")
-    for one in tried:
-        each = " ".join(f"{score:.3f}" for score in one.val)
-        table.add_row(escape(one.variant.label), f"{one.mean:.3f}", each, f"{one.gain:+.3f}", str(one.wins))
-    Console().print(table)
-
-
-def _experiment(
+def study_experiment(
     config: Path | None,
     data: Path | None,
     rounds: int | None,
@@ -296,7 +233,7 @@ def _carry_out(chosen: "Study") -> "Comparison":
     return comparison
 
 
-def _end(comparison: "Comparison") -> None:
+def end_study(comparison: "Comparison") -> None:
     """End with one line and exit code 1 if a run failed, after all files are written."""
     if comparison.failed:
         say(f"harmofl: {comparison.failed[0]}")

@@ -1,14 +1,20 @@
-"""The command `harmofl evaluate`: scores of a trained model, as tables, JSON and CSV."""
+"""The command `harmofl evaluate`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from harmofl.cli.evaluation_output import (
+    SURFACE_LEGEND,
+    cases_csv,
+    json_entry,
+    score_table,
+    surface_json_entry,
+    surface_table,
+)
 from harmofl.cli.options import Device, Model, bar, check_model, say
 from harmofl.errors import ConfigError
 from harmofl.types import STATISTICS, Statistics
@@ -16,7 +22,6 @@ from harmofl.utils.atomic_files import check_writable, storing, strict_json
 
 if TYPE_CHECKING:
     from harmofl.data.site import Federation
-    from harmofl.evaluation.surface_summary import StructureScore, StructureSummary
     from harmofl.experiment.trained_model import TrainedModel
     from harmofl.inference.evaluate import SiteEvaluation
     from harmofl.inference.surfaces import SurfaceEvaluation
@@ -74,19 +79,9 @@ def evaluate(
         federation = trained.read(data, progress, say)
         unlike = {site.name: trained.unlike(site) for site in federation.files}
     found, surfaces = _evaluated(trained, federation, split, within if surface else None, options)
-    if cases is not None:
-        _write(cases, _cases_csv(found, surfaces, trained.metric))
-    if json is not None:
-        entries = {one.site: _entry(one, trained.metric, unlike[one.site]) for one in found}
-        for name, of_site in surfaces.items():
-            entries[name]["surface"] = _surface_entry(of_site)
-        _write(json, strict_json({"metric": trained.metric, "statistics": statistics, "sites": entries}, indent=1))
-    Console().print(_scores(found, trained.metric))
-    for name, of_site in surfaces.items():
-        Console().print(_surface_table(name, of_site))
-    if surface:
-        units = dict.fromkeys(score.unit for of_site in surfaces.values() for score in of_site.scores)
-        print(_LEGEND.format(" or ".join(f"{within:g} {unit}" for unit in units)))
+    head = {"metric": trained.metric, "statistics": statistics}
+    _write_files(head, found, surfaces, unlike, cases, json)
+    _print_results(found, surfaces, trained.metric, within)
     lines = [line for one in found for line in (*one.said, *unlike[one.site])]
     for line in dict.fromkeys([*lines, *(line for of_site in surfaces.values() for line in of_site.said)]):
         print(line)
@@ -112,113 +107,35 @@ def _evaluated(
     return found, surfaces
 
 
+def _write_files(
+    head: Mapping[str, str],
+    found: Sequence["SiteEvaluation"],
+    surfaces: Mapping[str, "SurfaceEvaluation"],
+    unlike: Mapping[str, Sequence[str]],
+    cases: Path | None,
+    json: Path | None,
+) -> None:
+    metric = head["metric"]
+    if cases is not None:
+        _write(cases, cases_csv(found, surfaces, metric))
+    if json is not None:
+        entries = {one.site: json_entry(one, metric, unlike[one.site]) for one in found}
+        for name, of_site in surfaces.items():
+            entries[name]["surface"] = surface_json_entry(of_site)
+        _write(json, strict_json({**head, "sites": entries}, indent=1))
+
+
 def _write(path: Path, text: str) -> None:
     with storing(path):
         path.write_text(text, encoding="utf-8")
 
 
-def _cases_csv(found: Sequence["SiteEvaluation"], surfaces: Mapping[str, "SurfaceEvaluation"], metric: str) -> str:
-    """Return a row for every case and, with surface scores, one for every file and structure, with more columns."""
-    from harmofl.data.csv_tables import csv_text
-
-    rows = [(one.site, *row) for one in found for row in zip(one.cases.cases, one.cases.scores, strict=True)]
-    if not surfaces:
-        return csv_text([("site", "case", metric), *rows])
-    columns = ("site", "case", metric, *_COLUMNS)
-    plain = [(*row, *("" for _ in _COLUMNS)) for row in rows]
-    of_structures = [
-        (site, one.case, "", *row)
-        for site, of_site in surfaces.items()
-        for one, row in zip(of_site.scores, _rows(of_site.scores), strict=True)
-    ]
-    return csv_text([columns, *plain, *of_structures])
-
-
-_COLUMNS = ("patient", "image", "structure", "unit", "outcome", "hausdorff95", "surface_dice")
-
-
-def _rows(scores: Iterable["StructureScore"]) -> list[tuple[Any, ...]]:
-    """Return the values of `_COLUMNS`; an undefined score is nan, an infinite distance inf."""
-    return [
-        (
-            *(one.patient, one.image, one.structure, one.unit),
-            *(one.score.outcome, one.score.hausdorff95, one.score.surface_dice),
-        )
-        for one in scores
-    ]
-
-
-def _scores(found: Sequence["SiteEvaluation"], metric: str) -> Table:
-    """Return the main score of each site with its interval, as a table for the terminal."""
-    from harmofl.report.scores import between
-
-    table = Table("site", "images", "trained", metric, "95 % interval")
-    for one in found:
-        score, interval = f"{one.scores[metric]:.3f}", between(*one.intervals[metric])
-        table.add_row(escape(one.site), str(one.images), "yes" if one.trained else "no", score, interval)
-    return table
-
-
-_LEGEND = (
-    "HD95: 95 % Hausdorff distance, mean over files in which the structure was found. Surface Dice: tolerance {}, "
-    "0 for a missed or spurious structure, absent ones left out. Below each: 95 % interval over patients."
-)
-
-
-def _surface_table(site: str, one: "SurfaceEvaluation") -> Table:
-    """Return the surface scores of a site, a row for each structure, as a table for the terminal."""
-    from harmofl.evaluation.surface_summary import summaries
-
-    counts = ("files", "missed", "spurious", "absent")
-    table = Table("structure", "HD95", "surface Dice", *counts, title=escape(site), title_justify="left")
-    for summary in summaries(one.scores):
-        table.add_row(escape(summary.structure), *_cells(summary))
-    return table
-
-
-def _cells(summary: "StructureSummary") -> tuple[str, ...]:
-    from harmofl.report.scores import between, number
-
-    def cell(value: float, interval: tuple[float, float], form: str, unit: str = "") -> str:
-        return f"{number(value, form)}{unit}\n{between(*interval, form)}"
-
-    distance = cell(summary.hausdorff95, summary.hausdorff95_interval, ".2f", f" {summary.unit}")
-    overlap = cell(summary.surface_dice, summary.surface_dice_interval, ".3f")
-    counts = (summary.files, summary.missed, summary.spurious, summary.absent)
-    return distance, overlap, *map(str, counts)
-
-
-def _entry(one: "SiteEvaluation", metric: str, unlike: Sequence[str]) -> dict[str, Any]:
-    """Return the results of a site for the JSON file; a case has one score, or one for each of its slices."""
-    cases: dict[str, list[float]] = {}
-    for case, score in zip(one.cases.cases, one.cases.scores, strict=True):
-        cases.setdefault(case, []).append(score)
-    single = len(cases) == len(one.cases.cases)
-    return {
-        "images": one.images,
-        "trained": one.trained,
-        "scores": one.scores,
-        "interval": one.intervals[metric],
-        "intervals": one.intervals,
-        "used": one.said,
-        "unlike": unlike,
-        "cases": {case: scores[0] if single else scores for case, scores in cases.items()},
-    }
-
-
-def _surface_entry(one: "SurfaceEvaluation") -> dict[str, Any]:
-    """Return the surface scores of a site for the JSON file, in which an infinite or undefined score is null."""
-    from dataclasses import asdict
-
-    from harmofl.evaluation.surface_summary import summaries
-
-    columns = ("case", *_COLUMNS)
-    return {
-        "tolerance": one.tolerance,
-        "structures": [asdict(summary) for summary in summaries(one.scores)],
-        "files": [
-            dict(zip(columns, (score.case, *row), strict=True))
-            for score, row in zip(one.scores, _rows(one.scores), strict=True)
-        ],
-        "used": one.said,
-    }
+def _print_results(
+    found: Sequence["SiteEvaluation"], surfaces: Mapping[str, "SurfaceEvaluation"], metric: str, tolerance: float
+) -> None:
+    Console().print(score_table(found, metric))
+    for name, of_site in surfaces.items():
+        Console().print(surface_table(name, of_site))
+    if surfaces:
+        units = dict.fromkeys(score.unit for of_site in surfaces.values() for score in of_site.scores)
+        print(SURFACE_LEGEND.format(" or ".join(f"{tolerance:g} {unit}" for unit in units)))

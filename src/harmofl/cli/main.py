@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harmofl.cli.compare_commands import ablate, compare, recommend, search, sweep
+from harmofl.cli.compare_commands import ablate, compare, search, sweep
 from harmofl.cli.data_commands import import_, prepare, synth
 from harmofl.cli.deploy_commands import deploy_app
 from harmofl.cli.evaluate_command import evaluate
@@ -15,6 +15,7 @@ from harmofl.cli.look_commands import check, overview, shift, show
 from harmofl.cli.method_commands import methods
 from harmofl.cli.model_commands import export, predict, serve_model
 from harmofl.cli.options import interruptible
+from harmofl.cli.recommend_command import recommend
 from harmofl.cli.reproduce_command import reproduce
 from harmofl.cli.run_commands import config, demo, plan, report, run, watch
 from harmofl.cli.theory_commands import diagnostics, landscape
