@@ -18,6 +18,7 @@ from harmofl.experiment.measured_steps import ENOUGH, line_of, measure_average, 
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.tables import Experiment
+from harmofl.federated.gathering import bytes_held
 from harmofl.federated.messages import Broadcast, ClientState, ServerState
 from harmofl.federated.model import AMPLITUDE
 from harmofl.federated.tensors import num_bytes, total_bytes
@@ -54,6 +55,7 @@ class Forecast:
         bytes_down: bytes that all sites of a round receive together.
         wire: bytes on the wire in all rounds.
         memory: bytes of memory of all processes.
+        held: bytes of the updates that are in memory together until a round ends, part of `memory`.
         disk: bytes of the run folder.
     """
 
@@ -76,6 +78,7 @@ class Forecast:
     bytes_down: int
     wire: int
     memory: int
+    held: int
     disk: int
 
     @property
@@ -126,6 +129,7 @@ def estimate_cost(
     seconds = start + once + rounds * (training + rest) + validations * validation + test
     up, down = steps.update.num_bytes(), steps.broadcast.num_bytes()
     first = steps.first.num_bytes() + steps.opened.num_bytes()
+    held = (drawn - 1) * bytes_held(setup.method, steps.update, table.run.diagnostics)
     return Forecast(
         sites=len(setup.training_sites),
         drawn=drawn,
@@ -145,7 +149,8 @@ def estimate_cost(
         bytes_up=sends * drawn * up,
         bytes_down=sends * drawn * down,
         wire=sends * (drawn * (first + (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
-        memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
+        memory=_peak() * (1 + count if count > 1 else 1) + held + states,
+        held=held,
         disk=disk,
     )
 

@@ -39,6 +39,7 @@ class FedDG(FedAvg):
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
     uplink_extras = (Extra("bank", "site", of_images=True),)
     downlink_extras = ("bank",)
+    adds_up_weights = True
     window: float = 0.03
     bank: int = 16
     chance: float = 0.5
