@@ -17,6 +17,7 @@ from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.downlink import moved
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.model import normalizer_of
 from harmofl.federated.tensors import Arrays, total_bytes
@@ -31,14 +32,14 @@ class TrainedRound:
     Args:
         server: the server's state after the round.
         updates: the sites' updates, sorted by site; empty if the round was lost.
-        asked: number of sites that received the weights.
+        bytes_down: bytes that the server sent to all sites of the round.
         kept: bytes of the largest client state, 0 if unknown to the backend.
         left_out: reasons why sites that were drawn have no part in the round, by site.
     """
 
     server: ServerState
     updates: Sequence[ClientUpdate]
-    asked: int
+    bytes_down: int
     kept: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,10 +107,11 @@ class LocalBackend:
         after, kept, updates = self._runner.run_round(
             setup.method, server, sites, self._run_dir.states, setup.training, on_client_end
         )
+        after, down = moved(server, after, setup.downlink), setup.bytes_down(server, len(updates))
         self._run_dir.states.keep(after.round, kept)
         self._remember(kept)
         most = max(total_bytes(state) for state in kept.values())
-        return TrainedRound(after, updates, len(updates), most)
+        return TrainedRound(after, updates, down, most)
 
     def personal(self) -> Mapping[str, Arrays]:
         """See `Backend`."""
