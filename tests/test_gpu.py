@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import small
+from experiments import StopAfterTwo, StoppedError, small
 from toys import assert_same, toy_network, toy_sites, toy_training, train
 
 from harmofl import resume, run
 from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.analysis.landscape.computing import Asked, compute
-from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.client import build_context
 from harmofl.methods import METHODS, make_method
@@ -56,16 +54,6 @@ def test_float16_trains() -> None:
     narrow, *_ = train(method, toy_training(method, device=CUDA, precision="float16"))
     for key, value in wide.weights.items():
         torch.testing.assert_close(narrow.weights[key], value, rtol=0.1, atol=0.1)
-
-
-class StoppedError(Exception):
-    pass
-
-
-class StopAfterTwo(Callback):
-    def on_round_end(self, record: RoundRecord) -> None:
-        if record.round == 2:
-            raise StoppedError
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

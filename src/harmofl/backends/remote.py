@@ -2,17 +2,19 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from torch import nn
 
+from harmofl.backends.downloads import MISSING, Downloads
 from harmofl.backends.runner import KeepState, RoundResult
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError, TrainingError
 from harmofl.federated.client import Training
 from harmofl.federated.compression import expanded
+from harmofl.federated.downlink import HeldWeights, MissingWeightsError
 from harmofl.federated.gathering import Gathering
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
@@ -38,10 +40,12 @@ class RemoteRounds:
         quorum: least number of updates of a round; sites without a valid one are left out. None requires all sites.
         head: further entries of the head of every message.
         masked: True if updates are masked, see `harmofl.privacy.secure_aggregation`; then all sites must answer.
+        downloads: sends weights as changes where it can; None always sends all.
 
     Attributes:
         left_out: one line by site name with why a site is left out of the last round, description or score.
         scores: scores by site name that came with the updates of the last round.
+        bytes_down: bytes of the tensors of the last message with weights, to all sites together.
     """
 
     def __init__(
@@ -51,9 +55,10 @@ class RemoteRounds:
         quorum: int | None = None,
         head: Scalars | None = None,
         masked: bool = False,
+        downloads: Downloads | None = None,
     ) -> None:
         self._transport, self._timeout, self._head, self._masked = transport, timeout, dict(head or {}), masked
-        self.quorum = quorum
+        self.quorum, self._downloads, self.bytes_down = quorum, downloads, 0
         self.left_out: dict[str, str] = {}
         self.scores: dict[str, Scalars] = {}
 
@@ -123,9 +128,9 @@ class RemoteRounds:
 
         self.quorum = len(names) if self._masked else self.quorum
         self.scores = {}
-        content = pack_broadcast(broadcast, {**self._head, "split": split})
+        replies = self._sent(TRAIN, names, broadcast, split, server)
         with arrived:
-            images = self._asked(TRAIN, names, content, read, f"answer round {broadcast.round}", on_site)
+            images = self._asked(replies, names, read, f"answer round {broadcast.round}", on_site)
             if len(images) < (self.quorum or 0):
                 reasons = "; ".join(self.left_out.values())
                 must = f"at least {self.quorum} sites must take part"
@@ -160,26 +165,38 @@ class RemoteRounds:
 
     def describe(self, sites: Sequence[str]) -> dict[str, Scalars]:
         """Return the descriptions of sites, by name."""
-        return self._asked(DESCRIBE, sites, pack(self._head), _head_of, "describe itself")
+        replies = self._transport.ask(DESCRIBE, pack(self._head), sites, self._timeout)
+        return self._asked(replies, sites, _head_of, "describe itself")
 
     def evaluate(self, sites: Sequence[str], round_number: int, weights: Arrays, split: str) -> dict[str, Scalars]:
         """Return the scores of a round's weights at sites, by name."""
-        content = pack_broadcast(Broadcast(round_number, weights), {**self._head, "split": split})
-        return self._asked(EVALUATE, sites, content, _head_of, f"score round {round_number}")
+        replies = self._sent(EVALUATE, sites, Broadcast(round_number, weights), split)
+        return self._asked(replies, sites, _head_of, f"score round {round_number}")
+
+    def _sent(
+        self, kind: str, sites: Sequence[str], broadcast: Broadcast, split: str, server: ServerState | None = None
+    ) -> Iterator[Reply]:
+        """Send a broadcast to sites, as the change of the server's weights if that can be; yield their replies."""
+        head = {**self._head, "split": split}
+        if self._downloads:
+            yield from self._downloads.ask(kind, broadcast, head, sites, self._timeout, server)
+            self.bytes_down = self._downloads.bytes
+            return
+        self.bytes_down = len(sites) * broadcast.num_bytes()
+        yield from self._transport.ask(kind, pack_broadcast(broadcast, head), sites, self._timeout)
 
     def _asked(
         self,
-        kind: str,
+        replies: Iterator[Reply],
         sites: Sequence[str],
-        content: bytes,
         read: Callable[[bytes, str], Answer],
         duty: str,
         on_site: Callable[[str], None] = lambda site: None,
     ) -> dict[str, Answer]:
-        """Send one message to each site; return the answers. A site without one is left out or raises its error."""
+        """Return the answers in the replies; a site without one is left out or raises its error."""
         answers: dict[str, Answer] = {}
         self.left_out = {}
-        for reply in self._transport.ask(kind, content, sites, self._timeout):
+        for reply in replies:
             try:
                 answers[reply.site] = _read(reply, read)
                 on_site(reply.site)
@@ -211,13 +228,15 @@ def answering(
         evaluate: returns scores for weights and the name of a split.
         check: raises a HarmoFLError if a message with this head must not be answered; called before every answer.
     """
+    held = HeldWeights()
 
     def answered(kind: str, content: bytes) -> bytes:
         if kind == DESCRIBE:
             check(unpack(content)[0])
             return pack(describe())
-        head, broadcast = unpack_broadcast(content)
+        head, received = unpack_broadcast(content)
         check(head)
+        broadcast = held.completed(head, received)
         split = str(head.get("split") or "")
         if kind == TRAIN:
             scores = scored(broadcast, split)
@@ -237,6 +256,8 @@ def answering(
     def answer(kind: str, content: bytes) -> bytes:
         try:
             return answered(kind, content)
+        except MissingWeightsError:
+            return MISSING
         except HarmoFLError as error:
             log.warning("%s", error)
             line = _PATH.sub("[a path of this site]", str(error))

@@ -17,6 +17,7 @@ from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
+from harmofl.federated.downlink import moved
 from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.model import normalizer_of
 from harmofl.federated.tensors import Arrays, total_bytes
@@ -32,14 +33,14 @@ class TrainedRound:
         server: the server's state after the round.
         updates: the sites' updates, sorted by site, without their weights unless a callback reads updates or the
             method's average needs them together; empty if the round was lost.
-        asked: number of sites that received the weights.
+        bytes_down: bytes that the server sent to all sites of the round.
         kept: bytes of the largest client state, 0 if unknown to the backend.
         left_out: reasons why sites that were drawn have no part in the round, by site.
     """
 
     server: ServerState
     updates: Sequence[ClientUpdate]
-    asked: int
+    bytes_down: int
     kept: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -118,7 +119,8 @@ class LocalBackend:
         after, kept, updates = self._runner.run_round(*given, None if self._whole_updates else keep)
         for site, state in kept.items():
             keep(site, state)
-        return TrainedRound(after, updates, len(updates), max(sizes))
+        after, down = moved(server, after, setup.downlink), setup.bytes_down(server, len(updates))
+        return TrainedRound(after, updates, down, max(sizes))
 
     def personal(self) -> Mapping[str, Arrays]:
         """See `Backend`."""

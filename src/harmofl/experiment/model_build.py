@@ -65,6 +65,7 @@ def build(
         precision=table.precision,
         device=device,
         protect=simulated_protection(experiment),
+        updates=table.updates,
         drift=experiment.run.diagnostics,
     )
     check_model_privacy(experiment.privacy, method, training.model)

@@ -5,7 +5,7 @@
 [method]      name, and the method's hyperparameters
 [network]     name, norm, values, options
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
-              compile, augment, last_image, updates
+              compile, augment, last_image, updates, downlink
 [evaluation]  metric, batch_size, test_batch_size, batches, validation, every, test_every_round
 [privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from harmofl.methods import make_method
 from harmofl.methods.catalogue import Arrangement, arrangement
 from harmofl.methods.composition import canonical
-from harmofl.types import Augmentation, Levels, Normalization, Precision
+from harmofl.types import Augmentation, Levels, Normalization, Precision, WeightFormat
 
 if TYPE_CHECKING:
     from harmofl.methods import FedAvg
@@ -132,7 +132,8 @@ class TrainingTable(_Table):
     last_image: Literal["joined", "alone"] = Field(
         "joined", description="the batch of a single image that is left over: the one before it, or its own"
     )
-    updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: changes at half the bytes")
+    updates: WeightFormat = Field("float32", description="changes from the sites: half the bytes, or int8, a quarter")
+    downlink: WeightFormat = Field("float32", description="changes to the sites; those without the last round get all")
 
 
 class EvaluationTable(_Table):

@@ -175,7 +175,7 @@ def _round(
     callback: Callback,
 ) -> tuple[Checkpoint, RoundRecord]:
     """Train, aggregate and validate one round; save the model if it is the best so far."""
-    begin, method, table = time.perf_counter(), backend.method, experiment.evaluation
+    begin, table = time.perf_counter(), experiment.evaluation
     sends = experiment.arrangement == "federated"
     done = backend.train(before.server, callback.on_client_end)
     server, updates = done.server, done.updates
@@ -191,7 +191,7 @@ def _round(
         seconds=round(seconds, 4),
         train_loss={update.site: update.loss for update in updates},
         bytes_up=sends * sum(update.num_bytes() for update in updates),
-        bytes_down=sends * done.asked * method.broadcast(before.server).num_bytes(),
+        bytes_down=sends * done.bytes_down,
         bytes_kept=done.kept,
         bytes_held=max((update.memory for update in updates), default=0),
         val=val,

@@ -18,9 +18,10 @@ from harmofl.federated.client_context import (
     batch_indices,
     build_context,
 )
+from harmofl.federated.compression import RESIDUAL, kept_residual, rounded
 from harmofl.federated.finite_checks import AT_A_SITE, check_finite, naming_overflow
 from harmofl.federated.messages import LATE, Broadcast, ClientState, ClientUpdate
-from harmofl.federated.model import AMPLITUDE, is_sent, role_of
+from harmofl.federated.model import AMPLITUDE, is_sent, role_of, trained_names
 from harmofl.federated.tensors import state_of
 from harmofl.optim.mixed_precision import computing
 from harmofl.optim.optimizer_state import optimizer_arrays
@@ -82,6 +83,10 @@ def run_client(
     }
     if training.protect:
         update = training.protect(update, broadcast)
+    if training.updates != "float32":
+        before, params = state.get(RESIDUAL, {}), trained_names(client.model)
+        update, left = rounded(update, broadcast, training.updates, before, params)
+        kept = {**kept, **kept_residual(left)}
     if client.scale:
         kept = {**kept, "scale": client.scale.state()}
     return update, {**kept, "optimizer": optimizer_arrays(client.model, client.optimizer), "weights": own}

@@ -18,7 +18,7 @@ from harmofl.federated.tensors import Arrays
 from harmofl.optim.mixed_precision import LossScale
 from harmofl.optim.optimizer_state import load_optimizer_arrays
 from harmofl.spectral.image_norm import ImageNorm
-from harmofl.types import Precision
+from harmofl.types import Precision, WeightFormat
 from harmofl.utils.seeding import rng
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Training:
         device: device of the training steps.
         precision: number format in which the network computes.
         protect: changes an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
+        updates: format of the weights in an update, see `harmofl.federated.compression`.
         drift: True to measure the distance of the weights to the global ones after each step.
     """
 
@@ -59,6 +60,7 @@ class Training:
     device: torch.device = CPU
     precision: Precision = "float32"
     protect: Protect | None = None
+    updates: WeightFormat = "float32"
     drift: bool = False
 
 

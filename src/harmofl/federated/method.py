@@ -54,7 +54,7 @@ class Method(Protocol):
     def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return a site's extras for the server and the client state of the method, after the last step.
 
-        The client state groups `optimizer` and `weights` are reserved for `run_client`.
+        The client state groups `optimizer`, `weights`, `scale` and `uplink_residual` are reserved for `run_client`.
         """
 
     def personal_weights(self, state: ClientState) -> Arrays:

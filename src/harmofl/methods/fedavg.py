@@ -15,7 +15,7 @@ from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
 from harmofl.federated.finite_checks import check_finite, naming_overflow
 from harmofl.federated.messages import Broadcast, ClientState, Extra, Extras, ServerState, Updates
-from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
+from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network, trained_names
 from harmofl.federated.tensors import Arrays, RunningMean, difference, mean, moved_by, state_of
 from harmofl.methods.common_amplitude import COLLECTING, collected
 from harmofl.methods.hyperparameters import Hyperparameters
@@ -83,8 +83,7 @@ class FedAvg(Hyperparameters):
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """Return the server state before round 1, with the initial weights."""
-        params = tuple(name for name, param in model.named_parameters(remove_duplicate=False) if param.requires_grad)
-        return ServerState(0, state_of(model), params=params, sites=sites)
+        return ServerState(0, state_of(model), params=trained_names(model), sites=sites)
 
     def broadcast(self, server: ServerState) -> Broadcast:
         """Return the global weights and the extras that sites need."""
