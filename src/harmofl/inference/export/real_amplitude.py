@@ -63,8 +63,9 @@ class FixedAmplitude(nn.Module):
     def _rings(self, layer: ProfileNorm, shape: torch.Size) -> None:
         self.shared_gain, cpu = layer.shared_gain, torch.device("cpu")
         self.register_buffer("target", layer.amplitude.float().clone())
-        self.register_buffer("average", averaging(shape, layer.radial_bins, cpu, torch.float32))
-        ring = nn.functional.one_hot(ring_of(shape, layer.radial_bins, cpu).flatten(), layer.radial_bins + 1)
+        spacing = layer.spacing or (1.0,) * len(shape)
+        self.register_buffer("average", averaging(shape, layer.radial_bins, cpu, torch.float32, spacing))
+        ring = nn.functional.one_hot(ring_of(shape, layer.radial_bins, cpu, spacing).flatten(), layer.radial_bins + 1)
         self.register_buffer("spread", ring.float().T.contiguous())
 
     def _matrices(self, H: int, W: int) -> None:
