@@ -8,6 +8,8 @@ Task = Literal["classification", "segmentation"]
 Normalization = Literal["batch-stats", "batch", "group", "instance"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Levels = Literal["rounded", "truncated"]
+Mode = Literal["slices", "2.5d", "volumes"]
+Intensity = Literal["zscore", "window"]
 Augmentation = Literal["none", "flips", "flips-released"]
 Statistics = Literal["images", "sites", "batch"]
 """The statistics that a trained model normalizes with: of the given images, its training sites, or each batch."""

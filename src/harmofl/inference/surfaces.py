@@ -17,7 +17,8 @@ from harmofl.data.decoding.volumes import read_geometry
 from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo, Record
-from harmofl.data.site import Site, Split
+from harmofl.data.site import Site
+from harmofl.data.split import Split
 from harmofl.errors import ConfigError, DataError
 from harmofl.evaluation.scoring import answer
 from harmofl.evaluation.surface_metrics import monai_metrics, surface_scores

@@ -12,7 +12,7 @@ from torch import Tensor
 from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.data.decoding.images import as_float
 from harmofl.data.joined import Joined
-from harmofl.data.site import Split
+from harmofl.data.split import Split
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import answer
 from harmofl.experiment.trained_model import TrainedModel
