@@ -183,7 +183,7 @@ def _sized(files: FederationFiles, info: FederationInfo, volumes: VolumeSettings
     volumes = settled_volumes(files, volumes)
     if held:
         check_volumes_fit(files, volumes)
-    return replace(info, size=None, channels=1, volumes=volumes)
+    return replace(info, size=None, channels=1, slices="all", volumes=volumes)
 
 
 def _decode(site: SiteFiles, info: FederationInfo, cache: Path | None, progress: Progress | None) -> Built:

@@ -83,7 +83,7 @@ class VolumeSplit(Split):
         Returns:
             (B, 1, D, H, W) float32 images in [0, 1] with (B, D, H, W) int64 targets, on the CPU.
         """
-        return self._patches([(k, _around(np.array(self.images[k].shape) // 2, self, k)) for k in index])
+        return self._patches([(k, place_of(_middle(self.images[k]), self.images[k], self.patch_size)) for k in index])
 
     def training_batch(self, index: Sequence[int] | np.ndarray, random: np.random.Generator) -> Batch:
         """Return a random patch for each item at `index`; item i is of volume i // `per_volume`.
@@ -92,7 +92,7 @@ class VolumeSplit(Split):
         with pos = neg, and the others at any voxel; each is then moved into the volume.
         """
         volumes = [int(item) // self.per_volume for item in index]
-        return self._patches([(k, _around(self._centre(k, random), self, k)) for k in volumes])
+        return self._patches([(k, place_of(self._centre(k, random), self.images[k], self.patch_size)) for k in volumes])
 
     def _centre(self, k: int, random: np.random.Generator) -> np.ndarray:
         shape = self.images[k].shape
@@ -109,11 +109,21 @@ class VolumeSplit(Split):
         return Batch(torch.from_numpy(images.astype(np.float32))[:, None], torch.from_numpy(targets.astype(np.int64)))
 
 
-def _around(centre: np.ndarray, split: VolumeSplit, k: int) -> _Slices:
+def middle_patch(volume: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """Return the patch in the middle of a volume (D, H, W), (1, 1, D, H, W) float32, as `VolumeSplit.batch` does."""
+    patch = _padded(volume[place_of(_middle(volume), volume, size)], size)
+    return np.asarray(patch[None, None], np.float32)
+
+
+def place_of(centre: np.ndarray, volume: np.ndarray, size: tuple[int, int, int]) -> _Slices:
     """Return the place of a patch around a centre, moved into the volume and cut to it."""
-    shape, size = np.array(split.images[k].shape), np.array(split.patch_size)
-    start = np.clip(centre - size // 2, 0, np.maximum(shape - size, 0))
+    shape = np.array(volume.shape)
+    start = np.clip(centre - np.array(size) // 2, 0, np.maximum(shape - size, 0))
     return tuple(slice(int(a), int(b)) for a, b in zip(start, np.minimum(start + size, shape), strict=True))
+
+
+def _middle(volume: np.ndarray) -> np.ndarray:
+    return np.array(volume.shape) // 2
 
 
 def _padded(patch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -125,7 +125,9 @@ OVERLAP = 0.25
 """Share of a window that the next one also covers."""
 
 
-def window_logits(model: nn.Module, volume: np.ndarray, size: tuple[int, ...], device: torch.device) -> Tensor:
+def window_logits(
+    model: Callable[[Tensor], Tensor], volume: np.ndarray, size: tuple[int, ...], device: torch.device
+) -> Tensor:
     """Return the logits (1, K, D, H, W) of a preprocessed volume (D, H, W), by MONAI's sliding window.
 
     Windows of `size` overlap by `OVERLAP` and are averaged with Gaussian weights; a smaller volume is padded with 0.

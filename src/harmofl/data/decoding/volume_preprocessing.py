@@ -114,7 +114,8 @@ def _with_spacing(voxels: np.ndarray, spacing: Spacing) -> Any:
     """Return voxels (D, H, W) as MONAI's tensor (1, D, H, W), whose affine has the spacing."""
     import torch
 
-    return _monai("data").MetaTensor(torch.from_numpy(voxels)[None], affine=torch.diag(torch.tensor([*spacing, 1.0])))
+    tensor = torch.from_numpy(np.ascontiguousarray(voxels))[None]
+    return _monai("data").MetaTensor(tensor, affine=torch.diag(torch.tensor([*spacing, 1.0])))
 
 
 def _monai(package: str) -> Any:
