@@ -37,12 +37,12 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip 
 ONCE = {"training.rounds": 1}
 
 
-def smooth(count: int, channels: int, size: tuple[int, int]) -> torch.Tensor:
+def smooth(count: int, channels: int, size: tuple[int, ...]) -> torch.Tensor:
     card = {"channels": channels, "size": size}
     return images_like(TrainedModel(card, None, None, {}, {}), count)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 48), (45, 27)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 48), (45, 27), (16, 24, 20), (7, 12, 9)], ids=str)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -60,7 +60,7 @@ def smooth(count: int, channels: int, size: tuple[int, int]) -> torch.Tensor:
     ],
     ids=repr,
 )
-def test_products_with_waves_are_the_layer(layer: AmplitudeNorm, size: tuple[int, int]) -> None:
+def test_products_with_waves_are_the_layer(layer: AmplitudeNorm, size: tuple[int, ...]) -> None:
     layer = deepcopy(layer)
     layer(smooth(4, 2, size))
     layer.eval()

@@ -162,7 +162,7 @@ class LocalBackend:
             cases[site.name] = asdict(of_cases)
             samples.update(sample(site, outputs, of_cases, normalizer_of(model)))
             if site.task == "classification":
-                probabilities[f"{site.name}/probabilities"] = outputs
+                probabilities[f"{site.name}/probabilities"] = np.asarray(outputs)
                 probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
             if keeps and site in setup.federation.sites:
                 moments[site.name] = of_site(model, site.train, setup.training.device)

@@ -43,6 +43,7 @@ class FedAvg(Hyperparameters):
     """
 
     compiles: ClassVar[bool] = True
+    takes_volumes: ClassVar[bool] = True
     """True if the network may be compiled; False if hooks read or change its inner values."""
     uplink_extras: ClassVar[tuple[Extra, ...]] = ()
     """Extras that the sites send; an update with other extras is invalid."""
