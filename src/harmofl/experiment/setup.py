@@ -17,6 +17,7 @@ from harmofl.experiment.config import resolved
 from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.model_card import check_metric, main_metric, model_card
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
+from harmofl.experiment.recording_choice import remark
 from harmofl.experiment.remarks import remarks_on_method, remarks_on_sites
 from harmofl.experiment.tables import Experiment
 from harmofl.experiment.taking_part import check_training, chosen_sites, cut, draw_sites, open_images, takes_changes
@@ -130,6 +131,7 @@ class Setup:
         threads, cores = self.experiment.run.threads, available_cores()
         if threads > cores:
             said.append(f"run.threads is {threads}, but this machine has {cores} cores; set it to {cores}")
+        said += remark(self.experiment, self.method, self.training.device)
         if self.training.precision == "float16" and self.training.device.type == "cpu":
             said.append("training.precision float16 is slow on a CPU; bfloat16 is faster there")
         return said
@@ -199,6 +201,7 @@ class Setup:
             batching=self._batching(split),
             device=self.training.device,
             precision=self.training.precision,
+            recorder=self.training.recorder,
         )
 
     @property

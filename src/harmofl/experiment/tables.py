@@ -6,7 +6,7 @@
 [method]      name, and the method's hyperparameters
 [network]     name, norm, values, options
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
-              compile, augment, last_image, updates, downlink
+              compile, graph, augment, last_image, updates, downlink
 [evaluation]  metric, batch_size, test_batch_size, batches, validation, every, test_every_round
 [privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
@@ -193,6 +193,7 @@ class TrainingTable(_Table):
     loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
     precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
     compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
+    graph: Literal["off", "auto", "on"] = Field("off", description="record steps as CUDA graphs; auto: where possible")
     augment: Augmentation = Field(
         "none", description="flips: random flips, also of volumes, and quarter turns of square images"
     )

@@ -23,6 +23,7 @@ from harmofl.utils.seeding import rng
 
 if TYPE_CHECKING:
     from harmofl.data.site import Site
+    from harmofl.federated.recording import Recorder
 
 CPU = torch.device("cpu")
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -47,6 +48,7 @@ class Training:
         protect: changes an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
         updates: format of the weights in an update, see `harmofl.federated.compression`.
         drift: True to measure the distance of the weights to the global ones after each step.
+        recorder: records steps, see `harmofl.federated.recording`, or None.
     """
 
     model: nn.Module
@@ -62,6 +64,7 @@ class Training:
     protect: Protect | None = None
     updates: WeightFormat = "float32"
     drift: bool = False
+    recorder: Recorder | None = None
 
 
 @dataclass
@@ -141,6 +144,12 @@ class ClientContext:
     def total_steps(self) -> int:
         """The number of steps in a round at this site."""
         return self.training.epochs * len(self._epoch(np.random.default_rng(0)))
+
+    @property
+    def full_batches(self) -> int:
+        """The number of batches of the full size in a round at this site."""
+        full = sum(len(index) == self.training.batch_size for index in self._epoch(np.random.default_rng(0)))
+        return self.training.epochs * full
 
     @torch.no_grad()
     def drift(self) -> list[Tensor]:

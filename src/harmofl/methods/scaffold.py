@@ -30,6 +30,7 @@ class Scaffold(FedAvg):
         server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
     server_lr: float = 1.0
     uplink_extras = (Extra("control"),)
