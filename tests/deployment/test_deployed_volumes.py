@@ -8,13 +8,14 @@ import pytest
 from deployments import NVFLARE, Deployment
 from simulated import simulated
 from toys import assert_same
-from volumes_on_disk import of_volumes, write_volumes
+from volumes_on_disk import needs_monai, of_volumes, write_volumes
 
 from harmofl.deployment.creating import create
 from harmofl.deployment.site_descriptions import misfit
 from harmofl.errors import ConfigError
 from harmofl.experiment.run_dir import RunDir
 
+pytestmark = needs_monai
 SETTINGS: dict[str, Any] = {
     "data.mode": "volumes",
     "data.patch_size": [16, 16, 16],
