@@ -169,6 +169,7 @@ def test_the_bundle_runs_as_monai_runs_bundles(classes: Path, tmp_path: Path) ->
         np.testing.assert_allclose(np.load(tmp_path / "eval" / f"{k}.png.npy"), expected, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's, about itself
 @pytest.mark.parametrize("channels", [3, 5])
 def test_a_model_of_volumes_is_described_and_run_as_such(
     channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
