@@ -95,3 +95,23 @@ def test_volumes_are_scored_case_by_case(shared_path: Path, tmp_path: Path) -> N
     assert {f"images/{case}.nii.gz" for case in cases["cases"]} == volumes
     assert len(volumes) == 12
     assert result["summary"]["mean"] > 0.3
+
+
+@pytest.mark.shared("data/hippocampus")
+def test_whole_volumes_are_learnt(shared_path: Path, tmp_path: Path) -> None:
+    """Patches of MRI in three dimensions; all background scores 0."""
+    pytest.importorskip("monai", reason="needs MONAI: pip install 'harmofl[monai]'")
+    settings = {
+        "data.folder": str(shared_path / "data" / "hippocampus"),
+        "data.mode": "volumes",
+        "data.patch_size": [32, 48, 32],
+        "data.images_per_site": 12,
+        "run.threads": 1,
+        "network.options": {"features": [4, 8, 8, 16, 16, 8]},
+        "method.name": "fedavg",
+        "training.rounds": 4,
+        "training.lr": 0.004,
+        "evaluation.every": 4,
+    }
+    result = run(load_experiment(None, settings), tmp_path / "run")
+    assert result["summary"]["mean"] > 0.5

@@ -1,14 +1,17 @@
 """Small federations of NIfTI volumes: a bright ball in a body of grey tissue, in air."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+import pytest
 
 from harmofl.experiment.config import load_experiment
 from harmofl.experiment.tables import Experiment
 
+needs_monai = pytest.mark.skipif(find_spec("monai") is None, reason="needs MONAI: pip install 'harmofl[monai]'")
 SPACING = (1.0, 1.0, 2.0)
 """Millimetres along the stored axes: to the right, to the front, upwards."""
 

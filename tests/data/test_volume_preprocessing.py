@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from folders_on_disk import save_volume
-from volumes_on_disk import SPACING, scene
+from volumes_on_disk import SPACING, needs_monai, scene
 
 from harmofl.data.decoding.volume_preprocessing import (
     body_of,
@@ -18,6 +18,7 @@ from harmofl.data.decoding.volumes import read_label_volume
 from harmofl.data.volume_settings import VolumeSettings
 from harmofl.errors import DataError
 
+pytestmark = needs_monai
 SETTINGS = VolumeSettings(spacing=(1.0, 1.0, 1.0))
 AXES = ("RAS", "LPS", "ASR", "PIL")
 

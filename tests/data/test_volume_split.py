@@ -1,10 +1,12 @@
 """Volumes of a site: patches, their classes, their padding, the cache, and what is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from folders_on_disk import save_volume
-from volumes_on_disk import SPACING, scene, write_volumes
+from volumes_on_disk import SPACING, needs_monai, scene, write_volumes
 
 from harmofl.data import open_federation
 from harmofl.data.site import merged, undivided
@@ -14,6 +16,7 @@ from harmofl.data.volume_split import VolumeSplit, middle_patch, views
 from harmofl.errors import ConfigError, DataError
 from harmofl.federated.batch import Batch
 
+pytestmark = needs_monai
 SETTINGS = VolumeSettings(patch_size=(16, 8, 8), patches_per_volume=3)
 
 
@@ -133,6 +136,12 @@ def test_photographs_and_classes_are_refused(tmp_path, federation):
         for k in range(3):
             save_volume(tmp_path / "a" / label / f"{label}{k}.nii.gz", scene(k)[0])
     assert "is for segmentation, got classification" in refused(tmp_path, ConfigError)
+
+
+def test_monai_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai", None)
+    said = refused(write_volumes(tmp_path, sites=1), ConfigError)
+    assert said == "data.mode = \"volumes\" needs monai; install it with: pip install 'harmofl[monai]'"
 
 
 def test_a_mask_elsewhere_is_refused(tmp_path):

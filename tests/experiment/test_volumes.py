@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from experiments import same_end
-from volumes_on_disk import of_volumes, write_volumes
+from volumes_on_disk import needs_monai, of_volumes, write_volumes
 
 from harmofl import resume, run
 from harmofl.data.site import merged, open_federation
@@ -22,6 +22,8 @@ from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.client_context import build_context
 from harmofl.inference.evaluate import evaluate_site
 from harmofl.models import build_network
+
+pytestmark = needs_monai
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,22 @@ def test_pooled_batches_are_patches_of_one_site(volumes: Path, tmp_path: Path) -
 @pytest.mark.parametrize("method", ["fedbn", "fedfa", "scaffold", "harmofl-released"])
 def test_other_methods_take_volumes(method: str, volumes: Path, tmp_path: Path) -> None:
     changes = {"method__name": method, "training__rounds": 1, "network__norm": "batch"}
+    assert set(run(of_volumes(volumes, **changes), tmp_path / "run")["test"]) == {"site-0", "site-1"}
+
+
+NORMALIZERS = [
+    "zscore",
+    "zscore:per=site",
+    "histogram",
+    "amplitude-jitter",
+    "amplitude:per=site",
+    "profile:space=density",
+]
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_normalizers_of_grey_images_take_volumes(normalizer: str, volumes: Path, tmp_path: Path) -> None:
+    changes = {"method__name": f"fedavg+{normalizer}", "training__rounds": 1}
     assert set(run(of_volumes(volumes, **changes), tmp_path / "run")["test"]) == {"site-0", "site-1"}
 
 

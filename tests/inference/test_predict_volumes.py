@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from volumes_on_disk import SPACING, of_volumes, save_volume, scene, write_volumes
+from volumes_on_disk import SPACING, needs_monai, of_volumes, save_volume, scene, write_volumes
 
 from harmofl import run
 from harmofl.errors import ConfigError
@@ -15,6 +15,8 @@ from harmofl.inference.evaluate import evaluate_site
 from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options
 from harmofl.inference.surfaces import evaluate_surfaces
+
+pytestmark = needs_monai
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from harmofl.data.volume_settings import Spacing, VolumeSettings
 from harmofl.errors import ConfigError, DataError
 from harmofl.types import Progress
 from harmofl.utils.hardware import check_memory
+from harmofl.utils.lazy_imports import optional
 
 _AT_ONCE = 4
 """Largest number of threads that preprocess, of which each holds some copies of a volume."""
@@ -93,8 +94,9 @@ def settled_volumes(files: FederationFiles, settings: VolumeSettings) -> VolumeS
     """Return the settings with the spacing of the resampled volumes, after checking that all files are volumes.
 
     Raises:
-        ConfigError: for classification, or if an image is not a volume.
+        ConfigError: for classification, if an image is not a volume, or if MONAI is not installed.
     """
+    optional("monai", 'data.mode = "volumes"', "monai")
     if files.info.task != "segmentation":
         raise ConfigError(f'data.mode = "volumes" is for segmentation, got {files.info.task}; set it to "slices"')
     for site in files.sites:
