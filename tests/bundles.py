@@ -39,7 +39,7 @@ SCHEMA["required"] = list(SCHEMA["properties"])
 """The mandatory entries of metadata.json by https://docs.monai.io/en/stable/mb_specification.html."""
 
 
-def monai_bundle(bundle: Path, *commands: list[str]) -> None:
+def _monai_bundle(bundle: Path, *commands: list[str]) -> None:
     """Run commands of `python -m monai.bundle` in one process, in the folder of the bundle."""
     code = "import fire, json, sys, monai.bundle\n"
     code += "for words in json.loads(sys.argv[1]): fire.Fire(monai.bundle, words)"
@@ -48,9 +48,10 @@ def monai_bundle(bundle: Path, *commands: list[str]) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def verify(bundle: Path, schema: Path) -> None:
-    """Verify metadata and network; the schema that MONAI would download is written to a file instead."""
+def verify(bundle: Path, schema: Path, *others: list[str]) -> None:
+    """Verify metadata and network, and run other commands; MONAI takes the schema from a file instead of a download."""
     schema.write_text(json.dumps(SCHEMA), encoding="utf-8")
     config = ["--meta_file", "configs/metadata.json"]
     metadata = ["verify_metadata", *config, "--filepath", str(schema)]
-    monai_bundle(bundle, metadata, ["verify_net_in_out", "network", *config, "--config_file", "configs/inference.json"])
+    network = ["verify_net_in_out", "network", *config, "--config_file", "configs/inference.json"]
+    _monai_bundle(bundle, metadata, network, *others)

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundles import monai_bundle, verify
+from bundles import verify
 from volumes_on_disk import of_volumes, save_volume, scene, write_volumes
 
 from harmofl import run
@@ -30,6 +30,9 @@ def volume_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp(request.param)
     changes = {"data__patch_size": [16, 32, 16], "network__norm": "instance", "training__lr": 0.02}
     run(of_volumes(write_volumes(folder / "data"), **changes, **SETTINGS[request.param]), folder / "run")
+    files, left = export_model(folder / "run", folder / "out")
+    assert left == [] and {file.path.name for file in files} == {"model.onnx", "model.pt2", "bundle", "README.md"}
+    assert all(file.difference is None or file.difference <= 1e-4 for file in files)
     return folder / "run"
 
 
@@ -49,37 +52,34 @@ def turned_files(folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.nii.gz" for name in affines}
 
 
-def test_every_format_takes_patches(volume_run: Path, tmp_path: Path) -> None:
-    files, left = export_model(volume_run, tmp_path)
-    assert left == [] and {file.path.name for file in files} == {"model.onnx", "model.pt2", "bundle", "README.md"}
+def test_every_format_takes_patches(volume_run: Path) -> None:
+    out = volume_run.parent / "out"
     trained = TrainedModel.open(volume_run)
     images = images_like(trained, 3, seed=5)
     assert images.shape == (3, 1, 16, 32, 16)
     expected = trained.network()(images).softmax(dim=1).detach().numpy()
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
+    loaded = torch.export.load(out / "model.pt2").module()
     for count in (1, 3):
         found = session.run(None, {"image": images[:count].numpy()})[0]
         np.testing.assert_allclose(found, expected[:count], atol=1e-4)
         np.testing.assert_allclose(loaded(images[:count]).detach().numpy(), expected[:count], atol=1e-4)
     assert expected.shape == (3, 2, 16, 32, 16) and expected.std() > 1e-3
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    card = (out / "README.md").read_text(encoding="utf-8")
     assert "Patches of volumes (N, 1, 16, 32, 16)" in card and "resampled to 2 x 1 x 1 mm" in card
 
 
 def test_the_bundle_describes_volumes_and_labels_files_as_predict_does(volume_run: Path, tmp_path: Path) -> None:
-    export_model(volume_run, tmp_path / "out", ["monai"])
-    bundle, files = tmp_path / "out" / "bundle", turned_files(tmp_path / "images")
+    bundle, files = volume_run.parent / "out" / "bundle", turned_files(tmp_path / "images")
     form = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["network_data_format"]
     image, pred = form["inputs"]["image"], form["outputs"]["pred"]
     assert image["spatial_shape"] == pred["spatial_shape"] == [16, 32, 16]
     assert image["is_patch_data"] and image["channel_def"] == {"0": "the volume"}
     assert image["modality"] == ("MR" if TrainedModel.open(volume_run).card["volumes"]["window"] is None else "CT")
     assert pred["channel_def"] == {"0": "background", "1": "foreground"}
-    verify(bundle, tmp_path / "schema.json")
     words = ["--config_file", "configs/inference.json", "--meta_file", "configs/metadata.json"]
     words += ["--dataset_dir", str(tmp_path / "images"), "--output_dir", str(tmp_path / "eval")]
-    monai_bundle(bundle, ["run", *words])
+    verify(bundle, tmp_path / "schema.json", ["run", *words])
     predict_files(TrainedModel.open(volume_run), [tmp_path / "images"], tmp_path / "predicted")
     for name, path in files.items():
         mask, expected = (nibabel.load(tmp_path / part / f"{name}.nii.gz") for part in ("eval", "predicted"))

@@ -43,7 +43,7 @@ class FixedAmplitude(nn.Module):
 
     def __init__(self, layer: AmplitudeNorm | ProfileNorm, size: tuple[int, ...]) -> None:
         super().__init__()
-        self.size, self.half = torch.Size(size), (*size[:-1], size[-1] // 2 + 1)
+        self.size, self.spectrum = torch.Size(size), (*size[:-1], size[-1] // 2 + 1)
         self.axes = tuple(range(-len(size), 0))
         self.strength = layer.strength
         self.noise = torch.finfo(torch.float32).eps * math.log2(max(self.size.numel(), 2))
@@ -60,7 +60,7 @@ class FixedAmplitude(nn.Module):
     def _bins(self, layer: AmplitudeNorm) -> None:
         self.register_buffer("A", layer.amplitude.float().clone())
         like = torch.zeros(1, 1, *self.size)
-        whole = torch.ones(self.half, dtype=torch.bool)
+        whole = torch.ones(self.spectrum, dtype=torch.bool)
         self.register_buffer("inside", whole if layer.band == 1 else window(reach(float(layer.band), like), like))
         if self.own.numel():
             self.register_buffer("gain", torch.where(self.inside, gain_of(self.A, self.own, self.strength), 1))
@@ -70,14 +70,15 @@ class FixedAmplitude(nn.Module):
         spacing = layer.spacing or (1.0,) * len(self.size)
         self.shared_gain = layer.shared_gain
         ring = ring_of(self.size, layer.radial_bins, torch.device("cpu"), spacing)
-        count = torch.zeros(layer.radial_bins + 1).index_add(0, ring.flatten(), self.twice.expand(self.half).flatten())
+        weight = self.twice.expand(self.spectrum).flatten()
+        count = torch.zeros(layer.radial_bins + 1).index_add(0, ring.flatten(), weight)
         self.register_buffer("target", layer.amplitude.float().clone())
         self.register_buffer("ring", ring.flatten(1))
         self.register_buffer("per_ring", 1 / count.clamp_min(1))
 
     def _matrices(self) -> None:
         *rest, W = self.size
-        zero = torch.zeros(self.half)
+        zero = torch.zeros(self.spectrum)
         zero.view(-1)[0] = self.size.numel()
         self.register_buffer("zero", zero)
         bins = torch.arange(W // 2 + 1)
@@ -111,7 +112,7 @@ class FixedAmplitude(nn.Module):
     def _turned(self, real: Tensor, imaginary: Tensor, axis: int, sign: int) -> tuple[Tensor, Tensor]:
         """Transform along one axis before the last, with sign -1 back; the matrices are symmetric."""
         c, s = getattr(self, f"cos_{axis}"), getattr(self, f"sin_{axis}") * sign
-        after = self.half[axis + 1 :]
+        after = self.spectrum[axis + 1 :]
         re, im = (part.flatten(axis + 3) for part in (real, imaginary))  # (N, C, ..., length, bins of later axes)
         return (c @ re + s @ im).unflatten(-1, after), (c @ im - s @ re).unflatten(-1, after)
 
@@ -134,7 +135,7 @@ class FixedAmplitude(nn.Module):
         noise = torch.finfo(torch.float32).eps * own.amax(dim=-1, keepdim=True)
         known = (own > noise) & (self.target > 0)
         gain = torch.where(known, self.target / own.clamp_min(torch.finfo(torch.float32).tiny), 1.0) ** self.strength
-        by_bin = gain.index_select(-1, self.ring.flatten()).unflatten(-1, self.half)
+        by_bin = gain.index_select(-1, self.ring.flatten()).reshape(*gain.shape[:-1], *self.spectrum)
         return real * by_bin, imaginary * by_bin
 
     def _profile(self, amplitude: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ _POSTPROCESSING = [
         "nearest_interp": False,
     },
     {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+    {"_target_": "scripts.volumes.PlaceAsFiled", "keys": "pred"},
     {
         "_target_": "SaveImaged",
         "keys": "pred",
@@ -89,6 +90,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import affine_to_spacing
 from monai.transforms import MapTransform
 
 SETTINGS = VolumeSettings(window={window})
@@ -98,7 +100,11 @@ SETTINGS = VolumeSettings(window={window})
 {functions}
 
 class ScaleByBodyd(MapTransform):
-    """Scale the range of the body's voxels to [0, 1], without clipping, and add the mask of the body."""
+    """Scale the range of the body's voxels to [0, 1], without clipping, and add the mask of the body.
+
+    The affine keeps the lengths of the axes, superior, right, anterior, without their small angles: resampling would
+    place the voxels of an oblique volume otherwise than during training.
+    """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         found = dict(data)
@@ -106,8 +112,21 @@ class ScaleByBodyd(MapTransform):
             voxels = found[key][0].numpy()
             body = body_of(voxels, SETTINGS)
             low, high = range_of(voxels[body], SETTINGS)
+            affine = torch.eye(4)[[1, 2, 0, 3]]
+            affine[:, :3] *= torch.as_tensor(affine_to_spacing(found[key].affine), dtype=torch.float32)
             found[key] = (found[key] - low) / (high - low)
+            found[key].affine = affine
             found["body"] = torch.from_numpy(body)[None]
+        return found
+
+
+class PlaceAsFiled(MapTransform):
+    """Give labels the affine of the file of the image."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        found = dict(data)
+        for key in self.key_iterator(found):
+            found[key].affine = found["image"].meta["original_affine"]
         return found
 '''
 
