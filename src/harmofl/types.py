@@ -10,6 +10,8 @@ Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 WeightFormat = Literal["float32", "bfloat16", "int8"]
 """Format of the weights, or of their changes, between server and sites."""
 Levels = Literal["rounded", "truncated"]
+Mode = Literal["slices", "2.5d", "volumes"]
+Intensity = Literal["zscore", "window"]
 Augmentation = Literal["none", "flips", "flips-released"]
 Statistics = Literal["images", "sites", "batch"]
 """The statistics that a trained model normalizes with: of the given images, its training sites, or each batch."""

@@ -96,6 +96,21 @@ def test_the_same_bits_as_the_plain_loop(name: str) -> None:
             assert_same(arrays, apps[site].state[group])
 
 
+@pytest.mark.parametrize("name", ["fedavg", "scaffold", "fednova", "fedavg+median"])
+def test_updates_wait_on_disk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr("harmofl.utils.spool.MEMORY", 0)
+    method = make_method(name, {})
+    training = toy_training(method, toy_network(dropout=0.2))
+    start = method.start(training.model)
+    plain, *_ = sequential.run_round(method, start, toy_sites(), {}, training)
+    line = RemoteRounds(Wire(good(name)), quorum=2)
+    sent, updates = line.train(method, start, training.model, list(reversed(NAMES)))
+    assert [update.site for update in updates] == NAMES
+    assert_same(plain.weights, sent.weights)
+    assert any(update.weights for update in updates) == (name in ("fednova", "fedavg+median"))
+
+
 def test_an_amplitude_that_comes_late_arrives() -> None:
     """Two of three sites in round 1, all in the next: the same bits, and the average of all three."""
     torch.set_num_threads(1)

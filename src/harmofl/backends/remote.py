@@ -2,27 +2,29 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from torch import nn
 
 from harmofl.backends.downloads import MISSING, Downloads
-from harmofl.backends.runner import RoundResult
+from harmofl.backends.runner import KeepState, RoundResult
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError, TrainingError
 from harmofl.federated.client import Training
 from harmofl.federated.compression import expanded
 from harmofl.federated.downlink import HeldWeights, MissingWeightsError
+from harmofl.federated.gathering import Gathering
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
 from harmofl.federated.model import is_sent
-from harmofl.federated.tensors import Arrays
+from harmofl.federated.tensors import Arrays, num_bytes, total_bytes
 from harmofl.federated.transport import DESCRIBE, EVALUATE, TRAIN, Reply, Transport
 from harmofl.federated.update_checks import check_masked, check_update
 from harmofl.federated.wire import Scalars, pack, pack_broadcast, pack_update, unpack, unpack_broadcast, unpack_update
 from harmofl.privacy.secure_aggregation import unmasked
+from harmofl.utils.spool import Spool
 
 log = logging.getLogger("harmofl")
 Answer = TypeVar("Answer")
@@ -68,9 +70,11 @@ class RemoteRounds:
         states: Mapping[str, ClientState],
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
+        keep: KeepState | None = None,
     ) -> RoundResult:
         """Run a round as `RunRound` says; the states stay at the sites."""
-        after, updates = self.train(method, server, training.model, [site.name for site in sites], on_site)
+        names = [site.name for site in sites]
+        after, updates = self.train(method, server, training.model, names, on_site, whole=keep is None)
         return after, {}, updates
 
     def train(
@@ -81,8 +85,12 @@ class RemoteRounds:
         names: Sequence[str],
         on_site: Callable[[str], None] = lambda site: None,
         split: str = "",
+        whole: bool = False,
     ) -> tuple[ServerState, list[ClientUpdate]]:
         """Ask sites to train for a round, check their updates, and aggregate them.
+
+        Which sites answer is known at the end of the round, so updates wait until then, in memory up to 1 GB and beyond
+        it on disk; then they are averaged in the order of the sites.
 
         Args:
             method: the federated learning method.
@@ -91,15 +99,19 @@ class RemoteRounds:
             names: the sites.
             on_site: called with a site's name when its update has arrived.
             split: also score the weights before the round on these images, see the attribute `scores`.
+            whole: True to return updates with the tensors that are averaged.
 
         Raises:
+            StorageError: if updates that do not fit into memory cannot be written.
             TrainingError: for an error at a site, or a fault of its update, see `check_update`.
             RunError: if a site does not answer in time, or not with an update; with a quorum, if it is not reached.
         """
         broadcast = method.broadcast(server)
         shared = [name for name in server.weights if is_sent(method, model, name, broadcast.round)]
 
-        def read(content: bytes, name: str) -> ClientUpdate:
+        arrived = Spool()
+
+        def read(content: bytes, name: str) -> int:
             head, update = unpack_update(content)
             if split and isinstance(head.get("scores"), dict):
                 self.scores[name] = head["scores"]
@@ -107,22 +119,23 @@ class RemoteRounds:
                 raise RunError(f"{name}: must answer for itself, but answers for {update.site[:60]!r}")
             if self._masked:
                 check_masked(update, broadcast, shared)
-                return update
-            weights = expanded(update.weights, broadcast.weights)
-            update = replace(update, weights=weights, bytes_sent=update.num_bytes())
-            check_update(update, broadcast, shared, server.params, method.uplink_extras)
-            return update
+            else:
+                weights = expanded(update.weights, broadcast.weights)
+                update = replace(update, weights=weights, bytes_sent=update.num_bytes())
+                check_update(update, broadcast, shared, server.params, method.uplink_extras)
+            arrived.put(name, update, num_bytes(update.weights) + total_bytes(update.extras))
+            return update.num_samples
 
         self.quorum = len(names) if self._masked else self.quorum
         self.scores = {}
         replies = self._sent(TRAIN, names, broadcast, split, server)
-        updates = self._asked(replies, names, read, f"answer round {broadcast.round}", on_site)
-        if len(updates) < (self.quorum or 0):
-            reasons = "; ".join(self.left_out.values())
-            raise RunError(
-                f"round {broadcast.round}: at least {self.quorum} sites must take part, got {len(updates)}: {reasons}"
-            )
-        return self._aggregated(method, server, broadcast, shared, [updates[name] for name in sorted(updates)])
+        with arrived:
+            images = self._asked(replies, names, read, f"answer round {broadcast.round}", on_site)
+            if len(images) < (self.quorum or 0):
+                reasons = "; ".join(self.left_out.values())
+                must = f"at least {self.quorum} sites must take part"
+                raise RunError(f"round {broadcast.round}: {must}, got {len(images)}: {reasons}")
+            return self._aggregated(method, server, broadcast, shared, arrived, images, whole)
 
     def _aggregated(
         self,
@@ -130,16 +143,21 @@ class RemoteRounds:
         server: ServerState,
         broadcast: Broadcast,
         shared: Sequence[str],
-        arrived: list[ClientUpdate],
+        arrived: Spool,
+        images: Mapping[str, int],
+        whole: bool,
     ) -> tuple[ServerState, list[ClientUpdate]]:
         """Return the state after the round and the updates; those under masks are their sum, which is checked here."""
+        updates: Iterable[ClientUpdate] = map(arrived.pop, sorted(images))
         try:
             if self._masked:
-                arrived = _summed(arrived, broadcast)
-                check_update(
-                    replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.uplink_extras
-                )
-            return method.aggregate(server, arrived), arrived
+                updates = _summed(list(updates), broadcast)
+                everyone = replace(updates[0], site="all sites")
+                check_update(everyone, broadcast, shared, server.params, method.uplink_extras)
+            gathering = Gathering(method, server, images, whole)
+            for update in updates:
+                gathering.add(update)
+            return gathering.aggregated(), gathering.updates
         except HarmoFLError:
             raise
         except Exception as error:  # extras that do not fit each other

@@ -138,6 +138,9 @@ def serve_model(
     from harmofl.inference.serving.service import Limits, make_app, serve_app
 
     torch.set_num_threads(threads)
-    predictor = Predictor(TrainedModel.open(model), Options(site=site, device=str(device_of(device))))
+    trained = TrainedModel.open(model)
+    if trained.volumes:
+        raise ConfigError(f"{model}: takes whole volumes, which are not served; use harmofl predict")
+    predictor = Predictor(trained, Options(site=site, device=str(device_of(device))))
     app = make_app(predictor, model.resolve().name, Limits(max_mb, max_pixels), host)
     serve_app(app, host, port)

@@ -6,7 +6,8 @@ from harmofl.utils.lazy_imports import lazily as _lazily
 
 if TYPE_CHECKING:
     from harmofl.data.manifest import SPLITS, FederationInfo, Record
-    from harmofl.data.site import Federation, Site, Split, open_federation
+    from harmofl.data.site import Federation, Site, open_federation
+    from harmofl.data.split import Split
     from harmofl.data.summary import describe
     from harmofl.data.transforms import augment
 
@@ -24,7 +25,8 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("SPLITS", "FederationInfo", "Record"), "manifest"),
-    **dict.fromkeys(("Federation", "Site", "Split", "open_federation"), "site"),
+    **dict.fromkeys(("Federation", "Site", "open_federation"), "site"),
+    "Split": "split",
     "augment": "transforms",
     "describe": "summary",
 }

@@ -47,6 +47,8 @@ def unlike(seen: HeaderFacts, card: Mapping[str, Any], *, resized: bool = True, 
         resized: whether the image is resized to the size of training.
         hint: text to add if the image is much larger.
     """
+    if "volumes" in card:  # resampled, whatever their size and bits
+        return
     (height, width), channels = card["size"], card["channels"]
     if resized:
         ratios = [own / wanted for own, wanted in zip(seen.size, (height, width), strict=True)]

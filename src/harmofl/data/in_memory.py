@@ -8,7 +8,8 @@ import numpy as np
 from harmofl.data.csv_tables import is_empty
 from harmofl.data.layout.file_names import escaped
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.data.site import Federation, Site, Split
+from harmofl.data.site import Federation, Site
+from harmofl.data.split import Split
 from harmofl.errors import DataError
 from harmofl.types import Task
 

@@ -17,6 +17,7 @@ import tomli_w
 
 from harmofl.data.csv_tables import is_empty, read_table
 from harmofl.data.mask_numbers import COLOUR, named, number_of
+from harmofl.data.volume_settings import VolumeSettings
 from harmofl.errors import DataError
 from harmofl.types import Levels, Task
 
@@ -71,6 +72,7 @@ class FederationInfo:
             of two classes), numbered as in `mask_numbers`; the file has numbers and "#rrggbb".
         remark: a remark about the masks of a plain folder; not in the file.
         doubt: the reason why the meaning of a plain folder's masks is uncertain, an error; not in the file.
+        volumes: the preprocessing of volumes that are not cut into slices, or None; not in the file.
     """
 
     name: str
@@ -87,6 +89,7 @@ class FederationInfo:
     values: tuple[int, ...] = ()
     remark: str = ""
     doubt: str = ""
+    volumes: VolumeSettings | None = None
 
 
 def write_info(folder: Path, info: FederationInfo) -> None:

@@ -1,7 +1,7 @@
 """Decoded data for training: the three splits of a site, and the federation of all sites."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,68 +13,17 @@ from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.decoding.assembly import Arrays, Built, assemble, check_fits
 from harmofl.data.decoding.cache import cached
 from harmofl.data.decoding.growing_arrays import Rows
+from harmofl.data.decoding.volume_assembly import assemble_volumes, check_volumes_fit, settled_volumes
 from harmofl.data.joined import Joined
 from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.reader import common_size, read_layout, settle
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
-from harmofl.federated.batch import Batch
+from harmofl.data.split import Split
+from harmofl.data.volume_settings import VolumeSettings
+from harmofl.data.volume_split import VolumeSplit, views
 from harmofl.types import Levels, Progress, Task, Tell
 from harmofl.utils.seeding import rng
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a site's data, decoded.
-
-    Args:
-        images: (N, C, H, W) uint8, where v stands for v/255, or float32 in [0, 1]; may be memory-mapped.
-        targets: (N,) int64 class indices, or (N, H, W) uint8 label maps; may be memory-mapped.
-        cases: the case of each of the N images, the unit of a segmentation score; slices of one volume share a case.
-        patients: the patient of each of the N images; by default each case is a separate patient.
-        parts: the number of consecutive images from each merged site; each training batch then comes from one site.
-    """
-
-    images: np.ndarray | Joined
-    targets: np.ndarray | Joined
-    cases: tuple[str, ...]
-    patients: tuple[str, ...] = ()
-    parts: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.patients:
-            object.__setattr__(self, "patients", self.cases)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def first(self, count: int) -> "Split":
-        """Return the first `count` images, or all if there are fewer."""
-        count = min(count, len(self))
-        rows = np.arange(count)
-        return Split(self.images[rows], self.targets[rows], self.cases[:count], self.patients[:count])
-
-    def mark(self) -> str:
-        """Return a short checksum of the names of the cases."""
-        return f"{zlib.crc32(chr(10).join(sorted(self.cases)).encode()):08x}"
-
-    def batch(self, index: Sequence[int] | np.ndarray) -> Batch:
-        """Copy the images at `index`, in that order, into a new batch.
-
-        Args:
-            index: positions in this split; repetitions are allowed.
-
-        Returns:
-            (B, C, H, W) float32 images in [0, 1] with int64 targets, on the CPU.
-        """
-        import torch
-
-        rows = np.asarray(index, dtype=np.int64)
-        images = np.array(self.images[rows], dtype=np.float32)
-        if self.images.dtype == np.uint8:
-            images /= np.float32(255)
-        targets = np.array(self.targets[rows], dtype=np.int64)
-        return Batch(torch.from_numpy(images), torch.from_numpy(targets))
 
 
 @dataclass(frozen=True)
@@ -102,14 +51,14 @@ class Site:
 
 def merged(sites: Sequence[Site]) -> Site:
     """Return one site with the images of all sites, without copying them."""
-    parts = [_merged([_prefixed(site.split(split), f"{site.name}/") for site in sites]) for split in SPLITS]
+    parts = [_joined([_prefixed(site.split(split), f"{site.name}/") for site in sites]) for split in SPLITS]
     return Site("pooled", sites[0].task, sites[0].classes, *parts)
 
 
 def undivided(site: Site) -> Site:
     """Return the site with all of its images in the test split."""
     none = site.train.first(0)
-    return replace(site, train=none, val=none, test=_merged([site.train, site.val, site.test]))
+    return replace(site, train=none, val=none, test=_joined([site.train, site.val, site.test]))
 
 
 def _prefixed(split: Split, prefix: str) -> Split:
@@ -117,10 +66,9 @@ def _prefixed(split: Split, prefix: str) -> Split:
     return replace(split, cases=cases, patients=patients)
 
 
-def _merged(splits: Sequence[Split]) -> Split:
-    images, targets = (Joined([getattr(split, name) for split in splits]) for name in ("images", "targets"))
-    cases, patients = (tuple(n for split in splits for n in getattr(split, name)) for name in ("cases", "patients"))
-    return Split(images, targets, cases, patients, tuple(map(len, splits)))
+def _joined(splits: Sequence[Split]) -> Split:
+    """Return the images of splits of one kind, one split after the other."""
+    return splits[0].joined(splits)
 
 
 def split_by_image(site: Site, seed: int) -> Site:
@@ -130,7 +78,7 @@ def split_by_image(site: Site, seed: int) -> Site:
     """
     if not len(site.train):  # a site with a test split only
         return site
-    whole = _merged([site.train, site.val, site.test])
+    whole = _joined([site.train, site.val, site.test])
     order = rng(seed, "split by image", site.name).permutation(len(whole))
     cuts = np.cumsum([round(0.64 * len(whole)), round(0.16 * len(whole))])
     train, val, test = (
@@ -158,9 +106,8 @@ class Federation:
         check = 0
         for site in self.sites:
             for part in (site.train, site.val, site.test):
-                for array in (part.images, part.targets):
-                    for start in range(0, len(array), 256):
-                        check = zlib.crc32(np.ascontiguousarray(array[start : start + 256]).data, check)
+                for piece in part.pieces():
+                    check = zlib.crc32(np.ascontiguousarray(piece).data, check)
                 check = zlib.crc32("\n".join((site.name, *part.cases)).encode(), check)
         return f"{check:08x}"
 
@@ -178,6 +125,7 @@ def open_federation(
     progress: Progress | None = None,
     told: Tell | None = None,
     training: bool = True,
+    volumes: VolumeSettings | None = None,
 ) -> Federation:
     """Check and decode all sites of a federation.
 
@@ -194,13 +142,15 @@ def open_federation(
         progress: called with the site, the number of decoded images and the number of all its images.
         told: called with one line each, before any image is decoded: the summary of the folder, and warnings.
         training: whether the sites will train; if so, warnings about splits are included.
+        volumes: preprocess whole volumes with these settings, instead of cutting them into slices, so that `size`,
+            `channels`, `slices` and `levels` have no effect.
 
     Returns:
-        the sites sorted by name; `info` has the size and channels of the decoded images.
+        the sites sorted by name; `info` has the size and channels of the decoded images, or `volumes` with the spacing.
 
     Raises:
         DataError: for the first invalid file, label or split, with the number of others.
-        ConfigError: if size or channels are out of range.
+        ConfigError: if size or channels are out of range, or `volumes` do not fit the images.
         StorageError: if the cache cannot be written.
     """
     files = settle(read_layout(folder, seed=seed, expected=expected), size, channels)
@@ -210,8 +160,7 @@ def open_federation(
     structure = (problem for site in files.sites for problem in structure_problems(site, info))
     listing = folder if expected is None else None  # `data check` has no option for expected classes
     refuse([*structure, *reading_problems(info)], listing, told)
-    info = replace(info, size=info.size or common_size(files))
-    check_fits(files, info, held=cache is None)
+    info = _sized(files, info, volumes, held=cache is None)
     built = [(site.name, _decode(site, info, cache, progress)) for site in files.sites]
     refuse([problem for _, (_, problems) in built for problem in problems], listing, told)
     owners = [{record.case: record.patient for record in site.records} for site in files.sites]
@@ -225,13 +174,38 @@ def _kind(files: FederationFiles) -> str:
     return "both" if len(kinds) == 2 else "volumes" if True in kinds else "photographs"
 
 
+def _sized(files: FederationFiles, info: FederationInfo, volumes: VolumeSettings | None, held: bool) -> FederationInfo:
+    """Return the description with the size of images or the spacing of volumes; check the memory if they are `held`."""
+    if volumes is None:
+        info = replace(info, size=info.size or common_size(files))
+        check_fits(files, info, held)
+        return info
+    volumes = settled_volumes(files, volumes)
+    if held:
+        check_volumes_fit(files, volumes)
+    return replace(info, size=None, channels=1, slices="all", volumes=volumes)
+
+
 def _decode(site: SiteFiles, info: FederationInfo, cache: Path | None, progress: Progress | None) -> Built:
-    if cache is None:
-        return assemble(site, info, lambda _: Rows(), progress)
-    return cached(cache, site, info, lambda rows: assemble(site, info, rows, progress))
+    def build(rows: Callable[[str], Rows]) -> Built:
+        if info.volumes:
+            return assemble_volumes(site, info, info.volumes, rows, progress)
+        return assemble(site, info, rows, progress)
+
+    return build(lambda _: Rows()) if cache is None else cached(cache, site, info, build)
 
 
 def _site(name: str, info: FederationInfo, arrays: dict[str, Arrays], owner: Mapping[str, str]) -> Site:
     """Build a site from its arrays and the patient of every case."""
-    train, val, test = (Split(*arrays[split], tuple(owner[case] for case in arrays[split][2])) for split in SPLITS)
+    train, val, test = (_split(info, arrays[split], owner) for split in SPLITS)
     return Site(name, info.task, info.classes, train, val, test)
+
+
+def _split(info: FederationInfo, arrays: Arrays, owner: Mapping[str, str]) -> Split:
+    images, targets, cases, *shapes = arrays
+    patients = tuple(owner[case] for case in cases)
+    if not info.volumes:
+        return Split(images, targets, cases, patients)
+    volumes, labels = (views(flat, shapes[0]) for flat in (images, targets))
+    size, count = info.volumes.patch_size, info.volumes.patches_per_volume
+    return VolumeSplit(volumes, labels, cases, patients, patch_size=size, per_volume=count)

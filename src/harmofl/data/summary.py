@@ -1,10 +1,8 @@
 """Summaries of a federation: a table for `harmofl data show`, and messages about missing classes and masks."""
 
-import numpy as np
-
 from harmofl.data.checks.structure import reading_problems
 from harmofl.data.manifest import SPLITS
-from harmofl.data.site import Federation, Split
+from harmofl.data.site import Federation
 
 
 def describe(federation: Federation) -> list[dict[str, str]]:
@@ -16,18 +14,12 @@ def describe(federation: Federation) -> list[dict[str, str]]:
             "images": str(len(split)),
             "cases": str(len(set(split.cases))),
             "size": "x".join(map(str, split.images.shape[1:])),
-            **{label: str(_occurrences(split, k)) for k, label in enumerate(site.classes)},
+            **{label: str(split.showing(k)) for k, label in enumerate(site.classes)},
         }
         for site in federation.sites
         for name in SPLITS
         for split in [site.split(name)]
     ]
-
-
-def _occurrences(split: Split, k: int) -> int:
-    """Return the number of images with class `k`."""
-    hits = np.asarray(split.targets) == k
-    return int(np.count_nonzero(hits.any(axis=tuple(range(1, hits.ndim)))))
 
 
 def absent_classes(federation: Federation) -> list[str]:
@@ -37,7 +29,7 @@ def absent_classes(federation: Federation) -> list[str]:
         "see `harmofl data show`, or exclude the site with data.sites"
         for site in federation.sites
         for k, label in enumerate(site.classes)
-        if not _occurrences(site.train, k)
+        if not site.train.showing(k)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Random flips and quarter turns, drawn first and applied afterwards, so that they can be replayed."""
+"""Random flips and quarter turns of images, drawn first and applied afterwards to be replayed; flips of volumes."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -63,6 +63,20 @@ def augment_as_released(batch: Batch, rng: np.random.Generator) -> Batch:
     height, width = batch.images.shape[-2:]
     turns = rng.integers(5, size=len(batch)) % 4 if height == width else moves.turns
     return apply_moves(batch, replace(moves, turns=turns))
+
+
+def flip_volumes(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Flip every volume (1, D, H, W) along each of its axes at random; label maps follow their volumes.
+
+    The batch is not modified; `rng` is the only source of randomness.
+    """
+    import torch
+
+    images, targets = batch.images.clone(), batch.targets.clone()
+    for axis, chosen in zip((-3, -2, -1), rng.integers(2, size=(3, len(batch))), strict=True):
+        rows = torch.from_numpy(np.flatnonzero(chosen))
+        images[rows], targets[rows] = images[rows].flip(axis), targets[rows].flip(axis)
+    return Batch(images, targets)
 
 
 def _moved(planes: "Tensor", moves: Moves) -> "Tensor":

@@ -157,6 +157,8 @@ def _agreed(experiment: Experiment) -> str:
     """Return the experiment that all parties get as TOML, without the keys in `LOCAL`."""
     if experiment.data.unseen:
         raise ConfigError("data.unseen: a deployment has no unseen sites; leave it out")
+    if experiment.data.volumes and experiment.data.spacing is None:
+        raise ConfigError("data.spacing: no site knows the volumes of the others; give it, such as [1, 1, 1]")
     if experiment.data.images_per_site == "smallest":
         raise ConfigError("data.images_per_site: no site knows how many the smallest has; give a number")
     tables = experiment.model_dump(mode="json", exclude_none=True)

@@ -26,6 +26,7 @@ from harmofl.experiment.remarks import remarks_on_method
 from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.taking_part import draw_sites
+from harmofl.experiment.volume_checks import check_volumes
 from harmofl.federated.downlink import moved
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
@@ -67,6 +68,7 @@ class Server(SiteRegistry):
         """Return the run folder; create it if there is none."""
         self.experiment = resolved(self.experiment, first["task"])
         check_metric(self.experiment, first["task"])
+        check_volumes(self.experiment)
         torch.set_num_threads(self.experiment.run.threads)
         run = self.place.folder / "run"
         if not (run / "config.toml").exists():

@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harmofl.backends.relayed import answer_relays, listen
 from harmofl.backends.remote import answering
 from harmofl.backends.supervision import SiteProcess
@@ -171,15 +169,15 @@ class Desk:
 
     def describe(self) -> Scalars:
         """Return the description that the server needs to build the model, and the number of images by split."""
-        info, images = self.setup.federation.info, self.site.train.images
+        info, split = self.setup.federation.info, self.site.train
         return {
             "site": self.place.name,
             "task": info.task,
             "classes": list(info.classes),
-            "channels": int(images.shape[1]),
-            "size": [int(n) for n in images.shape[2:]],
+            "channels": int(split.shape[0]),
+            "size": [int(n) for n in split.shape[1:]],
             "images": info.images,
-            "bits": 8 if images.dtype == np.uint8 else 16,
+            "bits": split.bits,
             "num_images": [len(self.site.split(split)) for split in ("train", "val", "test")],
             "threads": self.setup.experiment.run.threads,
         }

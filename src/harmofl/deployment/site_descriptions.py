@@ -32,7 +32,7 @@ def misfit(name: str, said: Mapping[str, Any], first: Mapping[str, Any] | None) 
         and texts(said.get("classes"))
         and 1 <= len(said["classes"]) <= 1000
         and whole(said.get("channels"), 1, 1000)
-        and wholes(said.get("size"), 2, 1)
+        and (wholes(said.get("size"), 2, 1) or wholes(said.get("size"), 3, 1))  # of images, or of patches of volumes
         and said.get("images") in ("volumes", "photographs", "both")
         and said.get("bits") in (8, 16)
         and wholes(said.get("num_images"), 3, 0)

@@ -24,6 +24,8 @@ CASE_METRICS: Final[dict[Task, tuple[str, ...]]] = {
 
 FloatArray = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
+LabelMaps = Labels | Sequence[Labels]
+"""Label maps (N, H, W) of images, or those of volumes, which may differ in shape."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def _auc_of(scores: FloatArray, positive: NDArray[np.bool_]) -> float:
     return float(ranks[positive].sum() - p * (p + 1) / 2) / (p * (len(scores) - p))
 
 
-def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[str], classes: int) -> dict[str, float]:
+def segmentation_scores(
+    predictions: LabelMaps, targets: LabelMaps, cases: Sequence[str], classes: int
+) -> dict[str, float]:
     """Return the overlap of predicted and true label maps.
 
     With P and T the pixels of a class in all slices of one case,
@@ -122,8 +126,9 @@ def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[st
     INCLUDING background, which raises the score of small structures.
 
     Args:
-        predictions: (N, H, W) label maps, N >= 1.
-        targets: (N, H, W) label maps in [0, K).
+        predictions: (N, H, W) label maps, N >= 1, or a list of maps (D, H, W) of N volumes, which have no
+            `slice_dice_released`.
+        targets: label maps in [0, K) of the same shapes.
         cases: N names; slices with the same name belong to one patient.
         classes: K >= 2, background included.
 
@@ -132,11 +137,13 @@ def segmentation_scores(predictions: Labels, targets: Labels, cases: Sequence[st
     """
     overlap, total = _counts(predictions, targets, cases, classes)
     case_overlap, case_total = (_pool(counts, cases)[:, 1:] for counts in (overlap, total))
-    return {
+    found = {
         "dice": float(_ratio(2 * case_overlap, case_total).mean()),
         "iou": float(_ratio(case_overlap, case_total - case_overlap).mean()),
-        "slice_dice_released": float((2 * overlap / (total + 1e-5)).mean()),
     }
+    if isinstance(targets, np.ndarray):
+        found["slice_dice_released"] = float((2 * overlap / (total + 1e-5)).mean())
+    return found
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,12 @@ def auc_cases(
 
 
 def segmentation_cases(
-    metric: str, predictions: Labels, targets: Labels, cases: Sequence[str], classes: int, patients: Sequence[str] = ()
+    metric: str,
+    predictions: LabelMaps,
+    targets: LabelMaps,
+    cases: Sequence[str],
+    classes: int,
+    patients: Sequence[str] = (),
 ) -> CaseScores:
     """Return `dice` or `iou` of each case, or `slice_dice_released` of each slice; see `segmentation_scores`."""
     overlap, total = _counts(predictions, targets, cases, classes)
@@ -224,9 +236,13 @@ def segmentation_cases(
 
 
 def _counts(
-    predictions: Labels, targets: Labels, cases: Sequence[str], classes: int
+    predictions: LabelMaps, targets: LabelMaps, cases: Sequence[str], classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return |P & T| and |P| + |T| of every slice and class, (N, K) each."""
+    """Return |P & T| and |P| + |T| of every slice, or volume, and class, (N, K) each."""
+    if not isinstance(predictions, np.ndarray) or not isinstance(targets, np.ndarray):
+        each = [_counts(p, t, [case] * len(t), classes) for p, t, case in zip(predictions, targets, cases, strict=True)]
+        overlaps, totals = ([found[k].sum(axis=0) for found in each] for k in (0, 1))
+        return np.stack(overlaps), np.stack(totals)
     if predictions.ndim != 3 or predictions.shape != targets.shape or not len(targets) or classes < 2:
         got = f"{predictions.shape}, {targets.shape} and {classes} classes"
         raise ShapeError(f"label maps must be two (N, H, W), N >= 1, of at least 2 classes, got {got}")

@@ -18,7 +18,7 @@ from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.downlink import moved
-from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.model import normalizer_of
 from harmofl.federated.tensors import Arrays, total_bytes
 from harmofl.methods import FedAvg
@@ -31,7 +31,8 @@ class TrainedRound:
 
     Args:
         server: the server's state after the round.
-        updates: the sites' updates, sorted by site; empty if the round was lost.
+        updates: the sites' updates, sorted by site, without their weights unless a callback reads updates or the
+            method's average needs them together; empty if the round was lost.
         bytes_down: bytes that the server sent to all sites of the round.
         kept: bytes of the largest client state, 0 if unknown to the backend.
         left_out: reasons why sites that were drawn have no part in the round, by site.
@@ -84,11 +85,15 @@ class LocalBackend:
         setup: the experiment with its images.
         run_dir: stores the client states.
         runner: runs rounds and scores weights; in this process if not given.
+        whole_updates: True to return updates with all their tensors, which are then held during a round.
     """
 
-    def __init__(self, setup: Setup, run_dir: RunDir, runner: Runner | None = None) -> None:
+    def __init__(
+        self, setup: Setup, run_dir: RunDir, runner: Runner | None = None, whole_updates: bool = False
+    ) -> None:
         self.setup, self.method, self.model = setup, setup.method, setup.training.model
         self._runner, self._run_dir = runner or Sequential(setup.score_of), run_dir
+        self._whole_updates = whole_updates
         self._personal: dict[str, Arrays] = {}
         self._remember(run_dir.states)
 
@@ -103,15 +108,19 @@ class LocalBackend:
     def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
         """See `Backend`."""
         setup = self.setup
-        sites = setup.drawn(server.round + 1)
-        after, kept, updates = self._runner.run_round(
-            setup.method, server, sites, self._run_dir.states, setup.training, on_client_end
-        )
+        sites, sizes = setup.drawn(server.round + 1), list[int]()
+
+        def keep(site: str, state: ClientState) -> None:
+            self._run_dir.states.keep(server.round + 1, {site: state})
+            self._remember({site: state})
+            sizes.append(total_bytes(state))
+
+        given = (setup.method, server, sites, self._run_dir.states, setup.training, on_client_end)
+        after, kept, updates = self._runner.run_round(*given, None if self._whole_updates else keep)
+        for site, state in kept.items():
+            keep(site, state)
         after, down = moved(server, after, setup.downlink), setup.bytes_down(server, len(updates))
-        self._run_dir.states.keep(after.round, kept)
-        self._remember(kept)
-        most = max(total_bytes(state) for state in kept.values())
-        return TrainedRound(after, updates, down, most)
+        return TrainedRound(after, updates, down, max(sizes))
 
     def personal(self) -> Mapping[str, Arrays]:
         """See `Backend`."""
@@ -153,7 +162,7 @@ class LocalBackend:
             cases[site.name] = asdict(of_cases)
             samples.update(sample(site, outputs, of_cases, normalizer_of(model)))
             if site.task == "classification":
-                probabilities[f"{site.name}/probabilities"] = outputs
+                probabilities[f"{site.name}/probabilities"] = np.asarray(outputs)
                 probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
             if keeps and site in setup.federation.sites:
                 moments[site.name] = of_site(model, site.train, setup.training.device)

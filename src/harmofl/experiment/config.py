@@ -34,6 +34,8 @@ TASK_DEFAULTS: Mapping[Task, Mapping[str, Section]] = {
     },
 }
 """The paper's settings of the histology and the prostate experiment (batch size: for smaller sites than Camelyon17)."""
+VOLUME_DEFAULTS: Mapping[str, Section] = {"training": {"batch_size": 2, "lr": 1e-3}}
+"""Settings that differ for volumes, whose patches take the memory of many images."""
 
 
 def load_experiment(
@@ -176,8 +178,10 @@ def _with_method(experiment: Experiment) -> Experiment:
 def resolved(experiment: Experiment, task: Task) -> Experiment:
     """Return the experiment with the task's defaults, the number of threads and the method's defaults filled in."""
     tables = experiment.model_dump()
+    tables["data"] = experiment.data.filled().model_dump()
     for section, defaults in TASK_DEFAULTS[task].items():
-        for key, value in defaults.items():
+        own = VOLUME_DEFAULTS.get(section, {}) if experiment.data.volumes else {}
+        for key, value in {**defaults, **own}.items():
             if tables[section][key] is None:
                 tables[section][key] = value
     tables["run"]["threads"] = tables["run"]["threads"] or default_threads(tables["run"]["workers"])[0]

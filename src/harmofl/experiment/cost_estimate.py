@@ -20,6 +20,7 @@ from harmofl.experiment.setup import Setup
 from harmofl.experiment.tables import Experiment
 from harmofl.experiment.taking_part import takes_changes
 from harmofl.federated.downlink import as_change
+from harmofl.federated.gathering import bytes_held
 from harmofl.federated.messages import Broadcast, ClientState, ServerState
 from harmofl.federated.model import AMPLITUDE
 from harmofl.federated.tensors import num_bytes, total_bytes
@@ -56,6 +57,7 @@ class Forecast:
         bytes_down: bytes that all sites of a round receive together.
         wire: bytes on the wire in all rounds.
         memory: bytes of memory of all processes.
+        held: bytes of the updates that are in memory together until a round ends, part of `memory`.
         disk: bytes of the run folder.
     """
 
@@ -78,6 +80,7 @@ class Forecast:
     bytes_down: int
     wire: int
     memory: int
+    held: int
     disk: int
 
     @property
@@ -128,6 +131,7 @@ def estimate_cost(
     seconds = start + once + rounds * (training + rest) + validations * validation + test
     up, down = steps.update.num_bytes(), _down(setup, steps)
     first = steps.first.num_bytes() + steps.opened.num_bytes()
+    held = (drawn - 1) * bytes_held(setup.method, steps.update, table.run.diagnostics)
     return Forecast(
         sites=len(setup.training_sites),
         drawn=drawn,
@@ -147,7 +151,8 @@ def estimate_cost(
         bytes_up=sends * drawn * up,
         bytes_down=sends * round(drawn * down),
         wire=sends * (drawn * first + round(drawn * (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
-        memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
+        memory=_peak() * (1 + count if count > 1 else 1) + held + states,
+        held=held,
         disk=disk,
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.data.site import Federation, Site
-from harmofl.data.transforms import augment, augment_as_released
+from harmofl.data.transforms import augment, augment_as_released, flip_volumes
 from harmofl.errors import ConfigError, HarmoFLError, NotColorError
 from harmofl.evaluation.losses import LOSSES
 from harmofl.experiment.config import TASK_DEFAULTS
@@ -55,13 +55,13 @@ def build(
         name = experiment.method_name
         raise ConfigError(f"training.compile must be false for {name}, as it uses hooks in the network; change it")
     training = Training(
-        model=build_model(experiment, method, federation.sites[0].train.images.shape[1], len(federation.info.classes)),
+        model=build_model(experiment, method, federation.sites[0].train.shape[0], len(federation.info.classes)),
         loss=LOSSES[table.loss or ""],
         optimizer=_optimizer(table, device),
         epochs=table.epochs,
         batch_size=table.batch_size or 0,
         last_alone=table.last_image == "alone",
-        augment={"none": None, "flips": augment, "flips-released": augment_as_released}[table.augment],
+        augment=_augmentation(experiment),
         seed=experiment.run.seed,
         precision=table.precision,
         device=device,
@@ -75,6 +75,11 @@ def build(
     return training
 
 
+def _augmentation(experiment: Experiment) -> Callable[[Batch, np.random.Generator], Batch] | None:
+    flips = flip_volumes if experiment.data.volumes else augment
+    return {"none": None, "flips": flips, "flips-released": augment_as_released}[experiment.training.augment]
+
+
 def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: int) -> nn.Module:
     """Return the model of a resolved experiment: the method's normalizer, if any, and the network."""
     table = experiment.network
@@ -85,6 +90,7 @@ def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: 
         norm=table.norm,
         seed=experiment.run.seed,
         options=table.options,
+        spatial_dims=3 if experiment.data.volumes else 2,
     )
     if table.values == "0..255":
         network.register_forward_pre_hook(_as_bytes)
@@ -92,10 +98,12 @@ def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: 
         _check_compiler()
         torch._dynamo.config.recompile_limit = 64  # above the limit, the last sizes would run uncompiled
         network.compile(dynamic=False)  # else the results of a size depend on the sizes before it
-    model: nn.Module = method.model(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model: nn.Module = method.model(network)
+    if not experiment.data.volumes:  # makes convolutions of images faster
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for name in model.state_dict():
         role_of(method, model, name)
-    return model  # channels_last makes convolutions faster
+    return model
 
 
 def _as_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -178,9 +186,9 @@ def _try_out(
         if not places:
             continue
         smallest = partial(_smallest, batch_size=size, last_alone=last_alone)
-        site = min(places, key=lambda place: smallest(len(place.split(name))))
+        site = min(places, key=lambda place: smallest(place.split(name).items))
         split = site.split(name)
-        batch = split.batch(range(smallest(len(split))))
+        batch = split.training_batch(range(smallest(split.items)), np.random.default_rng(0))
         fix = "set data.size, another network.norm or batch size, or give the site more images"
         try:
             training.optimizer(copy.parameters())

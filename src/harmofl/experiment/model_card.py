@@ -17,6 +17,8 @@ def model_card(experiment: Experiment, about: Mapping[str, Any], sites: Sequence
         about: the images' task, classes, channels, size, images and bits.
         sites: the sites that train.
         more: further entries.
+
+    For whole volumes `size` is that of a patch, and the entry `volumes` is that of `VolumeSettings.on_card`.
     """
     return {
         "task": about["task"],
@@ -32,6 +34,7 @@ def model_card(experiment: Experiment, about: Mapping[str, Any], sites: Sequence
         "unseen": [],
         "split": experiment.data.split,
         "split_seed": experiment.split_seed,
+        **({"volumes": volumes.on_card()} if (volumes := experiment.data.volumes) else {}),
         **more,
     }
 

@@ -6,14 +6,18 @@ amplitudes.npz     sites/<site>: mean amplitude spectrum of the training images;
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from harmofl.data.site import Site, Split
+from harmofl.data.site import Site
+from harmofl.data.split import Split
+from harmofl.data.volume_split import VolumeSplit
 from harmofl.evaluation.metrics import CaseScores
+from harmofl.evaluation.scoring import Outputs
 from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
 from harmofl.spectral.image_norm import ImageNorm
 from harmofl.utils.atomic_files import write_atomic
@@ -31,7 +35,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def sample(site: Site, outputs: np.ndarray, cases: CaseScores, normalize: ImageNorm | None) -> dict[str, np.ndarray]:
+def sample(site: Site, outputs: Outputs, cases: CaseScores, normalize: ImageNorm | None) -> dict[str, np.ndarray]:
     """Return a few test images of a site with predictions: `SPREAD` spread evenly, and one of each of `RANKS`.
 
     Args:
@@ -44,8 +48,13 @@ def sample(site: Site, outputs: np.ndarray, cases: CaseScores, normalize: ImageN
         `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and `<site>/predictions` (K, H, W) uint8 or
         (K,) int64, `<site>/cases` (K,), `<site>/ranks` (K,) one of `RANKS` or "", `<site>/scores` (K,) float32: the
         score of the case, or the probability of an image's true class, and `<site>/normalized` like `images` if the
-        normalization is on.
+        normalization is on. Of a volume this is the slice across D with the largest foreground, padded to the size of
+        the largest, without `normalized`, which depends on the whole patch.
     """
+    if isinstance(site.test, VolumeSplit):
+        outputs = _slices(outputs, site.test)
+        site, normalize = replace(site, test=_largest_slices(site.test)), None
+    assert isinstance(outputs, np.ndarray)
     data = site.test
     per_image = _per_image(site, outputs, cases)
     spread = np.unique(np.linspace(0, len(data) - 1, SPREAD).round().astype(int)).tolist()
@@ -65,6 +74,20 @@ def sample(site: Site, outputs: np.ndarray, cases: CaseScores, normalize: ImageN
         with torch.inference_mode():
             found["normalized"] = normalize(batch.images.to(normalize.amplitude.device)).cpu().numpy()
     return {f"{site.name}/{name}": value for name, value in found.items()}
+
+
+def _largest_slices(data: VolumeSplit) -> Split:
+    """Return one slice of each volume."""
+    images, targets = _slices(data.images, data)[:, None].astype(np.float32), _slices(data.targets, data)
+    return Split(images, targets, data.cases, data.patients)
+
+
+def _slices(volumes: Iterable[np.ndarray], data: VolumeSplit) -> np.ndarray:
+    """Return from each volume (D, H, W) the slice with the largest true foreground, padded to one size, (N, H, W)."""
+    at = [int((target > 0).sum(axis=(1, 2)).argmax()) for target in data.targets]
+    found = [np.asarray(volume[k]) for volume, k in zip(volumes, at, strict=True)]
+    height, width = np.max([one.shape for one in found], axis=0)
+    return np.stack([np.pad(one, ((0, height - one.shape[0]), (0, width - one.shape[1]))) for one in found])
 
 
 def _per_image(site: Site, outputs: np.ndarray, cases: CaseScores) -> np.ndarray:

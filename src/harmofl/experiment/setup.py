@@ -5,14 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from harmofl.data.checks.quick_checks import tell_warnings
+from harmofl.data.manifest import FederationInfo
 from harmofl.data.site import Federation, Site, merged, undivided
 from harmofl.data.summary import absent_classes, said_of_masks
 from harmofl.errors import ConfigError
-from harmofl.evaluation.scoring import Batching, mean_of_batches, predict_split, score
+from harmofl.evaluation.scoring import Batching, Outputs, mean_of_batches, predict_split, score
 from harmofl.experiment.config import resolved
 from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.model_card import check_metric, main_metric, model_card
@@ -21,6 +21,7 @@ from harmofl.experiment.recording_choice import remark
 from harmofl.experiment.remarks import remarks_on_method, remarks_on_sites
 from harmofl.experiment.tables import Experiment
 from harmofl.experiment.taking_part import check_training, chosen_sites, cut, draw_sites, open_images, takes_changes
+from harmofl.experiment.volume_checks import check_volumes
 from harmofl.federated.client import Training
 from harmofl.federated.downlink import as_change, moved
 from harmofl.federated.messages import ServerState, Updates
@@ -85,7 +86,8 @@ class Setup:
         if told:
             tell_warnings(absent_classes(federation), data.folder, told)
         federation = cut(federation, data.images_per_site)
-        experiment = resolved(experiment, federation.info.task)
+        experiment = resolved(_with_spacing(experiment, federation.info), federation.info.task)
+        check_volumes(experiment)
         torch.set_num_threads(experiment.run.threads)
         keep_freed_memory()
         method = experiment.method
@@ -151,13 +153,13 @@ class Setup:
 
     def card(self) -> dict[str, Any]:
         """Return the model card, see `model_card`."""
-        info, images = self.federation.info, self.federation.sites[0].train.images
-        bits = {8 if site.train.images.dtype == np.uint8 else 16 for site in self.federation.sites}
+        info, shape = self.federation.info, self.federation.sites[0].train.shape
+        bits = {site.train.bits for site in self.federation.sites}
         about = {
             "task": info.task,
             "classes": info.classes,
-            "channels": images.shape[1],
-            "size": images.shape[2:],
+            "channels": shape[0],
+            "size": shape[1:],
             "images": info.images,
             "bits": next(iter(bits)) if len(bits) == 1 else None,
         }
@@ -188,7 +190,7 @@ class Setup:
         size = table.test_batch_size if split == "test" else None
         return Batching(size or table.batch_size, table.batches == "in-order", training.last_alone)
 
-    def predict(self, site: Site, split: str, weights: Arrays) -> np.ndarray:
+    def predict(self, site: Site, split: str, weights: Arrays) -> Outputs:
         """Return the outputs for one split of a site, see `harmofl.evaluation.scoring.predict_split`."""
         self.training.model.load_state_dict(weights)
         self.training.model.to(self.training.device)
@@ -210,5 +212,13 @@ class Setup:
 
 def _gigabytes_held(federation: Federation) -> float:
     """Return the gigabytes of decoded images and label maps in memory, without those mapped from a cache."""
-    arrays = (a for s in federation.sites for p in (s.train, s.val, s.test) for a in (p.images, p.targets))
-    return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap)) / 1e9
+    splits = (split for site in federation.sites for split in (site.train, site.val, site.test))
+    return sum(split.bytes_held for split in splits) / 1e9
+
+
+def _with_spacing(experiment: Experiment, info: FederationInfo) -> Experiment:
+    """Return the experiment with the spacing to which its volumes were resampled, if it named none."""
+    if info.volumes is None:
+        return experiment
+    data = experiment.data.model_copy(update={"spacing": info.volumes.spacing})
+    return experiment.model_copy(update={"data": data})

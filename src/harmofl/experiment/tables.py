@@ -1,7 +1,8 @@
 """The tables of an experiment: every setting with its default, its range and what it means.
 
 [run]         name, seed, device, threads, workers, checkpoint_every, diagnostics
-[data]        folder, size, channels, slices, levels, sites, unseen, split, split_seed, images_per_site, cache, source
+[data]        folder, mode, size, channels, slices, levels, spacing, patch_size, patches_per_volume, intensity, window,
+              sites, unseen, split, split_seed, images_per_site, cache, source
 [method]      name, and the method's hyperparameters
 [network]     name, norm, values, options
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
@@ -10,16 +11,19 @@
 [privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
 
+import math
+from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from harmofl.data.volume_settings import VolumeSettings
 from harmofl.methods import make_method
 from harmofl.methods.catalogue import Arrangement, arrangement
 from harmofl.methods.composition import canonical
-from harmofl.types import Augmentation, Levels, Normalization, Precision, WeightFormat
+from harmofl.types import Augmentation, Intensity, Levels, Mode, Normalization, Precision, WeightFormat
 
 if TYPE_CHECKING:
     from harmofl.methods import FedAvg
@@ -60,13 +64,22 @@ def _sides(value: object) -> object:
     return tuple(map(int, sides)) if all(side.isascii() and side.isdigit() for side in sides) else value
 
 
+def _thrice(value: object) -> object:
+    """Return one number as three equal ones; other values as they are."""
+    return (value,) * 3 if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _several(value: object) -> object:
     """Return one name as a list of it; other values as they are."""
     return [value] if isinstance(value, str) else value
 
 
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Voxels = Annotated[int, Field(ge=1)]
 Folder = Annotated[Path, BeforeValidator(_named)]
 Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
+Spacing = Annotated[tuple[Length, Length, Length], BeforeValidator(_thrice)]
+PatchSize = Annotated[tuple[Voxels, Voxels, Voxels], BeforeValidator(_thrice)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 IN_MEMORY = Path("(sites in memory)")
 """The folder of an experiment that names none."""
@@ -88,12 +101,22 @@ class DataTable(_Table):
     """Settings of the images and their decoding."""
 
     folder: Folder = IN_MEMORY
+    mode: Mode = Field("slices", description="2.5d: slices with neighbours; volumes: a 3-D network on patches")
     size: Size | None = Field(None, description="height and width; also as text, 256x256, or one number for both")
     channels: int | None = Field(None, ge=1)
     slices: Literal["all", "foreground", "inner"] | None = Field(
         None, description="of volumes; inner: with a mask, without the first and the last; None: federation.toml's"
     )
     levels: Levels = Field("rounded", description="conversion of volumes to 8 bit; truncated: as in the released code")
+    spacing: Spacing | None = Field(
+        None, description="of volumes, in mm along D, H, W; None: the median over the training volumes"
+    )
+    patch_size: PatchSize | None = Field(None, description="of volumes, in voxels along D, H, W; None: 96 each")
+    patches_per_volume: int | None = Field(None, ge=1, description="patches of a training volume in an epoch; None: 4")
+    intensity: Intensity | None = Field(None, description="of volumes; zscore (None) for MRI, window for CT")
+    window: tuple[float, float] | None = Field(
+        None, validate_default=True, description="values that become 0 and 1, such as [-160, 240] HU"
+    )
     sites: Names | None = Field(None, min_length=1, description="sites that take part; None: all")
     unseen: Names = Field((), description="sites that do not train, where the chosen model is tested")
     split: Literal["given", "images"] = Field("given", description="images: random, 64/16/20 % of single images")
@@ -103,6 +126,48 @@ class DataTable(_Table):
     )
     cache: Folder | None = Field(None, description="folder of decoded images, mapped instead of in memory")
     source: str = Field("", description="source of the data, in words")
+
+    @field_validator("size", "channels", "slices", "levels", "split")
+    @classmethod
+    def _of_slices(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse settings of slices for whole volumes, and 2.5-D slices without neighbours."""
+        mode = info.data.get("mode")
+        if mode == "volumes" and value != cls.model_fields[info.field_name or ""].default:
+            raise ValueError('has no effect with data.mode = "volumes"; leave it out')
+        if mode == "2.5d" and info.field_name == "channels" and value is not None and (value < 3 or value % 2 == 0):
+            raise ValueError('must be 3, 5, ... with data.mode = "2.5d"')
+        return value
+
+    @field_validator("spacing", "patch_size", "patches_per_volume", "intensity", "window")
+    @classmethod
+    def _of_volumes(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse settings of whole volumes for slices."""
+        if value is not None and info.data.get("mode", "volumes") != "volumes":
+            raise ValueError('needs data.mode = "volumes"')
+        return value
+
+    @field_validator("window")
+    @classmethod
+    def _has_range(cls, value: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
+        """Refuse a window without its intensity, and the intensity without its window."""
+        if (value is not None) != (info.data.get("intensity") == "window"):
+            raise ValueError('must be given with data.intensity = "window", and only then, such as [-160, 240]')
+        if value is not None and not -math.inf < value[0] < value[1] < math.inf:
+            raise ValueError("must be two finite numbers, the lower one first")
+        return value
+
+    @property
+    def volumes(self) -> VolumeSettings | None:
+        """The settings of whole volumes, with defaults filled in; None for slices and photographs."""
+        if self.mode != "volumes":
+            return None
+        names = (field.name for field in fields(VolumeSettings))
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return VolumeSettings(**given)
+
+    def filled(self) -> "DataTable":
+        """Return the table with the defaults of whole volumes filled in."""
+        return self.model_copy(update=asdict(self.volumes)) if self.volumes else self
 
 
 class NetworkTable(_Table):
@@ -129,7 +194,9 @@ class TrainingTable(_Table):
     precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
     compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
     graph: Literal["off", "auto", "on"] = Field("off", description="record steps as CUDA graphs; auto: where possible")
-    augment: Augmentation = Field("none", description="flips: random flips, and quarter turns of square images")
+    augment: Augmentation = Field(
+        "none", description="flips: random flips, also of volumes, and quarter turns of square images"
+    )
     last_image: Literal["joined", "alone"] = Field(
         "joined", description="the batch of a single image that is left over: the one before it, or its own"
     )

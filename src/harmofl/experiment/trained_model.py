@@ -8,16 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from harmofl.data.image_differences import seen_in, unlike
 from harmofl.data.layout.site_files import SiteFiles
-from harmofl.data.site import Federation, Site, Split, open_federation, split_by_image, undivided
+from harmofl.data.site import Federation, Site, open_federation, split_by_image, undivided
+from harmofl.data.split import Split
+from harmofl.data.volume_settings import VolumeSettings
+from harmofl.data.volume_split import VolumeSplit
 from harmofl.errors import ConfigError, RunError
 from harmofl.evaluation.metrics import CASE_METRICS, MAIN_METRIC
-from harmofl.evaluation.scoring import Batching, predict_split, used
+from harmofl.evaluation.scoring import Batching, Outputs, predict_split, used
 from harmofl.experiment.config import resolved, validated
 from harmofl.experiment.model_build import IN_USE, build_model
 from harmofl.experiment.model_folder import model_folder, read_model, read_moments
@@ -72,7 +74,8 @@ class TrainedModel:
     def _opened(cls, folder: Path) -> "TrainedModel":
         place = model_folder(folder)
         card, weights, own = read_model(place)
-        tables = {"data": {"folder": "-"}, "network": card["network"], "method": card["method"]}
+        data = {"folder": "-", **({"mode": "volumes", **card["volumes"]} if "volumes" in card else {})}
+        tables = {"data": data, "network": card["network"], "method": card["method"]}
         experiment = resolved(validated(tables, str(place / "model.json")), card["task"])
         method = experiment.method
         model = build_model(experiment, method, card["channels"], len(card["classes"]))
@@ -95,12 +98,11 @@ class TrainedModel:
 
     def read(self, folder: Path, progress: Progress | None = None, told: Tell | None = None) -> Federation:
         """Read as `sites`, and return also the description and the files of the federation."""
-        height, width = self.card["size"]
         expected = (self.card["task"], tuple(self.card["classes"]))
         channels, seed = self.card["channels"], self.card.get("split_seed", 0)
         federation = open_federation(
             folder,
-            size=(height, width),
+            size=None if self.volumes else tuple(self.card["size"]),
             channels=channels,
             slices=self.card.get("slices"),
             levels=self.card.get("levels", "rounded"),
@@ -109,6 +111,7 @@ class TrainedModel:
             progress=progress,
             told=told,
             training=False,
+            volumes=self.volumes,
         )
         if self.card.get("split") != "images":
             return federation
@@ -130,6 +133,11 @@ class TrainedModel:
         return str(metric)
 
     @property
+    def volumes(self) -> VolumeSettings | None:
+        """The preprocessing of whole volumes, or None for a model of slices or photographs."""
+        return VolumeSettings.from_card(self.card["volumes"]) if "volumes" in self.card else None
+
+    @property
     def mixes(self) -> bool:
         """True if, as trained, an image's output depends on the other images of its batch."""
         return mixes(self.model)
@@ -145,7 +153,8 @@ class TrainedModel:
         pairs = (
             ("task", self.card["task"], site.task),
             ("classes", list(self.card["classes"]), list(site.classes)),
-            ("channels", self.card["channels"], site.test.images.shape[1]),
+            ("channels", self.card["channels"], site.test.shape[0]),
+            ("volumes", self.volumes is not None, isinstance(site.test, VolumeSplit)),
         )
         for what, must, got in pairs:
             if must != got:
@@ -194,7 +203,7 @@ class TrainedModel:
 
     def outputs(
         self, site: Site, split: str, statistics: Statistics = DEFAULT, batch_size: int = IN_USE, device: str = "cpu"
-    ) -> np.ndarray:
+    ) -> Outputs:
         """Return the outputs for one split of a site, in its order, see `harmofl.evaluation.scoring.predict_split`.
 
         Args:

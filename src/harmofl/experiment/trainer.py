@@ -251,7 +251,8 @@ def _train(
     if backend is not None:
         return fit(setup.experiment, backend(setup, run_dir), run_dir, checkpoint, callback)
     with runtime(setup, cache) as runner:
-        return fit(setup.experiment, LocalBackend(setup, run_dir, runner), run_dir, checkpoint, callback)
+        local = LocalBackend(setup, run_dir, runner, callback.reads_updates)
+        return fit(setup.experiment, local, run_dir, checkpoint, callback)
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:

@@ -12,8 +12,8 @@ class Batch:
     """Images and their targets.
 
     Args:
-        images: (N, C, H, W) float32 in [0, 1].
-        targets: int64; (N,) class indices for classification, (N, H, W) label maps for segmentation.
+        images: (N, C, H, W) float32 in [0, 1], or volumes (N, C, D, H, W).
+        targets: int64; (N,) class indices for classification, (N, [D,] H, W) label maps for segmentation.
     """
 
     images: "Tensor"

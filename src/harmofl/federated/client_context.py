@@ -198,12 +198,12 @@ class ClientContext:
         for epoch in range(self.training.epochs):
             random = rng(self.training.seed, "batches", self.broadcast.round, self.site.name, epoch)
             for index in self._epoch(random):
-                batch = self.site.train.batch(index)
+                batch = self.site.train.training_batch(index, random)
                 yield self.to_device(self.training.augment(batch, random) if self.training.augment else batch)
 
     def _epoch(self, random: np.random.Generator) -> list[np.ndarray]:
-        """Return the image indices of each batch of one epoch; each batch has images of one of the merged sites."""
-        parts, size = self.site.train.parts or (len(self.site.train),), self.training.batch_size
+        """Return the indices of each batch of one epoch, see `Split.items`; each is of one of the merged sites."""
+        parts, size = self.site.train.parts or (self.site.train.items,), self.training.batch_size
         starts = np.cumsum((0, *parts[:-1]))
         batches = [
             start + index

@@ -6,6 +6,7 @@ that neither the model's image size nor its resizing changes the truth or the di
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from torch import nn
 
 from harmofl.data.decoding.images import reading
 from harmofl.data.decoding.record import read_target, used_slices
+from harmofl.data.decoding.volume_preprocessing import read_prepared_volume
 from harmofl.data.decoding.volumes import read_geometry
 from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import FederationInfo, Record
-from harmofl.data.site import Site, Split
+from harmofl.data.site import Site
+from harmofl.data.split import Split
+from harmofl.data.volume_settings import VolumeSettings
 from harmofl.errors import ConfigError, DataError
 from harmofl.evaluation.scoring import answer
 from harmofl.evaluation.surface_metrics import monai_metrics, surface_scores
@@ -25,6 +29,7 @@ from harmofl.evaluation.surface_summary import StructureScore
 from harmofl.experiment.model_build import IN_USE
 from harmofl.experiment.trained_model import DEFAULT, TrainedModel
 from harmofl.inference.evaluate import parts_of, scored_part
+from harmofl.inference.prediction.volume_labels import volume_labels
 from harmofl.optim.mixed_precision import computing
 from harmofl.types import Progress, Statistics
 
@@ -91,7 +96,10 @@ def evaluate_surfaces(
     scored, chosen = scored_part(model, site, split)
     records = [record for part in parts_of(model, site, split) for record in files.records if record.split == part]
     with model.ready(scored, statistics, device) as network:
-        masks = _Masks(network, scored.split(chosen), batch_size, torch.device(device))
+        if model.volumes:
+            masks: _Masks | _VolumeMasks = _VolumeMasks(network, model.volumes, torch.device(device))
+        else:
+            masks = _Masks(network, scored.split(chosen), batch_size, torch.device(device))
         measured = []
         for k, record in enumerate(records):
             if progress:
@@ -104,7 +112,7 @@ def evaluate_surfaces(
 
 
 def _measured(
-    record: Record, files: SiteFiles, info: FederationInfo, masks: "_Masks", tolerance: float
+    record: Record, files: SiteFiles, info: FederationInfo, masks: "_Masks | _VolumeMasks", tolerance: float
 ) -> list[StructureScore]:
     """Return the scores of one file, empty if it has no used slice."""
     true = read_target(files.folder, record, info)  # (S, H, W)
@@ -112,12 +120,13 @@ def _measured(
     if not used.any():
         return []
     predicted = np.zeros_like(true)
-    predicted[used] = masks.take(int(used.sum()), true.shape[1:], f"{files.name}/{record.image}")
+    place = f"{files.name}/{record.image}"
+    predicted[used] = masks.take(files.folder / record.image, int(used.sum()), true.shape[1:], place)
     true[~used] = 0
     spacing, unit = _spacing(files, record)
     found = surface_scores(predicted, true, len(info.classes), spacing, tolerance)
-    place = (record.case, record.patient, record.image)
-    return [StructureScore(*place, name, unit, one) for name, one in zip(info.classes[1:], found, strict=True)]
+    named = (record.case, record.patient, record.image)
+    return [StructureScore(*named, name, unit, one) for name, one in zip(info.classes[1:], found, strict=True)]
 
 
 def _spacing(files: SiteFiles, record: Record) -> tuple[tuple[float, float, float], str]:
@@ -137,8 +146,8 @@ class _Masks:
         self.network, self.data, self.batch_size, self.device = network.eval(), data, batch_size, device
         self.taken = 0
 
-    def take(self, count: int, shape: tuple[int, ...], place: str) -> np.ndarray:
-        """Return the next `count` masks, enlarged to `shape`, (count, H, W) uint8."""
+    def take(self, path: Path, count: int, shape: tuple[int, ...], place: str) -> np.ndarray:
+        """Return the next `count` masks, of the file at `path`, enlarged to `shape`, (count, H, W) uint8."""
         rows = np.arange(self.taken, self.taken + count)
         if rows[-1] >= len(self.data):
             raise _changed(place)
@@ -156,6 +165,25 @@ class _Masks:
         """Raise DataError unless every mask has been taken."""
         if self.taken != len(self.data):
             raise _changed(place)
+
+
+class _VolumeMasks:
+    """Predicted masks of whole volumes, read again from their files."""
+
+    def __init__(self, network: nn.Module, settings: VolumeSettings, device: torch.device) -> None:
+        self.network, self.settings, self.device = network.eval(), settings, device
+
+    def take(self, path: Path, count: int, shape: tuple[int, ...], place: str) -> np.ndarray:
+        """Return the mask of the file at `path`, (count, H, W) uint8."""
+        prepared = read_prepared_volume(path, self.settings)
+        with computing("float32", self.device):
+            labels = volume_labels(self.network, prepared, self.settings.patch_size, self.device)
+        if labels.shape != (count, *shape):
+            raise _changed(place)
+        return labels
+
+    def check_end(self, place: str) -> None:
+        """Do nothing: each file is read by its name."""
 
 
 def _changed(place: str) -> DataError:

@@ -37,8 +37,10 @@ class FedDG(FedAvg):
 
     ranges: ClassVar[Mapping[str, str]] = {"window": "[0, 0.5]", "chance": "[0, 1]", "bank": "whole [1, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.005, 0.2), "chance": (0.1, 1)}
+    takes_volumes: ClassVar[bool] = False
     uplink_extras = (Extra("bank", "site", of_images=True),)
     downlink_extras = ("bank",)
+    adds_up_weights = True
     window: float = 0.03
     bank: int = 16
     chance: float = 0.5

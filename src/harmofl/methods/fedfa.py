@@ -97,20 +97,21 @@ class FeatureAugmentation(nn.Module):
         return (self(inputs[0]), *inputs[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Augment (N, C, H, W) maps, see `FedFA`; in evaluation, single images and other inputs do not change."""
-        if not self.training or not self.chance or len(x) < 2 or x.dim() != 4 or self.random.random() >= self.chance:
+        """Augment (N, C, [D,] H, W) maps, see `FedFA`; in evaluation, single images and other inputs do not change."""
+        if not self.training or not self.chance or len(x) < 2 or x.dim() < 4 or self.random.random() >= self.chance:
             return x
         return self._augmented(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 
     def _augmented(self, x: Tensor) -> Tensor:
-        m = x.mean(dim=(2, 3))
-        s = (x.var(dim=(2, 3), unbiased=False) + EPS).sqrt()
+        places = tuple(range(2, x.dim()))
+        m = x.mean(dim=places)
+        s = (x.var(dim=places, unbiased=False) + EPS).sqrt()
         with torch.no_grad():
             self.mean.lerp_(m.mean(dim=0).to(self.mean), 1 - self.keep)
             self.std.lerp_(s.mean(dim=0).to(self.std), 1 - self.keep)
         shifted, scaled = self._varied(m, self.mean_between), self._varied(s, self.std_between)
-        normal = (x - m[:, :, None, None]) / s[:, :, None, None]
-        return scaled[:, :, None, None] * normal + shifted[:, :, None, None]
+        m, s, scaled, shifted = (one[(..., *[None] * len(places))] for one in (m, s, scaled, shifted))
+        return scaled * ((x - m) / s) + shifted
 
     def _varied(self, statistic: Tensor, between: Tensor) -> Tensor:
         """Draw from N(statistic, S), (N, C)."""

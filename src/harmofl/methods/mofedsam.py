@@ -37,6 +37,7 @@ class MoFedSAM(FedAvg):
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.05, 1)}
     uplink_extras = (Extra("direction"),)
     downlink_extras = ("direction",)
+    adds_up_weights = True
     step: Step = SAM()
     beta: float = 0.1
     server_lr: float = 1.0

@@ -35,6 +35,7 @@ class Scaffold(FedAvg):
     server_lr: float = 1.0
     uplink_extras = (Extra("control"),)
     downlink_extras = ("control",)
+    adds_up_weights = True
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """Start with c = 0."""

@@ -1,13 +1,14 @@
 """Networks: the two that HarmoFL's authors released, and any other torch network by its dotted name.
 
-Every network maps images (N, C, H, W) to logits, (N, K) for classification or (N, K, H, W) for segmentation.
+Every network maps images (N, C, H, W) to logits, (N, K) for classification or (N, K, H, W) for segmentation; for
+volumes, (N, C, D, H, W) to (N, K, D, H, W).
 """
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from harmofl.models.densenet import DenseNet
 from harmofl.models.normalization import normalization, replace_normalization
 from harmofl.models.unet import UNet
 from harmofl.types import NORMALIZATIONS, Normalization
+from harmofl.utils.lazy_imports import optional
 
 __all__ = ["NETWORKS", "DenseNet", "UNet", "build_network", "normalization", "replace_normalization"]
 
@@ -36,6 +38,7 @@ def build_network(
     norm: Normalization,
     seed: int,
     options: Mapping[str, Any] = MappingProxyType({}),
+    spatial_dims: Literal[2, 3] = 2,
 ) -> nn.Module:
     """Build a network on the CPU; the same arguments give the same network.
 
@@ -43,29 +46,42 @@ def build_network(
         name: a key of `NETWORKS`, or the dotted name of a class or function that returns a torch module,
             such as "monai.networks.nets.UNet". It is imported and called with the channels and classes
             under the usual names in its signature (in_channels, in_chans, n_channels, channels;
-            num_classes, n_classes, classes, out_channels) and with `spatial_dims=2` if it takes that.
+            num_classes, n_classes, classes, out_channels) and with `spatial_dims` if it takes that. For volumes,
+            "unet" is MONAI's BasicUNet.
         channels: number of image channels, >= 1.
         classes: number of classes, >= 1; for segmentation including background.
         norm: normalization regime; in a network by dotted name it replaces every BatchNorm layer.
         seed: seed of the initial weights; torch's global random state does not change.
         options: further keyword arguments of the network.
+        spatial_dims: 2 for images, 3 for volumes (N, C, D, H, W).
 
     Returns:
         The network in training mode.
 
     Raises:
-        ConfigError: if the name is unknown or cannot be imported, an option is unknown or refused, or
-            the regime is unknown.
+        ConfigError: if the name is unknown or cannot be imported, an option is unknown or refused, the regime is
+            unknown, or MONAI is not installed.
     """
     if norm not in NORMALIZATIONS:
         raise ConfigError(f"network.norm must be one of {', '.join(NORMALIZATIONS)}, got {norm!r}")
-    factory = NETWORKS[name] if name in NETWORKS else _import(name)
-    given = {"norm": norm} if name in NETWORKS else {}
-    arguments = _arguments(name, factory, channels, classes, given, options)
+    own = name in NETWORKS and spatial_dims == 2
+    factory = NETWORKS[name] if own else _deep(name) if spatial_dims == 3 else _import(name)
+    given = {"norm": norm} if own else {"norm": "batch"} if name in NETWORKS else {}
+    arguments = _arguments(name, factory, channels, classes, given, options, spatial_dims)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _call(name, factory, arguments, options)
-    return network if name in NETWORKS else replace_normalization(network, norm)
+    return network if own else replace_normalization(network, norm)
+
+
+def _deep(name: str) -> Callable[..., nn.Module]:
+    """Return the class or function of a network for volumes; "unet" is MONAI's BasicUNet."""
+    if name == "densenet":
+        raise ConfigError('network.name: densenet is for classification; for volumes choose "unet" or a dotted name')
+    if name != "unet":
+        return _import(name)
+    nets = optional("monai.networks.nets", 'network.name = "unet" for volumes', "monai")
+    return cast("Callable[..., nn.Module]", nets.BasicUNet)
 
 
 def _import(name: str) -> Callable[..., nn.Module]:
@@ -88,6 +104,7 @@ def _arguments(
     classes: int,
     given: Mapping[str, Any],
     options: Mapping[str, Any],
+    spatial_dims: int,
 ) -> dict[str, Any]:
     """Return keyword arguments for `factory`; refuse options that it does not take or that are set already."""
     taken = inspect.signature(factory).parameters
@@ -100,8 +117,8 @@ def _arguments(
         if option not in taken and not free:
             known = ", ".join(p for p in taken if p not in fixed)
             raise ConfigError(f"network.options: {name} has no option {option!r}; it has {known}")
-    planar = {"spatial_dims": 2} if "spatial_dims" in taken else {}
-    return {**planar, **options, **fixed}
+    space = {"spatial_dims": spatial_dims} if "spatial_dims" in taken else {}
+    return {**space, **options, **fixed}
 
 
 def _parameter(name: str, taken: Mapping[str, Any], options: Mapping[str, Any], usual: tuple[str, ...]) -> str:

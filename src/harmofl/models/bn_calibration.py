@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harmofl.data.site import Split
+from harmofl.data.split import Split
 from harmofl.errors import ConfigError, RunError, ShapeError
 from harmofl.federated.client import batch_indices
 from harmofl.models.normalization import holds_nothing, naming_single_values

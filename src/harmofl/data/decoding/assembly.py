@@ -17,8 +17,8 @@ from harmofl.errors import DataError
 from harmofl.types import Progress
 from harmofl.utils.hardware import check_memory
 
-Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
-"""Images, targets and cases of one split, in the order of `site.Split`."""
+Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...], *tuple[np.ndarray, ...]]
+"""Images, targets and cases of one split, in the order of `site.Split`; for volumes, flat ones, and their shapes."""
 Built = tuple[dict[str, Arrays], list[Problem]]
 """A site's arrays by split without problems, or no arrays and the problems."""
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def cached(
         StorageError: if the cache folder cannot be written.
     """
     entry = cache / _key(site, info)
-    if (arrays := _load(entry)) is not None:
+    kinds = ("images", "targets", "shapes") if info.volumes else ("images", "targets")
+    if (arrays := _load(entry, kinds)) is not None:
         return arrays, []
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ def cached(
             partial = Path(name)
             arrays, problems = build(lambda rows: FileRows(partial / f"{rows}.npy"))
             if not problems:
-                _publish(partial, entry, arrays)
+                _publish(partial, entry, arrays, kinds)
             return arrays, problems
     except OSError as error:
         reason = error.strerror or error
@@ -52,24 +53,25 @@ def cached(
         ) from error
 
 
-def _publish(partial: Path, entry: Path, arrays: dict[str, Arrays]) -> None:
+def _publish(partial: Path, entry: Path, arrays: dict[str, Arrays], kinds: Sequence[str]) -> None:
     """Complete the entry and rename it, unless another process was first; the mapped files stay valid."""
     cases = {split: parts[2] for split, parts in arrays.items()}
     (partial / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    if _load(entry) is None:
+    if _load(entry, kinds) is None:
         shutil.rmtree(entry, ignore_errors=True)
         partial.replace(entry)
 
 
-def _load(entry: Path) -> dict[str, Arrays] | None:
-    """Map an entry into memory, or return None if it is missing or damaged."""
+def _load(entry: Path, kinds: Sequence[str]) -> dict[str, Arrays] | None:
+    """Map an entry with arrays of these kinds into memory, or return None if it is missing or damaged."""
 
     def mapped(name: str) -> Any:
         return np.load(entry / f"{name}.npy", mmap_mode="r")
 
     try:
         cases = json.loads((entry / "cases.json").read_text(encoding="utf-8"))
-        return {name: (mapped(f"{name}-images"), mapped(f"{name}-targets"), tuple(cases[name])) for name in SPLITS}
+        found = {name: [mapped(f"{name}-{kind}") for kind in kinds] for name in SPLITS}
+        return {name: (parts[0], parts[1], tuple(cases[name]), *parts[2:]) for name, parts in found.items()}
     except (OSError, EOFError, ValueError, KeyError):  # EOFError: an empty .npy
         return None
 
@@ -89,5 +91,6 @@ def _key(site: SiteFiles, info: FederationInfo) -> str:
         "decoding": [info.task, info.classes, info.channels, info.size, info.slices],
         **({} if info.levels == "rounded" else {"levels": info.levels}),
         "values": info.values,
+        **({"volumes": info.volumes.preprocessing()} if info.volumes else {}),
     }
     return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]

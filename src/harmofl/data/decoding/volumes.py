@@ -69,7 +69,7 @@ def read_volume(path: Path, levels: Levels = "rounded") -> np.ndarray:
     Raises:
         DataError: if it is not 3-D, has no voxels, or holds voxels that are not finite.
     """
-    voxels = _voxels(path)
+    voxels = read_voxels(path)
     low, high = contrast(voxels)
     if levels == "truncated":
         low = float(voxels.min())
@@ -100,7 +100,7 @@ def read_label_volume(path: Path) -> np.ndarray:
     Raises:
         DataError: as in `read_volume`, or if a label is not a whole number, up to the rounding of a scale factor.
     """
-    voxels = _voxels(path)
+    voxels = read_voxels(path)
     labels: np.ndarray = np.rint(voxels).astype(np.int64)
     if (odd := voxels[np.abs(labels - voxels) > _ROUNDING]).size:
         raise DataError(f"a mask must hold whole numbers, got {odd[0]:.9g}; convert it")
@@ -206,8 +206,8 @@ def _decompressed(path: Path) -> Any:
     return (nib.Nifti2Image if _version(content) == 2 else nib.Nifti1Image).from_bytes(content)
 
 
-def _voxels(path: Path) -> np.ndarray:
-    """Return (S, H, W) finite float32 in canonical orientation."""
+def read_voxels(path: Path) -> np.ndarray:
+    """Read (S, H, W) finite float32 in canonical orientation; raise DataError as `read_volume`."""
     image = _load(path, whole=True)
     voxels: np.ndarray = nibabel().as_closest_canonical(image).get_fdata(dtype=np.float32)
     if bad := int(np.count_nonzero(~np.isfinite(voxels))):

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from harmofl.data.decoding.images import QUIET, read_image, resize, with_channels
+from harmofl.data.decoding.volume_preprocessing import PreparedVolume, read_prepared_volume
 from harmofl.data.decoding.volumes import neighbourhoods, nibabel
 from harmofl.data.layout.file_names import suffix_of
+from harmofl.data.volume_settings import VolumeSettings
 from harmofl.errors import DataError
 from harmofl.inference.prediction.inputs import Input
 from harmofl.ingest.dicom.dicom_cases import compact
@@ -31,6 +33,7 @@ class Picture:
     volume: bool = False
     stored: Any = field(default=None, repr=False)  # for volumes, the NIfTI image on whose voxels masks are written
     dicom: Volume | None = field(default=None, repr=False)  # the assembled series, if the image is one
+    prepared: PreparedVolume | None = field(default=None, repr=False)  # for models of whole volumes
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,26 +52,29 @@ class Picture:
         return resize(with_channels(self.planes, channels), size)[None]
 
 
-def read_prepared(one: Input, levels: Levels = "rounded") -> Picture:
-    """Decode an image in the same way as for training, with the same grey levels of volumes.
+def read_prepared(one: Input, levels: Levels = "rounded", volumes: VolumeSettings | None = None) -> Picture:
+    """Decode an image in the same way as for training: with the same grey levels of volumes, or as `volumes`.
 
     Raises:
-        DataError: if the image cannot be read; the message does not name it.
+        DataError: if the image cannot be read, or is no volume where the model needs one; the message does not name it.
     """
+    if volumes is not None and one.kind == "photograph":
+        raise DataError("must be a NIfTI volume or a DICOM series, as in training, got a photograph; leave it out")
     if one.series is not None:
-        return _read_series(one, levels)
+        return _read_series(one, levels, volumes)
     path = one.files[0]
     if one.kind == "volume":
         planes = read_image(path, levels)
+        prepared = read_prepared_volume(path, volumes) if volumes else None
         with QUIET:
-            return Picture(planes, volume=True, stored=nibabel().load(path))
+            return Picture(planes, volume=True, stored=nibabel().load(path), prepared=prepared)
     if suffix_of(path.name):
         return Picture(read_image(path))
     pixels = read_dicom_photograph(path)
     return Picture(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 2, 0)))
 
 
-def _read_series(one: Input, levels: Levels) -> Picture:
+def _read_series(one: Input, levels: Levels, volumes: VolumeSettings | None) -> Picture:
     """Read a series through the NIfTI file that an import would write, so that nothing differs from training."""
     assert one.series is not None
     volume = read_dicom_volume(one.series)
@@ -76,8 +82,9 @@ def _read_series(one: Input, levels: Levels) -> Picture:
         path = Path(folder) / "series.nii.gz"
         save_volume(compact(volume.voxels), volume.affine, path)
         planes = read_image(path, levels)
+        prepared = read_prepared_volume(path, volumes) if volumes else None
     stored = nibabel().Nifti1Image(np.zeros(volume.voxels.shape, np.uint8), volume.affine)
-    return Picture(planes, volume=True, stored=stored, dicom=volume)
+    return Picture(planes, volume=True, stored=stored, dicom=volume, prepared=prepared)
 
 
 def to_stored(labels: np.ndarray, stored: Any) -> np.ndarray:

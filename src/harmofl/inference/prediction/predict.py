@@ -79,7 +79,7 @@ def predict_files(
     for done, chunk, pictures, images in in_order(work.prepare, _chunks(inputs, predictor.options.batch_size)):
         if progress:
             progress(chunk[0].name, done, len(inputs))
-        found = predictor.answers(list(images.values()), [picture.shape for picture in pictures.values()])
+        found = predictor.predicted(list(pictures.values()), list(images.values()))
         work.store(pictures, found)
     written = work.end()
     said = [*predictor.said(), *work.said()]
@@ -142,7 +142,7 @@ class _Work:
         images: dict[Input, np.ndarray] = {}
         for one in chunk:
             with self._telling(one):
-                picture = read_prepared(one, self.predictor.levels)
+                picture = read_prepared(one, self.predictor.levels, self.predictor.volumes)
                 images[one] = self.predictor.prepared(picture)
                 pictures[one] = picture
         return done, chunk, pictures, images
@@ -217,7 +217,7 @@ def _readable(inputs: Sequence[Input], predictor: Predictor) -> Iterator[np.ndar
     found = False
     for one in inputs:
         try:
-            image = predictor.prepared(read_prepared(one, predictor.levels))
+            image = predictor.prepared(read_prepared(one, predictor.levels, predictor.volumes))
         except DataError:
             continue
         found = True

@@ -12,11 +12,13 @@ from torch import Tensor
 from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.data.decoding.images import as_float
 from harmofl.data.joined import Joined
-from harmofl.data.site import Split
+from harmofl.data.split import Split
+from harmofl.data.volume_split import middle_patch
 from harmofl.errors import ConfigError
 from harmofl.evaluation.scoring import answer
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.prediction.image_reader import Picture
+from harmofl.inference.prediction.volume_labels import volume_labels
 from harmofl.models.bn_calibration import estimate_moments, fix
 from harmofl.types import Levels, Statistics
 from harmofl.utils.lazy_imports import optional
@@ -53,7 +55,8 @@ class Predictor:
     def __init__(self, trained: TrainedModel, options: Options) -> None:
         self.trained, self.options = trained, options
         self.device = torch.device(options.device)
-        self.size: tuple[int, int] = (trained.card["size"][0], trained.card["size"][1])
+        self.size: tuple[int, ...] = tuple(trained.card["size"])
+        self.volumes = trained.volumes
         self.channels: int = trained.card["channels"]
         self.levels: Levels = trained.card.get("levels", "rounded")
         self.segments = trained.card["task"] == "segmentation"
@@ -66,6 +69,8 @@ class Predictor:
             )
         if options.tiles and not self.segments:
             raise ConfigError("--tiles needs a segmentation model, got one for classification; leave it out")
+        if options.tiles and self.volumes:
+            raise ConfigError("--tiles is for images, but the model takes whole volumes, by windows; leave it out")
         lacks = trained.of_site_profile and options.site not in trained.own
         self.needs_images = (trained.mixes or lacks) and options.statistics == "images"
         if options.tiles and self.needs_images:
@@ -98,8 +103,21 @@ class Predictor:
         return self.trained.said(self.options.site, self.options.statistics)
 
     def prepared(self, picture: Picture) -> np.ndarray:
-        """Return an image in the network's format, (S, C, H, W); raise DataError if it cannot have its channels."""
-        return picture.arranged(self.channels, None if self.options.tiles else self.size)
+        """Return an image in the network's format, (S, C, H, W), or the middle patch of a volume, (1, 1, D, H, W).
+
+        Raises:
+            DataError: if the image cannot have the network's channels.
+        """
+        if self.volumes and picture.prepared:
+            return middle_patch(picture.prepared.image, self.volumes.patch_size)
+        return picture.arranged(self.channels, None if self.options.tiles else (self.size[0], self.size[1]))
+
+    def predicted(self, pictures: Sequence[Picture], images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the predictions for images and volumes, given with their `prepared` arrays; see `answers`."""
+        if not self.volumes:
+            return self.answers(images, [picture.shape for picture in pictures])
+        volumes = [picture.prepared for picture in pictures if picture.prepared]
+        return [volume_labels(self.network, volume, self.size, self.device) for volume in volumes]
 
     @torch.no_grad()
     def answers(self, images: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
