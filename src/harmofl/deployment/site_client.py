@@ -21,6 +21,7 @@ from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
 from harmofl.experiment.client_states import read_state, write_state
 from harmofl.experiment.privacy_policy import statement, tells_statistics
+from harmofl.experiment.recording_choice import remark
 from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
 from harmofl.federated.compression import RESIDUAL, kept_residual
@@ -71,7 +72,8 @@ def run_site(
         table, params = experiment.training, trained_names(setup.training.model)
         cover = Cover(place, private_key(place.key), privacy, table.rounds, table.updates, params)
         desk = Desk(place, digest, setup, _site_of(setup, place, force), cover)
-        for line in statement(setup.experiment, setup.method, deployed=True):
+        asked = remark(setup.experiment, setup.method, setup.training.device)
+        for line in (*statement(setup.experiment, setup.method, deployed=True), *asked):
             log.info(line)
         _answer_requests(place, answering(desk.train, desk.describe, desk.evaluate, desk.check), lambda: desk.over)
         log.info("the federation is over")
