@@ -89,6 +89,10 @@ def test_what_a_run_keeps(finished: Path) -> None:
     for name in ("site-0", "site-1"):
         assert len(cases[name]["scores"]) == 1
         assert samples[name].images.ndim == 4 and samples[name].targets.shape == samples[name].predictions.shape
+        assert samples[name].targets[0].any() and samples[name].images.dtype == np.float32
+    page = (finished / "report.html").read_text()
+    assert page.count("axial above, coronal below, sagittal at the right") == 1
+    assert "three planes of the volume" in page
 
 
 def test_evaluation_of_a_run_gives_its_scores(volumes: Path, finished: Path) -> None:
