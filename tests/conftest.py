@@ -15,7 +15,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 LONG = (
     *("test_engines", "test_existing_networks", "test_cluster"),
-    *("test_precision", "test_reproduce", "test_study", "test_tutorial"),
+    *("test_precision", "test_reproduce", "test_study", "test_tutorial", "test_tutorial_volumes"),
 )
 """Whose tests begin first, so that none of them is left to one process at the end."""
 
