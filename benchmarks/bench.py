@@ -45,6 +45,7 @@ from harmofl.federated.tensors import mean, state_of
 from harmofl.methods import FedAvg, make_method
 from harmofl.models import DenseNet, UNet, normalization
 from harmofl.optim.mixed_precision import computing
+from harmofl.spectral import kernels
 from harmofl.spectral.amplitude import amplitude, with_amplitude
 from harmofl.types import Precision
 from harmofl.utils.hardware import keep_freed_memory
@@ -96,6 +97,21 @@ def operators(count: int, size: int, band: float) -> dict[str, Call]:
         "ours": lambda: with_amplitude(x, A, band),
         "per-image NumPy": lambda: plain.with_amplitude(x, whole, reach),
     }
+
+
+def low_bands(count: int, size: tuple[int, ...], band: float) -> dict[str, Call]:
+    """A low band of images or volumes, against the whole transform with a mask."""
+    x = torch.rand(count, 1, *size)
+    A, axes = amplitude(torch.rand(1, *size), len(size)), tuple(range(-len(size), 0))
+    inside = kernels.window(kernels.reach(band, x), x)
+
+    def whole() -> Tensor:
+        F = torch.fft.rfftn(x, dim=axes)
+        result: Tensor = torch.fft.irfftn(torch.where(inside, F * (A / F.abs()), F), s=size, dim=axes)
+        return result
+
+    torch.testing.assert_close(with_amplitude(x, A, band), whole(), rtol=0, atol=1e-5)
+    return {"ours": lambda: with_amplitude(x, A, band), "whole transform": whole}
 
 
 def site(name: str, network: str, size: int, count: int) -> Site:
@@ -354,6 +370,10 @@ ROWS = [
             ("band 0.1", 0.1, "target x25"),
             ("level (as released)", 0.0, "target x150"),
         )
+    ),
+    *(
+        Row(f"amplitude, band 0.1, {count}x1x{'x'.join(map(str, size))}", partial(low_bands, count, size, 0.1))
+        for count, size in ((4, (64, 64, 64)), (2, (32, 192, 192)), (2, (96, 96, 96)), (128, (96, 96)))
     ),
     Row("step, DenseNet-121, 32x3x96x96", partial(steps, "densenet", 96, 32), "targets x1.8, bfloat16 x3.2"),
     Row("step, U-Net, 2x3x384x384", partial(steps, "unet", 384, 2), "targets x1.25, bfloat16 x2.5"),

@@ -39,6 +39,7 @@ PARTS = {
     "amplitude-jitter": "",
     "amplitude:per=site:band=0.2": "amplitude",
     "profile:space=density": "radial profile",
+    "profile:radial_bins=6:spacing=[3,1]": "radial profile",
 }
 
 

@@ -29,6 +29,10 @@ from harmofl.methods.parts.steps import ASAM
             FedProx(mu=1, normalize=Amplitude(band=0.1), step=SAM(rho=0.1)),
         ),
         ("fedavg+median:weighting=samples", FedAvg(average=Median(weighting="samples"))),
+        (
+            "fedavg+profile:radial_bins=16:spacing=[3,1e0,1]",
+            FedAvg(normalize=RadialProfile(radial_bins=16, spacing=(3, 1, 1))),
+        ),
         ('fedavg+sam:params_regex="up+head"', FedAvg(step=SAM(params_regex="up+head"))),
     ],
 )
@@ -43,7 +47,15 @@ def test_values_stand_behind_a_term_or_beside_the_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["fedprox", "fedprox:mu=1", "fedavg+amplitude:band=0.1+sam:rho=1", "fedsam:rho=1", "scaffold+median"]
+    "text",
+    [
+        "fedprox",
+        "fedprox:mu=1",
+        "fedavg+amplitude:band=0.1+sam:rho=1",
+        "fedsam:rho=1",
+        "scaffold+median",
+        "fedavg+profile:spacing=[3,0.5,1e-05]:per=site",
+    ],
 )
 def test_text_of_a_method_makes_it_again(text: str) -> None:
     assert make_method(str(make_method(text, {})), {}) == make_method(text, {})
@@ -53,6 +65,8 @@ def test_the_table_has_one_form() -> None:
     table = canonical({"name": "fedprox:mu=1+sam:rho=0.1+amplitude"})
     assert table == {"name": "fedprox+amplitude+sam", "mu": 1, "rho": 0.1}
     assert canonical({"name": "harmofl+sam+amplitude"}) == {"name": "harmofl"}
+    assert canonical({"name": "fedavg+profile", "spacing": [3, 1]}) == {"name": "fedavg+profile", "spacing": (3, 1)}
+    assert hash(RadialProfile(spacing=[3, 1])) == hash(RadialProfile(spacing=(3, 1)))  # type: ignore[arg-type]
     method = make_method(table["name"], {key: value for key, value in table.items() if key != "name"})
     whole = {"name": table["name"], **hyperparameters_of(method)}
     assert canonical(whole) == whole
@@ -68,6 +82,13 @@ def test_the_table_has_one_form() -> None:
         ("fedavg:rho=1", r"fedavg has no hyperparameter 'rho'; .* rho belongs to sam and asam, which \+sam adds"),
         ("fedavg:mu", "name:key=value"),
         ("harmofl:band=2", "band must be"),
+        ("harmofl:band=[1]", "band must be a number from 0 to 1, got"),
+        (
+            "fedavg+profile:spacing=[3,0,1]",
+            "spacing must be a list of numbers, each a finite number above 0, got .3, 0",
+        ),
+        ("fedavg+profile:spacing=3", "spacing must be a list of numbers, each a finite number above 0, got 3"),
+        ("fedavg+profile:spacing=3x1x1", "spacing must be a list of numbers, .* got '3x1x1'"),
         ("", "method must be one of"),
         ("fedavg+", "a part must be one of"),
         ("fedprox:mu=1:mu=2", "mu must be given once"),

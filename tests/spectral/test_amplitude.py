@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from harmofl.errors import ConfigError, ShapeError
+from harmofl.spectral import kernels
 from harmofl.spectral.amplitude import AmplitudeNorm, amplitude, with_amplitude
 from harmofl.spectral.radial_profile import ProfileNorm
 
@@ -37,6 +38,36 @@ def test_equals_a_naive_reference(x: np.ndarray, L: float) -> None:
     A = np.abs(np.fft.fftn(x[::-1], axes=range(2, x.ndim))).mean(axis=0) + 0.5
     result = with_amplitude(torch.from_numpy(x), torch.from_numpy(A), L)
     np.testing.assert_allclose(result.numpy(), naive(x, A, L), atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("size", [(32, 33, 40), (9, 40, 21), (25, 64), (33, 35)], ids=str)
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+@pytest.mark.parametrize("L", [0.05, 0.1, 0.4])
+def test_a_low_band_is_the_whole_transform_with_a_mask(
+    L: float, strength: float, size: tuple[int, ...], dtype: torch.dtype, atol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands of up to 13 cycles, of images and volumes of unequal, odd axes, by products with few waves."""
+    axes, x = tuple(range(2, 2 + len(size))), np.random.default_rng(0).random((2, 2, *size))
+    F = np.fft.fftn(x, axes=axes)
+    A = 0.8 * np.abs(F).min(axis=0)  # grows no bin, so that the error of float32 does not grow
+    along = np.meshgrid(*(np.abs(np.fft.fftfreq(n, 1 / n).round()) for n in size), indexing="ij")
+    inside = np.max(along, axis=0) <= int(min(size) * L)
+    expected = np.fft.ifftn(np.where(inside, F * (A / np.abs(F)) ** strength, F), axes=axes).real
+    monkeypatch.setattr(torch.fft, "rfftn", None)  # it is not taken
+    given = torch.from_numpy(x).to(dtype), torch.from_numpy(A).to(dtype)
+    np.testing.assert_allclose(with_amplitude(*given, L, strength).numpy(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("size", [(14, 18), (12, 14, 16)], ids=str)
+def test_gradients_pass_a_low_band_as_the_whole_transform(size: tuple[int, ...]) -> None:
+    x = torch.rand(1, 2, *size, dtype=torch.float64, requires_grad=True)
+    A, weight = amplitude(torch.rand(2, *size, dtype=torch.float64), len(size)), torch.rand(1, 2, *size)
+    inside = kernels.window(kernels.reach(0.2, x), x)
+    masked = kernels._with_spectrum(x, A, inside, 1.0)
+    expected = torch.autograd.grad((masked * weight).sum(), x)[0]
+    got = torch.autograd.grad((with_amplitude(x, A, 0.2) * weight).sum(), x)[0]
+    torch.testing.assert_close(got, expected)
 
 
 @settings(max_examples=50)

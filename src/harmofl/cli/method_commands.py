@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harmofl.utils.toml_values import value_text
+
 if TYPE_CHECKING:
     from harmofl.methods.catalogue import Description
 
@@ -40,7 +42,7 @@ NEUTRAL = ("identity", "plain", "mean")
 
 
 def _defaults(known: "Description") -> str:
-    return ", ".join(f"{key}={field.default}" for key, field in known.own.items())
+    return ", ".join(f"{key}={value_text(field.default)}" for key, field in known.own.items())
 
 
 def _folded(*columns: str) -> Table:

@@ -195,6 +195,8 @@ def part_description(part: str) -> Description:
 def canonical(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a method's table with the names of its terms under `name` and each hyperparameter by its own name.
 
+    Lists become tuples.
+
     Args:
         table: `name`, a composition with or without values, and hyperparameters, also by their names in older versions.
 
@@ -206,7 +208,8 @@ def canonical(table: Mapping[str, Any]) -> dict[str, Any]:
     given = with_values_of_name(table)
     name = given.pop("name")
     parts, values = translated(describe(name), name, given)
-    return {"name": _merged(name, parts), **values}
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return {"name": _merged(name, parts), **values, **lists}
 
 
 def with_values_of_name(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from harmofl.errors import ConfigError
 from harmofl.federated.returned import check_returns
 from harmofl.methods.catalogue import name_of
+from harmofl.utils.toml_values import value_text
 from harmofl.utils.validators import check_within, is_allowed, is_notation
 
 
@@ -31,7 +32,10 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         for name, allowed in ranges_of(type(self)).items():
-            check_within(name, getattr(self, name), allowed)
+            value = getattr(self, name)
+            check_within(name, value, allowed)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))  # as a frozen object can be a key
 
     def __str__(self) -> str:
         values, parts = "", ""
@@ -41,7 +45,7 @@ class Hyperparameters:
                 if isinstance(value, Hyperparameters):
                     parts += f"+{value}"
                 else:
-                    values += f":{field.name}={value}"
+                    values += f":{field.name}={value_text(value)}"
         return name_of(type(self)) + values + parts
 
 

@@ -23,7 +23,7 @@ def cheapest(x: Tensor, A: Tensor, band: float, strength: float) -> Callable[[Te
     if band == 0 and strength == 1:
         return partial(_with_mean_level, A=A)
     b, size = reach(band, x), x.shape[2:]
-    few = band < 1 and b <= _FEW and 2 * b < min(size) and len(size) == 2
+    few = band < 1 and b <= _FEW and 2 * b < min(size)
     if few and x.device.type == "cpu":  # GPUs may round products
         return partial(_with_low_band, A=A, b=b, strength=strength)
     whole = partial(_with_spectrum, A=A, inside=None if band == 1 else window(b, x), strength=strength)
@@ -58,22 +58,42 @@ def _with_spectrum(x: Tensor, A: Tensor, inside: Tensor | None, strength: float)
 
 
 def _with_low_band(x: Tensor, A: Tensor, b: int, strength: float) -> Tensor:
-    """Replace the bins |f_y|, |f_x| <= b: compute them by matrix products, and add the resulting change to x."""
-    H, W = x.shape[-2:]
-    f_y = torch.arange(-b, b + 1)
-    c_y, s_y = (wave.to(x.dtype) for wave in waves(f_y, H))  # (H, 2b+1)
-    c_x, s_x = (wave.to(x.dtype) for wave in waves(torch.arange(b + 1), W))  # (W, b+1)
-    rows = (x @ torch.cat((c_x, -s_x), dim=1)).mT  # (N, C, 2b+2, H): real and imaginary part along x
-    by_c, by_s = (rows @ torch.cat((c_y, s_y), dim=1)).chunk(2, dim=-1)
-    real, imaginary = by_c.chunk(2, dim=-2), by_s.chunk(2, dim=-2)
-    F = torch.complex(real[0] + imaginary[1], real[1] - imaginary[0])  # (N, C, f_x, f_y)
-    change = _replaced(F, A[:, f_y % H, : b + 1].mT, x, strength) - F
-    weight = torch.full((b + 1,), 2.0 / (H * W), dtype=x.dtype)  # f_x > 0 also represents -f_x
+    """Replace the bins |f| <= b along each axis: compute them by matrix products, and add the resulting change to x.
+
+    Axes are transformed from the last one to the first, and back in the opposite order. In between, the real parts
+    stand before the imaginary ones along f_x.
+    """
+    *rest, W = x.shape[2:]
+    f, f_x = torch.arange(-b, b + 1), torch.arange(b + 1)
+    along = {axis: [wave.to(x.dtype) for wave in waves(f, length)] for axis, length in enumerate(rest, start=2)}
+    c_x, s_x = (wave.to(x.dtype) for wave in waves(f_x, W))  # (W, b+1)
+    parts = x @ torch.cat((c_x, -s_x), dim=1)  # (N, C, ..., H, 2b+2)
+    for axis in reversed(along):
+        parts = _forward(parts.movedim(axis, -1), axis, *along[axis])
+    F = torch.complex(*parts.chunk(2, dim=2))  # (N, C, f_x, f_y), or (N, C, f_x, f_y, f_z)
+    A = A[..., : b + 1]
+    for axis, length in enumerate(rest, start=1):
+        A = A.index_select(axis, f % length)
+    change = _replaced(F, A.permute(0, *range(A.dim() - 1, 0, -1)), x, strength) - F
+    weight = torch.full((b + 1,), 2.0 / x.shape[2:].numel(), dtype=x.dtype)  # f_x > 0 also represents -f_x
     weight[0] /= 2
-    parts = torch.cat((change.real, change.imag), dim=-1)  # (N, C, f_x, 2 f_y)
-    moved = torch.cat((parts @ torch.cat((c_y, -s_y), dim=1).mT, parts @ torch.cat((s_y, c_y), dim=1).mT), dim=-2)
-    back = torch.cat((c_x * weight, -s_x * weight), dim=1).mT  # (2b+2, W)
-    return x + moved.mT @ back
+    parts = torch.cat((change.real, change.imag), dim=2)
+    for axis, (c, s) in along.items():
+        parts = _backward(parts, axis, c, s).movedim(-1, axis)
+    return x + parts @ torch.cat((c_x * weight, -s_x * weight), dim=1).mT
+
+
+def _forward(parts: Tensor, axis: int, c: Tensor, s: Tensor) -> Tensor:
+    """Transform the last axis to the frequencies of the waves; real and imaginary parts are halves of `axis`."""
+    by_c, by_s = (parts @ torch.cat((c, s), dim=1)).chunk(2, dim=-1)
+    (real_c, imaginary_c), (real_s, imaginary_s) = by_c.chunk(2, dim=axis), by_s.chunk(2, dim=axis)
+    return torch.cat((real_c + imaginary_s, imaginary_c - real_s), dim=axis)
+
+
+def _backward(parts: Tensor, axis: int, c: Tensor, s: Tensor) -> Tensor:
+    """Transform the frequencies of the last axis back, the adjoint of `_forward`."""
+    both = torch.cat(parts.chunk(2, dim=axis), dim=-1)
+    return torch.cat((both @ torch.cat((c, -s), dim=1).mT, both @ torch.cat((s, c), dim=1).mT), dim=axis)
 
 
 def waves(f: Tensor, length: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,11 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def value_text(value: object) -> str:
+    """Return a value as `parse_value` reads it, a tuple as a list without spaces."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
 def flat_settings(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the settings with their dotted key, such as `method.rho`."""
     for key, value in tables.items():

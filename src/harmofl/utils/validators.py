@@ -7,7 +7,8 @@ from numbers import Integral, Real
 from harmofl.errors import ConfigError
 
 _NUMBER = r"-?(?:inf|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
-_CHOICE = re.compile(rf"any text|[^\W\d_]+|{_NUMBER}|(?:whole )?[\[(]{_NUMBER}, *{_NUMBER}[\])]")
+_CHOICE = re.compile(rf"any text|[^\W\d_]+|{_NUMBER}|(?:whole |list of )?[\[(]{_NUMBER}, *{_NUMBER}[\])]")
+_LIST = "list of "
 
 
 def check_within(name: str, value: object, allowed: str) -> None:
@@ -15,9 +16,9 @@ def check_within(name: str, value: object, allowed: str) -> None:
 
     Args:
         name: name of the hyperparameter, for the error message.
-        value: a number or a word.
+        value: a number, a word, or a list or tuple of numbers.
         allowed: intervals and single values, separated by " or ": "[0, 1) or off"; "whole [1, inf)" allows only
-            whole numbers, "any text" all text.
+            whole numbers, "list of (0, inf)" a list of any length with numbers of the interval, "any text" all text.
     """
     if not is_allowed(value, allowed):
         *first, last = map(_in_words, allowed.split(" or "))
@@ -38,6 +39,11 @@ def is_notation(allowed: object) -> bool:
 def _is_within(value: object, choice: str) -> bool:
     if choice == "any text":
         return isinstance(value, str)
+    if choice.startswith(_LIST):
+        inside = choice.removeprefix(_LIST)
+        return isinstance(value, list | tuple) and all(_is_within(number, inside) for number in value)
+    if isinstance(value, list | tuple):
+        return False
     if isinstance(value, str):
         return value == choice and value.isalpha() and value not in ("true", "false")
     if str(value) in ("True", "False"):  # also NumPy's bool
@@ -57,6 +63,8 @@ def _is_within(value: object, choice: str) -> bool:
 def _in_words(choice: str) -> str:
     if "," not in choice:
         return choice
+    if choice.startswith(_LIST):
+        return f"a list of numbers, each {_in_words(choice.removeprefix(_LIST))}"
     low, high = _ends(choice)
     whole = choice.startswith("whole")
     if high == -low == math.inf:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harmofl.data.decoding import volumes
+from harmofl.inference.export.volume_bundle import modality_of, volume_configuration, volume_script
 
 _CONSTANTS = ("CLIP_QUANTILE", "_LOW_QUANTILE", "_PADDING")
 """Constants that `harmofl.data.decoding.volumes.contrast` uses; bundles for volumes contain that function."""
@@ -25,23 +26,37 @@ def write_bundle(about: Mapping[str, Any], pt2: Path, card: str, folder: Path) -
         (folder / part).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(pt2, folder / "models" / "model.pt2")
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
-    reading = _VOLUMES if takes_volumes(about) else _of_photographs(about)
     if takes_volumes(about):
         (folder / "scripts").mkdir(exist_ok=True)
         (folder / "scripts" / "__init__.py").touch()
-        (folder / "scripts" / "volumes.py").write_text(_script(about), encoding="utf-8")
-    for name, content in (("metadata", _metadata(about)), ("inference", {**_INFERENCE, **reading})):
+        script = volume_script(about) if takes_whole_volumes(about) else _script(about)
+        (folder / "scripts" / "volumes.py").write_text(script, encoding="utf-8")
+    for name, content in (("metadata", _metadata(about)), ("inference", {**_INFERENCE, **_reading(about)})):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 
 
+def _reading(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that depends on the images."""
+    if takes_whole_volumes(about):
+        return volume_configuration(about)
+    return _SLICES if takes_volumes(about) else _of_photographs(about)
+
+
+def takes_whole_volumes(about: Mapping[str, Any]) -> bool:
+    """Return True if the network is three-dimensional."""
+    return len(about["size"]) == 3
+
+
 def takes_volumes(about: Mapping[str, Any]) -> bool:
-    """Return True if the model was trained on slices of volumes, as far as cards of older versions show it."""
+    """Return True if the model was trained on volumes or slices of them, as far as cards of older versions show it."""
     known = about.get("images")
     return known == "volumes" or about["channels"] not in (1, 3) or (not known and about.get("slices", "all") != "all")
 
 
 def channels_of(about: Mapping[str, Any]) -> list[str]:
     """Return a description of each channel of an image."""
+    if takes_whole_volumes(about):
+        return ["the volume"]
     if not takes_volumes(about):
         return [f"channel {k}" for k in range(about["channels"])]
     steps = [k - about["channels"] // 2 for k in range(about["channels"])]
@@ -49,15 +64,15 @@ def channels_of(about: Mapping[str, Any]) -> list[str]:
 
 
 def _metadata(about: Mapping[str, Any]) -> dict[str, Any]:
-    height, width = about["size"]
-    masks = about["task"] == "segmentation"
+    size, masks, patches = about["size"], about["task"] == "segmentation", takes_whole_volumes(about)
     modality = "slices of volumes" if takes_volumes(about) else "photograph"
+    modality = modality_of(about) if patches else modality
     image = {"type": "image", "format": "magnitude", "modality": modality, "num_channels": about["channels"]}
-    image |= {"spatial_shape": [height, width], "dtype": "float32", "value_range": [0, 1], "is_patch_data": False}
+    image |= {"spatial_shape": size, "dtype": "float32", "value_range": [0, 1], "is_patch_data": patches}
     image |= {"channel_def": {str(k): name for k, name in enumerate(channels_of(about))}}
     out: dict[str, Any] = {"type": "probabilities", "format": "segmentation" if masks else "classes"}
-    out |= {"num_channels": len(about["classes"]), "spatial_shape": [height, width] if masks else []}
-    out |= {"dtype": "float32", "value_range": [0, 1], "is_patch_data": False}
+    out |= {"num_channels": len(about["classes"]), "spatial_shape": size if masks else []}
+    out |= {"dtype": "float32", "value_range": [0, 1], "is_patch_data": patches}
     out |= {"channel_def": {str(k): name for k, name in enumerate(about["classes"])}}
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
@@ -80,7 +95,7 @@ _INFERENCE = {
     "bundle_root": ".",
     "dataset_dir": "images",
     "output_dir": "eval",
-    "network": "$torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2')).module()",
+    "network": "$torch.export.unflatten(torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2')))",
     "datalist": "$sorted(glob.glob(os.path.join(@dataset_dir, '*')))",
     "dataset": {"_target_": "Dataset", "data": "$[{'image': p} for p in @datalist]", "transform": "@preprocessing"},
     "inferer": {"_target_": "SimpleInferer"},
@@ -90,8 +105,9 @@ _INFERENCE = {
         "for path, probability in zip(@datalist, @probabilities)]",
     ],
 }
-"""The configuration that does not depend on the images; predictions go to output_dir."""
-_VOLUMES = {
+"""The configuration that does not depend on the images; predictions go to output_dir. The network is unflattened since
+MONAI calls `eval` of it, which the module of an exported program refuses."""
+_SLICES = {
     "imports": [*_IMPORTS, "$from scripts.volumes import slices_of"],
     "preprocessing": "$lambda item: torch.from_numpy(slices_of(item['image']))",
     "probabilities": "$[torch.cat([@inferer(part, @network).detach() for part in volume.split(16)]) "

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harmofl.data.decoding.volume_preprocessing import DEVIATIONS
 from harmofl.data.decoding.volumes import CLIP_QUANTILE
 from harmofl.errors import RunError
 from harmofl.experiment.finished_run import Run, load_runs
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.inference.export.bundle import channels_of, takes_volumes
+from harmofl.inference.export.bundle import channels_of, takes_volumes, takes_whole_volumes
 from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, scores_of_run
 from harmofl.report.warnings import warnings
 
@@ -67,6 +68,8 @@ def _front_matter(about: Mapping[str, Any], name: str) -> str:
 
 
 def _use(about: Mapping[str, Any]) -> str:
+    if takes_whole_volumes(about):
+        return _use_of_volumes(about)
     height, width = about["size"]
     out = "(N, classes)" if about["task"] == "classification" else "(N, classes, height, width)"
     shape = f"(N, {about['channels']}, {height}, {width}) float32 in [0, 1]"
@@ -82,6 +85,20 @@ def _use(about: Mapping[str, Any]) -> str:
             "bilinear filter, and divided by 255."
         )
     return f"{taken} The output is class probabilities {out}.\n"
+
+
+def _use_of_volumes(about: Mapping[str, Any]) -> str:
+    (depth, height, width), settings = about["size"], about["volumes"]
+    lengths = " x ".join(f"{length:g}" for length in settings["spacing"])
+    far = f"{DEVIATIONS} standard deviations"
+    ends = settings["window"] or (f"{far} below the mean of the body's voxels", f"{far} above it")
+    return (
+        f"Patches of volumes (N, {about['channels']}, {depth}, {height}, {width}) float32 in [0, 1]. The axes point "
+        f"upwards, to the right and to the front (SRA). Volumes are cropped to the body and resampled to {lengths} mm, "
+        f"linearly; values from {ends[0]} to {ends[1]} are mapped to 0 to 1, clipped, and rounded to float16. The "
+        "output is class probabilities (N, classes, depth, height, width). For a whole volume, logits or logarithms of "
+        "probabilities of overlapping patches are averaged with Gaussian weights.\n"
+    )
 
 
 def _settings(title: str, values: Mapping[str, Any]) -> str:

@@ -87,8 +87,11 @@ def export_model(
 
 
 def _images(trained: TrainedModel, run: Run | None) -> Tensor:
-    """Return images for the comparison: one example of each site that the run kept, else generated ones."""
-    kept = [samples.images[:1] for samples in run.samples.values()] if run else []
+    """Return images for the comparison: one example of each site that the run kept, else generated ones.
+
+    Runs on whole volumes keep slices of them alone, so that patches are generated.
+    """
+    kept = [samples.images[:1] for samples in run.samples.values()] if run and trained.volumes is None else []
     return torch.from_numpy(np.concatenate(kept).astype(np.float32)) if kept else images_like(trained, _COMPARED)
 
 

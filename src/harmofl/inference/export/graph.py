@@ -24,9 +24,12 @@ TOLERANCE = 1e-4
 
 
 class Exported(nn.Module):
-    """Module from images (N, C, H, W) in [0, 1] to class probabilities (N, K), or (N, K, H, W) for masks."""
+    """Module from images (N, C, H, W) in [0, 1] to class probabilities (N, K), or (N, K, H, W) for masks.
 
-    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+    Volumes (N, C, D, H, W) have masks (N, K, D, H, W).
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, ...]) -> None:
         super().__init__()
         layer = normalizer_of(model)
         if layer is not None and type(layer).forward is ImageNorm.forward:  # one's own forward is exported as it is
@@ -51,7 +54,7 @@ class _FixedNorm(nn.Module):
         return self.layer.normalized(x)
 
 
-def _fixed(layer: ImageNorm, size: tuple[int, int]) -> nn.Module:
+def _fixed(layer: ImageNorm, size: tuple[int, ...]) -> nn.Module:
     if layer.is_idle or not layer.count:
         return nn.Identity()
     if layer.lacks_own:
@@ -67,18 +70,23 @@ def exported(trained: TrainedModel, site: str) -> Exported:
         ExportError: if an image's output would depend on other images.
     """
     trained.check_trained(site)
-    size = trained.card["size"]
-    return Exported(trained.network(site), (size[0], size[1])).eval()
+    return Exported(trained.network(site), input_size(trained)).eval()
+
+
+def input_size(trained: TrainedModel) -> tuple[int, ...]:
+    """Return the size that the network takes: (H, W) of images, or (D, H, W) of patches of volumes."""
+    return tuple(map(int, trained.card["size"]))
 
 
 def images_like(trained: TrainedModel, count: int, seed: int = 0) -> Tensor:
-    """Return (count, C, H, W) test images in [0, 1] with the falling spectrum of natural images."""
-    rng = np.random.default_rng(seed)
-    height, width = trained.card["size"]
-    noise = rng.standard_normal((count, trained.card["channels"], height, width))
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    shaped = np.fft.irfft2(np.fft.rfft2(noise) / (radius + 1 / max(height, width)), s=(height, width))
-    low, high = shaped.min(axis=(-2, -1), keepdims=True), shaped.max(axis=(-2, -1), keepdims=True)
+    """Return (count, C, H, W) test images in [0, 1] with the falling spectrum of natural images; or such volumes."""
+    size = input_size(trained)
+    axes = tuple(range(-len(size), 0))
+    noise = np.random.default_rng(seed).standard_normal((count, trained.card["channels"], *size))
+    along = np.meshgrid(*map(np.fft.fftfreq, size[:-1]), np.fft.rfftfreq(size[-1]), indexing="ij")
+    radius = np.sqrt(sum(f**2 for f in along))
+    shaped = np.fft.irfftn(np.fft.rfftn(noise, axes=axes) / (radius + 1 / max(size)), s=size, axes=axes)
+    low, high = shaped.min(axis=axes, keepdims=True), shaped.max(axis=axes, keepdims=True)
     return torch.from_numpy(((shaped - low) / (high - low)).astype(np.float32))
 
 
@@ -88,7 +96,7 @@ def write_onnx(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor
     with _quiet("ONNX"):
         program = torch.onnx.export(
             module,
-            (images[:2],),
+            (torch.cat((images, images))[:2],),
             dynamo=True,
             input_names=["image"],
             output_names=["probabilities"],
@@ -107,7 +115,8 @@ def write_pt2(module: Exported, images: Tensor, path: Path) -> Callable[[Tensor]
     """Write a torch.export file with a dynamic batch size; return a function that runs the loaded file."""
     with _quiet("torch.export"):
         batch = torch.export.Dim("batch", min=1)
-        program = torch.export.export(module, (images.repeat(2, 1, 1, 1)[:2],), dynamic_shapes={"image": {0: batch}})
+        pair = torch.cat((images, images))[:2]
+        program = torch.export.export(module, (pair,), dynamic_shapes={"image": {0: batch}})
         torch.export.save(program, path)
         loaded = torch.export.load(path).module()
     return lambda x: np.asarray(loaded(x).detach().numpy())

@@ -1,6 +1,7 @@
 """Amplitude normalization in real arithmetic, for graphs without a Fourier transform.
 
-The discrete Fourier transform is a product with matrices of cosines and sines, constant for images of one size.
+The discrete Fourier transform is a product with a matrix of cosines and one of sines along each axis, constant for
+images or volumes of one size.
 """
 
 import math
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from harmofl.spectral.amplitude import AmplitudeNorm, gain_of
 from harmofl.spectral.image_norm import DARKEST
 from harmofl.spectral.kernels import reach, waves, window
-from harmofl.spectral.radial_profile import ProfileNorm, averaging, ring_of
+from harmofl.spectral.radial_profile import ProfileNorm, ring_of
 
 
 class FixedAmplitude(nn.Module):
@@ -23,14 +24,12 @@ class FixedAmplitude(nn.Module):
 
     Args:
         layer: layer that has learnt its amplitude.
-        size: (H, W) of the images.
+        size: (H, W) of the images, or (D, H, W) of the volumes.
     """
 
     zero: Tensor
     cos_x: Tensor
     sin_x: Tensor
-    cos_y: Tensor
-    sin_y: Tensor
     cos_back: Tensor
     sin_back: Tensor
     A: Tensor
@@ -38,71 +37,91 @@ class FixedAmplitude(nn.Module):
     gain: Tensor
     own: Tensor
     target: Tensor
-    average: Tensor
-    spread: Tensor
+    ring: Tensor
+    twice: Tensor
+    per_ring: Tensor
 
-    def __init__(self, layer: AmplitudeNorm | ProfileNorm, size: tuple[int, int]) -> None:
+    def __init__(self, layer: AmplitudeNorm | ProfileNorm, size: tuple[int, ...]) -> None:
         super().__init__()
-        H, W = size
-        self.strength, self.noise = layer.strength, torch.finfo(torch.float32).eps * math.log2(max(H * W, 2))
-        self._matrices(H, W)
+        self.size, self.spectrum = torch.Size(size), (*size[:-1], size[-1] // 2 + 1)
+        self.axes = tuple(range(-len(size), 0))
+        self.strength = layer.strength
+        self.noise = torch.finfo(torch.float32).eps * math.log2(max(self.size.numel(), 2))
+        self._matrices()
         self.profile = isinstance(layer, ProfileNorm)
         self.density = layer.space == "density"
         own = layer.own if layer.per == "site" else torch.zeros(0)
         self.register_buffer("own", own.float().clone())
         if isinstance(layer, ProfileNorm):
-            self._rings(layer, torch.Size((H, W)))
+            self._rings(layer)
         else:
-            self.register_buffer("A", layer.amplitude.float().clone())
-            whole, like = torch.ones(H, W // 2 + 1, dtype=torch.bool), torch.zeros(1, 1, H, W)
-            self.register_buffer("inside", whole if layer.band == 1 else window(reach(float(layer.band), like), like))
-            if self.own.numel():
-                gain = torch.where(self.inside, gain_of(self.A, self.own, self.strength), 1)
-                self.register_buffer("gain", gain)
+            self._bins(layer)
 
-    def _rings(self, layer: ProfileNorm, shape: torch.Size) -> None:
-        self.shared_gain, cpu = layer.shared_gain, torch.device("cpu")
+    def _bins(self, layer: AmplitudeNorm) -> None:
+        self.register_buffer("A", layer.amplitude.float().clone())
+        like = torch.zeros(1, 1, *self.size)
+        whole = torch.ones(self.spectrum, dtype=torch.bool)
+        self.register_buffer("inside", whole if layer.band == 1 else window(reach(float(layer.band), like), like))
+        if self.own.numel():
+            self.register_buffer("gain", torch.where(self.inside, gain_of(self.A, self.own, self.strength), 1))
+
+    def _rings(self, layer: ProfileNorm) -> None:
+        """Prepare means over rings: the ring of each bin, and one over the number of its bins in the whole spectrum."""
+        spacing = layer.spacing or (1.0,) * len(self.size)
+        self.shared_gain = layer.shared_gain
+        ring = ring_of(self.size, layer.radial_bins, torch.device("cpu"), spacing)
+        weight = self.twice.expand(self.spectrum).flatten()
+        count = torch.zeros(layer.radial_bins + 1).index_add(0, ring.flatten(), weight)
         self.register_buffer("target", layer.amplitude.float().clone())
-        self.register_buffer("average", averaging(shape, layer.radial_bins, cpu, torch.float32))
-        ring = nn.functional.one_hot(ring_of(shape, layer.radial_bins, cpu).flatten(), layer.radial_bins + 1)
-        self.register_buffer("spread", ring.float().T.contiguous())
+        self.register_buffer("ring", ring.flatten(1))
+        self.register_buffer("per_ring", 1 / count.clamp_min(1))
 
-    def _matrices(self, H: int, W: int) -> None:
-        self.size = (H, W)
-        zero = torch.zeros(H, W // 2 + 1)
-        zero[0, 0] = H * W
+    def _matrices(self) -> None:
+        *rest, W = self.size
+        zero = torch.zeros(self.spectrum)
+        zero.view(-1)[0] = self.size.numel()
         self.register_buffer("zero", zero)
-        half = torch.arange(W // 2 + 1)
-        weight = torch.full((W // 2 + 1,), 2.0 / (H * W), dtype=torch.float64)
-        weight[0] /= 2
+        bins = torch.arange(W // 2 + 1)
+        twice = torch.full((W // 2 + 1,), 2.0, dtype=torch.float64)  # of the whole spectrum, a bin stands for two,
+        twice[0] = 1
         if W % 2 == 0:
-            weight[-1] /= 2
+            twice[-1] = 1  # but these are their own mirror images
+        self.register_buffer("twice", twice.float())
         one = torch.ones(1, dtype=torch.float64)
-        for name, f, length, scale in (("y", torch.arange(H), H, one), ("x", half, W, one), ("back", half, W, weight)):
+        sides = [("x", bins, W, one), ("back", bins, W, twice / self.size.numel())]
+        sides += [(str(axis), torch.arange(length), length, one) for axis, length in enumerate(rest)]
+        for name, f, length, scale in sides:
             for wave, values in zip(("cos", "sin"), waves(f, length), strict=True):
                 self.register_buffer(f"{wave}_{name}", (values * scale).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized images, (N, C, H, W) float32."""
+        """Return the normalized images, (N, C, H, W) or (N, C, D, H, W) float32."""
         x = -x.clamp_min(DARKEST).log() if self.density else x
-        mean = x.mean(dim=(-2, -1), keepdim=True)  # separate, so that the other bins keep their precision
+        mean = x.mean(dim=self.axes, keepdim=True)  # separate, so that the other bins keep their precision
         centred = x - mean
-        by_cos, by_sin = centred @ self.cos_x, centred @ self.sin_x  # (N, C, H, W//2 + 1)
-        real = self.cos_y.T @ by_cos - self.sin_y.T @ by_sin
-        imaginary = -(self.sin_y.T @ by_cos + self.cos_y.T @ by_sin)
+        real, imaginary = centred @ self.cos_x, -(centred @ self.sin_x)  # (N, C, ..., W//2 + 1)
+        for axis in range(len(self.size) - 2, -1, -1):
+            real, imaginary = self._turned(real, imaginary, axis, 1)
         real = real + mean * self.zero
         real, imaginary = self._matched(real, imaginary) if self.profile else self._replaced(x, real, imaginary)
-        up = self.cos_y @ real - self.sin_y @ imaginary
-        down = self.sin_y @ real + self.cos_y @ imaginary
-        result = up @ self.cos_back.T - down @ self.sin_back.T
+        for axis in range(len(self.size) - 1):
+            real, imaginary = self._turned(real, imaginary, axis, -1)
+        result = real @ self.cos_back.T - imaginary @ self.sin_back.T
         return (-result.clamp_min(0)).exp() if self.density else result
+
+    def _turned(self, real: Tensor, imaginary: Tensor, axis: int, sign: int) -> tuple[Tensor, Tensor]:
+        """Transform along one axis before the last, with sign -1 back; the matrices are symmetric."""
+        c, s = getattr(self, f"cos_{axis}"), getattr(self, f"sin_{axis}") * sign
+        after = self.spectrum[axis + 1 :]
+        re, im = (part.flatten(axis + 3) for part in (real, imaginary))  # (N, C, ..., length, bins of later axes)
+        return (c @ re + s @ im).unflatten(-1, after), (c @ im - s @ re).unflatten(-1, after)
 
     def _replaced(self, x: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         """Apply Eq 4, see `harmofl.spectral.kernels`, or the filter of the site."""
         if self.own.numel():
             return real * self.gain, imaginary * self.gain
         tiny = torch.finfo(torch.float32).tiny
-        norm = (x * x).sum(dim=(-2, -1), keepdim=True).sqrt()
+        norm = (x * x).sum(dim=self.axes, keepdim=True).sqrt()
         power = (real * real + imaginary * imaginary).clamp_min(tiny)
         silent = power <= (self.noise * norm).square().clamp_min(tiny)
         scale = self.A**self.strength * power ** (-self.strength / 2)
@@ -112,15 +131,18 @@ class FixedAmplitude(nn.Module):
 
     def _matched(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the gain of `with_profile`."""
-        H, W = self.size
-        if self.own.numel():
-            own = self.own
-        else:
-            own = (real * real + imaginary * imaginary).sqrt().flatten(-2) @ self.average / (H * W) ** 0.5
-            own = torch.cat((own[..., :1] / (H * W) ** 0.5, own[..., 1:]), dim=-1)
-            own = own.mean(dim=1, keepdim=True) if self.shared_gain else own
+        own = self.own if self.own.numel() else self._profile((real * real + imaginary * imaginary).sqrt())
         noise = torch.finfo(torch.float32).eps * own.amax(dim=-1, keepdim=True)
         known = (own > noise) & (self.target > 0)
         gain = torch.where(known, self.target / own.clamp_min(torch.finfo(torch.float32).tiny), 1.0) ** self.strength
-        by_bin = (gain @ self.spread).reshape(*gain.shape[:-1], H, W // 2 + 1)
+        by_bin = gain.index_select(-1, self.ring.flatten()).reshape(*gain.shape[:-1], *self.spectrum)
         return real * by_bin, imaginary * by_bin
+
+    def _profile(self, amplitude: Tensor) -> Tensor:
+        """Return the profile of each image; sums over rows, or planes, come first, as short sums keep precision."""
+        root = self.size.numel() ** 0.5
+        amounts = (amplitude * self.twice).flatten(3)  # (N, C, H, bins of a row)
+        sums = amounts.new_zeros(*amounts.shape[:3], len(self.per_ring))
+        own = sums.scatter_add(-1, self.ring.expand_as(amounts), amounts).sum(dim=2) * self.per_ring / root
+        own = torch.cat((own[..., :1] / root, own[..., 1:]), dim=-1)
+        return own.mean(dim=1, keepdim=True) if self.shared_gain else own

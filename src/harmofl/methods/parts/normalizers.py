@@ -93,6 +93,8 @@ class RadialProfile(Normalizer):
         decay: v of HarmoFL Eq 3, in [0, 1].
         strength: degree of the change to the common profile, in [0, 1]; 0 leaves the images unchanged.
         shared_gain: one gain for all channels of an image, instead of one per channel.
+        spacing: distance of two pixels along each axis of the images, such as (3, 1, 1) in mm for volumes
+            (D, H, W); the radius is then in cycles per mm. Empty: equal along all axes.
         space: "intensity", or "density" for the optical density, in which stains add up.
     """
 
@@ -102,6 +104,7 @@ class RadialProfile(Normalizer):
         "decay": "[0, 1]",
         "strength": "[0, 1]",
         "shared_gain": "true or false",
+        "spacing": "list of (0, inf)",
         "space": "intensity or density",
     }
     radial_bins: int = 32
@@ -109,11 +112,13 @@ class RadialProfile(Normalizer):
     decay: float = 0.1
     strength: float = 1.0
     shared_gain: bool = False
+    spacing: tuple[float, ...] = ()
     space: Space = "intensity"
 
     def layer(self) -> ProfileNorm:
         """Return a `ProfileNorm`."""
-        return ProfileNorm(self.radial_bins, self.per, self.decay, self.strength, self.shared_gain, space=self.space)
+        given = (self.per, self.decay, self.strength, self.shared_gain, self.spacing, self.space)
+        return ProfileNorm(self.radial_bins, *given)
 
 
 @dataclass(frozen=True, kw_only=True)
