@@ -3,6 +3,7 @@
 # make test-engines  run all tests of deployments, also those that take minutes with Flower
 # make test-oldest  the same with the oldest releases of NVFlare and Flower that pyproject.toml promises; TESTS="..." for some of them
 # make bench  measure how fast the parts are, and write bench.json; BENCH="--threads 1 --only step" for a part of it
+# make bench-waiting BASELINE=COMMIT  measure commands against the same of another commit
 # make bench-compare BEFORE=old.json AFTER=bench.json  compare two of these
 # make docs   build the documentation as a site into site/
 # make check  format, lint, types, import direction and tests
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What some tests need beside Python packages: a browser, and the proxy of docs/deploy.md. Without them those tests are skipped.
 DEBIAN := chromium nginx-light
 
-.PHONY: packages demo test test-engines test-oldest docs bench bench-compare check format clean
+.PHONY: packages demo test test-engines test-oldest docs bench bench-waiting bench-compare check format clean
 
 demo: $(VENV)/core
 	$(BIN)/harmofl demo --out runs/demo
@@ -39,6 +40,10 @@ AFTER := bench.json
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py --out bench.json $(BENCH)
+
+bench-waiting: $(VENV)/installed
+	git worktree add -f --detach runs/baseline $(BASELINE)
+	$(BIN)/python benchmarks/waiting.py runs/baseline $(BENCH)
 
 bench-compare: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py compare $(BEFORE) $(AFTER)

@@ -104,15 +104,15 @@ def parts() -> Iterator[Part]:
     for other in others:
         yield Part(other, "batch", FEW, (1, 2))
     yield Part(hospitals, "batch", "harmofl,harmofl-released", left_out=True)
-    for federation in FEDERATIONS:
-        yield Part(federation, "batch", PEERS)
+    yield Part(hospitals, "batch", TWO, (1, 2), left_out=True)
     yield Part(hospitals, "batch-stats", MANY)
     for federation in FEDERATIONS:
         for norm in ("batch", "instance"):
             for rate in RATES:
                 yield Part(federation, norm, TWO, rate=rate)
-    yield Part(hospitals, "batch", TWO, (1, 2), left_out=True)
     yield Part(hospitals, "batch-stats", TWO, (1, 2))
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", PEERS)
     for federation in others:
         yield Part(federation, "batch", TWO, left_out=True)
         yield Part(federation, "instance", "fedavg", left_out=True)

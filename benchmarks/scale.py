@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py --out runs/scale
     python benchmarks/scale.py --sites 4,16,64 --rounds 4
+    python benchmarks/scale.py --many 1000,10000 --drawn 100
 
 Synthetic tissue, a U-Net of 0.49 M parameters with Adam, 12 images of 64 x 64 a site, every run in its own process.
 States are held in memory up to 32 MB (1 GB by default), so that what is beyond is seen to be on disk. Writes scale.json
@@ -10,11 +11,15 @@ and scale.png. `--long` runs four sites for 200 rounds instead, and says what is
 
 import argparse
 import json
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,12 +31,14 @@ SETTINGS = {
     "evaluation.every": 1000,
 }
 HELD = 32 << 20
+Make = Callable[[Path, int], Path]
 
 
 def one(data: Path, out: Path, participation: float, rounds: int, workers: int) -> dict[str, float]:
     """One run, in this process."""
     import harmofl.experiment.client_states
     from harmofl import run
+    from harmofl.experiment.callbacks import Callback
     from harmofl.experiment.config import load_experiment
     from harmofl.experiment.run_dir import RunDir
 
@@ -43,10 +50,18 @@ def one(data: Path, out: Path, participation: float, rounds: int, workers: int) 
         "training.rounds": rounds,
         "run.workers": workers,
     }
-    run(load_experiment(None, changes), out)
+    begin = time.process_time()
+    started: list[float] = []
+
+    class Starting(Callback):
+        def on_train_begin(self, setup: object, first_round: int) -> None:
+            started.append(time.process_time() - begin)
+
+    run(load_experiment(None, changes), out, [Starting()])
     seconds = [record["seconds"] for record in RunDir(out).records()]
     return {
         "seconds": statistics.median(seconds[1:-1]),
+        "start": started[0],
         "drawn": len(RunDir(out).records()[0]["train_loss"]),
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
@@ -62,9 +77,24 @@ def federation(folder: Path, sites: int) -> Path:
     return data
 
 
-def measured(folder: Path, sites: int, participation: float, rounds: int, workers: int = 1) -> dict[str, float]:
+def linked(folder: Path, sites: int) -> Path:
+    """Return sites that share the image files of four, written once."""
+    data = folder / f"linked-{sites}" / "data"
+    if not data.exists():
+        base = federation(folder, 4)
+        data.mkdir(parents=True)
+        shutil.copy(base / "federation.toml", data)
+        four = sorted(path for path in base.iterdir() if path.is_dir())
+        for k in range(sites):
+            shutil.copytree(four[k % 4], data / f"site-{k:05d}", copy_function=os.link)
+    return data
+
+
+def measured(
+    folder: Path, sites: int, participation: float, rounds: int, workers: int = 1, make: Make = federation
+) -> dict[str, float]:
     """One run, in a process of its own."""
-    data = federation(folder, sites)
+    data = make(folder, sites)
     out = Path(tempfile.mkdtemp(dir=folder, prefix="run-")) / "run"
     given = [str(data), str(out), str(participation), str(rounds), str(workers)]
     done = subprocess.run([sys.executable, __file__, "one", *given], capture_output=True, text=True, check=False)
@@ -93,6 +123,15 @@ def long_run(folder: Path) -> None:
     run(load_experiment(None, changes), Path(tempfile.mkdtemp(dir=folder, prefix="long-")) / "run", [Weighing()])
 
 
+def many(folder: Path, counts: list[int], drawn: int, rounds: int) -> None:
+    """Print a table of runs with many sites of which few take part."""
+    print("| sites | drawn | processor seconds to start | seconds a round | peak MB |\n|---|---|---|---|---|")
+    for count in counts:
+        row = measured(folder, count, drawn / count, rounds, make=linked)
+        cells = (f"{row[key]:.4g}" for key in ("sites", "drawn", "start", "seconds", "megabytes"))
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
 def picture(quarter: list[dict[str, float]], four: list[dict[str, float]], path: Path) -> None:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     left.plot([row["drawn"] for row in quarter], [row["seconds"] for row in quarter], "o-")
@@ -112,10 +151,15 @@ def main() -> None:
     parser.add_argument("--sites", default="4,16,64,256")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--many", default="", help="numbers of sites that share a few images, such as 1000,10000")
+    parser.add_argument("--drawn", type=int, default=100, help="of these, the sites in a round")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.long:
         long_run(given.out)
+        return
+    if given.many:
+        many(given.out, [int(count) for count in given.many.split(",")], given.drawn, given.rounds)
         return
     counts = [int(count) for count in given.sites.split(",")]
     quarter = [measured(given.out, count, 0.25, given.rounds) for count in counts]

@@ -6,8 +6,10 @@ from typing import Any
 
 from toys import assert_same
 
+from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import load_experiment
+from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.tables import Experiment
 
@@ -46,3 +48,15 @@ def same_end(a: Path, b: Path) -> None:
     for key in ("test", "val", "chosen_round"):
         assert RunDir(a).result()[key] == RunDir(b).result()[key]
     assert [r["val"] for r in RunDir(a).records()] == [r["val"] for r in RunDir(b).records()]
+
+
+class StoppedError(Exception):
+    """A run was stopped by `StopAfterTwo`."""
+
+
+class StopAfterTwo(Callback):
+    """Stops a run after its second round."""
+
+    def on_round_end(self, record: RoundRecord) -> None:
+        if record.round == 2:
+            raise StoppedError

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import small
-from toys import assert_same, toy_network, toy_sites, toy_training, train
+from experiments import StopAfterTwo, StoppedError, small
+from toys import assert_same, toy_network, toy_site, toy_sites, toy_training, train
 
 from harmofl import resume, run
 from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.analysis.landscape.computing import Asked, compute
-from harmofl.experiment.callbacks import Callback
-from harmofl.experiment.round_record import RoundRecord
+from harmofl.evaluation.scoring import Batching, predict_split
 from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.client import build_context
+from harmofl.federated.recording import LEAST, CudaRecorder
 from harmofl.methods import METHODS, make_method
 from harmofl.optim.mixed_precision import computing
 
@@ -50,6 +50,38 @@ def test_a_step_does_not_wait_for_the_device(precision: str) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("name", ["fedavg", "harmofl", "scaffold", "fedsmoo", "fedbn", "fedavg+asam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recorded_steps_are_near_plain_ones(name: str, optimizer: str, precision: str) -> None:
+    """With dropout, whose draws are those of plain steps."""
+    sites = [toy_site("a", 4 * LEAST + 3, 0.0), toy_site("b", 4 * LEAST, 0.2)]
+    kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
+    method, found = make_method(name, {}), []
+    for recorder in (None, CudaRecorder(CUDA)):
+        training = toy_training(
+            method,
+            toy_network(dropout=0.2),
+            lambda params: kind(params, lr=0.01, fused=True),
+            device=CUDA,
+            epochs=2,
+            precision=precision,
+            recorder=recorder,
+        )
+        found.append(train(method, training, 3, sites)[0].weights)
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_recorded_predictions_are_near_plain_ones() -> None:
+    model, site = toy_training(make_method("fedavg", {})).model.to(CUDA), toy_site("a", 4 * LEAST + 3, 0.0)
+    plain, recorded = (
+        predict_split(model, site, "val", batching=Batching(4), device=CUDA, recorder=recorder)
+        for recorder in (None, CudaRecorder(CUDA))
+    )
+    assert recorded == pytest.approx(plain, abs=1e-5)
+
+
 def test_float16_trains() -> None:
     method = make_method("harmofl", {})
     wide, *_ = train(method, toy_training(method, device=CUDA))
@@ -58,19 +90,14 @@ def test_float16_trains() -> None:
         torch.testing.assert_close(narrow.weights[key], value, rtol=0.1, atol=0.1)
 
 
-class StoppedError(Exception):
-    pass
-
-
-class StopAfterTwo(Callback):
-    def on_round_end(self, record: RoundRecord) -> None:
-        if record.round == 2:
-            raise StoppedError
-
-
+@pytest.mark.parametrize("graph", ["off", "on"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_resumed_run_ends_as_one_that_nothing_stopped(federation: Path, tmp_path: Path, optimizer: str) -> None:
-    asked = small(federation, run__device="cuda", training__optimizer=optimizer)
+def test_a_resumed_run_ends_as_one_that_nothing_stopped(
+    federation: Path, tmp_path: Path, optimizer: str, graph: str
+) -> None:
+    """Recorded too: each round has more than enough steps for that."""
+    changes = {"training.batch_size": 1, "training.last_image": "alone", "training.epochs": 3} if graph == "on" else {}
+    asked = small(federation, run__device="cuda", training__optimizer=optimizer, training__graph=graph, **changes)
     run(asked, tmp_path / "whole")
     with pytest.raises(StoppedError):
         run(asked, tmp_path / "part", [StopAfterTwo()])

@@ -7,6 +7,8 @@ from typing import Final, Literal, get_args
 Task = Literal["classification", "segmentation"]
 Normalization = Literal["batch-stats", "batch", "group", "instance"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+WeightFormat = Literal["float32", "bfloat16", "int8"]
+"""Format of the weights, or of their changes, between server and sites."""
 Levels = Literal["rounded", "truncated"]
 Mode = Literal["slices", "2.5d", "volumes"]
 Intensity = Literal["zscore", "window"]

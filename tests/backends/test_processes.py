@@ -83,6 +83,21 @@ def test_the_same_bits_as_the_loop(name: str) -> None:
             assert_same(arrays, states[site][group])
 
 
+def test_results_wait_for_their_turn_on_disk(monkeypatch: Any) -> None:
+    """Site a has the most images, so that c and b are there before it if one process trains both."""
+    monkeypatch.setattr("harmofl.utils.spool.MEMORY", 0)
+    equipment, kept, arrived = equip("fedadam", 0), dict[str, ClientState](), list[str]()
+    server = equipment.method.start(equipment.training.model)
+    loop, states, _ = run_round(equipment.method, server, toy_sites(), {}, equipment.training)
+    with Workers(partial(equip, "fedadam"), 2) as workers:
+        given = (equipment.method, server, toy_sites(), {}, equipment.training, arrived.append, kept.__setitem__)
+        apart, none, updates = workers.run_round(*given)
+    assert sorted(arrived) == list(kept) == [update.site for update in updates] == ["a", "b", "c"]
+    assert not none and not any(update.weights for update in updates)
+    assert_same(loop.weights, apart.weights)
+    assert_same(states["c"]["optimizer"], kept["c"]["optimizer"])
+
+
 def test_sites_are_scored_side_by_side_with_their_own_entries() -> None:
     weights = {"a": torch.ones(3), "b": torch.zeros(2)}
     own = {"x": {}, "yy": {"b": torch.full((2,), 5.0)}, "z": {}}

@@ -11,8 +11,10 @@ import torch
 from toys import ToySite, assert_same, toy_network, toy_sites, toy_training
 
 from harmofl.backends import sequential
+from harmofl.backends.downloads import Downloads
 from harmofl.backends.remote import RemoteRounds, answering
 from harmofl.errors import RunError, TrainingError
+from harmofl.federated.downlink import moved
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.transport import Reply
 from harmofl.federated.wire import pack
@@ -92,6 +94,21 @@ def test_the_same_bits_as_the_plain_loop(name: str) -> None:
         assert groups.keys() == apps[site].state.keys()
         for group, arrays in groups.items():
             assert_same(arrays, apps[site].state[group])
+
+
+@pytest.mark.parametrize("name", ["fedavg", "scaffold", "fednova", "fedavg+median"])
+def test_updates_wait_on_disk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr("harmofl.utils.spool.MEMORY", 0)
+    method = make_method(name, {})
+    training = toy_training(method, toy_network(dropout=0.2))
+    start = method.start(training.model)
+    plain, *_ = sequential.run_round(method, start, toy_sites(), {}, training)
+    line = RemoteRounds(Wire(good(name)), quorum=2)
+    sent, updates = line.train(method, start, training.model, list(reversed(NAMES)))
+    assert [update.site for update in updates] == NAMES
+    assert_same(plain.weights, sent.weights)
+    assert any(update.weights for update in updates) == (name in ("fednova", "fedavg+median"))
 
 
 def test_an_amplitude_that_comes_late_arrives() -> None:
@@ -226,3 +243,58 @@ def test_scores_that_fail_cost_no_site_its_round() -> None:
     assert carried.scores == {site: {"split": "val", "round": 0} for site in NAMES if site != LAST}
     with pytest.raises(TrainingError, match=f"{LAST}: it failed with ZeroDivisionError"):
         carried.evaluate(NAMES, 0, {}, "val")
+
+
+class Sizes(Wire):
+    """Keeps the size of each message, and restarts a site before the message with a number."""
+
+    def __init__(self, apps: dict[str, ToySite], restarts: int = 0) -> None:
+        super().__init__({site: answering(app.train) for site, app in apps.items()})
+        self.apps, self.restarts, self.sizes = apps, restarts, list[tuple[int, int]]()
+
+    def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
+        self.sizes.append((len(content), len(sites)))
+        if len(self.sizes) == self.restarts:
+            self.answers[LAST] = answering(self.apps[LAST].train)
+        yield from super().ask(kind, content, sites, timeout)
+
+
+def changes_over(wire: Sizes, apps: dict[str, ToySite], drawn: Sequence[int] = (3, 3, 3)) -> tuple[Any, list[int]]:
+    """Rounds of HarmoFL with 8-bit changes to the first so many sites: the last state, and the bytes of each round."""
+    method, sizes = make_method("harmofl", {}), []
+    training = toy_training(method, toy_network(dropout=0.2))
+    server, carry = method.start(training.model), RemoteRounds(wire, downloads=Downloads(wire))
+    for count in drawn:
+        after, _ = carry.train(method, server, training.model, NAMES[:count])
+        server = moved(server, after, "int8")
+        sizes.append(carry.bytes_down)
+    return server, sizes
+
+
+@pytest.mark.parametrize("restarts", [0, 2], ids=["none restarts", "one restarts"])
+def test_changes_give_the_bits_of_the_plain_loop(restarts: int) -> None:
+    """In fewer bytes; a site that restarted, which the engine does not tell, asks for all."""
+    torch.set_num_threads(1)
+    method = make_method("harmofl", {})
+    training = toy_training(method, toy_network(dropout=0.2))
+    plain, states = method.start(training.model), dict[str, ClientState]()
+    for _ in range(3):
+        after, kept, _ = sequential.run_round(method, plain, toy_sites(), states, training)
+        plain = moved(plain, after, "int8")
+        states.update(kept)
+    apps = {site: ToySite(site, "harmofl") for site in NAMES}
+    wire = Sizes(apps, restarts)
+    sent, down = changes_over(wire, apps)
+    assert_same(plain.weights, sent.weights)
+    for group, arrays in plain.extras.items():
+        assert_same(arrays, sent.extras[group])
+    assert [sites for _, sites in wire.sizes] == ([3, 3, 3] if not restarts else [3, 3, 1, 3])
+    assert down[2] < down[0] and (down[1] > down[2]) == bool(restarts)
+
+
+def test_a_site_that_was_absent_has_all_sent_the_weights() -> None:
+    apps = {site: ToySite(site, "harmofl") for site in NAMES}
+    wire = Sizes(apps)
+    _, down = changes_over(wire, apps, (2, 2, 3, 3))
+    each = [total // count for total, count in zip(down, (2, 2, 3, 3), strict=True)]
+    assert each[1] == each[3] < each[2]

@@ -71,15 +71,20 @@ def process_of(folder: Path, program: str) -> int | None:
 
 @pytest.mark.parametrize("engine", [NVFLARE])
 def test_the_same_bits_as_the_simulation(engine: str, hospitals: Path, tmp_path: Path) -> None:
-    """Of HarmoFL with a U-Net and as started by a shell."""
+    """Of HarmoFL with a U-Net, with small updates and changes to sites, and as started by a shell."""
     settings = {"method.name": "harmofl", "training.rounds": 3, "network.norm": "batch-stats"}
-    settings |= {"network.name": "unet", "network.options": {"features": 2}, "training.updates": "bfloat16"}
+    settings |= {"network.name": "unet", "network.options": {"features": 2}, "training.updates": "int8"}
+    settings |= {"training.downlink": "bfloat16"}
     with Deployment(tmp_path / "d", hospitals, settings, engine) as deployed:
         deployed.anew = True
         deployed.start_all()
         deployed.end_well()
         same_as_simulated(deployed, tmp_path)
         assert not (deployed.folder / "server" / "relay.json").exists()
+        plain, real = (RunDir(folder) for folder in (tmp_path / "simulated", deployed.folder / "server" / "run"))
+        down = [[record["bytes_down"] for record in run_dir.records()] for run_dir in (plain, real)]
+        assert down[0] == down[1]
+        assert down[0][1] < 0.6 * down[0][0]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,15 @@ def test_beyond_the_limit_states_are_in_files(tmp_path: Path) -> None:
             assert_same(dict(states[name][group]), arrays)
 
 
+def test_states_that_come_one_by_one_are_counted(tmp_path: Path) -> None:
+    states = ClientStateStore(tmp_path, memory=3000)
+    for number in (1, 2, 3):
+        for name in "abcd":
+            states.keep(number, {name: state(number)})
+    assert len(states._held) == 2
+    assert {name: float(states[name]["weights"]["a/b"][0]) for name in states} == dict.fromkeys("abcd", 3.0)
+
+
 def test_what_a_checkpoint_names_stays_until_the_next(tmp_path: Path) -> None:
     states = ClientStateStore(tmp_path)
     states.keep(1, {"a": state(1), "b": state(1)})

@@ -100,8 +100,8 @@ def test_no_more_updates_with_noise_than_the_statement_covers(tmp_path: Path) ->
 def test_a_round_is_answered_once(tmp_path: Path) -> None:
     own, sent = cover(tmp_path, masks=True), Broadcast(1, {"w": torch.zeros(3)})
     update = ClientUpdate("a", {"w": torch.ones(3)}, 5, 1, 0.1)
-    first = own.put(update, sent, "run", NAMES, tmp_path)
-    again = own.put(update, sent, "run", NAMES, tmp_path)
+    first, _ = own.put(update, sent, "run", NAMES, tmp_path)
+    again, _ = own.put(update, sent, "run", NAMES, tmp_path)
     assert torch.equal(first.weights["w"], again.weights["w"])
     with pytest.raises(TrainingError, match="round 1 was answered already"):
         cover(tmp_path, masks=True, sites=2).put(update, sent, "run", ("a", "b"), tmp_path)
@@ -133,6 +133,6 @@ def test_a_site_s_noise_is_normal_and_its_own(tmp_path: Path) -> None:
     assert not np.array_equal(first, SecretNormals(b"other", "label")(50_000))
     own, sent = cover(tmp_path, clip=1.0, noise=1.0), Broadcast(1, {"w": torch.zeros(3)})
     update = ClientUpdate("a", {"w": torch.ones(3)}, 5, 1, 0.1)
-    noisy = own.put(update, sent, "run", (), tmp_path).weights["w"]
-    assert torch.equal(noisy, own.put(update, sent, "run", (), tmp_path).weights["w"]), "sent twice it tells no more"
-    assert not torch.equal(noisy, own.put(update, replace(sent, round=2), "run", (), tmp_path).weights["w"])
+    noisy = own.put(update, sent, "run", (), tmp_path)[0].weights["w"]
+    assert torch.equal(noisy, own.put(update, sent, "run", (), tmp_path)[0].weights["w"]), "sent twice it tells no more"
+    assert not torch.equal(noisy, own.put(update, replace(sent, round=2), "run", (), tmp_path)[0].weights["w"])

@@ -8,9 +8,8 @@ takes the next one, so that the processes finish together.
 import io
 import multiprocessing
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -18,14 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harmofl.backends.runner import RoundResult, Score, first_state
+from harmofl.backends.runner import KeepState, Results, RoundResult, Score, first_state
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError
 from harmofl.federated.client import Training, run_client
 from harmofl.federated.messages import ClientState, ServerState
 from harmofl.federated.method import Method
-from harmofl.federated.tensors import Arrays
+from harmofl.federated.tensors import Arrays, total_bytes
 from harmofl.utils.child_processes import end_with_parent, without_interrupts
+from harmofl.utils.spool import Spool
 
 
 @dataclass(frozen=True)
@@ -93,28 +93,37 @@ class Workers:
         states: Mapping[str, ClientState],
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
+        keep: KeepState | None = None,
     ) -> RoundResult:
         """Run a round, see `RunRound`; each process uses its own `training`.
+
+        Results that are there before those of a site with an earlier name wait, in memory up to 1 GB and beyond it on
+        disk.
 
         Raises:
             HarmoFLError: the first error of a site.
             RunError: if a process ends by itself.
         """
         broadcast = method.broadcast(server)
-        first = cache(lambda: first_state(method, broadcast, states))
-        order = sorted(sites, key=lambda site: (len(site.train), site.name))
+        results = Results(method, server, sites, keep)
+        first = first_state(method, broadcast, sites, states)
+        names = sorted(site.name for site in sites)
+        images = {site.name: len(site.train) for site in sites}
+        order = sorted(reversed(names), key=images.__getitem__)  # the last one starts first
 
         def state(name: str) -> ClientState:
-            return states[name] if name in states else first()
+            return states.get(name, first)
 
-        done = self._share(_TRAIN, broadcast, [site.name for site in order], state, on_site)
-        names = sorted(done)
-        updates = [done[name][0] for name in names]
-        return method.aggregate(server, updates), {name: done[name][1] for name in names}, updates
+        with Spool() as early:
+            for name, (update, own) in self._share(_TRAIN, broadcast, order, state, on_site):
+                early.put(name, (update, own), update.num_bytes() + total_bytes(own))
+                while names and names[0] in early:
+                    results.add(*early.pop(names.pop(0)))
+        return results.round()
 
     def scores(self, weights: Arrays, own: Mapping[str, Arrays], split: str) -> dict[str, dict[str, float]]:
         """Score the sites side by side, see `Runner`; errors as of `run_round`."""
-        done = self._share(_SCORE, dict(weights), list(own), lambda name: (split, own[name]))
+        done = dict(self._share(_SCORE, dict(weights), list(own), lambda name: (split, own[name])))
         return {name: done[name] for name in own}
 
     def _share(
@@ -124,8 +133,8 @@ class Workers:
         names: Sequence[str],
         needs: Callable[[str], object],
         on_site: Callable[[str], None] = lambda site: None,
-    ) -> dict[str, Any]:
-        """Give each free process the next site, from the last on, and `common` before its first; return the answers.
+    ) -> Iterator[tuple[str, Any]]:
+        """Give each free process the next site, from the last on, and `common` before its first; yield the answers.
 
         Args:
             kind: `_TRAIN` or `_SCORE`.
@@ -135,7 +144,7 @@ class Workers:
             on_site: called with each site's name when it is done.
         """
         waiting, idle, busy = list(names), list(self._lines), dict[Connection, str]()
-        done, told = dict[str, Any](), set[Connection]()
+        told = set[Connection]()
         while waiting or busy:
             while waiting and idle:
                 line, name = idle.pop(), waiting.pop()
@@ -147,10 +156,10 @@ class Workers:
             ready = wait(list(busy))
             for line in [line for line in busy if line in ready]:
                 name = busy.pop(line)
-                done[name] = self._answer(line)
+                answer = self._answer(line)
                 idle.append(line)
                 on_site(name)
-        return done
+                yield name, answer
 
     def _send(self, line: Connection, message: object) -> None:
         try:

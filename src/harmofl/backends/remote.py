@@ -2,25 +2,29 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from torch import nn
 
-from harmofl.backends.runner import RoundResult
+from harmofl.backends.downloads import MISSING, Downloads
+from harmofl.backends.runner import KeepState, RoundResult
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError, TrainingError
 from harmofl.federated.client import Training
 from harmofl.federated.compression import expanded
+from harmofl.federated.downlink import HeldWeights, MissingWeightsError
+from harmofl.federated.gathering import Gathering
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
 from harmofl.federated.model import is_sent
-from harmofl.federated.tensors import Arrays
+from harmofl.federated.tensors import Arrays, num_bytes, total_bytes
 from harmofl.federated.transport import DESCRIBE, EVALUATE, TRAIN, Reply, Transport
 from harmofl.federated.update_checks import check_masked, check_update
 from harmofl.federated.wire import Scalars, pack, pack_broadcast, pack_update, unpack, unpack_broadcast, unpack_update
 from harmofl.privacy.secure_aggregation import unmasked
+from harmofl.utils.spool import Spool
 
 log = logging.getLogger("harmofl")
 Answer = TypeVar("Answer")
@@ -36,10 +40,12 @@ class RemoteRounds:
         quorum: least number of updates of a round; sites without a valid one are left out. None requires all sites.
         head: further entries of the head of every message.
         masked: True if updates are masked, see `harmofl.privacy.secure_aggregation`; then all sites must answer.
+        downloads: sends weights as changes where it can; None always sends all.
 
     Attributes:
         left_out: one line by site name with why a site is left out of the last round, description or score.
         scores: scores by site name that came with the updates of the last round.
+        bytes_down: bytes of the tensors of the last message with weights, to all sites together.
     """
 
     def __init__(
@@ -49,9 +55,10 @@ class RemoteRounds:
         quorum: int | None = None,
         head: Scalars | None = None,
         masked: bool = False,
+        downloads: Downloads | None = None,
     ) -> None:
         self._transport, self._timeout, self._head, self._masked = transport, timeout, dict(head or {}), masked
-        self.quorum = quorum
+        self.quorum, self._downloads, self.bytes_down = quorum, downloads, 0
         self.left_out: dict[str, str] = {}
         self.scores: dict[str, Scalars] = {}
 
@@ -63,9 +70,11 @@ class RemoteRounds:
         states: Mapping[str, ClientState],
         training: Training,
         on_site: Callable[[str], None] = lambda site: None,
+        keep: KeepState | None = None,
     ) -> RoundResult:
         """Run a round as `RunRound` says; the states stay at the sites."""
-        after, updates = self.train(method, server, training.model, [site.name for site in sites], on_site)
+        names = [site.name for site in sites]
+        after, updates = self.train(method, server, training.model, names, on_site, whole=keep is None)
         return after, {}, updates
 
     def train(
@@ -76,8 +85,12 @@ class RemoteRounds:
         names: Sequence[str],
         on_site: Callable[[str], None] = lambda site: None,
         split: str = "",
+        whole: bool = False,
     ) -> tuple[ServerState, list[ClientUpdate]]:
         """Ask sites to train for a round, check their updates, and aggregate them.
+
+        Which sites answer is known at the end of the round, so updates wait until then, in memory up to 1 GB and beyond
+        it on disk; then they are averaged in the order of the sites.
 
         Args:
             method: the federated learning method.
@@ -86,15 +99,19 @@ class RemoteRounds:
             names: the sites.
             on_site: called with a site's name when its update has arrived.
             split: also score the weights before the round on these images, see the attribute `scores`.
+            whole: True to return updates with the tensors that are averaged.
 
         Raises:
+            StorageError: if updates that do not fit into memory cannot be written.
             TrainingError: for an error at a site, or a fault of its update, see `check_update`.
             RunError: if a site does not answer in time, or not with an update; with a quorum, if it is not reached.
         """
         broadcast = method.broadcast(server)
         shared = [name for name in server.weights if is_sent(method, model, name, broadcast.round)]
 
-        def read(content: bytes, name: str) -> ClientUpdate:
+        arrived = Spool()
+
+        def read(content: bytes, name: str) -> int:
             head, update = unpack_update(content)
             if split and isinstance(head.get("scores"), dict):
                 self.scores[name] = head["scores"]
@@ -102,22 +119,23 @@ class RemoteRounds:
                 raise RunError(f"{name}: must answer for itself, but answers for {update.site[:60]!r}")
             if self._masked:
                 check_masked(update, broadcast, shared)
-                return update
-            weights = expanded(update.weights, broadcast.weights)
-            update = replace(update, weights=weights, bytes_sent=update.num_bytes())
-            check_update(update, broadcast, shared, server.params, method.uplink_extras)
-            return update
+            else:
+                weights = expanded(update.weights, broadcast.weights)
+                update = replace(update, weights=weights, bytes_sent=update.num_bytes())
+                check_update(update, broadcast, shared, server.params, method.uplink_extras)
+            arrived.put(name, update, num_bytes(update.weights) + total_bytes(update.extras))
+            return update.num_samples
 
         self.quorum = len(names) if self._masked else self.quorum
         self.scores = {}
-        content = pack_broadcast(broadcast, {**self._head, "split": split})
-        updates = self._asked(TRAIN, names, content, read, f"answer round {broadcast.round}", on_site)
-        if len(updates) < (self.quorum or 0):
-            reasons = "; ".join(self.left_out.values())
-            raise RunError(
-                f"round {broadcast.round}: at least {self.quorum} sites must take part, got {len(updates)}: {reasons}"
-            )
-        return self._aggregated(method, server, broadcast, shared, [updates[name] for name in sorted(updates)])
+        replies = self._sent(TRAIN, names, broadcast, split, server)
+        with arrived:
+            images = self._asked(replies, names, read, f"answer round {broadcast.round}", on_site)
+            if len(images) < (self.quorum or 0):
+                reasons = "; ".join(self.left_out.values())
+                must = f"at least {self.quorum} sites must take part"
+                raise RunError(f"round {broadcast.round}: {must}, got {len(images)}: {reasons}")
+            return self._aggregated(method, server, broadcast, shared, arrived, images, whole)
 
     def _aggregated(
         self,
@@ -125,16 +143,21 @@ class RemoteRounds:
         server: ServerState,
         broadcast: Broadcast,
         shared: Sequence[str],
-        arrived: list[ClientUpdate],
+        arrived: Spool,
+        images: Mapping[str, int],
+        whole: bool,
     ) -> tuple[ServerState, list[ClientUpdate]]:
         """Return the state after the round and the updates; those under masks are their sum, which is checked here."""
+        updates: Iterable[ClientUpdate] = map(arrived.pop, sorted(images))
         try:
             if self._masked:
-                arrived = _summed(arrived, broadcast)
-                check_update(
-                    replace(arrived[0], site="all sites"), broadcast, shared, server.params, method.uplink_extras
-                )
-            return method.aggregate(server, arrived), arrived
+                updates = _summed(list(updates), broadcast)
+                everyone = replace(updates[0], site="all sites")
+                check_update(everyone, broadcast, shared, server.params, method.uplink_extras)
+            gathering = Gathering(method, server, images, whole)
+            for update in updates:
+                gathering.add(update)
+            return gathering.aggregated(), gathering.updates
         except HarmoFLError:
             raise
         except Exception as error:  # extras that do not fit each other
@@ -142,26 +165,38 @@ class RemoteRounds:
 
     def describe(self, sites: Sequence[str]) -> dict[str, Scalars]:
         """Return the descriptions of sites, by name."""
-        return self._asked(DESCRIBE, sites, pack(self._head), _head_of, "describe itself")
+        replies = self._transport.ask(DESCRIBE, pack(self._head), sites, self._timeout)
+        return self._asked(replies, sites, _head_of, "describe itself")
 
     def evaluate(self, sites: Sequence[str], round_number: int, weights: Arrays, split: str) -> dict[str, Scalars]:
         """Return the scores of a round's weights at sites, by name."""
-        content = pack_broadcast(Broadcast(round_number, weights), {**self._head, "split": split})
-        return self._asked(EVALUATE, sites, content, _head_of, f"score round {round_number}")
+        replies = self._sent(EVALUATE, sites, Broadcast(round_number, weights), split)
+        return self._asked(replies, sites, _head_of, f"score round {round_number}")
+
+    def _sent(
+        self, kind: str, sites: Sequence[str], broadcast: Broadcast, split: str, server: ServerState | None = None
+    ) -> Iterator[Reply]:
+        """Send a broadcast to sites, as the change of the server's weights if that can be; yield their replies."""
+        head = {**self._head, "split": split}
+        if self._downloads:
+            yield from self._downloads.ask(kind, broadcast, head, sites, self._timeout, server)
+            self.bytes_down = self._downloads.bytes
+            return
+        self.bytes_down = len(sites) * broadcast.num_bytes()
+        yield from self._transport.ask(kind, pack_broadcast(broadcast, head), sites, self._timeout)
 
     def _asked(
         self,
-        kind: str,
+        replies: Iterator[Reply],
         sites: Sequence[str],
-        content: bytes,
         read: Callable[[bytes, str], Answer],
         duty: str,
         on_site: Callable[[str], None] = lambda site: None,
     ) -> dict[str, Answer]:
-        """Send one message to each site; return the answers. A site without one is left out or raises its error."""
+        """Return the answers in the replies; a site without one is left out or raises its error."""
         answers: dict[str, Answer] = {}
         self.left_out = {}
-        for reply in self._transport.ask(kind, content, sites, self._timeout):
+        for reply in replies:
             try:
                 answers[reply.site] = _read(reply, read)
                 on_site(reply.site)
@@ -193,13 +228,15 @@ def answering(
         evaluate: returns scores for weights and the name of a split.
         check: raises a HarmoFLError if a message with this head must not be answered; called before every answer.
     """
+    held = HeldWeights()
 
     def answered(kind: str, content: bytes) -> bytes:
         if kind == DESCRIBE:
             check(unpack(content)[0])
             return pack(describe())
-        head, broadcast = unpack_broadcast(content)
+        head, received = unpack_broadcast(content)
         check(head)
+        broadcast = held.completed(head, received)
         split = str(head.get("split") or "")
         if kind == TRAIN:
             scores = scored(broadcast, split)
@@ -219,6 +256,8 @@ def answering(
     def answer(kind: str, content: bytes) -> bytes:
         try:
             return answered(kind, content)
+        except MissingWeightsError:
+            return MISSING
         except HarmoFLError as error:
             log.warning("%s", error)
             line = _PATH.sub("[a path of this site]", str(error))

@@ -1,9 +1,8 @@
 """Sequential backend: the sites in one process, one after the other; the reference for the other backends."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
-from harmofl.backends.runner import RoundResult, Score, first_state
+from harmofl.backends.runner import KeepState, Results, RoundResult, Score, first_state
 from harmofl.data.site import Site
 from harmofl.federated.client import Training, run_client
 from harmofl.federated.messages import ClientState, ServerState
@@ -18,17 +17,16 @@ def run_round(
     states: Mapping[str, ClientState],
     training: Training,
     on_site: Callable[[str], None] = lambda site: None,
+    keep: KeepState | None = None,
 ) -> RoundResult:
     """Run a round, see `RunRound`."""
     broadcast = method.broadcast(server)
-    updates, kept = [], dict[str, ClientState]()
-    first = cache(lambda: first_state(method, broadcast, states))
+    results = Results(method, server, sites, keep)
+    first = first_state(method, broadcast, sites, states)
     for site in sorted(sites, key=lambda site: site.name):
-        state = states[site.name] if site.name in states else first()
-        update, kept[site.name] = run_client(method, site, broadcast, state, training)
-        updates.append(update)
+        results.add(*run_client(method, site, broadcast, states.get(site.name, first), training))
         on_site(site.name)
-    return method.aggregate(server, updates), kept, updates
+    return results.round()
 
 
 class Sequential:

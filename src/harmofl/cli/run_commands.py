@@ -182,7 +182,8 @@ def _planned(found: "Forecast", budget: int) -> Iterator[str]:
         f"wire    {found.wire / megabyte:.1f} MB in all: {found.bytes_up / megabyte:.1f} MB up and "
         f"{found.bytes_down / megabyte:.1f} MB down a round"
     )
-    yield f"memory  {found.memory / megabyte:.0f} MB"
+    held = f", {found.held / megabyte:.0f} MB of it updates that the server holds until a round ends"
+    yield f"memory  {found.memory / megabyte:.0f} MB{held if found.held >= megabyte else ''}"
     yield f"disk    {found.disk / megabyte:.0f} MB"
 
 

@@ -27,6 +27,7 @@ from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.taking_part import draw_sites
 from harmofl.experiment.volume_checks import check_volumes
+from harmofl.federated.downlink import moved
 from harmofl.federated.messages import ClientUpdate, ServerState
 from harmofl.federated.tensors import Arrays
 from harmofl.federated.wire import Scalars
@@ -109,7 +110,7 @@ class Server(SiteRegistry):
                 on_client_end(update.site)
         else:
             drawn = self.drawn(server.round + 1)
-            done = self.trained(drawn, *self.ask(server, drawn, on_client_end))
+            done = self.trained(server, drawn, *self.ask(server, drawn, on_client_end))
         for reason in done.left_out.values():
             log.warning("round %d without %s", done.server.round, reason)
         self.counted.update({update.site: done.server.round for update in done.updates})
@@ -123,6 +124,7 @@ class Server(SiteRegistry):
 
     def trained(
         self,
+        before: ServerState,
         drawn: Sequence[str],
         there: Sequence[str],
         line: RemoteRounds,
@@ -132,7 +134,8 @@ class Server(SiteRegistry):
         """Return a round's result, with the reason for every drawn site that has no part in it."""
         absent = [name for name in drawn if name not in there]
         out = {name: self.refused.get(name, f"{name}: is not connected") for name in absent} | line.left_out
-        return TrainedRound(after, updates, len(there), left_out=out)
+        after = moved(before, after, self.experiment.training.downlink)
+        return TrainedRound(after, updates, line.bytes_down, left_out=out)
 
     def ask(
         self, server: ServerState, drawn: Sequence[str], on_client_end: Callable[[str], None]
@@ -215,7 +218,7 @@ class Server(SiteRegistry):
         line = self.line(self.place.deadline_s, self.needed(drawn), among=there)
         try:
             self.ahead = self.trained(
-                drawn, there, line, *line.train(self.method, before, self.model, there, split="val")
+                before, drawn, there, line, *line.train(self.method, before, self.model, there, split="val")
             )
         except HarmoFLError as error:
             log.warning("%s; round %d is tried again", error, round_number + 1)

@@ -21,9 +21,12 @@ from harmofl.deployment.update_protection import Cover
 from harmofl.errors import ConfigError, HarmoFLError, RunError, StorageError
 from harmofl.experiment.client_states import read_state, write_state
 from harmofl.experiment.privacy_policy import statement, tells_statistics
+from harmofl.experiment.recording_choice import remark
 from harmofl.experiment.setup import Setup
 from harmofl.federated.client import run_client
+from harmofl.federated.compression import RESIDUAL, kept_residual
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate
+from harmofl.federated.model import trained_names
 from harmofl.federated.wire import Scalars
 from harmofl.models.bn_calibration import as_lists, of_site
 from harmofl.types import Progress
@@ -66,10 +69,11 @@ def run_site(
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
         setup = Setup.prepare(experiment.model_copy(update={"privacy": stricter}), progress, None, log.info)
-        small = experiment.training.updates == "bfloat16"
-        cover = Cover(place, private_key(place.key), privacy, experiment.training.rounds, small)
+        table, params = experiment.training, trained_names(setup.training.model)
+        cover = Cover(place, private_key(place.key), privacy, table.rounds, table.updates, params)
         desk = Desk(place, digest, setup, _site_of(setup, place, force), cover)
-        for line in statement(setup.experiment, setup.method, deployed=True):
+        asked = remark(setup.experiment, setup.method, setup.training.device)
+        for line in (*statement(setup.experiment, setup.method, deployed=True), *asked):
             log.info(line)
         _answer_requests(place, answering(desk.train, desk.describe, desk.evaluate, desk.check), lambda: desk.over)
         log.info("the federation is over")
@@ -187,10 +191,12 @@ class Desk:
         begin, setup = time.perf_counter(), self.setup
         state = self._before(broadcast.round - 1)
         named = self._named(self.site)
-        update, kept = run_client(setup.method, named, broadcast, state, replace(setup.training, protect=None))
+        training = replace(setup.training, protect=None, updates="float32")  # as `cover` does both
+        update, kept = run_client(setup.method, named, broadcast, state, training)
+        run, among, before = str(self.head["run"]), self.head.get("among", ()), state.get(RESIDUAL, {})
         try:
-            update = self.cover.put(update, broadcast, str(self.head["run"]), self.head.get("among", ()), self._folder)
-            write_state(self._file(broadcast.round), kept)
+            update, left = self.cover.put(update, broadcast, run, among, self._folder, before)
+            write_state(self._file(broadcast.round), {**kept, **kept_residual(left)})
             self._tidy(broadcast.round)
         except (OSError, StorageError) as error:
             raise self._kept_here(error) from None

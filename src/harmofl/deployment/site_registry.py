@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
+from harmofl.backends.downloads import Downloads
 from harmofl.backends.remote import RemoteRounds
 from harmofl.deployment.folders import ServerFolder
 from harmofl.deployment.site_descriptions import form, misfit
@@ -39,6 +40,7 @@ class SiteRegistry:
         kept: rounds whose states sites must still have.
         counted: the last round of which each site's update was averaged.
         told: the last line that `say` logged.
+        downloads: the weights that each site holds, if changes are sent.
     """
 
     place: ServerFolder
@@ -53,6 +55,7 @@ class SiteRegistry:
     kept: tuple[int, ...] = ()
     counted: dict[str, int] = field(default_factory=dict)
     told: str = ""
+    downloads: Downloads | None = None
 
     def line(self, timeout: float, quorum: int = 0, **more: Any) -> RemoteRounds:
         """Return the connection to the sites; every message names its run, version and experiment."""
@@ -65,7 +68,11 @@ class SiteRegistry:
             "counted": list(self.counted.values()),
             **more,
         }
-        return RemoteRounds(self.transport, timeout, quorum, head, masked=self.experiment.privacy.masks)
+        sends_changes = self.experiment.training.downlink != "float32"
+        self.downloads = self.downloads or (Downloads(self.transport) if sends_changes else None)
+        return RemoteRounds(
+            self.transport, timeout, quorum, head, masked=self.experiment.privacy.masks, downloads=self.downloads
+        )
 
     def first_description(self, card: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Wait for enough equal site descriptions and return one; in a resumed run return its card."""

@@ -13,9 +13,11 @@ from harmofl.deployment.folders import SiteKit
 from harmofl.errors import TrainingError
 from harmofl.experiment.privacy_policy import noise_of
 from harmofl.experiment.tables import PrivacyTable
-from harmofl.federated.compression import compressed
+from harmofl.federated.compression import narrowed
 from harmofl.federated.messages import Broadcast, ClientUpdate
+from harmofl.federated.tensors import Arrays
 from harmofl.privacy.secure_aggregation import label_of, masked, secret_of, stream
+from harmofl.types import WeightFormat
 from harmofl.utils.atomic_files import strict_json, write_atomic
 
 SENT = "sent.json"
@@ -31,19 +33,27 @@ class Cover:
         key: the site's private key.
         table: the agreed [privacy] table.
         rounds: number of rounds that the privacy statement covers.
-        small: whether the changes of the weights are sent in bfloat16.
+        updates: format of the weights in an update.
+        params: the trained entries of the weights.
     """
 
     place: SiteKit
     key: ec.EllipticCurvePrivateKey
     table: PrivacyTable
     rounds: int
-    small: bool = False
+    updates: WeightFormat = "float32"
+    params: Sequence[str] = ()
 
     def put(
-        self, update: ClientUpdate, broadcast: Broadcast, run: str, among: Sequence[str], kept: Path
-    ) -> ClientUpdate:
-        """Return the protected update.
+        self,
+        update: ClientUpdate,
+        broadcast: Broadcast,
+        run: str,
+        among: Sequence[str],
+        kept: Path,
+        residual: "Arrays | None" = None,
+    ) -> tuple[ClientUpdate, Arrays]:
+        """Return the protected update, and the new residual, see `harmofl.federated.compression`.
 
         Args:
             update: the update of this site.
@@ -51,6 +61,7 @@ class Cover:
             run: the server's name for the run.
             among: names of the sites whose updates the server will sum.
             kept: the folder in which the site records its answers.
+            residual: the residual of the site's last update.
 
         Raises:
             TrainingError: if the requested sum would reveal one site's update, or if the privacy statement covers no
@@ -59,16 +70,15 @@ class Cover:
         if noise := noise_of(self.table):
             self._spend(label_of(f"noise {run}", among, broadcast))
             update = noise.added(update, broadcast, self._normals(update, run, broadcast.round))
-        if self.small:
-            update = replace(update, weights=compressed(update.weights, broadcast.weights))
+        update, left = narrowed(update, broadcast, self.updates, residual or {}, self.params)
         if not self.table.masks:
-            return update
+            return update, left
         self._check(among)
         label = label_of(run, among, broadcast)
         self._once(kept / "masked.json", broadcast.round, label)
         peers = {name: self.place.keys[name] for name in among}
         covered = masked(update.weights, self.place.name, self.key, peers, label)
-        return replace(update, weights=covered, extras={})  # no mask covers an amplitude that is sent again
+        return replace(update, weights=covered, extras={}), {}  # no mask covers an amplitude that is sent again
 
     def _spend(self, label: str) -> None:
         """Record that an update with noise is sent, in all runs of this folder; a repeated one is none more."""

@@ -21,6 +21,7 @@ from harmofl.evaluation.metrics import (
     segmentation_scores,
 )
 from harmofl.federated.client import batch_indices
+from harmofl.federated.recording import Recorder, forward_of
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
 from harmofl.models.normalization import naming_single_values
@@ -96,8 +97,11 @@ def predict_split(
     batching: Batching,
     device: torch.device,
     precision: Precision = "float32",
+    recorder: Recorder | None = None,
 ) -> Outputs:
     """Return the predictions of a model on `device`, left in evaluation mode, for the split "train", "val" or "test".
+
+    With a `recorder` the outputs of full batches are replayed from a recording, see `harmofl.federated.recording`.
 
     Returns:
         In the order of the split: class probabilities (N, K) float32, or label maps (N, H, W) uint8; for volumes, a
@@ -113,8 +117,9 @@ def predict_split(
     if isinstance(data, VolumeSplit):
         with computing(precision, device), naming_single_values(fix):
             return [answer(window_logits(model, one, data.patch_size, device), site.task)[0] for one in data.images]
-    with computing(precision, device), naming_single_values(fix):
-        logits = (model(data.batch(index).images.to(device, non_blocking=True)) for index in batches)
+    forward = forward_of(model, [len(index) for index in batches], batching.size, recorder)
+    with computing(precision, device), naming_single_values(fix), forward as call:
+        logits = (call(data.batch(index).images.to(device, non_blocking=True)) for index in batches)
         outputs = [answer(one, site.task) for one in logits]
     return np.concatenate(outputs)[np.argsort(np.concatenate(batches))]
 

@@ -17,7 +17,8 @@ from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
-from harmofl.federated.messages import ClientUpdate, ServerState
+from harmofl.federated.downlink import moved
+from harmofl.federated.messages import ClientState, ClientUpdate, ServerState
 from harmofl.federated.model import normalizer_of
 from harmofl.federated.tensors import Arrays, total_bytes
 from harmofl.methods import FedAvg
@@ -30,15 +31,16 @@ class TrainedRound:
 
     Args:
         server: the server's state after the round.
-        updates: the sites' updates, sorted by site; empty if the round was lost.
-        asked: number of sites that received the weights.
+        updates: the sites' updates, sorted by site, without their weights unless a callback reads updates or the
+            method's average needs them together; empty if the round was lost.
+        bytes_down: bytes that the server sent to all sites of the round.
         kept: bytes of the largest client state, 0 if unknown to the backend.
         left_out: reasons why sites that were drawn have no part in the round, by site.
     """
 
     server: ServerState
     updates: Sequence[ClientUpdate]
-    asked: int
+    bytes_down: int
     kept: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -83,11 +85,15 @@ class LocalBackend:
         setup: the experiment with its images.
         run_dir: stores the client states.
         runner: runs rounds and scores weights; in this process if not given.
+        whole_updates: True to return updates with all their tensors, which are then held during a round.
     """
 
-    def __init__(self, setup: Setup, run_dir: RunDir, runner: Runner | None = None) -> None:
+    def __init__(
+        self, setup: Setup, run_dir: RunDir, runner: Runner | None = None, whole_updates: bool = False
+    ) -> None:
         self.setup, self.method, self.model = setup, setup.method, setup.training.model
         self._runner, self._run_dir = runner or Sequential(setup.score_of), run_dir
+        self._whole_updates = whole_updates
         self._personal: dict[str, Arrays] = {}
         self._remember(run_dir.states)
 
@@ -102,14 +108,19 @@ class LocalBackend:
     def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
         """See `Backend`."""
         setup = self.setup
-        sites = setup.drawn(server.round + 1)
-        after, kept, updates = self._runner.run_round(
-            setup.method, server, sites, self._run_dir.states, setup.training, on_client_end
-        )
-        self._run_dir.states.keep(after.round, kept)
-        self._remember(kept)
-        most = max(total_bytes(state) for state in kept.values())
-        return TrainedRound(after, updates, len(updates), most)
+        sites, sizes = setup.drawn(server.round + 1), list[int]()
+
+        def keep(site: str, state: ClientState) -> None:
+            self._run_dir.states.keep(server.round + 1, {site: state})
+            self._remember({site: state})
+            sizes.append(total_bytes(state))
+
+        given = (setup.method, server, sites, self._run_dir.states, setup.training, on_client_end)
+        after, kept, updates = self._runner.run_round(*given, None if self._whole_updates else keep)
+        for site, state in kept.items():
+            keep(site, state)
+        after, down = moved(server, after, setup.downlink), setup.bytes_down(server, len(updates))
+        return TrainedRound(after, updates, down, max(sizes))
 
     def personal(self) -> Mapping[str, Arrays]:
         """See `Backend`."""

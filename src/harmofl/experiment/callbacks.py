@@ -13,6 +13,11 @@ from harmofl.federated.tensors import Arrays
 class Callback:
     """Base class of callbacks, with methods that do nothing."""
 
+    @property
+    def reads_updates(self) -> bool:
+        """True if `on_aggregate` is defined: then the tensors of all updates of a round are held until its end."""
+        return type(self).on_aggregate is not Callback.on_aggregate
+
     def on_load(self, site: str, done: int, total: int) -> None:
         """Handle the progress of reading: `done` of `total` images of a site are read."""
 
@@ -52,6 +57,11 @@ class Callbacks(Callback):
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._all = callbacks
+
+    @property
+    def reads_updates(self) -> bool:
+        """True if one of the callbacks reads updates."""
+        return any(callback.reads_updates for callback in self._all)
 
 
 def _in_turn(event: str) -> Callable[..., None]:

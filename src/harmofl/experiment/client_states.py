@@ -35,6 +35,7 @@ class ClientStateStore(Mapping[str, ClientState]):
         self._files = dict(files or {})
         self._held: OrderedDict[str, ClientState] = OrderedDict()
         self._unsaved: dict[str, int] = {}
+        self._bytes = 0
 
     def __getitem__(self, site: str) -> ClientState:
         if site in self._held:
@@ -63,14 +64,14 @@ class ClientStateStore(Mapping[str, ClientState]):
             StorageError: if states do not fit into memory and cannot be written.
         """
         for site, state in states.items():
+            self._bytes += total_bytes(state) - total_bytes(self._held.get(site, {}))
             self._held[site] = state
             self._held.move_to_end(site)
             self._unsaved[site] = round_number
-        held = sum(map(total_bytes, self._held.values()))
-        while held > self.memory and len(self._held) > 1:
+        while self._bytes > self.memory and len(self._held) > 1:
             site, state = next(iter(self._held.items()))
             self._write(site)
-            held -= total_bytes(state)
+            self._bytes -= total_bytes(state)
             del self._held[site]
 
     def save(self) -> dict[str, str]:

@@ -14,10 +14,13 @@ from harmofl.data.site import Site
 from harmofl.evaluation.scoring import score
 from harmofl.experiment.backend_choice import processes, that_fit
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.measured_steps import ENOUGH, line_of, measure_average, measure_steps
+from harmofl.experiment.measured_steps import ENOUGH, MeasuredSteps, line_of, measure_average, measure_steps
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.tables import Experiment
+from harmofl.experiment.taking_part import takes_changes
+from harmofl.federated.downlink import as_change
+from harmofl.federated.gathering import bytes_held
 from harmofl.federated.messages import Broadcast, ClientState, ServerState
 from harmofl.federated.model import AMPLITUDE
 from harmofl.federated.tensors import num_bytes, total_bytes
@@ -54,6 +57,7 @@ class Forecast:
         bytes_down: bytes that all sites of a round receive together.
         wire: bytes on the wire in all rounds.
         memory: bytes of memory of all processes.
+        held: bytes of the updates that are in memory together until a round ends, part of `memory`.
         disk: bytes of the run folder.
     """
 
@@ -76,6 +80,7 @@ class Forecast:
     bytes_down: int
     wire: int
     memory: int
+    held: int
     disk: int
 
     @property
@@ -124,8 +129,9 @@ def estimate_cost(
     tests = test * table.evaluation.test_every_round
     rest = average + keeping / table.run.checkpoint_every + tests
     seconds = start + once + rounds * (training + rest) + validations * validation + test
-    up, down = steps.update.num_bytes(), steps.broadcast.num_bytes()
+    up, down = steps.update.num_bytes(), _down(setup, steps)
     first = steps.first.num_bytes() + steps.opened.num_bytes()
+    held = (drawn - 1) * bytes_held(setup.method, steps.update, table.run.diagnostics)
     return Forecast(
         sites=len(setup.training_sites),
         drawn=drawn,
@@ -143,11 +149,20 @@ def estimate_cost(
         idle=float(seconds.min()),
         idle_round=float((training + validation + rest).min()),
         bytes_up=sends * drawn * up,
-        bytes_down=sends * drawn * down,
-        wire=sends * (drawn * (first + (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
-        memory=_peak() * (1 + count if count > 1 else 1) + (drawn - 1) * up + states,
+        bytes_down=sends * round(drawn * down),
+        wire=sends * (drawn * first + round(drawn * (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
+        memory=_peak() * (1 + count if count > 1 else 1) + held + states,
+        held=held,
         disk=disk,
     )
+
+
+def _down(setup: Setup, steps: MeasuredSteps) -> float:
+    """Return the bytes that a site receives in a round after the first, on average over these rounds."""
+    whole, change = (b.num_bytes() for b in (steps.broadcast, as_change(steps.broadcast, steps.server)))
+    rounds, sites = setup.experiment.training.rounds, len(setup.training_sites)
+    taken = [takes_changes(setup.experiment, sites, k) for k in range(2, rounds + 1)]
+    return whole + (change - whole) * float(np.mean(taken or [False]))
 
 
 def _late(setup: Setup, broadcast: Broadcast) -> int:

@@ -38,7 +38,7 @@ def measure_steps(setup: Setup, server: ServerState, meter: Meter) -> MeasuredSt
     largest = max(setup.training_sites, key=lambda site: len(site.train))
     batch, opened = min(setup.training.batch_size, len(largest.train)), setup.method.broadcast(server)
     warm, (first, state) = meter.time("the first step", lambda: _train(setup, largest, opened, batch))
-    average, server = meter.time("an average", lambda: setup.method.aggregate(server, [first]))
+    average, server = meter.time("an average", lambda: setup.aggregate(server, [first]))
     broadcast, guess = setup.method.broadcast(server), float(warm[0])
     told = partial(MeasuredSteps, opened, first, server, average, broadcast)
     if setup.experiment.training.compile:  # the first step's time is mostly compilation
@@ -76,7 +76,7 @@ def measure_average(setup: Setup, steps: MeasuredSteps, meter: Meter) -> tuple[n
     """Return the pair of seconds of a round's aggregation, and the server's state after it."""
     updates = [replace(steps.update, site=site.name) for site in setup.drawn(1)]
     count = max(meter.fitting(len(updates), float(steps.average[0])), 1)
-    average, server = meter.time("an average", lambda: setup.method.aggregate(steps.server, updates[:count]))
+    average, server = meter.time("an average", lambda: setup.aggregate(steps.server, updates[:count]))
     return average * len(updates) / count, server
 
 

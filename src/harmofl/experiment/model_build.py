@@ -17,6 +17,7 @@ from harmofl.errors import ConfigError, HarmoFLError, NotColorError
 from harmofl.evaluation.losses import LOSSES
 from harmofl.experiment.config import TASK_DEFAULTS
 from harmofl.experiment.privacy_policy import check_model_privacy, simulated_protection
+from harmofl.experiment.recording_choice import recorder_of
 from harmofl.experiment.tables import EvaluationTable, Experiment, TrainingTable
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import Training, batch_indices
@@ -65,7 +66,9 @@ def build(
         precision=table.precision,
         device=device,
         protect=simulated_protection(experiment),
+        updates=table.updates,
         drift=experiment.run.diagnostics,
+        recorder=recorder_of(experiment, method, device),
     )
     check_model_privacy(experiment.privacy, method, training.model)
     _try_out(federation.sites, unseen, training, experiment.evaluation, method)

@@ -9,8 +9,6 @@ from harmofl.data.site import Site
 from harmofl.errors import ConfigError
 from harmofl.experiment.tables import Experiment, PrivacyTable
 from harmofl.federated.client import Protect
-from harmofl.federated.compression import rounded
-from harmofl.federated.messages import Broadcast, ClientUpdate
 from harmofl.federated.model import role_of
 from harmofl.methods import FedAvg
 from harmofl.methods.parts.averages import Mean
@@ -30,15 +28,8 @@ def noise_of(table: PrivacyTable) -> Noise | None:
 
 def simulated_protection(experiment: Experiment) -> Protect | None:
     """Return the function that protects an update on one machine, with noise from the seed; None if updates stay."""
-    noise, small = noise_of(experiment.privacy), experiment.training.updates == "bfloat16"
-    if noise is None:
-        return rounded if small else None
-    return partial(_noised, noise, experiment.run.seed, small)
-
-
-def _noised(noise: Noise, seed: int, small: bool, update: ClientUpdate, broadcast: Broadcast) -> ClientUpdate:
-    update = simulated(noise, seed, update, broadcast)
-    return rounded(update, broadcast) if small else update
+    noise = noise_of(experiment.privacy)
+    return None if noise is None else partial(simulated, noise, experiment.run.seed)
 
 
 def check_method(experiment: Experiment, method: FedAvg) -> None:

@@ -17,15 +17,17 @@ from harmofl.experiment.config import resolved
 from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.model_card import check_metric, main_metric, model_card
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
+from harmofl.experiment.recording_choice import remark
 from harmofl.experiment.remarks import remarks_on_method, remarks_on_sites
 from harmofl.experiment.tables import Experiment
-from harmofl.experiment.taking_part import check_training, chosen_sites, cut, draw_sites, open_images
+from harmofl.experiment.taking_part import check_training, chosen_sites, cut, draw_sites, open_images, takes_changes
 from harmofl.experiment.volume_checks import check_volumes
 from harmofl.federated.client import Training
-from harmofl.federated.messages import ServerState
+from harmofl.federated.downlink import as_change, moved
+from harmofl.federated.messages import ServerState, Updates
 from harmofl.federated.tensors import Arrays
 from harmofl.methods import FedAvg
-from harmofl.types import Progress, Tell
+from harmofl.types import Progress, Tell, WeightFormat
 from harmofl.utils.hardware import available_cores, keep_freed_memory
 
 LARGE = 2.0
@@ -106,6 +108,21 @@ class Setup:
         sites = self.training_sites
         return tuple(sites[k] for k in draw_sites(self.experiment, len(sites), round_number))
 
+    @property
+    def downlink(self) -> WeightFormat:
+        """The format of the weights that sites receive."""
+        return self.experiment.training.downlink if self.experiment.arrangement == "federated" else "float32"
+
+    def aggregate(self, server: ServerState, updates: Updates) -> ServerState:
+        """Return the state after a round, with the weights that its sites will have."""
+        return moved(server, self.method.aggregate(server, updates), self.downlink)
+
+    def bytes_down(self, server: ServerState, sites: int) -> int:
+        """Return the bytes that the sites of the next round receive, as changes if all of them can complete these."""
+        broadcast, number = self.method.broadcast(server), server.round + 1
+        changes = takes_changes(self.experiment, len(self.training_sites), number)
+        return sites * (as_change(broadcast, server) if changes else broadcast).num_bytes()
+
     def remarks(self) -> list[str]:
         """Return the remarks for a user before training; `prepare` passed those on the data to `told`."""
         said = self._remarks_on_results()
@@ -114,6 +131,7 @@ class Setup:
         threads, cores = self.experiment.run.threads, available_cores()
         if threads > cores:
             said.append(f"run.threads is {threads}, but this machine has {cores} cores; set it to {cores}")
+        said += remark(self.experiment, self.method, self.training.device)
         if self.training.precision == "float16" and self.training.device.type == "cpu":
             said.append("training.precision float16 is slow on a CPU; bfloat16 is faster there")
         return said
@@ -183,6 +201,7 @@ class Setup:
             batching=self._batching(split),
             device=self.training.device,
             precision=self.training.precision,
+            recorder=self.training.recorder,
         )
 
     @property

@@ -6,7 +6,7 @@
 [method]      name, and the method's hyperparameters
 [network]     name, norm, values, options
 [training]    rounds, participation, epochs, batch_size, optimizer, lr, momentum, weight_decay, loss, precision,
-              compile, augment, last_image, updates
+              compile, graph, augment, last_image, updates, downlink
 [evaluation]  metric, batch_size, test_batch_size, batches, validation, every, test_every_round
 [privacy]     clip, noise, noise_of, amplitude_clip, sites, masks, min_images, delta
 """
@@ -23,7 +23,7 @@ from harmofl.data.volume_settings import VolumeSettings
 from harmofl.methods import make_method
 from harmofl.methods.catalogue import Arrangement, arrangement
 from harmofl.methods.composition import canonical
-from harmofl.types import Augmentation, Intensity, Levels, Mode, Normalization, Precision
+from harmofl.types import Augmentation, Intensity, Levels, Mode, Normalization, Precision, WeightFormat
 
 if TYPE_CHECKING:
     from harmofl.methods import FedAvg
@@ -193,13 +193,15 @@ class TrainingTable(_Table):
     loss: Literal["cross-entropy", "dice", "dice-ce"] | None = None
     precision: Precision = Field("float32", description="bfloat16 computes about twice as fast")
     compile: bool = Field(False, description="torch.compile the network: a slow first step, then faster ones")
+    graph: Literal["off", "auto", "on"] = Field("off", description="record steps as CUDA graphs; auto: where possible")
     augment: Augmentation = Field(
         "none", description="flips: random flips, also of volumes, and quarter turns of square images"
     )
     last_image: Literal["joined", "alone"] = Field(
         "joined", description="the batch of a single image that is left over: the one before it, or its own"
     )
-    updates: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: changes at half the bytes")
+    updates: WeightFormat = Field("float32", description="changes from the sites: half the bytes, or int8, a quarter")
+    downlink: WeightFormat = Field("float32", description="changes to the sites; those without the last round get all")
 
 
 class EvaluationTable(_Table):

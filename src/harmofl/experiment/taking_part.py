@@ -73,6 +73,18 @@ def check_training(federation: Federation) -> None:
             )
 
 
+def takes_changes(experiment: Experiment, sites: int, round_number: int) -> bool:
+    """Return True if all sites of a round hold the weights before the last average, so that its change suffices.
+
+    A site received these if it took part in the round before, or if they were validated, which all sites do.
+    """
+    if experiment.training.downlink == "float32" or round_number == 1:
+        return False
+    validated = round_number > 2 and (round_number - 2) % experiment.evaluation.every == 0
+    before = draw_sites(experiment, sites, round_number - 1)
+    return validated or set(draw_sites(experiment, sites, round_number)) <= set(before)
+
+
 def draw_sites(experiment: Experiment, sites: int, round_number: int) -> list[int]:
     """Return the indices of the sites that train in a round, among so many sites in the order of their names."""
     count = max(1, round(experiment.training.participation * sites))

@@ -175,7 +175,7 @@ def _round(
     callback: Callback,
 ) -> tuple[Checkpoint, RoundRecord]:
     """Train, aggregate and validate one round; save the model if it is the best so far."""
-    begin, method, table = time.perf_counter(), backend.method, experiment.evaluation
+    begin, table = time.perf_counter(), experiment.evaluation
     sends = experiment.arrangement == "federated"
     done = backend.train(before.server, callback.on_client_end)
     server, updates = done.server, done.updates
@@ -191,7 +191,7 @@ def _round(
         seconds=round(seconds, 4),
         train_loss={update.site: update.loss for update in updates},
         bytes_up=sends * sum(update.num_bytes() for update in updates),
-        bytes_down=sends * done.asked * method.broadcast(before.server).num_bytes(),
+        bytes_down=sends * done.bytes_down,
         bytes_kept=done.kept,
         bytes_held=max((update.memory for update in updates), default=0),
         val=val,
@@ -251,7 +251,8 @@ def _train(
     if backend is not None:
         return fit(setup.experiment, backend(setup, run_dir), run_dir, checkpoint, callback)
     with runtime(setup, cache) as runner:
-        return fit(setup.experiment, LocalBackend(setup, run_dir, runner), run_dir, checkpoint, callback)
+        local = LocalBackend(setup, run_dir, runner, callback.reads_updates)
+        return fit(setup.experiment, local, run_dir, checkpoint, callback)
 
 
 def _fits(weights: Arrays, start: Arrays) -> bool:

@@ -18,9 +18,11 @@ from harmofl.federated.client_context import (
     batch_indices,
     build_context,
 )
+from harmofl.federated.compression import RESIDUAL, kept_residual, rounded
 from harmofl.federated.finite_checks import AT_A_SITE, check_finite, naming_overflow
 from harmofl.federated.messages import LATE, Broadcast, ClientState, ClientUpdate
-from harmofl.federated.model import AMPLITUDE, is_sent, role_of
+from harmofl.federated.model import AMPLITUDE, is_sent, role_of, trained_names
+from harmofl.federated.recording import stepping
 from harmofl.federated.tensors import state_of
 from harmofl.optim.mixed_precision import computing
 from harmofl.optim.optimizer_state import optimizer_arrays
@@ -82,6 +84,10 @@ def run_client(
     }
     if training.protect:
         update = training.protect(update, broadcast)
+    if training.updates != "float32":
+        before, params = state.get(RESIDUAL, {}), trained_names(client.model)
+        update, left = rounded(update, broadcast, training.updates, before, params)
+        kept = {**kept, **kept_residual(left)}
     if client.scale:
         kept = {**kept, "scale": client.scale.state()}
     return update, {**kept, "optimizer": optimizer_arrays(client.model, client.optimizer), "weights": own}
@@ -101,11 +107,12 @@ def _take_steps(client: ClientContext, method: Method) -> tuple[float, float]:
     """Take the round's steps; return the mean loss, and the mean of ||w_{i,k} - w||^2 or NaN, see `ClientUpdate`."""
     losses, away = [], []
     start = _shared_start(client, method) if client.training.drift else {}
-    for batch in client.batches():
-        losses.append(method.local_step(client, batch))
-        client.num_steps += 1
-        if start:
-            away.append(_squared_distance(client.params, start))
+    with stepping(client, method.local_step) as take:
+        for batch in client.batches():
+            losses.append(take(batch))
+            client.num_steps += 1
+            if start:
+                away.append(_squared_distance(client.params, start))
     return _mean_loss(losses, client, method), float(torch.stack(away).mean()) if away else math.nan
 
 

@@ -18,11 +18,12 @@ from harmofl.federated.tensors import Arrays
 from harmofl.optim.mixed_precision import LossScale
 from harmofl.optim.optimizer_state import load_optimizer_arrays
 from harmofl.spectral.image_norm import ImageNorm
-from harmofl.types import Precision
+from harmofl.types import Precision, WeightFormat
 from harmofl.utils.seeding import rng
 
 if TYPE_CHECKING:
     from harmofl.data.site import Site
+    from harmofl.federated.recording import Recorder
 
 CPU = torch.device("cpu")
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +46,9 @@ class Training:
         device: device of the training steps.
         precision: number format in which the network computes.
         protect: changes an update before it leaves the site, such as `harmofl.privacy.Noise`, or None.
+        updates: format of the weights in an update, see `harmofl.federated.compression`.
         drift: True to measure the distance of the weights to the global ones after each step.
+        recorder: records steps, see `harmofl.federated.recording`, or None.
     """
 
     model: nn.Module
@@ -59,7 +62,9 @@ class Training:
     device: torch.device = CPU
     precision: Precision = "float32"
     protect: Protect | None = None
+    updates: WeightFormat = "float32"
     drift: bool = False
+    recorder: Recorder | None = None
 
 
 @dataclass
@@ -139,6 +144,12 @@ class ClientContext:
     def total_steps(self) -> int:
         """The number of steps in a round at this site."""
         return self.training.epochs * len(self._epoch(np.random.default_rng(0)))
+
+    @property
+    def full_batches(self) -> int:
+        """The number of batches of the full size in a round at this site."""
+        full = sum(len(index) == self.training.batch_size for index in self._epoch(np.random.default_rng(0)))
+        return self.training.epochs * full
 
     @torch.no_grad()
     def drift(self) -> list[Tensor]:

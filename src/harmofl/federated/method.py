@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
 from harmofl.federated.messages import Broadcast, ClientState, Extra, Extras, ServerState, Updates
-from harmofl.federated.tensors import Arrays
+from harmofl.federated.tensors import Arrays, RunningMean
 from harmofl.types import Role
 
 
@@ -33,6 +33,15 @@ class Method(Protocol):
     def aggregate(self, server: ServerState, updates: Updates) -> ServerState:
         """Return the server's state after the round; `updates` are sorted by site."""
 
+    def running_mean(self, heads: Updates) -> RunningMean | None:
+        """Return the mean to add each update's weights to, given the updates to come without tensors.
+
+        None if `aggregate` reads all updates at once.
+        """
+
+    def completed(self, server: ServerState, averaged: Arrays, updates: Updates) -> ServerState:
+        """Return what `aggregate` returns, from the value of the running mean and the updates without their weights."""
+
     def role(self, model: nn.Module, name: str) -> Role:
         """Return the role of the state_dict entry `name`; it depends on nothing else."""
 
@@ -45,7 +54,7 @@ class Method(Protocol):
     def report(self, client: ClientContext) -> tuple[Extras, ClientState]:
         """Return a site's extras for the server and the client state of the method, after the last step.
 
-        The client state groups `optimizer` and `weights` are reserved for `run_client`.
+        The client state groups `optimizer`, `weights`, `scale` and `uplink_residual` are reserved for `run_client`.
         """
 
     def personal_weights(self, state: ClientState) -> Arrays:

@@ -69,6 +69,11 @@ def is_sent(method: "Method", model: nn.Module, name: str, round_number: int) ->
     return role is Role.SHARED or (role is Role.COLLECTED and round_number == 1)
 
 
+def trained_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the state dict entries of trained params; a shared param has several."""
+    return tuple(name for name, param in model.named_parameters(remove_duplicate=False) if param.requires_grad)
+
+
 def of_network(names: Iterable[str]) -> list[str]:
     """Return the names outside the normalizer."""
     return [name for name in names if not name.startswith(f"{NORMALIZER}.")]

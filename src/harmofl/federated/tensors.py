@@ -31,13 +31,55 @@ def mean(arrays: Sequence[Arrays], weights: Sequence[float]) -> dict[str, Tensor
         ShapeError: if the entries differ in names or shapes.
         ValueError: if `arrays` is empty, or the weights do not sum to more than 0.
     """
-    total = float(sum(weights))
-    if not arrays or total <= 0:
-        raise ValueError(f"a mean needs at least one entry and positive weights, got {len(arrays)} and {total}")
-    shares = [w / total for w in weights]
-    for other in arrays[1:]:
-        _check_alike(arrays[0], other)
-    return {name: _mean([entry[name] for entry in arrays], shares) for name in arrays[0]}
+    running = RunningMean(weights)
+    for entry in arrays:
+        running.add(entry)
+    return running.value()
+
+
+class RunningMean:
+    """The mean of `mean`, to the bit, of entries that are added one by one; it holds one entry in float64.
+
+    Args:
+        weights: of each entry that will be added, in this order.
+
+    Raises:
+        ValueError: if the weights do not sum to more than 0.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        total = float(sum(weights))
+        if total <= 0:
+            raise ValueError(f"a mean needs at least one entry and positive weights, got {len(weights)} and {total}")
+        self._shares = [w / total for w in weights]
+        self._added = 0
+        self._like: Arrays = {}
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, arrays: Arrays) -> None:
+        """Add the next entry.
+
+        Raises:
+            ShapeError: if it differs from the others in names or shapes.
+            ValueError: if there are more entries than weights.
+        """
+        import torch
+
+        if self._added == len(self._shares):
+            raise ValueError(f"a mean of {self._added} entries needs as many weights, got another entry")
+        if not self._added:
+            self._like = {name: torch.empty_like(value, device="meta") for name, value in arrays.items()}
+            self._sums = {name: torch.zeros_like(value, dtype=_wide(value.dtype)) for name, value in arrays.items()}
+        _check_alike(self._like, arrays)
+        for name, total in self._sums.items():
+            total.add_(arrays[name], alpha=self._shares[self._added])
+        self._added += 1
+
+    def value(self) -> dict[str, Tensor]:
+        """Return the mean; raise ValueError unless every entry was added."""
+        if self._added < len(self._shares):
+            raise ValueError(f"a mean of {len(self._shares)} entries needs all of them, got {self._added}")
+        return {name: _narrow(total, self._like[name].dtype) for name, total in self._sums.items()}
 
 
 def difference(a: Arrays, b: Arrays, names: Iterable[str]) -> dict[str, Tensor]:
@@ -62,14 +104,16 @@ def zeros(a: Arrays, names: Iterable[str], dtype: torch.dtype | None = None) -> 
     return {name: torch.zeros_like(a[name], dtype=dtype) for name in names}
 
 
-def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+def _wide(dtype: torch.dtype) -> torch.dtype:
     import torch
 
-    dtype = tensors[0].dtype
-    wide = torch.complex128 if dtype.is_complex else torch.float64
-    total = torch.zeros_like(tensors[0], dtype=wide)
-    for tensor, share in zip(tensors, shares, strict=True):
-        total.add_(tensor, alpha=share)
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def _narrow(total: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a sum as a type: integers are rounded, booleans are true above a half."""
+    import torch
+
     if dtype == torch.bool:
         return total > 0.5
     return total.to(dtype) if dtype.is_floating_point or dtype.is_complex else total.round().to(dtype)

@@ -6,6 +6,7 @@ Zhang, "New variants of a method of MRI scale standardization", IEEE TMI 19, 200
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,13 +25,21 @@ def quantiles(values: Tensor, levels: Tensor, counts: Tensor | None = None) -> T
     Returns:
         (..., K).
     """
-    ordered = values.sort(dim=-1).values
+    ordered = _ascending(values)
     last = (values.new_tensor(values.shape[-1]) if counts is None else counts.to(values)) - 1
     place = levels.to(values) * last[..., None].clamp_min(0)
     place = place.expand(*values.shape[:-1], len(levels))
     below = place.floor()
     low, high = (ordered.gather(-1, index.long()) for index in (below, place.ceil()))
     return torch.lerp(low, high, place - below)
+
+
+def _ascending(values: Tensor) -> Tensor:
+    """Return the sorted rows; on CPUs by numpy, whose sort is several times as fast as torch's."""
+    recorded = values.requires_grad or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if recorded or values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.sort(dim=-1).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1))
 
 
 def mapped(x: Tensor, own: Tensor, common: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class FedAdam(FedAvg):
         "beta2": "[0, 1]",
     }
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"server_lr": (0.0001, 0.1), "tau": (0.0001, 0.1)}
+    adds_up_weights = True
     server_lr: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99

@@ -15,8 +15,8 @@ from harmofl.federated.batch import Batch
 from harmofl.federated.client import ClientContext
 from harmofl.federated.finite_checks import check_finite, naming_overflow
 from harmofl.federated.messages import Broadcast, ClientState, Extra, Extras, ServerState, Updates
-from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network
-from harmofl.federated.tensors import Arrays, difference, mean, moved_by, state_of
+from harmofl.federated.model import WIDTH, FederatedModel, declared_role, of_network, trained_names
+from harmofl.federated.tensors import Arrays, RunningMean, difference, mean, moved_by, state_of
 from harmofl.methods.common_amplitude import COLLECTING, collected
 from harmofl.methods.hyperparameters import Hyperparameters
 from harmofl.methods.parts.averages import Average, Mean, check_complete
@@ -45,10 +45,16 @@ class FedAvg(Hyperparameters):
     compiles: ClassVar[bool] = True
     takes_volumes: ClassVar[bool] = True
     """True if the network may be compiled; False if hooks read or change its inner values."""
+    records: ClassVar[bool] = True
+    """True if the class itself declares that its steps may be recorded: each does the same work, looks at no number of
+    a tensor, and changes in place what it reads of `round_state`."""
     uplink_extras: ClassVar[tuple[Extra, ...]] = ()
     """Extras that the sites send; an update with other extras is invalid."""
     downlink_extras: ClassVar[tuple[str, ...]] = ()
     """Names of the server's extras that are sent to the sites."""
+    adds_up_weights: ClassVar[bool] = True
+    """True if `server_step` reads no weights of the updates, so that the server need not hold them until the round
+    ends. It holds for the class that sets it: one that defines another `server_step` has to set it again."""
 
     normalize: Normalizer = Identity()
     step: Step = Plain()
@@ -81,8 +87,7 @@ class FedAvg(Hyperparameters):
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """Return the server state before round 1, with the initial weights."""
-        params = tuple(name for name, param in model.named_parameters(remove_duplicate=False) if param.requires_grad)
-        return ServerState(0, state_of(model), params=params, sites=sites)
+        return ServerState(0, state_of(model), params=trained_names(model), sites=sites)
 
     def broadcast(self, server: ServerState) -> Broadcast:
         """Return the global weights and the extras that sites need."""
@@ -103,11 +108,36 @@ class FedAvg(Hyperparameters):
             ShapeError: if an amplitude is learnt and the sites' images differ in width.
         """
         _check_widths(updates)
-        entries, shares = [u.weights for u in updates], self.shares(updates)
-        when = f"the average of round {server.round + 1} of {self}"
-        with naming_overflow("", when):
-            averaged = self.average(entries, shares, server.weights, server.params)
+        entries = [u.weights for u in updates]
+        with naming_overflow("", self._when(server)):
+            averaged = self.average(entries, self.shares(updates), server.weights, server.params)
             check_complete(self.average, averaged, entries[0])
+        return self.completed(server, averaged, updates)
+
+    def running_mean(self, heads: Updates) -> RunningMean | None:
+        """Return the running sum_i p_i w_i; None for another average, or if `server_step` reads the updates' weights.
+
+        Args:
+            heads: the updates to come, sorted by site, without their tensors.
+        """
+        return RunningMean(self.shares(heads)) if self.adds_up and type(self.average) is Mean else None
+
+    @property
+    def adds_up(self) -> bool:
+        """True if the server reads the sites' weights only through their mean."""
+        told = {"adds_up_weights", "aggregate", "completed", "shares", "server_step"}
+        owner = next(cls for cls in type(self).__mro__ if told & vars(cls).keys())
+        return bool(vars(owner).get("adds_up_weights", False))
+
+    def completed(self, server: ServerState, averaged: Arrays, updates: Updates) -> ServerState:
+        """Return the server's state, from the average of the sites' weights; the weights of `updates` may be missing.
+
+        Raises:
+            ShapeError: if an amplitude is learnt and the sites' images differ in width.
+        """
+        _check_widths(updates)
+        when = self._when(server)
+        with naming_overflow("", when):
             weights, extras = self.server_step(server, averaged, updates)
             if averaged and not averaged.keys() & weights.keys():
                 raise ConfigError(f"{self}: server_step must return new weights, got none; return what it is given")
@@ -119,6 +149,9 @@ class FedAvg(Hyperparameters):
             weights={**server.weights, **weights, **amplitude},
             extras={**{group: arrays for group, arrays in extras.items() if group not in COLLECTING}, **kept},
         )
+
+    def _when(self, server: ServerState) -> str:
+        return f"the average of round {server.round + 1} of {self}"
 
     def server_step(self, server: ServerState, averaged: Arrays, updates: Updates) -> tuple[Arrays, Extras]:
         """Return the new weights, from the average of the sites' weights, and the new extras."""

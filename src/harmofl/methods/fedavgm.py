@@ -26,6 +26,7 @@ class FedAvgM(FedAvg):
 
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 0.99)}
+    adds_up_weights = True
     beta: float = 0.9
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:

@@ -40,6 +40,7 @@ class FedDG(FedAvg):
     takes_volumes: ClassVar[bool] = False
     uplink_extras = (Extra("bank", "site", of_images=True),)
     downlink_extras = ("bank",)
+    adds_up_weights = True
     window: float = 0.03
     bank: int = 16
     chance: float = 0.5

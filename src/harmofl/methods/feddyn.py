@@ -29,6 +29,7 @@ class FedDyn(FedAvg):
         lambda_: weight of the regularizer (alpha in the paper), at least 0; 0 gives FedAvg.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"lambda_": "[0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1)}
     lambda_: float = 0.1

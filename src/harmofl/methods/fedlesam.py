@@ -29,6 +29,7 @@ class FedLESAM(FedAvg):
         rho: length of the perturbation, at least 0; 0 gives FedAvg.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"rho": "[0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"rho": (0.0005, 1)}
     rho: float = 0.05

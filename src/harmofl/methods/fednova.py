@@ -25,6 +25,7 @@ class FedNova(FedAvg):
     are normalized; running statistics are averaged. Equal steps at all sites and no momentum give FedAvg.
     """
 
+    records = True
     uplink_extras = (Extra("nova", ("a",)),)
 
     def __post_init__(self) -> None:

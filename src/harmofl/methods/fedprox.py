@@ -21,6 +21,7 @@ class FedProx(FedAvg):
         mu: weight of the proximal term, at least 0; 0 gives FedAvg.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"mu": "[0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"mu": (0.0001, 1)}
     mu: float = 0.01

@@ -24,6 +24,7 @@ class FedSAM(FedAvg):
     """
 
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
+    adds_up_weights = True
     step: Step = SAM()
     server_lr: float = 1.0
 

@@ -31,6 +31,7 @@ class FedSMOO(FedDyn):
         lambda_: weight of the regularizer (1 / beta in the paper), at least 0.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"rho": "[0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (0.001, 1), "rho": (0.0005, 1)}
     uplink_extras = (Extra("s"),)

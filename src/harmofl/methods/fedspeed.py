@@ -32,6 +32,7 @@ class FedSpeed(FedAvg):
         rho: length of the perturbation, at least 0.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"lambda_": "(0, inf)", "mix": "[0, 1]", "rho": "[0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"lambda_": (1, 1000), "rho": (0.0005, 1)}
     lambda_: float = 10.0

@@ -32,10 +32,12 @@ class MoFedSAM(FedAvg):
         server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"beta": "[0, 1]", "server_lr": "(0, inf)"}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.05, 1)}
     uplink_extras = (Extra("direction"),)
     downlink_extras = ("direction",)
+    adds_up_weights = True
     step: Step = SAM()
     beta: float = 0.1
     server_lr: float = 1.0

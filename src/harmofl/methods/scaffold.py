@@ -30,10 +30,12 @@ class Scaffold(FedAvg):
         server_lr: eta_g, w <- w + eta_g sum_i p_i (w_i - w), above 0; running statistics are averaged.
     """
 
+    records = True
     ranges: ClassVar[Mapping[str, str]] = {"server_lr": "(0, inf)"}
     server_lr: float = 1.0
     uplink_extras = (Extra("control"),)
     downlink_extras = ("control",)
+    adds_up_weights = True
 
     def start(self, model: nn.Module, sites: int = 0) -> ServerState:
         """Start with c = 0."""

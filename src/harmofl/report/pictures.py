@@ -1,6 +1,7 @@
 """Sample images of every site: input, truth and predictions of each run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from harmofl.experiment.finished_run import Run
@@ -67,11 +68,29 @@ class _Sample:
 def galleries(groups: Sequence[Group], room: int) -> list[list[Gallery]]:
     """Return the galleries of every group, as many and as large images as fit into `room` characters, or none."""
     for cases, side in LIMITS:
-        made = [[_gallery(group, site, cases, side) for site in _sampled_sites(group)] for group in groups]
-        tiles = (tile for group in made for gallery in group for case in gallery.cases for tile in case.tiles)
-        if sum(len(tile.source) for tile in tiles) <= min(BUDGET, room):
-            return made
+        left = _Room(min(BUDGET, room))
+        with suppress(_FullError):
+            return [[_gallery(group, site, cases, side, left) for site in _sampled_sites(group)] for group in groups]
     return [[] for _ in groups]
+
+
+class _FullError(Exception):
+    """The images need more characters than there are."""
+
+
+@dataclass
+class _Room:
+    """Number of characters that are left for images."""
+
+    left: int
+
+    def taken(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
+        """Yield the tiles; raise `_FullError` at the first that does not fit, before the others are drawn."""
+        for tile in tiles:
+            self.left -= len(tile.source)
+            if self.left < 0:
+                raise _FullError
+            yield tile
 
 
 def class_key(group: Group) -> list[tuple[str, str]]:
@@ -99,7 +118,7 @@ def _sampled_sites(group: Group) -> list[str]:
     return list(dict.fromkeys([*known, *sampled]))
 
 
-def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
+def _gallery(group: Group, site: str, cases: int, side: int, room: _Room) -> Gallery:
     """Merge equal samples of several runs into one case; for one run, show the best, the median and the worst."""
     found: dict[tuple[str, bytes, bytes], list[_Sample]] = {}
     for run in group.runs:
@@ -108,7 +127,9 @@ def _gallery(group: Group, site: str, cases: int, side: int) -> Gallery:
             sample = _Sample(run, site, index)
             key = (sample.case, sample.arrays.images[index].tobytes(), sample.arrays.targets[index].tobytes())
             found.setdefault(key, []).append(sample)
-    made = [SampleCase(_headed(samples[0], group), tuple(_tiles(samples, side))) for samples in found.values()]
+    made = [
+        SampleCase(_headed(samples[0], group), tuple(room.taken(_tiles(samples, side)))) for samples in found.values()
+    ]
     return Gallery(site, tuple(made), site in group.unseen)
 
 

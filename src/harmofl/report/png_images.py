@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -31,9 +32,14 @@ def outlined(image: Array, labels: Array, side: int) -> Array:
     drawn = colour.copy()
     drawn[_edge(resized, 1) & (resized == 0)] //= 3  # a dark rim makes the line visible on any tissue
     edge = _edge(resized, _OUTLINE) & (resized > 0)
-    palette = np.array([_rgb(class_colour(label)) for label in range(256)], dtype=np.uint8)
-    drawn[edge] = palette[resized[edge]]
+    drawn[edge] = _palette()[resized[edge]]
     return drawn
+
+
+@cache
+def _palette() -> Array:
+    """Return the colours (256, 3) of all classes."""
+    return np.array([_rgb(class_colour(label)) for label in range(256)], dtype=np.uint8)
 
 
 MISSED, INVENTED, CONFUSED = "#56b4e9", "#d55e00", "#f0e442"  # Okabe-Ito

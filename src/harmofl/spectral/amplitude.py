@@ -137,6 +137,8 @@ class AmplitudeNorm(ImageNorm):
         ShapeError: when called with images of another size than the amplitude was learnt on.
     """
 
+    records = True
+
     def __init__(
         self,
         band: Band = 1.0,

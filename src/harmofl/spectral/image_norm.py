@@ -57,6 +57,8 @@ class ImageNorm(nn.Module):
     """The statistic, as reports call it; "" if there is none."""
     bounded: ClassVar[bool] = True
     """True if the norm of S is bounded as an amplitude's is, and any S near a valid one is valid."""
+    records: ClassVar[bool] = False
+    """True if the class itself declares that `normalize` does the same work for all images, without looking at them."""
     roles: ClassVar[Mapping[str, Role]] = {
         **dict.fromkeys(("amplitude", "width", "count", "frozen"), Role.COLLECTED),
         "own": Role.LOCAL,
@@ -94,6 +96,11 @@ class ImageNorm(nn.Module):
     def takes_noise(self) -> bool:
         """True if S is still valid after clipping and noise."""
         return self.bounded and self.space == "intensity"
+
+    @property
+    def is_learning(self) -> bool:
+        """True if training batches update the state."""
+        return not self.frozen or bool(self._beside)
 
     @property
     def is_idle(self) -> bool:

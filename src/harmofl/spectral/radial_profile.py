@@ -148,6 +148,7 @@ class ProfileNorm(ImageNorm):
     """
 
     what: ClassVar[str] = "radial profile"
+    records = True
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ OTHERS = (
 )
 """Name, part and meaning of each treatment; those of `COLORS` need color images."""
 
+_BATCH = 8  # images that are normalized at once, so that they stay in the cache
 ImageArrays = np.ndarray  # (N, C, H, W) float32 in [0, 1]
 
 
@@ -90,5 +91,6 @@ def _learnt(part: str, sites: Mapping[str, ImageArrays]) -> Callable[[str, Image
 def _applied(layer: ImageNorm, own: torch.Tensor, images: ImageArrays) -> ImageArrays:
     if layer.per == "site":
         layer.own = own
-    normalized: ImageArrays = layer(torch.from_numpy(images)).numpy()
+    parts = [layer(part) for part in torch.from_numpy(images).split(_BATCH)]
+    normalized: ImageArrays = torch.cat(parts).numpy()
     return normalized

@@ -9,6 +9,7 @@ of a trained network.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ FOLDS = 3
 PIXELS = 5
 """Number of pixels of each class that are drawn from an image, for segmentation."""
 _SAMPLE = 20_000  # patches for the whitening
-_BATCH = 32
+_BATCH = 4  # the responses of so few images stay in the cache
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,20 @@ def _patches(images: ImageArrays, count: int, seed: int) -> np.ndarray:
     n = random.integers(0, len(images), count)
     y = random.integers(0, images.shape[2] - PATCH + 1, count)
     x = random.integers(0, images.shape[3] - PATCH + 1, count)
-    taken = [images[k, :, a : a + PATCH, b : b + PATCH].reshape(-1) for k, a, b in zip(n, y, x, strict=True)]
-    return np.array(taken, dtype=np.float64)
+    steps = np.arange(PATCH)
+    rows, columns = y[:, None, None] + steps[:, None], x[:, None, None] + steps
+    taken = images[n[:, None, None], :, rows, columns]  # (count, P, P, C)
+    return np.moveaxis(taken, 3, 1).reshape(count, -1).astype(np.float64)
 
 
 def image_features(images: ImageArrays, weights: Tensor) -> np.ndarray:
     """Return (N, F): mean positive and negative responses, and mean and standard deviation of each channel."""
     rows = []
     for x in torch.split(torch.from_numpy(images), _BATCH):
-        response = functional.conv2d(x - x.mean(dim=(2, 3), keepdim=True), weights, stride=2)
-        pooled = [functional.relu(r).mean(dim=(2, 3)) for r in (response, -response)]
-        rows.append(torch.cat([*pooled, x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1).numpy())
+        level, contrast = x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3))
+        response = functional.conv2d(x - level, weights, stride=2)
+        pooled = [functional.relu(response).mean(dim=(2, 3)), response.neg_().relu_().mean(dim=(2, 3))]
+        rows.append(torch.cat([*pooled, level[:, :, 0, 0], contrast], dim=1).numpy())
     return np.concatenate(rows)
 
 
@@ -149,14 +153,19 @@ def _crossvalidated(site: Probed, seed: int) -> float:
     fewest = min((len(set(site.groups[site.labels == k])) for k in np.unique(site.labels)), default=0)
     if fewest < FOLDS or len(np.unique(site.labels)) < 2:
         return float("nan")
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
-    scores = []
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a fold may lack a class
-        for train, test in folds.split(site.features, site.labels, site.groups):
-            scores.append(
-                _score(_fitted(site.features[train], site.labels[train]), site.features[test], site.labels[test])
-            )
+    scores = [
+        _score(_fitted(site.features[train], site.labels[train]), site.features[test], site.labels[test])
+        for train, test in _folds(tuple(site.labels.tolist()), tuple(site.groups.tolist()), seed)
+    ]
     return float(np.mean(scores))
+
+
+@lru_cache(maxsize=256)
+def _folds(labels: tuple[int, ...], groups: tuple[str, ...], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows for training and test of each fold; they are the same under every treatment of the images."""
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a fold may lack a class
+        return list(folds.split(np.zeros(len(labels)), np.array(labels), np.array(groups)))
 
 
 def _fitted(features: np.ndarray, labels: np.ndarray) -> Pipeline:

@@ -28,6 +28,11 @@ class Step(Hyperparameters):
         """Mean number of gradients per step: the cost relative to FedAvg."""
         return 1
 
+    @property
+    def records(self) -> bool:
+        """True if all steps do the same work, so that they may be recorded; see `FedAvg.records`."""
+        return False
+
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError if the step does not fit the model."""
 
@@ -39,6 +44,11 @@ class Step(Hyperparameters):
 @dataclass(frozen=True, kw_only=True)
 class Plain(Step):
     """g = grad f_i(w)."""
+
+    @property
+    def records(self) -> bool:
+        """Return True."""
+        return True
 
     def gradient(self, method: FedAvg, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient at w."""
@@ -85,6 +95,11 @@ class SAM(Step):
     def passes(self) -> float:
         """Mean number of gradients per step: up to 2."""
         return 1 + 1 / self.ascent_every if self.rho > 0 and self.ascent == "fresh" else 1
+
+    @property
+    def records(self) -> bool:
+        """True if every step perturbs, by a gradient of its own batch, or none does."""
+        return self.rho == 0 or (self.ascent == "fresh" and self.ascent_every == 1)
 
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError if `params_regex` is found in no param's name."""
@@ -139,6 +154,11 @@ class ASAM(Step):
     def passes(self) -> float:
         """Number of gradients per step: 2, or 1 for rho = 0."""
         return 2 if self.rho > 0 else 1
+
+    @property
+    def records(self) -> bool:
+        """Return True."""
+        return True
 
     def gradient(self, method: FedAvg, client: ClientContext, batch: Batch) -> Tensor:
         """Compute the gradient after the adaptive perturbation."""
