@@ -43,8 +43,9 @@ class FedAvg(Hyperparameters):
     """
 
     compiles: ClassVar[bool] = True
-    takes_volumes: ClassVar[bool] = True
     """True if the network may be compiled; False if hooks read or change its inner values."""
+    takes_volumes: ClassVar[bool] = True
+    """True if the method trains on volumes, (N, C, D, H, W)."""
     records: ClassVar[bool] = True
     """True if the class itself declares that its steps may be recorded: each does the same work, looks at no number of
     a tensor, and changes in place what it reads of `round_state`."""
