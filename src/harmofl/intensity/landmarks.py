@@ -36,7 +36,7 @@ def quantiles(values: Tensor, levels: Tensor, counts: Tensor | None = None) -> T
 
 def _ascending(values: Tensor) -> Tensor:
     """Return the sorted rows; on CPUs by numpy, whose sort is several times as fast as torch's."""
-    recorded = values.requires_grad or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    recorded = values.requires_grad or torch.compiler.is_compiling() or torch._C._get_tracing_state()
     if recorded or values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return values.sort(dim=-1).values
     return torch.from_numpy(np.sort(values.numpy(), axis=-1))

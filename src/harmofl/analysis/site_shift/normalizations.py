@@ -91,6 +91,6 @@ def _learnt(part: str, sites: Mapping[str, ImageArrays]) -> Callable[[str, Image
 def _applied(layer: ImageNorm, own: torch.Tensor, images: ImageArrays) -> ImageArrays:
     if layer.per == "site":
         layer.own = own
-    parts = [layer(part) for part in torch.from_numpy(images).split(_BATCH)]
+    parts = [layer(part) for part in torch.split(torch.from_numpy(images), _BATCH)]
     normalized: ImageArrays = torch.cat(parts).numpy()
     return normalized
