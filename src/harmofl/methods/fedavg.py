@@ -109,9 +109,9 @@ class FedAvg(Hyperparameters):
             ShapeError: if an amplitude is learnt and the sites' images differ in width.
         """
         _check_widths(updates)
-        entries = [u.weights for u in updates]
+        entries, shares = [u.weights for u in updates], self.shares(updates)
         with naming_overflow("", self._when(server)):
-            averaged = self.average(entries, self.shares(updates), server.weights, server.params)
+            averaged = self.average(entries, shares, server.weights, server.params)
             check_complete(self.average, averaged, entries[0])
         return self.completed(server, averaged, updates)
 
