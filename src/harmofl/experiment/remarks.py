@@ -48,4 +48,4 @@ def remarks_on_patches(sites: Sequence[Site]) -> Iterator[str]:
     share = max((split.padding for split in splits), default=0.0)
     if share > 0.5:
         size = "x".join(map(str, splits[0].patch_size))
-        yield f"{share:.0%} of a patch of {size} voxels is padding, as volumes are smaller; set a smaller data.patch_size"
+        yield f"{share:.0%} of a patch of {size} voxels is padding, as volumes are smaller; reduce data.patch_size"
