@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
@@ -58,6 +59,18 @@ def write_series(
         data.PixelSpacing = [spacing[0], spacing[1]]
         write(data, folder / f"IM{(k * 7) % 100:03d}{suffix}")
     return series
+
+
+def as_a_scanner_writes(folder: Path) -> None:
+    """What highdicom copies from the images of a series."""
+    study, frame = generate_uid(), generate_uid()
+    for number, path in enumerate(sorted(folder.iterdir()), start=1):
+        data = dcmread(path)
+        data.StudyInstanceUID, data.FrameOfReferenceUID, data.InstanceNumber = study, frame, number
+        data.StudyID, data.AccessionNumber, data.ReferringPhysicianName = "1", "", ""
+        data.StudyDate, data.StudyTime = "20260101", "000000"
+        data.PatientBirthDate, data.PatientSex, data.SliceThickness = "", "", 3.0
+        data.save_as(path, enforce_file_format=True)
 
 
 def write_enhanced(path: Path, voxels: np.ndarray, *, slope: float = 1.0, patient: str = "123") -> None:

@@ -22,6 +22,7 @@ from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.client_context import build_context
 from harmofl.inference.evaluate import evaluate_site
 from harmofl.models import build_network
+from harmofl.report.run_page import compose, render_run_page
 
 pytestmark = needs_monai
 
@@ -89,6 +90,10 @@ def test_what_a_run_keeps(finished: Path) -> None:
     for name in ("site-0", "site-1"):
         assert len(cases[name]["scores"]) == 1
         assert samples[name].images.ndim == 4 and samples[name].targets.shape == samples[name].predictions.shape
+        assert samples[name].targets[0].any() and samples[name].images.dtype == np.float32
+    page = render_run_page(compose([load_run(finished)]))
+    assert page.count("axial above, coronal below, sagittal at the right") == 1
+    assert "three planes of the volume" in page
 
 
 def test_evaluation_of_a_run_gives_its_scores(volumes: Path, finished: Path) -> None:

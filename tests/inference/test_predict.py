@@ -11,7 +11,7 @@ import pydicom
 import pytest
 import tifffile
 import torch
-from dicom_files import write_series
+from dicom_files import as_a_scanner_writes, write_series
 from experiments import small
 from PIL import Image
 from typer.testing import CliRunner
@@ -246,18 +246,6 @@ def test_a_single_slice_stored_with_two_axes(volumes: tuple[Path, Path], tmp_pat
     flat, deep = (nibabel.load(tmp_path / "out" / f"{name}.nii.gz") for name in ("flat", "deep"))
     assert flat.shape == (20, 24)
     np.testing.assert_array_equal(np.asarray(flat.dataobj), np.asarray(deep.dataobj)[:, :, 0])
-
-
-def as_a_scanner_writes(folder: Path) -> None:
-    """What highdicom copies from the images of a series."""
-    study, frame = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
-    for number, path in enumerate(sorted(folder.iterdir()), start=1):
-        data = pydicom.dcmread(path)
-        data.StudyInstanceUID, data.FrameOfReferenceUID, data.InstanceNumber = study, frame, number
-        data.StudyID, data.AccessionNumber, data.ReferringPhysicianName = "1", "", ""
-        data.StudyDate, data.StudyTime = "20260101", "000000"
-        data.PatientBirthDate, data.PatientSex, data.SliceThickness = "", "", 3.0
-        data.save_as(path, enforce_file_format=True)
 
 
 def test_a_dicom_series_gets_a_segmentation_on_its_own_slices(volumes: tuple[Path, Path], tmp_path: Path) -> None:

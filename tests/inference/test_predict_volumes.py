@@ -4,8 +4,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
+from dicom_files import as_a_scanner_writes, write_series
 from volumes_on_disk import SPACING, needs_monai, of_volumes, save_volume, scene, write_volumes
 
 from harmofl import run
@@ -15,6 +17,8 @@ from harmofl.inference.evaluate import evaluate_site
 from harmofl.inference.prediction.predict import predict_files
 from harmofl.inference.prediction.predictor import Options
 from harmofl.inference.surfaces import evaluate_surfaces
+from harmofl.ingest.dicom.dicom_files import series_in
+from harmofl.ingest.dicom.dicom_volumes import read_dicom_volume
 
 pytestmark = needs_monai
 
@@ -70,6 +74,53 @@ def test_a_mask_lies_on_its_volume(axes: str, trained: TrainedModel, tmp_path: P
     assert dice(found, truth) > 0.6
     apart = image.affine[:3, :3] @ (np.argwhere(found).mean(axis=0) - np.argwhere(truth).mean(axis=0))
     assert np.linalg.norm(apart) < 2  # mm; the ball has a radius of 5
+
+
+SCANS = {
+    "axial": ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (2, 1, 0), (1.0, 1.0, 2.0)),
+    "sagittal": ((0.0, 1.0, 0.0, 0.0, 0.0, -1.0), (0, 2, 1), (2.0, 1.0, 1.0)),
+}
+"""Directions of columns and rows (left, back, up), order of the scene's axes, and spacing of rows, columns, slices."""
+
+
+def planes_of(voxels: np.ndarray, order: tuple[int, int, int]) -> np.ndarray:
+    """Return (slices, rows, columns): rows go to the back or down, columns to the left or to the back."""
+    return np.ascontiguousarray(np.rint(voxels).astype(np.int16).transpose(order)[:, ::-1, ::-1])
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_a_dicom_series_gets_a_segmentation_of_its_voxels(scan: str, trained: TrainedModel, tmp_path: Path) -> None:
+    """Read back by pydicom: each frame refers to the slice whose structure it shows, as by way of NIfTI."""
+    pytest.importorskip("highdicom", reason="needs highdicom: pip install 'harmofl[dicom]'")
+    direction, order, spacing = SCANS[scan]
+    voxels, truth = (planes_of(one, order) for one in scene(78))
+    write_series(tmp_path / "scan", voxels, direction=direction, spacing=spacing)
+    as_a_scanner_writes(tmp_path / "scan")
+    done = predict_files(trained, [tmp_path / "scan"], tmp_path / "out", overlays=True)
+    assert not done.failed and {path.name for path in done.written} == {"scan.dcm", "scan.png"}
+    found = frames_by_slice(tmp_path / "out" / "scan.dcm", tmp_path / "scan", voxels.shape)
+    assert dice(found, truth) > 0.6
+    series = read_dicom_volume(series_in(sorted((tmp_path / "scan").iterdir()))[0])
+    save_volume(tmp_path / "same.nii.gz", series.voxels.astype(np.int16), series.affine)
+    predict_files(trained, [tmp_path / "same.nii.gz"], tmp_path / "out")
+    same = np.asarray(nibabel.load(tmp_path / "out" / "same.nii.gz").dataobj).transpose(2, 1, 0)
+    np.testing.assert_array_equal(same, found)
+
+
+def frames_by_slice(segmentation: Path, series: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the frames of a SEG at the places of their source images, in the order of the series' positions."""
+    sources = [pydicom.dcmread(path) for path in series.iterdir()]
+    cosines = np.array(sources[0].ImageOrientationPatient)
+    normal = np.cross(cosines[:3], cosines[3:])
+    sources.sort(key=lambda one: float(np.dot(normal, one.ImagePositionPatient)))
+    number = {one.SOPInstanceUID: k for k, one in enumerate(sources)}
+    data, found = pydicom.dcmread(segmentation), np.zeros(shape, np.uint8)
+    assert data.SegmentSequence[0].SegmentLabel == "foreground" and data.Modality == "SEG"
+    frames = data.pixel_array.reshape(-1, *shape[1:])
+    for frame, about in zip(frames, data.PerFrameFunctionalGroupsSequence, strict=True):
+        source = about.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        found[number[source]] = frame
+    return found
 
 
 def test_surfaces_and_dice_are_of_the_same_prediction(volumes: Path, trained: TrainedModel) -> None:

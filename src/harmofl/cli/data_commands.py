@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harmofl.cli import options as opt
-from harmofl.cli.options import LISTED, bar, parse_fractions, parse_size, say
+from harmofl.cli.options import LISTED, bar, keeps_whole, parse_fractions, parse_size, say
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def import_(
     to: Annotated[Path, typer.Option(help="The federation folder to create.")],
     size: opt.Size = None,
     channels: opt.Channels = None,
+    mode: opt.ImageMode = "slices",
     seed: opt.Seed = 0,
     patient_column: Annotated[str | None, typer.Option(help="Column that names the patient.")] = None,
     split_column: Annotated[str | None, typer.Option(help="Column with train, val or test.")] = None,
@@ -125,6 +126,7 @@ def import_(
     from harmofl.data.layout.image_table import Columns
     from harmofl.ingest.importing import import_federation
 
+    whole = keeps_whole(mode, size=size, channels=channels)
     said: list[str] = []
     try:
         with bar("importing") as progress:
@@ -139,6 +141,7 @@ def import_(
                 columns=Columns(image_column, target_column, site_column, patient_column, split_column),
                 origin=origin,
                 licence=licence,
+                volumes=whole,
                 progress=progress,
                 warned=said.append,
                 told=say,

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harmofl.cli import options as opt
-from harmofl.cli.options import LISTED, bar, parse_size, say
+from harmofl.cli.options import LISTED, bar, keeps_whole, parse_size, say
 from harmofl.errors import ConfigError
 from harmofl.types import Progress
 from harmofl.utils.atomic_files import check_writable
@@ -25,6 +25,7 @@ def check(
     folder: opt.Folder,
     size: opt.Size = None,
     channels: opt.Channels = None,
+    mode: opt.ImageMode = "slices",
     every: Annotated[bool, typer.Option("--all", help="List every problem separately.")] = False,
     pages: Annotated[
         Path | None, typer.Option(help="Write a page and a JSON file per site to this folder, for a coordinator.")
@@ -37,10 +38,13 @@ def check(
     Examples:
         harmofl data check hospitals
 
+        harmofl data check hospitals --mode volumes
+
         harmofl data check hospitals --pages checked
     """
     if pages is not None:
         check_writable(pages)
+    whole = keeps_whole(mode, size=size, channels=channels)
     from harmofl.ingest import check_federation
 
     with ExitStack() as stack:
@@ -51,7 +55,12 @@ def check(
             shown.append(stack.enter_context(bar("checking")))
 
         checked = check_federation(
-            folder, size=parse_size(size), channels=channels, progress=lambda *step: shown[0](*step), told=begin
+            folder,
+            size=parse_size(size),
+            channels=channels,
+            volumes=whole,
+            progress=lambda *step: shown[0](*step),
+            told=begin,
         )
     merged = _print_problems(checked.problems, every)
     errors = sum(problem.severity == "error" for problem in checked.problems)
@@ -158,6 +167,7 @@ def shift(
 def show(
     folder: opt.Folder,
     size: opt.Size = None,
+    mode: opt.ImageMode = "slices",
     seed: opt.Seed = 0,
     picture: Annotated[Path | None, typer.Option(help="Also write a PNG with some images of every site.")] = None,
 ) -> None:
@@ -167,19 +177,27 @@ def show(
         harmofl data show hospitals --picture hospitals.png
     """
     from harmofl.data import describe, open_federation
+    from harmofl.data.summary import resampled
+    from harmofl.data.volume_settings import VolumeSettings
 
     if picture is not None:
         _check_suffix(picture, ".png", "--picture")
+    volumes = VolumeSettings() if keeps_whole(mode, size=size) else None
+    chosen = parse_size(size)
     with bar("reading") as progress:
-        chosen = parse_size(size)
-        federation = open_federation(folder, size=chosen, seed=seed, progress=progress, told=say, training=False)
+        federation = open_federation(
+            folder, size=chosen, seed=seed, progress=progress, told=say, training=False, volumes=volumes
+        )
+    if volumes:
+        say(resampled(federation.info))
     rows = describe(federation)
     table = Table(*map(escape, rows[0]), title=escape(f"{federation.info.name}: {federation.info.task}"))
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
     Console().print(table)
     if picture is not None:
+        from harmofl.data.volume_planes import LAYOUT
         from harmofl.report.contact_sheet import write_sheet
 
         write_sheet(federation, picture)
-        print(f"picture {picture}")
+        print(f"picture {picture}" + f", each volume with {LAYOUT}" * bool(volumes))

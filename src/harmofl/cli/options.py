@@ -26,6 +26,9 @@ Size = Annotated[str | None, typer.Option(help=RESIZE, metavar="HxW")]
 Channels = Annotated[
     int | None, typer.Option(min=1, help="Image channels: 1 for grey, 3 for colour, 2k+1 slices for volumes.")
 ]
+ImageMode = Annotated[
+    str, typer.Option("--mode", help="volumes for networks of whole volumes, as data.mode of a run; else slices.")
+]
 Fractions = Annotated[
     str | None, typer.Option(help="Fractions of the patients; 0.7,0.1,0.2 by default.", metavar="TRAIN,VAL,TEST")
 ]
@@ -74,6 +77,16 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
         raise ConfigError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x256, or 256 for both, got {text!r}")
     return int(sides[0]), int(sides[1])
+
+
+def keeps_whole(mode: str, **slicing: object) -> bool:
+    """Return True for the mode "volumes"; raise ConfigError for other words, or for options of slices beside it."""
+    if mode not in ("slices", "volumes"):
+        raise ConfigError(f"--mode must be slices or volumes, got {mode!r}; correct it")
+    given = [name for name, value in slicing.items() if value is not None]
+    if mode == "volumes" and given:
+        raise ConfigError(f"--{given[0]} has no effect with --mode volumes; leave it out")
+    return mode == "volumes"
 
 
 def given_changes(

@@ -207,5 +207,13 @@ def _split(info: FederationInfo, arrays: Arrays, owner: Mapping[str, str]) -> Sp
     if not info.volumes:
         return Split(images, targets, cases, patients)
     volumes, labels = (views(flat, shapes[0]) for flat in (images, targets))
-    size, count = info.volumes.patch_size, info.volumes.patches_per_volume
-    return VolumeSplit(volumes, labels, cases, patients, patch_size=size, per_volume=count)
+    settings = info.volumes
+    return VolumeSplit(
+        volumes,
+        labels,
+        cases,
+        patients,
+        patch_size=settings.patch_size,
+        per_volume=settings.patches_per_volume,
+        spacing=settings.spacing or (1.0, 1.0, 1.0),
+    )

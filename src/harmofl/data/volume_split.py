@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harmofl.data.split import Split, names_of
+from harmofl.data.volume_settings import Spacing
 from harmofl.federated.batch import Batch
 
 FOREGROUND = 0.5
@@ -30,12 +31,14 @@ class VolumeSplit(Split):
         cases: see `Split`, as `patients` and `parts`; the latter counts training items.
         patch_size: voxels (D, H, W) of a patch.
         per_volume: patches of each volume in an epoch.
+        spacing: millimetres between the voxels along (D, H, W).
     """
 
     images: tuple[np.ndarray, ...]  # type: ignore[assignment]  # of several shapes, so not one array
     targets: tuple[np.ndarray, ...]  # type: ignore[assignment]
     patch_size: tuple[int, int, int] = (96, 96, 96)
     per_volume: int = 1
+    spacing: Spacing = (1.0, 1.0, 1.0)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ amplitudes.npz     sites/<site>: mean amplitude spectrum of the training images;
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 
 from harmofl.data.site import Site
 from harmofl.data.split import Split
+from harmofl.data.volume_planes import sheets_of
 from harmofl.data.volume_split import VolumeSplit
 from harmofl.evaluation.metrics import CaseScores
 from harmofl.evaluation.scoring import Outputs
@@ -48,12 +49,12 @@ def sample(site: Site, outputs: Outputs, cases: CaseScores, normalize: ImageNorm
         `<site>/images` (K, C, H, W) float32 in [0, 1], `<site>/targets` and `<site>/predictions` (K, H, W) uint8 or
         (K,) int64, `<site>/cases` (K,), `<site>/ranks` (K,) one of `RANKS` or "", `<site>/scores` (K,) float32: the
         score of the case, or the probability of an image's true class, and `<site>/normalized` like `images` if the
-        normalization is on. Of a volume this is the slice across D with the largest foreground, padded to the size of
-        the largest, without `normalized`, which depends on the whole patch.
+        normalization is on. Of a volume this is a sheet of three planes, see `harmofl.data.volume_planes`, padded to
+        the size of the largest, without `normalized`, which depends on the whole patch.
     """
     if isinstance(site.test, VolumeSplit):
-        outputs = _slices(outputs, site.test)
-        site, normalize = replace(site, test=_largest_slices(site.test)), None
+        outputs = sheets_of(outputs, site.test)
+        site, normalize = replace(site, test=_pictured(site.test)), None
     assert isinstance(outputs, np.ndarray)
     data = site.test
     per_image = _per_image(site, outputs, cases)
@@ -76,18 +77,10 @@ def sample(site: Site, outputs: Outputs, cases: CaseScores, normalize: ImageNorm
     return {f"{site.name}/{name}": value for name, value in found.items()}
 
 
-def _largest_slices(data: VolumeSplit) -> Split:
-    """Return one slice of each volume."""
-    images, targets = _slices(data.images, data)[:, None].astype(np.float32), _slices(data.targets, data)
+def _pictured(data: VolumeSplit) -> Split:
+    """Return a sheet of each volume as an image."""
+    images, targets = sheets_of(data.images, data)[:, None].astype(np.float32), sheets_of(data.targets, data)
     return Split(images, targets, data.cases, data.patients)
-
-
-def _slices(volumes: Iterable[np.ndarray], data: VolumeSplit) -> np.ndarray:
-    """Return from each volume (D, H, W) the slice with the largest true foreground, padded to one size, (N, H, W)."""
-    at = [int((target > 0).sum(axis=(1, 2)).argmax()) for target in data.targets]
-    found = [np.asarray(volume[k]) for volume, k in zip(volumes, at, strict=True)]
-    height, width = np.max([one.shape for one in found], axis=0)
-    return np.stack([np.pad(one, ((0, height - one.shape[0]), (0, width - one.shape[1]))) for one in found])
 
 
 def _per_image(site: Site, outputs: np.ndarray, cases: CaseScores) -> np.ndarray:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from harmofl.data.manifest import SPLITS, FederationInfo
+from harmofl.data.manifest import SPLITS
 from harmofl.data.site import Federation, Site, open_federation, split_by_image
+from harmofl.data.summary import resampled
 from harmofl.errors import ConfigError
 from harmofl.experiment.config import check_data
 from harmofl.experiment.tables import Experiment
@@ -32,16 +33,10 @@ def open_images(experiment: Experiment, progress: Progress, cache: Path | None, 
     if data.mode == "2.5d" and federation.info.images != "volumes":
         raise ConfigError(f'data.mode = "2.5d" needs volumes alone, got {data.folder} with other images; leave it out')
     if told and data.mode == "volumes" and data.spacing is None:
-        told(_resampled(federation.info))
+        told(resampled(federation.info))
     if data.split == "given":
         return federation
     return replace(federation, sites=tuple(split_by_image(site, seed) for site in federation.sites))
-
-
-def _resampled(info: FederationInfo) -> str:
-    assert info.volumes is not None and info.volumes.spacing is not None
-    lengths = " x ".join(f"{length:g}" for length in info.volumes.spacing)
-    return f"volumes are resampled to the median spacing of the training volumes, {lengths} mm (D x H x W)"
 
 
 def chosen_sites(federation: Federation, names: tuple[str, ...], key: str) -> tuple[Site, ...]:

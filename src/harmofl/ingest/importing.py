@@ -20,7 +20,7 @@ from harmofl.data.splits import FRACTIONS
 from harmofl.errors import ConfigError, DataError
 from harmofl.ingest.dicom.dicom_folders import dicom_files, without_dicom
 from harmofl.ingest.dicom.dicom_tables import table_without_dicom
-from harmofl.ingest.inspection.check_folder import checked_files
+from harmofl.ingest.inspection.check_folder import checked_files, kept_whole
 from harmofl.types import Progress, Tell
 from harmofl.utils.atomic_files import locked, storing
 
@@ -38,6 +38,7 @@ def import_federation(
     classes: Sequence[str] = (),
     origin: str = "",
     licence: str = "",
+    volumes: bool = False,
     progress: Progress | None = None,
     warned: Tell = lambda line: None,
     told: Tell = lambda line: None,
@@ -61,6 +62,7 @@ def import_federation(
             they must be the existing names, in a new order.
         origin: the source of the data.
         licence: the licence of the data.
+        volumes: check for training on whole volumes, see `inspection.check_folder.check_federation`.
         progress: called with the site, the number of checked images and the number of all its images.
         warned: called with one line for each warning, unused file, and error except the first.
         told: called with the summary of the source, before any image is decoded.
@@ -70,7 +72,8 @@ def import_federation(
 
     Raises:
         DataError: if the target exists or is inside the source, or for the first invalid file, label or split.
-        ConfigError: if size, channels, classes or fractions are out of range.
+        ConfigError: if size, channels, classes or fractions are out of range, or an image is not a volume, with
+            `volumes`.
         StorageError: if the target cannot be written.
     """
     demand_free(target, "import to", source)
@@ -81,6 +84,7 @@ def import_federation(
         files = replace(files, info=_named(files.info, classes))
         if readable != source and not _tells_patients(source, columns or Columns()):
             files = _by_headers(files)
+        files = kept_whole(files) if volumes else files
         told(understood(files))
         found = checked_files(files, progress).problems
         refuse(found, told=warned)

@@ -1,4 +1,4 @@
-"""Contact sheet of a federation: a row of training images for every site."""
+"""Contact sheet of a federation: a row of training images, or of planes of training volumes, for every site."""
 
 from pathlib import Path
 
@@ -6,16 +6,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harmofl.data.site import Federation, Site
+from harmofl.data.volume_planes import place_of_planes, three_planes
+from harmofl.data.volume_split import VolumeSplit
 from harmofl.report.png_images import outlined, to_bytes
 from harmofl.report.svg import saved
 from harmofl.utils.atomic_files import write_atomic
 
 COLUMNS = 8
 _SIDE = 128  # pixels
+_VOLUMES, _VOLUME_SIDE = 4, 256  # a sheet of three planes is as large as four images
 
 
 def write_sheet(federation: Federation, path: Path) -> None:
-    """Write a PNG with some training images of every site, masks outlined, classes named.
+    """Write a PNG with some training images of every site, or three planes of volumes, masks outlined, classes named.
 
     Args:
         federation: the federation to show.
@@ -25,8 +28,10 @@ def write_sheet(federation: Federation, path: Path) -> None:
         StorageError: if the file cannot be written.
     """
     sites = federation.sites
-    figure = Figure(figsize=(1.4 * COLUMNS + 0.6, 1.62 * len(sites)), dpi=100, layout="constrained")
-    axes = figure.subplots(len(sites), COLUMNS, squeeze=False)
+    columns = _VOLUMES if federation.info.volumes else COLUMNS
+    height = 1.62 * len(sites) * COLUMNS / columns
+    figure = Figure(figsize=(1.4 * COLUMNS + 0.6, height), dpi=100, layout="constrained")
+    axes = figure.subplots(len(sites), columns, squeeze=False)
     for site, row in zip(sites, axes, strict=True):
         row[0].set_ylabel(site.name.replace("$", r"\$"), fontsize=8)
         for axis, (picture, caption) in zip(row, _pictures(site), strict=False):
@@ -41,9 +46,19 @@ def _pictures(site: Site) -> list[tuple[np.ndarray, str]]:
     """Return evenly spaced images of the training split (test split if empty) as bytes, with captions."""
     split = site.train if len(site.train) else site.test
     count = len(split)
-    index = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int))
+    most = _VOLUMES if isinstance(split, VolumeSplit) else COLUMNS
+    index = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+    if isinstance(split, VolumeSplit):
+        return [_planes(split, k) for k in index]
     batch = split.batch(index)
     images, targets = batch.images.numpy(), batch.targets.numpy()
     if site.task == "classification":
         return [(to_bytes(x, _SIDE), site.classes[y]) for x, y in zip(images, targets, strict=True)]
     return [(outlined(x, y, _SIDE), "") for x, y in zip(images, targets, strict=True)]
+
+
+def _planes(split: VolumeSplit, k: int) -> tuple[np.ndarray, str]:
+    """Return three planes of a volume as bytes, and its case as the caption."""
+    place = place_of_planes(split.targets[k])
+    volume, labels = (three_planes(one[k], place, split.spacing) for one in (split.images, split.targets))
+    return outlined(volume[None].astype(np.float32), labels, _VOLUME_SIDE), split.cases[k]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from harmofl.data.volume_planes import LAYOUT
 from harmofl.experiment.finished_run import Run
 from harmofl.experiment.report_array_readers import Array, SiteSamples
 from harmofl.report.png_images import MISTAKES, class_colour, compared, data_uri, outlined, to_bytes
@@ -105,6 +106,16 @@ def has_normalized(group: Group) -> bool:
     return any(arrays.normalized is not None for run in group.runs for arrays in run.samples.values())
 
 
+def planes_key(group: Group) -> str:
+    """Return how the planes of whole volumes are arranged, in words; "" if no run is of volumes."""
+    return LAYOUT if any(run.samples and _of_volumes(run) for run in group.runs) else ""
+
+
+def _of_volumes(run: Run) -> bool:
+    data = run.config.get("data")
+    return isinstance(data, dict) and data.get("mode") == "volumes"
+
+
 def mistakes_key(group: Group) -> Sequence[tuple[str, str]]:
     """Return name and colour of every mistake that a mask can show; empty without masks."""
     if not any(arrays.targets.ndim == 3 for run in group.runs for arrays in run.samples.values()):
@@ -147,7 +158,7 @@ def _tiles(samples: Sequence[_Sample], side: int) -> Iterator[Tile]:
     truth = "" if first.is_mask else f", truth: {_class_name(first, first.arrays.targets)}"
     yield Tile(
         f"Image{truth}",
-        f"{first.where}, the image as loaded",
+        f"{first.where}, {'three planes of the volume' if _of_volumes(first.run) else 'the image as loaded'}",
         data_uri(to_bytes(first.arrays.images[first.index], side)),
     )
     if first.is_mask:

@@ -8,7 +8,7 @@ from harmofl.experiment.finished_run import Run
 from harmofl.report import class_details, diagnostics_charts, figures, vega
 from harmofl.report.amplitudes import maps
 from harmofl.report.headline import run_headline
-from harmofl.report.pictures import Gallery, class_key, galleries, has_normalized, mistakes_key
+from harmofl.report.pictures import Gallery, class_key, galleries, has_normalized, mistakes_key, planes_key
 from harmofl.report.scores import (
     DASH,
     Group,
@@ -49,6 +49,7 @@ class Block:
     images: dict[TextTable, list[str]]
     classes: list[tuple[str, str]]
     normalized: bool
+    planes: str
     mistakes: Sequence[tuple[str, str]]
     galleries: list[Gallery] = field(default_factory=list)
 
@@ -167,6 +168,7 @@ def _block(ident: str, group: Group) -> Block:
         images=_images(group),
         classes=class_key(group),
         normalized=has_normalized(group),
+        planes=planes_key(group),
         mistakes=mistakes_key(group),
     )
 

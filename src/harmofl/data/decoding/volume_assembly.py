@@ -94,9 +94,15 @@ def settled_volumes(files: FederationFiles, settings: VolumeSettings) -> VolumeS
     """Return the settings with the spacing of the resampled volumes, after checking that all files are volumes.
 
     Raises:
-        ConfigError: for classification, if an image is not a volume, or if MONAI is not installed.
+        ConfigError: as `demand_volumes`, or if MONAI is not installed.
     """
     optional("monai", 'data.mode = "volumes"', "monai")
+    demand_volumes(files)
+    return settings if settings.spacing else replace(settings, spacing=_median_spacing(files))
+
+
+def demand_volumes(files: FederationFiles) -> None:
+    """Raise ConfigError for classification, or if an image or mask is not a volume."""
     if files.info.task != "segmentation":
         raise ConfigError(f'data.mode = "volumes" is for segmentation, got {files.info.task}; set it to "slices"')
     for site in files.sites:
@@ -106,7 +112,6 @@ def settled_volumes(files: FederationFiles, settings: VolumeSettings) -> VolumeS
                     raise ConfigError(
                         f'data.mode = "volumes" needs NIfTI volumes, got {site.name}/{file}; set it to "slices"'
                     )
-    return settings if settings.spacing else replace(settings, spacing=_median_spacing(files))
 
 
 def _median_spacing(files: FederationFiles) -> Spacing:

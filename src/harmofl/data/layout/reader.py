@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmofl.data.decoding.images import header_if_readable
-from harmofl.data.layout.file_names import composed, is_table, written
+from harmofl.data.layout.file_names import composed, is_table, is_volume, written
 from harmofl.data.layout.image_table import Columns, read_table_layout
 from harmofl.data.layout.plain_folders import read_folders, read_list
 from harmofl.data.layout.site_files import FederationFiles, Listing, SiteFiles, site_name, subfolders
@@ -98,6 +98,9 @@ def _records(site: Path, info: FederationInfo) -> tuple[Record, ...]:
     return tuple(replace(r, image=on_disk(r.image), target=target(r.target)) for r in read_manifest(site))
 
 
+_KEPT_WHOLE = ', or keep volumes whole: data.mode="volumes" in a run, --mode volumes in data commands'
+
+
 def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int | None) -> FederationFiles:
     """Replace the federation's size and channels by the given ones, if any.
 
@@ -127,9 +130,10 @@ def common_size(files: FederationFiles) -> tuple[int, int] | None:
             name, size = f"{site.name}/{record.image}", header.size
             first = first or (name, size)
             if size != first[1]:
+                whole = _KEPT_WHOLE if is_volume(name) and is_volume(first[0]) else ""
                 raise DataError(
                     f"{first[0]} is {size_text(first[1])} (height x width) but {name} is {size_text(size)}; "
-                    "images must have one size: pass a size to resize them to"
+                    f"images must have one size: pass a size to resize them to{whole}"
                 )
     return first[1] if first else None
 

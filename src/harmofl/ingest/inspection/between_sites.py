@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harmofl.data.checks.problem import Problem, Severity
+from harmofl.ingest.inspection.pixel_checks import WHOLE
 from harmofl.ingest.inspection.site_statistics import SiteFacts
 
 _INVERTED, _DARK, _SPACING = 0.3, 0.25, 1.25
@@ -25,14 +26,18 @@ def spectral_distance(one: SiteFacts, other: SiteFacts) -> float | None:
     return float(np.sqrt(np.mean((a - b)[known] ** 2)))
 
 
-def between_sites(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
-    """Yield errors and warnings about differences between sites in task, classes, kind of image, spacing and pixels."""
+def between_sites(sites: Sequence[SiteFacts], *, resampled: bool = False) -> Iterator[Problem]:
+    """Yield errors and warnings about differences between sites in task, classes, kind of image, spacing and pixels.
+
+    Whole volumes are `resampled`, so that their spacing may differ.
+    """
     if len(sites) < 2:
         return
     yield from _differ(sites, "task", [site.task for site in sites], "error")
     yield from _differ(sites, "classes", [", ".join(site.classes) for site in sites], "error")
     yield from _differ(sites, "kind of image", [_commonest(site.kinds) for site in sites], "warning")
-    yield from _spacing(sites)
+    if not resampled:
+        yield from _spacing(sites)
     yield from _intensity(sites)
     yield from _contrast(sites)
 
@@ -55,7 +60,7 @@ def _spacing(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
         values = [site.spacing[axis][1] for site in known]
         if values and max(values) > _SPACING * min(values):
             told = ", ".join(f"{site.site} {value:.2f}" for site, value in zip(known, values, strict=True))
-            message = f"voxels are of different size along {name} (mm: {told}); nothing is resampled"
+            message = f"voxels are of different size along {name} (mm: {told}); slices are not resampled, {WHOLE} are"
             yield Problem("warning", "", "", message, "spacing differs between sites")
 
 

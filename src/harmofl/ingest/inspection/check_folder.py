@@ -1,7 +1,7 @@
 """A full check of a federation's data, with statistics of each site, for `harmofl data check`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harmofl.data.checks.problem import Problem
@@ -10,11 +10,13 @@ from harmofl.data.checks.record_checks import few_patients, names_alike, record_
 from harmofl.data.checks.structure import reading_problems, structure_problems
 from harmofl.data.checks.unused_files import left_out
 from harmofl.data.decoding.assembly import at_once, check_fits
+from harmofl.data.decoding.volume_assembly import demand_volumes
 from harmofl.data.layout.file_names import written
 from harmofl.data.layout.reader import common_size, read_layout, settle
 from harmofl.data.layout.site_files import FederationFiles, SiteFiles, is_file
 from harmofl.data.manifest import FederationInfo, Record
 from harmofl.data.parallel import in_order
+from harmofl.data.volume_settings import VolumeSettings
 from harmofl.errors import DataError
 from harmofl.ingest.inspection.between_sites import between_sites
 from harmofl.ingest.inspection.duplicates import copies, near_copies
@@ -47,6 +49,7 @@ def check_federation(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seed: int = 0,
+    volumes: bool = False,
     progress: Progress | None = None,
     told: Tell = lambda line: None,
 ) -> Checked:
@@ -57,11 +60,13 @@ def check_federation(
         size: (H, W) to which images are resized; without it all images must have one size.
         channels: image channels after decoding.
         seed: seed of the split of a plain folder.
+        volumes: check for training on whole volumes, see `data.mode`: sizes and spacing may differ, and all images must
+            be volumes.
         progress: called with the site, the number of checked images and the number of all its images.
         told: called with the summary of the folder, before any image is decoded.
 
     Raises:
-        ConfigError: if size or channels are out of range.
+        ConfigError: if size or channels are out of range, or an image is not a volume, with `volumes`.
         DataError: if the folder's name is not UTF-8 or holds line breaks, so that reports cannot name it.
     """
     written(folder)
@@ -69,6 +74,7 @@ def check_federation(
         files = settle(read_layout(folder, seed=seed), size, channels)
     except DataError as error:
         return Checked((Problem("error", "", "", str(error), "not a federation"),), ())
+    files = kept_whole(files) if volumes else files
     told(line := understood(files))
     checked = checked_files(files, progress)
     unused = tuple(left_out(folder, files)) if folder.is_dir() else ()
@@ -81,10 +87,18 @@ def find_problems(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seed: int = 0,
+    volumes: bool = False,
     progress: Progress | None = None,
 ) -> list[Problem]:
     """List all errors and warnings of a federation's data, errors first; see `check_federation`."""
-    return list(check_federation(folder, size=size, channels=channels, seed=seed, progress=progress).problems)
+    checked = check_federation(folder, size=size, channels=channels, seed=seed, volumes=volumes, progress=progress)
+    return list(checked.problems)
+
+
+def kept_whole(files: FederationFiles) -> FederationFiles:
+    """Return the federation with a description of whole volumes; raise ConfigError if an image is not a volume."""
+    demand_volumes(files)
+    return replace(files, info=replace(files.info, volumes=VolumeSettings()))
 
 
 def checked_files(files: FederationFiles, progress: Progress | None = None) -> Checked:
@@ -107,12 +121,12 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
     problems += shared_patients(files)
     problems += names_alike(files)
     sites = tuple(facts_of(site, files.info, inspected, sums, problems) for site, inspected, sums in looks)
-    problems += between_sites(sites)
+    problems += between_sites(sites, resampled=files.info.volumes is not None)
     return Checked(tuple(sorted(problems, key=lambda problem: problem.severity != "error")), sites)
 
 
 def _size_problems(files: FederationFiles) -> Iterator[Problem]:
-    if files.info.size is None:
+    if files.info.size is None and files.info.volumes is None:
         try:
             common_size(files)
         except DataError as error:

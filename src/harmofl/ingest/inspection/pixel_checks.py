@@ -16,6 +16,7 @@ _INVERTED = 0.5  # minimum difference between the distances to the usual and to 
 _MINORITY = 0.1
 _SPACING = 1.1
 _THICK = 1.5
+WHOLE = 'whole volumes (data.mode="volumes")'
 
 
 def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
@@ -28,8 +29,10 @@ def site_oddities(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspecte
         if one.constant:
             message = "all pixels are equal; check the file"
             yield Problem("warning", site.name, one.record.image, message, "all pixels equal")
-    for check in (_channels, _range, _inverted, _contrast, _space):
+    for check in (_channels, _range, _inverted, _contrast):
         yield from check(site.name, seen)
+    if info.volumes is None:
+        yield from _space(site.name, seen)
 
 
 def _absent_classes(site: SiteFiles, info: FederationInfo, seen: Sequence[Inspected]) -> Iterator[Problem]:
@@ -106,7 +109,8 @@ def _space(site: str, seen: Sequence[Inspected]) -> Iterator[Problem]:
         axis = int(ratio.argmax())
         span = f"{spacings[:, axis].min():.2f} to {spacings[:, axis].max():.2f} mm"
         message = (
-            f"voxels are {span} apart along {('x', 'y', 'z')[axis]}; nothing is resampled, so sizes in pixels differ"
+            f"voxels are {span} apart along {('x', 'y', 'z')[axis]}; slices are not resampled, so sizes in pixels "
+            f"differ; {WHOLE} are resampled"
         )
         yield Problem("warning", site, "", message, "spacing differs")
     odd = [one for one in seen if one.geometry and max(one.geometry.spacing[:2]) > _THICK * one.geometry.spacing[2]]
