@@ -289,7 +289,7 @@ def test_changes_give_the_bits_of_the_plain_loop(restarts: int) -> None:
     for group, arrays in plain.extras.items():
         assert_same(arrays, sent.extras[group])
     assert [sites for _, sites in wire.sizes] == ([3, 3, 3] if not restarts else [3, 3, 1, 3])
-    assert down[2] < down[0] and (down[1] > down[2]) == bool(restarts)
+    assert down[2] < down[0] / 2 and (down[1] > down[0]) == bool(restarts), "the second message has the amplitude"
 
 
 def test_a_site_that_was_absent_has_all_sent_the_weights() -> None:
@@ -297,4 +297,4 @@ def test_a_site_that_was_absent_has_all_sent_the_weights() -> None:
     wire = Sizes(apps)
     _, down = changes_over(wire, apps, (2, 2, 3, 3))
     each = [total // count for total, count in zip(down, (2, 2, 3, 3), strict=True)]
-    assert each[1] == each[3] < each[2]
+    assert max(each[1], each[3]) < each[2]

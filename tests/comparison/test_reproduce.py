@@ -337,7 +337,7 @@ FORECAST = Forecast(
     **{"sites": 2, "drawn": 2, "rounds": 100, "steps": 3, "validated": 8, "short": False, "share": 1.0},
     **{"start": 10.0, "training": 8.0, "validation": 1.0, "rest": 1.0, "test": 20.0, "seconds": 1030.0},
     **{"idle": 1030.0, "idle_round": 10.0, "bytes_up": 1, "bytes_down": 1, "wire": 1},
-    **{"memory": 10**9, "disk": 10**6},
+    **{"memory": 10**9, "held": 0, "disk": 10**6},
 )
 
 

@@ -245,6 +245,14 @@ def test_what_volumes_cannot_do_is_refused(changes: dict[str, object], message: 
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_patches_of_padding_are_told(volumes: Path) -> None:
+    from harmofl.experiment.setup import Setup
+
+    for size, told in (([16, 16, 16], False), ([32, 32, 32], True)):
+        setup = Setup.prepare(of_volumes(volumes, data__patch_size=size), lambda site, done, total: None)
+        assert any("of a patch of 32x32x32 voxels is padding" in line for line in setup.remarks()) is told
+
+
 def test_neighbouring_slices_are_three_by_default(volumes: Path, federation: Path) -> None:
     from harmofl.experiment.taking_part import open_images
 

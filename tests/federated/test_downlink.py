@@ -59,6 +59,17 @@ def test_a_site_without_the_weights_says_so() -> None:
         assert_same(site.completed({TO: head[TO]}, Broadcast(2, server.weights)).weights, server.weights)
 
 
+def test_what_did_not_change_is_not_sent() -> None:
+    after = averaged(START, 0)
+    server = moved(START, replace(after, weights={**after.weights, "variance": START.weights["variance"]}), "int8")
+    small = as_change(Broadcast(2, server.weights), server)
+    assert set(small.weights) == {"w"}
+    site = HeldWeights(START.weights, base_of(server))
+    assert_same(dict(site.completed({FROM: site.digest, TO: digest(server.weights)}, small).weights), server.weights)
+    again = moved(server, server, "int8")
+    assert set(as_change(Broadcast(3, again.weights), again).weights) == {"w"}, "its size does not depend on numbers"
+
+
 def test_float32_moves_nothing_and_keeps_nothing() -> None:
     after = averaged(START, 0)
     assert moved(START, after, "float32") is after

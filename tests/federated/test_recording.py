@@ -143,6 +143,7 @@ def test_results_have_memory_of_their_own_and_other_shapes_are_plain() -> None:
     found = [call(torch.full((2,), float(k))) for k in range(WARM_UP + 3)]
     assert [float(value[0]) for value in found] == [k + 1.0 for k in range(WARM_UP + 3)]
     assert torch.equal(call(torch.zeros(3)), torch.ones(3))
+    assert torch.equal(call(torch.zeros(2, 1)), torch.ones(2, 1))
     assert (tape.recorded, tape.replayed) == (1, 3)
 
 

@@ -60,6 +60,13 @@ class VolumeSplit(Split):
         """The number of training items of an epoch: `per_volume` patches of each volume."""
         return len(self) * self.per_volume
 
+    @property
+    def padding(self) -> float:
+        """The mean share of padding in a patch, from 0 to 1, of volumes smaller than the patch."""
+        size = np.array(self.patch_size)
+        shares = [np.minimum(volume.shape, size).prod() / size.prod() for volume in self.images]
+        return 1 - float(np.mean(shares)) if shares else 0.0
+
     def first(self, count: int) -> "VolumeSplit":
         """Return the first `count` volumes, or all if there are fewer."""
         named = {name: getattr(self, name)[:count] for name in ("images", "targets", "cases", "patients")}

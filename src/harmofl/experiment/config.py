@@ -14,7 +14,8 @@ from harmofl.data.layout.reader import check_folder
 from harmofl.errors import ConfigError, DataError, RunError
 from harmofl.evaluation.metrics import MAIN_METRIC
 from harmofl.experiment.config_messages import EXAMPLES, in_words
-from harmofl.experiment.tables import DEFAULT, IN_MEMORY, TABLES, DataTable, Experiment, Section
+from harmofl.experiment.data_table import IN_MEMORY, DataTable
+from harmofl.experiment.tables import DEFAULT, TABLES, Experiment, Section
 from harmofl.methods import hyperparameters_of
 from harmofl.methods.composition import canonical, carried, check_names, parse_composition, with_values_of_name
 from harmofl.types import Task

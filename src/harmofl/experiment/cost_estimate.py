@@ -22,7 +22,7 @@ from harmofl.experiment.taking_part import takes_changes
 from harmofl.federated.downlink import as_change
 from harmofl.federated.gathering import bytes_held
 from harmofl.federated.messages import Broadcast, ClientState, ServerState
-from harmofl.federated.model import AMPLITUDE
+from harmofl.federated.model import AMPLITUDE, of_network
 from harmofl.federated.tensors import num_bytes, total_bytes
 from harmofl.types import Progress, Tell
 from harmofl.utils.timing import Meter
@@ -158,11 +158,21 @@ def estimate_cost(
 
 
 def _down(setup: Setup, steps: MeasuredSteps) -> float:
-    """Return the bytes that a site receives in a round after the first, on average over these rounds."""
-    whole, change = (b.num_bytes() for b in (steps.broadcast, as_change(steps.broadcast, steps.server)))
-    rounds, sites = setup.experiment.training.rounds, len(setup.training_sites)
-    taken = [takes_changes(setup.experiment, sites, k) for k in range(2, rounds + 1)]
-    return whole + (change - whole) * float(np.mean(taken or [False]))
+    """Return the bytes that a site receives in a round after the first, on average over these rounds.
+
+    A change has the amplitude and its flags after round 1, and the amplitude after a round with new sites.
+    """
+    whole, change = steps.broadcast, as_change(steps.broadcast, steps.server)
+    found, known = list[int](), set[str]()
+    for number in range(2, setup.experiment.training.rounds + 1):
+        before = {site.name for site in setup.drawn(number - 1)}
+        learnt = list(change.weights) if number == 2 else [] if before <= known else [AMPLITUDE]
+        names = {*of_network(change.weights), *learnt} & change.weights.keys()
+        changed = replace(change, weights={name: change.weights[name] for name in names})
+        taken = takes_changes(setup.experiment, len(setup.training_sites), number)
+        found.append((changed if taken else whole).num_bytes())
+        known |= before
+    return float(np.mean(found or [whole.num_bytes()]))
 
 
 def _late(setup: Setup, broadcast: Broadcast) -> int:

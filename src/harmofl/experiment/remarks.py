@@ -1,10 +1,12 @@
 """Remarks on an experiment for a reader of its results, in plain words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from harmofl.data.manifest import FederationInfo
+from harmofl.data.site import Site
+from harmofl.data.volume_split import VolumeSplit
 from harmofl.experiment.tables import Experiment
 from harmofl.methods import FedAvg
 from harmofl.methods.parts.averages import Mean, Median, Trimmed
@@ -38,3 +40,12 @@ def remarks_on_sites(experiment: Experiment, info: FederationInfo) -> Iterator[s
     for split, said in ((info.split, "the published split"), (table.split, "data.split=images")):
         if split == "images":
             yield f"{said} puts images of one patient into several splits, so scores are too high"
+
+
+def remarks_on_patches(sites: Sequence[Site]) -> Iterator[str]:
+    """Yield a remark if most of what a network sees of volumes is padding."""
+    splits = [site.train for site in sites if isinstance(site.train, VolumeSplit)]
+    share = max((split.padding for split in splits), default=0.0)
+    if share > 0.5:
+        size = "x".join(map(str, splits[0].patch_size))
+        yield f"{share:.0%} of a patch of {size} voxels is padding, as volumes are smaller; reduce data.patch_size"

@@ -18,7 +18,7 @@ from harmofl.experiment.model_build import build, device_of
 from harmofl.experiment.model_card import check_metric, main_metric, model_card
 from harmofl.experiment.privacy_policy import check_images, check_method, statement
 from harmofl.experiment.recording_choice import remark
-from harmofl.experiment.remarks import remarks_on_method, remarks_on_sites
+from harmofl.experiment.remarks import remarks_on_method, remarks_on_patches, remarks_on_sites
 from harmofl.experiment.tables import Experiment
 from harmofl.experiment.taking_part import check_training, chosen_sites, cut, draw_sites, open_images, takes_changes
 from harmofl.experiment.volume_checks import check_volumes
@@ -128,6 +128,7 @@ class Setup:
         said = self._remarks_on_results()
         if (held := _gigabytes_held(self.federation)) > LARGE:
             said.append(f"the images take {held:.1f} GB of memory; data.cache=FOLDER keeps them on disk instead")
+        said += remarks_on_patches(self.federation.sites)
         threads, cores = self.experiment.run.threads, available_cores()
         if threads > cores:
             said.append(f"run.threads is {threads}, but this machine has {cores} cores; set it to {cores}")

@@ -18,11 +18,12 @@ from harmofl.experiment.backend_choice import runtime, shared_cache
 from harmofl.experiment.callbacks import Callback, Callbacks
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.config import check_images_remain, load_experiment, to_toml
+from harmofl.experiment.data_table import DataTable
 from harmofl.experiment.model_card import main_metric
 from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
-from harmofl.experiment.tables import DataTable, Experiment
+from harmofl.experiment.tables import Experiment
 from harmofl.federated.tensors import Arrays
 from harmofl.utils.package_versions import package_versions
 

@@ -18,7 +18,7 @@ from harmofl.federated.tensors import Arrays
 from harmofl.types import WeightFormat
 
 RESIDUAL, CHANGE, BASE = "downlink_residual", "downlink_change", "downlink_base"
-"""Groups of the server's extras: e, Q(d) as it is sent, and the digest of the weights to which Q(d) is added."""
+"""Groups of the server's extras: e; Q(d) and other entries that changed; the digest of the weights before."""
 FROM, TO = "from", "to"
 """Entries in the head of a message: the digests of these weights, and of the complete weights."""
 
@@ -32,8 +32,9 @@ def moved(before: ServerState, after: ServerState, form: WeightFormat) -> Server
     if form == "float32":
         return after
     small, left = with_feedback(after.weights, before.weights, before.extras.get(RESIDUAL, {}), after.params, form)
-    change = {name: small[name] for name in left}
-    weights = {**after.weights, **expanded(change, before.weights)}
+    weights = {**after.weights, **expanded({name: small[name] for name in left}, before.weights)}
+    same = {n for n, value in after.weights.items() if n not in left and torch.equal(value, before.weights[n])}
+    change = {name: value for name, value in small.items() if name not in same}
     base = torch.tensor(list(bytes.fromhex(digest(before.weights))), dtype=torch.uint8)
     extras = {**after.extras, RESIDUAL: left, CHANGE: change, BASE: {"digest": base}}
     return replace(after, weights=weights, extras=extras)
@@ -41,7 +42,7 @@ def moved(before: ServerState, after: ServerState, form: WeightFormat) -> Server
 
 def as_change(broadcast: Broadcast, server: ServerState) -> Broadcast:
     """Return the broadcast of a state with the change since the last round in the place of the weights."""
-    return replace(broadcast, weights={**broadcast.weights, **server.extras.get(CHANGE, {})})
+    return replace(broadcast, weights=server.extras.get(CHANGE, broadcast.weights))
 
 
 def base_of(server: ServerState) -> str:
@@ -85,7 +86,7 @@ class HeldWeights:
     def _changed(self, head: Mapping[str, Any], received: Arrays) -> Arrays:
         if FROM not in head:
             return received
-        weights = expanded(received, self.weights) if self.digest == head[FROM] else received
+        weights = {**self.weights, **expanded(received, self.weights)} if self.digest == head[FROM] else received
         if digest(weights) != head[TO]:
             raise MissingWeightsError
         return weights

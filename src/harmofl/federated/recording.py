@@ -75,7 +75,7 @@ class Recorded:
     Args:
         function: inputs -> a tensor.
         recorder: records it.
-        count: length of the inputs that are recorded; their other sizes must be those of the first such call.
+        count: length of the inputs that are recorded, if their other sizes are those of the call that is recorded.
     """
 
     def __init__(self, function: Callable[..., Tensor], recorder: Recorder, count: int) -> None:
@@ -90,6 +90,8 @@ class Recorded:
         if not self._inputs:
             self._inputs = [torch.empty_like(value).copy_(value) for value in inputs]
             self._result, self._replay = self._record(partial(self._function, *self._inputs))
+        if any(kept.shape != value.shape for kept, value in zip(self._inputs, inputs, strict=True)):
+            return self._function(*inputs)
         for kept, value in zip(self._inputs, inputs, strict=True):
             kept.copy_(value)
         self._replay()

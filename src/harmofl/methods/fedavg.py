@@ -43,8 +43,9 @@ class FedAvg(Hyperparameters):
     """
 
     compiles: ClassVar[bool] = True
-    takes_volumes: ClassVar[bool] = True
     """True if the network may be compiled; False if hooks read or change its inner values."""
+    takes_volumes: ClassVar[bool] = True
+    """True if the method trains on volumes, (N, C, D, H, W)."""
     records: ClassVar[bool] = True
     """True if the class itself declares that its steps may be recorded: each does the same work, looks at no number of
     a tensor, and changes in place what it reads of `round_state`."""
@@ -108,9 +109,9 @@ class FedAvg(Hyperparameters):
             ShapeError: if an amplitude is learnt and the sites' images differ in width.
         """
         _check_widths(updates)
-        entries = [u.weights for u in updates]
+        entries, shares = [u.weights for u in updates], self.shares(updates)
         with naming_overflow("", self._when(server)):
-            averaged = self.average(entries, self.shares(updates), server.weights, server.params)
+            averaged = self.average(entries, shares, server.weights, server.params)
             check_complete(self.average, averaged, entries[0])
         return self.completed(server, averaged, updates)
 
