@@ -44,7 +44,7 @@ def three_planes(volume: np.ndarray, place: Place, spacing: Spacing) -> np.ndarr
 def sheets_of(volumes: Iterable[np.ndarray], data: VolumeSplit) -> np.ndarray:
     """Return the sheet of each volume of a split, or of its label maps or predictions, padded to one size (N, H, W).
 
-    The planes go through the largest true structure. Memory-mapped volumes are read a plane at a time.
+    The planes go through the largest true structure; of memory-mapped images only these planes are read.
     """
     return _stacked(
         [three_planes(v, place_of_planes(t), data.spacing) for v, t in zip(volumes, data.targets, strict=True)]
