@@ -113,11 +113,11 @@ def test_a_method_is_described_as_it_is(name: str) -> None:
     if name in HOMES:
         assert own_description(type(method)) == replace(known, about=own_description(type(method)).about)
     for key in known.hyperparameters:
-        with pytest.raises(ConfigError, match=rf"^{key} must be .*, got \[\]"):
-            make_method(name, {key: []})
+        with pytest.raises(ConfigError, match=rf"^{key} must be .*, got \[\[\]\]"):
+            make_method(name, {key: [[]]})
         owner = next(one for one in (method, method.normalize, method.step, method.average) if key in vars(one))
-        with pytest.raises(ConfigError, match=rf"^{key} must be .*, got \[\]"):
-            replace(owner, **{key: []})
+        with pytest.raises(ConfigError, match=rf"^{key} must be .*, got \[\[\]\]"):
+            replace(owner, **{key: [[]]})
 
 
 def test_a_method_of_ones_own_is_checked_however_its_fields_are_annotated(monkeypatch: pytest.MonkeyPatch) -> None:

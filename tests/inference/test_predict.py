@@ -192,8 +192,9 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.2, 3.0, 1.0])), path)
     changes = {"data.size": (16, 16), "data.channels": 3, "training.rounds": 8, "training.lr": 0.02}
-    run(small(folder, **changes), tmp_path_factory.mktemp("run") / "run")
-    return folder, next(tmp_path_factory.getbasetemp().glob("run*/run"))
+    finished = tmp_path_factory.mktemp("run") / "run"
+    run(small(folder, **changes), finished)
+    return folder, finished
 
 
 def test_a_volume_of_nifti_2_is_predicted_without_a_word_from_its_decoder(

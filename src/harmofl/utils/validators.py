@@ -23,7 +23,8 @@ def check_within(name: str, value: object, allowed: str) -> None:
     if not is_allowed(value, allowed):
         *first, last = map(_in_words, allowed.split(" or "))
         words = f"{', '.join(first)} or {last}" if first else last
-        raise ConfigError(f"{name} must be {words}, got {value!r}")
+        got = list(value) if isinstance(value, tuple) else value  # as it is written in tables
+        raise ConfigError(f"{name} must be {words}, got {got!r}")
 
 
 def is_allowed(value: object, allowed: str) -> bool:
