@@ -51,6 +51,7 @@ class Part:
         seeds: which.
         left_out: whether each site is left out in turn.
         rate: the learning rate, in that of the configuration.
+        values: range of an image at the network's input; "-2..2" is about that of z-scores.
     """
 
     federation: str
@@ -59,12 +60,14 @@ class Part:
     seeds: tuple[int, ...] = (0,)
     left_out: bool = False
     rate: float = 1
+    values: str = "0..1"
 
     @property
     def folder(self) -> str:
         """Where its runs are; those of one folder can stand in one table."""
         kind = "left-out" if self.left_out else "main"
-        return f"{self.federation}/{kind}-{self.norm}" + (f"-lr-{self.rate:g}" if self.rate != 1 else "")
+        changed = [f"lr-{self.rate:g}"] * (self.rate != 1) + ["standardized"] * (self.values != "0..1")
+        return "-".join([f"{self.federation}/{kind}-{self.norm}", *changed])
 
     def jobs(self, data: Path, out: Path) -> list[Job]:
         """Its runs."""
@@ -72,6 +75,7 @@ class Part:
             "data.folder": str(data / self.federation),
             "data.cache": str(out / "cache" / self.federation),
             "network.norm": self.norm,
+            "network.values": self.values,
             "data.split_seed": 0,
         }
         base = load_experiment(CONFIGS / f"{self.federation}.toml", changes)
@@ -113,6 +117,8 @@ def parts() -> Iterator[Part]:
     yield Part(hospitals, "batch-stats", TWO, (1, 2))
     for federation in FEDERATIONS:
         yield Part(federation, "batch", PEERS)
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", TWO, values="-2..2")
     for federation in others:
         yield Part(federation, "batch", TWO, left_out=True)
         yield Part(federation, "instance", "fedavg", left_out=True)

@@ -179,13 +179,15 @@ def test_batches_in_order_and_their_mean() -> None:
 
 def test_values_are_what_the_network_reads(federation: Path) -> None:
     """Of images in [0, 1]; what stands before it passes any factor."""
-    plain, wide = (prepared(federation, network__values=v, method__band=0.0) for v in ("0..1", "0..255"))
+    given = ("0..1", "0..255", "-2..2")
+    plain, wide, standard = (prepared(federation, network__values=v, method__band=0.0) for v in given)
     seen: list[torch.Tensor] = []
-    for setup in (plain, wide):
+    for setup in (plain, wide, standard):
         first = next(m for m in setup.training.model.network.modules() if isinstance(m, torch.nn.Conv2d))
         first.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].clone()))
         setup.training.model(setup.federation.sites[0].train.batch([0, 1]).images)
     torch.testing.assert_close(seen[1], seen[0] * 255)
+    torch.testing.assert_close(seen[2], seen[0] * 4 - 2)
     assert float(seen[1].max()) > 2
     assert plain.training.model.state_dict().keys() == wide.training.model.state_dict().keys()
 

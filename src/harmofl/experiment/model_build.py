@@ -92,8 +92,8 @@ def build_model(experiment: Experiment, method: FedAvg, channels: int, classes: 
         options=table.options,
         spatial_dims=3 if experiment.data.volumes else 2,
     )
-    if table.values == "0..255":
-        network.register_forward_pre_hook(_as_bytes)
+    if table.values != "0..1":
+        network.register_forward_pre_hook(_RANGES[table.values])
     if experiment.training.compile:
         _check_compiler()
         torch._dynamo.config.recompile_limit = 64  # above the limit, the last sizes would run uncompiled
@@ -110,6 +110,16 @@ def _as_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, .
     """Scale images to [0, 255], as HarmoFL's released code reads volumes; runs after Psi, which commutes with it."""
     images, *others = inputs
     return images * 255, *others
+
+
+def _as_deviations(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Scale images to [-2, 2], about mean 0 and deviation 1, as networks are initialized for; runs after Psi."""
+    images, *others = inputs
+    return images * 4 - 2, *others
+
+
+_RANGES = {"0..255": _as_bytes, "-2..2": _as_deviations}
+"""Hooks by the range of images at the network's input."""
 
 
 def _check_compiler() -> None:

@@ -48,7 +48,9 @@ class NetworkTable(SettingsTable):
 
     name: str | None = None
     norm: Normalization = "instance"
-    values: Literal["0..1", "0..255"] = Field("0..1", description="range of an 8-bit image at the network's input")
+    values: Literal["0..1", "-2..2", "0..255"] = Field(
+        "0..1", description="range of an 8-bit image at the network's input; -2..2: about standardized"
+    )
     options: Section = Field(default_factory=dict)
 
 
