@@ -17,8 +17,9 @@ import torch
 from toys import ToySite, assert_same, toy_network, toy_sites, toy_training
 
 from harmofl.backends import sequential
+from harmofl.backends.answering import Answering
 from harmofl.backends.relayed import RelayTransport, answer_relays
-from harmofl.backends.remote import RemoteRounds, answering
+from harmofl.backends.remote import RemoteRounds
 from harmofl.federated.messages import ClientState
 from harmofl.federated.relay import RelayListener, connect, receive, relay, relayed, send
 from harmofl.federated.transport import DESCRIBE, Reply
@@ -68,7 +69,7 @@ def test_the_same_bits_through_two_relays(name: str, tmp_path: Path) -> None:
     at_sites = {}
     for site in NAMES:
         door = RelayListener(tmp_path / site)
-        in_background(answer_relays, door, answering(ToySite(site, name).train), lambda: False)
+        in_background(answer_relays, door, Answering(ToySite(site, name).train), lambda: False)
         at_sites[site] = lambda kind, content, file=tmp_path / site: relayed(file, kind, content)
     with RelayListener(tmp_path / "server") as door:
         transport = RelayTransport(door)

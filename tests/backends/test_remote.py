@@ -11,8 +11,9 @@ import torch
 from toys import ToySite, assert_same, toy_network, toy_sites, toy_training
 
 from harmofl.backends import sequential
+from harmofl.backends.answering import Answering
 from harmofl.backends.downloads import Downloads
-from harmofl.backends.remote import RemoteRounds, answering
+from harmofl.backends.remote import RemoteRounds
 from harmofl.errors import RunError, TrainingError
 from harmofl.federated.downlink import moved
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
@@ -45,21 +46,21 @@ def gone(kind: str, content: bytes) -> Reply:
 
 
 def good(name: str) -> dict[str, Answer | None]:
-    return {site: answering(ToySite(site, name).train) for site in NAMES}
+    return {site: Answering(ToySite(site, name).train) for site in NAMES}
 
 
 def test_the_code_in_the_documentation_runs() -> None:
     """As it stands: the first half at each of two sites, the second at the server."""
     page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
     lines = re.findall(r"^ {4}(.*)$|^$", page.partition("## As a library")[2], flags=re.MULTILINE)
-    at_site, at_server = "\n".join(lines).split("answer = answering(train)\n")
+    at_site, at_server = "\n".join(lines).split("answer = Answering(train)\n")
     method = make_method("harmofl", {})
     sites = [replace(site, name=name) for site, name in zip(toy_sites(), ("north", "south"), strict=False)]
     names: dict[str, Any] = {"method": method, "sites": sites}
     answers = {}
     for site in sites:
         here = {**names, "site": site, "kept": {}, "training": toy_training(method, toy_network(dropout=0.2))}
-        exec(at_site + "answer = answering(train)", here)
+        exec(at_site + "answer = Answering(train)", here)
         answers[site.name] = here["answer"]
     training = toy_training(method, toy_network(dropout=0.2))
     there = {**names, "training": training, "server": method.start(training.model), "transport": Wire(answers)}
@@ -83,7 +84,7 @@ def test_the_same_bits_as_the_plain_loop(name: str) -> None:
     torch.set_num_threads(1)
     plain, kept = rounds(name, sequential.run_round)
     apps = {site: ToySite(site, name) for site in NAMES}
-    sent, none = rounds(name, RemoteRounds(Wire({site: answering(app.train) for site, app in apps.items()})).run_round)
+    sent, none = rounds(name, RemoteRounds(Wire({site: Answering(app.train) for site, app in apps.items()})).run_round)
     assert not none, "what a site keeps must stay there"
     assert (sent.round, sent.params) == (plain.round, plain.params)
     assert_same(plain.weights, sent.weights)
@@ -157,9 +158,9 @@ def poisoned(broadcast: Broadcast) -> ClientUpdate:
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        (answering(failing), TrainingError, "the loss must be finite, got nan in round 1, step 1"),
-        (answering(ToySite(NAMES[0], "fedavg").train), RunError, "must answer for itself"),
-        (answering(poisoned), TrainingError, "must be finite, but is not, in the update of round 1"),
+        (Answering(failing), TrainingError, "the loss must be finite, got nan in round 1, step 1"),
+        (Answering(ToySite(NAMES[0], "fedavg").train), RunError, "must answer for itself"),
+        (Answering(poisoned), TrainingError, "must be finite, but is not, in the update of round 1"),
         (lambda kind, content: content, RunError, "num_samples of a message must be of type int"),
         (replying(b""), RunError, "a message must be one of HarmoFL"),
         (replying(b"x" * 100), RunError, "a message must be one of HarmoFL"),
@@ -191,10 +192,10 @@ def with_extras(broadcast: Broadcast) -> ClientUpdate:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (answering(failing), "the loss must be finite"),
-        (answering(poisoned), "must be finite, but is not"),
-        (answering(swollen), "the norm of its weights must be at most 100 times"),
-        (answering(with_extras), r"extras must be those of the method \(none\), got 'control'"),
+        (Answering(failing), "the loss must be finite"),
+        (Answering(poisoned), "must be finite, but is not"),
+        (Answering(swollen), "the norm of its weights must be at most 100 times"),
+        (Answering(with_extras), r"extras must be those of the method \(none\), got 'control'"),
         (replying(b""), "a message must be one of HarmoFL"),
         (gone, "the node is gone"),
         (None, "must answer round 1 in 5 s, but did not"),
@@ -235,7 +236,7 @@ def test_scores_that_fail_cost_no_site_its_round() -> None:
         raise ZeroDivisionError
 
     answers: dict[str, Answer | None] = {
-        site: answering(ToySite(site, "fedavg").train, evaluate=failing if site == LAST else evaluate) for site in NAMES
+        site: Answering(ToySite(site, "fedavg").train, evaluate=failing if site == LAST else evaluate) for site in NAMES
     }
     carried = RemoteRounds(Wire(answers))
     _, updates = carried.train(method, method.start(training.model), training.model, NAMES, split="val")
@@ -249,13 +250,13 @@ class Sizes(Wire):
     """Keeps the size of each message, and restarts a site before the message with a number."""
 
     def __init__(self, apps: dict[str, ToySite], restarts: int = 0) -> None:
-        super().__init__({site: answering(app.train) for site, app in apps.items()})
+        super().__init__({site: Answering(app.train) for site, app in apps.items()})
         self.apps, self.restarts, self.sizes = apps, restarts, list[tuple[int, int]]()
 
     def ask(self, kind: str, content: bytes, sites: Sequence[str], timeout: float | None) -> Iterator[Reply]:
         self.sizes.append((len(content), len(sites)))
         if len(self.sizes) == self.restarts:
-            self.answers[LAST] = answering(self.apps[LAST].train)
+            self.answers[LAST] = Answering(self.apps[LAST].train)
         yield from super().ask(kind, content, sites, timeout)
 
 

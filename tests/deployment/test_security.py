@@ -15,7 +15,7 @@ from experiments import small
 pytest.importorskip("flwr", reason="needs Flower: pip install 'harmofl[flower]'")
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from harmofl.backends.remote import answering
+from harmofl.backends.answering import Answering
 from harmofl.backends.supervision import KeptProcess
 from harmofl.deployment.creating import create
 from harmofl.deployment.folders import ServerFolder, SiteKit, experiment_of
@@ -155,6 +155,6 @@ def test_no_path_of_a_site_leaves_it() -> None:
     def fails(broadcast: Broadcast) -> None:
         raise StorageError("/home/anna b/data.npz: could not be written; C:\\Users\\anna\\x, '/srv/x' and 1/2 of it")
 
-    content = answering(fails)("train", pack({"round": 1}, {"weights": {"w": torch.from_numpy(np.zeros(1))}}))
+    content = Answering(fails)("train", pack({"round": 1}, {"weights": {"w": torch.from_numpy(np.zeros(1))}}))
     said = unpack(content)[0]["error"]
     assert "anna" not in said and "srv" not in said and "1/2 of it" in said

@@ -35,7 +35,6 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two rounds that nothing disturbed."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "run"
     run(of_volumes(volumes, method__name="harmofl"), folder)
     return folder

@@ -6,7 +6,6 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import torch
 from dicom_files import as_a_scanner_writes, write_series
 from volumes_on_disk import SPACING, needs_monai, of_volumes, save_volume, scene, write_volumes
 
@@ -31,7 +30,6 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     """A model that finds the ball."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "run"
     changes = {"training__rounds": 8, "data__patches_per_volume": 4, "network__options": {"features": [8] * 6}}
     result = run(of_volumes(volumes, data__spacing=[1.5, 1.25, 1.25], **changes), folder)

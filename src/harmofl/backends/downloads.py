@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from harmofl.federated.downlink import FROM, TO, as_change, base_of, digest
 from harmofl.federated.messages import Broadcast, ServerState
@@ -40,12 +41,16 @@ class Downloads:
         server: ServerState | None = None,
     ) -> Iterator[Reply]:
         """Send a broadcast to sites and yield their replies, see `Transport.ask`; with `server`, as its change."""
-        there, head, self.bytes = self._transport.connected(), {**head, TO: digest(broadcast.weights)}, 0
+        there, to, self.bytes = self._transport.connected(), digest(broadcast.weights), 0
+        head = {**head, TO: to}
         end = None if timeout is None else time.monotonic() + timeout
         base = "" if server is None else base_of(server)
-        if server and base and self._hold(sites, there, (base, head[TO])):
+        sent = partial(self._transport.ask, kind)
+        if server and base and self._hold(sites, there, (base, to)):
             change, lacking = as_change(broadcast, server), list[str]()
-            for reply in self._sent(kind, change, {**head, FROM: base}, sites, timeout, there):
+            self.bytes += len(sites) * change.num_bytes()
+            replies = sent(pack_broadcast(change, {**head, FROM: base}), sites, timeout)
+            for reply in self._noted(replies, there, to):
                 if reply.content == MISSING:
                     lacking.append(reply.site)
                 else:
@@ -53,23 +58,16 @@ class Downloads:
             sites = lacking
         if sites:
             left = None if end is None else max(end - time.monotonic(), 0.0)
-            yield from self._sent(kind, broadcast, head, sites, left, there)
+            self.bytes += len(sites) * broadcast.num_bytes()
+            yield from self._noted(sent(pack_broadcast(broadcast, head), sites, left), there, to)
 
     def _hold(self, sites: Sequence[str], there: Mapping[str, object], either: tuple[str, str]) -> bool:
         """Return True if each site received one of these weights over the connection that it has now."""
         return all(self._held.get(site) in [(there.get(site, ""), found) for found in either] for site in sites)
 
-    def _sent(
-        self,
-        kind: str,
-        broadcast: Broadcast,
-        head: Scalars,
-        sites: Sequence[str],
-        timeout: float | None,
-        there: Mapping[str, object],
-    ) -> Iterator[Reply]:
-        self.bytes += len(sites) * broadcast.num_bytes()
-        for reply in self._transport.ask(kind, pack_broadcast(broadcast, head), sites, timeout):
+    def _noted(self, replies: Iterator[Reply], there: Mapping[str, object], to: str) -> Iterator[Reply]:
+        """Yield replies to weights of digest `to`, which the sites that answer then hold."""
+        for reply in replies:
             if reply.content and reply.content != MISSING:
-                self._held[reply.site] = there.get(reply.site), str(head[TO])
+                self._held[reply.site] = there.get(reply.site), to
             yield reply

@@ -140,7 +140,7 @@ def answer_relays(listener: RelayListener, answer: Callable[[str, bytes], bytes]
 
     Args:
         listener: where relays connect.
-        answer: answers requests, see `harmofl.backends.remote.answering`.
+        answer: answers requests, see `harmofl.backends.answering`.
         over: called before and after each answer; may raise an error that ends the site.
     """
     while not over():

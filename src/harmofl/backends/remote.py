@@ -1,20 +1,17 @@
 """Rounds, descriptions and scores at sites on other machines, whatever carries the messages."""
 
-import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from torch import nn
 
-from harmofl.backends.downloads import MISSING, Downloads
+from harmofl.backends.downloads import Downloads
 from harmofl.backends.runner import KeepState, RoundResult
 from harmofl.data.site import Site
 from harmofl.errors import HarmoFLError, RunError, TrainingError
 from harmofl.federated.client import Training
 from harmofl.federated.compression import expanded
-from harmofl.federated.downlink import HeldWeights, MissingWeightsError
 from harmofl.federated.gathering import Gathering
 from harmofl.federated.messages import Broadcast, ClientState, ClientUpdate, ServerState
 from harmofl.federated.method import Method
@@ -22,13 +19,11 @@ from harmofl.federated.model import is_sent
 from harmofl.federated.tensors import Arrays, num_bytes, total_bytes
 from harmofl.federated.transport import DESCRIBE, EVALUATE, TRAIN, Reply, Transport
 from harmofl.federated.update_checks import check_masked, check_update
-from harmofl.federated.wire import Scalars, pack, pack_broadcast, pack_update, unpack, unpack_broadcast, unpack_update
+from harmofl.federated.wire import Scalars, clean, pack, pack_broadcast, unpack, unpack_update
 from harmofl.privacy.secure_aggregation import unmasked
 from harmofl.utils.spool import Spool
 
-log = logging.getLogger("harmofl")
 Answer = TypeVar("Answer")
-_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[\\/][^\s:;,'\"()]+")
 
 
 class RemoteRounds:
@@ -210,68 +205,6 @@ class RemoteRounds:
         if self.quorum is None:
             raise error
         self.left_out[name] = str(error)
-
-
-def answering(
-    train: Callable[[Broadcast], ClientUpdate],
-    describe: Callable[[], Scalars] = dict,
-    evaluate: Callable[[Broadcast, str], Scalars] | None = None,
-    check: Callable[[Scalars], None] = lambda head: None,
-) -> Callable[[str, bytes], bytes]:
-    """Return the function of a site that answers requests: (kind, message) -> message.
-
-    Errors go to the server as one line: the text of a HarmoFLError without its paths; of any other, its type.
-
-    Args:
-        train: the site's part of a round, such as `run_client` with the site's images and client state.
-        describe: returns the site's description of itself.
-        evaluate: returns scores for weights and the name of a split.
-        check: raises a HarmoFLError if a message with this head must not be answered; called before every answer.
-    """
-    held = HeldWeights()
-
-    def answered(kind: str, content: bytes) -> bytes:
-        if kind == DESCRIBE:
-            check(unpack(content)[0])
-            return pack(describe())
-        head, received = unpack_broadcast(content)
-        check(head)
-        broadcast = held.completed(head, received)
-        split = str(head.get("split") or "")
-        if kind == TRAIN:
-            scores = scored(broadcast, split)
-            return pack_update(train(broadcast), {"scores": scores})
-        if kind != EVALUATE or evaluate is None:
-            raise RunError(f"a request must be to train or to describe, got {kind[:60]!r}")
-        return pack(evaluate(broadcast, split))
-
-    def scored(broadcast: Broadcast, split: str) -> Scalars | None:
-        """Return the scores before training; None if that fails: the server asks for them again, and learns why."""
-        try:
-            before = replace(broadcast, round=broadcast.round - 1)
-            return evaluate(before, split) if split and evaluate else None
-        except Exception:  # any error of a network, a metric or a GPU, which must not cost the site its round
-            return None
-
-    def answer(kind: str, content: bytes) -> bytes:
-        try:
-            return answered(kind, content)
-        except MissingWeightsError:
-            return MISSING
-        except HarmoFLError as error:
-            log.warning("%s", error)
-            line = _PATH.sub("[a path of this site]", str(error))
-        except Exception as error:  # any error of a message, a network or a GPU
-            log.warning("%s: %s", type(error).__name__, clean(str(error)))
-            line = f"it failed with {type(error).__name__}; its own log says more"
-        return pack({"error": line})
-
-    return answer
-
-
-def clean(text: str) -> str:
-    """Return a text from elsewhere as one printable line of at most 500 characters."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]
 
 
 def _summed(updates: Sequence[ClientUpdate], broadcast: Broadcast) -> list[ClientUpdate]:

@@ -57,12 +57,7 @@ def evaluate(
     Example:
         harmofl evaluate runs/hospitals-harmofl-seed0 --data newcomers --surface --cases cases.csv
     """
-    if split not in (None, "train", "val", "test"):
-        raise ConfigError(f"--split must be train, val or test, got {split!r}")
-    if statistics not in STATISTICS:
-        raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
-    if tolerance is not None and not surface:
-        raise ConfigError("--tolerance needs --surface, got it alone; add --surface")
+    _check_options(split, statistics, tolerance, surface)
     check_model(model, data)
     for path in filter(None, (cases, json)):
         check_writable(path)
@@ -85,6 +80,15 @@ def evaluate(
     lines = [line for one in found for line in (*one.said, *unlike[one.site])]
     for line in dict.fromkeys([*lines, *(line for of_site in surfaces.values() for line in of_site.said)]):
         print(line)
+
+
+def _check_options(split: str | None, statistics: str, tolerance: float | None, surface: bool) -> None:
+    if split not in (None, "train", "val", "test"):
+        raise ConfigError(f"--split must be train, val or test, got {split!r}")
+    if statistics not in STATISTICS:
+        raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
+    if tolerance is not None and not surface:
+        raise ConfigError("--tolerance needs --surface, got it alone; add --surface")
 
 
 def _evaluated(

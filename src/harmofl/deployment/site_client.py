@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from harmofl.backends.answering import Answering
 from harmofl.backends.relayed import answer_relays, listen
-from harmofl.backends.remote import answering
 from harmofl.backends.supervision import SiteProcess
 from harmofl.data.site import Site
 from harmofl.deployment.certificates import check_dates, private_key
@@ -75,7 +75,7 @@ def run_site(
         asked = remark(setup.experiment, setup.method, setup.training.device)
         for line in (*statement(setup.experiment, setup.method, deployed=True), *asked):
             log.info(line)
-        _answer_requests(place, answering(desk.train, desk.describe, desk.evaluate, desk.check), lambda: desk.over)
+        _answer_requests(place, Answering(desk.train, desk.describe, desk.evaluate, desk.check), lambda: desk.over)
         log.info("the federation is over")
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harmofl.backends.remote import clean
 from harmofl.evaluation.metrics import MAIN_METRIC
+from harmofl.federated.wire import clean
 
 STATISTICS = "statistics"
 """Split name that requests the statistics of layers that normalize by batches instead of scores."""

@@ -123,14 +123,11 @@ def estimate_cost(
     once, validation, test, validated = _validation(setup, server, meter, steps.line(steps.batch) / steps.batch)
     costs = [steps.line(len(site.train) * setup.training.epochs) for site in setup.training_sites]
     training = _side_by_side(costs, drawn, setup)
-    sends = setup.experiment.arrangement == "federated"
     rounds, table = setup.experiment.training.rounds, setup.experiment
     validations = -(-rounds // table.evaluation.every)
     tests = test * table.evaluation.test_every_round
     rest = average + keeping / table.run.checkpoint_every + tests
     seconds = start + once + rounds * (training + rest) + validations * validation + test
-    up, down = steps.update.num_bytes(), _down(setup, steps)
-    first = steps.first.num_bytes() + steps.opened.num_bytes()
     held = (drawn - 1) * bytes_held(setup.method, steps.update, table.run.diagnostics)
     return Forecast(
         sites=len(setup.training_sites),
@@ -148,13 +145,22 @@ def estimate_cost(
         seconds=float(seconds[0]),
         idle=float(seconds.min()),
         idle_round=float((training + validation + rest).min()),
-        bytes_up=sends * drawn * up,
-        bytes_down=sends * round(drawn * down),
-        wire=sends * (drawn * first + round(drawn * (rounds - 1) * (up + down)) + _late(setup, steps.broadcast)),
+        **_traffic(setup, steps, drawn),
         memory=_peak() * (1 + count if count > 1 else 1) + held + states,
         held=held,
         disk=disk,
     )
+
+
+def _traffic(setup: Setup, steps: MeasuredSteps, drawn: int) -> dict[str, int]:
+    """Return `bytes_up`, `bytes_down` and `wire` of the `Forecast`; nothing is sent but in a federation."""
+    if setup.experiment.arrangement != "federated":
+        return dict.fromkeys(("bytes_up", "bytes_down", "wire"), 0)
+    up, down = steps.update.num_bytes(), _down(setup, steps)
+    first = steps.first.num_bytes() + steps.opened.num_bytes()
+    later = round(drawn * (setup.experiment.training.rounds - 1) * (up + down))
+    wire = drawn * first + later + _late(setup, steps.broadcast)
+    return {"bytes_up": drawn * up, "bytes_down": round(drawn * down), "wire": wire}
 
 
 def _down(setup: Setup, steps: MeasuredSteps) -> float:

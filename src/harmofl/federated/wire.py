@@ -103,3 +103,8 @@ def _entry(head: Scalars, name: str, kind: type) -> Any:
     if type(value := head.get(name)) is not kind:
         raise RunError(f"{name} of a message must be of type {kind.__name__}, got {str(value)[:60]!r}")
     return value
+
+
+def clean(text: str) -> str:
+    """Return a text from elsewhere as one printable line of at most 500 characters."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]
