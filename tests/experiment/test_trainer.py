@@ -136,7 +136,7 @@ MOMENTS = {
     "during aggregation": "FedAvg.completed = killing(FedAvg.completed, 2)",
     "during the checkpoint write": "run_dir.write_atomic = half_written",
     "after the checkpoint": "trainer.Callbacks.on_round_end = killing(trainer.Callbacks.on_round_end, 2)",
-    "before the result": "backend.save_arrays = killing(backend.save_arrays, 1)",
+    "before the result": "backend.array_file = killing(backend.array_file, 1)",
 }
 
 

@@ -12,7 +12,7 @@ from harmofl.backends.sequential import Sequential
 from harmofl.data.manifest import SPLITS
 from harmofl.evaluation.scoring import case_scores, score, used
 from harmofl.experiment.privacy_policy import tells_statistics
-from harmofl.experiment.report_arrays import common_spectrum, sample, save_arrays, spectrum
+from harmofl.experiment.report_arrays import array_file, common_spectrum, sample, save_arrays, spectrum
 from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
@@ -150,27 +150,27 @@ class LocalBackend:
         weights, own = run_dir.load_model()
         used_at = used(self.method, weights, own)
         elsewhere = TrainedModel(run_dir.card(), setup.method, model, weights, own)
-        scores, cases, samples, probabilities, moments = {}, {}, {}, {}, {}
+        scores, cases, probabilities, moments = {}, {}, {}, {}
         keeps = tells_statistics(setup.experiment.privacy, model)
-        for site in (*setup.federation.sites, *setup.unseen):
-            if site in setup.unseen:
-                outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
-            else:
-                outputs = setup.predict(site, "test", used_at(site.name))
-            scores[site.name] = score(outputs, site, "test")
-            of_cases = case_scores(setup.metric, outputs, site, "test")
-            cases[site.name] = asdict(of_cases)
-            samples.update(sample(site, outputs, of_cases, normalizer_of(model)))
-            if site.task == "classification":
-                probabilities[f"{site.name}/probabilities"] = np.asarray(outputs)
-                probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
-            if keeps and site in setup.federation.sites:
-                moments[site.name] = of_site(model, site.train, setup.training.device)
+        with array_file(run_dir.folder / "samples.npz") as add_samples:
+            for site in (*setup.federation.sites, *setup.unseen):
+                if site in setup.unseen:
+                    outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
+                else:
+                    outputs = setup.predict(site, "test", used_at(site.name))
+                scores[site.name] = score(outputs, site, "test")
+                of_cases = case_scores(setup.metric, outputs, site, "test")
+                cases[site.name] = asdict(of_cases)
+                add_samples(sample(site, outputs, of_cases, normalizer_of(model)))
+                if site.task == "classification":
+                    probabilities[f"{site.name}/probabilities"] = np.asarray(outputs)
+                    probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
+                if keeps and site in setup.federation.sites:
+                    moments[site.name] = of_site(model, site.train, setup.training.device)
         if moments:
             run_dir.save_moments(moments)
-        arrays = {"samples": samples, "probabilities": probabilities, "amplitudes": self._amplitudes()}
-        for name, found in arrays.items():
-            if found or name == "samples":
+        for name, found in {"probabilities": probabilities, "amplitudes": self._amplitudes()}.items():
+            if found:
                 save_arrays(run_dir.folder / f"{name}.npz", found)
         run_dir.save_cases(cases)
         return scores

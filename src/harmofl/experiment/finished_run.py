@@ -45,7 +45,7 @@ class Run:
     config: dict[str, Any]
     rounds: tuple[Round, ...]
     result: Result | None
-    samples: dict[str, SiteSamples] = field(default_factory=dict)
+    samples: Mapping[str, SiteSamples] = field(default_factory=dict)
     cases: Mapping[str, CaseScores] = field(default_factory=dict)
     probabilities: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     amplitudes: dict[str, Array] = field(default_factory=dict)

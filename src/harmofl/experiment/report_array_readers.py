@@ -1,8 +1,10 @@
 """Readers of the samples, probabilities and amplitudes of a run, see `harmofl.experiment.report_arrays`."""
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,13 +47,47 @@ class SiteSamples:
         return found or list(range(len(self.images)))
 
 
-def read_samples(path: Path) -> dict[str, SiteSamples]:
-    """Read the samples by site; empty if the file is absent.
+class SavedSamples(Mapping[str, SiteSamples]):
+    """The samples of a run by site, read from its file when they are asked for.
+
+    Raises:
+        RunError: the file is damaged or lacks an array; also where a site is looked up.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: tuple[str, SiteSamples] | None = None
+        with _reading(path):
+            self._names = _by_site(_archive(path, path.stat().st_mtime_ns).files)
+
+    def __getitem__(self, site: str) -> SiteSamples:
+        names = self._names[site]
+        if self._last is None or self._last[0] != site:
+            with _reading(self._path):
+                file = _archive(self._path, self._path.stat().st_mtime_ns)
+                self._last = site, _site({name: file[name] for name in names}, site)
+        return self._last[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@lru_cache(maxsize=16)
+def _archive(path: Path, changed: int) -> Any:
+    """Return the open archive, which closes when it leaves the cache; `changed` tells a new file from an old one."""
+    return np.load(path, allow_pickle=False)
+
+
+def read_samples(path: Path) -> Mapping[str, SiteSamples]:
+    """Return the samples by site; empty if the file is absent.
 
     Raises:
         RunError: the file is damaged or lacks an array.
     """
-    return _read(path, lambda arrays: {site: _site(arrays, site) for site in _sites(arrays)})
+    return SavedSamples(path) if path.exists() else {}
 
 
 def read_probabilities(path: Path) -> dict[str, tuple[Array, Array]]:
@@ -60,7 +96,7 @@ def read_probabilities(path: Path) -> dict[str, tuple[Array, Array]]:
     Raises:
         RunError: the file is damaged or lacks an array.
     """
-    return _read(path, lambda arrays: {site: _answers(arrays, site) for site in _sites(arrays)})
+    return _read(path, lambda arrays: {site: _answers(arrays, site) for site in _by_site(arrays)})
 
 
 def read_amplitudes(path: Path) -> dict[str, Array]:
@@ -77,16 +113,24 @@ def read_amplitudes(path: Path) -> dict[str, Array]:
 def _read(path: Path, parse: Callable[[dict[str, Array]], dict[str, T]]) -> dict[str, T]:
     if not path.exists():
         return {}
+    with _reading(path), np.load(path, allow_pickle=False) as arrays:
+        return parse(dict(arrays))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return parse(dict(arrays))
+        yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path} cannot be read ({reason}); restore it, or delete it to go on without it") from error
 
 
-def _sites(arrays: Mapping[str, Array]) -> list[str]:
-    return list(dict.fromkeys(name.rpartition("/")[0] for name in arrays))
+def _by_site(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.rpartition("/")[0], []).append(name)
+    return found
 
 
 def _answers(arrays: Mapping[str, Array], site: str) -> tuple[Array, Array]:

@@ -5,8 +5,10 @@ probabilities.npz  by site: the class probabilities of every test image, and the
 amplitudes.npz     sites/<site>: mean amplitude spectrum of the training images; common: the one given to all images
 """
 
-import io
-from collections.abc import Mapping
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from harmofl.evaluation.metrics import CaseScores
 from harmofl.evaluation.scoring import Outputs
 from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
 from harmofl.spectral.image_norm import ImageNorm
-from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.atomic_files import replacing, storing
 
 SPREAD = 3
 """Number of samples of a site that are the same in every run, so that runs can be compared on them."""
@@ -29,11 +31,32 @@ RANKS = ("worst", "median", "best")
 _SPECTRA = 64  # training images of a site whose amplitude is averaged
 
 
+@contextmanager
+def array_file(path: Path) -> Iterator[Callable[[Mapping[str, np.ndarray]], None]]:
+    """Yield a function that adds arrays to a new .npz file, which is renamed to `path` if the context ends in no error.
+
+    Arrays are written as they come: those of many sites need not be in memory at once.
+
+    Raises:
+        StorageError: if the disk is full or not writable.
+    """
+    with storing(path), replacing(path) as partial, partial.open("wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+
+            def add(arrays: Mapping[str, np.ndarray]) -> None:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+            yield add
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays into one .npz file."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomic(path, buffer.getvalue())
+    with array_file(path) as add:
+        add(arrays)
 
 
 def sample(site: Site, outputs: Outputs, cases: CaseScores, normalize: ImageNorm | None) -> dict[str, np.ndarray]:
