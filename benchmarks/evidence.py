@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packed import arguments, is_done, pack
+from scanners import write_federation
 
 from harmofl.comparison.plan import Job, check_earlier
 from harmofl.comparison.progress import rounds_bar
@@ -23,6 +24,8 @@ from harmofl.experiment.config import load_experiment
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "evidence"
 FEDERATIONS = ("nuclei_he6", "fundus_disc", "bloodcells", "mitosis_he4")
+VOLUMES = "hippocampus"
+"""Volumes of one hospital, which get five simulated scanners before the first run."""
 
 OURS = "level and contrast=fedavg+profile:radial_bins=1+sam"
 FEW = (
@@ -45,7 +48,7 @@ class Part:
     """Some runs of one federation under one normalization.
 
     Args:
-        federation: of `FEDERATIONS`.
+        federation: of `FEDERATIONS`, or `VOLUMES`.
         norm: the normalization regime.
         methods: as for `harmofl compare`.
         seeds: which.
@@ -72,7 +75,7 @@ class Part:
     def jobs(self, data: Path, out: Path) -> list[Job]:
         """Its runs."""
         changes = {
-            "data.folder": str(data / self.federation),
+            "data.folder": str(out / "scanners" if self.federation == VOLUMES else data / self.federation),
             "data.cache": str(out / "cache" / self.federation),
             "network.norm": self.norm,
             "network.values": self.values,
@@ -110,6 +113,7 @@ def parts() -> Iterator[Part]:
     yield Part(hospitals, "batch", "harmofl,harmofl-released", left_out=True)
     yield Part(hospitals, "batch", TWO, (1, 2), left_out=True)
     yield Part(hospitals, "batch-stats", MANY)
+    yield Part(VOLUMES, "batch", f"fedavg,fedbn,harmofl,{OURS}", (0, 1, 2))
     for federation in FEDERATIONS:
         for norm in ("batch", "instance"):
             for rate in RATES:
@@ -130,6 +134,8 @@ def all_jobs(data: Path, out: Path) -> list[Job]:
 
 
 def run(data: Path, out: Path, workers: int) -> None:
+    if not (out / "scanners" / "metadata.csv").exists():
+        write_federation(data / VOLUMES, out / "scanners")
     jobs = all_jobs(data, out)
     check_earlier([job for job in jobs if not is_done(job.folder)], out)
     with rounds_bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
