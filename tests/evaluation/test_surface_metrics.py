@@ -27,12 +27,15 @@ def reference_hausdorff(one: np.ndarray, other: np.ndarray, spacing: tuple[float
 
 @pytest.mark.parametrize(("axis", "shift"), [(0, 1), (0, 2), (1, 3), (2, 4)])
 def test_a_shifted_box_is_as_far_away_as_it_was_shifted(axis: int, shift: int) -> None:
-    """Each side of a cube of 8 has 64 of its 296 surface voxels, and those of one side are `shift` voxels away."""
+    """Each side of a cube of 8 has 64 of its 296 surface voxels, and those of one side are `shift` voxels away.
+
+    Both cubes share `8 - shift` of 8 layers.
+    """
     spacing = (3.0, 0.5, 0.7)
     start = tuple(2 + shift * (k == axis) for k in range(3))
     true, predicted = box((16, 16, 16), (2, 2, 2), (8, 8, 8)), box((16, 16, 16), start, (8, 8, 8))
     (found,) = surface_scores(predicted, true, 2, spacing, tolerance=shift * spacing[axis])
-    assert found == SurfaceScore("found", pytest.approx(shift * spacing[axis]), 1.0)
+    assert found == SurfaceScore("found", pytest.approx(shift * spacing[axis]), 1.0, (8 - shift) / 8)
     (strict,) = surface_scores(predicted, true, 2, spacing, tolerance=0.0)
     assert 0 < strict.surface_dice < 1
 
@@ -88,10 +91,11 @@ def test_empty_structures() -> None:
     predicted = box((4, 12, 12), (0, 1, 1), (2, 3, 3), 1) + box((4, 12, 12), (2, 6, 6), (2, 3, 3), 3)
     found = surface_scores(predicted, true, 5, (1.0, 1.0, 1.0), 1.0)
     assert [one.outcome for one in found] == ["found", "missed", "spurious", "absent"]
-    assert found[0] == SurfaceScore("found", 0.0, 1.0)
+    assert found[0] == SurfaceScore("found", 0.0, 1.0, 1.0)
     assert [one.hausdorff95 for one in found[1:3]] == [math.inf, math.inf]
     assert [one.surface_dice for one in found[1:3]] == [0, 0]
-    assert math.isnan(found[3].hausdorff95) and math.isnan(found[3].surface_dice)
+    assert [one.dice for one in found[1:3]] == [0, 0]
+    assert all(map(math.isnan, (found[3].hausdorff95, found[3].surface_dice, found[3].dice)))
 
 
 def test_a_volume_of_one_slice_is_an_image() -> None:
@@ -109,9 +113,10 @@ def test_shapes_must_fit(shape: tuple[int, ...], spacing: tuple[float, ...]) -> 
         surface_scores(np.zeros(shape, np.uint8), np.zeros((4, 4, 5)[-len(shape) :], np.uint8), 2, spacing, 1.0)
 
 
-FOUND = [SurfaceScore("found", distance, dice) for distance, dice in [(2.0, 0.9), (4.0, 0.7), (9.0, 0.2)]]
-MISSED, SPURIOUS = SurfaceScore("missed", math.inf, 0.0), SurfaceScore("spurious", math.inf, 0.0)
-ABSENT = SurfaceScore("absent", math.nan, math.nan)
+VALUES = [(2.0, 0.9, 0.8), (4.0, 0.7, 0.6), (9.0, 0.2, 0.4)]
+FOUND = [SurfaceScore("found", distance, surface, dice) for distance, surface, dice in VALUES]
+MISSED, SPURIOUS = SurfaceScore("missed", math.inf, 0.0, 0.0), SurfaceScore("spurious", math.inf, 0.0, 0.0)
+ABSENT = SurfaceScore("absent", math.nan, math.nan, math.nan)
 
 
 def scored(
@@ -131,6 +136,7 @@ def test_summary_counts_what_has_no_distance() -> None:
     assert found.surface_dice == pytest.approx(1.8 / 5)
     low, high = found.surface_dice_interval
     assert 0 < low < found.surface_dice < high < 1
+    assert found.dice == pytest.approx(1.8 / 5) and found.dice_interval[0] < found.dice < found.dice_interval[1]
 
 
 def test_summary_of_patients_structures_and_units() -> None:
@@ -143,7 +149,8 @@ def test_summary_of_patients_structures_and_units() -> None:
     assert alone.hausdorff95 == pytest.approx(5) and np.isnan(alone.hausdorff95_interval).all()
     assert np.isnan(alone.surface_dice_interval).all()
     (nothing,) = summaries(scored([ABSENT, ABSENT], "ab"))
-    assert math.isnan(nothing.hausdorff95) and math.isnan(nothing.surface_dice) and nothing.absent == 2
+    assert math.isnan(nothing.hausdorff95) and math.isnan(nothing.surface_dice) and math.isnan(nothing.dice)
+    assert nothing.absent == 2
     several = summaries([*scored(FOUND, "abc"), *scored(FOUND, "abc", "zone"), *scored(FOUND, "abc", unit="pixels")])
     assert [(one.structure, one.unit) for one in several] == [("gland", "mm"), ("zone", "mm"), ("gland", "pixels")]
     assert all(isinstance(one, StructureSummary) and one.files == 3 for one in several)

@@ -118,6 +118,9 @@ def test_scores_are_those_of_the_masks_that_predict_writes(volumes: Path, traine
                 score = one.scores[2 * k + label].score
                 compared += score.outcome == "found"
                 assert score.surface_dice == pytest.approx(float(dice[label]), abs=1e-5)
+                volumes_of = found[0, label + 1], true[0, label + 1]
+                overlap, total = (volumes_of[0] * volumes_of[1]).sum(), sum(one.sum() for one in volumes_of)
+                assert score.dice == pytest.approx(2 * overlap / total if total else np.nan, nan_ok=True)
                 if score.outcome == "found":
                     assert score.hausdorff95 == pytest.approx(float(distance[label]), rel=1e-5)
     assert compared == 2 * 4
@@ -212,7 +215,7 @@ def test_command(volumes: Path, trained: Path, tmp_path: Path) -> None:
     before, rows = json.loads((tmp_path / "a.json").read_text()), csv_rows(tmp_path / "a.csv")
     done = command(*words, "--surface", "--tolerance", "1.5")
     assert done.exit_code == 0, done.output
-    assert "HD95" in done.stdout and "tolerance 1.5 mm," in done.stdout
+    assert "HD95" in done.stdout and "tolerance 1.5 mm." in done.stdout
     told = json.loads((tmp_path / "a.json").read_text())
     for name, one in zip(("site-1", "site-2"), measured(TrainedModel.open(trained), volumes, None, 1.5), strict=True):
         surface = told["sites"][name].pop("surface")

@@ -39,7 +39,7 @@ def evaluate(
         typer.Option(help="sites: kept from training; images: of these images, without labels; batch: of each batch."),
     ] = "images",
     surface: Annotated[
-        bool, typer.Option("--surface", help="Also 95 % Hausdorff distance and surface Dice of every structure.")
+        bool, typer.Option("--surface", help="Also Dice, 95 % Hausdorff distance and surface Dice of every structure.")
     ] = False,
     tolerance: Annotated[
         float | None,

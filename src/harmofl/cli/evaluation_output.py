@@ -29,7 +29,7 @@ def cases_csv(found: Sequence["SiteEvaluation"], surfaces: Mapping[str, "Surface
     return csv_text([columns, *plain, *of_structures])
 
 
-_COLUMNS = ("patient", "image", "structure", "unit", "outcome", "hausdorff95", "surface_dice")
+_COLUMNS = ("patient", "image", "structure", "unit", "outcome", "dice", "hausdorff95", "surface_dice")
 
 
 def _rows(scores: Iterable["StructureScore"]) -> list[tuple[Any, ...]]:
@@ -37,7 +37,7 @@ def _rows(scores: Iterable["StructureScore"]) -> list[tuple[Any, ...]]:
     return [
         (
             *(one.patient, one.image, one.structure, one.unit),
-            *(one.score.outcome, one.score.hausdorff95, one.score.surface_dice),
+            *(one.score.outcome, one.score.dice, one.score.hausdorff95, one.score.surface_dice),
         )
         for one in scores
     ]
@@ -55,8 +55,9 @@ def score_table(found: Sequence["SiteEvaluation"], metric: str) -> Table:
 
 
 SURFACE_LEGEND = (
-    "HD95: 95 % Hausdorff distance, mean over files in which the structure was found. Surface Dice: tolerance {}, "
-    "0 for a missed or spurious structure, absent ones left out. Below each: 95 % interval over patients."
+    "HD95: 95 % Hausdorff distance, mean over files in which the structure was found. Surface Dice: tolerance {}. "
+    "Dice and surface Dice: 0 for a missed or spurious structure, absent ones left out. Below each: "
+    "95 % interval over patients."
 )
 
 
@@ -65,7 +66,7 @@ def surface_table(site: str, one: "SurfaceEvaluation") -> Table:
     from harmofl.evaluation.surface_summary import summaries
 
     counts = ("files", "missed", "spurious", "absent")
-    table = Table("structure", "HD95", "surface Dice", *counts, title=escape(site), title_justify="left")
+    table = Table("structure", "Dice", "HD95", "surface Dice", *counts, title=escape(site), title_justify="left")
     for summary in summaries(one.scores):
         table.add_row(escape(summary.structure), *_cells(summary))
     return table
@@ -78,9 +79,10 @@ def _cells(summary: "StructureSummary") -> tuple[str, ...]:
         return f"{number(value, form)}{unit}\n{between(*interval, form)}"
 
     distance = cell(summary.hausdorff95, summary.hausdorff95_interval, ".2f", f" {summary.unit}")
-    overlap = cell(summary.surface_dice, summary.surface_dice_interval, ".3f")
+    surface = cell(summary.surface_dice, summary.surface_dice_interval, ".3f")
+    dice = cell(summary.dice, summary.dice_interval, ".3f")
     counts = (summary.files, summary.missed, summary.spurious, summary.absent)
-    return distance, overlap, *map(str, counts)
+    return dice, distance, surface, *map(str, counts)
 
 
 def json_entry(one: "SiteEvaluation", metric: str, unlike: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Distances between the surfaces of a predicted and a true structure: 95 % Hausdorff distance and surface Dice.
+"""Scores of a predicted structure: 95 % Hausdorff distance and surface Dice between its surface and the true one, Dice.
 
-They are computed by MONAI. Unlike the scores of `harmofl.evaluation.metrics`, a lower distance is better.
+Distances are computed by MONAI. Unlike the scores of `harmofl.evaluation.metrics`, a lower distance is better.
 """
 
 import math
@@ -22,7 +22,7 @@ PERCENTILE = 95.0
 
 @dataclass(frozen=True)
 class SurfaceScore:
-    """Surface scores of one structure in one image or volume.
+    """Scores of one structure in one image or volume.
 
     Args:
         outcome: "found" if truth and prediction have the structure, "missed" if the truth alone has it, "spurious" if
@@ -31,11 +31,13 @@ class SurfaceScore:
             units of the spacing; infinite if missed or spurious, NaN if absent.
         surface_dice: the share of both surfaces that lies within the tolerance of the other one, in [0, 1]; 0 if
             missed or spurious, NaN if absent.
+        dice: 2 |P & T| / (|P| + |T|) over the pixels or voxels, in [0, 1]; 0 if missed or spurious, NaN if absent.
     """
 
     outcome: Outcome
     hausdorff95: float
     surface_dice: float
+    dice: float
 
 
 def monai_metrics() -> Any:
@@ -76,9 +78,9 @@ def _score(
 ) -> SurfaceScore:
     """Score one structure; MONAI is asked only where both have it, since it warns about empty structures."""
     if not predicted.any() and not true.any():
-        return SurfaceScore("absent", math.nan, math.nan)
+        return SurfaceScore("absent", math.nan, math.nan, math.nan)
     if not predicted.any() or not true.any():
-        return SurfaceScore("missed" if true.any() else "spurious", math.inf, 0.0)
+        return SurfaceScore("missed" if true.any() else "spurious", math.inf, 0.0, 0.0)
     import torch
 
     masks = [torch.from_numpy(mask)[None, None] for mask in (predicted, true)]  # (1, 1, ...)
@@ -86,5 +88,6 @@ def _score(
     monai = monai_metrics()
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # MONAI's, of its own calls
         distance = monai.compute_hausdorff_distance(*masks, percentile=PERCENTILE, **chosen)
-        dice = monai.compute_surface_dice(*masks, class_thresholds=[tolerance], use_subvoxels=True, **chosen)
-    return SurfaceScore("found", float(distance), float(dice))
+        surface = monai.compute_surface_dice(*masks, class_thresholds=[tolerance], use_subvoxels=True, **chosen)
+    dice = 2 * np.count_nonzero(predicted & true) / (np.count_nonzero(predicted) + np.count_nonzero(true))
+    return SurfaceScore("found", float(distance), float(surface), dice)

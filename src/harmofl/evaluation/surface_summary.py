@@ -30,8 +30,8 @@ class StructureSummary:
     """Surface scores of one structure over the files of a site that have one unit.
 
     The mean distance is over the files in which the structure was found; a missed or spurious structure has an
-    infinite distance, so it is only counted. The mean surface Dice includes these as 0. Files in which the structure is
-    absent are only counted. Means without a file and intervals over a single patient are NaN.
+    infinite distance, so it is only counted. The means of Dice and surface Dice include these as 0. Files in which the
+    structure is absent are only counted. Means without a file and intervals over a single patient are NaN.
     """
 
     structure: str
@@ -42,6 +42,8 @@ class StructureSummary:
     hausdorff95_interval: tuple[float, float]
     surface_dice: float
     surface_dice_interval: tuple[float, float]
+    dice: float
+    dice_interval: tuple[float, float]
     missed: int
     spurious: int
     absent: int
@@ -56,10 +58,9 @@ def _summary(scores: Sequence[StructureScore]) -> StructureSummary:
     outcomes = Counter(one.score.outcome for one in scores)
     found = [one for one in scores if one.score.outcome == "found"]
     known = [one for one in scores if one.score.outcome != "absent"]
-    overlap = [one.score.surface_dice for one in known]
-    patients = numbered([one.patient for one in known])
-    of_cases = CaseScores([one.case for one in known], [""] * len(known), overlap, patients)
     distance, reach = _distance(found)
+    surface_dice, surface_dice_interval = _overlap(known, [one.score.surface_dice for one in known])
+    dice, dice_interval = _overlap(known, [one.score.dice for one in known])
     return StructureSummary(
         structure=scores[0].structure,
         unit=scores[0].unit,
@@ -67,12 +68,21 @@ def _summary(scores: Sequence[StructureScore]) -> StructureSummary:
         patients=len({one.patient for one in scores}),
         hausdorff95=distance,
         hausdorff95_interval=reach,
-        surface_dice=float(np.mean(overlap)) if overlap else math.nan,
-        surface_dice_interval=interval(of_cases),
+        surface_dice=surface_dice,
+        surface_dice_interval=surface_dice_interval,
+        dice=dice,
+        dice_interval=dice_interval,
         missed=outcomes["missed"],
         spurious=outcomes["spurious"],
         absent=outcomes["absent"],
     )
+
+
+def _overlap(known: Sequence[StructureScore], values: list[float]) -> tuple[float, tuple[float, float]]:
+    """Return the mean of values in [0, 1] and its interval."""
+    patients = numbered([one.patient for one in known])
+    of_cases = CaseScores([one.case for one in known], [""] * len(known), values, patients)
+    return float(np.mean(values)) if values else math.nan, interval(of_cases)
 
 
 def _distance(found: Sequence[StructureScore]) -> tuple[float, tuple[float, float]]:
