@@ -224,12 +224,12 @@ def test_command(volumes: Path, trained: Path, tmp_path: Path) -> None:
         assert all(entry["files"] == 2 and entry["unit"] == "mm" for entry in surface["structures"])
         for entry, score in zip(surface["files"], one.scores, strict=True):
             assert (entry["image"], entry["outcome"]) == (score.image, score.score.outcome)
-            assert entry["hausdorff95"] == score.score.hausdorff95
+            assert (entry["hausdorff95"], entry["structure_dice"]) == (score.score.hausdorff95, score.score.dice)
     assert told == before
     shown = csv_rows(tmp_path / "a.csv")
     assert [{key: row[key] for key in rows[0]} for row in shown[: len(rows)]] == rows
     assert [row["structure"] for row in shown] == ["", "", "", "", *["left", "right"] * 4]
-    assert all(float(row["hausdorff95"]) > 0 and row["dice"] == "" for row in shown[4:])
+    assert all(float(row["hausdorff95"]) > 0 and row["structure_dice"] and row["dice"] == "" for row in shown[4:])
 
 
 def test_command_on_photographs(cells: Path, tmp_path: Path) -> None:

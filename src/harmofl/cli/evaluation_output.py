@@ -29,7 +29,7 @@ def cases_csv(found: Sequence["SiteEvaluation"], surfaces: Mapping[str, "Surface
     return csv_text([columns, *plain, *of_structures])
 
 
-_COLUMNS = ("patient", "image", "structure", "unit", "outcome", "dice", "hausdorff95", "surface_dice")
+_COLUMNS = ("patient", "image", "structure", "unit", "outcome", "structure_dice", "hausdorff95", "surface_dice")
 
 
 def _rows(scores: Iterable["StructureScore"]) -> list[tuple[Any, ...]]:
