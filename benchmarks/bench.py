@@ -161,17 +161,23 @@ def second_round(
     return method, run
 
 
+def our_step(network: str, size: int, batch: int, precision: Precision, compiled: bool = False) -> Call:
+    method, run = second_round(network, size, batch, precision=precision, compiled=compiled)
+    images = next(iter(run.batches()))
+
+    def call() -> Tensor:
+        with computing(precision, CPU):
+            return method.local_step(run, images)
+
+    return call
+
+
+def compiled_steps(network: str, size: int, batch: int, precision: Precision) -> dict[str, Call]:
+    """A step with `training.compile`, which compiles for minutes beforehand, against one without."""
+    return {name: our_step(network, size, batch, precision, name == "compiled") for name in ("compiled", "plain")}
+
+
 def steps(network: str, size: int, batch: int) -> dict[str, Call]:
-    def ours(precision: Precision) -> Call:
-        method, run = second_round(network, size, batch, precision=precision)
-        images = next(iter(run.batches()))
-
-        def call() -> Tensor:
-            with computing(precision, CPU):
-                return method.local_step(run, images)
-
-        return call
-
     _, run = second_round(network, size, batch)
     images = next(iter(run.batches()))
     model = plain.network(run.network)  # type: ignore[arg-type]
@@ -185,6 +191,7 @@ def steps(network: str, size: int, batch: int) -> dict[str, Call]:
     def straightforward() -> Tensor:
         return plain.step(model, optimizer, loss, images.images, images.targets, A, 0.05)
 
+    ours = partial(our_step, network, size, batch)
     calls: dict[str, Call] = {"float32": ours("float32"), "bfloat16": ours("bfloat16")}
     torch.testing.assert_close(calls["float32"](), straightforward(), rtol=1e-3, atol=1e-4)
     return {**calls, "straightforward": straightforward}
@@ -377,6 +384,14 @@ ROWS = [
     ),
     Row("step, DenseNet-121, 32x3x96x96", partial(steps, "densenet", 96, 32), "targets x1.8, bfloat16 x3.2"),
     Row("step, U-Net, 2x3x384x384", partial(steps, "unet", 384, 2), "targets x1.25, bfloat16 x2.5"),
+    *(
+        Row(f"compiled step, {name}, {kind}", partial(compiled_steps, network, size, batch, kind))
+        for name, network, size, batch in (
+            ("DenseNet-121, 32x3x96x96", "densenet", 96, 32),
+            ("U-Net, 2x3x384x384", "unet", 384, 2),
+        )
+        for kind in ("float32", "bfloat16")
+    ),
     Row("round, Camelyon-like: 5 sites x 32 images of 96x96", partial(rounds, "densenet", 96, 16, 5, 32)),
     Row("round, prostate-like: 6 sites x 4 images of 192x192", partial(rounds, "unet", 192, 4, 6, 4)),
     *(

@@ -195,7 +195,7 @@ def _curves(by_seed: Sequence[Sequence[_Finished]]) -> dict[str, Floats]:
             there = [run.rounds[k].val for run in of_seed if k < len(run.rounds)]
             for site, curve in curves.items():
                 values = [val[site][metric] for val in there if site in val]
-                curve[row, k] = np.mean(values) if values else math.nan
+                curve[row, k] = sum(values) / len(values) if values else math.nan
     return curves
 
 

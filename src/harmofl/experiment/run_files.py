@@ -69,6 +69,9 @@ class Result:
     passes: Number = math.nan
 
 
+_ROUND, _RESULT, _CASES = TypeAdapter(Round), TypeAdapter(Result), TypeAdapter(dict[str, _Cases])  # slow to make
+
+
 def read_results(folder: Path) -> tuple[tuple[Round, ...], Result | None, Mapping[str, CaseScores]]:
     """Return the rounds of a run, and the result and the scores of the test cases if it is finished.
 
@@ -79,12 +82,12 @@ def read_results(folder: Path) -> tuple[tuple[Round, ...], Result | None, Mappin
     path = folder / "result.json"
     if not path.exists():
         return rounds, None, {}
-    result = _parse(TypeAdapter(Result), read_text(path), str(path))
+    result = _parse(_RESULT, read_text(path), str(path))
     if len(rounds) < result.rounds:
         got = f"must have the {result.rounds} rounds of the finished run, but has {len(rounds)}"
         raise RunError(f"{folder / 'rounds.jsonl'}: {got}; restore it or train again")
     path = folder / "cases.json"
-    return rounds, result, _parse(TypeAdapter(dict[str, _Cases]), read_text(path), str(path)) if path.exists() else {}
+    return rounds, result, _parse(_CASES, read_text(path), str(path)) if path.exists() else {}
 
 
 def read_text(path: Path) -> str:
@@ -99,9 +102,8 @@ def read_text(path: Path) -> str:
 
 
 def _read_rounds(path: Path) -> Iterable[Round]:
-    adapter = TypeAdapter(Round)
     for number, line in enumerate(whole_lines(read_text(path)) if path.exists() else (), start=1):
-        yield _parse(adapter, line, f"{path} line {number}")
+        yield _parse(_ROUND, line, f"{path} line {number}")
 
 
 def _parse(adapter: TypeAdapter[T], text: str, where: str) -> T:
