@@ -113,12 +113,12 @@ def parts() -> Iterator[Part]:
     yield Part(hospitals, "batch", "harmofl,harmofl-released", left_out=True)
     yield Part(hospitals, "batch", TWO, (1, 2), left_out=True)
     yield Part(hospitals, "batch-stats", MANY)
-    yield Part(VOLUMES, "batch", f"fedavg,fedbn,harmofl,{OURS}", (0, 1, 2))
     for federation in FEDERATIONS:
         for norm in ("batch", "instance"):
             for rate in RATES:
                 yield Part(federation, norm, TWO, rate=rate)
     yield Part(hospitals, "batch-stats", TWO, (1, 2))
+    yield Part(VOLUMES, "batch", f"fedavg,fedbn,harmofl,{OURS}", (0, 1, 2))
     for federation in FEDERATIONS:
         yield Part(federation, "batch", PEERS)
     for federation in FEDERATIONS:
