@@ -39,7 +39,7 @@ PEERS = (
     "stain jitter=fedavg+stain-jitter"
 )
 """What is used in the place of amplitude normalization."""
-RATES = (0.25, 1, 4)
+RATES: tuple[float, ...] = (0.25, 1, 4)
 """Learning rates that are tried, in those of the configurations."""
 
 

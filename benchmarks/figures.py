@@ -9,6 +9,7 @@ benchmarks/results.
 """
 
 import argparse
+import json
 import math
 import re
 import tempfile
@@ -18,7 +19,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from packed import unpack
+from evidence import FEDERATIONS, RATES
+from packed import STORE, unpack
 
 from harmofl.comparison.charts import overview_chart
 from harmofl.comparison.outcomes import Outcome, collect
@@ -99,7 +101,7 @@ def by_normalization() -> str:
     """Validation scores of seed 0 under each normalization, at the learning rate of the configurations."""
     _, out = _store()
     lines = ["| federation | method | " + " | ".join(NORMS) + " |", "|---" * (len(NORMS) + 2) + "|"]
-    for federation in sorted(path.name for path in (out / "evidence").iterdir()):
+    for federation in sorted(FEDERATIONS):
         found: dict[str, dict[str, float]] = {}
         for norm in NORMS:
             if (folder := out / "evidence" / federation / f"main-{norm}").is_dir():
@@ -118,12 +120,14 @@ def by_normalization() -> str:
 def by_method() -> str:
     """Return validation scores under BatchNorm of the methods that ran on every federation, and their means."""
     _, out = _store()
-    federations = sorted(path.name for path in (out / "evidence").iterdir() if (path / "main-batch").is_dir())
+    federations = sorted(FEDERATIONS)
     found: dict[str, dict[str, float]] = {}
     for federation in federations:
         for outcome in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]:
             found.setdefault(outcome.variant.label, {})[federation] = float(outcome.val.mean())
-    everywhere = {method: [scores[f] for f in federations] for method, scores in found.items() if len(scores) > 3}
+    everywhere = {
+        method: [scores[f] for f in federations] for method, scores in found.items() if len(scores) == len(federations)
+    }
     best = [max(column) for column in zip(*everywhere.values(), strict=True)]
     lines = [f"| method | {' | '.join(federations)} | mean |", "|---" * (len(federations) + 2) + "|"]
     for method, scores in sorted(everywhere.items(), key=lambda item: -float(np.mean(item[1]))):
@@ -141,7 +145,7 @@ def by_rounds() -> str:
     """Return the best validation score so far after each share of the rounds, mean over sites and seeds."""
     _, out = _store()
     lines = ["| federation | method | rounds | 25 % | 50 % | 75 % | 100 % |", "|---" * 7 + "|"]
-    for federation in sorted(path.name for path in (out / "evidence").iterdir() if (path / "main-batch").is_dir()):
+    for federation in sorted(path.parent.name for path in (out / "evidence").glob("*/main-batch")):
         found = {o.variant.label: o for o in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]}
         for method in ("fedavg", "level and contrast"):
             so_far = np.maximum.accumulate(np.mean(list(found[method].curves.values()), axis=0), axis=1)
@@ -151,7 +155,40 @@ def by_rounds() -> str:
     return "\n".join(lines) + "\n"
 
 
-OWN_TABLES = {"normalizations": by_normalization, "operators": by_method, "rounds": by_rounds}
+def by_learning_rate() -> str:
+    """Return validation scores of seed 0 at several learning rates, in that of the configurations."""
+    _, out = _store()
+    lines = ["| federation | normalization | method | " + " | ".join(f"x{rate:g}" for rate in RATES) + " |"]
+    lines.append("|---" * (len(RATES) + 3) + "|")
+    for federation in sorted(FEDERATIONS):
+        for norm in ("batch", "instance"):
+            found: dict[str, list[float]] = {}
+            for rate in RATES:
+                name = f"main-{norm}" + f"-lr-{rate:g}" * (rate != 1)
+                for outcome in collect(_jobs(out / "evidence" / federation / name))[1]:
+                    found.setdefault(outcome.variant.label, []).append(float(outcome.val[outcome.seeds.index(0)]))
+            for method, scores in found.items():
+                if len(scores) == len(RATES):
+                    texts = [f"**{score:.3f}**" if score == max(scores) else f"{score:.3f}" for score in scores]
+                    lines.append(f"| {federation} | {norm} | {method} | {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def yardstick() -> str:
+    """Return test scores of plain_volumes.py by site: mean and standard deviation over its seeds."""
+    found = json.loads((STORE / "plain_volumes.json").read_text(encoding="utf-8"))
+    values = {site: [float(scores[site]) for scores in found] for site in found[0]}
+    texts = [f"{np.mean(scores):.3f} ({np.std(scores, ddof=1):.3f})" for scores in values.values()]
+    return f"| {' | '.join(values)} |\n{'|---' * len(values)}|\n| {' | '.join(texts)} |\n"
+
+
+OWN_TABLES = {
+    "learning-rates": by_learning_rate,
+    "plain-volumes": yardstick,
+    "normalizations": by_normalization,
+    "operators": by_method,
+    "rounds": by_rounds,
+}
 
 
 def table(part: str) -> str:
