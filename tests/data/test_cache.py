@@ -8,6 +8,7 @@ from folders_on_disk import mask, photograph, same_arrays, save, write_classes, 
 from harmofl.data import open_federation
 from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.errors import DataError, StorageError
+from harmofl.utils.mapped_files import is_mapped
 
 
 @pytest.mark.parametrize("write", [write_tree, write_classes])
@@ -19,7 +20,7 @@ def test_second_opening_maps_and_is_equal(tmp_path, write, monkeypatch):
     second = open_federation(folder, cache=cache)
     same_arrays(plain, first)
     same_arrays(plain, second)
-    assert isinstance(second.sites[0].train.images, np.memmap)
+    assert is_mapped(second.sites[0].train.images)
     assert not second.sites[0].train.images.flags.writeable
     assert second.sites[0].train.batch([0]).images.dtype.is_floating_point
     assert len(list(cache.iterdir())) == len(plain.sites)

@@ -15,6 +15,7 @@ from harmofl.data.volume_settings import VolumeSettings
 from harmofl.data.volume_split import VolumeSplit, middle_patch, views
 from harmofl.errors import ConfigError, DataError
 from harmofl.federated.batch import Batch
+from harmofl.utils.mapped_files import is_mapped
 
 pytestmark = needs_monai
 SETTINGS = VolumeSettings(patch_size=(16, 8, 8), patches_per_volume=3)
@@ -99,7 +100,7 @@ def test_volumes_are_read_once_and_mapped_from_the_cache(tmp_path, monkeypatch):
     again = open_federation(folder, volumes=SETTINGS, cache=tmp_path / "cache")
     assert held.fingerprint() == mapped.fingerprint() == again.fingerprint()
     train = again.sites[0].train
-    assert all(isinstance(one, np.memmap) for one in (*train.images, *train.targets))
+    assert all(is_mapped(one) for one in (*train.images, *train.targets))
     assert train.bytes_held == 0 < held.sites[0].train.bytes_held
     assert again.info.volumes.spacing == (2.0, 1.0, 1.0)
     assert {one.shape for one in train.images} != {train.images[0].shape}

@@ -8,6 +8,7 @@ import numpy as np
 
 from harmofl.data.joined import Joined
 from harmofl.federated.batch import Batch
+from harmofl.utils.mapped_files import is_mapped
 
 _PIECE = 256
 """Number of images that are read at a time."""
@@ -52,7 +53,7 @@ class Split:
     def bytes_held(self) -> int:
         """The bytes of images and targets in memory, without those that are mapped from a cache."""
         arrays = (self.images, self.targets)
-        return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap))
+        return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray) and not is_mapped(a))
 
     @property
     def items(self) -> int:

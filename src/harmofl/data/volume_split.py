@@ -9,6 +9,7 @@ import numpy as np
 from harmofl.data.split import Split, names_of
 from harmofl.data.volume_settings import Spacing
 from harmofl.federated.batch import Batch
+from harmofl.utils.mapped_files import is_mapped
 
 FOREGROUND = 0.5
 """Share of the training patches that are drawn around a voxel of a structure."""
@@ -53,7 +54,7 @@ class VolumeSplit(Split):
     @property
     def bytes_held(self) -> int:
         """The bytes of volumes and label maps in memory, without those that are mapped from a cache."""
-        return sum(a.nbytes for a in self.pieces() if not isinstance(a, np.memmap))
+        return sum(a.nbytes for a in self.pieces() if not is_mapped(a))
 
     @property
     def items(self) -> int:

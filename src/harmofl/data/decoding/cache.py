@@ -7,15 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from harmofl.data.decoding.assembly import Arrays, Built
 from harmofl.data.decoding.growing_arrays import FileRows
 from harmofl.data.layout.site_files import SiteFiles
 from harmofl.data.manifest import SPLITS, FederationInfo
 from harmofl.errors import StorageError
+from harmofl.utils.mapped_files import mapped_array
 
 _VERSION = 4  # increase it when decoding changes
 
@@ -64,13 +62,9 @@ def _publish(partial: Path, entry: Path, arrays: dict[str, Arrays], kinds: Seque
 
 def _load(entry: Path, kinds: Sequence[str]) -> dict[str, Arrays] | None:
     """Map an entry with arrays of these kinds into memory, or return None if it is missing or damaged."""
-
-    def mapped(name: str) -> Any:
-        return np.load(entry / f"{name}.npy", mmap_mode="r")
-
     try:
         cases = json.loads((entry / "cases.json").read_text(encoding="utf-8"))
-        found = {name: [mapped(f"{name}-{kind}") for kind in kinds] for name in SPLITS}
+        found = {name: [mapped_array(entry / f"{name}-{kind}.npy") for kind in kinds] for name in SPLITS}
         return {name: (parts[0], parts[1], tuple(cases[name]), *parts[2:]) for name, parts in found.items()}
     except (OSError, EOFError, ValueError, KeyError):  # EOFError: an empty .npy
         return None

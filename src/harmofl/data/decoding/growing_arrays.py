@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from harmofl.utils.mapped_files import mapped_array
+
 
 class Rows:
     """An array in memory that grows along its first axis."""
@@ -47,8 +49,7 @@ class FileRows(Rows):
     def finish(self) -> np.ndarray:
         """Write the pending rows and the number of rows, and return the file memory-mapped."""
         self._write_header(self._flush(), "r+b")
-        array: np.ndarray = np.load(self._path, mmap_mode="r")
-        return array
+        return mapped_array(self._path)
 
     def _flush(self) -> np.ndarray:
         """Write and return the pending rows; an array without rows of the same shape stays pending."""
