@@ -43,9 +43,9 @@ from packed import STORE
 from tqdm import tqdm
 
 UNSEEN = "fifth"
-PATCH = (32, 48, 32)
+PATCH = (24, 32, 24)
 CLASSES = 3
-EPOCHS = 60
+EPOCHS = 120
 BOTH = ("image", "label")
 
 
@@ -71,7 +71,7 @@ def reading() -> list[Any]:
         LoadImaged(keys=BOTH),
         EnsureChannelFirstd(keys=BOTH),
         Orientationd(keys=BOTH, axcodes="RAS", labels=None),
-        Spacingd(keys=BOTH, pixdim=(1, 1, 1), mode=("bilinear", "nearest")),
+        Spacingd(keys=BOTH, pixdim=(1.5, 1.5, 1.5), mode=("bilinear", "nearest")),
         NormalizeIntensityd(keys="image"),
     ]
 
