@@ -76,6 +76,16 @@ def test_samples_show_what_the_report_needs(finished_run: Path) -> None:
         }
 
 
+def test_example_images_of_many_sites_are_of_some(
+    federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harmofl.experiment.backend.PICTURED", 1)
+    for name, unseen, pictured in (("all", [], {"site-1"}), ("but one", ["site-2"], {"site-1", "site-2"})):
+        result = run(small(federation, data__unseen=unseen, training__rounds=1), tmp_path / name)
+        assert {**result["test"], **result["unseen"]}.keys() == {"site-1", "site-2"}
+        assert {entry.split("/")[0] for entry in np.load(tmp_path / name / "samples.npz")} == pictured
+
+
 def test_config_runs_again_to_the_same_bits(finished_run: Path, federation: Path, tmp_path: Path) -> None:
     from harmofl import load_experiment
 

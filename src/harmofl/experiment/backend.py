@@ -12,7 +12,15 @@ from harmofl.backends.sequential import Sequential
 from harmofl.data.manifest import SPLITS
 from harmofl.evaluation.scoring import case_scores, score, used
 from harmofl.experiment.privacy_policy import tells_statistics
-from harmofl.experiment.report_arrays import array_file, common_spectrum, sample, save_arrays, spectrum
+from harmofl.experiment.report_arrays import (
+    PICTURED,
+    array_file,
+    common_spectrum,
+    evenly,
+    sample,
+    save_arrays,
+    spectrum,
+)
 from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
@@ -152,20 +160,23 @@ class LocalBackend:
         elsewhere = TrainedModel(run_dir.card(), setup.method, model, weights, own)
         scores, cases, probabilities, moments = {}, {}, {}, {}
         keeps = tells_statistics(setup.experiment.privacy, model)
+        pictured = {site.name for site in (*evenly(setup.unseen, PICTURED), *evenly(setup.federation.sites, PICTURED))}
+        unseen = {site.name for site in setup.unseen}
         with array_file(run_dir.folder / "samples.npz") as add_samples:
             for site in (*setup.federation.sites, *setup.unseen):
-                if site in setup.unseen:
+                if site.name in unseen:
                     outputs = elsewhere.outputs(site, "test", device=str(setup.training.device))
                 else:
                     outputs = setup.predict(site, "test", used_at(site.name))
                 scores[site.name] = score(outputs, site, "test")
                 of_cases = case_scores(setup.metric, outputs, site, "test")
                 cases[site.name] = asdict(of_cases)
-                add_samples(sample(site, outputs, of_cases, normalizer_of(model)))
+                if site.name in pictured:
+                    add_samples(sample(site, outputs, of_cases, normalizer_of(model)))
                 if site.task == "classification":
                     probabilities[f"{site.name}/probabilities"] = np.asarray(outputs)
                     probabilities[f"{site.name}/targets"] = np.asarray(site.test.targets)
-                if keeps and site in setup.federation.sites:
+                if keeps and site.name not in unseen:
                     moments[site.name] = of_site(model, site.train, setup.training.device)
         if moments:
             run_dir.save_moments(moments)
@@ -176,9 +187,10 @@ class LocalBackend:
         return scores
 
     def _amplitudes(self) -> dict[str, np.ndarray]:
-        """Return the common spectrum and those of the sites; empty without an amplitude of the whole spectrum."""
+        """Return the spectra of some sites and the common one; empty without an amplitude of the whole spectrum."""
         layer = normalizer_of(self.model)
         common = None if layer is None else common_spectrum(layer)
         if common is None:
             return {}
-        return {"common": common, **{f"sites/{site.name}": spectrum(site) for site in self.setup.federation.sites}}
+        sites = evenly(self.setup.federation.sites, PICTURED)
+        return {"common": common, **{f"sites/{site.name}": spectrum(site) for site in sites}}

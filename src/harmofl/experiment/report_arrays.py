@@ -1,16 +1,17 @@
 """Arrays that a finished run saves for its report: example images, probabilities, amplitude spectra.
 
-samples.npz        by site: a few test images with targets and predictions
+samples.npz        by site, of at most `PICTURED`: a few test images with targets and predictions
 probabilities.npz  by site: the class probabilities of every test image, and the true classes
-amplitudes.npz     sites/<site>: mean amplitude spectrum of the training images; common: the one given to all images
+amplitudes.npz     sites/<site>, as many: mean amplitude spectrum of the training images; common: that of all images
 """
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +26,11 @@ from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
 from harmofl.spectral.image_norm import ImageNorm
 from harmofl.utils.atomic_files import replacing, storing
 
+T = TypeVar("T")
 SPREAD = 3
 """Number of samples of a site that are the same in every run, so that runs can be compared on them."""
+PICTURED = 100
+"""Largest number of sites, and of unseen ones, with example images and spectra: more than a report has room for."""
 RANKS = ("worst", "median", "best")
 _SPECTRA = 64  # training images of a site whose amplitude is averaged
 
@@ -59,6 +63,12 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         add(arrays)
 
 
+def evenly(things: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` of these, spread evenly from the first to the last."""
+    index = np.unique(np.linspace(0, len(things) - 1, min(count, len(things))).round().astype(int))
+    return [things[k] for k in index]
+
+
 def sample(site: Site, outputs: Outputs, cases: CaseScores, normalize: ImageNorm | None) -> dict[str, np.ndarray]:
     """Return a few test images of a site with predictions: `SPREAD` spread evenly, and one of each of `RANKS`.
 
@@ -81,7 +91,7 @@ def sample(site: Site, outputs: Outputs, cases: CaseScores, normalize: ImageNorm
     assert isinstance(outputs, np.ndarray)
     data = site.test
     per_image = _per_image(site, outputs, cases)
-    spread = np.unique(np.linspace(0, len(data) - 1, SPREAD).round().astype(int)).tolist()
+    spread = evenly(range(len(data)), SPREAD)
     ranked = _ranked(per_image, data, site.task == "segmentation")
     index = np.array(spread + list(ranked.values()))
     batch = data.batch(index)
@@ -130,7 +140,7 @@ def _ranked(per_image: np.ndarray, data: Split, masks: bool) -> dict[str, int]:
 
 def spectrum(site: Site) -> np.ndarray:
     """Return the mean amplitude of a site's training images, also over channels, (H, W//2 + 1) float32."""
-    index = np.unique(np.linspace(0, len(site.train) - 1, _SPECTRA).round().astype(int))
+    index = evenly(range(len(site.train)), _SPECTRA)
     found: np.ndarray = amplitude(site.train.batch(index).images).mean(dim=(0, 1)).float().numpy()
     return found
 
