@@ -148,7 +148,7 @@ def by_rounds() -> str:
     for federation in sorted(path.parent.name for path in (out / "evidence").glob("*/main-batch")):
         found = {o.variant.label: o for o in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]}
         for method in ("fedavg", "level and contrast"):
-            so_far = np.maximum.accumulate(np.mean(list(found[method].curves.values()), axis=0), axis=1)
+            so_far = np.fmax.accumulate(np.mean(list(found[method].curves.values()), axis=0), axis=1)
             rounds = so_far.shape[1]
             texts = [f"{so_far[:, round(share * rounds) - 1].mean():.3f}" for share in SHARES]
             lines.append(f"| {federation} | {method} | {rounds} | {' | '.join(texts)} |")
