@@ -65,7 +65,9 @@ def _kept(folder: Path) -> dict[str, str]:
 def _record(record: dict[str, Any], metric: str) -> dict[str, Any]:
     """What tables need of a round."""
     costs = {key: record[key] for key in ("round", "seconds", "bytes_up", "bytes_down", "bytes_kept", "bytes_held")}
-    val = {site: {metric: scores[metric] and round(scores[metric], 4)} for site, scores in record.get("val", {}).items()}
+    val = {
+        site: {metric: scores[metric] and round(scores[metric], 4)} for site, scores in record.get("val", {}).items()
+    }
     return {**costs, "val": val}
 
 

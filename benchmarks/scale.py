@@ -3,13 +3,16 @@
     python benchmarks/scale.py --out runs/scale
     python benchmarks/scale.py --sites 4,16,64 --rounds 4
     python benchmarks/scale.py --many 1000,10000 --drawn 100
+    python benchmarks/scale.py --volumes 20,200
 
 Synthetic tissue, a U-Net of 0.49 M parameters with Adam, 12 images of 64 x 64 a site, every run in its own process.
 States are held in memory up to 32 MB (1 GB by default), so that what is beyond is seen to be on disk. Writes scale.json
-and scale.png. `--long` runs four sites for 200 rounds instead, and says what is in memory on the way.
+and scale.png. `--long` runs four sites for 200 rounds instead and says what is in memory on the way. `--volumes` trains
+four sites on whole volumes of 256 x 256 x 128 voxels, and says how much memory of its own the process has at most.
 """
 
 import argparse
+import csv
 import json
 import os
 import resource
@@ -18,11 +21,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
 
 SETTINGS = {
     "run.threads": 1,
@@ -90,6 +96,73 @@ def linked(folder: Path, sites: int) -> Path:
     return data
 
 
+VOLUME = (256, 256, 128)
+VOLUMES = {
+    "run.threads": 1,
+    "data.mode": "volumes",
+    "data.spacing": [1.0, 1.0, 1.0],
+    "data.patch_size": [32, 64, 64],
+    "data.patches_per_volume": 1,
+    "network.options": {"features": [4, 4, 8, 8, 16, 4]},
+    "training.batch_size": 2,
+    "training.rounds": 1,
+}
+
+
+def volumes(folder: Path, count: int) -> Path:
+    """Return four sites with this many volumes in all, which share four files, written once."""
+    data = folder / f"volumes-{count}" / "data"
+    if not data.exists():
+        rows = [("site", "file", "patient", "split")]
+        for k, site in enumerate(("a", "b", "c", "d")):
+            ball = sum((np.indices(VOLUME) - np.array(VOLUME)[:, None, None, None] / 2) ** 2) < (30 + 5 * k) ** 2
+            noise = np.random.default_rng(k).normal(300 + 300 * ball, 50, VOLUME)
+            for name, array in (("images", noise.astype(np.int16)), ("masks", ball.astype(np.uint8))):
+                (data / site / name).mkdir(parents=True)
+                nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), data / site / name / "0.nii")
+                for number in range(1, count // 4):
+                    os.link(data / site / name / "0.nii", data / site / name / f"{number}.nii")
+            splits = ["val", "test", *["train"] * (count // 4 - 2)]
+            rows += [(site, f"{number}.nii", f"{site}{number}", split) for number, split in enumerate(splits)]
+        with (data / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    return data
+
+
+def one_of_volumes(data: Path, out: Path) -> dict[str, float]:
+    """One run in this process, whose own memory has no pages of files; the first call fills the cache."""
+    from harmofl import run
+    from harmofl.experiment.config import load_experiment
+
+    peaks = [0]
+
+    def weigh() -> None:
+        while True:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            peaks.append(next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")))
+            time.sleep(0.1)
+
+    threading.Thread(target=weigh, daemon=True).start()
+    run(load_experiment(None, VOLUMES | {"data.folder": str(data), "data.cache": str(data.parent / "cache")}), out)
+    return {"megabytes": max(peaks) / 1024}
+
+
+def of_volumes(folder: Path, counts: list[int]) -> None:
+    """Print a table of runs with many volumes; each is run twice, first with an empty cache."""
+    print("| volumes of 256 x 256 x 128 | filling the cache: own MB | from the cache: own MB |\n|---|---|---|")
+    for count in counts:
+        data, found = volumes(folder, count), []
+        shutil.rmtree(data.parent / "cache", ignore_errors=True)
+        for _ in range(2):
+            out = Path(tempfile.mkdtemp(dir=folder, prefix="run-")) / "run"
+            given = [sys.executable, __file__, "volumes", str(data), str(out)]
+            done = subprocess.run(given, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            found.append(json.loads(done.stdout.splitlines()[-1])["megabytes"])
+        print(f"| {count} | {found[0]:.0f} | {found[1]:.0f} |", flush=True)
+
+
 def measured(
     folder: Path, sites: int, participation: float, rounds: int, workers: int = 1, make: Make = federation
 ) -> dict[str, float]:
@@ -153,10 +226,14 @@ def main() -> None:
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--many", default="", help="numbers of sites that share a few images, such as 1000,10000")
     parser.add_argument("--drawn", type=int, default=100, help="of these, the sites in a round")
+    parser.add_argument("--volumes", default="", help="numbers of volumes, such as 20,200")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.long:
         long_run(given.out)
+        return
+    if given.volumes:
+        of_volumes(given.out, [int(count) for count in given.volumes.split(",")])
         return
     if given.many:
         many(given.out, [int(count) for count in given.many.split(",")], given.drawn, given.rounds)
@@ -178,5 +255,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
         data, out, participation, rounds, workers = sys.argv[2:]
         print(json.dumps(one(Path(data), Path(out), float(participation), int(rounds), int(workers))))
+    elif sys.argv[1:2] == ["volumes"]:
+        print(json.dumps(one_of_volumes(*map(Path, sys.argv[2:]))))
     else:
         main()
