@@ -174,7 +174,9 @@ def our_step(network: str, size: int, batch: int, precision: Precision, compiled
 
 def compiled_steps(network: str, size: int, batch: int, precision: Precision) -> dict[str, Call]:
     """A step with `training.compile`, which compiles for minutes beforehand, against one without."""
-    return {name: our_step(network, size, batch, precision, name == "compiled") for name in ("compiled", "plain")}
+    calls = {name: our_step(network, size, batch, precision, name == "compiled") for name in ("compiled", "plain")}
+    torch.testing.assert_close(calls["compiled"](), calls["plain"](), rtol=1e-2, atol=1e-2)
+    return calls
 
 
 def steps(network: str, size: int, batch: int) -> dict[str, Call]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packed import arguments, is_done, pack
-from scanners import write_federation
 
 from harmofl.comparison.plan import Job, check_earlier
 from harmofl.comparison.progress import rounds_bar
@@ -135,10 +134,14 @@ def all_jobs(data: Path, out: Path) -> list[Job]:
 
 
 def run(data: Path, out: Path, workers: int) -> None:
-    if not (out / "scanners" / "metadata.csv").exists():
+    jobs = [job for job in all_jobs(data, out) if not is_done(job.folder)]
+    if not (out / "scanners" / "metadata.csv").exists() and any(
+        job.folder.is_relative_to(out / VOLUMES) for job in jobs
+    ):
+        from scanners import write_federation
+
         write_federation(data / VOLUMES, out / "scanners")
-    jobs = all_jobs(data, out)
-    check_earlier([job for job in jobs if not is_done(job.folder)], out)
+    check_earlier(jobs, out)
     with rounds_bar(sum(job.experiment.training.rounds for job in jobs)) as bar:
         for job, error in carry_out(jobs, workers, bar):
             print(f"{job.folder}: {error}")

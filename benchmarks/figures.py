@@ -83,7 +83,7 @@ def _best(federation: str) -> Comparison:
     tried: dict[str, list[Outcome]] = {}
     metric = ""
     for folder in sorted((out / "evidence" / federation).glob("main-*")):
-        if "batch-stats" in folder.name:  # outputs depend on the batch
+        if "batch-stats" in folder.name or "standardized" in folder.name:  # outputs depend on the batch; other inputs
             continue
         metric, outcomes = collect(_jobs(folder))
         for outcome in outcomes:
@@ -95,6 +95,12 @@ def _best(federation: str) -> Comparison:
 
 
 NORMS = ("batch", "group", "instance")
+
+
+def bold_best(scores: Sequence[float]) -> list[str]:
+    """The scores as text, the best in bold, and all that are printed the same."""
+    texts = [f"{score:.3f}" for score in scores]
+    return [f"**{text}**" if float(text) == max(map(float, texts)) else text for text in texts]
 
 
 def by_normalization() -> str:
@@ -111,8 +117,7 @@ def by_normalization() -> str:
                         found.setdefault(outcome.variant.label, {})[norm] = score
         for method, scores in found.items():
             if len(scores) == len(NORMS):
-                best = max(scores.values())
-                texts = [f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in map(scores.__getitem__, NORMS)]
+                texts = bold_best([scores[norm] for norm in NORMS])
                 lines.append(f"| {federation} | {method} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
@@ -128,12 +133,10 @@ def by_method() -> str:
     everywhere = {
         method: [scores[f] for f in federations] for method, scores in found.items() if len(scores) == len(federations)
     }
-    best = [max(column) for column in zip(*everywhere.values(), strict=True)]
+    ordered = sorted(everywhere.items(), key=lambda item: -float(np.mean(item[1])))
+    columns = [bold_best(list(column)) for column in zip(*(scores for _, scores in ordered), strict=True)]
     lines = [f"| method | {' | '.join(federations)} | mean |", "|---" * (len(federations) + 2) + "|"]
-    for method, scores in sorted(everywhere.items(), key=lambda item: -float(np.mean(item[1]))):
-        texts = [
-            f"**{score:.3f}**" if score == top else f"{score:.3f}" for score, top in zip(scores, best, strict=True)
-        ]
+    for (method, scores), texts in zip(ordered, zip(*columns, strict=True), strict=True):
         lines.append(f"| {method} | {' | '.join(texts)} | {np.mean(scores):.3f} |")
     return "\n".join(lines) + "\n"
 
@@ -169,8 +172,7 @@ def by_learning_rate() -> str:
                     found.setdefault(outcome.variant.label, []).append(float(outcome.val[outcome.seeds.index(0)]))
             for method, scores in found.items():
                 if len(scores) == len(RATES):
-                    texts = [f"**{score:.3f}**" if score == max(scores) else f"{score:.3f}" for score in scores]
-                    lines.append(f"| {federation} | {norm} | {method} | {' | '.join(texts)} |")
+                    lines.append(f"| {federation} | {norm} | {method} | {' | '.join(bold_best(scores))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -78,7 +78,12 @@ def split_of(position: int, count: int) -> str:
 
 def write_federation(data: Path, out: Path, names: Sequence[str] = tuple(SCANNERS)) -> None:
     """Write one folder per site with images/, masks/ and the splits in metadata.csv."""
-    files = np.random.default_rng(0).permutation(sorted(path.name for path in (data / "images").glob("*.nii.gz")))
+    found = sorted(path.name for path in (data / "images").glob("*.nii.gz"))
+    if len(found) < len(names):
+        raise SystemExit(
+            f"{data}/images: must hold at least {len(names)} files *.nii.gz, got {len(found)}; give another folder"
+        )
+    files = np.random.default_rng(0).permutation(found)
     rows = [("site", "file", "patient", "split")]
     for number, (site, own) in enumerate(zip(names, np.array_split(files, len(names)), strict=True)):
         for folder in ("images", "masks"):

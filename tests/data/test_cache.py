@@ -26,6 +26,20 @@ def test_second_opening_maps_and_is_equal(tmp_path, write, monkeypatch):
     assert len(list(cache.iterdir())) == len(plain.sites)
 
 
+def test_what_cannot_be_mapped_is_no_damage(tmp_path, monkeypatch):
+    """A whole cache is not decoded again, and the message has the reason of the system."""
+    folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
+    open_federation(folder, cache=cache)
+
+    def refused(path):
+        raise StorageError(f"{path}: must be mapped into memory, but the system refuses")
+
+    monkeypatch.setattr("harmofl.data.decoding.cache.mapped_array", refused)
+    monkeypatch.setattr("harmofl.data.decoding.assembly.decode_record", lambda *_: pytest.fail("decoded again"))
+    with pytest.raises(StorageError, match="the system refuses"):
+        open_federation(folder, cache=cache)
+
+
 def test_other_sizes_and_changed_files_are_decoded_anew(tmp_path):
     folder, cache = write_tree(tmp_path / "f"), tmp_path / "cache"
     open_federation(folder, cache=cache)

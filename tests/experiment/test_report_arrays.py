@@ -68,6 +68,26 @@ def test_a_site_whose_arrays_are_damaged_is_named_where_it_is_read(written: tupl
         read["site3"]
 
 
+def test_damaged_bytes_are_told_in_one_line(written: tuple[Path, int], tmp_path: Path) -> None:
+    whole, path = written[0].read_bytes(), tmp_path / "samples.npz"
+    for place in range(2000, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:place] + bytes(b ^ 0xFF for b in whole[place : place + 4]) + whole[place + 4 :])
+        with pytest.raises(RunError) as raised:
+            list(read_samples(path).values())
+        assert "samples.npz cannot be read" in str(raised.value) and "\n" not in str(raised.value)
+    with path.open("wb") as file:
+        np.save(file, np.arange(3))
+    with pytest.raises(RunError, match="single array"):
+        read_samples(path)
+
+
+def test_an_error_of_others_is_not_one_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), array_file(tmp_path / "samples.npz") as add:
+        add({"a/cases": np.array(["x"])})
+        (tmp_path / "missing").read_bytes()
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_array_that_cannot_be_stored_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Object arrays"), array_file(tmp_path / "samples.npz") as add:
         add({"a/cases": np.array([object()])})

@@ -1,4 +1,5 @@
 import gc
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,8 +53,36 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError):
             mapped_array(path)
-    np.save(path, np.asfortranarray(np.ones((3, 4))))
-    with pytest.raises(ValueError, match="C order"):
-        mapped_array(path)
+    for array in (np.asfortranarray(np.ones((3, 4))), np.zeros(3, [("a", "<f4"), ("b", "<i4")])):
+        np.save(path, array)
+        with pytest.raises(ValueError, match="C order"):
+            mapped_array(path)
     with pytest.raises(OSError):
         mapped_array(tmp_path / "missing.npy")
+
+
+def sparse(path: Path, gigabytes: int) -> Path:
+    """Write a file that takes no space on the disk."""
+    shape = (gigabytes << 30,)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + shape[0])
+    return path
+
+
+def test_a_file_larger_than_memory_is_mapped(tmp_path: Path) -> None:
+    found = mapped_array(sparse(tmp_path / "a.npy", 1024))
+    assert found[-1] == 0 and len(found) == 1 << 40
+
+
+@LINUX
+def test_a_map_that_the_system_refuses_is_told_in_one_line(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from harmofl.utils.mapped_files import mapped_array\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "try: mapped_array(Path(sys.argv[1]))\n"
+        "except OSError as error: print(type(error).__name__, error)"
+    )
+    command = [sys.executable, "-c", code, str(sparse(tmp_path / "a.npy", 8))]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told.startswith("StorageError") and "a.npy" in told and "vm.max_map_count" in told and told.count("\n") == 1

@@ -1,4 +1,4 @@
-"""A run directory as one object, with flat rows for tables; every file is checked."""
+"""A run directory as one object, with flat rows for tables; every file is checked when it is read."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -156,7 +156,8 @@ def load_run(folder: Path | str) -> Run:
     """Read one run directory, finished or not.
 
     Raises:
-        RunError: if there is no run in the folder, or one of its files is damaged.
+        RunError: if there is no run in the folder, or one of its files is damaged; arrays of example images are checked
+            when they are looked up.
     """
     folder = Path(folder)
     if (folder / "table.json").exists():

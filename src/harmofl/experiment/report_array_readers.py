@@ -1,10 +1,10 @@
 """Readers of the samples, probabilities and amplitudes of a run, see `harmofl.experiment.report_arrays`."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,28 +57,24 @@ class SavedSamples(Mapping[str, SiteSamples]):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: tuple[str, SiteSamples] | None = None
-        with _reading(path):
-            self._names = _by_site(_archive(path, path.stat().st_mtime_ns).files)
+        with _arrays(path) as arrays:
+            self._names = _by_site(arrays)
 
     def __getitem__(self, site: str) -> SiteSamples:
         names = self._names[site]
         if self._last is None or self._last[0] != site:
-            with _reading(self._path):
-                file = _archive(self._path, self._path.stat().st_mtime_ns)
-                self._last = site, _site({name: file[name] for name in names}, site)
+            with _arrays(self._path) as arrays:
+                self._last = site, _site({name: arrays[name] for name in names}, site)
         return self._last[1]
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-@lru_cache(maxsize=16)
-def _archive(path: Path, changed: int) -> Any:
-    """Return the open archive, which closes when it leaves the cache; `changed` tells a new file from an old one."""
-    return np.load(path, allow_pickle=False)
 
 
 def read_samples(path: Path) -> Mapping[str, SiteSamples]:
@@ -113,15 +109,20 @@ def read_amplitudes(path: Path) -> dict[str, Array]:
 def _read(path: Path, parse: Callable[[dict[str, Array]], dict[str, T]]) -> dict[str, T]:
     if not path.exists():
         return {}
-    with _reading(path), np.load(path, allow_pickle=False) as arrays:
+    with _arrays(path) as arrays:
         return parse(dict(arrays))
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _arrays(path: Path) -> Iterator[Mapping[str, Array]]:
+    """Yield the arrays of an open file; raise RunError for what damage makes numpy raise within the context."""
     try:
-        yield
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it holds a single array")
+        with found as arrays:
+            yield arrays
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path} cannot be read ({reason}); restore it, or delete it to go on without it") from error
 

@@ -1,6 +1,6 @@
 """Arrays that a finished run saves for its report: example images, probabilities, amplitude spectra.
 
-samples.npz        by site, of at most `PICTURED`: a few test images with targets and predictions
+samples.npz        by site, `PICTURED` that trained and as many others: a few test images with targets and predictions
 probabilities.npz  by site: the class probabilities of every test image, and the true classes
 amplitudes.npz     sites/<site>, as many: mean amplitude spectrum of the training images; common: that of all images
 """
@@ -8,7 +8,7 @@ amplitudes.npz     sites/<site>, as many: mean amplitude spectrum of the trainin
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,7 @@ from harmofl.evaluation.metrics import CaseScores
 from harmofl.evaluation.scoring import Outputs
 from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
 from harmofl.spectral.image_norm import ImageNorm
-from harmofl.utils.atomic_files import replacing, storing
+from harmofl.utils.atomic_files import storing
 
 T = TypeVar("T")
 SPREAD = 3
@@ -44,17 +44,29 @@ def array_file(path: Path) -> Iterator[Callable[[Mapping[str, np.ndarray]], None
     Raises:
         StorageError: if the disk is full or not writable.
     """
-    with storing(path), replacing(path) as partial, partial.open("wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    partial = path.with_name(f".{path.name}.tmp")
+    with storing(path):
+        file = partial.open("wb")
+        archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED)
 
-            def add(arrays: Mapping[str, np.ndarray]) -> None:
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+    def add(arrays: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            with storing(path), archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
-            yield add
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        yield add
+        with storing(path):
+            archive.close()
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(path)
+    finally:
+        with suppress(OSError, ValueError):  # the disk may still be full
+            archive.close()
+        with suppress(OSError):
+            file.close()
+        partial.unlink(missing_ok=True)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -96,14 +96,13 @@ class _Room:
 
 def class_key(group: Group) -> list[tuple[str, str]]:
     """Return name and outline colour of every class except the background; empty without masks."""
-    masks = [run for run in group.runs for arrays in run.samples.values() if arrays.targets.ndim == 3]
-    named = next((run.result.classes for run in masks if run.result), [])
+    named = next((run.result.classes for run in group.runs if run.result and _has_masks(run)), [])
     return [(name, class_colour(label)) for label, name in enumerate(named) if label > 0]
 
 
 def has_normalized(group: Group) -> bool:
     """Return True if any run kept images after amplitude normalization."""
-    return any(arrays.normalized is not None for run in group.runs for arrays in run.samples.values())
+    return any(arrays.normalized is not None for run in group.runs if (arrays := _any_samples(run)))
 
 
 def planes_key(group: Group) -> str:
@@ -118,9 +117,18 @@ def _of_volumes(run: Run) -> bool:
 
 def mistakes_key(group: Group) -> Sequence[tuple[str, str]]:
     """Return name and colour of every mistake that a mask can show; empty without masks."""
-    if not any(arrays.targets.ndim == 3 for run in group.runs for arrays in run.samples.values()):
+    if not any(map(_has_masks, group.runs)):
         return ()
     return MISTAKES if any(len(result.classes) > 2 for _, result in group.results) else MISTAKES[:2]
+
+
+def _any_samples(run: Run) -> SiteSamples | None:
+    return next(iter(run.samples.values()), None)
+
+
+def _has_masks(run: Run) -> bool:
+    arrays = _any_samples(run)
+    return arrays is not None and arrays.targets.ndim == 3
 
 
 def _sampled_sites(group: Group) -> list[str]:

@@ -30,7 +30,7 @@ def cached(
     entry is written to a temporary folder and renamed, so that an interruption leaves no incomplete entry.
 
     Raises:
-        StorageError: if the cache folder cannot be written.
+        StorageError: if the cache folder cannot be written, or its files cannot be mapped.
     """
     entry = cache / _key(site, info)
     kinds = ("images", "targets", "shapes") if info.volumes else ("images", "targets")
@@ -44,6 +44,8 @@ def cached(
             if not problems:
                 _publish(partial, entry, arrays, kinds)
             return arrays, problems
+    except StorageError:
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise StorageError(
@@ -61,12 +63,18 @@ def _publish(partial: Path, entry: Path, arrays: dict[str, Arrays], kinds: Seque
 
 
 def _load(entry: Path, kinds: Sequence[str]) -> dict[str, Arrays] | None:
-    """Map an entry with arrays of these kinds into memory, or return None if it is missing or damaged."""
+    """Map an entry with arrays of these kinds into memory, or return None if it is missing or damaged.
+
+    Raises:
+        StorageError: if the system cannot map it.
+    """
     try:
         cases = json.loads((entry / "cases.json").read_text(encoding="utf-8"))
         found = {name: [mapped_array(entry / f"{name}-{kind}.npy") for kind in kinds] for name in SPLITS}
         return {name: (parts[0], parts[1], tuple(cases[name]), *parts[2:]) for name, parts in found.items()}
-    except (OSError, EOFError, ValueError, KeyError):  # EOFError: an empty .npy
+    except StorageError:
+        raise
+    except (OSError, ValueError, KeyError):
         return None
 
 
