@@ -148,7 +148,7 @@ def by_rounds() -> str:
     """Return the best validation score so far after each share of the rounds, mean over sites and seeds."""
     _, out = _store()
     lines = ["| federation | method | rounds | 25 % | 50 % | 75 % | 100 % |", "|---" * 7 + "|"]
-    for federation in sorted(path.parent.name for path in (out / "evidence").glob("*/main-batch")):
+    for federation in sorted(FEDERATIONS):
         found = {o.variant.label: o for o in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]}
         for method in ("fedavg", "level and contrast"):
             so_far = np.fmax.accumulate(np.mean(list(found[method].curves.values()), axis=0), axis=1)
