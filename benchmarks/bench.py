@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harmofl.backends.sequential import run_round
 from harmofl.data.site import Site, Split
 from harmofl.evaluation.losses import cross_entropy, dice_cross_entropy
-from harmofl.evaluation.scoring import predict_split
+from harmofl.evaluation.scoring import Batching, predict_split
 from harmofl.experiment.checkpoint import Checkpoint
 from harmofl.experiment.run_dir import RunDir
 from harmofl.federated.client import ClientContext, Training, build_context
@@ -269,7 +269,7 @@ def evaluations(network: str, size: int, count: int) -> dict[str, Call]:
     how = training(FedAvg(), network, 16)
     place = site("one", network, size, count)
     model = plain.network(how.model.get_submodule("network"))  # type: ignore[arg-type]
-    wide = partial(predict_split, how.model, place, "val", batch_size=32, device=CPU)
+    wide = partial(predict_split, how.model, place, "val", batching=Batching(32), device=CPU)
 
     @torch.no_grad()
     def one_by_one() -> list[Tensor]:

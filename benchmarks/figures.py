@@ -9,7 +9,6 @@ benchmarks/results.
 """
 
 import argparse
-import json
 import math
 import re
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from evidence import FEDERATIONS, RATES
-from packed import STORE, unpack
+from packed import unpack
 
 from harmofl.comparison.charts import overview_chart
 from harmofl.comparison.outcomes import Outcome, collect
@@ -176,17 +175,8 @@ def by_learning_rate() -> str:
     return "\n".join(lines) + "\n"
 
 
-def yardstick() -> str:
-    """Return test scores of plain_volumes.py by site: mean and standard deviation over its seeds."""
-    found = json.loads((STORE / "plain_volumes.json").read_text(encoding="utf-8"))
-    values = {site: [float(scores[site]) for scores in found] for site in found[0]}
-    texts = [f"{np.mean(scores):.3f} ({np.std(scores, ddof=1):.3f})" for scores in values.values()]
-    return f"| {' | '.join(values)} |\n{'|---' * len(values)}|\n| {' | '.join(texts)} |\n"
-
-
 OWN_TABLES = {
     "learning-rates": by_learning_rate,
-    "plain-volumes": yardstick,
     "normalizations": by_normalization,
     "operators": by_method,
     "rounds": by_rounds,

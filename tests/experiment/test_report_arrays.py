@@ -8,7 +8,7 @@ import pytest
 
 from harmofl.errors import RunError
 from harmofl.experiment.report_array_readers import read_samples
-from harmofl.experiment.report_arrays import array_file
+from harmofl.utils.array_files import array_file
 
 SITES = 40
 SIDE = 128

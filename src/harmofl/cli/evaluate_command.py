@@ -76,10 +76,7 @@ def evaluate(
     found, surfaces = _evaluated(trained, federation, split, within if surface else None, options)
     head = {"metric": trained.metric, "statistics": statistics}
     _write_files(head, found, surfaces, unlike, cases, json)
-    _print_results(found, surfaces, trained.metric, within)
-    lines = [line for one in found for line in (*one.said, *unlike[one.site])]
-    for line in dict.fromkeys([*lines, *(line for of_site in surfaces.values() for line in of_site.said)]):
-        print(line)
+    _print_results(found, surfaces, unlike, trained.metric, within)
 
 
 def _check_options(split: str | None, statistics: str, tolerance: float | None, surface: bool) -> None:
@@ -135,7 +132,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _print_results(
-    found: Sequence["SiteEvaluation"], surfaces: Mapping[str, "SurfaceEvaluation"], metric: str, tolerance: float
+    found: Sequence["SiteEvaluation"],
+    surfaces: Mapping[str, "SurfaceEvaluation"],
+    unlike: Mapping[str, Sequence[str]],
+    metric: str,
+    tolerance: float,
 ) -> None:
     Console().print(score_table(found, metric))
     for name, of_site in surfaces.items():
@@ -143,3 +144,6 @@ def _print_results(
     if surfaces:
         units = dict.fromkeys(score.unit for of_site in surfaces.values() for score in of_site.scores)
         print(SURFACE_LEGEND.format(" or ".join(f"{tolerance:g} {unit}" for unit in units)))
+    lines = [line for one in found for line in (*one.said, *unlike[one.site])]
+    for line in dict.fromkeys([*lines, *(line for of_site in surfaces.values() for line in of_site.said)]):
+        print(line)

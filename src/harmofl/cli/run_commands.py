@@ -1,7 +1,7 @@
 """The commands `harmofl config | plan | run | watch | report | demo`: training on one machine."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,15 +61,20 @@ def run(
         chosen = _load(config, given_changes(data, rounds, size, unseen, setting, others))
         folder = out or default_folder(chosen, f"{chosen.method_name}-seed{chosen.run.seed}")
         RunDir.refuse_used(folder)
+    _train(chosen, folder, dashboard, log or [])
 
+
+def _train(chosen: "Experiment | None", folder: Path, dashboard: bool, log: Sequence[str]) -> None:
+    """Train an experiment, or resume the run in the folder without one, and report the result."""
     from harmofl.experiment import trainer
+    from harmofl.experiment.run_dir import RunDir
     from harmofl.experiment.trackers import writers
     from harmofl.report import write_report
     from harmofl.report.console import Terminal, print_cost, result_table
     from harmofl.report.dashboard import Dashboard
 
     start = partial(trainer.run, chosen, folder) if chosen else partial(trainer.resume, folder)
-    trackers = writers(log or [], folder)
+    trackers = writers(log, folder)
     shown = Dashboard(RunDir(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
     with interruptible(lambda: _advice(folder)), shown:
         result = start([shown, *trackers])

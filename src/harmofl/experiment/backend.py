@@ -12,15 +12,7 @@ from harmofl.backends.sequential import Sequential
 from harmofl.data.manifest import SPLITS
 from harmofl.evaluation.scoring import case_scores, score, used
 from harmofl.experiment.privacy_policy import tells_statistics
-from harmofl.experiment.report_arrays import (
-    PICTURED,
-    array_file,
-    common_spectrum,
-    evenly,
-    sample,
-    save_arrays,
-    spectrum,
-)
+from harmofl.experiment.report_arrays import PICTURED, common_spectrum, sample, spectrum
 from harmofl.experiment.round_record import Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
@@ -31,6 +23,8 @@ from harmofl.federated.model import normalizer_of
 from harmofl.federated.tensors import Arrays, total_bytes
 from harmofl.methods import FedAvg
 from harmofl.models.bn_calibration import of_site
+from harmofl.utils.array_files import array_file, save_arrays
+from harmofl.utils.grouping import evenly
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmofl.errors import RunError
+from harmofl.utils.grouping import grouped
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class SavedSamples(Mapping[str, SiteSamples]):
         self._path = path
         self._last: tuple[str, SiteSamples] | None = None
         with _arrays(path) as arrays:
-            self._names = _by_site(arrays)
+            self._names = grouped(arrays, _site_of)
 
     def __getitem__(self, site: str) -> SiteSamples:
         names = self._names[site]
@@ -92,7 +93,7 @@ def read_probabilities(path: Path) -> dict[str, tuple[Array, Array]]:
     Raises:
         RunError: the file is damaged or lacks an array.
     """
-    return _read(path, lambda arrays: {site: _answers(arrays, site) for site in _by_site(arrays)})
+    return _read(path, lambda arrays: {site: _answers(arrays, site) for site in grouped(arrays, _site_of)})
 
 
 def read_amplitudes(path: Path) -> dict[str, Array]:
@@ -127,11 +128,8 @@ def _arrays(path: Path) -> Iterator[Mapping[str, Array]]:
         raise RunError(f"{path} cannot be read ({reason}); restore it, or delete it to go on without it") from error
 
 
-def _by_site(names: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(name.rpartition("/")[0], []).append(name)
-    return found
+def _site_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _answers(arrays: Mapping[str, Array], site: str) -> tuple[Array, Array]:

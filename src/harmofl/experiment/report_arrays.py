@@ -5,13 +5,7 @@ probabilities.npz  by site: the class probabilities of every test image, and the
 amplitudes.npz     sites/<site>, as many: mean amplitude spectrum of the training images; common: that of all images
 """
 
-import os
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,61 +18,14 @@ from harmofl.evaluation.metrics import CaseScores
 from harmofl.evaluation.scoring import Outputs
 from harmofl.spectral.amplitude import AmplitudeNorm, amplitude
 from harmofl.spectral.image_norm import ImageNorm
-from harmofl.utils.atomic_files import storing
+from harmofl.utils.grouping import evenly
 
-T = TypeVar("T")
 SPREAD = 3
 """Number of samples of a site that are the same in every run, so that runs can be compared on them."""
 PICTURED = 100
 """Largest number of sites, and of unseen ones, with example images and spectra: more than a report has room for."""
 RANKS = ("worst", "median", "best")
 _SPECTRA = 64  # training images of a site whose amplitude is averaged
-
-
-@contextmanager
-def array_file(path: Path) -> Iterator[Callable[[Mapping[str, np.ndarray]], None]]:
-    """Yield a function that adds arrays to a new .npz file, which is renamed to `path` if the context ends in no error.
-
-    Arrays are written as they come: those of many sites need not be in memory at once.
-
-    Raises:
-        StorageError: if the disk is full or not writable.
-    """
-    partial = path.with_name(f".{path.name}.tmp")
-    with storing(path):
-        file = partial.open("wb")
-        archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED)
-
-    def add(arrays: Mapping[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            with storing(path), archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
-
-    try:
-        yield add
-        with storing(path):
-            archive.close()
-            file.flush()
-            os.fsync(file.fileno())
-            partial.replace(path)
-    finally:
-        with suppress(OSError, ValueError):  # the disk may still be full
-            archive.close()
-        with suppress(OSError):
-            file.close()
-        partial.unlink(missing_ok=True)
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into one .npz file."""
-    with array_file(path) as add:
-        add(arrays)
-
-
-def evenly(things: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` of these, spread evenly from the first to the last."""
-    index = np.unique(np.linspace(0, len(things) - 1, min(count, len(things))).round().astype(int))
-    return [things[k] for k in index]
 
 
 def sample(site: Site, outputs: Outputs, cases: CaseScores, normalize: ImageNorm | None) -> dict[str, np.ndarray]:

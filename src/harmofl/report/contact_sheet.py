@@ -11,6 +11,7 @@ from harmofl.data.volume_split import VolumeSplit
 from harmofl.report.png_images import outlined, to_bytes
 from harmofl.report.svg import saved
 from harmofl.utils.atomic_files import write_atomic
+from harmofl.utils.grouping import evenly
 
 COLUMNS = 8
 _SIDE = 128  # pixels
@@ -45,9 +46,7 @@ def write_sheet(federation: Federation, path: Path) -> None:
 def _pictures(site: Site) -> list[tuple[np.ndarray, str]]:
     """Return evenly spaced images of the training split (test split if empty) as bytes, with captions."""
     split = site.train if len(site.train) else site.test
-    count = len(split)
-    most = _VOLUMES if isinstance(split, VolumeSplit) else COLUMNS
-    index = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+    index = evenly(range(len(split)), _VOLUMES if isinstance(split, VolumeSplit) else COLUMNS)
     if isinstance(split, VolumeSplit):
         return [_planes(split, k) for k in index]
     batch = split.batch(index)

@@ -100,12 +100,16 @@ def replacing(path: Path, ending: str = "tmp") -> Iterator[Path]:
         path: the file to create or replace, or the folder to create; a folder there must be empty.
         ending: the end of the temporary name. What a kill leaves there is deleted by the next use of the same name, so
             processes that may write `path` at the same time need different ones.
+
+    Raises:
+        StorageError: if it cannot be renamed.
     """
     partial = path.absolute().with_name(f".{path.absolute().name}.{ending}")
     _delete(partial)
     try:
         yield partial
-        partial.replace(path)
+        with storing(path):
+            partial.replace(path)
     finally:
         _delete(partial)
 

@@ -5,6 +5,7 @@ import math
 import mmap
 import os
 import weakref
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from harmofl.errors import StorageError
 _FAILED = ctypes.c_void_p(-1).value
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return libc
+
+
 class _Mapping:
     """The owner of an array's memory, by numpy's array interface; unmapped when the last array of it is gone.
 
@@ -23,10 +33,7 @@ class _Mapping:
     """
 
     def __init__(self, path: Path, length: int, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
-        libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        libc = _libc()
         with path.open("rb") as file:
             address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
         if address == _FAILED:

@@ -13,9 +13,9 @@ import numpy as np
 from harmofl.analysis.landscape.plane import KINDS, PlaneKind
 from harmofl.analysis.landscape.solutions import Marks, Opened, Surfaces
 from harmofl.errors import ConfigError
-from harmofl.experiment.report_arrays import save_arrays
 from harmofl.experiment.run_dir import RunDir
 from harmofl.types import Progress
+from harmofl.utils.array_files import save_arrays
 from harmofl.utils.atomic_files import make_folder
 
 T = TypeVar("T", Marks, Surfaces)

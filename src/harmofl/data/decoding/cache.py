@@ -74,7 +74,7 @@ def _load(entry: Path, kinds: Sequence[str]) -> dict[str, Arrays] | None:
         return {name: (parts[0], parts[1], tuple(cases[name]), *parts[2:]) for name, parts in found.items()}
     except StorageError:
         raise
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError):  # EOFError: numpy's, for an empty .npy
         return None
 
 
