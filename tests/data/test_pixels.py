@@ -229,3 +229,21 @@ def test_pixels_are_used_as_stored_whatever_the_orientation(tmp_path, suffix, or
     assert np.abs(read_image(tmp_path / f"x{suffix}") - np.moveaxis(pixels, 2, 0).astype(float)).max() <= 2
     header = read_header(tmp_path / f"x{suffix}")
     assert (header.size, header.orientation) == ((40, 56), orientation)
+
+
+def test_the_orientation_of_a_png_may_follow_its_pixels(tmp_path):
+    path = tmp_path / "x.png"
+    write_turned(path, np.zeros((8, 12), np.uint8), 6)
+    data = path.read_bytes()
+    begin = data.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(data[begin : begin + 4], "big")
+    last = data.index(b"IEND") - 4
+    path.write_bytes(data[:begin] + data[end:last] + data[begin:end] + data[last:])
+    assert read_header(path).orientation == 6
+    assert read_header(path, turned=False).orientation == 1
+
+
+def test_the_header_of_a_png_without_orientation_is_read_without_its_pixels(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(tmp_path / "x.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    assert read_header(tmp_path / "x.png").orientation == 1

@@ -24,7 +24,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def read_header(path: Path, *, turned: bool = True) -> Header:
-    """Read a file's header; `turned` finds the orientation of a PNG even if that requires decoding its pixels.
+    """Read a file's header; `turned` finds the orientation of a PNG even if it follows the pixels.
 
     Raises:
         DataError: if the file is missing or not an image.

@@ -32,13 +32,13 @@ def read_photograph_header(path: Path, *, turned: bool = True) -> Header:
             mode = image.mode
             if _deep(image, start) and start[_PNG_COLOURS:] == bytes([_GREY_WITH_ALPHA]):
                 mode = "LA"  # Pillow converts them to colours
-            after_pixels = image.format == "PNG" and "exif" not in image.info  # an orientation, if there is one
+            known = image.format != "PNG" or "exif" in image.info or (turned and _holds_exif(file))
             return Header(
                 (image.height, image.width),
                 colour=mode not in ("1", "L", "LA", "La", "I;16", "I"),
                 kind=f"{_MODES.get(mode, mode)}, {16 if _deep(image, start) else 8} bit",
                 alpha=mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
-                orientation=image.getexif().get(_ORIENTATION, 1) if turned or not after_pixels else 1,
+                orientation=image.getexif().get(_ORIENTATION, 1) if known else 1,
             )
 
 
@@ -76,6 +76,15 @@ def _opened(source: Path | BinaryIO) -> Iterator[tuple[BinaryIO, bytes]]:
             raise DataError(
                 "cannot be read (it is not an image of a known format); restore it or leave it out"
             ) from None
+
+
+def _holds_exif(file: BinaryIO) -> bool:
+    """Whether a PNG may have an orientation after its pixels, for which Pillow decodes them."""
+    position = file.tell()
+    file.seek(0)
+    found = b"exif" in file.read().lower()
+    file.seek(position)
+    return found
 
 
 def _deep(image: Image.Image, start: bytes) -> bool:

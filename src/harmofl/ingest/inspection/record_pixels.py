@@ -156,8 +156,9 @@ def _sums(images: np.ndarray, targets: np.ndarray, classes: int) -> Sums:
 
     from harmofl.spectral.radial_profile import profile
 
-    level = as_float(images if images.shape[1] == 3 else images[:, [images.shape[1] // 2]])
-    bins = np.minimum((level * BINS).astype(np.int64), BINS - 1)
-    histogram = np.stack([np.bincount(bins[:, c].reshape(-1), minlength=BINS) for c in range(level.shape[1])])
+    kept = images if images.shape[1] == 3 else images[:, [images.shape[1] // 2]]
+    level = as_float(kept)
+    bins = kept >> 2 if kept.dtype == np.uint8 else np.minimum((level * BINS).astype(np.int64), BINS - 1)
+    histogram = np.stack([np.bincount(bins[:, c].reshape(-1), minlength=BINS) for c in range(bins.shape[1])])
     amplitudes = profile(torch.from_numpy(np.ascontiguousarray(level)), RINGS).sum(dim=0).double().numpy()
     return Sums(len(images), histogram, amplitudes, np.bincount(targets.reshape(-1), minlength=classes))
