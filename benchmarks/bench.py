@@ -3,6 +3,7 @@
     python benchmarks/bench.py --threads 2 --out bench.json
     python benchmarks/bench.py --only amplitude,average
     python benchmarks/bench.py compare before.json after.json
+    python benchmarks/bench.py profile --threads 1
 
 Alternatives take turns with ours, and medians are compared; the alternative of a row is the straightforward way
 (benchmarks/plain.py) unless the row says otherwise. Runs of ours let the C library keep freed memory, as the product
@@ -541,9 +542,26 @@ def compare(before: Path, after: Path) -> None:
             print(f"| {row['row']} | {row['ours']} | {earlier['ratio']:.2f} | {row['ratio']:.2f} | {change:+.0%} |")
 
 
+def profiles(steps: int = 3, most: int = 7) -> None:
+    """Print which operations take a step's time, by torch's profiler: shares of the processor time."""
+    for title, (network, size, batch) in SHARES.items():
+        for precision in ("float32", "bfloat16"):
+            call = our_step(network, size, batch, precision)
+            call()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+                for _ in range(steps):
+                    call()
+            times = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+            largest = sorted(times, key=lambda key: -times[key])[:most]
+            shares = ", ".join(
+                f"{key.removeprefix('aten::')} {times[key] / sum(times.values()):.1%}" for key in largest
+            )
+            print(f"| {title} | {precision} | {shares} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="*", help="nothing, or: compare BEFORE.json AFTER.json")
+    parser.add_argument("command", nargs="*", help="nothing, or: compare BEFORE.json AFTER.json, or: profile")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--only", default="", help="words, with commas: rows with one of them in their title")
@@ -551,11 +569,14 @@ def main() -> None:
     parser.add_argument("--no-peaks", action="store_true")
     parser.add_argument("--peak", nargs=2, metavar=("ROW", "NAME"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.command:
+    if given.command[:1] == ["compare"]:
         compare(*map(Path, given.command[1:]))
         return
     torch.set_num_threads(given.threads)
     keep_freed_memory()
+    if given.command == ["profile"]:
+        profiles()
+        return
     if given.peak:
         say_peak(*given.peak)
         return
