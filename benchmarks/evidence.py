@@ -38,6 +38,8 @@ PEERS = (
     "stain jitter=fedavg+stain-jitter"
 )
 """What is used in the place of amplitude normalization."""
+SMALL = "int8 up=fedavg:training.updates=int8,int8 both ways=fedavg:training.updates=int8:training.downlink=int8"
+"""Changes of weights in a quarter of the bytes."""
 RATES: tuple[float, ...] = (0.25, 1, 4)
 """Learning rates that are tried, in those of the configurations."""
 
@@ -119,6 +121,8 @@ def parts() -> Iterator[Part]:
     yield Part("mitosis_he4", "batch", OURS, (1, 2), rate=4)  # its best learning rate by validation
     yield Part(VOLUMES, "batch", f"fedavg,fedbn,harmofl,{OURS}", (0, 1, 2))
     yield Part(hospitals, "batch-stats", MANY, (1, 2))
+    for federation in ("bloodcells", hospitals):
+        yield Part(federation, "instance", SMALL, (0, 1, 2))
     for federation in FEDERATIONS:
         yield Part(federation, "batch", PEERS)
     for federation in FEDERATIONS:

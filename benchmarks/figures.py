@@ -9,6 +9,7 @@ benchmarks/results.
 """
 
 import argparse
+import json
 import math
 import re
 import tempfile
@@ -18,8 +19,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from evidence import FEDERATIONS, RATES
-from packed import unpack
+from evidence import FEDERATIONS, RATES, VOLUMES
+from packed import STORE, unpack
 
 from harmofl.comparison.charts import overview_chart
 from harmofl.comparison.outcomes import Outcome, collect
@@ -147,7 +148,7 @@ def by_rounds() -> str:
     """Return the best validation score so far after each share of the rounds, mean over sites and seeds."""
     _, out = _store()
     lines = ["| federation | method | rounds | 25 % | 50 % | 75 % | 100 % |", "|---" * 7 + "|"]
-    for federation in sorted(FEDERATIONS):
+    for federation in sorted((*FEDERATIONS, VOLUMES)):
         found = {o.variant.label: o for o in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]}
         for method in ("fedavg", "level and contrast"):
             so_far = np.fmax.accumulate(np.mean(list(found[method].curves.values()), axis=0), axis=1)
@@ -175,11 +176,24 @@ def by_learning_rate() -> str:
     return "\n".join(lines) + "\n"
 
 
+def of_plain_volumes() -> str:
+    """Return what `plain_volumes.py` found: test Dice of each seed by site, and the mean of those that trained."""
+    found: list[dict[str, float]] = json.loads((STORE / "plain_volumes.json").read_text(encoding="utf-8"))
+    *trained, unseen = found[0]
+    lines = [f"| seed | {' | '.join(trained)} | average | unseen ({unseen}) |", "|---" * (len(trained) + 3) + "|"]
+    for seed, scores in enumerate(found):
+        values = [scores[site] for site in trained]
+        texts = [f"{value:.3f}" for value in (*values, float(np.mean(values)), scores[unseen])]
+        lines.append(f"| {seed} | {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
 OWN_TABLES = {
     "learning-rates": by_learning_rate,
     "normalizations": by_normalization,
     "operators": by_method,
     "rounds": by_rounds,
+    "yardstick": of_plain_volumes,
 }
 
 

@@ -87,6 +87,16 @@ def test_what_needs_no_torch_imports_none(said: dict[str, tuple[str, bool]]) -> 
     assert [line for line, (_, torch) in said.items() if torch][:1] == []
 
 
+def test_a_finished_run_is_shown_again_without_torch(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "report.html").write_text("the report")
+    line = f"run --resume {run}"
+    done = subprocess.run([sys.executable, "-c", EACH, json.dumps([line])], capture_output=True, text=True, check=True)
+    text, torch = json.loads(done.stdout)[line]
+    assert "report.html" in text and not torch
+    assert (run / "report.html").read_text() == "the report"
+
+
 @pytest.mark.parametrize("line", QUICK[3:])
 def test_what_is_wrong_is_said_in_one_line(line: str, said: dict[str, tuple[str, bool]]) -> None:
     text = said[line][0].strip()

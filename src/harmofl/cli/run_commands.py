@@ -66,11 +66,29 @@ def run(
 
 def _train(chosen: "Experiment | None", folder: Path, dashboard: bool, log: Sequence[str]) -> None:
     """Train an experiment, or resume the run in the folder without one, and report the result."""
+    from harmofl.experiment.run_dir import RunDir
+    from harmofl.report.console import print_cost, result_table
+
+    run_dir, report = RunDir(folder), folder / "report.html"
+    if chosen is None and run_dir.result_path.exists() and report.exists():
+        result = run_dir.result()
+    else:
+        result = _trained(chosen, folder, dashboard, log, report)
+    console = Console()
+    console.print(result_table([result]))
+    print(f"run folder {folder}, report {report}")
+    print_cost(folder, console)
+
+
+def _trained(
+    chosen: "Experiment | None", folder: Path, dashboard: bool, log: Sequence[str], report: Path
+) -> dict[str, Any]:
+    """Return the result of the run, whose report is written."""
     from harmofl.experiment import trainer
     from harmofl.experiment.run_dir import RunDir
     from harmofl.experiment.trackers import writers
     from harmofl.report import write_report
-    from harmofl.report.console import Terminal, print_cost, result_table
+    from harmofl.report.console import Terminal
     from harmofl.report.dashboard import Dashboard
 
     start = partial(trainer.run, chosen, folder) if chosen else partial(trainer.resume, folder)
@@ -78,11 +96,8 @@ def _train(chosen: "Experiment | None", folder: Path, dashboard: bool, log: Sequ
     shown = Dashboard(RunDir(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
     with interruptible(lambda: _advice(folder)), shown:
         result = start([shown, *trackers])
-    report = write_report([folder], folder / "report.html")
-    console = Console()
-    console.print(result_table([result]))
-    print(f"run folder {folder}, report {report}")
-    print_cost(folder, console)
+    write_report([folder], report)
+    return result
 
 
 def _load(config: Path | None, changes: Mapping[str, Any]) -> "Experiment":

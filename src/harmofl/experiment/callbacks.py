@@ -1,13 +1,15 @@
 """Callbacks of a run: progress, dashboards, trackers and diagnostics are such."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harmofl.experiment.backend import TrainedRound
 from harmofl.experiment.round_record import RoundRecord
-from harmofl.experiment.setup import Setup
 from harmofl.federated.messages import ServerState
 from harmofl.federated.tensors import Arrays
+
+if TYPE_CHECKING:  # the commands that only look at runs do without torch
+    from harmofl.experiment.backend import TrainedRound
+    from harmofl.experiment.setup import Setup
 
 
 class Callback:
@@ -24,7 +26,7 @@ class Callback:
     def on_message(self, line: str) -> None:
         """Handle a line about the images: how their folder was read, or a warning."""
 
-    def on_train_begin(self, setup: Setup, first_round: int) -> None:
+    def on_train_begin(self, setup: "Setup", first_round: int) -> None:
         """Handle the start of training on this machine with round `first_round`."""
 
     def on_fit_begin(self, server: ServerState, personal: Mapping[str, Arrays]) -> None:
@@ -34,7 +36,7 @@ class Callback:
         """Handle the end of a site's training in the round."""
 
     def on_aggregate(
-        self, before: ServerState, after: TrainedRound, personal: Mapping[str, Arrays], seconds: float
+        self, before: ServerState, after: "TrainedRound", personal: Mapping[str, Arrays], seconds: float
     ) -> None:
         """Handle a round that is trained, aggregated and validated, before it is recorded.
 

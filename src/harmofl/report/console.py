@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,9 +20,11 @@ from rich.table import Table
 from harmofl.analysis.diagnostics.records import read_diagnostics, told
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.round_record import RoundRecord
-from harmofl.experiment.setup import Setup
 from harmofl.experiment.tables import Experiment
 from harmofl.utils.hardware import default_threads
+
+if TYPE_CHECKING:
+    from harmofl.experiment.setup import Setup
 
 
 class Terminal(Callback):
@@ -68,7 +70,7 @@ class Terminal(Callback):
             self._told.add(line)
             print_plain(self.console, line)
 
-    def on_train_begin(self, setup: Setup, first_round: int) -> None:
+    def on_train_begin(self, setup: "Setup", first_round: int) -> None:
         """Print the settings and start a new bar with one tick a site and round."""
         experiment = setup.experiment
         self._rounds, count = experiment.training.rounds, len(setup.drawn(1))

@@ -79,7 +79,7 @@ def _opened(source: Path | BinaryIO) -> Iterator[tuple[BinaryIO, bytes]]:
 
 
 def _holds_exif(file: BinaryIO) -> bool:
-    """Whether a PNG may have an orientation after its pixels, for which Pillow decodes them."""
+    """Return whether a PNG may have an orientation after its pixels, for which Pillow decodes them."""
     position = file.tell()
     file.seek(0)
     found = b"exif" in file.read().lower()
