@@ -74,6 +74,24 @@ def test_the_cache_gives_the_same_bits(volumes: Path, finished: Path, tmp_path: 
     same_end(finished, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("spacing", "given", "used"),
+    [
+        ([2, 1, 1], {}, (2.0, 1.0, 1.0)),
+        ([1, 1, 1], {}, ()),
+        ([2, 1, 1], {"method.spacing": [3, 1, 1]}, (3.0, 1.0, 1.0)),
+    ],
+)
+def test_a_radial_profile_takes_the_spacing_of_the_voxels(
+    spacing: list[float], given: dict[str, object], used: tuple[float, ...], volumes: Path, tmp_path: Path
+) -> None:
+    method = {"method.name": "fedavg+profile", "training.rounds": 1}
+    run(of_volumes(volumes, **method, **{"data.spacing": spacing}, **given), tmp_path / "run")
+    assert TrainedModel.open(tmp_path / "run").model.get_submodule("amplitude_norm").spacing == used
+    again = load_experiment(tmp_path / "run/config.toml", {})
+    assert tuple(again.hyperparameters["spacing"]) == used
+
+
 def test_what_a_run_keeps(finished: Path) -> None:
     card, config = RunDir.open(finished).card(), load_experiment(finished / "config.toml", {}).data
     assert card["size"] == [16, 16, 16] and card["images"] == "volumes" and card["bits"] == 16

@@ -177,7 +177,10 @@ def _with_method(experiment: Experiment) -> Experiment:
 
 
 def resolved(experiment: Experiment, task: Task) -> Experiment:
-    """Return the experiment with the task's defaults, the number of threads and the method's defaults filled in."""
+    """Return the experiment with the task's defaults, the number of threads and the method's defaults filled in.
+
+    A radial profile of volumes takes the spacing of their voxels, if it is uneven and the method was given none.
+    """
     tables = experiment.model_dump()
     tables["data"] = experiment.data.filled().model_dump()
     for section, defaults in TASK_DEFAULTS[task].items():
@@ -189,7 +192,10 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
     for key in ("folder", "cache"):
         if (place := tables["data"][key]) not in (None, IN_MEMORY):
             tables["data"][key] = Path(place).resolve()
-    tables["method"] = {"name": experiment.method_name, **hyperparameters_of(experiment.method)}
+    method = hyperparameters_of(experiment.method)
+    if len(set(tables["data"]["spacing"] or ())) > 1 and "spacing" in method:  # a radial profile in cycles per mm
+        method["spacing"] = experiment.hyperparameters.get("spacing", tables["data"]["spacing"])
+    tables["method"] = {"name": experiment.method_name, **method}
     return Experiment.model_validate(tables)
 
 
