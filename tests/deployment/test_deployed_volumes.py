@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import NVFLARE, Deployment
+from deployments import FLOWER, NVFLARE, Deployment
 from simulated import simulated
 from toys import assert_same
 from volumes_on_disk import needs_monai, of_volumes, write_volumes
@@ -29,10 +29,11 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.mark.skipif("HARMOFL_LONG_TESTS" not in os.environ, reason="takes minutes: `make test-engines` runs it")
-@pytest.mark.parametrize("engine", [NVFLARE])
-def test_the_weights_are_those_of_the_simulation(engine: str, tmp_path: Path) -> None:
-    data = write_volumes(tmp_path / "federation")
-    with Deployment(tmp_path / "deployment", data, SETTINGS, engine, ("site-0", "site-1")) as deployed:
+@pytest.mark.parametrize("method", ["harmofl", "fedavg+profile"])
+@pytest.mark.parametrize("engine", [NVFLARE, FLOWER])
+def test_the_weights_are_those_of_the_simulation(engine: str, method: str, tmp_path: Path) -> None:
+    data, settings = write_volumes(tmp_path / "federation"), {**SETTINGS, "method.name": method}
+    with Deployment(tmp_path / "deployment", data, settings, engine, ("site-0", "site-1")) as deployed:
         deployed.start_all()
         deployed.end_well()
     plain = simulated(data, deployed.settings, tmp_path / "simulated")

@@ -177,7 +177,11 @@ class Setup:
 
     def score_of(self, name: str, split: str, weights: Arrays) -> dict[str, float]:
         """Return the scores of a site by its name, see `score`."""
-        return self.score(next(site for site in self.federation.sites if site.name == name), split, weights)
+        return self.score(self._by_name[name], split, weights)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Site]:
+        return {site.name: site for site in self.federation.sites}
 
     def score(self, site: Site, split: str, weights: Arrays) -> dict[str, float]:
         """Return a site's scores; in validation the mean over batches if `evaluation.validation` is "batches"."""
