@@ -158,7 +158,7 @@ def _sums(images: np.ndarray, targets: np.ndarray, classes: int) -> Sums:
 
     kept = images if images.shape[1] == 3 else images[:, [images.shape[1] // 2]]
     level = as_float(kept)
-    bins = kept >> 2 if kept.dtype == np.uint8 else np.minimum((level * BINS).astype(np.int64), BINS - 1)
+    bins = kept // (256 // BINS) if kept.dtype == np.uint8 else np.minimum((level * BINS).astype(np.int64), BINS - 1)
     histogram = np.stack([np.bincount(bins[:, c].reshape(-1), minlength=BINS) for c in range(bins.shape[1])])
     amplitudes = profile(torch.from_numpy(np.ascontiguousarray(level)), RINGS).sum(dim=0).double().numpy()
     return Sums(len(images), histogram, amplitudes, np.bincount(targets.reshape(-1), minlength=classes))
