@@ -211,9 +211,12 @@ def test_a_missing_download_is_one_line() -> None:
 
 def test_compare_ablate_sweep_and_search(federation: Path, tmp_path: Path) -> None:
     few = ["--data", federation, "--rounds", 1, "--seeds", 1, "--workers", 1, *QUICK]
-    compared = harmofl("compare", *few, "--methods", "fedavg,strong=fedprox:mu=1", "--out", tmp_path / "c")
+    labels = "what others are compared with is long=fedavg", "what others are compared with=fedprox:mu=1"
+    compared = harmofl("compare", *few, "--methods", ",".join(labels), "--out", tmp_path / "c")
     assert compared.returncode == 0, compared.stderr
-    assert "strong, seed 0: done" in compared.stderr
+    assert "what others are compared with, seed 0: done" in compared.stderr
+    shown = [line.split("│")[1].strip() for line in compared.stdout.splitlines() if line.startswith("│")]
+    assert " ".join(shown) == "what others are compared with is long what others are compared with"
     assert "95 % interval" in compared.stdout
     assert (tmp_path / "c" / "table.tex").exists()
     ablated = harmofl("ablate", *few, "--out", tmp_path / "a")

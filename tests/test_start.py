@@ -89,12 +89,38 @@ def test_what_needs_no_torch_imports_none(said: dict[str, tuple[str, bool]]) -> 
 
 def test_a_finished_run_is_shown_again_without_torch(finished_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
-    (run / "report.html").write_text("the report")
     line = f"run --resume {run}"
-    done = subprocess.run([sys.executable, "-c", EACH, json.dumps([line])], capture_output=True, text=True, check=True)
-    text, torch = json.loads(done.stdout)[line]
-    assert "report.html" in text and not torch
-    assert (run / "report.html").read_text() == "the report"
+    for before in ("the report", ""):
+        (run / "report.html").write_text(before)
+        command = [sys.executable, "-c", EACH, json.dumps([line])]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        text, torch = json.loads(done.stdout)[line]
+        assert "report.html" in text and not torch
+        assert ((run / "report.html").read_text() == "the report") == bool(before)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("result.json", "{}", "result.json is not what training writes"),
+        ("result.json", "null", "result.json is not what training writes"),
+        ("rounds.jsonl", "", "must have the 3 rounds of the finished run, but has 0"),
+        ("config.toml", "", "as if it was cut short"),
+    ],
+)
+def test_a_damaged_file_of_a_finished_run_is_refused(
+    file: str, text: str, message: str, finished_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "report.html").write_text("the report")
+    (run / file).write_text(text)
+    done = forked.run("-m", "harmofl", "run", "--resume", str(run))
+    assert done.returncode and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_finished_run_refuses_an_unknown_tracker(finished_run: Path) -> None:
+    done = forked.run("-m", "harmofl", "run", "--resume", str(finished_run), "--log", "nonsense")
+    assert done.returncode and "--log must be one of" in done.stderr
 
 
 @pytest.mark.parametrize("line", QUICK[3:])

@@ -12,7 +12,7 @@ import forked
 import patience
 import pytest
 from experiments import csv_rows, small
-from PIL import Image
+from PIL import Image, ImageOps
 
 from harmofl.analysis.diagnostics.records import read_diagnostics
 from harmofl.comparison import workers
@@ -140,6 +140,7 @@ def test_a_kill_takes_the_workers_along_and_the_same_command_goes_on(federation:
         ("result.json", "{}", "seed-0: its results must be complete, but are damaged; delete the folder"),
         ("cases.json", "{}", "seed-0: its results must be complete, but are damaged; delete the folder"),
         ("model/model.json", "{}", r"model\.json must name the task, but is damaged"),
+        ("config.toml", "", r"config\.toml: must end with the versions that the run was made with"),
     ],
 )
 def test_a_damaged_run_is_named(federation: Path, tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -148,6 +149,24 @@ def test_a_damaged_run_is_named(federation: Path, tmp_path: Path, name: str, con
     (tmp_path / "out" / "fedavg" / "seed-0" / name).write_text(content)
     with pytest.raises(RunError, match=message):
         carry_out_study(chosen)
+
+
+def test_a_run_without_its_settings_is_named(done: Path, federation: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(done, tmp_path / "out")
+    (out / "fedsam/seed-0/config.toml").unlink()
+    with pytest.raises(RunError, match=r"fedsam/seed-0: must have the config\.toml with which it was trained"):
+        carry_out_study(study(federation, out, "fedavg,fedsam"))
+
+
+def test_runs_on_other_images_are_not_put_beside_new_ones(federation: Path, tmp_path: Path) -> None:
+    data, out = shutil.copytree(federation, tmp_path / "data"), tmp_path / "out"
+    carry_out_study(study(data, out, "local,fedavg", seeds=1, data__unseen="site-2"))
+    carry_out_study(study(data, out, "local,fedavg,fedprox", seeds=1, data__unseen="site-2"))
+    path = next((data / "site-1" / "images").iterdir())
+    ImageOps.invert(Image.open(path)).save(path)
+    with pytest.raises(RunError, match=r"fedavg/seed-0: must have been trained on the images that are in .* now"):
+        carry_out_study(study(data, out, "fedavg,fedsam", seeds=1, data__unseen="site-2"))
+    assert not (out / "fedsam/seed-0").exists()
 
 
 def test_one_run_that_fails_does_not_stop_the_others(federation: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from harmofl.data import open_federation
 from harmofl.data.decoding.images import read_header, read_image, with_channels
+from harmofl.data.decoding.photographs import read_stored
 from harmofl.errors import DataError
 
 SHAPE = (5, 7)
@@ -47,17 +48,17 @@ def write_tiff(path, samples, bits, *, order="<", photometric=1, separate=False,
     path.write_bytes(head + b"".join(strips) + directory + beyond)
 
 
-def write_png(path, samples, bits, colour_type, extra=b""):
-    """A PNG of (H, W, planes) samples without filters."""
+def chunk(kind, data):
+    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
-    def chunk(kind, data):
-        return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
+def write_png(path, samples, bits, colour_type, before=b"", after=b""):
+    """A PNG of (H, W, planes) samples without filters, with chunks before and after the pixels."""
     height, width = samples.shape[:2]
     rows = packed(samples.reshape(height, -1), bits, ">")
     header = struct.pack(">LLBBBBB", width, height, bits, colour_type, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
-    chunks = chunk(b"IHDR", header) + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", header) + before + chunk(b"IDAT", pixels) + after + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
 
 
@@ -231,16 +232,38 @@ def test_pixels_are_used_as_stored_whatever_the_orientation(tmp_path, suffix, or
     assert (header.size, header.orientation) == ((40, 56), orientation)
 
 
-def test_the_orientation_of_a_png_may_follow_its_pixels(tmp_path):
-    path = tmp_path / "x.png"
-    write_turned(path, np.zeros((8, 12), np.uint8), 6)
-    data = path.read_bytes()
-    begin = data.index(b"eXIf") - 4
-    end = begin + 12 + int.from_bytes(data[begin : begin + 4], "big")
-    last = data.index(b"IEND") - 4
-    path.write_bytes(data[:begin] + data[end:last] + data[begin:end] + data[last:])
-    assert read_header(path).orientation == 6
-    assert read_header(path, turned=False).orientation == 1
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+
+
+XMP = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "orientation"),
+    [
+        (exif_of(6), b"", 6),
+        (b"", exif_of(6), 6),
+        (exif_of(1), exif_of(6), 6),
+        (XMP, b"", 6),
+        (b"", XMP, 6),
+        (exif_of(0), b"", 1),
+        (exif_of(9), b"", 1),
+        (chunk(b"tEXt", b"Comment\0no exif here"), b"", 1),
+    ],
+)
+def test_the_orientation_of_a_png(tmp_path, before, after, orientation):
+    write_png(path := tmp_path / "x.png", np.zeros((8, 12)), 8, 0, before, after)
+    assert read_header(path).orientation == read_stored(path).orientation == orientation
+
+
+def test_damaged_metadata_are_named(tmp_path):
+    write_png(path := tmp_path / "x.png", np.zeros((8, 12)), 8, 0, chunk(b"eXIf", b"garbage!garbage!"))
+    for read in (read_header, read_image):
+        with pytest.raises(DataError, match="its EXIF data are damaged; save it again without them"):
+            read(path)
 
 
 def test_the_header_of_a_png_without_orientation_is_read_without_its_pixels(tmp_path, monkeypatch):

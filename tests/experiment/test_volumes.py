@@ -225,8 +225,16 @@ REFUSED = [
     ({"data.mode": "volumes", "data.split": "images"}, "data.split: has no effect with data.mode"),
     ({"data.spacing": [1, 1, 1]}, 'data.spacing: needs data.mode = "volumes"'),
     ({"data.patch_size": 32}, 'data.patch_size: needs data.mode = "volumes"'),
-    ({"data.mode": "volumes", "data.spacing": [1, 0, 1]}, "data.spacing must be three positive numbers"),
-    ({"data.mode": "volumes", "data.patch_size": [32, 32]}, "data.patch_size must be three whole numbers"),
+    ({"data.mode": "volumes", "data.spacing": [1, 0, 1]}, "data.spacing must be one or three positive numbers"),
+    (
+        {"data.mode": "volumes", "method.name": "fedavg+profile", "method.spacing": [3, 1]},
+        "method.spacing must have 3 numbers for volumes (D, H, W), got [3, 1]",
+    ),
+    (
+        {"method.name": "fedavg+profile", "method.spacing": [3, 1, 1]},
+        "method.spacing must have 2 numbers for images (H, W), got [3, 1, 1]",
+    ),
+    ({"data.mode": "volumes", "data.patch_size": [32, 32]}, "data.patch_size must be one or three whole numbers"),
     ({"data.mode": "volumes", "data.intensity": "window"}, "data.window: must be given with"),
     ({"data.mode": "volumes", "data.window": [0, 1]}, "data.window: must be given with"),
     ({"data.mode": "volumes", "data.intensity": "window", "data.window": [2, 1]}, "the lower one first"),

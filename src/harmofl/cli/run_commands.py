@@ -67,27 +67,45 @@ def run(
 def _train(chosen: "Experiment | None", folder: Path, dashboard: bool, log: Sequence[str]) -> None:
     """Train an experiment, or resume the run in the folder without one, and report the result."""
     from harmofl.experiment.run_dir import RunDir
+    from harmofl.report import write_report
     from harmofl.report.console import print_cost, result_table
 
     run_dir, report = RunDir(folder), folder / "report.html"
-    if chosen is None and run_dir.result_path.exists() and report.exists():
-        result = run_dir.result()
+    if chosen is None and run_dir.result_path.exists():
+        result = _finished(folder, log)
     else:
-        result = _trained(chosen, folder, dashboard, log, report)
+        result = _trained(chosen, folder, dashboard, log)
     console = Console()
     console.print(result_table([result]))
+    if not _is_up_to_date(report, run_dir.result_path):
+        write_report([folder], report)
     print(f"run folder {folder}, report {report}")
     print_cost(folder, console)
 
 
-def _trained(
-    chosen: "Experiment | None", folder: Path, dashboard: bool, log: Sequence[str], report: Path
-) -> dict[str, Any]:
-    """Return the result of the run, whose report is written."""
+def _finished(folder: Path, log: Sequence[str]) -> dict[str, Any]:
+    """Return the result of a finished run, without torch; raise HarmoFLError if a file of it is damaged."""
+    from harmofl.experiment.finished_run import load_run
+    from harmofl.experiment.run_dir import RunDir
+
+    if log:
+        from harmofl.experiment.trackers import writers
+
+        writers(log, folder)  # refuses what it does not know
+    load_run(folder)
+    return RunDir(folder).result()
+
+
+def _is_up_to_date(report: Path, result: Path) -> bool:
+    """Return whether the page was written after the result."""
+    return report.is_file() and report.stat().st_size > 0 and report.stat().st_mtime >= result.stat().st_mtime
+
+
+def _trained(chosen: "Experiment | None", folder: Path, dashboard: bool, log: Sequence[str]) -> dict[str, Any]:
+    """Return the result of the run."""
     from harmofl.experiment import trainer
     from harmofl.experiment.run_dir import RunDir
     from harmofl.experiment.trackers import writers
-    from harmofl.report import write_report
     from harmofl.report.console import Terminal
     from harmofl.report.dashboard import Dashboard
 
@@ -95,8 +113,7 @@ def _trained(
     trackers = writers(log, folder)
     shown = Dashboard(RunDir(folder).earlier()) if dashboard and sys.stderr.isatty() else Terminal()
     with interruptible(lambda: _advice(folder)), shown:
-        result = start([shown, *trackers])
-    write_report([folder], report)
+        result: dict[str, Any] = start([shown, *trackers])
     return result
 
 

@@ -114,7 +114,13 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
     for job in jobs:
         run_dir = RunDir(job.folder)
         if not run_dir.config_path.exists():
+            if run_dir.result_path.exists():
+                raise RunError(
+                    f"{job.folder}: must have the config.toml with which it was trained, but has none; restore it, or "
+                    "delete the folder and repeat the command"
+                )
             continue
+        RunDir.open(job.folder)
         ran = load_experiment(run_dir.config_path, {})
         task = run_dir.card().get("task")
         if task != "classification" and task != "segmentation":

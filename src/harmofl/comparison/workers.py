@@ -12,7 +12,7 @@ from harmofl.comparison.cluster import Ended, run_on_cluster
 from harmofl.comparison.plan import Job
 from harmofl.data.checks.quick_checks import tell_understood
 from harmofl.data.layout.reader import read_layout, settle
-from harmofl.errors import HarmoFLError
+from harmofl.errors import HarmoFLError, RunError
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.config import validated
 from harmofl.experiment.round_record import RoundRecord
@@ -32,11 +32,12 @@ def try_first(jobs: Sequence[Job], told: Tell | None = None) -> None:
         told: called with one line each for the detected data layout and for warnings.
 
     Raises:
-        HarmoFLError: if the run cannot be prepared.
+        HarmoFLError: if the run cannot be prepared, or the images are not those of the earlier runs.
     """
     new = [job for job in jobs if not RunDir(job.folder).config_path.exists() and not _has_result(job)]
     if new:
-        Setup.prepare(new[0].experiment, lambda site, done, total: None, None, told)
+        setup = Setup.prepare(new[0].experiment, lambda site, done, total: None, None, told)
+        _check_images(setup, new[0], [job for job in jobs if job not in new])
     elif told and (begun := [job for job in jobs if not _has_result(job)]):
         experiment = begun[0].experiment
         files = settle(
@@ -45,6 +46,19 @@ def try_first(jobs: Sequence[Job], told: Tell | None = None) -> None:
             experiment.data.channels,
         )
         tell_understood(files, experiment.data.folder, told)
+
+
+def _check_images(setup: Setup, new: Job, earlier: Sequence[Job]) -> None:
+    """Raise RunError if a run with the same settings of images was trained on others than there are now."""
+    images, local = setup.card()["fingerprint"], new.experiment.arrangement == "local"
+    alike = [job for job in earlier if job.experiment.data == new.experiment.data]
+    for job in alike:
+        same_sites = (job.experiment.arrangement == "local") == local  # unseen sites are none of it for `local`
+        if same_sites and RunDir(job.folder).card().get("fingerprint", images) != images:
+            raise RunError(
+                f"{job.folder}: must have been trained on the images that are in {new.experiment.data.folder} now, but "
+                "they have changed; restore them, choose another --out, or delete it"
+            )
 
 
 def _has_result(job: Job) -> bool:

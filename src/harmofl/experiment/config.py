@@ -172,7 +172,14 @@ def _parsed(tables: Mapping[str, Any]) -> Experiment:
 
 
 def _with_method(experiment: Experiment) -> Experiment:
-    _ = experiment.method
+    """Return the experiment, whose method can be made."""
+    from harmofl.methods import RadialProfile  # imports torch, as making the method does
+
+    normalize, axes = experiment.method.normalize, 3 if experiment.data.volumes else 2
+    spacing = normalize.spacing if isinstance(normalize, RadialProfile) else ()
+    if spacing and len(spacing) != axes:
+        what = "volumes (D, H, W)" if experiment.data.volumes else "images (H, W)"
+        raise ConfigError(f"method.spacing must have {axes} numbers for {what}, got {list(spacing)}; change it")
     return experiment
 
 

@@ -98,7 +98,7 @@ class RunDir:
         run_dir = cls(folder)
         if not run_dir.config_path.is_file():
             raise RunError(f"{folder}: no run here (config.toml is missing); give the folder of a run")
-        config_of(run_dir.config_path.read_text(encoding="utf-8", errors="replace"), run_dir.config_path)
+        config_of(_text(run_dir.config_path), run_dir.config_path)
         return run_dir
 
     def is_of(self, card: Mapping[str, Any]) -> bool:
@@ -241,7 +241,14 @@ def config_of(text: str, path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return _text(path).splitlines() if path.exists() else []
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); restore the file or train again") from None
 
 
 def _round_of(row: str) -> int:

@@ -1,6 +1,7 @@
 """Reading of the stored numbers of a photograph or mask: PNG and JPEG here, TIFF through `tiffs`."""
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +33,14 @@ def read_photograph_header(path: Path, *, turned: bool = True) -> Header:
             mode = image.mode
             if _deep(image, start) and start[_PNG_COLOURS:] == bytes([_GREY_WITH_ALPHA]):
                 mode = "LA"  # Pillow converts them to colours
-            known = image.format != "PNG" or "exif" in image.info or (turned and _holds_exif(file))
+            if turned and image.format == "PNG" and _holds_metadata(file):
+                image.load()  # then Pillow knows those after the pixels too
             return Header(
                 (image.height, image.width),
                 colour=mode not in ("1", "L", "LA", "La", "I;16", "I"),
                 kind=f"{_MODES.get(mode, mode)}, {16 if _deep(image, start) else 8} bit",
                 alpha=mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info,
-                orientation=image.getexif().get(_ORIENTATION, 1) if known else 1,
+                orientation=_orientation(image),
             )
 
 
@@ -56,7 +58,7 @@ def read_stored(source: Path | BinaryIO) -> Stored:
             if pages > 1:
                 raise DataError(f"must be one image, got a {image.format} of {pages} frames; split it into files")
             image.load()
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = _orientation(image)
             if _deep(image, start) and image.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps 8 of 16 bits
                 file.seek(0)
                 samples, alpha = _deep_png(file.read())
@@ -78,13 +80,22 @@ def _opened(source: Path | BinaryIO) -> Iterator[tuple[BinaryIO, bytes]]:
             ) from None
 
 
-def _holds_exif(file: BinaryIO) -> bool:
-    """Return whether a PNG may have an orientation after its pixels, for which Pillow decodes them."""
+def _holds_metadata(file: BinaryIO) -> bool:
+    """Return whether a PNG may have an orientation, in EXIF or XMP."""
     position = file.tell()
     file.seek(0)
-    found = b"exif" in file.read().lower()
+    data = file.read().lower()
     file.seek(position)
-    return found
+    return b"exif" in data or b"xmp" in data
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation as far as it is read, 1 to 8; PNG's own `getexif` would decode the pixels for it."""
+    try:
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except (SyntaxError, ValueError, TypeError, OSError, struct.error):
+        raise DataError("its EXIF data are damaged; save it again without them") from None
+    return value if value in range(1, 9) else 1
 
 
 def _deep(image: Image.Image, start: bytes) -> bool:

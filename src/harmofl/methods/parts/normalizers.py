@@ -104,7 +104,7 @@ class RadialProfile(Normalizer):
         "decay": "[0, 1]",
         "strength": "[0, 1]",
         "shared_gain": "true or false",
-        "spacing": "list of (0, inf)",
+        "spacing": "list of [0.0001, 10000]",
         "space": "intensity or density",
     }
     radial_bins: int = 32
