@@ -54,7 +54,7 @@ def test_values_stand_behind_a_term_or_beside_the_name() -> None:
         "fedavg+amplitude:band=0.1+sam:rho=1",
         "fedsam:rho=1",
         "scaffold+median",
-        "fedavg+profile:spacing=[3,0.5,1e-05]:per=site",
+        "fedavg+profile:spacing=[3,0.5,1e-03]:per=site",
     ],
 )
 def test_text_of_a_method_makes_it_again(text: str) -> None:
@@ -85,9 +85,9 @@ def test_the_table_has_one_form() -> None:
         ("harmofl:band=[1]", "band must be a number from 0 to 1, got"),
         (
             "fedavg+profile:spacing=[3,0,1]",
-            "spacing must be a list of numbers, each a finite number above 0, got .3, 0",
+            "spacing must be a list of numbers, each a number from 0.0001 to 10000, got .3, 0",
         ),
-        ("fedavg+profile:spacing=3", "spacing must be a list of numbers, each a finite number above 0, got 3"),
+        ("fedavg+profile:spacing=3", "spacing must be a list of numbers, each a number from 0.0001 to 10000, got 3"),
         ("fedavg+profile:spacing=3x1x1", "spacing must be a list of numbers, .* got '3x1x1'"),
         ("", "method must be one of"),
         ("fedavg+", "a part must be one of"),
