@@ -33,11 +33,9 @@ FEW = (
 )
 MANY = f"{FEW},fedprox,fedsam,harmofl-profile,local"
 TWO = f"fedavg,{OURS}"
-PEERS = (
-    "z-score=fedavg+zscore,histogram=fedavg+histogram,reinhard=fedavg+reinhard,macenko=fedavg+macenko,"
-    "stain jitter=fedavg+stain-jitter"
-)
-"""What is used in the place of amplitude normalization."""
+BEST_PEERS = "z-score=fedavg+zscore,reinhard=fedavg+reinhard"
+PEERS = f"{BEST_PEERS},histogram=fedavg+histogram,macenko=fedavg+macenko,stain jitter=fedavg+stain-jitter"
+"""What is used in the place of amplitude normalization, first what is ahead in seed 0."""
 SMALL = "int8 up=fedavg:training.updates=int8,int8 both ways=fedavg:training.updates=int8:training.downlink=int8"
 """Changes of weights in a quarter of the bytes."""
 RATES: tuple[float, ...] = (0.25, 1, 4)
@@ -125,6 +123,8 @@ def parts() -> Iterator[Part]:
         yield Part(federation, "instance", SMALL, (0, 1, 2))
     for federation in FEDERATIONS:
         yield Part(federation, "batch", PEERS)
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", BEST_PEERS, (1, 2))
     for federation in FEDERATIONS:
         yield Part(federation, "batch", TWO, values="-2..2")
     for federation in others:
