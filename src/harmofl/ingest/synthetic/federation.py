@@ -146,13 +146,14 @@ def _write_sites(
     """Write the sites one by one, and yield the record of each image after writing it."""
     digits = len(str(len(counts)))
     for site, count in enumerate(counts):
-        site_folder = folder / f"site-{site + 1:0{digits}d}"
+        number = f"{site + 1:0{digits}d}"
+        site_folder = folder / f"site-{number}"
         (site_folder / "images").mkdir(parents=True, exist_ok=True)
         style = draw_style(kind, seed=seed, site=site, shift=shift)
         records = []
         for patient, image, split in _schedule(count, derived_seed(seed, "split", site)):
             sample = draw_sample(style, size=size, seed=seed, site=site, patient=patient, image=image)
-            records.append(_write_sample(site_folder, kind, info, sample, f"p{patient:03d}", image, split))
+            records.append(_write_sample(site_folder, kind, info, sample, f"s{number}p{patient:03d}", image, split))
             yield records[-1]
         table = {"kind": kind, "shift": shift, "style": asdict(style)}
         (site_folder / "style.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
