@@ -15,7 +15,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -122,14 +122,16 @@ def by_normalization() -> str:
     return "\n".join(lines) + "\n"
 
 
-def by_method() -> str:
-    """Return validation scores under BatchNorm of the methods that ran on every federation, and their means."""
+def by_method(seeds: Sequence[int] = (0, 1, 2)) -> str:
+    """Return validation scores under BatchNorm of the methods that ran on every federation with these seeds."""
     _, out = _store()
     federations = sorted(FEDERATIONS)
     found: dict[str, dict[str, float]] = {}
     for federation in federations:
         for outcome in collect(_jobs(out / "evidence" / federation / "main-batch"))[1]:
-            found.setdefault(outcome.variant.label, {})[federation] = float(outcome.val.mean())
+            if set(seeds) <= set(outcome.seeds):
+                scores = [float(outcome.val[outcome.seeds.index(seed)]) for seed in seeds]
+                found.setdefault(outcome.variant.label, {})[federation] = float(np.mean(scores))
     everywhere = {
         method: [scores[f] for f in federations] for method, scores in found.items() if len(scores) == len(federations)
     }
@@ -192,6 +194,7 @@ OWN_TABLES = {
     "learning-rates": by_learning_rate,
     "normalizations": by_normalization,
     "operators": by_method,
+    "peers": partial(by_method, (0,)),
     "rounds": by_rounds,
     "yardstick": of_plain_volumes,
 }
