@@ -204,7 +204,7 @@ def test_a_mask_that_changes_meanwhile_is_refused(volumes: Path, trained: Path, 
     with pytest.raises(DataError, match="masks must not change during an evaluation"):
         evaluate_surfaces(model, site, fewer, federation.info)
     more = replace(files, records=(*files.records, *files.records))
-    with pytest.raises(DataError, match=r"images/p0.*masks must not change during an evaluation"):
+    with pytest.raises(DataError, match=r"images/s1p0.*masks must not change during an evaluation"):
         evaluate_surfaces(model, site, more, federation.info)
 
 
