@@ -552,10 +552,8 @@ def profiles(steps: int = 3, most: int = 7) -> None:
                 for _ in range(steps):
                     call()
             times = {event.key: event.self_cpu_time_total for event in found.key_averages()}
-            largest = sorted(times, key=lambda key: -times[key])[:most]
-            shares = ", ".join(
-                f"{key.removeprefix('aten::')} {times[key] / sum(times.values()):.1%}" for key in largest
-            )
+            largest, whole = sorted(times, key=lambda key: -times[key])[:most], sum(times.values())
+            shares = ", ".join(f"{key.removeprefix('aten::')} {times[key] / whole:.1%}" for key in largest)
             print(f"| {title} | {precision} | {shares} |", flush=True)
 
 

@@ -254,12 +254,13 @@ def _show(comparison: "Comparison") -> None:
     else:
         kept = [k for k in summed if not names[k].startswith(("std", "validation")) and not names[k].endswith("unseen")]
     table = Table(title=escape(comparison.title))
-    longest = max(len(row[0].text) for row in rows(comparison))
+    found = rows(comparison)
+    longest = max(len(row[0].text) for row in found)
     table.add_column(escape(names[0]), overflow="fold", min_width=min(24, longest))
     for index in kept[1:]:
         name = names[index].replace(f" to {comparison.baseline}", "")  # the note under the table names it
         table.add_column(escape(name), justify="right", no_wrap=True)
-    for row in rows(comparison):
+    for row in found:
         texts = [(escape(row[index].text), row[index].best) for index in kept]
         table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
     console.print(table)

@@ -50,14 +50,14 @@ def try_first(jobs: Sequence[Job], told: Tell | None = None) -> None:
 
 def _check_images(setup: Setup, new: Job, earlier: Sequence[Job]) -> None:
     """Raise RunError if a run with the same settings of images was trained on others than there are now."""
-    images, local = setup.card()["fingerprint"], new.experiment.arrangement == "local"
-    alike = [job for job in earlier if job.experiment.data == new.experiment.data]
+    data, local = new.experiment.data, new.experiment.arrangement == "local"  # unseen sites are none of it for `local`
+    alike = [job for job in earlier if (job.experiment.data, job.experiment.arrangement == "local") == (data, local)]
+    images = setup.card()["fingerprint"] if alike else None  # which reads all images
     for job in alike:
-        same_sites = (job.experiment.arrangement == "local") == local  # unseen sites are none of it for `local`
-        if same_sites and RunDir(job.folder).card().get("fingerprint", images) != images:
+        if RunDir(job.folder).card().get("fingerprint", images) != images:
             raise RunError(
-                f"{job.folder}: must have been trained on the images that are in {new.experiment.data.folder} now, but "
-                "they have changed; restore them, choose another --out, or delete it"
+                f"{job.folder}: must have been trained on the images that are in {data.folder} now, but they have "
+                "changed; restore them, choose another --out, or delete it"
             )
 
 
