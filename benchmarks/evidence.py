@@ -36,6 +36,20 @@ TWO = f"fedavg,{OURS}"
 BEST_PEERS = "z-score=fedavg+zscore,reinhard=fedavg+reinhard"
 PEERS = f"{BEST_PEERS},histogram=fedavg+histogram,macenko=fedavg+macenko,stain jitter=fedavg+stain-jitter"
 """What is used in the place of amplitude normalization, first what is ahead in seed 0."""
+FURTHER = (
+    "fednova,fedadam,scaffold,moon,fedbn with level and contrast=fedbn+profile:radial_bins=1,fedbn with sam=fedbn+sam"
+)
+SPANS = {
+    "fedprox": ("mu=0.001", "mu=0.1"),
+    "moon": ("mu=0.1", "mu=10"),
+    "fedadam": ("server_lr=0.001", "server_lr=0.1"),
+    "fedsam": ("rho=0.005", "rho=0.5"),
+    "harmofl": ("band=0.1", "strength=0.5"),
+    "harmofl-released": ("rho=0.005", "rho=0.5"),
+    "harmofl-contrast": ("rho=0.005", "rho=0.5"),
+}
+"""Hyperparameters that are tried beside a method's default, as many of each method."""
+TRIES = ",".join(f"{name} {one}".replace("=", " ") + f"={name}:{one}" for name, two in SPANS.items() for one in two)
 SMALL = "int8 up=fedavg:training.updates=int8,int8 both ways=fedavg:training.updates=int8:training.downlink=int8"
 """Changes of weights in a quarter of the bytes."""
 RATES: tuple[float, ...] = (0.25, 1, 4)
@@ -54,6 +68,7 @@ class Part:
         left_out: whether each site is left out in turn.
         rate: the learning rate, in that of the configuration.
         values: range of an image at the network's input; "-2..2" is about that of z-scores.
+        kind: what the folder's name begins with; "tries" for hyperparameters other than a method's default.
     """
 
     federation: str
@@ -63,11 +78,12 @@ class Part:
     left_out: bool = False
     rate: float = 1
     values: str = "0..1"
+    kind: str = "main"
 
     @property
     def folder(self) -> str:
         """Where its runs are; those of one folder can stand in one table."""
-        kind = "left-out" if self.left_out else "main"
+        kind = "left-out" if self.left_out else self.kind
         changed = [f"lr-{self.rate:g}"] * (self.rate != 1) + ["standardized"] * (self.values != "0..1")
         return "-".join([f"{self.federation}/{kind}-{self.norm}", *changed])
 
@@ -125,11 +141,20 @@ def parts() -> Iterator[Part]:
         yield Part(federation, "batch", PEERS)
     for federation in FEDERATIONS:
         yield Part(federation, "batch", BEST_PEERS, (1, 2))
+    yield Part("bloodcells", "batch", TWO, left_out=True)
+    for federation in (hospitals, "bloodcells"):
+        yield Part(federation, "batch", FURTHER)
+    for federation in (hospitals, "bloodcells"):
+        yield Part(federation, "batch", TRIES, kind="tries")
+    yield Part("bloodcells", "instance", "fedavg", left_out=True)
+    yield Part("fundus_disc", "batch", TWO, left_out=True)
+    yield Part("fundus_disc", "instance", "fedavg", left_out=True)
     for federation in FEDERATIONS:
         yield Part(federation, "batch", TWO, values="-2..2")
-    for federation in others:
-        yield Part(federation, "batch", TWO, left_out=True)
-        yield Part(federation, "instance", "fedavg", left_out=True)
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", FURTHER)
+    yield Part("mitosis_he4", "batch", TWO, left_out=True)
+    yield Part("mitosis_he4", "instance", "fedavg", left_out=True)
 
 
 def all_jobs(data: Path, out: Path) -> list[Job]:

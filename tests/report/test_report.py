@@ -12,7 +12,7 @@ from run_folders import PAIR, SITES, Page, edit_result, page_of, write_run, writ
 
 import harmofl.report
 from harmofl.errors import ConfigError, RunError, StorageError
-from harmofl.report import write_report
+from harmofl.report import pictures, png_images, write_report
 
 
 def test_comparison_says_who_is_best_and_shows_every_number(tmp_path):
@@ -145,6 +145,17 @@ def test_too_many_samples_are_made_fewer_and_smaller_or_left_out_with_a_word(tmp
     monkeypatch.setattr("harmofl.report.pictures.BUDGET", 10)
     page = page_of(tmp_path, run)
     assert page.images == [] and "make a report of fewer runs" in page.text
+
+
+def test_sizes_that_do_not_fit_are_left_after_a_few_pictures(tmp_path, monkeypatch):
+    runs = [write_run(tmp_path / f"run{k}", sites=PAIR) for k in range(12)]
+    for run in runs:
+        write_samples(run, PAIR, size=60, count=4)
+    drawn = []
+    monkeypatch.setattr(pictures, "data_uri", lambda pixels: drawn.append(pixels.shape) or png_images.data_uri(pixels))
+    kept = page_of(tmp_path, *runs).images
+    assert 0 < sum(len(image["src"]) for image in kept) <= pictures.BUDGET
+    assert len(kept) < len(drawn) <= len(kept) + pictures.FIRST * len(pictures.LIMITS)
 
 
 def test_a_folder_is_no_place_for_the_page(tmp_path):

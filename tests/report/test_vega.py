@@ -59,3 +59,29 @@ def test_files_are_the_chart_on_white_without_the_pages_variables() -> None:
     pixels = np.asarray(Image.open(io.BytesIO(picture(CHART, "png"))).convert("RGB"))
     assert (pixels[0, 0] == 255).all()
     assert (np.abs(pixels.astype(int) - [0x00, 0x72, 0xB2]).sum(axis=2) < 30).any(), "the first colour is drawn"
+
+
+def test_a_still_chart_needs_no_layers_and_looks_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = ({"field": name, "type": "quantitative"} for name in "xy")
+    marks = (
+        {"type": "area", "opacity": 0.2},
+        {"type": "line", "opacity": 0.4},
+        {"type": "point", "opacity": 0},
+        {"type": "point", "filled": True, "opacity": 0.5},
+        {"type": "bar", "opacity": 0.5, "fill": "#123456", "stroke": "#654321", "fillOpacity": 0.5},
+    )
+    rows = [{"x": 0, "y": 1}, {"x": 1, "y": 3}]
+
+    def drawn() -> tuple[str, np.ndarray]:
+        spec = {"layer": [{"mark": mark, "encoding": {"x": x, "y": y}} for mark in marks]}
+        chart = Chart("chart", "a title", "what it shows", spec, rows)
+        pixels = np.asarray(Image.open(io.BytesIO(picture(chart, "png"))).convert("RGB"))
+        return str(chart.still), pixels.astype(int)
+
+    text, pixels = drawn()
+    monkeypatch.setattr(vega, "_without_layer", lambda shape: shape[0])
+    before, expected = drawn()
+    assert ' opacity="0.2"' in before and ' opacity="0"' in before
+    assert ' opacity="0"' not in text and text.count("<path") == before.count("<path") - len(rows)
+    assert ' opacity="0.2"' not in text and ' opacity="0.4"' not in text
+    assert np.abs(pixels - expected).max() <= 2

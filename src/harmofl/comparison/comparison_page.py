@@ -12,7 +12,7 @@ from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import COSTS, Comparison, header, mean_and_spread, rows, sites_of
 from harmofl.comparison.statistics import FEWEST_SEEDS, Difference
 from harmofl.report import vega
-from harmofl.report.page_files import write_page
+from harmofl.report.page_files import files_of, write_page
 from harmofl.report.scores import MANY, Cell, TextRow, TextTable, metric_words
 from harmofl.report.templates import template_of
 from harmofl.report.vega import Chart
@@ -34,13 +34,13 @@ def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = No
         StorageError: if a file cannot be written.
     """
     first = overview_chart(comparison)
-    for kind in ("png", "svg"):
-        write_atomic(out / f"comparison.{kind}", vega.picture(first, kind))
     found = [swept, first, curves(comparison), site_differences(comparison)]
     charts = [chart for chart in found if chart is not None]
     costs = cost_against_gain(comparison)
     page = out / "report.html"
     write_page(page, _render(comparison, charts, costs), [*charts, *costs])
+    for kind in ("png", "svg"):
+        write_atomic(out / f"comparison.{kind}", (files_of(page) / f"{first.name}.{kind}").read_bytes())
     return page
 
 

@@ -21,16 +21,16 @@ def write_page(out: Path, text: str, charts: Sequence[Chart], pictures: Iterable
     if not charts:
         return
     folder = files_of(out)
-    with storing(folder):
+    with storing(folder):  # without a flush for each file: they can be made again from the run
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    for chart in charts:
-        write_atomic(folder / f"{chart.name}.svg", picture(chart, "svg"))
-        write_atomic(folder / f"{chart.name}.png", picture(chart, "png"))
-        write_atomic(folder / f"{chart.name}.csv", table(chart).encode())
-    for name, source in pictures:
-        plain = re.sub(r"[^\w.+-]+", "-", name).strip("-")[:120]
-        write_atomic(folder / f"{plain}.png", b64decode(source.partition(",")[2]))
+        for chart in charts:
+            (folder / f"{chart.name}.svg").write_bytes(picture(chart, "svg"))
+            (folder / f"{chart.name}.png").write_bytes(picture(chart, "png"))
+            (folder / f"{chart.name}.csv").write_bytes(table(chart).encode())
+        for name, source in pictures:
+            plain = re.sub(r"[^\w.+-]+", "-", name).strip("-")[:120]
+            (folder / f"{plain}.png").write_bytes(b64decode(source.partition(",")[2]))
 
 
 def files_of(page: Path) -> Path:

@@ -12,6 +12,8 @@ from harmofl.report.scores import Group, metric_name, number
 
 BUDGET = 2_500_000
 """Largest number of characters of pictures on one page."""
+FIRST = 16
+"""Number of pictures after which the size of all is estimated."""
 LIMITS = ((4, 256), (4, 192), (3, 192), (2, 160), (2, 128), (1, 112), (1, 64))  # cases per site, pixels
 
 
@@ -68,10 +70,15 @@ class _Sample:
 
 def galleries(groups: Sequence[Group], room: int) -> list[list[Gallery]]:
     """Return the galleries of every group, as many and as large images as fit into `room` characters, or none."""
+    sites = [_sampled_sites(group) for group in groups]
     for cases, side in LIMITS:
-        left = _Room(min(BUDGET, room))
+        smallest = (cases, side) == LIMITS[-1]
+        left = _Room(min(BUDGET, room), 0 if smallest else sum(map(len, sites)))
         with suppress(_FullError):
-            return [[_gallery(group, site, cases, side, left) for site in _sampled_sites(group)] for group in groups]
+            return [
+                [_gallery(group, site, cases, side, left) for site in found]
+                for group, found in zip(groups, sites, strict=True)
+            ]
     return [[] for _ in groups]
 
 
@@ -81,15 +88,25 @@ class _FullError(Exception):
 
 @dataclass
 class _Room:
-    """Number of characters that are left for images."""
+    """Characters for images.
 
-    left: int
+    Args:
+        whole: how many there are.
+        sites: number of galleries, from which the size of all is estimated; 0 if it is not.
+    """
 
-    def taken(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
-        """Yield the tiles; raise `_FullError` at the first that does not fit, before the others are drawn."""
+    whole: int
+    sites: int
+    used: int = 0
+    drawn: int = 0
+
+    def taken(self, tiles: Iterable[Tile], count: int) -> Iterator[Tile]:
+        """Yield the tiles, of a gallery of `count` images; raise `_FullError` once it is clear that not all fit."""
         for tile in tiles:
-            self.left -= len(tile.source)
-            if self.left < 0:
+            self.used += len(tile.source)
+            self.drawn += bool(tile.source)
+            about = self.used / max(self.drawn, 1) * count * self.sites
+            if self.used > self.whole or (self.drawn >= FIRST and about > 1.5 * self.whole):
                 raise _FullError
             yield tile
 
@@ -146,10 +163,19 @@ def _gallery(group: Group, site: str, cases: int, side: int, room: _Room) -> Gal
             sample = _Sample(run, site, index)
             key = (sample.case, sample.arrays.images[index].tobytes(), sample.arrays.targets[index].tobytes())
             found.setdefault(key, []).append(sample)
+    count = sum(map(_count, found.values()))
     made = [
-        SampleCase(_headed(samples[0], group), tuple(room.taken(_tiles(samples, side)))) for samples in found.values()
+        SampleCase(_headed(samples[0], group), tuple(room.taken(_tiles(samples, side), count)))
+        for samples in found.values()
     ]
     return Gallery(site, tuple(made), site in group.unseen)
+
+
+def _count(samples: Sequence[_Sample]) -> int:
+    """Return the number of pictures that `_tiles` draws."""
+    first = samples[0]
+    of_run = (first.arrays.normalized is not None) + 2 * first.is_mask
+    return 1 + first.is_mask + of_run * len(samples)
 
 
 def _headed(sample: _Sample, group: Group) -> str:

@@ -39,6 +39,7 @@ _CODE = "window.vegaEmbed = vegaEmbed;"
 _LIGHT = {"currentColor": "#1a1f27", "var(--line)": "#d5dae2", "var(--card)": "#ffffff", "var(--soft)": "#566070"} | {
     f"var(--s{index})": colour if index < len(SERIES) - 1 else "#1a1f27" for index, colour in enumerate(SERIES)
 }
+_FADED = re.compile(r'<(?:path|line|rect)\b[^>]*? opacity="(?P<opacity>[\d.]+)"[^>]*/>')
 _CONFIG = {
     "background": None,
     "font": "sans-serif",
@@ -96,7 +97,7 @@ class Chart:
         """The chart as an SVG file in the colours of the page."""
         import vl_convert
 
-        return str(vl_convert.vegalite_to_svg(json.dumps(_whole(self))))
+        return _FADED.sub(_without_layer, str(vl_convert.vegalite_to_svg(json.dumps(_whole(self)))))
 
     @property
     def live(self) -> Markup:
@@ -214,6 +215,20 @@ def _whole(chart: Chart) -> dict[str, Any]:
         **chart.spec,
         **({"params": params} if params else {}),
     }
+
+
+def _without_layer(shape: re.Match[str]) -> str:
+    """Return an SVG shape that looks the same without `opacity`, for which a layer would be drawn (x12 as long).
+
+    Shapes that cannot be seen, which are there for their tooltips, are left out.
+    """
+    text, opacity = shape[0], shape["opacity"]
+    if float(opacity) in (0, 1):
+        return text if float(opacity) else ""
+    painted = [name for name in ("fill", "stroke") if re.search(rf' {name}="(?!none|transparent)', text)]
+    if len(painted) != 1 or f" {painted[0]}-opacity=" in text:
+        return text
+    return text.replace(f' opacity="{opacity}"', f' {painted[0]}-opacity="{opacity}"')
 
 
 def _named(document: str, chart: Chart) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from harmofl.data.decoding.masks import read_numbers
 from harmofl.data.layout.site_files import SiteFiles
@@ -285,6 +284,8 @@ def _are_instances(found: Sequence[MaskContents], paths: dict[str, Path]) -> boo
 
 def _pieces(numbers: np.ndarray) -> Iterable[int]:
     """Yield the number of connected pieces of each number above 0."""
+    from scipy import ndimage  # slow to import
+
     touching = np.ones((3,) * numbers.ndim)
     _, numbers = np.unique(numbers, return_inverse=True)
     for label, place in enumerate(ndimage.find_objects(numbers), start=1):

@@ -1,6 +1,7 @@
 """Reading of a federation's records from a folder in either layout, or from a table or list of images."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,8 +117,12 @@ def settle(files: FederationFiles, size: tuple[int, int] | None, channels: int |
     return replace(files, info=info)
 
 
-def common_size(files: FederationFiles) -> tuple[int, int] | None:
+def common_size(files: FederationFiles, known: Mapping[str, tuple[int, int]] | None = None) -> tuple[int, int] | None:
     """Return the common (H, W) of all readable images, or None if none can be read.
+
+    Args:
+        files: the federation.
+        known: sizes that are known, by site/image; of other images the header is read.
 
     Raises:
         DataError: if two images differ in size, naming both.
@@ -125,9 +130,12 @@ def common_size(files: FederationFiles) -> tuple[int, int] | None:
     first: tuple[str, tuple[int, int]] | None = None
     for site in files.sites:
         for record in site.records:
-            if not (header := header_if_readable(site.folder / record.image)):
-                continue
-            name, size = f"{site.name}/{record.image}", header.size
+            name = f"{site.name}/{record.image}"
+            size = known.get(name) if known else None
+            if not size:
+                if not (header := header_if_readable(site.folder / record.image)):
+                    continue
+                size = header.size
             first = first or (name, size)
             if size != first[1]:
                 whole = _KEPT_WHOLE if is_volume(name) and is_volume(first[0]) else ""

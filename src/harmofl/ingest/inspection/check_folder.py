@@ -1,6 +1,6 @@
 """A full check of a federation's data, with statistics of each site, for `harmofl data check`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,8 +104,8 @@ def kept_whole(files: FederationFiles) -> FederationFiles:
 def checked_files(files: FederationFiles, progress: Progress | None = None) -> Checked:
     """Check a federation whose layout has been read; see `check_federation`."""
     check_fits(files, files.info, held=False)
-    problems = [Problem("warning", "", "", line, "how the folder was read") for line in files.said]
-    problems += [*_size_problems(files), *reading_problems(files.info)]
+    told = [Problem("warning", "", "", line, "how the folder was read") for line in files.said]
+    problems = list(reading_problems(files.info))
     seen: list[Inspected] = []
     looks = []
     for site in files.sites:
@@ -116,6 +116,7 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
         problems += [*few_patients(site), *record_oddities(site, files.info)]
         seen += inspected
         looks.append((site, inspected, sums))
+    problems = [*told, *_size_problems(files, seen), *problems]
     problems += copies(seen, files.info.task)
     problems += near_copies(seen)
     problems += shared_patients(files)
@@ -125,10 +126,10 @@ def checked_files(files: FederationFiles, progress: Progress | None = None) -> C
     return Checked(tuple(sorted(problems, key=lambda problem: problem.severity != "error")), sites)
 
 
-def _size_problems(files: FederationFiles) -> Iterator[Problem]:
+def _size_problems(files: FederationFiles, seen: Sequence[Inspected]) -> Iterator[Problem]:
     if files.info.size is None and files.info.volumes is None:
         try:
-            common_size(files)
+            common_size(files, {f"{one.site}/{one.record.image}": one.size for one in seen})
         except DataError as error:
             yield Problem("error", "", "", str(error), "sizes differ")
 
