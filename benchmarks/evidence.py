@@ -39,6 +39,7 @@ PEERS = f"{BEST_PEERS},histogram=fedavg+histogram,macenko=fedavg+macenko,stain j
 FURTHER = (
     "fednova,fedadam,scaffold,moon,fedbn with level and contrast=fedbn+profile:radial_bins=1,fedbn with sam=fedbn+sam"
 )
+LEARNED = "learned gain=fedavg+learned_gain.LearnedGain"
 SPANS = {
     "fedprox": ("mu=0.001", "mu=0.1"),
     "moon": ("mu=0.1", "mu=10"),
@@ -145,6 +146,8 @@ def parts() -> Iterator[Part]:
     for federation in (hospitals, "bloodcells"):
         yield Part(federation, "batch", FURTHER)
     for federation in (hospitals, "bloodcells"):
+        yield Part(federation, "batch", LEARNED)
+    for federation in (hospitals, "bloodcells"):
         yield Part(federation, "batch", TRIES, kind="tries")
     yield Part("bloodcells", "instance", "fedavg", left_out=True)
     yield Part("fundus_disc", "batch", TWO, left_out=True)
@@ -152,7 +155,7 @@ def parts() -> Iterator[Part]:
     for federation in FEDERATIONS:
         yield Part(federation, "batch", TWO, values="-2..2")
     for federation in FEDERATIONS:
-        yield Part(federation, "batch", FURTHER)
+        yield Part(federation, "batch", f"{FURTHER},{LEARNED}")
     yield Part("mitosis_he4", "batch", TWO, left_out=True)
     yield Part("mitosis_he4", "instance", "fedavg", left_out=True)
 

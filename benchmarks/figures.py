@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from evidence import FEDERATIONS, RATES, VOLUMES
+from evidence import FEDERATIONS, RATES, SPANS, VOLUMES
 from packed import STORE, unpack
 
 from harmofl.comparison.charts import overview_chart
@@ -52,13 +52,18 @@ def _store() -> tuple[tempfile.TemporaryDirectory[str], Path]:
 
 @cache
 def comparison(part: str) -> Comparison:
-    """A part of a study, such as nuclei_he6/main-batch, or `best/nuclei_he6`: each method in its own best regime.
+    """A part of a study, such as nuclei_he6/main-batch.
+
+    Two are put together from several: in `best/nuclei_he6` each method has its best normalization and learning rate,
+    in `unseen/nuclei_he6` each site is left out in turn, with BatchNorm and with instance normalization.
 
     Raises:
         SystemExit: if there are no results of it.
     """
     if part.startswith("best/"):
         return _best(part.removeprefix("best/"))
+    if part.startswith("unseen/"):
+        return _unseen(part.removeprefix("unseen/"))
     _, out = _store()
     folder = next((out / study / part for study in ("evidence", "accuracy") if (out / study / part).is_dir()), None)
     if folder is None:
@@ -87,11 +92,24 @@ def _best(federation: str) -> Comparison:
             continue
         metric, outcomes = collect(_jobs(folder))
         for outcome in outcomes:
-            label = f"{outcome.variant.label} ({folder.name.removeprefix('main-').replace('-lr-', ', lr x')})"
-            named = replace(outcome, variant=replace(outcome.variant, label=label))
+            named = _renamed(outcome, folder.name.removeprefix("main-").replace("-lr-", ", lr x"))
             tried.setdefault(outcome.variant.label, []).append(named)
     best = [max(found, key=lambda o: float(o.val[o.seeds.index(0)])) for found in tried.values() if len(found) > 1]
     return compare(metric, best, best[0].variant.label, left_out=False, equal="rounds")
+
+
+def _unseen(federation: str) -> Comparison:
+    """Of every normalization the models that were trained without a site, at that site."""
+    _, out = _store()
+    found: list[Outcome] = []
+    for norm in ("batch", "instance"):
+        metric, outcomes = collect(_jobs(out / "evidence" / federation / f"left-out-{norm}"))
+        found += [_renamed(outcome, norm) for outcome in outcomes]
+    return compare(metric, found, "fedavg (batch)", left_out=True, equal="rounds")
+
+
+def _renamed(outcome: Outcome, regime: str) -> Outcome:
+    return replace(outcome, variant=replace(outcome.variant, label=f"{outcome.variant.label} ({regime})"))
 
 
 NORMS = ("batch", "group", "instance")
@@ -178,6 +196,47 @@ def by_learning_rate() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _first_seed(folder: Path) -> dict[str, tuple[float, float]]:
+    """Return validation and test score of seed 0 by method, mean over sites."""
+    found = {}
+    for outcome in collect(_jobs(folder))[1]:
+        if 0 in outcome.seeds:
+            place = outcome.seeds.index(0)
+            found[outcome.variant.label] = float(outcome.val[place]), float(outcome.average[place])
+    return found
+
+
+def by_hyperparameter() -> str:
+    """Return validation scores of seed 0 with the default and others, and the test score with the best and FedAvg's."""
+    _, out = _store()
+    lines = ["| federation | method | default | | | test, default | test, best | test, fedavg |", "|---" * 8 + "|"]
+    for federation in FEDERATIONS:
+        if not (folder := out / "evidence" / federation / "tries-batch").is_dir():
+            continue
+        usual, tried = _first_seed(folder.with_name("main-batch")), _first_seed(folder)
+        for method, changes in SPANS.items():
+            name = {"harmofl-contrast": "level and contrast"}.get(method, method)
+            found = [usual[name], *(tried[f"{method} {change}".replace("=", " ")] for change in changes)]
+            texts = bold_best([val for val, _ in found])
+            cells = [texts[0], *(f"{change}: {text}" for change, text in zip(changes, texts[1:], strict=True))]
+            tests = (found[0][1], max(found)[1], usual["fedavg"][1])
+            lines.append(f"| {federation} | {method} | {' | '.join([*cells, *(f'{test:.3f}' for test in tests)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def by_range() -> str:
+    """Return validation and test scores of seed 0 with inputs in [0, 1] and in about [-2, 2]."""
+    _, out = _store()
+    lines = ["| federation | method | 0..1 | -2..2 | test, 0..1 | test, -2..2 |", "|---" * 6 + "|"]
+    for federation in sorted(FEDERATIONS):
+        folder = out / "evidence" / federation / "main-batch"
+        usual, wide = _first_seed(folder), _first_seed(folder.with_name("main-batch-standardized"))
+        for method, (val, test) in wide.items():
+            cells = [*bold_best([usual[method][0], val]), *bold_best([usual[method][1], test])]
+            lines.append(f"| {federation} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def of_plain_volumes() -> str:
     """Return what `plain_volumes.py` found: test Dice of each seed by site, and the mean of those that trained."""
     found: list[dict[str, float]] = json.loads((STORE / "plain_volumes.json").read_text(encoding="utf-8"))
@@ -192,9 +251,11 @@ def of_plain_volumes() -> str:
 
 OWN_TABLES = {
     "learning-rates": by_learning_rate,
+    "hyperparameters": by_hyperparameter,
     "normalizations": by_normalization,
     "operators": by_method,
     "peers": partial(by_method, (0,)),
+    "ranges": by_range,
     "rounds": by_rounds,
     "yardstick": of_plain_volumes,
 }
