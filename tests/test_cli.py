@@ -183,7 +183,8 @@ def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Pat
     assert "--size must be HEIGHTxWIDTH" in refused("data", "show", federation, "--size", "3²")
     assert "run.seed" in refused("run", "--data", federation, "--seed", 10**23)
     assert "run.name" in refused("run", "--data", federation, "--set", "run.name=../x")
-    assert "must not be true or false" in refused("run", "--data", federation, "--set", "training.rounds=true")
+    for setting in ("training.rounds=true", "data.size=[true,true]", "data.spacing=[true,1,1]"):
+        assert "must not be true or false" in refused("run", "--data", federation, "--set", setting)
     assert "data is a table" in refused("run", "--set", "data=3")
     assert "must be a table" in refused("run", "--set", "training.lr=1", "--set", "training.lr.x=1")
     (tmp_path / "scalar.toml").write_text("training = 3\n")

@@ -55,6 +55,7 @@ _CONFIG = {
         "tickColor": "var(--line)",
         "labelLimit": 160,
     },
+    "axisX": {"labelFlush": False},  # else the first label moves towards the second
     "legend": {
         "labelColor": "currentColor",
         "titleColor": "currentColor",
