@@ -147,11 +147,11 @@ def parts() -> Iterator[Part]:
         yield Part(federation, "batch", FURTHER)
     for federation in (hospitals, "bloodcells"):
         yield Part(federation, "batch", LEARNED)
-    for federation in (hospitals, "bloodcells"):
-        yield Part(federation, "batch", TRIES, kind="tries")
     yield Part("bloodcells", "instance", "fedavg", left_out=True)
     yield Part("fundus_disc", "batch", TWO, left_out=True)
     yield Part("fundus_disc", "instance", "fedavg", left_out=True)
+    for federation in (hospitals, "bloodcells"):
+        yield Part(federation, "batch", TRIES, kind="tries")
     for federation in FEDERATIONS:
         yield Part(federation, "batch", TWO, values="-2..2")
     for federation in FEDERATIONS:
