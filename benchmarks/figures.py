@@ -206,6 +206,10 @@ def _first_seed(folder: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
+SPACED = str.maketrans("=_", "  ")
+"""As in the labels of runs, which are made from the names of their folders."""
+
+
 def by_hyperparameter() -> str:
     """Return validation scores of seed 0 with the default and others, and the test score with the best and FedAvg's."""
     _, out = _store()
@@ -216,7 +220,9 @@ def by_hyperparameter() -> str:
         usual, tried = _first_seed(folder.with_name("main-batch")), _first_seed(folder)
         for method, changes in SPANS.items():
             name = {"harmofl-contrast": "level and contrast"}.get(method, method)
-            found = [usual[name], *(tried[f"{method} {change}".replace("=", " ")] for change in changes)]
+            if name not in usual:  # its default did not run there
+                continue
+            found = [usual[name], *(tried[f"{method} {change}".translate(SPACED)] for change in changes)]
             texts = bold_best([val for val, _ in found])
             cells = [texts[0], *(f"{change}: {text}" for change, text in zip(changes, texts[1:], strict=True))]
             tests = (found[0][1], max(found)[1], usual["fedavg"][1])

@@ -10,7 +10,7 @@ from harmofl.comparison.outcomes import Outcome
 from harmofl.comparison.score_table import Comparison, sites_of
 from harmofl.evaluation.confidence_intervals import Floats
 from harmofl.report.scores import metric_words, number
-from harmofl.report.vega import ALL, COLOURS, DASHES, POINT, Chart, Spec, round_axis, told_apart, tooltip
+from harmofl.report.vega import ALL, COLOURS, DASHES, EXACT, POINT, Chart, Spec, round_axis, told_apart, tooltip
 
 MOST_CURVES = 8000
 """Largest number of points with which the curves of single sites are drawn beside the mean over the sites."""
@@ -96,7 +96,8 @@ def curves(comparison: Comparison) -> Chart | None:
     if not rows:
         return None
     told = tooltip("method", "site", "round", score=".3f", low=".3f", high=".3f")
-    y = {"type": "quantitative", "title": f"validation {metric_words(comparison.metric)}", "scale": {"zero": False}}
+    title, once = f"validation {metric_words(comparison.metric)}", len({row["round"] for row in rows}) == 1
+    y = {"type": "quantitative", "title": title, "scale": {"zero": False}, "axis": EXACT}
     labels = all_labels(comparison)
     spec = {
         "height": 320,
@@ -107,7 +108,7 @@ def curves(comparison: Comparison) -> Chart | None:
                 "encoding": {"y": {**y, "field": "score"}, "strokeDash": told_apart("method", labels, DASHES)},
             },
             {
-                "mark": {**POINT, "opacity": 0, "size": 60},
+                "mark": {**POINT, "opacity": int(once), "size": 60},
                 "encoding": {"y": {**y, "field": "score"}, "tooltip": told},
             },
         ],

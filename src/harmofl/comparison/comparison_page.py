@@ -93,11 +93,13 @@ def comparison_headline(comparison: Comparison) -> str:
     score = metric_words(comparison.metric)
     seeds = f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)}"
     worst = mean_and_spread(best.worst)
-    first = (
-        f"{best.variant.label} has the best mean test {score}, {mean_and_spread(best.average)} over {seeds}; "
-        f"its worst site has {worst}."
-    )
-    said = [first, *_against(comparison, comparison.differences, best), *_elsewhere(comparison, known)]
+    found = f"best mean test {score}, {mean_and_spread(best.average)} over {seeds}"
+    level = sum(f"{o.average.mean():.3f}" == f"{best.average.mean():.3f}" for o in known)
+    if level > 1:
+        said = [f"{level} of {len(known)} methods share the {found}.", *_elsewhere(comparison, known)]
+    else:
+        first = f"{best.variant.label} has the {found}; its worst site has {worst}."
+        said = [first, *_against(comparison, comparison.differences, best), *_elsewhere(comparison, known)]
     said += _references(comparison)
     if len(known) > 2:
         said.append("The best of several methods is partly due to chance; choose by validation scores.")

@@ -10,6 +10,7 @@ from harmofl.errors import ConfigError, RunError
 from harmofl.experiment.config import changed, load_experiment, resolved, validated
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.tables import Experiment
+from harmofl.types import Task
 
 Budget = Literal["rounds", "gradients"]
 
@@ -103,14 +104,22 @@ IGNORED = {"data": ("cache", "source"), "run": ("name", "checkpoint_every", "wor
 
 
 def check_earlier(jobs: Sequence[Job], out: Path) -> None:
-    """Check that `out` can be a folder and that existing runs in it have the settings of these jobs.
+    """Check that `out` can be a folder, and that existing runs in it fit these jobs.
 
     Raises:
-        ConfigError: if `out` is no folder.
-        RunError: if a run folder was made with other settings, or cannot be read.
+        ConfigError: if `out` is no folder, or is that of a run or of the data.
+        RunError: if a run folder was made with other settings, or cannot be read; or if the folder holds runs of other
+            methods on other data or with another network.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: must be a folder for runs and tables, but is a file; choose another --out")
+    if RunDir(out).config_path.exists():
+        raise ConfigError(f"{out}: must be a folder for runs and tables, but holds a run itself; choose another --out")
+    if any(job.experiment.data.folder.resolve() == out.resolve() for job in jobs):
+        raise ConfigError(
+            f"{out}: must be a folder for runs and tables, but is that of the images; choose another --out"
+        )
+    _check_others(jobs, out)
     for job in jobs:
         run_dir = RunDir(job.folder)
         if not run_dir.config_path.exists():
@@ -132,6 +141,31 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
             raise RunError(
                 f"{job.folder}: must hold a run with the same settings, but {found}; choose another --out, or delete it"
             )
+
+
+def _check_others(jobs: Sequence[Job], out: Path) -> None:
+    """Raise RunError if a run of `out` that is none of the jobs has other data or another network than all jobs."""
+    mine = {job.folder.resolve() for job in jobs}
+    for path in sorted(out.glob("*/seed-*/config.toml")):
+        task = RunDir(path.parent).card().get("task") if RunDir(path.parent).result_path.exists() else None
+        if path.parent.resolve() in mine or task not in ("classification", "segmentation"):
+            continue
+        ran = _of_data(load_experiment(path, {}), task)
+        now = [_of_data(job.experiment, task) for job in jobs]
+        common = {
+            table: {key: value for key, value in now[0][table].items() if all(one[table][key] == value for one in now)}
+            for table in now[0]
+        }
+        known = {table: {key: value for key, value in ran[table].items() if key in common[table]} for table in common}
+        if found := _difference(known, common):
+            raise RunError(
+                f"{out}: must not hold runs on other data or with another network, but of {path.parent} {found}; "
+                "choose another --out"
+            )
+
+
+def _of_data(experiment: Experiment, task: Task) -> dict[str, Any]:
+    return resolved(experiment, task).model_dump(mode="json", include={"data", "network"})
 
 
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

@@ -61,13 +61,15 @@ class Comparison:
     @property
     def chance(self) -> str:
         """The note on the significance test of the differences and its correction for the number of methods."""
-        enough = [found for found in self.differences if found and found.seeds >= FEWEST_SEEDS]
-        if any(self.differences) and not enough:
+        there = [*self.differences, *self.differences_unseen]
+        enough = [found for found in there if found and found.seeds >= FEWEST_SEEDS]
+        if any(there) and not enough:
             return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
         known = [found for found in enough if not math.isnan(found.p)]
         if not known:
             return "No difference can be called clear, because none has an interval."
-        several = f", with Holm's correction for {len(known)} methods" if len(known) > 1 else ""
+        methods = max(sum(found in known for found in part) for part in (self.differences, self.differences_unseen))
+        several = f", with Holm's correction for {methods} methods" if methods > 1 else ""
         return f"clear: p < 0.05{several}; the intervals are not corrected." if several else "clear: p < 0.05."
 
     @property

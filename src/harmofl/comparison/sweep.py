@@ -116,7 +116,12 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
     y = {"type": "quantitative", "title": f"{metric_name(metric)}, mean over sites", "scale": {"zero": False}}
     shown = tooltip("method", "value", "of", score=".3f", low=".3f", high=".3f")
     kinds = {"domain": ["test", "validation"], "range": [[1, 0], [4, 3]]}
-    dashed = {"field": "of", "type": "nominal", "title": None, "legend": {"symbolType": "stroke"}}
+    dashed = {
+        "field": "of",
+        "type": "nominal",
+        "title": None,
+        "legend": {"symbolType": "stroke", "symbolStrokeColor": "currentColor"},
+    }
     spec = {
         "height": 280,
         "layer": [

@@ -56,7 +56,15 @@ class Variant:
         return {"method.name": self.method, **kept, **own}
 
 
-RESERVED = ("cache", "table.md", "table.tex", "table.json", "scores.csv", "tuned.toml")
+RESERVED = (
+    *("cache", "tuned.toml", "scores.csv", "report.html", "report-files"),
+    *(
+        f"{name}.{kind}"
+        for name in ("table", "comparison", "sweep")
+        for kind in ("md", "tex", "json", "csv", "png", "svg")
+    ),
+)
+"""Names of what a comparison writes into its folder."""
 
 
 def check_may_differ(key: str, where: str, also: tuple[str, ...] = ()) -> None:

@@ -86,7 +86,10 @@ def _per_image(site: Site, outputs: np.ndarray, cases: CaseScores) -> np.ndarray
 
 
 def _ranked(per_image: np.ndarray, data: Split, masks: bool) -> dict[str, int]:
-    """Return the index of an image by rank; of a case of several slices, the slice with the largest foreground."""
+    """Return the index of an image by rank, each image once: a single image is only the worst, of two none is median.
+
+    Of a case of several slices it is the slice with the largest foreground.
+    """
     size = np.asarray(data.targets).astype(bool).sum(axis=(1, 2)) if masks else np.zeros(len(data))
     first: dict[str, int] = {}
     for k in sorted(range(len(data)), key=lambda k: -size[k]):
@@ -94,7 +97,10 @@ def _ranked(per_image: np.ndarray, data: Split, masks: bool) -> dict[str, int]:
     order = sorted((k for k in first.values() if np.isfinite(per_image[k])), key=lambda k: (-per_image[k], k))
     if not order:
         return {}
-    return dict(zip(RANKS, (order[-1], order[len(order) // 2], order[0]), strict=True))
+    found: dict[int, str] = {}
+    for rank, k in zip(RANKS, (order[-1], order[len(order) // 2], order[0]), strict=True):
+        found.setdefault(k, rank)
+    return {rank: k for k, rank in found.items()}
 
 
 def spectrum(site: Site) -> np.ndarray:

@@ -15,6 +15,9 @@ class SettingsTable(BaseModel):
     def _no_flags_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false where a number must be, also in a list."""
         several = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(one, bool) for one in several) and cls.model_fields[info.field_name or ""].annotation is not bool:
+        if (
+            any(isinstance(one, bool) for one in several)
+            and cls.model_fields[info.field_name or ""].annotation is not bool
+        ):
             raise ValueError("must not be true or false")
         return value

@@ -15,18 +15,20 @@ def write_report(runs: Sequence[Path], out: Path, *, pictures: bool = True) -> P
         runs: folders that hold config.toml and rounds.jsonl, finished or not.
         out: the file to write; it is replaced atomically.
         pictures: also write every chart as SVG, PNG and CSV, and every example image as PNG, into a folder beside `out`
-            with the name of `out` and "-files"; an existing folder is replaced.
+            with the name of `out` and "-files", where those of an earlier page are replaced.
 
     Returns:
         `out`.
 
     Raises:
         RunError: a run folder lacks a file or holds one that cannot be read.
-        ConfigError: `out` is a folder.
+        ConfigError: `out` is a folder, does not end in .html, or something is in the way of its pictures.
         StorageError: `out` cannot be written.
     """
     if out.is_dir():
         raise ConfigError(f"{out}: must be the name of the HTML file to write, but is a folder; add /report.html")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{out}: must be the name of an HTML file, such as report.html; give another --out")
     # Here and not above: the charts and the template are slow to import, and seldom needed.
     from harmofl.experiment.finished_run import load_runs
     from harmofl.report.page_files import write_page

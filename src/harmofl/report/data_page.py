@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from harmofl.data.checks.problem import Problem
-from harmofl.ingest.inspection.between_sites import between_sites, decibels, spectral_distance
+from harmofl.ingest.inspection.between_sites import between_sites, decibels, sizes_differ, spectral_distance
 from harmofl.ingest.inspection.site_statistics import SiteFacts
 from harmofl.report.curves import Line, amplitude_chart, brightness_chart, levels
 from harmofl.report.scores import DASH
@@ -54,7 +54,7 @@ def write_overview(sites: Sequence[SiteFacts], path: Path) -> list[Problem]:
     Raises:
         StorageError: if the page cannot be written.
     """
-    problems = list(between_sites(sites))
+    problems = [*sizes_differ(sites), *between_sites(sites)]
     write_atomic(path, render_overview(sites, problems).encode())
     return problems
 

@@ -16,7 +16,18 @@ from harmofl.report.scores import (
     number,
     scores_of_run,
 )
-from harmofl.report.vega import ALL, DASHES, POINT, Chart, Numbers, interval_layer, round_axis, told_apart, tooltip
+from harmofl.report.vega import (
+    ALL,
+    DASHES,
+    EXACT,
+    POINT,
+    Chart,
+    Numbers,
+    interval_layer,
+    round_axis,
+    told_apart,
+    tooltip,
+)
 
 FEW = 24
 """Largest number of sites for which each site has a small chart."""
@@ -82,7 +93,7 @@ def _rounds(group: Group, name: str) -> list[dict[str, Any]]:
 def _curves(group: Group, ident: str, title: str, name: str) -> Chart:
     rows = _rounds(group, name)
     shown = [{"filter": "datum.site == site"}]
-    alone = len(group.runs) == 1
+    alone, once = len(group.runs) == 1, len({row["round"] for row in rows}) == 1
     others = {
         "transform": [{"filter": f"datum.site != site && datum.site != '{ALL}'"}],
         "mark": {"type": "line", "opacity": 0.4, "strokeWidth": 1},
@@ -95,7 +106,7 @@ def _curves(group: Group, ident: str, title: str, name: str) -> Chart:
     }
     pointed_at = {
         "transform": [] if alone else shown,
-        "mark": {**POINT, "size": 120, "opacity": 0},
+        "mark": {**POINT, "size": 120, "opacity": int(once)},
         "encoding": {"tooltip": tooltip("run", "site", "round", **{name: ".4f"})},
     }
     drawn = [(others, alone and len(group.sites) > 1), (line, True), (chosen, name != "loss"), (pointed_at, True)]
@@ -104,7 +115,7 @@ def _curves(group: Group, ident: str, title: str, name: str) -> Chart:
         "layer": [layer for layer, wanted in drawn if wanted],
         "encoding": {
             "x": round_axis(),
-            "y": _axis(name, name, scale={"zero": False}),
+            "y": _axis(name, name, scale={"zero": False}, axis=EXACT),
             "color": _colour(group.runs, legend=not alone),
         },
     }
@@ -202,7 +213,7 @@ def cases(group: Group, ident: str) -> Chart | None:
 
 
 def time_and_traffic(runs: Sequence[Run]) -> Chart | None:
-    """Return the chart of seconds a round, with megabytes in its numbers; None without times."""
+    """Return the chart of seconds a round, with megabytes in its tooltips and table; None without times."""
     rows = [
         {
             "run": run.label,
@@ -232,7 +243,7 @@ def time_and_traffic(runs: Sequence[Run]) -> Chart | None:
         for run in runs
         if (own := [float(str(row["seconds"])) for row in rows if row["run"] == run.label])
     )
-    return Chart("cost-seconds", "Seconds per round, and megabytes sent", said, spec, rows)
+    return Chart("cost-seconds", "Seconds per round", said, spec, rows)
 
 
 def participation(run: Run, ident: str) -> Chart | None:

@@ -16,12 +16,14 @@ def run_headline(group: Group) -> str:
     ranked = [entry for entry in known if not entry[1].reference] or known
     if not ranked:
         return _nothing_yet(group)
-    best, _, result = ranked[0]
-    chosen = f"its model was chosen by validation at round {result.chosen_round} of {result.rounds}"
+    best, run, result = ranked[0]
+    level = len(ranked) > 1 and number(ranked[1][0]) == number(best)
+    whose = f"{run.label}'s" if level else "its"
+    chosen = f"{whose} model was chosen by validation at round {result.chosen_round} of {result.rounds}"
     aside = [
         f" {other.label} reaches {number(value)}, {value - best:+.3f}." for value, other, _ in known if other.reference
     ]
-    told = f"{_lead(group, ranked)}{_worst(group, result)}, and {chosen}.{_elsewhere(group)}"
+    told = f"{_lead(group, ranked)}{_worst(group, result, whose)}, and {chosen}.{_elsewhere(group)}"
     return told + "".join(aside if ranked != known else [])
 
 
@@ -49,16 +51,22 @@ def _lead(group: Group, ranked: Sequence[Scored]) -> str:
         return f"{run.label} reaches a {score} of {number(best)} {where}"
     value, rival, _ = others[0]
     if number(value) == number(best):
-        return f"{run.label} and {rival.label} share the best {score}, {number(best)} {where}; for {run.label}"
+        return f"{_sharing(ranked)} share the best {score}, {number(best)} {where}"
     return f"{run.label} has the best {score}, {number(best)} {where}, {number(best - value)} above {rival.label}"
 
 
-def _worst(group: Group, result: Result) -> str:
+def _sharing(ranked: Sequence[Scored]) -> str:
+    """Return the names of the runs that share the best score, or their number if they are more than three."""
+    names = [run.label for value, run, _ in ranked if number(value) == number(ranked[0][0])]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) <= 3 else f"{len(names)} of {len(ranked)} runs"
+
+
+def _worst(group: Group, result: Result, whose: str) -> str:
     if len(group.sites) < 2:
         return ""
     values = site_values(result.test, group.sites, group.metric)
     lowest = min(values)
-    return f"; its worst site is {group.sites[values.index(lowest)]} with {number(lowest)}"
+    return f"; {whose} worst site is {group.sites[values.index(lowest)]} with {number(lowest)}"
 
 
 def _elsewhere(group: Group) -> str:
@@ -73,5 +81,5 @@ def _elsewhere(group: Group) -> str:
         return f"{where} {run.label} reaches {score}."
     value, rival, _ = others[0]
     if number(value) == number(best):
-        return f"{where} {run.label} and {rival.label} share the best, {score}."
+        return f"{where} {_sharing(ranked)} share the best, {score}."
     return f"{where} {run.label} is best with {score}, {number(best - value)} above {rival.label}."

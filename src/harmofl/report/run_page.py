@@ -93,11 +93,12 @@ class Page:
     def pictures(self) -> Iterator[tuple[str, str]]:
         """The name and the data URI of every picture that is no chart."""
         for block in self.blocks:
+            group = f"{block.ident}-" if len(self.blocks) > 1 else ""
             for gallery in block.galleries:
                 for k, case in enumerate(gallery.cases):
                     for tile in case.tiles:
                         if tile.source:
-                            yield f"{gallery.site}-{k}-{tile.caption}", tile.source
+                            yield f"{group}{gallery.site}-{k}-{tile.caption}", tile.source
         for label, shown in self.amplitudes:
             for name, source in shown:
                 yield f"amplitude-{label}-{name}", source

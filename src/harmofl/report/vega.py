@@ -136,9 +136,15 @@ def interval_layer(encoding: Spec, opacity: float = 0.6) -> dict[str, Any]:
     return {"transform": [{"filter": "isValid(datum.low)"}], "mark": mark, "encoding": encoding}
 
 
+EXACT = {"format": ".4~g"}
+"""Format of an axis of scores or losses, which would else be rounded to whole numbers if all values are equal."""
+
+
 def round_axis() -> dict[str, Any]:
     """Return the encoding of the x axis of rounds, with ticks at whole numbers only."""
-    axis = {"tickMinStep": 1, "format": "d", "grid": False}
+    whole = "datum.value % 1 == 0"
+    shown = {"condition": {"test": whole, "value": 1}, "value": 0}
+    axis = {"labelExpr": f"{whole} ? format(datum.value, 'd') : ''", "tickOpacity": shown, "grid": False}
     return {"field": "round", "type": "quantitative", "title": "Round", "axis": axis, "scale": {"nice": False}}
 
 

@@ -138,13 +138,14 @@ def within(sites: Mapping[str, Probed], seed: int) -> dict[str, float]:
 
 
 def elsewhere(sites: Mapping[str, Probed]) -> dict[str, float]:
-    """Return the balanced accuracy for the class at each site, trained at all other sites."""
+    """Return the balanced accuracy for the class at each site, trained at all others; NaN if those have one class."""
     scores = {}
     for name, site in sites.items():
         others = [other for key, other in sites.items() if key != name]
         features = np.concatenate([other.features for other in others])
         labels = np.concatenate([other.labels for other in others])
-        scores[name] = _score(_fitted(features, labels), site.features, site.labels)
+        several = len(np.unique(labels)) > 1
+        scores[name] = _score(_fitted(features, labels), site.features, site.labels) if several else float("nan")
     return scores
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from harmofl.data.layout.file_names import DICOM_SUFFIXES, folded, is_dicom, is_volume, stem_of, suffix_of
 from harmofl.data.layout.name_meanings import mask_key, meaning
 from harmofl.data.layout.site_files import files_below
-from harmofl.errors import DataError
+from harmofl.errors import ConfigError, DataError
 from harmofl.ingest.dicom.dicom_files import Series, series_in
 from harmofl.utils.grouping import grouped
 
@@ -34,9 +34,12 @@ def find(paths: Sequence[Path], out: Path | None = None) -> list[Input]:
 
     Raises:
         DataError: if a path does not exist, or a folder has no image.
-        ConfigError: if there are DICOM files and pydicom is not installed.
+        ConfigError: if there are DICOM files and pydicom is not installed, or `out` is a folder of images.
     """
     check_paths(paths)
+    below = out is not None and any(path.resolve() in out.resolve().parents for path in paths)
+    if out is not None and below and meaning(out.name).role == "images":
+        raise ConfigError(f"{out}: must not be a folder of images, whose files would be left out; choose another --out")
     unique: dict[tuple[Path, ...], Input] = {}
     for path in paths:
         for one in _at(path, out):

@@ -42,6 +42,16 @@ def between_sites(sites: Sequence[SiteFacts], *, resampled: bool = False) -> Ite
     yield from _contrast(sites)
 
 
+def sizes_differ(sites: Sequence[SiteFacts]) -> Iterator[Problem]:
+    """Yield an error if images have several sizes and are used as they are stored."""
+    stored = [site for site in sites if not site.resized]
+    sizes = {size: site.site for site in stored for size in site.sizes}
+    if len(sizes) > 1:
+        told = ", ".join(f"{size} at {name}" for size, name in sizes.items())
+        message = f"images must have one size, got {told}; give every site the same --size, which resizes them"
+        yield Problem("error", "", "", message, "sizes differ")
+
+
 def _commonest(counts: dict[str, int]) -> str:
     return max(counts, key=lambda name: counts[name]) if counts else ""
 

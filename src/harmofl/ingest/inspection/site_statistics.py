@@ -50,6 +50,7 @@ class SiteFacts(_Frozen):
         splits: counts of each split.
         kinds: number of files of each kind.
         sizes: number of images of each stored height and width.
+        resized: True if images are brought to one size when they are read, or are volumes that are kept whole.
         axes: number of volumes with each orientation of the stored axes.
         spacing: smallest, median and largest distance of voxels along x, y and z, in millimetres.
         shares: share of the pixels (or images) of each class.
@@ -67,6 +68,7 @@ class SiteFacts(_Frozen):
     splits: dict[str, SplitFacts]
     kinds: dict[str, int]
     sizes: dict[str, int]
+    resized: bool = False
     axes: dict[str, int] = Field(default_factory=dict)
     spacing: tuple[tuple[float, ...], ...] = ()
     shares: dict[str, float]
@@ -103,6 +105,7 @@ def facts_of(
         splits={split: _split_facts(info, [one for one in seen if one.record.split == split]) for split in SPLITS},
         kinds=dict(Counter(one.kind for one in seen)),
         sizes=dict(Counter(f"{one.size[0]}x{one.size[1]}" for one in seen)),
+        resized=info.size is not None or info.volumes is not None,
         axes=dict(Counter(one.geometry.axes for one in seen if one.geometry)),
         spacing=_rows(np.quantile(spacings, (0, 0.5, 1), axis=0).T) if len(spacings) else (),
         shares=_shares(info, sums),
