@@ -17,7 +17,7 @@ from harmofl.experiment.finished_run import load_runs
 from harmofl.report import write_report
 from harmofl.report.class_details import calibration_error, reliability
 from harmofl.report.figures import participation
-from harmofl.report.page_files import files_of
+from harmofl.report.page_files import WRITTEN, files_of
 from harmofl.report.png_images import INVENTED, MISSED, compared
 
 
@@ -179,8 +179,11 @@ def test_every_picture_is_a_file_with_its_numbers_and_old_ones_go(tmp_path):
     out = tmp_path / "report.html"
     folder = files_of(out)
     folder.mkdir()
+    (folder / "mine.txt").write_text("not of a page")
     (folder / "stale.svg").touch()
+    (folder / WRITTEN).write_text("stale.svg")
     write_report([run], out)
+    assert (folder / "mine.txt").read_text() == "not of a page"
     stems = {path.stem for path in folder.glob("*.svg")}
     assert {"g0-scores", "g0-validation", "g0-loss", "g0-site0", "cost-seconds"} <= stems
     assert stems == {path.stem for path in folder.glob("*.csv")} and "stale" not in stems
