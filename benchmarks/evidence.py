@@ -142,22 +142,15 @@ def parts() -> Iterator[Part]:
         yield Part(federation, "batch", PEERS)
     for federation in FEDERATIONS:
         yield Part(federation, "batch", BEST_PEERS, (1, 2))
-    yield Part("bloodcells", "batch", TWO, left_out=True)
-    for federation in (hospitals, "bloodcells"):
-        yield Part(federation, "batch", FURTHER)
-    for federation in (hospitals, "bloodcells"):
-        yield Part(federation, "batch", LEARNED)
-    yield Part("bloodcells", "instance", "fedavg", left_out=True)
-    yield Part("fundus_disc", "batch", TWO, left_out=True)
-    yield Part("fundus_disc", "instance", "fedavg", left_out=True)
+    for federation in others:
+        yield Part(federation, "batch", TWO, left_out=True)
+        yield Part(federation, "instance", "fedavg", left_out=True)
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", f"{FURTHER},{LEARNED}")
     for federation in (hospitals, "bloodcells"):
         yield Part(federation, "batch", TRIES, kind="tries")
     for federation in FEDERATIONS:
         yield Part(federation, "batch", TWO, values="-2..2")
-    for federation in FEDERATIONS:
-        yield Part(federation, "batch", f"{FURTHER},{LEARNED}")
-    yield Part("mitosis_he4", "batch", TWO, left_out=True)
-    yield Part("mitosis_he4", "instance", "fedavg", left_out=True)
 
 
 def all_jobs(data: Path, out: Path) -> list[Job]:

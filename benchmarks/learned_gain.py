@@ -5,6 +5,7 @@
 It is a candidate of docs/evidence.md, with one seed, and not part of the package.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from harmofl.intensity.zscore import ZScoreNorm
-from harmofl.methods.hyperparameters import Hyperparameters
 from harmofl.methods.parts.normalizers import Normalizer
 from harmofl.spectral.image_norm import ImageNorm
 from harmofl.spectral.radial_profile import profile, ring_of
@@ -55,7 +55,7 @@ class LearnedGainNorm(ImageNorm):
 class LearnedGain(Normalizer):
     """A gain for each radius of an image's spectrum, chosen by a small network."""
 
-    ranges: ClassVar = {**Hyperparameters.ranges, "radial_bins": "whole [1, 65536]", "hidden": "whole [1, 65536]"}
+    ranges: ClassVar[Mapping[str, str]] = {"radial_bins": "whole [1, 65536]", "hidden": "whole [1, 65536]"}
     radial_bins: int = 16
     hidden: int = 32
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,20 @@ def test_outcome_names_the_best_and_whether_chance_would_do_it():
     same = comparison_of(*(made(label, level, spread=0.3) for label, level in levels.items()))
     assert re.search(r"The difference to plain .*: not larger than|^plain has the best", comparison_headline(same))
     assert "partly due to chance" in comparison_headline(same) and "partly due to chance" not in clear
+
+
+def test_methods_that_share_the_best_score_are_told_together():
+    one = made("plain", 0.7)
+    said = comparison_headline(
+        comparison_of(one, replace(one, variant=Variant("twin", "fedprox", {})), made("low", 0.5))
+    )
+    assert said.startswith("2 of 3 methods share the best mean test Dice")
+
+
+def test_differences_at_unseen_sites_alone_are_said_to_be_clear():
+    found = comparison_of(made("plain", 0.7), made("better", 0.8))
+    there = replace(found, differences=(None, None), differences_unseen=found.differences)
+    assert there.chance == found.chance and there.chance.startswith("clear: p < 0.05")
 
 
 def test_references_are_told_aside_and_never_win():

@@ -319,10 +319,20 @@ def test_a_run_with_other_settings_is_refused(done: Path, federation: Path) -> N
         carry_out_study(study(federation, done, "fedavg", training__lr=0.5))
 
 
+def test_a_folder_with_a_run_or_with_runs_on_other_data_is_refused(done: Path, federation: Path) -> None:
+    with pytest.raises(ConfigError, match="but holds a run itself"):
+        carry_out_study(study(federation, done / "fedavg" / "seed-0", "fedbn"))
+    with pytest.raises(RunError, match=r"network\.norm was '[\w-]+' and is now 'group'; choose another --out"):
+        carry_out_study(study(federation, done, "fedbn", network__norm="group"))
+    assert not (done / "fedbn").exists()
+
+
 def test_folders_that_cannot_be_are_said(federation: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="must be a folder for runs and tables, but is a file"):
         carry_out_study(study(federation, tmp_path / "file", "fedavg"))
+    with pytest.raises(ConfigError, match="but is that of the images"):
+        carry_out_study(study(federation, federation, "fedavg"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "fedavg").touch()
     comparison = carry_out_study(study(federation, tmp_path / "out", "fedavg,fedsam", seeds=1))

@@ -51,6 +51,10 @@ SAME = "must be the same for all|must not be set for a method|must be given once
         ("a b=fedavg,a_b=fedsam", "'a b' and 'a_b' must have different folders"),
         ("=fedavg", "a label must be one line of text"),
         ("a\nb=fedavg", "a label must be one line of text"),
+        *(
+            (f"{name}=fedavg", f"must not be the name of a file of the comparison, got {name}")
+            for name in ("report-files", "report.html", "comparison.png", "sweep.csv")
+        ),
         ("table.md=fedavg", "must not be the name of a file of the comparison, got table.md"),
         *((text, SAME) for text in ("x=fedavg:evaluation.metric=accuracy", "fedprox:method.name=fedavg")),
         *((text, SAME) for text in ("x=fedprox:name=fedavg", "fedavg:run.seed=5", "fedavg:data.folder=y")),

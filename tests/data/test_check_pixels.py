@@ -8,9 +8,9 @@ from PIL import Image, ImageEnhance
 
 from harmofl.errors import DataError
 from harmofl.ingest import check_federation
-from harmofl.ingest.inspection.between_sites import between_sites, spectral_distance
+from harmofl.ingest.inspection.between_sites import between_sites, sizes_differ, spectral_distance
 from harmofl.ingest.inspection.site_statistics import SiteFacts, read_facts
-from harmofl.report.data_page import render_overview, render_site, write_pages
+from harmofl.report.data_page import render_overview, render_site, write_overview, write_pages
 
 SIDE = 48
 
@@ -200,6 +200,11 @@ def test_sites_compared(tmp_path):
         assert any(expected in line for line in told), (odd.site, told)
         page = render_overview([a, odd, c], list(between_sites([a, odd, c])))
         assert odd.site in page
+    small = changed(b, sizes={"8x8": 6, "9x9": 1})
+    (told,) = sizes_differ([a, small])
+    assert told.severity == "error" and "9x9 at b" in told.message
+    assert list(sizes_differ([a, changed(small, resized=True)])) == []
+    assert write_overview([a, small], tmp_path / "all.html")[0] == told
     assert spectral_distance(a, b) == pytest.approx(spectral_distance(b, a)) and spectral_distance(a, a) == 0
     assert spectral_distance(a, changed(b, profile=())) is None
 

@@ -158,6 +158,8 @@ def test_the_images_may_lie_below_or_beside_the_answers_but_are_never_overwritte
     assert len(done.written) == 9
     with pytest.raises(ConfigError, match="would be overwritten"):
         predict_files(trained(finished_run), [tmp_path / "images"], tmp_path / "images", overwrite=True)
+    with pytest.raises(ConfigError, match="must not be a folder of images"):
+        predict_files(trained(finished_run), [tmp_path], tmp_path / "images", overwrite=True)
     with pytest.raises(ConfigError, match="must be a folder, but is a file"):
         predict_files(trained(finished_run), [tmp_path / "images"], done.written[0])
 

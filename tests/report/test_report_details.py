@@ -173,6 +173,15 @@ def test_difference_colours_what_was_missed_and_invented():
     assert "25.0 % false negative pixels, 25.0 % false positive pixels" in told
 
 
+def test_pictures_of_groups_and_of_sites_with_like_names_do_not_replace_one_another(tmp_path):
+    runs = [write_run(tmp_path / metric, sites=("A B", "A-B"), metric=metric) for metric in ("dice", "accuracy")]
+    for run in runs:
+        write_samples(run, ("A B", "A-B"))
+    write_report(runs, tmp_path / "report.html")
+    found = {path.name for path in files_of(tmp_path / "report.html").glob("*Image*.png")}
+    assert len(found) == 2 * 2 * 2
+
+
 def test_every_picture_is_a_file_with_its_numbers_and_old_ones_go(tmp_path):
     run = write_run(tmp_path / "one")
     write_samples(run)

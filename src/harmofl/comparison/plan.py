@@ -146,22 +146,29 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
 def _check_others(jobs: Sequence[Job], out: Path) -> None:
     """Raise RunError if a run of `out` that is none of the jobs has other data or another network than all jobs."""
     mine = {job.folder.resolve() for job in jobs}
-    for path in sorted(out.glob("*/seed-*/config.toml")):
-        task = RunDir(path.parent).card().get("task") if RunDir(path.parent).result_path.exists() else None
-        if path.parent.resolve() in mine or task not in ("classification", "segmentation"):
+    others = [path for path in sorted(out.glob("*/seed-*/config.toml")) if path.parent.resolve() not in mine]
+    common: dict[Task, dict[str, dict[str, Any]]] = {}
+    for run_dir in (RunDir(path.parent) for path in others):
+        task = run_dir.card().get("task") if run_dir.result_path.exists() else None
+        if task != "classification" and task != "segmentation":
             continue
-        ran = _of_data(load_experiment(path, {}), task)
-        now = [_of_data(job.experiment, task) for job in jobs]
-        common = {
-            table: {key: value for key, value in now[0][table].items() if all(one[table][key] == value for one in now)}
-            for table in now[0]
-        }
-        known = {table: {key: value for key, value in ran[table].items() if key in common[table]} for table in common}
-        if found := _difference(known, common):
+        now = common[task] = common.get(task) or _common(jobs, task)
+        ran = _of_data(load_experiment(run_dir.config_path, {}), task)
+        known = {table: {key: value for key, value in ran[table].items() if key in now[table]} for table in now}
+        if found := _difference(known, now):
             raise RunError(
-                f"{out}: must not hold runs on other data or with another network, but of {path.parent} {found}; "
-                "choose another --out"
+                f"{out}: must not hold runs on other data or with another network, but of "
+                f"{run_dir.config_path.parent} {found}; choose another --out"
             )
+
+
+def _common(jobs: Sequence[Job], task: Task) -> dict[str, dict[str, Any]]:
+    """Return the settings of data and network that all jobs share."""
+    first, *others = [_of_data(job.experiment, task) for job in jobs]
+    return {
+        table: {key: value for key, value in settings.items() if all(one[table][key] == value for one in others)}
+        for table, settings in first.items()
+    }
 
 
 def _of_data(experiment: Experiment, task: Task) -> dict[str, Any]:

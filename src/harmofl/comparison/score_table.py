@@ -61,14 +61,13 @@ class Comparison:
     @property
     def chance(self) -> str:
         """The note on the significance test of the differences and its correction for the number of methods."""
-        there = [*self.differences, *self.differences_unseen]
-        enough = [found for found in there if found and found.seeds >= FEWEST_SEEDS]
-        if any(there) and not enough:
+        parts = [[found for found in part if found] for part in (self.differences, self.differences_unseen)]
+        enough = [[found for found in part if found.seeds >= FEWEST_SEEDS] for part in parts]
+        if any(parts) and not any(enough):
             return f"With fewer than {FEWEST_SEEDS} seeds no difference is called clear."
-        known = [found for found in enough if not math.isnan(found.p)]
-        if not known:
+        methods = max(sum(not math.isnan(found.p) for found in part) for part in enough)
+        if not methods:
             return "No difference can be called clear, because none has an interval."
-        methods = max(sum(found in known for found in part) for part in (self.differences, self.differences_unseen))
         several = f", with Holm's correction for {methods} methods" if methods > 1 else ""
         return f"clear: p < 0.05{several}; the intervals are not corrected." if several else "clear: p < 0.05."
 

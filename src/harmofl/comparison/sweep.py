@@ -120,7 +120,7 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
         "field": "of",
         "type": "nominal",
         "title": None,
-        "legend": {"symbolType": "stroke", "symbolStrokeColor": "currentColor"},
+        "legend": {"symbolType": "stroke", "encode": {"symbols": {"update": {"stroke": {"value": "currentColor"}}}}},
     }
     spec = {
         "height": 280,

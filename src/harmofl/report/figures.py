@@ -104,10 +104,14 @@ def _curves(group: Group, ident: str, title: str, name: str) -> Chart:
         "transform": [*shown, {"filter": "datum.chosen"}],
         "mark": {**POINT, "shape": "diamond", "size": 110, "opacity": 1},
     }
+    seen = {"condition": {"test": "datum.site == site", "value": 1}, "value": 0.3}
     pointed_at = {
         "transform": [] if alone else shown,
-        "mark": {**POINT, "size": 120, "opacity": int(once)},
-        "encoding": {"tooltip": tooltip("run", "site", "round", **{name: ".4f"})},
+        "mark": {**POINT, "size": 120},
+        "encoding": {
+            "opacity": seen if once else {"value": 0},
+            "tooltip": tooltip("run", "site", "round", **{name: ".4f"}),
+        },
     }
     drawn = [(others, alone and len(group.sites) > 1), (line, True), (chosen, name != "loss"), (pointed_at, True)]
     spec = {

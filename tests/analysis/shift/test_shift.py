@@ -178,6 +178,8 @@ def test_probe_at_other_sites_and_of_sites():
     }
     scores = elsewhere(sites)
     assert scores["b"] < 0.1
+    scores = elsewhere({"a": sites["a"], "one class": Probed(plain, np.zeros_like(labels), groups)})
+    assert np.isnan(scores["a"]) and not np.isnan(scores["one class"])
     marked = {name: Probed(one.features + k * 5, one.labels, one.groups) for k, (name, one) in enumerate(sites.items())}
     assert site_accuracy(marked, 0) > 0.95
 
