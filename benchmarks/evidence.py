@@ -151,6 +151,14 @@ def parts() -> Iterator[Part]:
         yield Part(federation, "batch", TRIES, kind="tries")
     for federation in FEDERATIONS:
         yield Part(federation, "batch", TWO, values="-2..2")
+    for other in others:
+        yield Part(other, "batch", "fedprox,fedsam,local")
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", LEARNED, (1, 2))
+    for seed in (1, 2):
+        for federation in others:
+            yield Part(federation, "batch", TWO, (seed,), left_out=True)
+            yield Part(federation, "instance", "fedavg", (seed,), left_out=True)
 
 
 def all_jobs(data: Path, out: Path) -> list[Job]:
