@@ -173,7 +173,7 @@ def test_user_errors_are_one_line(tmp_path: Path, cli_run: Path, federation: Pat
     assert "must be new or empty" in refused("run", "--data", federation, "--out", cli_run)
     for out in (cli_run / "config.toml", cli_run / "config.toml" / "new"):
         said = refused("run", "--data", federation, "--out", out)
-        assert f"but {cli_run / 'config.toml'} is a file; choose another --out" in said
+        assert f"but {cli_run / 'config.toml'} is a file; choose another folder" in said
     assert f"but is a folder; give images with --data {federation}" in refused("run", federation)
     assert "no run here" in refused("run", "--resume", tmp_path)
     assert "leave out all options but --dashboard and --log" in refused("run", "--resume", cli_run, "--rounds", 3)
@@ -231,9 +231,10 @@ def test_compare_ablate_sweep_and_search(federation: Path, tmp_path: Path) -> No
     searched = harmofl("search", *words)
     assert searched.returncode == 0, searched.stderr
     assert "defaults" in searched.stdout
-    with_tuned = ["--methods", "fedavg", "--tuned", tmp_path / "o" / "tuned.toml", "--out", tmp_path / "t"]
+    with_tuned = ["--methods", "fedavg,fedbn", "--tuned", tmp_path / "o" / "tuned.toml", "--out", tmp_path / "t"]
     tuned = harmofl("compare", *few, *with_tuned)
     assert tuned.returncode == 0, tuned.stderr
+    assert "tuned.toml has no table for fedbn; what is not given in --methods keeps its default" in tuned.stderr
 
 
 def test_errors_of_the_comparing_commands_are_one_line(federation: Path, tmp_path: Path) -> None:
@@ -430,6 +431,18 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_work(
         assert done.returncode == 1
         assert f"harmofl: {closed}: could not be written (Permission denied); choose another folder" in done.stderr
         assert done.stderr.count("\n") == 1 + (words[0] == "predict") and not done.stdout
+
+
+def test_what_is_in_the_way_is_said_before_any_work(cli_run: Path, federation: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for words in (
+        ("data", "check", federation, "--pages", tmp_path / "file"),
+        ("data", "shift", federation, "--out", tmp_path / "file" / "shift"),
+        ("compare", "--data", federation, "--out", tmp_path / "file"),
+    ):
+        assert "must be a folder, but" in refused(*words)
+    same = refused("evaluate", cli_run, "--data", federation, "--json", tmp_path / "x", "--cases", tmp_path / "x")
+    assert "--cases and --json must be two files" in same
 
 
 def test_predict_says_a_fault_of_many_images_once(cli_run: Path, federation: Path, tmp_path: Path) -> None:

@@ -88,6 +88,9 @@ def test_the_command(federation: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "ecommend" in done.output.splitlines()[-2] and (tmp_path / "out" / "report.html").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.index("ecommend", page.index('id="advice"') + 40) < page.index('id="outcome"')
+    assert (page.count("ahead in seeds") == 1 and "<code>harmofl run --data" in page) or "No recommendation" in page
     runs = sorted(path.parent.parent.name for path in (tmp_path / "out").glob("*/seed-0/result.json"))
     assert runs == sorted(variant.folder for variant in candidates(True))
     ran = load_experiment(RunDir(tmp_path / "out" / "instance_normalization" / "seed-0").config_path, {})

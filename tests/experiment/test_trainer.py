@@ -348,7 +348,7 @@ except StorageError as error:
 def test_a_file_in_the_place_of_the_folder_is_refused(federation: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(RunError, match=r"must be new or empty, but .*file is a file; choose another --out"):
+        with pytest.raises(ConfigError, match=r"must be a folder, but .*file is a file; choose another folder"):
             run(small(federation), folder)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harmofl.errors import StorageError
-from harmofl.utils.atomic_files import replacing, storing, write_atomic
+from harmofl.errors import ConfigError, StorageError
+from harmofl.utils.atomic_files import check_writable, replacing, storing, write_atomic
 
 
 def test_a_file_keeps_its_content_if_writing_fails(tmp_path: Path) -> None:
@@ -36,3 +36,17 @@ def test_an_error_within_names_its_own_file_alone(tmp_path: Path) -> None:
         storing(tmp_path),
     ):
         write_atomic(tmp_path / "none" / "file", b"")
+
+
+def test_what_is_in_the_way_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "new"):
+        with pytest.raises(ConfigError, match=r"must be a folder, but \S+file is a file"):
+            check_writable(folder)
+    with pytest.raises(ConfigError, match=r"must be in a folder, but \S+file is a file"):
+        check_writable(tmp_path / "file" / "scores.csv", file=True)
+    with pytest.raises(ConfigError, match="must be a file, but is a folder"):
+        check_writable(tmp_path, file=True)
+    for path in (tmp_path / "file", tmp_path / "new" / "file"):
+        check_writable(path, file=True)
+    check_writable(tmp_path / "new" / "folder")

@@ -85,7 +85,10 @@ def compare(
     from harmofl.comparison.study import Study
     from harmofl.comparison.variants import parse_variants, read_tuned, with_common
 
-    variants = with_common(parse_variants(methods, read_tuned(tuned) if tuned else None), common)
+    tables = read_tuned(tuned) if tuned else None
+    variants = with_common(parse_variants(methods, tables), common)
+    if untuned := [v.label for v in variants if tables is not None and not {v.label, v.method} & tables.keys()]:
+        say(f"{tuned} has no table for {', '.join(untuned)}; what is not given in --methods keeps its default")
     chosen = Study(base, variants, seeds, folder, equal, baseline, leave_one_site_out, workers, cluster)  # type: ignore[arg-type]
     end_study(_carry_out(chosen))
 

@@ -60,7 +60,9 @@ def evaluate(
     _check_options(split, statistics, tolerance, surface)
     check_model(model, data)
     for path in filter(None, (cases, json)):
-        check_writable(path)
+        check_writable(path, file=True)
+    if cases and json and cases.resolve() == json.resolve():
+        raise ConfigError(f"--cases and --json must be two files, got {cases} for both; change one name")
 
     from harmofl.experiment.model_build import device_of
     from harmofl.experiment.trained_model import TrainedModel

@@ -14,7 +14,7 @@ from harmofl.cli.options import Config, Data, Rounds, Size, Unseen, given_change
 from harmofl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harmofl.comparison.recommendation import Tried
+    from harmofl.comparison.comparison_page import Advice
 
 
 def recommend(
@@ -46,6 +46,7 @@ def recommend(
         raise ConfigError(f"--set {fixed} must be left out, as normalizers and normalization layers are what is tried")
 
     from harmofl.comparison import recommendation
+    from harmofl.comparison.comparison_page import write_comparison
     from harmofl.comparison.study import Study, carry_out_study
     from harmofl.data.layout.reader import read_layout, settle
 
@@ -56,9 +57,11 @@ def recommend(
     chosen = Study(short, variants, seeds, folder, baseline=recommendation.PLAIN, workers=workers, cluster=cluster)
     with interruptible():
         comparison = carry_out_study(chosen, say)
-    tried = recommendation.ranked(comparison.outcomes)
-    _show_tried(tried, f"validation {comparison.metric} of {short.training.rounds} rounds, mean over sites")
-    for line in recommendation.answer(tried, comparison.metric, _run_command(config, data, unseen, setting)):
+    command = _run_command(config, data, unseen, setting)
+    advice = recommendation.advise(comparison, short.training.rounds, command)
+    write_comparison(comparison, folder, advice=advice)
+    _show(advice)
+    for line in advice.lines:
         print(line)
     print(f"report {folder / 'report.html'}")
     end_study(comparison)
@@ -73,11 +76,10 @@ def _run_command(
     return shlex.join(["harmofl", "run", *([str(config)] if config else []), *options])
 
 
-def _show_tried(tried: Sequence["Tried"], title: str) -> None:
-    table = Table(title=escape(title))
-    for name in ("candidate", "mean", "seeds", "gain", "ahead in seeds"):
-        table.add_column(name, justify="left" if name == "candidate" else "right")
-    for one in tried:
-        each = " ".join(f"{score:.3f}" for score in one.val)
-        table.add_row(escape(one.variant.label), f"{one.mean:.3f}", each, f"{one.gain:+.3f}", str(one.wins))
+def _show(advice: "Advice") -> None:
+    table = Table(title=escape(advice.title))
+    for name in advice.columns:
+        table.add_column(name, justify="left" if name == advice.columns[0] else "right")
+    for row in advice.rows:
+        table.add_row(*map(escape, row))
     Console().print(table)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,33 @@ from harmofl.report.vega import Chart
 from harmofl.utils.atomic_files import write_atomic
 
 
-def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = None) -> Path:
+@dataclass(frozen=True)
+class Advice:
+    """What `harmofl recommend` says, for the top of its page.
+
+    Args:
+        lines: the recommendation in sentences.
+        title: title of the table.
+        columns: its column names.
+        rows: the validation scores of each candidate, as text.
+    """
+
+    lines: Sequence[str]
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_comparison(
+    comparison: Comparison, out: Path, swept: Chart | None = None, advice: Advice | None = None
+) -> Path:
     """Write report.html, the folder report-files, and comparison.png and .svg.
 
     Args:
         comparison: the comparison to write.
         out: the folder of the comparison.
         swept: the chart of a sweep, if there is one.
+        advice: a recommendation, if there is one.
 
     Returns:
         The path of report.html.
@@ -38,17 +59,18 @@ def write_comparison(comparison: Comparison, out: Path, swept: Chart | None = No
     charts = [chart for chart in found if chart is not None]
     costs = cost_against_gain(comparison)
     page = out / "report.html"
-    write_page(page, _render(comparison, charts, costs), [*charts, *costs])
+    write_page(page, _render(comparison, charts, costs, advice), [*charts, *costs])
     for kind in ("png", "svg"):
         write_atomic(out / f"comparison.{kind}", (files_of(page) / f"{first.name}.{kind}").read_bytes())
     return page
 
 
-def _render(comparison: Comparison, charts: Sequence[Chart], costs: Sequence[Chart]) -> str:
+def _render(comparison: Comparison, charts: Sequence[Chart], costs: Sequence[Chart], advice: Advice | None) -> str:
     curve = next((chart for chart in charts if chart.name == "curves"), None)
     sites = list(dict.fromkeys(row["site"] for row in curve.rows)) if curve else []
     return template_of("comparison.html").render(
         title=f"Comparison of {len(comparison.outcomes)} methods at {len(sites_of(comparison))} sites",
+        advice=advice,
         outcome=comparison_headline(comparison),
         tables=_tables(comparison),
         notes=[note for note in comparison.notes if note not in comparison.failed],

@@ -11,6 +11,7 @@ from harmofl.experiment.config import changed, load_experiment, resolved, valida
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.tables import Experiment
 from harmofl.types import Task
+from harmofl.utils.atomic_files import check_writable
 
 Budget = Literal["rounds", "gradients"]
 
@@ -107,12 +108,12 @@ def check_earlier(jobs: Sequence[Job], out: Path) -> None:
     """Check that `out` can be a folder, and that existing runs in it fit these jobs.
 
     Raises:
-        ConfigError: if `out` is no folder, or is that of a run or of the data.
+        ConfigError: if `out` cannot be a folder, or is that of a run or of the data.
+        StorageError: if `out` cannot be written.
         RunError: if a run folder was made with other settings, or cannot be read; or if the folder holds runs of other
             methods on other data or with another network.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: must be a folder for runs and tables, but is a file; choose another --out")
+    check_writable(out)
     if RunDir(out).config_path.exists():
         raise ConfigError(f"{out}: must be a folder for runs and tables, but holds a run itself; choose another --out")
     if any(job.experiment.data.folder.resolve() == out.resolve() for job in jobs):

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from harmofl.comparison.comparison_page import Advice
 from harmofl.comparison.outcomes import Outcome
+from harmofl.comparison.score_table import Comparison
 from harmofl.comparison.variants import Variant, parse_variants
 from harmofl.data.layout.file_names import is_volume
 from harmofl.data.layout.site_files import FederationFiles
@@ -163,6 +165,33 @@ def answer(tried: Sequence[Tried], metric: str, command: str) -> list[str]:
         more = head.mean - best.mean
         said.append(f"{head.variant.label} has {more:.3f} more; below {LEVEL:g} the simpler one is recommended.")
     return said
+
+
+def advise(comparison: Comparison, rounds: int, command: str) -> Advice:
+    """Return the recommendation with the validation scores it rests on, see `answer`.
+
+    Args:
+        comparison: the finished runs of the candidates.
+        rounds: the number of rounds of each.
+        command: as for `answer`.
+
+    Raises:
+        TrainingError: as in `ranked`.
+    """
+    tried = ranked(comparison.outcomes)
+    rows = [
+        (
+            one.variant.label,
+            f"{one.mean:.3f}",
+            " ".join(f"{score:.3f}" for score in one.val),
+            f"{one.gain:+.3f}",
+            str(one.wins),
+        )
+        for one in tried
+    ]
+    title = f"Validation {comparison.metric} of {rounds} rounds, mean over sites"
+    columns = ("candidate", "mean", "seeds", "gain", "ahead in seeds")
+    return Advice(answer(tried, comparison.metric, command), title, columns, rows)
 
 
 def _described(one: Tried, metric: str) -> str:

@@ -61,10 +61,8 @@ class RunDir:
 
     @staticmethod
     def refuse_used(folder: Path) -> None:
-        """Raise RunError unless the folder is new or empty, and StorageError if it cannot be written."""
+        """Raise RunError unless the folder is new or empty, and other errors as `check_writable` does."""
         check_writable(folder)
-        if file := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
-            raise RunError(f"{folder}: the run folder must be new or empty, but {file} is a file; choose another --out")
         if folder.exists() and any(folder.iterdir()):
             raise RunError(
                 f"{folder}: the run folder must be new or empty; choose another --out, go on with "

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from harmofl.errors import RunError, StorageError
+from harmofl.errors import ConfigError, RunError, StorageError
 
 fcntl: ModuleType | None
 try:
@@ -71,13 +71,22 @@ def not_written(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: could not be written ({error.strerror or error}); {fix}, then repeat the command")
 
 
-def check_writable(path: Path) -> None:
-    """Check before long work that `path` can be written, as far as permissions tell.
+def check_writable(path: Path, *, file: bool = False) -> None:
+    """Check before long work that `path` can be written, as far as names and permissions tell.
+
+    Args:
+        path: the folder, or file, that will be written.
+        file: whether it is a file.
 
     Raises:
-        StorageError: if the nearest existing folder at or above `path` is not writable.
+        ConfigError: if something else is in the way at `path` or above it.
+        StorageError: if the nearest existing folder is not writable.
     """
-    near = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path.cwd())
+    near = next((place for place in (path, *path.absolute().parents) if place.exists()), Path.cwd())
+    if file and path.is_dir():
+        raise ConfigError(f"{path}: must be a file, but is a folder; choose another name")
+    if not near.is_dir() and not (file and near == path):
+        raise ConfigError(f"{path}: must be {'in ' * file}a folder, but {near} is a file; choose another folder")
     if near.is_dir() and not os.access(near, os.R_OK | os.W_OK | os.X_OK):
         raise not_written(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 

@@ -103,8 +103,6 @@ def _check_targets(
     given = {file.resolve() for one in inputs for file in one.files}
     if mine := next((path for path in targets if path.resolve() in given), None):
         raise ConfigError(f"{mine}: is an input image and would be overwritten; choose another --out")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: must be a folder, but is a file; choose another --out")
     check_writable(out)
     if (there := next((path for path in targets if path.exists()), None)) and not overwrite:
         raise ConfigError(f"{there}: must not exist yet; choose another --out, or give --overwrite")
