@@ -227,7 +227,7 @@ def test_two_sizes(tmp_path):
     save(tmp_path / "a/masks/p4.png", mask(4, (8, 10)))
     message = refused(tmp_path)
     assert "a/images/p0.png is 8x8 (height x width) but a/images/p4.png is 8x10" in message
-    assert "pass a size" in message
+    assert "with --size or data.size" in message
     assert open_federation(tmp_path, size=(8, 8)).info.size == (8, 8)
     (tmp_path / "a/masks/p4.png").unlink()  # it cannot be inspected, and its size is still found
     told = [problem.message for problem in find_problems(tmp_path) if problem.severity == "error"]
@@ -276,6 +276,10 @@ def test_unsupported_suffix(tmp_path):
         ([{"file": "p0.png"}], "got no such column; add a column site"),
         ([{"site": "a", "name": "p0.png"}], "column 'file' is missing; the columns are site, name"),
         ([{"site": "a", "file": "p0.png", "split": "dev"}], "split must be train, val or test, got 'dev'"),
+        (
+            [{"site": "a", "file": f"p{k}.png", "split": "dev"} for k in range(2)],
+            "correct the row (2 rows have such faults)",
+        ),
         ([{"site": "a", "file": "p0.png", "group": ""}], "metadata.csv:2: group is empty"),
     ],
 )

@@ -63,6 +63,11 @@ def test_a_table_without_sites_is_one(tmp_path):
         ([], "file,label", "must have a row for each image"),
         (["1.png,"], "file,label", r"export.csv:2: label is empty"),
         (["1.png,a,train", "2.png,a,later"], "file,label,split", r"export.csv:3: split must be train, val or test"),
+        (
+            ["1.png,a,x,later", "2.png,b,../y,test"],
+            "file,label,site,split",
+            r":2: split .* \(2 rows have such faults\)$",
+        ),
         (["/etc/passwd,a"], "file,label", r"export.csv:2: /etc/passwd must be below the table's folder"),
         (["../1.png,a", "2.png,b", "3.png,a"], "file,label", r"must be inside its site's folder"),
         (["1.png,a,../x", "2.png,b,y"], "file,label,site", r"export.csv:2: a site must have a valid folder name"),

@@ -34,7 +34,7 @@ def said(*words: object) -> tuple[int, str]:
 
 def test_shapes_are_errors_for_slices_alone(scans: Path) -> None:
     code, text = said("data", "check", scans)
-    assert code == 2 and "images must have one size: pass a size to resize them to, or keep volumes whole: " in text
+    assert code == 2 and "with --size or data.size, or keep volumes whole: " in text
     assert 'data.mode="volumes" in a run, --mode volumes in data commands' in text
     assert "slices are not resampled" in text
     code, text = said("data", "check", scans, *WHOLE)

@@ -19,6 +19,7 @@ from harmofl.data.layout.site_files import FederationFiles
 from harmofl.errors import TrainingError
 from harmofl.experiment.config import changed, validated
 from harmofl.experiment.tables import Experiment
+from harmofl.report.scores import metric_words
 from harmofl.types import Task
 
 PLAIN = "images as they are"
@@ -178,7 +179,7 @@ def advise(comparison: Comparison, rounds: int, command: str) -> Advice:
     Raises:
         TrainingError: as in `ranked`.
     """
-    tried = ranked(comparison.outcomes)
+    tried, metric = ranked(comparison.outcomes), metric_words(comparison.metric)
     rows = [
         (
             one.variant.label,
@@ -189,9 +190,9 @@ def advise(comparison: Comparison, rounds: int, command: str) -> Advice:
         )
         for one in tried
     ]
-    title = f"Validation {comparison.metric} of {rounds} rounds, mean over sites"
+    title = f"Validation {metric} of {rounds} rounds, mean over sites"
     columns = ("candidate", "mean", "seeds", "gain", "ahead in seeds")
-    return Advice(answer(tried, comparison.metric, command), title, columns, rows)
+    return Advice(answer(tried, metric, command), title, columns, rows)
 
 
 def _described(one: Tried, metric: str) -> str:

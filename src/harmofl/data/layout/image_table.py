@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from harmofl.data.csv_tables import Table, column_name, read_table
 from harmofl.data.layout.class_inference import infer_info
 from harmofl.data.layout.file_names import composed, is_hidden, is_volume, normal, owner_of, suffix_of
-from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS, TableRow, row_of
+from harmofl.data.layout.metadata import PATIENT_COLUMNS, SITE_COLUMNS, TableRow, row_of, rows_of
 from harmofl.data.layout.plain_folders import check_classes
 from harmofl.data.layout.site_files import AT_RANDOM, FederationFiles, Listing, SiteFiles
 from harmofl.data.manifest import Record
@@ -52,7 +52,7 @@ def read_rows(path: Path, columns: Columns) -> list[TableRow]:
     if not table.rows:
         raise DataError(f"{path}: must have a row for each image, but has none; add them")
     table.require_values(filter(None, names.values()))
-    return [_row(path, line, values, names) for line, values in table.rows]
+    return rows_of(table, names, _row)
 
 
 def _column(table: Table, what: str, wanted: str | None) -> str:

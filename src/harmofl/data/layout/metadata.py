@@ -1,10 +1,10 @@
 """Reading of `metadata.csv`, an optional table in the folder of sites that gives patients, splits and labels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harmofl.data.csv_tables import column_name, read_table
+from harmofl.data.csv_tables import Table, column_name, read_table
 from harmofl.data.layout.file_names import composed
 from harmofl.data.layout.site_files import Listing
 from harmofl.data.manifest import SPLITS
@@ -75,7 +75,30 @@ def read_metadata(root: Path, *, split_column: str | None = None, patient_column
         raise DataError(f"{path}: must have a row for each image, but has none; add them or delete the file")
     table.require_values(filter(None, columns.values()))
     unused = tuple(name for name in table.columns if name and name not in columns.values())
-    return Metadata(tuple(row_of(path, line, values, columns) for line, values in table.rows), unused)
+    return Metadata(tuple(rows_of(table, columns, row_of)), unused)
+
+
+def rows_of(
+    table: Table,
+    columns: Mapping[str, str],
+    read: Callable[[Path, int, Mapping[str, str], Mapping[str, str]], TableRow],
+) -> list[TableRow]:
+    """Return all rows, read by `read`, given the name of each column or "".
+
+    Raises:
+        DataError: the first fault, and how many rows have one.
+    """
+    rows, faults = [], []
+    for line, values in table.rows:
+        try:
+            rows.append(read(table.path, line, values, columns))
+        except DataError as error:
+            faults.append(str(error))
+    if len(faults) > 1:
+        raise DataError(f"{faults[0]} ({len(faults)} rows have such faults)")
+    if faults:
+        raise DataError(faults[0])
+    return rows
 
 
 def row_of(path: Path, line: int, values: Mapping[str, str], columns: Mapping[str, str]) -> TableRow:

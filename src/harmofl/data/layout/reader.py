@@ -141,7 +141,7 @@ def common_size(files: FederationFiles, known: Mapping[str, tuple[int, int]] | N
                 whole = _KEPT_WHOLE if is_volume(name) and is_volume(first[0]) else ""
                 raise DataError(
                     f"{first[0]} is {size_text(first[1])} (height x width) but {name} is {size_text(size)}; "
-                    f"images must have one size: pass a size to resize them to{whole}"
+                    f"images must have one size: give the one to resize them to, with --size or data.size{whole}"
                 )
     return first[1] if first else None
 
