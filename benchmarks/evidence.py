@@ -23,6 +23,8 @@ from harmofl.experiment.config import load_experiment
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "evidence"
 FEDERATIONS = ("nuclei_he6", "fundus_disc", "bloodcells", "mitosis_he4")
+MIXED = "nuclei"
+"""Fluorescence and bright field: images whose sites differ most."""
 VOLUMES = "hippocampus"
 """Volumes of one hospital, which get five simulated scanners before the first run."""
 
@@ -62,7 +64,7 @@ class Part:
     """Some runs of one federation under one normalization.
 
     Args:
-        federation: of `FEDERATIONS`, or `VOLUMES`.
+        federation: of `FEDERATIONS`, `MIXED` or `VOLUMES`.
         norm: the normalization regime.
         methods: as for `harmofl compare`.
         seeds: which.
@@ -159,6 +161,14 @@ def parts() -> Iterator[Part]:
         for federation in others:
             yield Part(federation, "batch", TWO, (seed,), left_out=True)
             yield Part(federation, "instance", "fedavg", (seed,), left_out=True)
+    yield Part(MIXED, "batch", FEW)
+    for norm in ("instance", "group"):
+        yield Part(MIXED, norm, TWO)
+    for norm in ("batch", "instance"):
+        for rate in RATES:
+            yield Part(MIXED, norm, TWO, rate=rate)
+    yield Part(MIXED, "batch", TWO, left_out=True)
+    yield Part(MIXED, "instance", "fedavg", left_out=True)
 
 
 def all_jobs(data: Path, out: Path) -> list[Job]:
