@@ -157,6 +157,10 @@ def parts() -> Iterator[Part]:
         yield Part(other, "batch", "fedprox,fedsam,local")
     for federation in FEDERATIONS:
         yield Part(federation, "batch", LEARNED, (1, 2))
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", BEST_PEERS, left_out=True)
+    for federation in FEDERATIONS:
+        yield Part(federation, "batch", LEARNED, left_out=True)
     for seed in (1, 2):
         for federation in others:
             yield Part(federation, "batch", TWO, (seed,), left_out=True)
