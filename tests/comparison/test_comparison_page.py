@@ -9,6 +9,7 @@ import pytest
 from browser import SIZES, needs_browser, opened
 from experiments import csv_rows
 
+from harmofl.cli.compare_commands import _show
 from harmofl.comparison.comparison_page import comparison_headline, write_comparison
 from harmofl.comparison.outcomes import Cost, Outcome
 from harmofl.comparison.score_table import compare
@@ -133,3 +134,32 @@ def test_a_browser_draws_it_and_it_fits(count, tmp_path):
             assert seen.overflow <= 0
             assert seen.complaints == [] and seen.requests == [page.as_uri()]
             seen.shoot(f"comparison-{count}-{size}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (60, ["method", "average", "worst site"]),
+        (80, ["method", "average", "worst site", "difference"]),
+        (114, ["method", "average", "std", "worst site", "validation", "difference"]),
+        (150, ["method", "A", "B", "average", "std", "worst site", "validation", "difference"]),
+    ],
+)
+def test_a_terminal_shows_whole_columns(width, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    _show(comparison_of(made("fedavg", 0.5), made("harmofl-contrast", 0.9)))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "\u2503\u2502\u2514"]
+    assert max(map(len, lines)) <= width and not any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)
+    assert [name.strip() for name in lines[0].strip("\u2503").split("\u2503")] == columns
+    assert "harmofl-contrast" in " ".join(lines) and ("clear" in " ".join(lines)) == (width > 60)
+
+
+def test_equal_gradients_that_are_not_quite_equal_are_told():
+    plain, twice = made("fedavg", 0.5), made("harmofl", 0.6)
+    both = [replace(o, cost=replace(COST, rounds=r, passes=p)) for o, r, p in ((plain, 5, 1.0), (twice, 2, 2.0))]
+    found = compare("dice", both, "fedavg", left_out=False, equal="gradients")
+    said = "Gradients as equal as whole rounds allow: those of fedavg 5, harmofl 4 rounds of plain steps."
+    assert any(note.startswith(said) for note in found.notes)
+    both[0] = replace(plain, cost=replace(COST, rounds=4, passes=1.0))
+    equal = compare("dice", both, "fedavg", left_out=False, equal="gradients")
+    assert any(note.startswith("Equal gradients for all methods.") for note in equal.notes)

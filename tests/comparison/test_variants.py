@@ -100,11 +100,11 @@ def test_only_the_method_differs(federation: Path, tmp_path: Path) -> None:
 
 
 def test_equal_gradients_divides_the_rounds(federation: Path, tmp_path: Path) -> None:
-    base = small(federation, training__rounds=9)
+    base = small(federation, training__rounds=11)
     jobs = plan_jobs(
         base, parse_variants("fedavg,fedsam,fedlesam,harmofl:rho=0,ditto+sam"), [0], tmp_path, equal="gradients"
     )
-    assert [job.experiment.training.rounds for job in jobs] == [9, 4, 9, 9, 2]
+    assert [job.experiment.training.rounds for job in jobs] == [11, 5, 11, 11, 2]
     with pytest.raises(ConfigError, match="--equal must be rounds or gradients"):
         plan_jobs(base, parse_variants("fedavg"), [0], tmp_path, equal="time")  # type: ignore[arg-type]
 

@@ -292,3 +292,24 @@ def test_mixed_precision_leaves_normalizers_in_float32(layer: ImageNorm) -> None
         mixed = learnt(layer, x)
         assert torch.equal(mixed(x), expected(x))
     assert torch.equal(mixed.amplitude, expected.amplitude)
+
+
+LAYERS = [AmplitudeNorm(), AmplitudeNorm(band=0.3), AmplitudeNorm(band=0), AmplitudeNorm(strength=0.5), ProfileNorm(8)]
+LAYERS += [ZScoreNorm(), HistogramNorm(), ReinhardNorm(), MacenkoNorm(), StainJitter(), AmplitudeJitter(4)]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("kind", ["black", "white", "zero channel", "ramp", "random"])
+def test_images_have_finite_gradients_and_none_is_no_error(layer: ImageNorm, kind: str) -> None:
+    """Saliency maps and what is learnt before the layer need them, also for a bin without a phase."""
+    torch.manual_seed(0)
+    layer = learnt(copy.deepcopy(layer), torch.rand(4, 3, 16, 16))
+    images = torch.rand(2, 3, 16, 16) if kind in ("random", "zero channel") else torch.ones(2, 3, 16, 16)
+    images[:, 2] *= kind != "zero channel"
+    images = images * {"black": 0.0, "ramp": torch.linspace(0, 1, 16)}.get(kind, 1.0)
+    images.requires_grad_()
+    found = layer(images)
+    (found * torch.rand_like(found)).sum().backward()
+    assert images.grad is not None and torch.isfinite(images.grad).all() and torch.isfinite(found).all()
+    assert layer(images[:0]).shape == (0, 3, 16, 16)
+    assert layer.train()(images[:0].detach()).shape == (0, 3, 16, 16) and torch.isfinite(layer.amplitude).all()

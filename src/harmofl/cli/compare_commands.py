@@ -243,29 +243,38 @@ def end_study(comparison: "Comparison") -> None:
         raise typer.Exit(1)
 
 
-def _show(comparison: "Comparison") -> None:
-    """Print the scores, by site if the terminal is wide enough; the files have all columns."""
-    from harmofl.comparison.score_table import COSTS, header, rows, sites_of
+INTERVAL = len("+0.000 [-0.000, +0.000]")
+"""Width of a difference whose seeds are on a second line."""
 
-    console, sites, names = Console(), sites_of(comparison), header(comparison)
-    scores = [k for k, name in enumerate(names) if name not in COSTS]
-    summed = [0, *scores[names.index("average") :]]
-    if console.width >= 110 + 16 * len(sites):
-        kept = scores
-    elif console.width >= 110 + 40 * bool(comparison.unseen):
-        kept = summed
-    else:
-        kept = [k for k in summed if not names[k].startswith(("std", "validation")) and not names[k].endswith("unseen")]
-    table = Table(title=escape(comparison.title))
-    found = rows(comparison)
-    longest = max(len(row[0].text) for row in found)
-    table.add_column(escape(names[0]), overflow="fold", min_width=min(24, longest))
-    for index in kept[1:]:
-        name = names[index].replace(f" to {comparison.baseline}", "")  # the note under the table names it
-        table.add_column(escape(name), justify="right", no_wrap=True)
-    for row in found:
-        texts = [(escape(row[index].text), row[index].best) for index in kept]
-        table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
+
+def _show(comparison: "Comparison") -> None:
+    """Print as many columns of scores as the terminal is wide enough for; the files have all."""
+    from harmofl.comparison.score_table import COSTS, header, sites_of
+
+    console, names = Console(), header(comparison)[: -len(COSTS)]
+    whole = [0, *range(names.index("average", 1 + len(sites_of(comparison))), len(names))]
+    brief = [k for k in whole if not names[k].startswith(("std", "validation"))]
+    seen = [k for k in brief if not names[k].endswith("unseen")]
+    for kept in (range(len(names)), whole, brief, seen, [k for k in seen if "difference" not in names[k]]):
+        table = _table(comparison, kept)
+        if console.measure(table, options=console.options.update(max_width=9999)).minimum <= console.width:
+            break
     console.print(table)
     for note in comparison.notes:
         print(note)
+
+
+def _table(comparison: "Comparison", kept: Sequence[int]) -> Table:
+    from harmofl.comparison.score_table import header, rows
+
+    names, found = header(comparison), rows(comparison)
+    table = Table(title=escape(comparison.title))
+    for index in kept:
+        name = names[index].replace(f" to {comparison.baseline}", "")  # the note under the table names it
+        most = 24 if not index else INTERVAL if name.startswith("difference") else 999
+        width = min(most, max(len(row[index].text) for row in found))
+        table.add_column(escape(name), justify="right" if index else "left", overflow="fold", min_width=width)
+    for row in found:
+        texts = [(escape(row[index].text), row[index].best) for index in kept]
+        table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
+    return table

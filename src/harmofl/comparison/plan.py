@@ -96,7 +96,7 @@ def _experiment(
     experiment = validated(changed(tables, common | variant.settings(base.method_table)), f"method {variant.label}")
     if equal == "rounds":
         return experiment
-    rounds = max(1, round(experiment.training.rounds / experiment.method.passes))
+    rounds = max(1, int(experiment.training.rounds / experiment.method.passes))
     return validated(changed(experiment.model_dump(), {"training.rounds": rounds}), f"method {variant.label}")
 
 

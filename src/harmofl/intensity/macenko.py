@@ -105,12 +105,11 @@ class MacenkoNorm(ColorNorm):
         return torch.where(found.isnan().all(dim=0), used, found.nanmean(dim=0))
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Return Psi(x), in [0, 1]."""
-        check_rgb(x, "+macenko")
-        images = wide(x)
-        V, C = stains(images)
-        known = ~C.isnan().any(dim=-1)[:, None, None]
-        target = self.amplitude.to(images)
-        c = concentrations(density(images), V) * (target[3] / C)[..., None]
+        """Return Psi(x), in [0, 1]; V and C have no gradient."""
+        images, target = wide(x), self.amplitude.to(x)
+        own = self.statistic(x.detach())
+        known = ~own.isnan().any(dim=1, keepdim=True).any(dim=2, keepdim=True)
+        own = torch.where(known, own, own.new_tensor(PUBLISHED))
+        c = concentrations(density(images), own[:, :3]) * (target[3] / own[:, 3])[..., None]
         result = (WHITE * (-target[:3] @ c).exp()).clamp(0, 1)
         return torch.where(known, result, images.flatten(2)).view_as(x).to(x.dtype)

@@ -133,6 +133,8 @@ class ImageNorm(nn.Module):
                 "images must be (N, C, H, W), and volumes (N, C, D, H, W), of a floating-point type, got "
                 f"{tuple(x.shape)} {x.dtype}"
             )
+        if not x.numel():
+            return x
         if self.training and not self._held:
             plain = x.detach().as_subclass(Tensor)  # a MetaTensor would put its file names into the state
             for layer in self._beside if self.frozen else (self,):

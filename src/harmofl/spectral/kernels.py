@@ -108,11 +108,12 @@ def _replaced(F: Tensor, A: Tensor, x: Tensor, strength: float) -> Tensor:
     tiny = torch.finfo(x.dtype).tiny
     floor = (noise * torch.linalg.vector_norm(x.detach(), dim=axes_of(x), keepdim=True)).square().clamp_min(tiny)
     power = (F * F.conj()).real.clamp_min(tiny)
-    scale = A * power.rsqrt() if strength == 1 else A**strength * power ** (-strength / 2)
     silent = power <= floor
-    if F.device.type == "cpu" and not silent.any():
-        return F * scale
-    return torch.where(silent, scale * power.sqrt(), F * scale)
+    mixed = F.device.type != "cpu" or bool(silent.any())
+    if mixed and F.requires_grad:  # a bin without a phase has no gradient
+        power = torch.where(silent, power.detach(), power)
+    scale = A * power.rsqrt() if strength == 1 else A**strength * power ** (-strength / 2)
+    return torch.where(silent, (scale * power.sqrt()).to(F.dtype), F * scale) if mixed else F * scale
 
 
 def axes_of(x: Tensor) -> tuple[int, ...]:
