@@ -13,9 +13,12 @@ import patience
 import pytest
 import torch
 from deployments import FLOWER, FLOWER_LONG, NVFLARE, SITES, Deployment
+from PIL import Image
 from simulated import same_as_simulated, simulated
 
+from harmofl.deployment.status import read_status
 from harmofl.experiment.run_dir import RunDir
+from harmofl.experiment.trained_model import TrainedModel
 
 PROCESSES = {
     "nvflare": [
@@ -235,6 +238,32 @@ def test_under_masks_the_same_model(engine: str, hospitals: Path, tmp_path: Path
         assert real is not None
         for name, value in plain.server.weights.items():
             torch.testing.assert_close(real.server.weights[name], value, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("engine", [NVFLARE])
+def test_a_site_with_other_images_is_told_and_stays_outside(engine: str, hospitals: Path, tmp_path: Path) -> None:
+    """It hears when the federation is over; the result names the sites that trained alone."""
+    shutil.copytree(hospitals / "site-1", tmp_path / "grey" / "site-1")
+    for path in (tmp_path / "grey" / "site-1" / "images").iterdir():
+        Image.open(path).convert("L").save(path)
+    settings = {"method.name": "harmofl", "training.rounds": 2}
+    with Deployment(tmp_path / "d", hospitals, settings, engine, min_sites=2, deadline_s=patience.pause(5)) as deployed:
+        server = deployed.folder / "server"
+        deployed.start("server")
+        deployed.until(lambda: "waiting for sites: 0 there, 2 needed" in "".join(read_status(server)))
+        deployed.start("site-1")
+        deployed.start("site-3", "--data", tmp_path / "grey", "--force")
+        odd = "2 alike needed; they differ in task, classes, channels or size: "
+        deployed.until(lambda: odd in deployed.said("site-3") and odd in "".join(read_status(server)))
+        assert "correct the images, or set data.channels and data.size" in deployed.said("site-1")
+        deployed.start("site-2")
+        deployed.end_well()
+        assert "refused by the server: site-3" in deployed.said("site-3")
+        deployed.no_traceback()
+        assert set(RunDir.open(server / "run").result()["test"]) == {"site-1", "site-2"}
+        said = TrainedModel.open(server / "run").said("site-1", "sites")
+        assert "amplitude: the average over site-1, site-2, as fixed in training" in said
+        assert read_status(server)[0].startswith("round 2 of 2, finished") and not (server / "waiting.txt").exists()
 
 
 @pytest.mark.parametrize("engine", [NVFLARE])

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +23,15 @@ from harmofl.backends.sequential import run_round
 from harmofl.data.manifest import read_manifest, write_manifest
 from harmofl.data.site import merged, open_federation
 from harmofl.errors import ConfigError, RunError
+from harmofl.experiment.backend import LocalBackend, TrainedRound
 from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.checkpoint import Checkpoint
-from harmofl.experiment.round_record import RoundRecord
+from harmofl.experiment.round_record import RoundRecord, Scores
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.setup import Setup
 from harmofl.experiment.trained_model import TrainedModel
 from harmofl.federated.messages import ServerState
+from harmofl.federated.tensors import Arrays
 from harmofl.inference.evaluate import evaluate_site
 
 TESTS = Path(__file__).parents[1]
@@ -324,6 +327,7 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from experiments import small
 from harmofl.experiment import trainer
+from harmofl.experiment.backend import LocalBackend, TrainedRound
 from harmofl.experiment.callbacks import Callback
 from harmofl.errors import StorageError
 
@@ -494,7 +498,7 @@ def test_a_site_for_testing_alone(federation: Path, tmp_path: Path) -> None:
     shutil.copytree(federation, folder)
     records = [replace(record, split="test") for record in read_manifest(folder / "site-2")]
     write_manifest(folder / "site-2", records)
-    expected = r"site-2: .* its images are all for validation or testing; add data.unseen=\['site-2'\]"
+    expected = r"site-2: .* has others alone; add data.unseen=\['site-2'\]"
     with pytest.raises(ConfigError, match=expected):
         run(small(folder), tmp_path / "run")
     result = run(small(folder, data__unseen=["site-2"], training__rounds=1), tmp_path / "run")
@@ -511,3 +515,30 @@ def test_validation_may_be_less_often(federation: Path, tmp_path: Path) -> None:
     from harmofl.report import write_report
 
     assert "svg" in write_report([tmp_path / "run"], tmp_path / "report.html").read_text()
+
+
+class Late(LocalBackend):
+    """A backend whose second site comes when all rounds are over."""
+
+    def train(self, server: ServerState, on_client_end: Callable[[str], None]) -> TrainedRound:
+        """Train without the second site."""
+        done = super().train(server, on_client_end)
+        return replace(done, updates=[update for update in done.updates if update.site != "site-2"])
+
+    def evaluate(self, round_number: int, weights: Arrays, split: str) -> Scores:
+        """Score without it."""
+        return {site: said for site, said in super().evaluate(round_number, weights, split).items() if site != "site-2"}
+
+
+def test_a_site_that_neither_trained_nor_chose_is_unseen(federation: Path, tmp_path: Path) -> None:
+    result = run(small(federation), tmp_path / "run", backend=Late)
+    assert (set(result["test"]), set(result["unseen"])) == ({"site-1"}, {"site-2"})
+    assert result["summary"]["mean"] == result["test"]["site-1"][result["main_metric"]]
+
+
+def test_a_site_that_was_never_drawn_is_told(federation: Path, tmp_path: Path) -> None:
+    result = run(small(federation, training__rounds=1, training__participation=0.5), tmp_path / "run")
+    (trained,) = RunDir(tmp_path / "run").records()[0]["train_loss"]
+    (idle,) = {"site-1", "site-2"} - {trained}
+    assert f"{idle}: did not train, but its validation images helped to choose" in result["remarks"]
+    assert set(result["test"]) == {"site-1", "site-2"}

@@ -10,6 +10,7 @@ import typer
 from harmofl.cli import options as opt
 from harmofl.cli.options import LISTED, bar, keeps_whole, parse_fractions, parse_size, say
 from harmofl.errors import ConfigError
+from harmofl.utils.shell import quoted
 
 if TYPE_CHECKING:
     from harmofl.ingest.datasets import About
@@ -35,7 +36,7 @@ def synth(
     with bar("drawing") as progress:
         options: dict[str, Any] = {"kind": kind, "task": task, "sites": sites, "images": images}
         info = write_federation(to, size=size, shift=shift, seed=seed, progress=progress, **options)
-    print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {to}`")
+    print(f"{to}: {info.task}, {sites} sites; train with `harmofl run --data {quoted(to)}`")
 
 
 def prepare(
@@ -77,7 +78,7 @@ def prepare(
         shares = parse_fractions(fractions)
         info = convert(download, to, fractions=shares, partial=partial, workers=workers, progress=progress, told=say)
     print(f"{to}: {info.task}, classes {', '.join(info.classes)}; licence: {info.licence}")
-    print(f"look at it with `harmofl data show {to}`, train with `harmofl run --data {to}`")
+    print(f"look at it with `harmofl data show {quoted(to)}`, train with `harmofl run --data {quoted(to)}`")
 
 
 def _describe(about: "About") -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from harmofl.cli.options import Config, Settings, bar, interruptible
+from harmofl.utils.shell import quoted
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Federations across hospitals: keys, server, sites.")
 
@@ -56,9 +57,9 @@ def init(
     )
     if attach:
         print(f"read    {out / PAGE}, for the administrator of the network")
-    print(f"server  harmofl deploy serve {made[0]}")
+    print(f"server  harmofl deploy serve {quoted(made[0])}")
     for folder in made[1:]:
-        print(f"site    harmofl deploy join {folder} --data IMAGES")
+        print(f"site    harmofl deploy join {quoted(folder)} --data IMAGES")
 
 
 @deploy_app.command()
@@ -80,7 +81,7 @@ def serve(
     from harmofl.report.console import result_table
 
     _log()
-    with interruptible(lambda: f"; go on with `harmofl deploy serve {folder}`"):
+    with interruptible(lambda: f"; go on with `harmofl deploy serve {quoted(folder)}`"):
         result = run_server(folder, has_proxy)
     Console().print(result_table([result]))
     print(f"run folder {folder / 'run'}")

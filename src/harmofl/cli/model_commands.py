@@ -11,6 +11,7 @@ from rich.table import Table
 from harmofl.cli.options import Device, Host, Model, ModelSite, Overwrite, bar, check_model, say
 from harmofl.errors import ConfigError
 from harmofl.types import STATISTICS, Statistics
+from harmofl.utils.shell import quoted
 
 
 def predict(
@@ -105,7 +106,8 @@ def export(
     Console().print(table)
     for one in files:
         if one.path.name in OPEN:
-            print(f"{one.path.name}: {OPEN[one.path.name].format(path=one.path)}")
+            path = quoted(one.path) if one.path.name == "bundle" else one.path
+            print(f"{one.path.name}: {OPEN[one.path.name].format(path=path)}")
     for line in left:
         print(line)
 

@@ -13,6 +13,7 @@ from harmofl.cli import options as opt
 from harmofl.cli.options import bar, default_folder, given_changes, interruptible, say
 from harmofl.errors import ConfigError
 from harmofl.types import Task
+from harmofl.utils.shell import quoted
 
 if TYPE_CHECKING:
     from harmofl.experiment.cost_estimate import Forecast
@@ -150,7 +151,7 @@ def config(
         build_network(network.name, channels=3, classes=2, norm=network.norm, seed=0, options=network.options)
     print(configuration.to_toml(chosen, {}))
     if folder.exists():
-        say(f"images in {folder}: check them with `harmofl data check {folder}`")
+        say(f"images in {folder}: check them with `harmofl data check {quoted(folder)}`")
     else:
         source = f"; download {chosen.data.source}" if chosen.data.source else ""
         say(f"images: {folder} does not exist{source}")
@@ -226,7 +227,7 @@ def _planned(found: "Forecast", budget: int) -> Iterator[str]:
 
 def _advice(folder: Path) -> str:
     begun = (folder / "config.toml").exists()
-    return f"; go on with `harmofl run --resume {folder}`" if begun else " before training began"
+    return f"; go on with `harmofl run --resume {quoted(folder)}`" if begun else " before training began"
 
 
 def report(

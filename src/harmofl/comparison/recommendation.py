@@ -190,7 +190,7 @@ def advise(comparison: Comparison, rounds: int, command: str) -> Advice:
         )
         for one in tried
     ]
-    title = f"Validation {metric} of {rounds} round{"s" * (rounds != 1)}, mean over sites"
+    title = f"Validation {metric} of {rounds} round{'s' * (rounds != 1)}, mean over sites"
     columns = ("candidate", "mean", "seeds", "gain", "ahead in seeds")
     return Advice(answer(tried, metric, command), title, columns, rows)
 

@@ -28,6 +28,8 @@ ENGINES = (NVFLARE, FLOWER)
 """What carries the messages between server and sites."""
 RELAY = "relay.json"
 """File in the folders of the server and the sites by which an engine's relays find the process that listens."""
+WAITING = "waiting.txt"
+"""What the server waits for, in its folder."""
 
 
 @dataclass(frozen=True)

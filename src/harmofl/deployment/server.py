@@ -45,7 +45,7 @@ def run_server(folder: Path, has_proxy: bool = False) -> dict[str, Any]:
         run_dir = server.open_run_dir(server.first_description(begun))
         with run_dir.locked():
             result = fit(server.experiment, server, run_dir, server.begin(run_dir), _Log(server))
-            server.line(GREETING_S, over=True).describe(server.present())
+            server.line(GREETING_S, over=True).describe(sorted(server.connected()))
             return result
 
 

@@ -76,6 +76,7 @@ class Server(SiteRegistry):
             RunDir.create(run, to_toml(self.experiment, {"harmofl": VERSION}), card)
         run_dir = RunDir.open(run)
         self.card = run_dir.card()
+        self.refuse_others()
         return run_dir
 
     def begin(self, run_dir: RunDir) -> Checkpoint:
@@ -147,7 +148,7 @@ class Server(SiteRegistry):
         number = server.round + 1
         patience, self.begun = 0.0 if self.begun else self.place.deadline_s, True
         for attempt in range(1, TRIES + 1):
-            there = self.gather(drawn, number, patience)
+            there = self.gather(drawn, f"round {number}", patience)
             line = self.line(self.place.deadline_s, self.needed(drawn), among=there)
             try:
                 after, updates = line.train(self.method, server, self.model, there, on_client_end)
@@ -169,18 +170,22 @@ class Server(SiteRegistry):
         table = self.experiment.privacy
         return max(min(self.place.min_sites, len(drawn)), table.sites if table.masks else 0)
 
-    def gather(self, drawn: Sequence[str], number: int, patience_s: float) -> list[str]:
-        """Wait for enough of the drawn sites and return them; wait for all of them for at most `patience_s` seconds."""
+    def gather(self, drawn: Sequence[str], what: str, patience_s: float) -> list[str]:
+        """Wait for enough of the drawn sites and return them; wait for all of them for at most `patience_s` seconds.
+
+        `what` names that for which they are needed.
+        """
         begin = time.monotonic()
         need = self.needed(drawn)
         while True:
             there = [name for name in self.present() if name in drawn]
             patient = time.monotonic() - begin < patience_s
             if len(there) == len(drawn) or (len(there) >= need and not patient):
+                self.waits_no_more()
                 return there
             missing = [name for name in drawn if name not in there]
             until = f", at most {patience_s:.0f} s for all" if patient and len(there) >= need else ""
-            self.say(f"round {number} waits for {', '.join(missing)}: {len(there)} there, {need} needed{until}")
+            self.say(f"{what} waits for {', '.join(missing)}: {len(there)} there, {need} needed{until}")
             time.sleep(LOOK)
 
     def personal(self) -> Mapping[str, Arrays]:
@@ -193,7 +198,8 @@ class Server(SiteRegistry):
         Sites whose update was just averaged may have lost their connection since, and have some time to come back.
         """
         took_part = sorted(name for name, counted in self.counted.items() if counted == round_number)
-        back = self.gather(took_part, round_number, min(RETURN_S, self.place.deadline_s))
+        of_round = f"the {'validation' if split == 'val' else split} of round {round_number}"
+        back = self.gather(took_part, of_round, min(RETURN_S, self.place.deadline_s))
         found = self.train_ahead(round_number) if split == "val" else {}
         line = self.line(max(self.place.deadline_s, 1.0))
         if others := sorted({*back, *self.present()} - found.keys()):  # the engine may end just after they were back
@@ -236,10 +242,10 @@ class Server(SiteRegistry):
         return [*own, *statement(self.experiment, self.method, deployed=True)]
 
     def test(self, run_dir: RunDir, best_round: int) -> Scores:
-        """See `Backend`; asked again until enough sites answer."""
+        """See `Backend`; asked again until enough sites answer. The card then names the sites that trained."""
         weights, _ = run_dir.load_model()
         for attempt in range(1, TRIES + 1):
-            self.gather(sorted(self.place.keys), self.experiment.training.rounds, self.place.deadline_s)
+            self.gather(sorted(self.counted), "the test of the chosen model", self.place.deadline_s)
             if test := self.evaluate(best_round, weights, "test"):
                 break
             if attempt == TRIES:
@@ -248,6 +254,7 @@ class Server(SiteRegistry):
             time.sleep(PAUSE)
         if tells_statistics(self.experiment.privacy, self.model):
             run_dir.save_moments(self.statistics(best_round, weights))
+        run_dir.name_sites(sorted(self.counted))
         return test
 
     def statistics(self, number: int, weights: Arrays) -> dict[str, dict[str, Tensor]]:

@@ -64,7 +64,7 @@ def run_site(
     certificate = folder / ("nvflare/startup/client.crt" if place.engine == NVFLARE else "ca.pem")
     for line in check_dates(certificate, ask) if not place.attach else ():
         log.warning(line)
-    with locked(folder, "joined"):
+    with locked(folder, "taking part from"):
         experiment, digest = experiment_of(folder, {"data.folder": str(data), "run.workers": 1, **changes})
         privacy = experiment.privacy
         stricter = privacy.model_copy(update={"min_images": max(min_images, privacy.min_images)})
@@ -164,6 +164,8 @@ class Desk:
             raise ConfigError(f"{name}: a message must name its run, got {run!r}")
         if reason := head.get("refused"):
             raise ConfigError(f"refused by the server: {reason}")
+        if waits := head.get("waits"):
+            log.warning("the server is %s", waits)
         self.head = dict(head)
         self.over = self.over or bool(head.get("over"))
 

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 from harmofl.backends.downloads import Downloads
 from harmofl.backends.remote import RemoteRounds
-from harmofl.deployment.folders import ServerFolder
+from harmofl.deployment.folders import WAITING, ServerFolder
 from harmofl.deployment.site_descriptions import form, misfit
 from harmofl.experiment.tables import Experiment
 from harmofl.federated.transport import Transport
+from harmofl.utils.atomic_files import write_atomic
 
 log = logging.getLogger("harmofl")
 GREETING_S = 60.0
@@ -85,15 +86,20 @@ class SiteRegistry:
             for said in self.described.values():
                 alike = [name for name, other in self.described.items() if form(other) == form(said)]
                 if len(alike) >= self.place.min_sites:
+                    self.waits_no_more()
                     return said
             odd = "" if len({str(form(said)) for said in self.described.values()}) < 2 else self._odds()
             need = self.place.min_sites
-            self.say(f"waiting for sites: {len(self.described)} there, {need} {'alike ' if odd else ''}needed{odd}")
+            line = f"waiting for sites: {len(self.described)} there, {need} {'alike ' if odd else ''}needed{odd}"
+            if odd and line != self.told:
+                self.line(GREETING_S, waits=line).describe(sorted(self.described))
+            self.say(line)
             time.sleep(LOOK)
 
     def _odds(self) -> str:
         said = "; ".join(f"{name} {form(self.described[name])}" for name in sorted(self.described))
-        return f"; they differ in task, classes, channels or size: {said}"
+        fix = "correct the images, or set data.channels and data.size in every experiment.toml"
+        return f"; they differ in task, classes, channels or size: {said}; {fix}"
 
     def greet(self) -> None:
         """Request the descriptions of newly connected sites; refuse unsuitable sites with a reason in one line."""
@@ -110,15 +116,24 @@ class SiteRegistry:
             self.greeted[name] = since[name], again
             fault = line.left_out.get(name) or misfit(name, answers[name], self.card or None)
             if fault:
-                self.refused[name] = fault
-                if fault != before:
-                    log.warning("refused: %s", fault)
-                if name in answers:
-                    self.line(GREETING_S, refused=fault).describe([name])
+                self._refuse(name, fault, new=fault != before, answers=name in answers)
             elif name not in self.described or name in new:
                 log.info("%s is there: %d images to train on", name, answers[name]["num_images"][0])
             if not fault:
                 self.described[name] = answers[name]
+
+    def refuse_others(self) -> None:
+        """Refuse the sites that were described before there was a card and do not fit it."""
+        for name, said in sorted(self.described.items()):
+            if fault := misfit(name, said, self.card):
+                self._refuse(name, fault)
+
+    def _refuse(self, name: str, fault: str, new: bool = True, answers: bool = True) -> None:
+        self.refused[name] = fault
+        if new:
+            log.warning("refused: %s", fault)
+        if answers:
+            self.line(GREETING_S, refused=fault).describe([name])
 
     def present(self) -> list[str]:
         """Return the names of the connected sites that are not refused."""
@@ -130,7 +145,12 @@ class SiteRegistry:
         return {name: since for name, since in self.transport.connected().items() if name in self.place.keys}
 
     def say(self, line: str) -> None:
-        """Log a line unless it was the last one logged here."""
+        """Log what the server waits for, unless it was the last line logged here, and write it down for `status`."""
         if line != self.told:
             log.info(line)
             self.told = line
+            write_atomic(self.place.folder / WAITING, line.encode())
+
+    def waits_no_more(self) -> None:
+        """Delete what `say` wrote down."""
+        (self.place.folder / WAITING).unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harmofl.deployment.folders import ServerFolder
+from harmofl.deployment.folders import WAITING, ServerFolder
 from harmofl.experiment.config import load_experiment
 from harmofl.experiment.run_dir import RunDir
 
@@ -15,14 +15,16 @@ def read_status(folder: Path) -> list[str]:
         RunError: if the records are damaged.
     """
     place, run = ServerFolder.open(folder), folder / "run"
+    waiting = (folder / WAITING).read_text(encoding="utf-8") if (folder / WAITING).exists() else ""
     if not (run / "config.toml").exists():
-        return [f"no round yet; waiting for {', '.join(sorted(place.keys))}"]
+        return [f"no round yet; {waiting or 'waiting for ' + ', '.join(sorted(place.keys))}"]
     run_dir = RunDir.open(run)
     records, total = run_dir.records(), load_experiment(run / "config.toml", {}).training.rounds
     if not records:
-        return [f"round 1 of {total} is under way"]
+        return [waiting or f"round 1 of {total} is under way"]
     done, last = (run / "result.json").exists(), records[-1]
-    lines = [f"round {last['round']} of {total}{', finished' if done else ''}; {last['seconds']:.1f} s"]
+    end = ", finished" if done else ", the chosen model is being tested" if last["round"] == total else ""
+    lines = [f"round {last['round']} of {total}{end}; {last['seconds']:.1f} s", *filter(None, [waiting])]
     for name in sorted(place.keys):
         rounds = [record["round"] for record in records if name in record["train_loss"]]
         part = f"last in round {rounds[-1]}, in {len(rounds)} of {last['round']}" if rounds else "never yet"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from harmofl.utils.atomic_files import (
     strict_json,
     write_atomic,
 )
+from harmofl.utils.shell import quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ class RunDir:
         if folder.exists() and any(folder.iterdir()):
             raise RunError(
                 f"{folder}: the run folder must be new or empty; choose another --out, go on with "
-                f"`harmofl run --resume {folder}`, or delete it"
+                f"`harmofl run --resume {quoted(folder)}`, or delete it"
             )
 
     @classmethod
@@ -111,6 +112,11 @@ class RunDir:
     def card(self) -> dict[str, Any]:
         """Read the model card that was passed to `create`."""
         return read_json(self._model / "model.json")
+
+    def name_sites(self, sites: Sequence[str]) -> None:
+        """Write into the model card which sites trained, if not all that were expected did."""
+        if (card := self.card())["sites"] != list(sites):
+            write_atomic(self._model / "model.json", strict_json({**card, "sites": list(sites)}, indent=2).encode())
 
     def append(self, record: RoundRecord) -> None:
         """Append one round and flush it to the disk."""

@@ -63,7 +63,7 @@ def check_training(federation: Federation) -> None:
         if not len(site.train):
             few = " (a split needs at least 3 patients)" if len(set(site.test.patients)) < len(SPLITS) else ""
             raise ConfigError(
-                f"{site.name}: a site that trains must have training images, but its images are all for validation or testing"
+                f"{site.name}: a site that trains must have training images, but has others alone"
                 f"{few}; add data.unseen=['{site.name}'] to test there, or leave it out with data.sites"
             )
 

@@ -214,7 +214,10 @@ def _finish(
     scores, card, records = backend.test(run_dir, checkpoint.best_round), run_dir.card(), run_dir.records()
     if len(records) != checkpoint.server.round:
         raise RunError(f"{run_dir.folder}/rounds.jsonl: must have {checkpoint.server.round} rounds, has {len(records)}")
-    unseen = set(card.get("unseen", ()))  # older cards have none
+    trained = {site for record in records for site in record["train_loss"]}
+    chose = {site for record in records for site in record.get("val") or ()}
+    idle = scores.keys() - trained if experiment.arrangement == "federated" else set()
+    unseen = {*card.get("unseen", ()), *(idle - chose)}  # older cards have none
     test = {site: values for site, values in scores.items() if site not in unseen}
     result = {
         "name": experiment.run.name,
@@ -232,7 +235,10 @@ def _finish(
         "seconds_per_round": round(float(np.median([record["seconds"] for record in records])), 4),
         "num_params": sum(p.numel() for p in backend.model.parameters()),
         "passes": backend.method.passes,
-        "remarks": backend.remarks(),
+        "remarks": [
+            *backend.remarks(),
+            *(f"{site}: did not train, but its validation images helped to choose" for site in sorted(idle & chose)),
+        ],
     }
     run_dir.finish(result)
     return run_dir.result()

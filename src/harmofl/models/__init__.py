@@ -116,7 +116,9 @@ def _arguments(
             raise ConfigError(f"network.options: {option} is {fixed[option]!r} by other settings; leave it out")
         if option not in taken and not free:
             known = ", ".join(p for p in taken if p not in fixed)
-            raise ConfigError(f"network.options: {name} has no option {option!r}; it has {known}")
+            other = next((n for n, f in NETWORKS.items() if option in inspect.signature(f).parameters), "")
+            why = f"; {other} has it, but without network.name the labels choose: masks unet, classes densenet"
+            raise ConfigError(f"network.options: {name} has no option {option!r}; it has {known}{why if other else ''}")
     space = {"spatial_dims": spatial_dims} if "spatial_dims" in taken else {}
     return {**space, **options, **fixed}
 

@@ -22,6 +22,7 @@ from harmofl.experiment.callbacks import Callback
 from harmofl.experiment.round_record import RoundRecord
 from harmofl.experiment.tables import Experiment
 from harmofl.utils.hardware import default_threads
+from harmofl.utils.shell import quoted
 
 if TYPE_CHECKING:
     from harmofl.experiment.setup import Setup
@@ -137,7 +138,7 @@ def print_cost(folder: Path, console: Console) -> None:
     """Print the time that diagnostics took, if the run has diagnostics."""
     path = folder / "diagnostics.jsonl"
     if path.exists():
-        print_plain(console, f"{told(read_diagnostics(path))}; see `harmofl diagnostics {folder}`")
+        print_plain(console, f"{told(read_diagnostics(path))}; see `harmofl diagnostics {quoted(folder)}`")
 
 
 def _number(value: float | None) -> str:

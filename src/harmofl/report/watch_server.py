@@ -18,6 +18,7 @@ from harmofl.report.run_page import compose, render_run_page
 from harmofl.report.scores import duration, estimated_end
 from harmofl.report.templates import template_of
 from harmofl.utils.atomic_files import is_locked
+from harmofl.utils.shell import quoted
 
 QUIET = 5
 """Multiple of the usual round time (at least a minute) without news after which the status says so."""
@@ -69,7 +70,8 @@ class Watched:
         if run.result:
             return f"finished: {run.result.rounds} rounds, model of round {run.result.chosen_round} chosen"
         if not is_locked(self.folder):
-            return f"not training: {done} of {total} rounds are done; continue with harmofl run --resume {self.folder}"
+            fix = f"continue with harmofl run --resume {quoted(self.folder)}"
+            return f"not training: {done} of {total} rounds are done; {fix}"
         if not done:
             return f"training: round 1 of {total}; the end can be estimated after this round"
         if done >= total:

@@ -9,6 +9,7 @@ from typing import Literal
 from harmofl.errors import DataError
 from harmofl.types import Tell
 from harmofl.utils.grouping import grouped
+from harmofl.utils.shell import quoted
 
 _FEW = 3
 """Up to this many similar problems without a file are listed separately, since their details matter."""
@@ -78,6 +79,6 @@ def refuse(problems: Sequence[Problem], folder: Path | None = None, told: Tell |
     if told and not folder:
         for problem in alike(errors[1:]):
             told(f"error: {problem}")
-    look = f"; run `harmofl data check {folder}` for all" if folder else ""
+    look = f"; run `harmofl data check {quoted(folder)}` for all" if folder else ""
     more = f" (and {len(errors) - 1} more{look})"
     raise DataError(f"{errors[0]}{more if len(errors) > 1 else ''}")

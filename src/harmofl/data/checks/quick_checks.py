@@ -16,6 +16,7 @@ from harmofl.data.layout.reader import size_text
 from harmofl.data.layout.site_files import ALL_FOR_TESTING, AT_RANDOM, FederationFiles, SiteFiles
 from harmofl.data.manifest import FederationInfo
 from harmofl.types import Tell
+from harmofl.utils.shell import quoted
 
 MOST_LINES = 10
 """The maximum number of warnings printed when a command starts."""
@@ -58,7 +59,7 @@ def tell_warnings(lines: Sequence[str], folder: Path, told: Tell) -> None:
     for line in lines[:MOST_LINES]:
         told(f"warning: {line}")
     if len(lines) > MOST_LINES:
-        told(f"and {len(lines) - MOST_LINES} more warnings; `harmofl data check {folder}` lists all")
+        told(f"and {len(lines) - MOST_LINES} more warnings; `harmofl data check {quoted(folder)}` lists all")
 
 
 def tell_understood(files: FederationFiles, folder: Path, told: Tell, *, training: bool = True) -> None:
@@ -67,7 +68,7 @@ def tell_understood(files: FederationFiles, folder: Path, told: Tell, *, trainin
     found = alike(list(quick_problems(files, folder, training=training)))
     tell_warnings(list(map(str, found)), folder, told)
     if training:
-        told(f"pixels, copies and spacing are not checked here; run `harmofl data check {folder}`")
+        told(f"pixels, copies and spacing are not checked here; run `harmofl data check {quoted(folder)}`")
 
 
 def understood(files: FederationFiles) -> str:

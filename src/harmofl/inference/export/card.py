@@ -13,6 +13,7 @@ from harmofl.experiment.trained_model import TrainedModel
 from harmofl.inference.export.bundle import channels_of, takes_volumes, takes_whole_volumes
 from harmofl.report.scores import UNSEEN, between, interval_at, metric_words, number, scores_of_run
 from harmofl.report.warnings import warnings
+from harmofl.utils.shell import quoted
 
 
 def run_of(folder: Path) -> Run | None:
@@ -22,7 +23,9 @@ def run_of(folder: Path) -> Run | None:
         return None
     run = load_runs([place])[0]
     if run.result is None:
-        raise RunError(f"{place}: the run must be finished, but is not; finish it with harmofl run --resume {place}")
+        raise RunError(
+            f"{place}: the run must be finished, but is not; finish it with harmofl run --resume {quoted(place)}"
+        )
     return run
 
 
