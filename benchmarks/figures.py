@@ -25,7 +25,7 @@ from packed import STORE, unpack
 from harmofl.comparison.charts import overview_chart
 from harmofl.comparison.outcomes import Outcome, collect
 from harmofl.comparison.plan import Job
-from harmofl.comparison.score_table import COSTS, Comparison, compare, header, rows
+from harmofl.comparison.score_table import COSTS, Comparison, compare, header, rows, sites_of
 from harmofl.comparison.variants import Variant
 from harmofl.experiment.run_dir import RunDir
 from harmofl.experiment.tables import Experiment
@@ -243,6 +243,27 @@ def by_range() -> str:
     return "\n".join(lines) + "\n"
 
 
+def at_new_sites() -> str:
+    """Return test scores of seed 0 at sites that were left out, mean over the sites, of what ran everywhere."""
+    federations = sorted(FEDERATIONS)
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for federation in federations:
+        part = comparison(f"unseen/{federation}")
+        for outcome in part.outcomes:
+            if len(outcome.sites) == len(sites_of(part)) and 0 in outcome.seeds:
+                place = outcome.seeds.index(0)
+                scores = float(outcome.average[place]), float(outcome.worst[place])
+                found.setdefault(outcome.variant.label, {})[federation] = scores
+    everywhere = {m: [found[m][f] for f in federations] for m in found if len(found[m]) == len(federations)}
+    summed = {m: [*(a for a, _ in v), *np.mean(v, axis=0).tolist()] for m, v in everywhere.items()}
+    ordered = sorted(summed, key=lambda method: -summed[method][-2])
+    columns = [bold_best(list(column)) for column in zip(*(summed[method] for method in ordered), strict=True)]
+    lines = [f"| method | {' | '.join(federations)} | mean | mean of the worst sites |"]
+    lines.append("|---" * (len(federations) + 3) + "|")
+    lines += [f"| {m} | {' | '.join(texts)} |" for m, texts in zip(ordered, zip(*columns, strict=True), strict=True)]
+    return "\n".join(lines) + "\n"
+
+
 def of_plain_volumes() -> str:
     """Return what `plain_volumes.py` found: test Dice of each seed by site, and the mean of those that trained."""
     found: list[dict[str, float]] = json.loads((STORE / "plain_volumes.json").read_text(encoding="utf-8"))
@@ -256,6 +277,7 @@ def of_plain_volumes() -> str:
 
 
 OWN_TABLES = {
+    "new-sites": at_new_sites,
     "learning-rates": by_learning_rate,
     "hyperparameters": by_hyperparameter,
     "normalizations": by_normalization,

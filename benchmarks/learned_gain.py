@@ -2,7 +2,7 @@
 
     --methods "learned gain=fedavg+learned_gain.LearnedGain"
 
-It is a candidate of docs/evidence.md, with one seed, and not part of the package.
+It is a candidate of docs/evidence.md, and not part of the package.
 """
 
 from collections.abc import Mapping

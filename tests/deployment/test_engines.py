@@ -263,6 +263,7 @@ def test_a_site_with_other_images_is_told_and_stays_outside(engine: str, hospita
         assert set(RunDir.open(server / "run").result()["test"]) == {"site-1", "site-2"}
         said = TrainedModel.open(server / "run").said("site-1", "sites")
         assert "amplitude: the average over site-1, site-2, as fixed in training" in said
+        assert set(RunDir.open(server / "run").card()["num_tested"]) == {"site-1", "site-2"}
         assert read_status(server)[0].startswith("round 2 of 2, finished") and not (server / "waiting.txt").exists()
 
 

@@ -200,6 +200,10 @@ def test_a_site_that_trained_is_scored_on_the_images_that_its_run_tested(
         assert not any("not those of the run" in line for line in found.said)
         other = replace(site, train=site.test, test=site.train)
         assert f"{site.name}: test images are not those of the run" in evaluate_site(model, other).said[-1]
+        for count, is_told in ((len(site.test), False), (len(site.test) + 1, True)):  # as after a deployment
+            card = {**model.card, "tested": {}, "num_tested": {site.name: count}}
+            said = evaluate_site(replace(model, card=card), site).said
+            assert any("not those of the run" in line for line in said) == is_told
 
 
 def test_a_site_of_a_federation_by_itself_keeps_its_split(finished_run: Path, federation: Path, tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ class SiteProcess:
         self._process = process(self._tell)
 
     def __enter__(self) -> Self:
+        log.info("connecting to %s", self._address)
         self._process.__enter__()
         return self
 

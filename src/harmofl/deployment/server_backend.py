@@ -254,7 +254,8 @@ class Server(SiteRegistry):
             time.sleep(PAUSE)
         if tells_statistics(self.experiment.privacy, self.model):
             run_dir.save_moments(self.statistics(best_round, weights))
-        run_dir.name_sites(sorted(self.counted))
+        counts = {name: counts["test"] for name, counts in self.num_images().items() if name in self.counted}
+        run_dir.complete_card(sites=sorted(self.counted), num_tested=counts)
         return test
 
     def statistics(self, number: int, weights: Arrays) -> dict[str, dict[str, Tensor]]:

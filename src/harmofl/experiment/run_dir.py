@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -113,10 +113,9 @@ class RunDir:
         """Read the model card that was passed to `create`."""
         return read_json(self._model / "model.json")
 
-    def name_sites(self, sites: Sequence[str]) -> None:
-        """Write into the model card which sites trained, if not all that were expected did."""
-        if (card := self.card())["sites"] != list(sites):
-            write_atomic(self._model / "model.json", strict_json({**card, "sites": list(sites)}, indent=2).encode())
+    def complete_card(self, **entries: Any) -> None:
+        """Write into the model card what is known at the end alone, such as the sites that trained."""
+        write_atomic(self._model / "model.json", strict_json({**self.card(), **entries}, indent=2).encode())
 
     def append(self, record: RoundRecord) -> None:
         """Append one round and flush it to the disk."""
