@@ -498,7 +498,7 @@ def test_a_site_for_testing_alone(federation: Path, tmp_path: Path) -> None:
     shutil.copytree(federation, folder)
     records = [replace(record, split="test") for record in read_manifest(folder / "site-2")]
     write_manifest(folder / "site-2", records)
-    expected = r"site-2: .* has others alone; add data.unseen=\['site-2'\]"
+    expected = r"site-2: .* all of its images are for testing; add data.unseen=\['site-2'\]"
     with pytest.raises(ConfigError, match=expected):
         run(small(folder), tmp_path / "run")
     result = run(small(folder, data__unseen=["site-2"], training__rounds=1), tmp_path / "run")

@@ -62,8 +62,9 @@ def check_training(federation: Federation) -> None:
             raise ConfigError(f"{site.name}: a site that trains must have images for validation and test too; add some")
         if not len(site.train):
             few = " (a split needs at least 3 patients)" if len(set(site.test.patients)) < len(SPLITS) else ""
+            uses = " and ".join(["validation"] * bool(len(site.val)) + ["testing"])
             raise ConfigError(
-                f"{site.name}: a site that trains must have training images, but has others alone"
+                f"{site.name}: a site that trains must have training images, but all of its images are for {uses}"
                 f"{few}; add data.unseen=['{site.name}'] to test there, or leave it out with data.sites"
             )
 
