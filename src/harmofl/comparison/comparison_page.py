@@ -22,7 +22,7 @@ from harmofl.utils.atomic_files import write_atomic
 
 @dataclass(frozen=True)
 class Advice:
-    """What `harmofl recommend` says, for the top of its page.
+    """The recommendation of `harmofl recommend`, for the top of its page.
 
     Args:
         lines: the recommendation in sentences.
