@@ -260,7 +260,8 @@ def test_a_site_with_other_images_is_told_and_stays_outside(engine: str, hospita
         deployed.end_well()
         assert "refused by the server: site-3" in deployed.said("site-3")
         deployed.no_traceback()
-        assert set(RunDir.open(server / "run").result()["test"]) == {"site-1", "site-2"}
+        result = RunDir.open(server / "run").result()
+        assert set(result["test"]) == set(result["num_images"]) == {"site-1", "site-2"}
         said = TrainedModel.open(server / "run").said("site-1", "sites")
         assert "amplitude: the average over site-1, site-2, as fixed in training" in said
         assert set(RunDir.open(server / "run").card()["num_tested"]) == {"site-1", "site-2"}

@@ -126,6 +126,7 @@ class SiteRegistry:
         """Refuse the sites that were described before there was a card and do not fit it."""
         for name, said in sorted(self.described.items()):
             if fault := misfit(name, said, self.card):
+                del self.described[name]
                 self._refuse(name, fault)
 
     def _refuse(self, name: str, fault: str, new: bool = True, answers: bool = True) -> None:
