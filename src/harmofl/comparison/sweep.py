@@ -144,8 +144,7 @@ def sweep_chart(lines: Lines, key: str, values: Mapping[str, Any], metric: str) 
 
 def _written(places: Sequence[float], names: Sequence[str]) -> str:
     """Return a Vega expression that labels each position with the original text of its value."""
-    known = json.dumps({f"{place:.9g}": name for place, name in zip(places, names, strict=True)})
-    return f"{known}[format(datum.value, '.9g')] || datum.label"
+    return f"{json.dumps(list(names))}[indexof({json.dumps(list(places))}, datum.value)] || datum.label"
 
 
 def _places(values: Mapping[str, Any]) -> tuple[list[float], bool]:
