@@ -96,6 +96,7 @@ def test_spelled_out_channels_for_keyword_arguments() -> None:
             {"grwoth": 8},
             "network.options: densenet has no option 'grwoth'; it has growth",
         ),
+        ("densenet", {"features": 8}, r"no option 'features'; it has .*; unet has it, but without"),
         ("unet", {"norm": "group"}, "network.options: norm is 'batch-stats' by other settings; leave it out"),
         ("unet", {"classes": 9}, "network.options: classes is 2 by other settings"),
         ("densenet", {"growth": -1}, "DenseNet needs 1 to 4 blocks and counts >= 1"),

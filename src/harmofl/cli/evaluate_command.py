@@ -59,10 +59,7 @@ def evaluate(
     """
     _check_options(split, statistics, tolerance, surface)
     check_model(model, data)
-    for path in filter(None, (cases, json)):
-        check_writable(path, file=True)
-    if cases and json and cases.resolve() == json.resolve():
-        raise ConfigError(f"--cases and --json must be two files, got {cases} for both; change one name")
+    _check_files(cases, json)
 
     from harmofl.experiment.model_build import device_of
     from harmofl.experiment.trained_model import TrainedModel
@@ -88,6 +85,13 @@ def _check_options(split: str | None, statistics: str, tolerance: float | None, 
         raise ConfigError(f"--statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
     if tolerance is not None and not surface:
         raise ConfigError("--tolerance needs --surface, got it alone; add --surface")
+
+
+def _check_files(cases: Path | None, json: Path | None) -> None:
+    for path in filter(None, (cases, json)):
+        check_writable(path, file=True)
+    if cases and json and cases.resolve() == json.resolve():
+        raise ConfigError(f"--cases and --json must be two files, got {cases} for both; change one name")
 
 
 def _evaluated(

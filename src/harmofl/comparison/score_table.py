@@ -76,10 +76,12 @@ class Comparison:
         """The notes below the table."""
         costs = [outcome.cost for outcome in self.outcomes]
         spent = [cost.rounds * (cost.passes if self.equal == "gradients" else 1) for cost in costs]
-        budget = f"Equal {self.equal} for all methods." if len(set(spent)) < 2 else "Rounds as in the table."
-        if self.equal == "gradients" and len(set(spent)) > 1:
-            per_round = ", ".join(f"{o.variant.label} {n:g}" for o, n in zip(self.outcomes, spent, strict=True))
-            budget = f"Gradients as equal as whole rounds allow: those of {per_round} rounds of plain steps."
+        budget = "Rounds as in the table."
+        if len(set(spent)) < 2:
+            budget = f"Equal {self.equal} for all methods."
+        elif self.equal == "gradients":
+            each = ", ".join(f"{o.variant.label} {n:g}" for o, n in zip(self.outcomes, spent, strict=True))
+            budget = f"Gradients as equal as whole rounds allow: those of {each} rounds of plain steps."
         lines = [
             f"Model of the round with the best mean validation {self.metric}; std: across the sites; difference to "
             f"{self.baseline}: {self.interval_over}, and seeds in which it is better. {self.chance}",

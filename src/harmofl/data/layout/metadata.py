@@ -94,10 +94,8 @@ def rows_of(
             rows.append(read(table.path, line, values, columns))
         except DataError as error:
             faults.append(str(error))
-    if len(faults) > 1:
-        raise DataError(f"{faults[0]} ({len(faults)} rows have such faults)")
     if faults:
-        raise DataError(faults[0])
+        raise DataError(faults[0] + f" ({len(faults)} rows have such faults)" * (len(faults) > 1))
     return rows
 
 
